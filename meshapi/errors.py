@@ -1,0 +1,39 @@
+"""Errors about data that came from outside.
+
+::
+
+    DataError
+    ├── InvalidIdentity     not a workload's SPIFFE ID
+    └── InvalidResource     a Kubernetes object that cannot be used: names kind, object, field, and the fix
+"""
+
+from dataclasses import dataclass
+
+
+class DataError(ValueError):
+    """Something from outside cannot be used; the message says what and how to mend it."""
+
+
+class InvalidIdentity(DataError):
+    """A string is not a workload identity (``spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>``)."""
+
+
+@dataclass(eq=False)
+class InvalidResource(DataError):
+    """One object was refused.
+
+    Attributes:
+        kind: its kind, as ``AuthorizationPolicy``.
+        name: ``namespace/name``, or ``name`` for what has no namespace.
+        field: path of the field at fault, as ``spec.rules[0].from[0]``; may be empty.
+        reason: what is wrong and the fix, without a final full stop.
+    """
+
+    kind: str
+    name: str
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.kind} {self.name}: "
+        return where + (f"{self.field}: {self.reason}" if self.field else self.reason)

@@ -1,0 +1,105 @@
+"""Every label, annotation, port, mark, path and type URL that two parts must agree on.
+
+Rule: such a value is written here once and imported. The engine's copy (``engine/crates/core/src/names.rs``) is
+compared with this file by ``tests/unit/test_names.py``. Values follow Istio where a user or a peer can see them.
+"""
+
+from typing import Final
+
+# --- Enrolment: labels and annotations on pods and namespaces -------------------------------------------------------
+DATAPLANE_MODE_LABEL: Final = "istio.io/dataplane-mode"
+DATAPLANE_MODE_AMBIENT: Final = "ambient"
+DATAPLANE_MODE_NONE: Final = "none"
+REDIRECTION_ANNOTATION: Final = "ambient.istio.io/redirection"
+REDIRECTION_ENABLED: Final = "enabled"
+REDIRECTION_PENDING: Final = "pending"
+SIDECAR_STATUS_ANNOTATION: Final = "sidecar.istio.io/status"
+BYPASS_INBOUND_ANNOTATION: Final = "ambient.istio.io/bypass-inbound-capture"
+DNS_CAPTURE_ANNOTATION: Final = "ambient.istio.io/dns-capture"
+TUNNEL_LABEL: Final = "networking.istio.io/tunnel"
+TUNNEL_LABEL_HTTP: Final = "http"
+
+# --- Workload metadata labels ---------------------------------------------------------------------------------------
+CANONICAL_NAME_LABEL: Final = "service.istio.io/canonical-name"
+CANONICAL_REVISION_LABEL: Final = "service.istio.io/canonical-revision"
+APP_NAME_LABEL: Final = "app.kubernetes.io/name"
+APP_LABEL: Final = "app"
+APP_VERSION_LABEL: Final = "app.kubernetes.io/version"
+VERSION_LABEL: Final = "version"
+NETWORK_LABEL: Final = "topology.istio.io/network"
+REGION_LABEL: Final = "topology.kubernetes.io/region"
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+SUBZONE_LABEL: Final = "topology.istio.io/subzone"
+REVISION_LABEL: Final = "istio.io/rev"
+DRY_RUN_ANNOTATION: Final = "istio.io/dry-run"
+
+# --- Installation defaults ------------------------------------------------------------------------------------------
+DEFAULT_NAMESPACE: Final = "istio-system"
+"""Where Culvert is installed, and the default root namespace."""
+DEFAULT_TRUST_DOMAIN: Final = "cluster.local"
+DEFAULT_CLUSTER_ID: Final = "Kubernetes"
+DEFAULT_CLUSTER_DOMAIN: Final = "cluster.local"
+ROOT_CERT_CONFIGMAP: Final = "istio-ca-root-cert"
+ROOT_CERT_KEY: Final = "root-cert.pem"
+MESH_CONFIGMAP: Final = "istio"
+MESH_CONFIG_KEY: Final = "mesh"
+CACERTS_SECRET: Final = "cacerts"
+CA_SECRET: Final = "istio-ca-secret"
+CONTROL_PLANE_SERVICE: Final = "istiod"
+CONTROL_PLANE_SERVICE_ACCOUNT: Final = "istiod"
+ZTUNNEL_SERVICE_ACCOUNT: Final = "ztunnel"
+NODE_AGENT_SERVICE_ACCOUNT: Final = "culvert-nodeagent"
+TOKEN_AUDIENCE: Final = "istio-ca"
+FIELD_MANAGER: Final = "culvert"
+
+# --- Ports (TCP unless said) ----------------------------------------------------------------------------------------
+OUTBOUND_PORT: Final = 15001
+INBOUND_PLAINTEXT_PORT: Final = 15006
+HBONE_PORT: Final = 15008
+DNS_PORT: Final = 15053
+ZTUNNEL_ADMIN_PORT: Final = 15000
+METRICS_PORT: Final = 15020
+READINESS_PORT: Final = 15021
+NODE_AGENT_HEALTH_PORT: Final = 8000
+NODE_AGENT_METRICS_PORT: Final = 15014
+CONTROL_PLANE_XDS_PORT: Final = 15012
+"""xDS and certificate authority, over TLS."""
+CONTROL_PLANE_METRICS_PORT: Final = 15014
+CONTROL_PLANE_HEALTH_PORT: Final = 8080
+CONTROL_PLANE_ADMIN_PORT: Final = 9876
+"""ControlZ's port at Istio; here the control plane's debug endpoint, on localhost only."""
+
+# --- Marks, route tables and addresses inside a pod -----------------------------------------------------------------
+TUNNEL_MARK: Final = 0x539
+"""Set by ztunnel on every socket that it opens in a pod (1337)."""
+TUNNEL_MARK_MASK: Final = 0xFFF
+REPLY_CONNMARK: Final = 0x111
+"""Connection mark of connections that ztunnel opened towards the application under the client's address."""
+REPLY_CONNMARK_MASK: Final = 0xFFF
+REPLY_ROUTE_TABLE: Final = 100
+REPLY_RULE_PRIORITY: Final = 32764
+PROBE_SOURCE_V4: Final = "169.254.7.127"
+PROBE_SOURCE_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
+
+# --- Paths on the node and in our containers ------------------------------------------------------------------------
+ZDS_SOCKET: Final = "/var/run/ztunnel/ztunnel.sock"
+SDS_SOCKET: Final = "/var/run/ztunnel/sds.sock"
+"""The node agent's secret discovery socket, beside the ZDS socket in the one folder that both containers share."""
+CNI_EVENT_SOCKET: Final = "/var/run/istio-cni/pluginevent.sock"
+CNI_PLUGIN_NAME: Final = "culvert-cni"
+CNI_BIN_DIR: Final = "/opt/cni/bin"
+CNI_NET_DIR: Final = "/etc/cni/net.d"
+TOKEN_PATH: Final = "/var/run/secrets/tokens/istio-token"  # noqa: S105  (a path, not a secret)
+ROOT_CERT_PATH: Final = "/var/run/secrets/istio/root-cert.pem"
+SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+# --- Discovery types ------------------------------------------------------------------------------------------------
+ADDRESS_TYPE: Final = "type.googleapis.com/istio.workload.Address"
+WORKLOAD_TYPE: Final = "type.googleapis.com/istio.workload.Workload"
+AUTHORIZATION_TYPE: Final = "type.googleapis.com/istio.security.Authorization"
+SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+ROOT_SECRET_NAME: Final = "ROOTCA"  # noqa: S105
+"""SDS name of the trust bundle (a validation context), as Istio's agent and SPIRE call it."""
+
+STATIC_STRICT_POLICY: Final = "istio_converted_static_strict"
+CONVERTED_PEER_AUTHENTICATION_PREFIX: Final = "converted_peer_authentication_"

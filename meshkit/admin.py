@@ -1,0 +1,71 @@
+"""Small HTTP endpoints of a process: metrics, readiness, health and debug pages.
+
+Each endpoint binds one address. Debug pages are for localhost: who may reach them is decided by the address given.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_MAX_REQUEST_BYTES = 64 * 1024
+
+
+@asynccontextmanager
+async def serve(addresses: Sequence[tuple[str, int]], routes: Mapping[str, Handler]) -> AsyncIterator[None]:
+    """Serve ``routes`` (``"GET /path"`` to handler) on every address while the context is open.
+
+    Raises:
+        OSError: an address cannot be bound.
+    """
+    app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
+    for route, handler in routes.items():
+        method, path = route.split(" ", 1)
+        app.router.add_route(method, path, handler)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        for host, port in addresses:
+            await web.TCPSite(runner, host, port, reuse_port=True).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def metrics(registry: CollectorRegistry) -> Handler:
+    """Answer in the form that the scraper asks for (OpenMetrics or Prometheus text)."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        body = await asyncio.to_thread(encode, registry)
+        response = web.Response(body=body, headers={"Content-Type": content_type})
+        response.enable_compression()
+        return response
+
+    return handle
+
+
+def readiness(pending: Callable[[], Sequence[str]]) -> Handler:
+    """Answer 200 ``ready`` when nothing is pending, else 500 with the names of what is."""
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        waiting = pending()
+        if waiting:
+            return web.Response(status=500, text="not ready, pending: " + ", ".join(waiting) + "\n")
+        return web.Response(text="ready\n")
+
+    return handle
+
+
+def json_page(content: Callable[[], str]) -> Handler:
+    """Answer with a JSON document that ``content`` renders."""
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=content(), content_type="application/json")
+
+    return handle
