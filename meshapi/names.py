@@ -89,7 +89,7 @@ CNI_EVENT_SOCKET: Final = "/var/run/istio-cni/pluginevent.sock"
 CNI_PLUGIN_NAME: Final = "culvert-cni"
 CNI_BIN_DIR: Final = "/opt/cni/bin"
 CNI_NET_DIR: Final = "/etc/cni/net.d"
-TOKEN_PATH: Final = "/var/run/secrets/tokens/istio-token"  # noqa: S105  (a path, not a secret)
+TOKEN_PATH: Final = "/var/run/secrets/tokens/istio-token"
 ROOT_CERT_PATH: Final = "/var/run/secrets/istio/root-cert.pem"
 SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -97,8 +97,8 @@ SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 ADDRESS_TYPE: Final = "type.googleapis.com/istio.workload.Address"
 WORKLOAD_TYPE: Final = "type.googleapis.com/istio.workload.Workload"
 AUTHORIZATION_TYPE: Final = "type.googleapis.com/istio.security.Authorization"
-SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
-ROOT_SECRET_NAME: Final = "ROOTCA"  # noqa: S105
+SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+ROOT_SECRET_NAME: Final = "ROOTCA"
 """SDS name of the trust bundle (a validation context), as Istio's agent and SPIRE call it."""
 
 STATIC_STRICT_POLICY: Final = "istio_converted_static_strict"

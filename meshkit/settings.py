@@ -10,7 +10,7 @@ from meshkit.log import Format, Level
 
 
 class ProcessSettings(BaseSettings):
-    """What every process takes. Flags win over the environment; names are the same in both (``--log-level``, ``LOG_LEVEL``)."""
+    """What every process takes. Flags win over the environment; ``--log-level`` and ``LOG_LEVEL`` are the same setting."""
 
     model_config = SettingsConfigDict(
         cli_kebab_case=True,

@@ -1,4 +1,3 @@
-from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from meshapi.proto import workload_pb2 as _workload_pb2
 from google.protobuf.internal import containers as _containers
