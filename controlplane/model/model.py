@@ -134,10 +134,15 @@ class Model:
         self.mesh = mesh
         self._mark("static", ("", ""))
         self._mark_pods(self.pods)
-        kinds = {"service": self.services, "slice": self.slices, "policy": self.policies, "peer": self.peers}
-        for kind, index in kinds.items():
-            for item in index:
-                self._mark(kind, item.key)
+        keys: dict[str, list[Key]] = {
+            "service": [item.key for item in self.services],
+            "slice": [item.key for item in self.slices],
+            "policy": [item.key for item in self.policies],
+            "peer": [item.key for item in self.peers],
+        }
+        for kind, marked in keys.items():
+            for key in marked:
+                self._mark(kind, key)
 
     def flush(self) -> Changes:
         """Recompute what is marked; return the resources that differ from before."""
@@ -157,6 +162,11 @@ class Model:
             if made:
                 self._made[kind, key] = frozenset(made)
         return changes
+
+    def pods_on(self, node: str) -> list[Pod]:
+        """Return the pods that are scheduled on a node."""
+        found = (self.pods.find(key) for key in self._pods_on.get(node, ()))
+        return [pod for pod in found if pod is not None]
 
     def all(self, type_url: str) -> dict[str, Resource]:
         """Return the resources of a type as of the last flush."""

@@ -1,4 +1,4 @@
-"""From translated messages to named, versioned resources. A version is a hash of the bytes: equal bytes, equal version."""
+"""From translated messages to named, versioned resources. Equal bytes have equal versions: a version is their hash."""
 
 import hashlib
 import ipaddress
