@@ -1,5 +1,6 @@
 """Metrics under the names that Istio's dashboards and Kiali query."""
 
+import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -30,7 +31,9 @@ class Metrics:
             "pilot", tag
         ).set(1)
         Gauge("pilot_info", "Version of the control plane.", ["version"], registry=registry).labels(tag).set(1)
-        self.uptime_seconds = Gauge("istiod_uptime_seconds", "Time since the start.", registry=registry)
+        started = time.monotonic()
+        uptime = Gauge("istiod_uptime_seconds", "Time since the start.", registry=registry)
+        uptime.set_function(lambda: time.monotonic() - started)
         self.connected = Gauge("pilot_xds", "Connected proxies.", ["version"], registry=registry)
         self.pushes = Counter("pilot_xds_pushes", "Responses sent.", ["type"], registry=registry)
         self.rejects = Counter("pilot_total_xds_rejects", "Responses refused.", ["type"], registry=registry)

@@ -26,10 +26,11 @@ class Settings(ProcessSettings):
         default=f"[::]:{names.CONTROL_PLANE_XDS_PORT}", description="Where xDS and the CA are served, over TLS."
     )
     metrics_address: str = Field(
-        default=f"[::]:{names.CONTROL_PLANE_METRICS_PORT}", description="Where metrics are served."
+        default=f":{names.CONTROL_PLANE_METRICS_PORT}",
+        description="Where metrics are served; no host is every address.",
     )
     health_address: str = Field(
-        default=f"[::]:{names.CONTROL_PLANE_HEALTH_PORT}", description="Where /ready is served."
+        default=f":{names.CONTROL_PLANE_HEALTH_PORT}", description="Where /ready is served; no host is every address."
     )
     admin_address: str = Field(
         default=f"127.0.0.1:{names.CONTROL_PLANE_ADMIN_PORT}", description="Where debug pages are served."
@@ -79,7 +80,7 @@ class Settings(ProcessSettings):
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Split ``host:port`` or ``[host]:port``.
+    """Split ``host:port`` or ``[host]:port``; an empty host is every address of both families.
 
     Raises:
         ValueError: there is no port.
