@@ -50,6 +50,7 @@ class OwnCertificate:
         Raises:
             CaError: the authority cannot sign.
         """
+        self._changed.clear()
         key = ec.generate_private_key(ec.SECP256R1())
         now = self._clock()
         signer = self._root.current
@@ -68,7 +69,6 @@ class OwnCertificate:
                     await self._changed.wait()
             except TimeoutError:
                 pass
-            self._changed.clear()
             try:
                 self.renew()
                 _log.info("own certificate renewed")
