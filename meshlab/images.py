@@ -70,7 +70,17 @@ def build(image: Image, say: Say) -> Archive:
         tag = f"{image.name}-{inputs}"  # two contexts with the same name must not take each other's image
         _buildah(
             short,
-            ["bud", "--layers=false", "--pull=never", *options, "-t", tag, "-f", str(image.dockerfile), str(image.context)],
+            [
+                "bud",
+                "--layers=false",
+                "--pull=never",
+                *options,
+                "-t",
+                tag,
+                "-f",
+                str(image.dockerfile),
+                str(image.context),
+            ],
             ["push", tag, f"docker-archive:{draft / 'image.tar'}:{image.name}"],
             ["rmi", tag],
         )
@@ -92,7 +102,7 @@ def coredns(say: Say) -> Archive:
 
 def samples(say: Say) -> Archive:
     """Return the image with every sample application."""
-    folder = _clone() / "samples"
+    folder = _clone() / "samples" / "app"
     return build(Image(SAMPLES, folder / "Dockerfile", folder), say)
 
 

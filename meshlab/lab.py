@@ -214,4 +214,3 @@ def _api(lab: LabPlan) -> Api:
         certificate=pki / "admin.crt",
         key=pki / "admin.key",
     )
-

@@ -78,9 +78,7 @@ def authority(common_name: str, *, now: datetime.datetime) -> Authority:
 def token_key() -> tuple[bytes, bytes]:
     """Make the key that signs service account tokens: private and public half, PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return _key_pem(key), public
 
 

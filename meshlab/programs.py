@@ -55,7 +55,18 @@ def pause(say: Say, source: Path) -> Path:
     """Return the folder with the static program ``pause``, compiled from ``source``."""
 
     def make(draft: Path) -> None:
-        compiler = ["gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror", "-o", str(draft / "pause"), str(source)]
+        compiler = [
+            "gcc",
+            "-static",
+            "-Os",
+            "-s",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-o",
+            str(draft / "pause"),
+            str(source),
+        ]
         run.logged(compiler, log=log("pause"))
 
     return _obtain("pause", cache.key(source), make, say, "a second")

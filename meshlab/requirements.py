@@ -54,7 +54,9 @@ def cni_folder() -> Path:
     for folder in CNI_FOLDERS:
         if all((folder / name).exists() for name in node.CNI_PLUGINS):
             return folder
-    raise MissingRequirement(f"CNI plugins are not in {CNI_FOLDERS[0]}: install the package containernetworking-plugins")
+    raise MissingRequirement(
+        f"CNI plugins are not in {CNI_FOLDERS[0]}: install the package containernetworking-plugins"
+    )
 
 
 def may_lower_oom_score() -> bool:

@@ -118,7 +118,11 @@ def remove(subtree: str, *, deadline_s: float = 5.0, clock: Callable[[], float] 
 
 def _selecting(super_options: str) -> str:
     """Keep the options that name the hierarchy: controllers, and the name of one without controllers."""
-    chosen = [option for option in super_options.split(",") if option not in {"rw", "ro", "xattr", "noprefix", "clone_children"}]
+    chosen = [
+        option
+        for option in super_options.split(",")
+        if option not in {"rw", "ro", "xattr", "noprefix", "clone_children"}
+    ]
     chosen = [option for option in chosen if not option.startswith("release_agent=")]
     named = [option for option in chosen if option.startswith("name=")]
     return ",".join(["none", *named] if named == chosen else chosen)

@@ -72,7 +72,10 @@ def api_server(program: str, lab: LabPlan) -> Service:
 
 
 def controller_manager(program: str, lab: LabPlan) -> Service:
-    """Return the controller manager. Pod ranges are given to nodes by the plan, not by it."""
+    """Return the controller manager. Pod ranges are given to nodes by the plan, not by it.
+
+    With the default rate of 20 requests a second its forty controllers need five seconds to start.
+    """
     config = "/etc/kubernetes/controller-manager.conf"
     return Service(
         "kube-controller-manager",
@@ -83,6 +86,8 @@ def controller_manager(program: str, lab: LabPlan) -> Service:
             f"--authorization-kubeconfig={config}",
             "--bind-address=127.0.0.1",
             "--leader-elect=false",
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={FOLDER}/sa.key",
             f"--root-ca-file={FOLDER}/ca.crt",
@@ -109,6 +114,8 @@ def scheduler(program: str) -> Service:
             f"--authorization-kubeconfig={config}",
             "--bind-address=127.0.0.1",
             "--leader-elect=false",
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
         ),
     )
 

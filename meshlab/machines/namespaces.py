@@ -157,7 +157,7 @@ def boot(lab: LabPlan, plan: MachinePlan, *, state: Path) -> NamespacesMachine:
             cwd="/",
             env={"PATH": _PATH, "HOME": "/root", "PYTHONPATH": ":".join(path for path in sys.path if path)},
         )
-    with started.stdout or open("/dev/null", "rb") as said:  # noqa: PTH123, SIM115 - stdout is always there
+    with started.stdout or open("/dev/null", "rb") as said:  # noqa: PTH123 - stdout is always there
         pid, ready = said.readline().strip(), said.readline().strip()
     started.wait(_BOOT_TIMEOUT_S)
     if ready.decode() != init.READY:
