@@ -21,7 +21,17 @@ COREDNS = f"{PREFIX}/coredns:1"
 SAMPLES = f"{PREFIX}/samples:1"
 
 _SUITE = "bookworm"
-_PACKAGES = ("python3", "ca-certificates", "iproute2", "iptables", "nftables", "curl", "procps", "netbase")
+_PACKAGES = (
+    "python3",
+    "ca-certificates",
+    "iproute2",
+    "iptables",
+    "nftables",
+    "curl",
+    "netcat-openbsd",
+    "procps",
+    "netbase",
+)
 _BASE_TAG = f"{PREFIX}/base:{_SUITE}"
 _TRIM = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 _APT = Path("/etc/apt")

@@ -64,7 +64,7 @@ def add_bridge(name: str) -> None:
 
 
 def add_veth(name: str, *, master: str, peer: str, peer_netns: Path) -> None:
-    """Make a pair: ``name`` here as a port of the bridge ``master``, ``peer`` inside ``peer_netns``; only ours is up."""
+    """Make a pair: ``name`` here, up, as a port of the bridge ``master``; ``peer``, down, inside ``peer_netns``."""
     descriptor = os.open(peer_netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with _netlink() as netlink:
@@ -110,7 +110,7 @@ def routes() -> tuple[Route, ...]:
     main_table, unicast = 254, 1
     found = []
     with _netlink() as netlink:
-        for family, default in ((2, "0.0.0.0"), (10, "::")):
+        for family, default in ((2, str(IPv4Address(0))), (10, "::")):
             for message in netlink.get_routes(family=family, table=main_table):
                 if message["type"] != unicast:
                     continue

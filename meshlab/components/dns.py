@@ -14,21 +14,23 @@ Resource = dict[str, Any]
 NAMESPACE = "kube-system"
 NAME = "coredns"
 _LABELS = {"k8s-app": "kube-dns"}
-_COREFILE = f""".:53 {{
+# Two blocks, because inside one CoreDNS asks `template` before `kubernetes`, whatever the order here.
+_COREFILE = f"""{CLUSTER_DOMAIN}:53 in-addr.arpa:53 ip6.arpa:53 {{
     errors
     health
     ready
     kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{
         pods insecure
-        fallthrough in-addr.arpa ip6.arpa
         ttl 5
     }}
     prometheus :9153
-    template ANY ANY . {{
+    reload
+}}
+.:53 {{
+    errors
+    template ANY ANY {{
         rcode NXDOMAIN
     }}
-    loop
-    reload
 }}
 """
 

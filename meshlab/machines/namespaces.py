@@ -9,8 +9,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from meshkit.linux import cgroups, links, netns
@@ -95,7 +95,6 @@ class NamespacesMachine:
                 env={"PATH": _PATH, "HOME": "/root", **service.environment},
                 start_new_session=True,
                 check=True,
-                preexec_fn=None,
             )
         record = self._records() / service.name
         record.parent.mkdir(exist_ok=True)
@@ -157,7 +156,9 @@ def boot(lab: LabPlan, plan: MachinePlan, *, state: Path) -> NamespacesMachine:
             cwd="/",
             env={"PATH": _PATH, "HOME": "/root", "PYTHONPATH": ":".join(path for path in sys.path if path)},
         )
-    with started.stdout or open("/dev/null", "rb") as said:  # noqa: PTH123 - stdout is always there
+    if started.stdout is None:
+        raise AssertionError("a pipe was asked for")
+    with started.stdout as said:
         pid, ready = said.readline().strip(), said.readline().strip()
     started.wait(_BOOT_TIMEOUT_S)
     if ready.decode() != init.READY:
@@ -186,11 +187,11 @@ def connect(lab: LabPlan) -> None:
     for number, machine in enumerate(lab.machines):
         namespace = netns.create(_netns(lab.name, machine.name))
         links.add_veth(f"{lab.bridge}m{number}", master=lab.bridge, peer="eth0", peer_netns=namespace)
-        netns.run(namespace, lambda machine=machine: _configure(machine))
+        netns.run(namespace, partial(_configure, machine))
 
 
 def destroy(name: str, bridge: str | None, machines: Sequence[str]) -> None:
-    """End and remove everything of a lab that is on this computer, however far it had come. Twice is as good as once."""
+    """End and remove everything of a lab, however far it had come. Twice is as good as once."""
     group = f"{_CGROUP}/{name}"
     cgroups.kill(group)
     for link in [link.name for link in links.links() if bridge and link.name.startswith(f"{bridge}m")]:
@@ -200,8 +201,8 @@ def destroy(name: str, bridge: str | None, machines: Sequence[str]) -> None:
     for machine in machines:
         netns.delete(_netns(name, machine))
     cgroups.remove(group)
-    with suppress(OSError):  # another lab is still there
-        cgroups.remove(_CGROUP, deadline_s=0) if not _other_labs() else None
+    if not _other_labs():
+        cgroups.remove(_CGROUP)
 
 
 def subtree(lab: str, machine: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 TRACE_HEADERS = (
@@ -77,7 +78,7 @@ def as_json(document: object, status: int = 200) -> Response:
 def serve(routes: Routes, *, port: int) -> None:
     """Serve on every address, IPv4 and IPv6, until SIGTERM.
 
-    Each route is ``"METHOD pattern"``; the method may be ``*``, and the groups of the pattern are passed to the handler.
+    Each route is ``"METHOD pattern"``; the method may be ``*``; groups of the pattern are passed to the handler.
     """
     table = [(spec.split(" ", 1)[0], re.compile(spec.split(" ", 1)[1]), handler) for spec, handler in routes]
 
@@ -124,7 +125,7 @@ def _has_ipv6() -> bool:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    routes: list[tuple[str, re.Pattern[str], Handler]] = []
+    routes: ClassVar[list[tuple[str, re.Pattern[str], Handler]]] = []
     protocol_version = "HTTP/1.1"
     server_version = "culvert-samples"
     sys_version = ""
@@ -191,5 +192,5 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
         print(f"{self.client_address[0].removeprefix('::ffff:')} {format % args}", flush=True)

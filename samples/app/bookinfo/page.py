@@ -22,7 +22,8 @@ main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1rem 4rem; }
 h1 { font: 600 2.4rem/1.2 Georgia, serif; margin: 0 0 .6rem; }
 h2 { font-size: 1rem; text-transform: uppercase; letter-spacing: .08em; color: var(--soft); margin: 0 0 1rem; }
 .lead { max-width: 42rem; color: var(--soft); font-size: 1.1rem; margin: 0 0 2.5rem; }
-.columns { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); align-items: start; }
+.columns { display: grid; gap: 1.5rem; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
 .card { background: var(--paper); border: 1px solid var(--line); border-radius: .8rem; padding: 1.5rem; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .4rem 1.5rem; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; text-align: right; }
