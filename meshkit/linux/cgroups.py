@@ -1,0 +1,157 @@
+"""Cgroup hierarchies, v1, unified and hybrid: which there are, subtrees in all of them, and ending what runs inside.
+
+A *subtree* is the same relative path in every hierarchy. Only the unified hierarchy says what belongs to a subtree
+when it is killed: every process of a subtree is in all of them.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshkit.linux import mounts
+
+_CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """One mounted hierarchy.
+
+    Attributes:
+        root: where it is mounted.
+        options: mount options that select it again (``cpu,cpuacct``, ``none,name=systemd``); empty for the unified one.
+    """
+
+    root: Path
+    options: str
+
+    @property
+    def unified(self) -> bool:
+        """Whether this is the version 2 hierarchy."""
+        return not self.options
+
+
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """Return the mounted hierarchies, each once, the unified one last."""
+    found: dict[str, Hierarchy] = {}
+    for mount in mounts.mounted():
+        if mount.kind == "cgroup2":
+            found.setdefault("", Hierarchy(mount.target, ""))
+        elif mount.kind == "cgroup":
+            options = _selecting(mount.super_options)
+            found.setdefault(options, Hierarchy(mount.target, options))
+    return tuple(sorted(found.values(), key=lambda hierarchy: (hierarchy.unified, hierarchy.options)))
+
+
+def unified_root() -> Path | None:
+    """Return where the unified hierarchy is mounted, if it is."""
+    return next((hierarchy.root for hierarchy in hierarchies() if hierarchy.unified), None)
+
+
+def create(subtree: str) -> None:
+    """Make a subtree in every hierarchy, usable for processes (cpuset copied down, controllers handed down)."""
+    for hierarchy in hierarchies():
+        folder = hierarchy.root
+        for part in Path(subtree).parts:
+            parent, folder = folder, folder / part
+            if hierarchy.unified:
+                _hand_down_controllers(parent)
+            folder.mkdir(exist_ok=True)
+            if "cpuset" in hierarchy.options.split(","):
+                _copy_cpuset(parent, folder)
+
+
+def join(subtree: str, pid: int) -> None:
+    """Move a process into a subtree of every hierarchy."""
+    for hierarchy in hierarchies():
+        (hierarchy.root / subtree / "cgroup.procs").write_text(str(pid))
+
+
+def processes(subtree: str) -> frozenset[int]:
+    """Return the processes in a subtree, at any depth, of the unified hierarchy."""
+    root = unified_root()
+    return frozenset(pid for folder in _folders(root / subtree) for pid in _pids(folder)) if root else frozenset()
+
+
+def kill(subtree: str, *, deadline_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    """End every process of a subtree, children that are born meanwhile included; returns when all are gone.
+
+    Raises:
+        TimeoutError: some are still there after ``deadline_s`` seconds.
+    """
+    root = unified_root()
+    switch = root / subtree / "cgroup.kill" if root else None
+    if switch is None or not switch.exists():
+        return
+    end = clock() + deadline_s
+    switch.write_text("1")
+    while left := processes(subtree):
+        if clock() > end:
+            raise TimeoutError(f"processes {sorted(left)} of cgroup {subtree} do not end")
+        time.sleep(0.01)
+
+
+def remove(subtree: str, *, deadline_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+    """Remove an empty subtree from every hierarchy; what is not there is no error.
+
+    Raises:
+        OSError: a process is still in it after ``deadline_s`` seconds.
+    """
+    end = clock() + deadline_s
+    for hierarchy in hierarchies():
+        for folder in _folders(hierarchy.root / subtree):
+            while True:
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    if clock() > end:
+                        raise
+                    time.sleep(0.01)
+                else:
+                    break
+
+
+def _selecting(super_options: str) -> str:
+    """Keep the options that name the hierarchy: controllers, and the name of one without controllers."""
+    chosen = [
+        option
+        for option in super_options.split(",")
+        if option not in {"rw", "ro", "xattr", "noprefix", "clone_children"}
+    ]
+    chosen = [option for option in chosen if not option.startswith("release_agent=")]
+    named = [option for option in chosen if option.startswith("name=")]
+    return ",".join(["none", *named] if named == chosen else chosen)
+
+
+def _hand_down_controllers(folder: Path) -> None:
+    controllers = folder / "cgroup.controllers"
+    if not controllers.exists():
+        return
+    for controller in controllers.read_text().split():
+        with suppress(OSError):  # held by a v1 hierarchy, or not to be handed down from a group with processes
+            (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def _copy_cpuset(parent: Path, folder: Path) -> None:
+    for name in _CPUSET_FILES:
+        for spelled in (name, name.removeprefix("cpuset.")):
+            target = folder / spelled
+            if target.exists() and not target.read_text().strip():
+                target.write_text((parent / spelled).read_text())
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Yield a folder's folders and itself, deepest first."""
+    for name, _, _ in os.walk(root, topdown=False):
+        yield Path(name)
+
+
+def _pids(folder: Path) -> Iterator[int]:
+    with suppress(FileNotFoundError, OSError):
+        for line in (folder / "cgroup.procs").read_text().splitlines():
+            yield int(line)

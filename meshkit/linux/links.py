@@ -1,0 +1,142 @@
+"""Links, addresses and routes of the namespace that the calling thread is in (see ``netns.run``).
+
+pyroute2's verbs and dictionaries stay in this file. All functions fail with ``OSError``; none keeps a socket open.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface."""
+
+    index: int
+    name: str
+    mac: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A unicast route of the main table; ``gateway`` is None for what is on the link."""
+
+    destination: Network
+    gateway: Address | None
+    link: int | None
+
+
+def links() -> tuple[Link, ...]:
+    """Return all links."""
+    with _netlink() as netlink:
+        return tuple(
+            Link(
+                index=message["index"],
+                name=message.get_attr("IFLA_IFNAME"),
+                mac=message.get_attr("IFLA_ADDRESS") or "",
+                up=bool(message["flags"] & 1),
+            )
+            for message in netlink.get_links()
+        )
+
+
+def exists(name: str) -> bool:
+    """Say whether a link has this name."""
+    with _netlink() as netlink:
+        return bool(netlink.link_lookup(ifname=name))
+
+
+def add_bridge(name: str) -> None:
+    """Make a bridge, up."""
+    with _netlink() as netlink:
+        netlink.link("add", ifname=name, kind="bridge")
+        netlink.link("set", index=_index(netlink, name), state="up")
+
+
+def add_veth(name: str, *, master: str, peer: str, peer_netns: Path) -> None:
+    """Make a pair: ``name`` here, up, as a port of the bridge ``master``; ``peer``, down, inside ``peer_netns``."""
+    descriptor = os.open(peer_netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with _netlink() as netlink:
+            netlink.link("add", ifname=name, kind="veth", peer={"ifname": peer, "net_ns_fd": descriptor})
+            netlink.link("set", index=_index(netlink, name), master=_index(netlink, master), state="up")
+    finally:
+        os.close(descriptor)
+
+
+def set_up(name: str) -> None:
+    """Bring a link up."""
+    with _netlink() as netlink:
+        netlink.link("set", index=_index(netlink, name), state="up")
+
+
+def delete(name: str) -> bool:
+    """Delete a link and say whether it was there."""
+    with _netlink() as netlink:
+        found = netlink.link_lookup(ifname=name)
+        if found:
+            netlink.link("del", index=found[0])
+        return bool(found)
+
+
+def add_address(name: str, address: Interface) -> None:
+    """Give a link an address; IPv6 without duplicate detection, so that it can be used at once."""
+    nodad = 0x02
+    with _netlink() as netlink:
+        options = {"flags": nodad} if address.version == 6 else {}
+        netlink.addr(
+            "add", index=_index(netlink, name), address=str(address.ip), prefixlen=address.network.prefixlen, **options
+        )
+
+
+def add_route(destination: Network, gateway: Address) -> None:
+    """Route ``destination`` over ``gateway``."""
+    with _netlink() as netlink:
+        netlink.route("add", dst=str(destination), gateway=str(gateway))
+
+
+def routes() -> tuple[Route, ...]:
+    """Return the unicast routes of the main table, IPv4 and IPv6."""
+    main_table, unicast = 254, 1
+    found = []
+    with _netlink() as netlink:
+        for family, default in ((2, str(IPv4Address(0))), (10, "::")):
+            for message in netlink.get_routes(family=family, table=main_table):
+                if message["type"] != unicast:
+                    continue
+                destination = f"{message.get_attr('RTA_DST') or default}/{message['dst_len']}"
+                gateway = message.get_attr("RTA_GATEWAY")
+                network: Network = ip_network(destination)
+                via = _address(gateway, family) if gateway else None
+                found.append(Route(network, via, message.get_attr("RTA_OIF")))
+    return tuple(found)
+
+
+def _address(text: str, family: int) -> Address:
+    return IPv4Address(text) if family == 2 else IPv6Address(text)
+
+
+def _index(netlink: IPRoute, name: str) -> int:
+    found = netlink.link_lookup(ifname=name)
+    if not found:
+        raise FileNotFoundError(f"no link named {name}")
+    return int(found[0])
+
+
+@contextmanager
+def _netlink() -> Iterator[IPRoute]:
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as error:
+        raise OSError(error.code, f"netlink: {os.strerror(error.code)}") from error

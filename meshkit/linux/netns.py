@@ -1,0 +1,103 @@
+"""Network namespaces: named ones (as ``ip netns`` keeps them), and running a function inside any of them.
+
+A namespace belongs to a thread. ``run`` therefore uses a thread of its own that ends inside the other namespace, and
+never moves a thread that other code may use.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from meshkit.linux import syscalls
+from meshkit.linux.syscalls import Clone, Mount
+
+NAMED: Final = Path("/run/netns")
+"""Where ``ip netns`` looks for names."""
+
+T = TypeVar("T")
+
+
+def path(name: str) -> Path:
+    """Return where a named namespace is."""
+    return NAMED / name
+
+
+def names() -> frozenset[str]:
+    """Return the names that there are."""
+    return frozenset(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else frozenset()
+
+
+def create(name: str) -> Path:
+    """Make a named namespace with loopback down and return its path.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    NAMED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle = path(name)
+    handle.touch(mode=0o444, exist_ok=False)
+
+    def make() -> None:
+        syscalls.unshare(Clone.NEWNET)
+        syscalls.mount(f"/proc/self/task/{threading.get_native_id()}/ns/net", handle, flags=Mount.BIND)
+
+    try:
+        _in_thread(make)
+    except BaseException:
+        handle.unlink(missing_ok=True)
+        raise
+    return handle
+
+
+def delete(name: str) -> bool:
+    """Remove a name and say whether it was there; the namespace ends with its last process."""
+    handle = path(name)
+    if not handle.exists():
+        return False
+    with suppress(OSError):  # a crash between touch and mount leaves a plain file
+        syscalls.unmount(handle)
+    handle.unlink(missing_ok=True)
+    return True
+
+
+def run(target: Path | int, work: Callable[[], T]) -> T:
+    """Run ``work`` inside a namespace, in a thread of its own, and return what it returns or raise what it raises.
+
+    Args:
+        target: path of a namespace, or an open descriptor of one (which stays the caller's).
+        work: sockets that it opens stay in that namespace when used elsewhere.
+    """
+
+    def enter() -> T:
+        if isinstance(target, int):
+            syscalls.setns(target, Clone.NEWNET)
+        else:
+            descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                syscalls.setns(descriptor, Clone.NEWNET)
+            finally:
+                os.close(descriptor)
+        return work()
+
+    return _in_thread(enter)
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="netns")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

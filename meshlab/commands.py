@@ -1,0 +1,142 @@
+"""``culvert lab``: real Kubernetes on this computer, for trying, developing and testing."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from meshlab import images, lab, state
+from meshlab.errors import LabError
+from meshlab.images import Image
+from meshlab.lab import Change, MachineStatus
+from meshlab.progress import Progress
+
+DEFAULT_NAME = "lab"
+
+app = typer.Typer(help="Real Kubernetes on this computer, without virtual machines or a container engine.")
+images_app = typer.Typer(help="Images of a lab's nodes.")
+app.add_typer(images_app, name="images")
+
+Name = Annotated[str, typer.Option(help="Which lab; several can stand side by side.")]
+
+
+@app.command()
+def up(
+    name: Name = DEFAULT_NAME,
+    nodes: Annotated[int, typer.Option(help="How many nodes.")] = 2,
+    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="IPv4 and IPv6.")] = False,
+) -> None:
+    """Bring a lab up; one that is up stays as it is."""
+    with _plain_errors():
+        change = lab.up(name, nodes=nodes, dual_stack=dual_stack, progress=Progress())
+    if change is Change.NOTHING:
+        typer.echo(f"lab {name} is up already, nothing to do", err=True)
+    typer.echo(f"export KUBECONFIG={state.kubeconfig(name)}")
+
+
+@app.command()
+def down(name: Name = DEFAULT_NAME) -> None:
+    """Remove a lab and everything that it left on this computer."""
+    with _plain_errors():
+        change = lab.down(name, progress=Progress())
+    if change is Change.NOTHING:
+        typer.echo(f"there is no lab {name}, nothing to do", err=True)
+
+
+@app.command()
+def status(name: Name = DEFAULT_NAME) -> None:
+    """Say which machines and services run, and which nodes are ready; status 1 if something does not."""
+    with _plain_errors():
+        machines = lab.status(name)
+    for machine in machines:
+        typer.echo(_line(machine))
+    if not all(_sound(machine) for machine in machines):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="As node1-kubelet or control-kube-apiserver; none lists them.")] = "",
+    name: Name = DEFAULT_NAME,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+) -> None:
+    """Show the log of a service."""
+    with _plain_errors():
+        lab.existing(name)
+        folder = state.folder(name) / "logs"
+        known = sorted(path.stem for path in folder.glob("*.log"))
+        if service and service not in known:
+            raise LabError(f"lab {name} has no log {service}; it has {', '.join(known)}")
+    if not service:
+        typer.echo("\n".join(known))
+        return
+    _become(["tail", *(["-n", "+1", "-f"] if follow else ["-n", "+1"]), str(folder / f"{service}.log")])
+
+
+@app.command()
+def shell(node: Annotated[str, typer.Argument(help="As node1, or control.")], name: Name = DEFAULT_NAME) -> None:
+    """Open a shell on a machine."""
+    with _plain_errors():
+        command = lab.machine(name, node).command(["bash", "-l"])
+    _become(command)
+
+
+@app.command()
+def kubeconfig(name: Name = DEFAULT_NAME) -> None:
+    """Print the path of the admin's kubeconfig."""
+    with _plain_errors():
+        lab.existing(name)
+    typer.echo(str(state.kubeconfig(name)))
+
+
+@images_app.command("load")
+def load(
+    context: Annotated[
+        Path | None, typer.Argument(help="Folder with a Dockerfile; none means the samples.", exists=True)
+    ] = None,
+    tag: Annotated[str, typer.Option(help="Name of the image; needed with a folder.")] = "",
+    dockerfile: Annotated[Path | None, typer.Option(help="If it is not CONTEXT/Dockerfile.", exists=True)] = None,
+    name: Name = DEFAULT_NAME,
+) -> None:
+    """Build an image and load it into every node."""
+    progress = Progress()
+    with _plain_errors():
+        lab.existing(name)
+        if context is None:
+            archive = images.samples(progress.say)
+        elif tag:
+            source = Image(tag, (dockerfile or context / "Dockerfile").resolve(), context.resolve())
+            archive = images.build(source, progress.say)
+        else:
+            raise LabError(f"--tag is needed: name the image, as {images.PREFIX}/{context.resolve().name}:1")
+        with progress.step(f"{archive.name} is on every node of lab {name}"):
+            lab.load_images(name, [archive])
+
+
+def _line(machine: MachineStatus) -> str:
+    if machine.services is None:
+        return f"{machine.name}\tdoes not run"
+    node = {None: "", True: "\tready", False: "\tnot ready"}[machine.ready]
+    services = ", ".join(name if running else f"{name} (ended)" for name, running in machine.services.items())
+    return f"{machine.name}{node}\t{services}"
+
+
+def _sound(machine: MachineStatus) -> bool:
+    return machine.services is not None and all(machine.services.values()) and machine.ready is not False
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except LabError as error:
+        print(f"culvert lab: {error}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(1) from None
+
+
+def _become(command: list[str]) -> NoReturn:
+    os.execvp(command[0], command)  # noqa: S606 - a shell is what was asked for

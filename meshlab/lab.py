@@ -1,0 +1,216 @@
+"""Labs as the command line sees them: up, down, what is there. Wires plan, machines and cluster together."""
+
+import datetime
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from meshlab import cluster, images, programs, requirements, state
+from meshlab.api import Api
+from meshlab.cluster import Cluster, Programs
+from meshlab.components import credentials
+from meshlab.components.credentials import Credentials
+from meshlab.errors import LabError
+from meshlab.images import Archive
+from meshlab.machines import namespaces
+from meshlab.machines.machine import Machine
+from meshlab.machines.namespaces import NamespacesMachine
+from meshlab.plan import API_PORT, LabPlan
+from meshlab.progress import Progress
+from meshlab.state import Record
+
+
+class Change(Enum):
+    """Whether a command did anything."""
+
+    MADE = "made"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineStatus:
+    """One machine: its services (None if it does not run), and whether its node is ready (None without a node)."""
+
+    name: str
+    services: dict[str, bool] | None
+    ready: bool | None
+
+
+def up(name: str, *, nodes: int, dual_stack: bool, progress: Progress) -> Change:
+    """Bring a lab up; what is up already stays as it is.
+
+    Raises:
+        LabError: what is missing or failed; nothing of a lab that failed half-way is taken down, so that it can be
+            looked at, and ``down`` removes it.
+    """
+    requirements.check()
+    with state.locked(name):
+        before = state.load(name)
+        if before is not None:
+            return _keep(before, nodes=nodes, dual_stack=dual_stack)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            # Images and programs first: a build that fails leaves nothing behind.
+            archives = [pool.submit(make, progress.say) for make in (images.pause, images.coredns)]
+            kubernetes = programs.kubernetes(progress.say)
+            loaded = [archive.result() for archive in archives]
+        record = state.begin(name, nodes=nodes, dual_stack=dual_stack)
+        _make(record, kubernetes, loaded, progress)
+        state.complete(record)
+    return Change.MADE
+
+
+def down(name: str, *, progress: Progress) -> Change:
+    """Remove a lab and everything that it left on this computer, however far it had come."""
+    requirements.check_root()
+    with state.locked(name):
+        record = state.load(name)
+        if record is None:
+            return Change.NOTHING
+        lab = record.plan
+        with progress.step(f"lab {name} is gone"):
+            namespaces.destroy(name, lab.bridge, [machine.name for machine in lab.machines])
+            state.forget(name)
+    return Change.MADE
+
+
+def status(name: str) -> list[MachineStatus]:
+    """Return how the machines of a lab are.
+
+    Raises:
+        LabError: there is no such lab, or its API server does not answer.
+    """
+    record = existing(name)
+    lab = record.plan
+    try:
+        ready = set(cluster.ready_nodes(_api(lab)))
+    except LabError:
+        ready = set()
+    found = []
+    for plan in lab.machines:
+        machine = namespaces.find(lab, plan, state=state.folder(name))
+        services = dict(machine.running()) if machine else None
+        found.append(MachineStatus(plan.name, services, plan.name in ready if plan in lab.nodes else None))
+    return found
+
+
+def machine(name: str, machine_name: str) -> NamespacesMachine:
+    """Return a running machine of a lab.
+
+    Raises:
+        LabError: there is no such lab or machine, or it does not run.
+    """
+    record = existing(name)
+    lab = record.plan
+    for plan in lab.machines:
+        if plan.name == machine_name:
+            found = namespaces.find(lab, plan, state=state.folder(name))
+            if found is None:
+                raise LabError(f"machine {machine_name} of lab {name} does not run: `culvert lab down`, then `up`")
+            return found
+    known = ", ".join(plan.name for plan in lab.machines)
+    raise LabError(f"lab {name} has no machine {machine_name}; it has {known}")
+
+
+def load_images(name: str, archives: Sequence[Archive]) -> None:
+    """Load images into every node of a lab."""
+    nodes = [machine(name, plan.name) for plan in existing(name).plan.nodes]
+    cluster.load_everywhere(nodes, archives)
+
+
+def existing(name: str) -> Record:
+    """Return the record of a lab.
+
+    Raises:
+        LabError: there is none.
+    """
+    record = state.load(name)
+    if record is None:
+        raise LabError(f"there is no lab {name}: `culvert lab up --name {name}` makes it")
+    return record
+
+
+def _keep(record: Record, *, nodes: int, dual_stack: bool) -> Change:
+    down_command = f"`culvert lab down --name {record.name}`"
+    if not record.complete:
+        raise LabError(f"lab {record.name} did not come up the last time: {down_command} removes it")
+    if (record.nodes, record.dual_stack) != (nodes, dual_stack):
+        raise LabError(f"lab {record.name} is up with other options; {down_command} removes it")
+    lab = record.plan
+    dead = [plan.name for plan in lab.machines if not namespaces.find(lab, plan, state=state.folder(record.name))]
+    if dead:
+        raise LabError(f"lab {record.name} has dead machines ({', '.join(dead)}): {down_command} removes it")
+    return Change.NOTHING
+
+
+def _make(record: Record, kubernetes: Path, archives: Sequence[Archive], progress: Progress) -> None:
+    lab, folder = record.plan, state.folder(record.name)
+    secrets = credentials.issue(lab, now=datetime.datetime.now(datetime.UTC))
+    _write_admin(lab, secrets, folder)
+    with progress.step(f"network {lab.bridge_interfaces[0].network} and {len(lab.machines)} machines"):
+        namespaces.connect(lab)
+        with ThreadPoolExecutor(max_workers=len(lab.machines)) as pool:
+            booting = {plan.name: pool.submit(namespaces.boot, lab, plan, state=folder) for plan in lab.machines}
+            booted: dict[str, Machine] = {name: machine.result() for name, machine in booting.items()}
+    kubernetes_cluster = Cluster(
+        lab,
+        control_machine=booted[lab.control.name],
+        nodes={plan.name: booted[plan.name] for plan in lab.nodes},
+        programs=Programs(kubernetes, shutil.which("containerd") or "containerd", requirements.cni_folder()),
+        api=_api(lab),
+        progress=progress,
+    )
+    _start(kubernetes_cluster, lab, secrets, archives, progress)
+
+
+def _start(
+    kubernetes: Cluster, lab: LabPlan, secrets: Credentials, archives: Sequence[Archive], progress: Progress
+) -> None:
+    lower_oom_score = requirements.may_lower_oom_score()
+    kubernetes.start_control_plane(secrets)
+
+    def prepare(name: str) -> None:
+        kubernetes.prepare_node(name, secrets, images=lambda: archives, lower_oom_score=lower_oom_score)
+
+    with ThreadPoolExecutor(max_workers=len(lab.nodes)) as pool:
+        preparing = [pool.submit(prepare, plan.name) for plan in lab.nodes]
+        with progress.step("API server ready"):
+            kubernetes.wait_for_api()
+        with progress.step("container runtimes ready, images loaded"):
+            _finish(preparing)
+    with progress.step("nodes ready"):
+        kubernetes.start_the_rest()
+        kubernetes.wait_for_nodes()
+    with progress.step("name server ready"):
+        kubernetes.wait_for_dns()
+
+
+def _finish(work: Sequence[Future[None]]) -> None:
+    for each in work:
+        each.result()
+
+
+def _write_admin(lab: LabPlan, secrets: Credentials, folder: Path) -> None:
+    pki = folder / "pki"
+    pki.mkdir(mode=0o700)
+    (pki / "ca.crt").write_bytes(secrets.authority.pair.certificate)
+    (pki / "admin.crt").write_bytes(secrets.admin.certificate)
+    for path, content in (
+        (pki / "admin.key", secrets.admin.key),
+        (folder / "kubeconfig", credentials.admin_kubeconfig(lab, secrets)),
+    ):
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+
+
+def _api(lab: LabPlan) -> Api:
+    pki = state.folder(lab.name) / "pki"
+    return Api(
+        host=str(lab.control.address),
+        port=API_PORT,
+        ca=pki / "ca.crt",
+        certificate=pki / "admin.crt",
+        key=pki / "admin.key",
+    )

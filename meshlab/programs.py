@@ -1,0 +1,122 @@
+"""Programs that the lab builds from source: Kubernetes' components, CoreDNS, Helm and pause.
+
+Each function returns the folder of the built program in the cache and builds it only if it is not there. Versions are
+pinned by the Go modules beside this file; nothing is downloaded by another way than the Go module proxy.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from meshlab import cache, run
+from meshlab.errors import MissingRequirement
+
+Say = Callable[[str], None]
+
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+
+_HERE = Path(__file__).parent
+_KUBERNETES = _HERE / "kubernetes"
+_TOOLS = _HERE / "tools"
+_ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
+_FLAGS = ("-trimpath", "-ldflags")
+_STRIP = "-s -w"
+
+
+def kubernetes(say: Say) -> Path:
+    """Return the folder with one program and its six names (``kube-apiserver`` and so on)."""
+    version = _required_version(_KUBERNETES / "go.mod", "k8s.io/kubernetes")
+    flags = f"{_STRIP} {_version_flags(version)}"
+
+    def make(draft: Path) -> None:
+        _go_build(draft / "kubernetes", module=_KUBERNETES, package=".", flags=flags)
+        for name in COMPONENTS:
+            (draft / name).symlink_to("kubernetes")
+
+    inputs = cache.key(_KUBERNETES / "main.go", _KUBERNETES / "go.mod", _KUBERNETES / "go.sum", flags, _go_version())
+    return _obtain("kubernetes", inputs, make, say, f"Kubernetes {version}, about 5 minutes on two cores")
+
+
+def coredns(say: Say) -> Path:
+    """Return the folder with the program ``coredns``."""
+    return _tool("coredns", "github.com/coredns/coredns", say, "about 2 minutes")
+
+
+def helm(say: Say) -> Path:
+    """Return the folder with the program ``helm``."""
+    module = _TOOLS / "helm"
+    version = _required_version(module / "go.mod", "helm.sh/helm/v3")
+    version_flag = f"-X helm.sh/helm/v3/internal/version.version={version}"
+    return _tool("helm", "helm.sh/helm/v3/cmd/helm", say, "about 1 minute", version_flag)
+
+
+def pause(say: Say, source: Path) -> Path:
+    """Return the folder with the static program ``pause``, compiled from ``source``."""
+
+    def make(draft: Path) -> None:
+        compiler = [
+            "gcc",
+            "-static",
+            "-Os",
+            "-s",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-o",
+            str(draft / "pause"),
+            str(source),
+        ]
+        run.logged(compiler, log=log("pause"))
+
+    return _obtain("pause", cache.key(source), make, say, "a second")
+
+
+def log(what: str) -> Path:
+    """Return the log file of a build."""
+    return cache.folder() / "logs" / f"build-{what}.log"
+
+
+def _tool(name: str, package: str, say: Say, effort: str, version_flag: str = "") -> Path:
+    module = _TOOLS / name
+    flags = f"{_STRIP} {version_flag}".strip()
+
+    def make(draft: Path) -> None:
+        _go_build(draft / name, module=module, package=package, flags=flags)
+
+    inputs = cache.key(module / "go.mod", module / "go.sum", package, flags, _go_version())
+    return _obtain(name, inputs, make, say, effort)
+
+
+def _go_build(output: Path, *, module: Path, package: str, flags: str) -> None:
+    argv = ["go", "build", *_FLAGS, flags, "-o", str(output), package]
+    run.logged(argv, log=log(output.name), cwd=module, env=_ENVIRONMENT)
+
+
+def _obtain(what: str, inputs: str, make: Callable[[Path], None], say: Say, effort: str) -> Path:
+    def announce(draft: Path) -> None:
+        say(f"building {what} ({effort}; log: {log(what)})")
+        make(draft)
+
+    return cache.obtain(what, inputs, announce)
+
+
+def _required_version(go_mod: Path, module: str) -> str:
+    found = re.search(rf"^(?:require)?\s+{re.escape(module)} (v\S+)", go_mod.read_text(), re.MULTILINE)
+    if found is None:
+        raise MissingRequirement(f"{go_mod} requires no {module}: run `go get {module}` there")
+    return found[1]
+
+
+def _version_flags(version: str) -> str:
+    """Without these the components call themselves v0.0.0, and checks of version skew misbehave."""
+    major, minor = version.removeprefix("v").split(".")[:2]
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    return " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in values.items())
+
+
+def _go_version() -> str:
+    try:
+        return subprocess.run(["go", "env", "GOVERSION", "GOARCH"], capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        raise MissingRequirement("go is not installed; Kubernetes is built with it: install Go 1.24 or newer") from None

@@ -1,0 +1,1 @@
+"""Bookinfo: a product page that asks three services. Names, ports, paths and JSON are those of Istio's sample."""
