@@ -59,3 +59,10 @@ async def keep_running(
         delay_s = backoff.next()
         _log.warning("task stopped, will run again", task=name, reason=reason, retry_in_s=round(delay_s, 3))
         await sleep(delay_s)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the first error inside (nested) groups, which is what a person wants to read."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

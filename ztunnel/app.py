@@ -1,0 +1,193 @@
+"""Wires ztunnel together and runs it until it is told to end."""
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
+
+from meshapi import names
+from meshapi.proto import engine_pb2
+from meshengine import Engine, KernelUnsupported, events
+from meshkit import admin, log
+from meshkit.tasks import first_cause
+from meshkit.xds import credentials
+from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
+from ztunnel import pages, telemetry
+from ztunnel.certificates import Certificates
+from ztunnel.mesh import MeshState
+from ztunnel.settings import AccessLog, ZtunnelSettings
+from ztunnel.workloads import Workloads
+from ztunnel.zds import ZdsClient
+
+_log = log.logger("ztunnel")
+
+_ACCESS_LOG = {AccessLog.OFF: engine_pb2.OFF, AccessLog.TEXT: engine_pb2.TEXT, AccessLog.JSON: engine_pb2.JSON}
+
+
+class EngineFatal(Exception):
+    """A thread of the engine has failed; only a new process can help."""
+
+
+class Ztunnel:
+    """One running ztunnel. Construct, then ``run``."""
+
+    def __init__(self, settings: ZtunnelSettings) -> None:
+        self._settings = settings
+        self._engine = Engine(_engine_config(settings).SerializeToString())
+        node = _node(settings)
+        self._workloads = Workloads(self._engine)
+        self._zds = ZdsClient(settings.zds_socket, self._workloads)
+        self._certificates = Certificates(self._engine, unix_channel(settings.sds_socket), node)
+        self._xds = DeltaClient(
+            connect=tls_channel(settings.xds_address, settings.xds_root_ca, settings.xds_server_name or None),
+            metadata=partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
+            node=node,
+            subscriptions={names.AUTHORIZATION_TYPE: EVERYTHING, names.ADDRESS_TYPE: EVERYTHING},
+            receiver=MeshState(self._engine),
+        )
+        self._state_received = False
+        self._quit = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal or a request to end, then drain.
+
+        Raises:
+            OSError: a port of ours is taken.
+            EngineFatal: see there.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._quit.set)
+        try:
+            async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+                await self._open_endpoints(stack)
+                running = [
+                    tasks.create_task(work)
+                    for work in (
+                        self._follow_engine(),
+                        self._certificates.run(),
+                        self._xds.run(),
+                        self._note_first_state(),
+                        self._zds.run(),
+                        self._workloads.retry_pending(),
+                    )
+                ]
+                await self._quit.wait()
+                await self._drain()
+                for task in running:
+                    task.cancel()
+        finally:
+            await asyncio.to_thread(self._engine.close)
+
+    def pending(self) -> list[str]:
+        """What readiness waits for."""
+        waiting = []
+        if not self._state_received:
+            waiting.append("state of the mesh")
+        if not self._zds.snapshot_received:
+            waiting.append("node agent")
+        return waiting + [f"workload {name}" for name in self._workloads.pending]
+
+    async def _open_endpoints(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        registry = telemetry.registry(
+            self._engine.metrics, lambda: self._workloads.active, lambda: len(self._workloads.pending)
+        )
+        scrape = admin.metrics(registry)
+        anywhere = "0.0.0.0"  # noqa: S104  (scraped by Prometheus and probed by the kubelet)
+        await stack.enter_async_context(
+            admin.serve([(anywhere, settings.metrics_port)], {"GET /metrics": scrape, "GET /stats/prometheus": scrape})
+        )
+        await stack.enter_async_context(
+            admin.serve([(anywhere, settings.readiness_port)], {"GET /healthz/ready": admin.readiness(self.pending)})
+        )
+        handlers = pages.routes(self._engine, settings, self._quit)
+        await stack.enter_async_context(admin.serve([("127.0.0.1", settings.admin_port)], handlers))
+
+    async def _note_first_state(self) -> None:
+        await self._xds.wait_received()
+        self._state_received = True
+        _log.info("state of the mesh received")
+
+    async def _follow_engine(self) -> None:
+        async for packed in events.batches(self._engine):
+            batch = engine_pb2.EventBatch.FromString(packed)
+            if batch.access_log:
+                sys.stdout.buffer.write(batch.access_log)
+                sys.stdout.buffer.flush()
+            for event in batch.events:
+                self._handle(event)
+
+    def _handle(self, event: engine_pb2.Event) -> None:
+        match event.WhichOneof("kind"):
+            case "certificate_wanted":
+                self._certificates.want(event.certificate_wanted.identity)
+            case "certificate_released":
+                self._certificates.release(event.certificate_released.identity)
+            case "workload_started":
+                self._workloads.started(event.workload_started.uid, event.workload_started.error)
+            case "workload_stopped":
+                _log.info("last stream of a removed workload ended", uid=event.workload_stopped.uid)
+            case "fatal":
+                raise EngineFatal(event.fatal.reason)
+            case _:
+                pass
+
+    async def _drain(self) -> None:
+        """Let streams end; a successor's listeners share our ports, so nothing new is lost meanwhile."""
+        patience_s = self._settings.drain_s
+        _log.info("draining", connections=self._engine.connections(), patience_s=patience_s)
+        self._engine.drain(patience_s)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while self._engine.connections() and loop.time() < deadline:  # noqa: ASYNC110  (a counter, no event)
+            await asyncio.sleep(0.05)
+        _log.info("drained", cut=self._engine.connections())
+
+
+def _engine_config(settings: ZtunnelSettings) -> engine_pb2.EngineConfig:
+    return engine_pb2.EngineConfig(
+        cores=settings.worker_threads,
+        trust_domain=settings.trust_domain,
+        network=settings.network,
+        cluster_id=settings.cluster_id,
+        node=settings.node_name,
+        connect_timeout_ms=round(settings.connect_timeout_s * 1000),
+        max_connections_per_workload=settings.max_connections_per_workload,
+        max_handshakes_per_workload=settings.max_handshakes_per_workload,
+        removal_drain_ms=round(settings.removal_drain_s * 1000),
+        access_log=_ACCESS_LOG[settings.access_log],
+    )
+
+
+def _node(settings: ZtunnelSettings) -> NodeInfo:
+    name, namespace = settings.pod_name, settings.pod_namespace
+    return NodeInfo(
+        id=f"ztunnel~{settings.instance_ip}~{name}.{namespace}~{namespace}.svc.cluster.local",
+        metadata={
+            "NAME": name,
+            "NAMESPACE": namespace,
+            "INSTANCE_IPS": settings.instance_ip,
+            "NODE_NAME": settings.node_name,
+            "CLUSTER_ID": settings.cluster_id,
+        },
+    )
+
+
+def main() -> None:
+    """Entry point of ``culvert-ztunnel``."""
+    settings = ZtunnelSettings.from_command_line()
+    log.configure(level=settings.log_level, log_format=settings.log_format)
+    try:
+        asyncio.run(_run(settings))
+    except (Exception, BaseExceptionGroup) as error:
+        cause = first_cause(error)
+        if not isinstance(cause, EngineFatal | KernelUnsupported | OSError):
+            raise
+        _log.error("ztunnel cannot go on", reason=f"{type(cause).__name__}: {cause}")
+        raise SystemExit(1) from None
+
+
+async def _run(settings: ZtunnelSettings) -> None:
+    await Ztunnel(settings).run()

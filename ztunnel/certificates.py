@@ -1,0 +1,84 @@
+"""Certificates from the node's SDS socket to the engine.
+
+The engine says which identities are served; each is a secret's name. The trust bundle is one secret for all, so a new
+bundle is a new certificate for each of them.
+"""
+
+from collections.abc import Sequence
+
+from meshapi import names
+from meshengine import ConfigRejected, Engine
+from meshkit.log import logger
+from meshkit.xds import sds
+from meshkit.xds.client import Connect, DeltaClient, NodeInfo, Rejection, Service
+from meshkit.xds.errors import BadSecret
+
+_log = logger("certificates")
+
+
+class Certificates:
+    """Follows the certificate source for the identities that the engine wants."""
+
+    def __init__(self, engine: Engine, connect: Connect, node: NodeInfo) -> None:
+        self._engine = engine
+        self._pairs: dict[str, sds.KeyPair] = {}
+        self._roots: sds.TrustBundle | None = None
+        self._client = DeltaClient(
+            connect=connect,
+            node=node,
+            subscriptions={names.SECRET_TYPE: [names.ROOT_SECRET_NAME]},
+            receiver=self,
+            service=Service.SECRETS,
+        )
+
+    async def run(self) -> None:
+        """Follow the source until cancelled."""
+        await self._client.run()
+
+    def want(self, identity: str) -> None:
+        """Begin to follow an identity's certificate."""
+        self._client.subscribe(names.SECRET_TYPE, [identity])
+
+    def release(self, identity: str) -> None:
+        """Forget an identity: nobody here has it any more."""
+        self._client.unsubscribe(names.SECRET_TYPE, [identity])
+        self._pairs.pop(identity, None)
+
+    async def on_update(
+        self, type_url: str, upserts: list[tuple[str, str, bytes]], removes: list[str]
+    ) -> Sequence[Rejection]:
+        """Take secrets; see ``meshkit.xds.client.Receiver``."""
+        if type_url != names.SECRET_TYPE:
+            return [Rejection(name, f"type {type_url} was not asked for") for name, _, _ in upserts]
+        rejections = []
+        changed = set()
+        for name, _, body in upserts:
+            try:
+                changed |= self._take(name, sds.decode(body))
+            except BadSecret as error:
+                rejections.append(Rejection(name, str(error)))
+        for identity in changed:
+            rejections += self._hand_over(identity)
+        for identity in removes:
+            self._pairs.pop(identity, None)
+            self._engine.certificate_unavailable(identity, "the certificate source has withdrawn it")
+        return rejections
+
+    def _take(self, name: str, secret: sds.KeyPair | sds.TrustBundle) -> set[str]:
+        """Note a secret; return the identities that it changes."""
+        if isinstance(secret, sds.TrustBundle):
+            self._roots = secret
+            return set(self._pairs)
+        self._pairs[name] = secret
+        return {name}
+
+    def _hand_over(self, identity: str) -> list[Rejection]:
+        if self._roots is None or identity not in self._pairs:
+            return []
+        pair = self._pairs[identity]
+        try:
+            self._engine.set_certificate(identity, pair.chain_pem, pair.key_pem, self._roots.roots_pem)
+        except ConfigRejected as error:
+            return [Rejection(identity, str(error))]
+        _log.info("certificate taken over", identity=identity)
+        return []

@@ -1,0 +1,43 @@
+"""Admin pages on localhost, in the shape of Istio's ztunnel (``istioctl ztunnel-config`` reads ``/config_dump``)."""
+
+import asyncio
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from aiohttp import web
+
+from meshengine import Engine
+from meshkit import admin, log
+from ztunnel.settings import ZtunnelSettings
+
+_SECTIONS = ("workloads", "services", "policies", "certificates", "workloadState")
+
+
+def config_dump(engine: Engine, settings: ZtunnelSettings) -> str:
+    """Return all that is known, as one JSON document; the engine's sections are taken over as they are."""
+    parts = [f'"{section}":{engine.dump(section)}' for section in _SECTIONS]
+    parts.append('"stagedServices":{}')
+    parts.append(f'"config":{settings.model_dump_json()}')
+    parts.append(f'"version":{{"version":"{version("culvert")}"}}')
+    return "{" + ",".join(parts) + "}"
+
+
+def routes(engine: Engine, settings: ZtunnelSettings, quit_requested: asyncio.Event) -> Mapping[str, admin.Handler]:
+    """Return the handlers by route."""
+
+    async def dump(_: web.Request) -> web.StreamResponse:
+        text = await asyncio.to_thread(config_dump, engine, settings)
+        return web.Response(text=text, content_type="application/json")
+
+    async def logging(request: web.Request) -> web.StreamResponse:
+        wanted = request.query.get("level", "")
+        if wanted not in set(log.Level):
+            return web.Response(status=400, text=f"level: {wanted!r} is none of {', '.join(log.Level)}\n")
+        log.configure(level=log.Level(wanted), log_format=settings.log_format)
+        return web.Response(text=f"active log level is now {wanted}\n")
+
+    async def quit_now(_: web.Request) -> web.StreamResponse:
+        quit_requested.set()
+        return web.Response(text="shutdown now\n")
+
+    return {"GET /config_dump": dump, "POST /logging": logging, "POST /quitquitquit": quit_now}
