@@ -1,4 +1,4 @@
-"""The engine's events on an asyncio loop: a descriptor is watched, batches are drained, nobody is called back from Rust."""
+"""The engine's events on an asyncio loop: a descriptor is watched, batches are drained, nothing is called from Rust."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,0 +1,79 @@
+"""Routing of marked packets in the namespace that the calling thread is in (see ``netns.run``)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+_EXISTS = 17
+_ABSENT = (2, 3, 97)
+"""ENOENT, ESRCH, EAFNOSUPPORT: it is not there, which is what a removal wants."""
+_V4, _V6 = 2, 10
+_LOCAL, _SCOPE_HOST = 2, 254
+_LOOPBACK = 1
+"""The index of a namespace's loopback link is always 1 (``LOOPBACK_IFINDEX``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDelivery:
+    """Deliver packets with a mark to this namespace, whatever their destination.
+
+    Attributes:
+        mark: the mark's value.
+        mask: the bits of it that count.
+        table: number of a route table of our own.
+        priority: of the rule; a smaller number is asked first.
+    """
+
+    mark: int
+    mask: int
+    table: int
+    priority: int
+
+
+def has_ipv6() -> bool:
+    """Say whether the namespace has IPv6 on its loopback link."""
+    switch = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+    return switch.exists() and switch.read_text().strip() == "0"
+
+
+def add(delivery: LocalDelivery) -> None:
+    """Put rule and route in place, IPv6 too where the namespace has it; what is there already stays."""
+    with IPRoute() as netlink:
+        for family, everything in _families():
+            route = {"dst": everything, "oif": _LOOPBACK, "table": delivery.table, "type": _LOCAL}
+            netlink.route("replace", family=family, scope=_SCOPE_HOST, **route)
+            try:
+                netlink.rule("add", family=family, **_rule(delivery))
+            except NetlinkError as error:
+                if error.code != _EXISTS:
+                    raise
+
+
+def remove(delivery: LocalDelivery) -> None:
+    """Take rule and route away; what is not there is no error."""
+    with IPRoute() as netlink:
+        for family in (_V4, _V6):
+            for verb in ("rule", "routes"):
+                try:
+                    if verb == "rule":
+                        netlink.rule("del", family=family, **_rule(delivery))
+                    else:
+                        netlink.flush_routes(family=family, table=delivery.table)
+                except NetlinkError as error:
+                    if error.code not in _ABSENT:
+                        raise
+
+
+def _rule(delivery: LocalDelivery) -> dict[str, int]:
+    return {
+        "fwmark": delivery.mark,
+        "fwmask": delivery.mask,
+        "table": delivery.table,
+        "priority": delivery.priority,
+    }
+
+
+def _families() -> list[tuple[int, str]]:
+    everything = [(_V4, "0.0.0.0/0")]
+    return [*everything, (_V6, "::/0")] if has_ipv6() else everything

@@ -1,0 +1,35 @@
+"""What every way of capturing can do."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from nodeagent.capture.plan import PodPlan
+
+
+class CaptureBackend(Protocol):
+    """Makes plans so. Synchronous and quick; called on a thread. Twice is the same as once."""
+
+    def apply(self, netns: int, plan: PodPlan) -> None:
+        """Make a pod's namespace as planned.
+
+        Args:
+            netns: open descriptor of the namespace; stays the caller's.
+            plan: what shall be so.
+
+        Raises:
+            OSError: the namespace is as it was.
+        """
+        ...
+
+    def apply_probes(self, netns: Path, addresses: Iterable[str]) -> None:
+        """Exempt probes of local processes towards these pod addresses, and no others.
+
+        Raises:
+            OSError: the host is as it was.
+        """
+        ...
+
+    def remove_probes(self, netns: Path) -> None:
+        """Take back what ``apply_probes`` did on the host."""
+        ...

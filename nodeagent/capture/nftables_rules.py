@@ -1,0 +1,107 @@
+"""A plan in nftables' language. Pure; the golden files under ``tests/golden`` show what comes out.
+
+The rules are those of Istio's ambient mode (marks, ports, order), with two differences. Only the first packet of a
+connection (SYN) is redirected: a connection that is older than the rules has no conntrack entry, its next packet would
+be taken for a new one and be torn away from its peer. And everything is in one table, which is replaced in one
+transaction.
+"""
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from meshapi import names
+from nodeagent.capture.plan import Mode, PodPlan
+
+FAMILY: Final = "inet"
+POD_TABLE: Final = "culvert"
+HOST_TABLE: Final = "culvert-probes"
+
+_OURS = f"meta mark & {names.TUNNEL_MARK_MASK:#x} == {names.TUNNEL_MARK:#x}"
+_NOT_OURS = f"meta mark & {names.TUNNEL_MARK_MASK:#x} != {names.TUNNEL_MARK:#x}"
+_REPLY = f"{names.REPLY_CONNMARK_MASK:#x} == {names.REPLY_CONNMARK:#x}"
+_SET_REPLY = f"{0xFFFFFFFF ^ names.REPLY_CONNMARK_MASK:#x} | {names.REPLY_CONNMARK:#x}"
+_SYN = "tcp flags & (fin | syn | rst | ack) == syn"
+
+
+def pod_rules(plan: PodPlan) -> str:
+    """Return the transaction that makes a pod's table as planned."""
+    replace = f"table {FAMILY} {POD_TABLE}\ndelete table {FAMILY} {POD_TABLE}\n"
+    if plan.mode is Mode.NONE:
+        return replace
+    capture = plan.mode is Mode.CAPTURE
+    chains = [
+        _chain(
+            "mangle_prerouting",
+            "type filter hook prerouting priority -150",
+            [f"{_OURS} ct mark set ct mark & {_SET_REPLY}"],
+        ),
+        _chain("mangle_output", "type route hook output priority -150", [f"ct mark & {_REPLY} meta mark set ct mark"]),
+        _chain(
+            "nat_prerouting",
+            "type nat hook prerouting priority -100",
+            _inbound() if capture and plan.inbound else [],
+        ),
+        _chain("nat_output", "type nat hook output priority -100", _outbound() if capture else []),
+    ]
+    return f"{replace}table {FAMILY} {POD_TABLE} {{\n" + "".join(chains) + "}\n"
+
+
+def _inbound() -> list[str]:
+    redirect = f"tcp dport != {names.HBONE_PORT} {_NOT_OURS} {_SYN} redirect to :{names.INBOUND_PLAINTEXT_PORT}"
+    return [
+        f"ip saddr {names.PROBE_SOURCE_V4} meta l4proto tcp accept",
+        f"ip6 saddr {names.PROBE_SOURCE_V6} meta l4proto tcp accept",
+        f"ip daddr != 127.0.0.1 {redirect}",
+        f"ip6 daddr != ::1 {redirect}",
+    ]
+
+
+def _outbound() -> list[str]:
+    redirect = f"meta l4proto tcp {_NOT_OURS} {_SYN} redirect to :{names.OUTBOUND_PORT}"
+    return [
+        f"ip daddr {names.PROBE_SOURCE_V4} meta l4proto tcp accept",
+        f"ip6 daddr {names.PROBE_SOURCE_V6} meta l4proto tcp accept",
+        f"meta l4proto tcp meta mark & {_REPLY} accept",
+        'oifname "lo" ip daddr != 127.0.0.1 accept',
+        'oifname "lo" ip6 daddr != ::1 accept',
+        f"ip daddr != 127.0.0.1 {redirect}",
+        f"ip6 daddr != ::1 {redirect}",
+    ]
+
+
+def probe_rules(addresses: Iterable[str]) -> str:
+    """Return the transaction that makes the host's table hold exactly these pod addresses.
+
+    Only packets of a local socket have an owner to match, so what is forwarded (or comes through a service) is not
+    exempt. What is exempt is given an address that no pod can have, which the pod's rules let pass.
+    """
+    by_version: dict[int, list[str]] = {4: [], 6: []}
+    for address in sorted(addresses):
+        by_version[ip_address(address).version].append(address)
+    local = "meta l4proto tcp meta skuid >= 0"
+    sets = [_set("pods_v4", "ipv4_addr", by_version[4]), _set("pods_v6", "ipv6_addr", by_version[6])]
+    rules = [
+        f"ip daddr @pods_v4 {local} snat ip to {names.PROBE_SOURCE_V4}",
+        f"ip6 daddr @pods_v6 {local} snat ip6 to {names.PROBE_SOURCE_V6}",
+    ]
+    # Before the source address is rewritten by anybody else: Kubernetes masquerades at 100 (`srcnat`).
+    chain = _chain("postrouting", "type nat hook postrouting priority 99", rules)
+    table = f"table {FAMILY} {HOST_TABLE}"
+    return f"{table}\ndelete {table}\n{table} {{\n" + "".join(sets) + chain + "}\n"
+
+
+def remove_probe_rules() -> str:
+    """Return the transaction that removes the host's table."""
+    table = f"table {FAMILY} {HOST_TABLE}"
+    return f"{table}\ndelete {table}\n"
+
+
+def _chain(name: str, hook: str, rules: list[str]) -> str:
+    lines = [f"\tchain {name} {{", f"\t\t{hook}; policy accept;", *(f"\t\t{rule}" for rule in rules), "\t}\n"]
+    return "\n".join(lines)
+
+
+def _set(name: str, kind: str, elements: list[str]) -> str:
+    content = f"\t\telements = {{ {', '.join(elements)} }}\n" if elements else ""
+    return f"\tset {name} {{\n\t\ttype {kind}\n{content}\t}}\n"

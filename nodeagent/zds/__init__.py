@@ -1,0 +1,1 @@
+"""The node agent's side of ZDS: telling ztunnel which network namespaces to serve."""

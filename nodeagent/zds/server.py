@@ -1,0 +1,152 @@
+"""The ZDS socket: every ztunnel that connects gets a snapshot, then the changes.
+
+During an upgrade two are connected: new workloads go to the latest, removals to all. Without any, nothing can be
+added: a pod is not captured before somebody listens for it.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshapi.proto import zds_pb2
+from meshkit.log import logger
+from nodeagent.zds.session import Session, SessionEnded
+
+_log = logger("zds")
+
+_ACCEPT_INTERVAL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A workload that ztunnel serves; the descriptor is its owner's."""
+
+    info: zds_pb2.WorkloadInfo
+    namespace: int
+
+
+class NotConnected(Exception):
+    """No ztunnel is connected that could serve a workload."""
+
+
+class ZdsServer:
+    """Serves ztunnels. ``workloads`` is the owner's view of what is captured; it is read at each snapshot."""
+
+    def __init__(self, path: Path, workloads: Mapping[str, Served]) -> None:
+        self._path = path
+        self._workloads = workloads
+        self._sessions: list[Session] = []
+        self._connected = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a ztunnel is connected and has taken its snapshot."""
+        return bool(self._sessions)
+
+    async def wait_connected(self) -> None:
+        """Wait until a ztunnel has taken its snapshot."""
+        await self._connected.wait()
+
+    async def add(self, uid: str, served: Served) -> None:
+        """Have the latest ztunnel serve a workload; returns when its listeners stand.
+
+        Raises:
+            NotConnected: there is none, or it went away.
+            OSError: it cannot serve the workload; the text says why.
+        """
+        if not self._sessions:
+            raise NotConnected("no ztunnel is connected")
+        session = self._sessions[-1]
+        try:
+            error = await session.add(uid, served.info, served.namespace)
+        except SessionEnded as ended:
+            self._drop(session)
+            raise NotConnected(f"ztunnel went away: {ended}") from ended
+        if error:
+            raise OSError(f"ztunnel: {error}")
+
+    async def remove(self, uid: str) -> None:
+        """Have all ztunnels stop serving a workload; one that is gone does not serve it either."""
+        for session in list(self._sessions):
+            try:
+                await session.remove(uid)
+            except SessionEnded:
+                self._drop(session)
+
+    async def run(self) -> None:
+        """Accept ztunnels until cancelled.
+
+        Raises:
+            OSError: the socket cannot be bound.
+        """
+        with _listen(self._path) as listener:
+            loop = asyncio.get_running_loop()
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    connection, _ = await loop.sock_accept(listener)
+                    connection.setblocking(False)
+                    tasks.create_task(self._serve(Session(connection)))
+                    await asyncio.sleep(_ACCEPT_INTERVAL_S)
+
+    async def _serve(self, session: Session) -> None:
+        try:
+            await session.hello()
+            count = await self._send_snapshot(session)
+            self._sessions.append(session)
+            self._connected.set()
+            _log.info("ztunnel connected", workloads=count)
+            await session.ended()
+            reason = "hung up"
+        except SessionEnded as ended:
+            reason = str(ended)
+        finally:
+            self._drop(session)
+        _log.info("ztunnel disconnected", reason=reason)
+
+    async def _send_snapshot(self, session: Session) -> int:
+        """Tell all workloads; those that come or go meanwhile are told after it, so look until nothing is new."""
+        told: dict[str, Served] = {}
+        while missing := {uid: one for uid, one in self._workloads.items() if told.get(uid) is not one}:
+            for uid, served in missing.items():
+                error = await session.add(uid, served.info, served.namespace)
+                if error:
+                    _log.warning("ztunnel cannot serve a workload yet", uid=uid, reason=error)
+                told[uid] = served
+        await session.snapshot_sent()
+        for uid in told.keys() - self._workloads.keys():
+            await session.remove(uid)
+        return len(told)
+
+    def _drop(self, session: Session) -> None:
+        session.close()
+        if session in self._sessions:
+            self._sessions.remove(session)
+        if not self._sessions:
+            self._connected.clear()
+
+
+def _listen(path: Path) -> socket.socket:
+    """Bind under a hidden name with rights for the owner only, then rename: never reachable with wider rights."""
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(f"{path} is in the way and not a socket; remove it")
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    hidden.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(hidden))
+        listener.listen(8)
+        hidden.rename(path)
+    except OSError:
+        listener.close()
+        with suppress(FileNotFoundError):
+            hidden.unlink()
+        raise
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    return listener
