@@ -10,7 +10,7 @@ from meshkit.log import Format, Level
 
 
 class ProcessSettings(BaseSettings):
-    """What every process takes. Flags win over the environment; ``--log-level`` and ``LOG_LEVEL`` are the same setting."""
+    """What every process takes. A flag wins over the environment; ``--log-level`` and ``LOG_LEVEL`` are one setting."""
 
     model_config = SettingsConfigDict(
         cli_kebab_case=True,

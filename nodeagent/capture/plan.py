@@ -6,6 +6,7 @@ listeners, then ``CAPTURE``, then the announcement; and back: announcement withd
 their packets when the last NAT chain of a namespace goes, and the application's answers find the tunnel only by mark.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -44,7 +45,7 @@ REPLIES: Final = LocalDelivery(
 """The application's answers to connections that the tunnel opened under a client's address come back to the tunnel."""
 
 
-def plan_pod(annotations: dict[str, str]) -> PodPlan:
+def plan_pod(annotations: Mapping[str, str]) -> PodPlan:
     """Plan the capture of a pod of the mesh."""
     bypass = annotations.get(names.BYPASS_INBOUND_ANNOTATION, "").lower() in {"true", "1", "t"}
     return PodPlan(mode=Mode.CAPTURE, inbound=not bypass)

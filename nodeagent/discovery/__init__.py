@@ -1,1 +1,1 @@
-"""Which pods of this node belong to the mesh (``enrolment``), and where their network namespaces are (``namespaces``)."""
+"""Which pods of this node belong to the mesh (``enrolment``), and where their namespaces are (``namespaces``)."""

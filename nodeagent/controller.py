@@ -1,0 +1,293 @@
+"""Enrols pods and lets them go. Decides *when*; ``discovery`` and ``capture.plan`` decide *what*.
+
+Order, so that no connection fails and none leaves unencrypted by accident:
+
+- Enrol: certificate asked for, listeners (ZDS), probe exemption, rules, announcement (annotation).
+- Let go: announcement withdrawn, rules reduced to what open connections need, ZDS told, rules removed when the last
+  captured connection has ended.
+
+Each pod's turn is exclusive; different pods go on in parallel. What fails is tried again with backoff. Nothing is
+remembered on disk: after a restart, pods that are announced are adopted as they are.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from meshapi import names
+from meshapi.identity import SpiffeId
+from meshkit.log import logger
+from meshkit.tasks import Backoff
+from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.plan import Mode, PodPlan, plan_pod
+from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts, belongs
+from nodeagent.discovery.finder import NamespaceFinder
+from nodeagent.draining import Draining
+from nodeagent.enrolled import Captured, Enrolled, workload_info
+from nodeagent.zds.server import NotConnected, Served, ZdsServer
+
+_log = logger("enrolment")
+
+_CERTIFICATE_PATIENCE_S: Final = 2.0
+"""A new pod waits so long for its first certificate; its first connection would wait for it anyway."""
+
+
+class Certificates(Protocol):
+    """Keeps certificates of the identities that are wanted."""
+
+    def want(self, identity: SpiffeId) -> None:
+        """Begin to keep an identity's certificate; counted."""
+        ...
+
+    def release(self, identity: SpiffeId) -> None:
+        """Undo one ``want``."""
+        ...
+
+    async def ready(self, identity: SpiffeId, patience_s: float) -> bool:
+        """Wait for a certificate that is wanted; false when it does not come in time."""
+        ...
+
+
+Announce = Callable[[PodFacts, str | None], Awaitable[None]]
+"""Set the redirection annotation of a pod, or remove it. Raises ``OSError`` (Kubernetes errors included)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the controller knows of its node.
+
+    Attributes:
+        trust_domain: of the identities.
+        rules: what is never enrolled.
+        host_netns: path of the host's network namespace.
+    """
+
+    trust_domain: str
+    rules: EnrolmentRules
+    host_netns: Path
+
+
+class Controller:
+    """Brings each pod to where its labels want it. Used on one loop only."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        pods: Mapping[str, PodFacts],
+        namespace_labels: Callable[[str], Mapping[str, str]],
+        enrolled: Enrolled,
+        zds: ZdsServer,
+        backend: CaptureBackend,
+        certificates: Certificates,
+        announce: Announce,
+        finder: NamespaceFinder,
+    ) -> None:
+        self._node = node
+        self._pods = pods
+        self._namespace_labels = namespace_labels
+        self._enrolled = enrolled
+        self._zds = zds
+        self._backend = backend
+        self._certificates = certificates
+        self._announce = announce
+        self._finder = finder
+        self._draining = Draining(backend)
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._wanted_turns: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._exempt: frozenset[str] | None = None
+        self._exempting = asyncio.Lock()
+        self.reconciled = 0
+        """Turns that changed something."""
+
+    def notice(self, uid: str) -> None:
+        """Look at a pod again soon; cheap, and may be called as often as things change."""
+        task = self._wanted_turns.get(uid)
+        if task is not None and not task.done():
+            self._again.add(uid)
+            return
+        self._wanted_turns[uid] = asyncio.create_task(self._bring(uid))
+
+    async def adopt(self) -> None:
+        """Take over the pods that an earlier life of this process has captured. Call once, before ZDS is served."""
+        announced = [pod for pod in self._pods.values() if names.REDIRECTION_ANNOTATION in pod.annotations]
+        for pod, namespace in zip(announced, await self._open_all(announced), strict=True):
+            if namespace is None or pod.terminal or not self._belongs(pod):
+                if namespace is not None:
+                    os.close(namespace)
+                continue
+            captured = self._hold(pod, namespace, pod.addresses)
+            await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
+        await self._exempt_probes()
+        _log.info("adopted captured pods", pods=len(self._enrolled))
+
+    async def add(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> bool:
+        """Capture a pod whose sandbox is being made; returns false when it is none of the mesh's.
+
+        Args:
+            pod: as the API knows it.
+            namespace: its network namespace; taken over.
+            addresses: what it was given.
+
+        Raises:
+            NotConnected: nobody could listen for it.
+            OSError: it cannot be captured.
+        """
+        if not self._belongs(pod):
+            os.close(namespace)
+            return False
+        async with self._turn(pod.uid):
+            try:
+                await self._enrol(pod, os.dup(namespace), addresses)
+            finally:
+                os.close(namespace)
+        self.notice(pod.uid)
+        return True
+
+    async def run(self) -> None:
+        """Finish what takes time: removing the rules of pods that have drained. Until cancelled."""
+        await self._draining.run()
+
+    async def _bring(self, uid: str) -> None:
+        backoff = Backoff(first_s=0.05, cap_s=5.0)
+        while True:
+            self._again.discard(uid)
+            try:
+                async with self._turn(uid):
+                    await self._reconcile(uid)
+            except (OSError, NotConnected) as error:
+                pod = self._pods.get(uid)
+                _log.warning("pod not as wanted, will try again", pod=pod.key if pod else uid, reason=str(error))
+                await asyncio.sleep(backoff.next())
+                continue
+            if uid not in self._again:
+                break
+        self._wanted_turns.pop(uid, None)
+        if uid not in self._pods:
+            self._turns.pop(uid, None)
+
+    async def _reconcile(self, uid: str) -> None:
+        pod, captured = self._pods.get(uid), self._enrolled.find(uid)
+        if pod is not None and self._belongs(pod):
+            if captured is None:
+                await self._enrol_running(pod)
+            elif pod.addresses and captured.addresses != pod.addresses:
+                captured.addresses = pod.addresses
+                await self._exempt_probes()
+            if (
+                self._enrolled.find(uid)
+                and pod.annotations.get(names.REDIRECTION_ANNOTATION) != names.REDIRECTION_ENABLED
+            ):
+                await self._announce(pod, names.REDIRECTION_ENABLED)
+            return
+        if pod is not None and not pod.terminal:
+            await self._let_go(pod, captured)
+        elif captured is not None:
+            await self._forget(uid)
+
+    async def _enrol_running(self, pod: PodFacts) -> None:
+        if not pod.addresses:
+            return  # its sandbox is not made yet; the CNI plugin will ask
+        namespace = await self._finder.open(pod.uid)
+        if namespace is None:
+            raise OSError("no running process of the pod was found, so its network namespace is not known")
+        await self._enrol(pod, namespace, pod.addresses)
+
+    async def _enrol(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> None:
+        """Bring a pod to captured; takes ``namespace`` over."""
+        captured = self._hold(pod, namespace, addresses)
+        waiting = asyncio.create_task(self._certificates.ready(captured.identity, _CERTIFICATE_PATIENCE_S))
+        try:
+            await self._zds.add(pod.uid, captured.served)
+            if not await waiting:
+                _log.warning("no certificate yet, connections will wait for it", pod=pod.key)
+            await self._exempt_probes()
+            await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
+        except BaseException:
+            waiting.cancel()
+            await self._drop(pod.uid)
+            raise
+        self._draining.forget(pod.uid)
+        self.reconciled += 1
+        _log.info("pod captured", pod=pod.key, identity=captured.identity, addresses=",".join(addresses))
+
+    def _hold(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> Captured:
+        """List a pod before ztunnel is asked: one that connects at this very moment must hear of it too."""
+        replaced = self._enrolled.take(pod.uid)
+        if replaced is not None:
+            self._certificates.release(replaced.identity)
+            replaced.close()
+        identity = SpiffeId(self._node.trust_domain, pod.namespace, pod.service_account)
+        self._certificates.want(identity)
+        served = Served(workload_info(pod), namespace)
+        captured = Captured(served, pod.key, identity, plan_pod(pod.annotations), addresses)
+        self._enrolled.put(pod.uid, captured)
+        return captured
+
+    async def _drop(self, uid: str) -> Captured | None:
+        """Take a pod off the list and out of ztunnel; its namespace is closed."""
+        captured = self._enrolled.take(uid)
+        if captured is None:
+            return None
+        try:
+            await self._exempt_probes()
+            await self._zds.remove(uid)
+        finally:
+            self._certificates.release(captured.identity)
+            captured.close()
+        return captured
+
+    async def _let_go(self, pod: PodFacts, captured: Captured | None) -> None:
+        """Bring a pod that lives on out of the mesh."""
+        announced = names.REDIRECTION_ANNOTATION in pod.annotations
+        if announced:
+            await self._announce(pod, None)
+        if captured is None:
+            if announced:
+                await self._clean_up_leftovers(pod)
+            return
+        namespace = os.dup(captured.served.namespace)
+        try:
+            await asyncio.to_thread(self._backend.apply, namespace, PodPlan(mode=Mode.DRAIN))
+        except OSError:
+            os.close(namespace)
+            raise
+        self._draining.add(pod.uid, pod.key, namespace)
+        await self._drop(pod.uid)
+        self.reconciled += 1
+        _log.info("pod let go", pod=pod.key)
+
+    async def _clean_up_leftovers(self, pod: PodFacts) -> None:
+        """The label went while this process was away: only the kernel remembers that the pod was captured."""
+        namespace = await self._finder.open(pod.uid)
+        if namespace is not None:
+            await asyncio.to_thread(self._backend.apply, namespace, PodPlan(mode=Mode.DRAIN))
+            self._draining.add(pod.uid, pod.key, namespace)
+
+    async def _forget(self, uid: str) -> None:
+        """A pod has ended; its namespace goes by itself when nobody holds it."""
+        captured = await self._drop(uid)
+        if captured is not None:
+            self.reconciled += 1
+            _log.info("pod ended", pod=captured.key)
+
+    async def _exempt_probes(self) -> None:
+        async with self._exempting:
+            wanted = self._enrolled.addresses()
+            if wanted == self._exempt:
+                return
+            await asyncio.to_thread(self._backend.apply_probes, self._node.host_netns, wanted)
+            self._exempt = wanted
+
+    async def _open_all(self, pods: list[PodFacts]) -> list[int | None]:
+        return list(await asyncio.gather(*(self._finder.open(pod.uid) for pod in pods)))
+
+    def _turn(self, uid: str) -> asyncio.Lock:
+        return self._turns.setdefault(uid, asyncio.Lock())
+
+    def _belongs(self, pod: PodFacts) -> bool:
+        return belongs(pod, self._namespace_labels(pod.namespace), self._node.rules)

@@ -1,0 +1,63 @@
+"""The pods that are captured now, and what each one holds."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from meshapi.identity import SpiffeId
+from meshapi.proto import zds_pb2
+from nodeagent.capture.plan import PodPlan
+from nodeagent.discovery.enrolment import PodFacts
+from nodeagent.zds.server import Served
+
+
+@dataclass(slots=True)
+class Captured:
+    """One captured pod. Owns the descriptor of its network namespace."""
+
+    served: Served
+    key: str
+    identity: SpiffeId
+    plan: PodPlan
+    addresses: tuple[str, ...]
+
+    def close(self) -> None:
+        """Let go of the namespace."""
+        os.close(self.served.namespace)
+
+
+def workload_info(pod: PodFacts) -> zds_pb2.WorkloadInfo:
+    """Return what ztunnel is told of a pod."""
+    return zds_pb2.WorkloadInfo(name=pod.name, namespace=pod.namespace, service_account=pod.service_account)
+
+
+class Enrolled(Mapping[str, Served]):
+    """Captured pods by UID, as ZDS sees them; the controller adds and removes."""
+
+    def __init__(self) -> None:
+        self._captured: dict[str, Captured] = {}
+
+    def __getitem__(self, uid: str) -> Served:
+        return self._captured[uid].served
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._captured)
+
+    def __len__(self) -> int:
+        return len(self._captured)
+
+    def find(self, uid: str) -> Captured | None:
+        """Return a captured pod."""
+        return self._captured.get(uid)
+
+    def put(self, uid: str, captured: Captured) -> None:
+        """Add a pod; it is captured now."""
+        self._captured[uid] = captured
+
+    def take(self, uid: str) -> Captured | None:
+        """Remove a pod and return it; the caller closes it."""
+        return self._captured.pop(uid, None)
+
+    def addresses(self) -> frozenset[str]:
+        """Return the addresses of all captured pods."""
+        return frozenset(address for captured in self._captured.values() for address in captured.addresses)
