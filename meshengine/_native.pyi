@@ -48,7 +48,7 @@ class Engine:
         """
 
     def event_fd(self) -> int:
-        """Descriptor that is readable when ``drain_events`` has something. It belongs to the engine: do not close it."""
+        """Descriptor that is readable when ``drain_events`` has something; the engine's, do not close it."""
 
     def drain_events(self) -> bytes:
         """Take all events that wait; never blocks. Returns an ``EventBatch``."""

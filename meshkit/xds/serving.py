@@ -3,12 +3,14 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import grpc
+
+from meshkit import unix
 
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -74,13 +76,12 @@ async def serve_unix(
 ) -> AsyncIterator[None]:
     """Serve on a Unix socket while the context is open; ``owner`` is a user and a group id.
 
-    The socket is bound under a name that nobody knows in the same folder, given its mode and owner, and then renamed,
-    so it is never reachable with wider rights. A dead socket of an earlier process is replaced.
+    See ``meshkit.unix`` for how it gets its place.
 
     Raises:
         OSError: the folder is missing, something else than a socket is in the way, or the socket cannot be bound.
     """
-    hidden = _clear(path)
+    hidden = unix.claim(path)
     server = grpc.aio.server(options=_OPTIONS)
     for service in services:
         service.add_to(server)
@@ -90,34 +91,12 @@ async def serve_unix(
         await server.start()
     finally:
         os.umask(before)
-    inode = _publish(hidden, path, mode, owner)
-    try:
-        yield
-    finally:
-        await server.stop(_GRACE_S)
-        _withdraw(path, inode)
-
-
-def _clear(path: Path) -> Path:
-    if path.exists() and not path.is_socket():
-        raise FileExistsError(f"{path} is in the way and not a socket; remove it")
-    hidden = path.with_name(f".{path.name}.{os.getpid()}")
-    hidden.unlink(missing_ok=True)
-    return hidden
-
-
-def _publish(hidden: Path, path: Path, mode: int, owner: tuple[int, int] | None) -> int:
-    hidden.chmod(mode)
-    if owner is not None:
-        os.chown(hidden, *owner)
-    hidden.rename(path)
-    return path.stat().st_ino
-
-
-def _withdraw(path: Path, inode: int) -> None:
-    with suppress(FileNotFoundError):
-        if path.stat().st_ino == inode:  # a successor may have put its own in place
-            path.unlink()
+    inode = unix.publish(hidden, path, mode, owner)
+    with unix.published(path, inode):
+        try:
+            yield
+        finally:
+            await server.stop(_GRACE_S)
 
 
 def _bind(bind: Callable[[], int], address: str) -> int:

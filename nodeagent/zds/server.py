@@ -5,14 +5,13 @@ added: a pod is not captured before somebody listens for it.
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from meshapi.proto import zds_pb2
+from meshkit import unix
 from meshkit.log import logger
 from nodeagent.zds.session import Session, SessionEnded
 
@@ -83,7 +82,8 @@ class ZdsServer:
         Raises:
             OSError: the socket cannot be bound.
         """
-        with _listen(self._path) as listener:
+        listener, inode = unix.listen(self._path, socket.SOCK_SEQPACKET)
+        with listener, unix.published(self._path, inode):
             loop = asyncio.get_running_loop()
             async with asyncio.TaskGroup() as tasks:
                 while True:
@@ -127,26 +127,3 @@ class ZdsServer:
             self._sessions.remove(session)
         if not self._sessions:
             self._connected.clear()
-
-
-def _listen(path: Path) -> socket.socket:
-    """Bind under a hidden name with rights for the owner only, then rename: never reachable with wider rights."""
-    if path.exists() and not path.is_socket():
-        raise FileExistsError(f"{path} is in the way and not a socket; remove it")
-    hidden = path.with_name(f".{path.name}.{os.getpid()}")
-    hidden.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(hidden))
-        listener.listen(8)
-        hidden.rename(path)
-    except OSError:
-        listener.close()
-        with suppress(FileNotFoundError):
-            hidden.unlink()
-        raise
-    finally:
-        os.umask(before)
-    listener.setblocking(False)
-    return listener

@@ -1,0 +1,199 @@
+"""Wires the node agent together and runs it until it is told to end."""
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+
+from aiohttp import web
+
+from meshapi import names
+from meshkit import admin, log
+from meshkit.kube import config as kube_config
+from meshkit.kube import errors as kube_errors
+from meshkit.kube import kinds, objects
+from meshkit.kube.client import Client
+from meshkit.tasks import first_cause
+from meshkit.xds import credentials, sds, serving
+from meshkit.xds.client import tls_channel
+from nodeagent import telemetry
+from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.cni import chain
+from nodeagent.cni.install import Installer, Places
+from nodeagent.cni.requests import PluginRequests
+from nodeagent.controller import Controller, Node
+from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts
+from nodeagent.discovery.finder import NamespaceFinder
+from nodeagent.discovery.pods import parse_pod
+from nodeagent.enrolled import Enrolled
+from nodeagent.podwatch import PodWatch
+from nodeagent.secrets.authority import Authority
+from nodeagent.secrets.keeper import Keeper
+from nodeagent.settings import NodeAgentSettings
+from nodeagent.zds.server import ZdsServer
+
+_log = log.logger("nodeagent")
+
+
+class NodeAgent:
+    """One running node agent. Construct inside a loop, then ``run``."""
+
+    def __init__(self, settings: NodeAgentSettings, client: Client) -> None:
+        self._settings = settings
+        self._client = client
+        self._authority = Authority(
+            tls_channel(settings.ca_address, settings.ca_root, settings.ca_server_name or None),
+            partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
+            validity_s=settings.certificate_ttl_s,
+        )
+        self._keeper = Keeper(self._authority)
+        self._enrolled = Enrolled()
+        self._zds = ZdsServer(settings.zds_socket, self._enrolled)
+        self._watch = PodWatch(client, settings.node_name)
+        self._backend = NftablesBackend()
+        self._controller = Controller(
+            Node(
+                trust_domain=settings.trust_domain,
+                rules=EnrolmentRules(frozenset(settings.exclude_namespaces), settings.pod_namespace),
+                host_netns=settings.host_netns,
+            ),
+            pods=self._watch,
+            namespace_labels=self._watch.namespace_labels,
+            enrolled=self._enrolled,
+            zds=self._zds,
+            backend=self._backend,
+            certificates=self._keeper,
+            announce=self._announce,
+            finder=NamespaceFinder(),
+        )
+        self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
+        self._installer = _installer(settings)
+        self._adopted = False
+        self._quit = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal to end. What is captured stays captured.
+
+        Raises:
+            OSError: a port or socket of ours cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._quit.set)
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            await self._open_endpoints(stack)
+            running = [tasks.create_task(self._watch.run())]
+            running.append(tasks.create_task(self._begin(tasks, running, stack)))
+            await self._quit.wait()
+            await self._take_back()
+            for task in running:
+                task.cancel()
+            await self._keeper.close()
+            await self._authority.close()
+
+    def pending(self) -> list[str]:
+        """What readiness waits for."""
+        waiting = [] if self._adopted else ["pods of the node"]
+        if not self._zds.connected:
+            waiting.append("ztunnel")
+        if self._installer is not None and not self._installer.installed:
+            waiting.append("CNI plugin")
+        return waiting
+
+    async def _begin(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]], stack: AsyncExitStack) -> None:
+        """Adopt what is captured before anybody is served: the first snapshot must be whole."""
+        await self._watch.wait_synced()
+        await self._controller.adopt()
+        self._adopted = True
+        secrets = sds.SecretDiscovery(self._keeper)
+        await stack.enter_async_context(serving.serve_unix(self._settings.sds_socket, [secrets], mode=0o600))
+        await stack.enter_async_context(self._requests.serve(self._settings.cni_socket))
+        running.append(tasks.create_task(self._zds.run()))
+        running.append(tasks.create_task(self._controller.run()))
+        await self._zds.wait_connected()
+        self._watch.on_change(self._controller.notice)
+        if self._installer is not None:
+            running.append(tasks.create_task(self._installer.run()))
+
+    async def _open_endpoints(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        state = telemetry.AgentState(
+            controller=self._controller, enrolled=self._enrolled, zds=self._zds, keeper=self._keeper,
+            requests=self._requests, installer=self._installer,
+        )  # fmt: skip
+        scrape = admin.metrics(telemetry.registry(state))
+        await stack.enter_async_context(
+            admin.serve([(settings.metrics_address, settings.metrics_port)], {"GET /metrics": scrape})
+        )
+
+        async def alive(_: web.Request) -> web.StreamResponse:
+            return web.Response(text="ok\n")
+
+        health = {"GET /readyz": admin.readiness(self.pending), "GET /healthz": alive}
+        await stack.enter_async_context(admin.serve([(settings.metrics_address, settings.health_port)], health))
+
+    async def _announce(self, pod: PodFacts, value: str | None) -> None:
+        """Set or remove the annotation that the control plane reads."""
+        annotations = {names.REDIRECTION_ANNOTATION: value}
+        try:
+            await objects.annotate_through_status(self._client, kinds.POD, pod.name, pod.namespace, annotations)
+        except kube_errors.NotFound:
+            return  # it has just been deleted
+        except kube_errors.KubeError as error:
+            raise OSError(f"pod {pod.key} cannot be annotated: {error}") from error
+
+    async def _fetch_pod(self, namespace: str, name: str) -> PodFacts | None:
+        try:
+            found = await self._client.find(kinds.POD, name, namespace)
+        except kube_errors.KubeError as error:
+            raise OSError(f"Kubernetes cannot be asked for pod {namespace}/{name}: {error}") from error
+        return None if found is None else parse_pod(found)
+
+    async def _take_back(self) -> None:
+        """At the end: the plugin stays while a successor may come, so that no pod starts uncaptured meanwhile."""
+        if self._installer is None or await self._successor_expected():
+            return
+        with suppress(OSError):
+            await asyncio.to_thread(self._installer.remove)
+            await asyncio.to_thread(self._backend.remove_probes, self._settings.host_netns)
+
+    async def _successor_expected(self) -> bool:
+        """Whether our DaemonSet still stands. Unknown counts as yes."""
+        try:
+            own = await self._client.find(
+                kinds.DAEMON_SET, names.NODE_AGENT_SERVICE_ACCOUNT, self._settings.pod_namespace
+            )
+        except kube_errors.KubeError:
+            return True
+        return own is not None and not own["metadata"].get("deletionTimestamp")
+
+
+def _installer(settings: NodeAgentSettings) -> Installer | None:
+    if settings.cni_plugin is None:
+        return None
+    entry = chain.plugin_entry(agent_socket=str(settings.cni_socket), agent_namespace=settings.pod_namespace)
+    return Installer(Places(settings.cni_plugin, settings.cni_bin_dir, settings.cni_net_dir), entry)
+
+
+def main() -> None:
+    """Entry point of ``culvert-nodeagent``."""
+    settings = NodeAgentSettings.from_command_line()
+    log.configure(level=settings.log_level, log_format=settings.log_format)
+    if os.geteuid() != 0:
+        _log.error("the node agent must run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN")
+        raise SystemExit(1)
+    try:
+        asyncio.run(_run(settings))
+    except (Exception, BaseExceptionGroup) as error:
+        cause = first_cause(error)
+        if not isinstance(cause, OSError | kube_errors.KubeError):
+            raise
+        _log.error("the node agent cannot go on", reason=str(cause))
+        raise SystemExit(1) from None
+
+
+async def _run(settings: NodeAgentSettings) -> None:
+    access = await kube_config.load(settings.kubeconfig)
+    async with Client(access) as client:
+        await NodeAgent(settings, client).run()

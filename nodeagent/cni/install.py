@@ -1,0 +1,118 @@
+"""Keeps the plugin and its place in the node's configuration there for as long as the agent is installed.
+
+Others write the same file (the network plugin's own agent, at its start or upgrade), so it is looked at again and
+again. Files are written beside the old ones and renamed: the runtime never reads half a file.
+"""
+
+import asyncio
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from meshapi import names
+from meshkit.log import logger
+from nodeagent.cni import chain
+
+_log = logger("cni")
+
+_LOOK_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are, as this container sees the host's folders.
+
+    Attributes:
+        plugin: our binary in the image.
+        bin_dir: the host's folder of plugins.
+        net_dir: the host's folder of configurations.
+    """
+
+    plugin: Path
+    bin_dir: Path
+    net_dir: Path
+
+
+class Installer:
+    """Puts the plugin in place and keeps it there."""
+
+    def __init__(self, places: Places, entry: dict[str, Any]) -> None:
+        self._places = places
+        self._entry = entry
+        self.installed = False
+        """Whether new pods are captured from their start."""
+        self.installations = 0
+        """How often something had to be written."""
+
+    async def run(self) -> None:
+        """Install and look again until cancelled."""
+        complaint = ""
+        while True:
+            try:
+                written = await asyncio.to_thread(self.install)
+                self.installed = True
+                complaint = ""
+                if written:
+                    self.installations += 1
+                    _log.info("CNI plugin installed", configuration=written)
+            except (OSError, chain.BadConfiguration) as error:
+                self.installed = False
+                if str(error) != complaint:
+                    complaint = str(error)
+                    _log.warning("CNI plugin not installed, will try again", reason=complaint)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def install(self) -> str:
+        """Bring binary and configuration in place; returns what was written, or an empty text.
+
+        Raises:
+            OSError: a folder is missing or not writable, or there is no configuration yet.
+            BadConfiguration: the runtime's configuration cannot be read.
+        """
+        self._install_binary()
+        name = chain.primary(entry.name for entry in self._places.net_dir.iterdir())
+        if name is None:
+            raise FileNotFoundError(
+                f"{self._places.net_dir} holds no configuration yet; is a network plugin installed?"
+            )
+        file = self._places.net_dir / name
+        before = file.read_text()
+        try:
+            after = chain.chained(before, self._entry)
+        except chain.BadConfiguration as error:
+            raise chain.BadConfiguration(f"{file}: {error}") from error
+        if after == before:
+            return ""
+        target = file.with_suffix(".conflist")
+        _replace(target, after, file.stat().st_mode & 0o777)
+        if target != file:
+            file.unlink()
+        return str(target)
+
+    def remove(self) -> None:
+        """Take everything back: other plugins' configuration stays as they wrote it, without our entry."""
+        for file in self._places.net_dir.iterdir():
+            if file.is_file() and not file.name.startswith(".") and chain.is_chained(content := file.read_text()):
+                _replace(file, chain.unchained(content), file.stat().st_mode & 0o777)
+        (self._places.bin_dir / names.CNI_PLUGIN_NAME).unlink(missing_ok=True)
+        _log.info("CNI plugin removed")
+
+    def _install_binary(self) -> None:
+        target = self._places.bin_dir / names.CNI_PLUGIN_NAME
+        source = self._places.plugin.read_bytes()
+        if target.is_file() and target.read_bytes() == source and os.access(target, os.X_OK):
+            return
+        beside = target.with_name(f".{target.name}.new")
+        shutil.copyfile(self._places.plugin, beside)
+        beside.chmod(0o755)
+        beside.rename(target)
+
+
+def _replace(file: Path, content: str, mode: int) -> None:
+    # A dot in front keeps the runtime from taking the unfinished file for a configuration.
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_text(content)
+    beside.chmod(mode)
+    beside.rename(file)

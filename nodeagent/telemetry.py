@@ -1,0 +1,73 @@
+"""Metrics of the node agent; names are those of Istio's CNI agent where there is one with the same meaning."""
+
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from nodeagent.cni.install import Installer
+from nodeagent.cni.requests import PluginRequests
+from nodeagent.controller import Controller
+from nodeagent.enrolled import Enrolled
+from nodeagent.secrets.keeper import Keeper
+from nodeagent.zds.server import ZdsServer
+
+
+class AgentState(Collector):
+    """Reads the parts' own numbers at each scrape."""
+
+    def __init__(
+        self,
+        *,
+        controller: Controller,
+        enrolled: Enrolled,
+        zds: ZdsServer,
+        keeper: Keeper,
+        requests: PluginRequests,
+        installer: Installer | None,
+    ) -> None:
+        self._controller = controller
+        self._enrolled = enrolled
+        self._zds = zds
+        self._keeper = keeper
+        self._requests = requests
+        self._installer = installer
+
+    def collect(self) -> list[Metric]:
+        """Return all families."""
+        requests = CounterMetricFamily("istio_cni_plugin_requests", "Requests of the CNI plugin", labels=["status"])
+        for status, count in self._requests.answered.items():
+            requests.add_metric([status], count)
+        families: list[Metric] = [
+            GaugeMetricFamily("ztunnel_connected", "Whether a ztunnel is connected", value=self._zds.connected),
+            GaugeMetricFamily("culvert_captured_pods", "Pods that are captured", value=len(self._enrolled)),
+            CounterMetricFamily(
+                "nodeagent_reconcile_events", "Turns that changed a pod", value=self._controller.reconciled
+            ),
+            CounterMetricFamily("culvert_certificate_failures", "Certificates not issued", value=self._keeper.failures),
+            requests,
+        ]
+        expiry = GaugeMetricFamily(
+            "culvert_certificate_expiry_timestamp_seconds",
+            "End of validity, seconds since the epoch",
+            labels=["identity"],
+        )
+        for identity, end in self._keeper.expirations().items():
+            expiry.add_metric([identity], end.timestamp() if end else 0)
+        families.append(expiry)
+        if self._installer is not None:
+            ready, count = self._installer.installed, self._installer.installations
+            families.append(GaugeMetricFamily("istio_cni_install_ready", "Whether the plugin is in place", value=ready))
+            families.append(CounterMetricFamily("istio_cni_installs", "Times it had to be put there", value=count))
+        return families
+
+
+def registry(state: AgentState) -> CollectorRegistry:
+    """Return the registry that the metrics port exposes."""
+    made = CollectorRegistry()
+    made.register(state)
+    ProcessCollector(registry=made)
+    build = Gauge("istio_build", "Component and version", ["component", "tag"], registry=made)
+    build.labels(component="cni", tag=version("culvert")).set(1)
+    return made
