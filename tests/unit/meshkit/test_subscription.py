@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Set
 
-from meshkit.xds.source import Listener, Resource
 from meshkit.xds.sotw import WholeSubscription
+from meshkit.xds.source import Listener, Resource
 from meshkit.xds.subscription import Delta, Subscription
 
 TYPE = "t"
