@@ -180,9 +180,9 @@ def test_unusable_authorities_are_named() -> None:
     certificate, key = authority.self_signed(organization="x", now=NOW, life=timedelta(days=1))
     _, other = authority.self_signed(organization="x", now=NOW, life=timedelta(days=1))
     load = authority.Authority.load
-    with pytest.raises(BadAuthority, match="ca-cert.pem"):
+    with pytest.raises(BadAuthority, match=r"ca-cert\.pem"):
         load(certificate_pem=b"", key_pem=key)
-    with pytest.raises(BadAuthority, match="ca-key.pem"):
+    with pytest.raises(BadAuthority, match=r"ca-key\.pem"):
         load(certificate_pem=certificate, key_pem=b"rubbish")
     with pytest.raises(BadAuthority, match="not the key"):
         load(certificate_pem=certificate, key_pem=other)

@@ -2,6 +2,8 @@
 
 import asyncio
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 
@@ -139,9 +141,7 @@ def test_secret_without_content_is_refused(body: bytes) -> None:
 
 
 def test_client_imports_neither_kubernetes_nor_pydantic() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, meshkit.xds.client, meshkit.xds.sds; print([m for m in ('pydantic', 'kubernetes_asyncio') if m in sys.modules])"
+    heavy = ("pydantic", "kubernetes_asyncio")
+    code = f"import sys, meshkit.xds.client, meshkit.xds.sds; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
