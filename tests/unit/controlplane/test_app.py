@@ -193,7 +193,7 @@ async def test_policies_arrive_before_the_workloads_that_name_them(running: Runn
 
 
 def _rejects(running: Running) -> float | None:
-    return running.plane.metrics.registry.get_sample_value("pilot_total_xds_rejects_total", {"type": "WDS"})
+    return running.plane.metrics.registry.get_sample_value("pilot_total_xds_rejects", {"type": "wds"})
 
 
 async def test_refusal_is_counted_and_shown_and_not_sent_again_until_it_changes(running: Running) -> None:
@@ -292,6 +292,12 @@ async def test_certificate_of_a_pod_that_is_just_being_scheduled_is_waited_for(r
     await asyncio.sleep(0.05)
     running.api.put("pods", pod("late", account="late", ip="", phase="Pending"))
     assert len(await asking) == 2
+
+
+async def test_longer_lives_than_allowed_are_cut_whatever_is_asked(running: Running) -> None:
+    chain = await running.certificate("web-token", life_s=2**62)
+    leaf = x509.load_pem_x509_certificate(chain[0].encode())
+    assert 89 < (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days <= 90
 
 
 async def test_workload_gets_its_own_identity_and_weak_requests_are_named(running: Running) -> None:
