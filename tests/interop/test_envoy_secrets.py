@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from controlplane.ca import authority
 from meshapi import names
 from meshkit.xds import sds, serving
+from tests.support.waiting import until
 from tests.unit.meshkit.test_secrets import NAME, Secrets
 
 
@@ -106,7 +107,7 @@ async def serial(admin_port: int, other_than: str = "") -> str:
                     assert chain[0]["subject_alt_names"] == [{"uri": NAME}]
                     if chain[0]["serial_number"] != other_than:
                         return str(chain[0]["serial_number"])
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 - another process, nothing to wait on
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
@@ -126,9 +127,7 @@ async def test_envoy_takes_and_renews_its_certificate(tmp_path: Path, unused_tcp
         serving.serve_unix(socket, [sds.SecretDiscovery(source)]),
         envoy(tmp_path, config(socket, unused_tcp_port, api_type)),
     ):
-        async with asyncio.timeout(20):
-            while NAME not in source.asked or names.ROOT_SECRET_NAME not in source.asked:
-                await asyncio.sleep(0.02)  # noqa: ASYNC110
+        await until(lambda: source.asked == {NAME, names.ROOT_SECRET_NAME}, within_s=20)
         source.put(names.ROOT_SECRET_NAME, sds.TrustBundle(root), "1")
         source.put(NAME, pair(), "1")
         first = await serial(unused_tcp_port)
