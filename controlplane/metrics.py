@@ -1,14 +1,20 @@
 """Metrics under the names that Istio's dashboards and Kiali query."""
 
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector
 
 _CONVERGENCE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 3, 5, 10, 20, 30)
 """Istio's, and finer ones below 0.1 s: a change here reaches proxies in milliseconds."""
 _PUSH_BUCKETS: Final = (0.001, 0.01, 0.1, 0.5, 1, 3, 5, 10, 20, 30)
+
+
+def _count(name: str, help_text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry) -> Gauge:
+    """Return a counter under exactly this name: the library appends ``_total`` to those of its own kind."""
+    return Gauge(name, help_text, labels, registry=registry)
 
 
 def own_version() -> str:
@@ -35,9 +41,9 @@ class Metrics:
         uptime = Gauge("istiod_uptime_seconds", "Time since the start.", registry=registry)
         uptime.set_function(lambda: time.monotonic() - started)
         self.connected = Gauge("pilot_xds", "Connected proxies.", ["version"], registry=registry)
-        self.pushes = Counter("pilot_xds_pushes", "Responses sent.", ["type"], registry=registry)
-        self.rejects = Counter("pilot_total_xds_rejects", "Responses refused.", ["type"], registry=registry)
-        self.internal_errors = Counter("pilot_total_xds_internal_errors", "Failed computations.", registry=registry)
+        self.pushes = _count("pilot_xds_pushes", "Responses sent.", ["type"], registry=registry)
+        self.rejects = _count("pilot_total_xds_rejects", "Responses refused.", ["type"], registry=registry)
+        self.internal_errors = _count("pilot_total_xds_internal_errors", "Failed computations.", registry=registry)
         self.convergence = Histogram(
             "pilot_proxy_convergence_time",
             "Seconds from a change to the written response.",
@@ -59,21 +65,21 @@ class Metrics:
             registry=registry,
         )
         self.services = Gauge("pilot_services", "Known services.", registry=registry)
-        self.inbound_updates = Counter(
+        self.inbound_updates = _count(
             "pilot_inbound_updates", "Changes seen in Kubernetes.", ["type"], registry=registry
         )
-        self.rejected_configs = Counter(
+        self.rejected_configs = _count(
             "pilot_total_rejected_configs", "Objects that cannot be used.", ["type"], registry=registry
         )
-        self.csrs = Counter("citadel_server_csr_count", "Certificate requests.", registry=registry)
-        self.issued = Counter("citadel_server_success_cert_issuance_count", "Certificates issued.", registry=registry)
-        self.authentication_failures = Counter(
+        self.csrs = _count("citadel_server_csr_count", "Certificate requests.", registry=registry)
+        self.issued = _count("citadel_server_success_cert_issuance_count", "Certificates issued.", registry=registry)
+        self.authentication_failures = _count(
             "citadel_server_authentication_failure_count", "Callers refused.", registry=registry
         )
-        self.csr_parse_errors = Counter(
+        self.csr_parse_errors = _count(
             "citadel_server_csr_parsing_err_count", "Requests that cannot be read.", registry=registry
         )
-        self.csr_sign_errors = Counter(
+        self.csr_sign_errors = _count(
             "citadel_server_csr_sign_err_count", "Requests that could not be signed.", registry=registry
         )
         self.root_expiry = Gauge(

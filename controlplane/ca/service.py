@@ -82,8 +82,7 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
             caller = await self._tokens.owner(credentials.metadata_of(context))
             identity = await self._decide(caller, _impersonated(request))
             key = authority.requested_key(request.csr)
-            asked = timedelta(seconds=request.validity_duration) if request.validity_duration > 0 else None
-            life = min(asked or self._limits.default_life, self._limits.max_life)
+            life = self._life(request.validity_duration)
             chain = self._root.current.issue(key, uri=str(identity), now=self._clock(), life=life)
         except (Unauthenticated, Refused) as error:
             self._metrics.authentication_failures.inc()
@@ -91,7 +90,7 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
         except BadRequest as error:
             self._metrics.csr_parse_errors.inc()
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except (BadAuthority, OverflowError) as error:
+        except BadAuthority as error:
             self._metrics.csr_sign_errors.inc()
             _log.error("cannot sign", reason=str(error))
             await context.abort(grpc.StatusCode.INTERNAL, "the certificate authority cannot sign now")
@@ -102,6 +101,12 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register with a server that has not been started."""
         ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+
+    def _life(self, asked_s: int) -> timedelta:
+        longest_s = int(self._limits.max_life.total_seconds())
+        if asked_s <= 0:
+            return min(self._limits.default_life, self._limits.max_life)
+        return timedelta(seconds=min(asked_s, longest_s))
 
     async def _decide(self, caller: TokenOwner, impersonated: str) -> SpiffeId:
         loop = asyncio.get_running_loop()

@@ -9,8 +9,8 @@ from meshkit.xds.stream import Peer
 from meshkit.xds.subscription import Delta
 
 _log = logger("controlplane.xds")
-_SHORT = {names.ADDRESS_TYPE: "WDS", names.AUTHORIZATION_TYPE: "WADS"}
-"""Type names as ``istioctl`` and Istio's metrics print them."""
+_SHORT = {names.ADDRESS_TYPE: "wds", names.AUTHORIZATION_TYPE: "wads"}
+"""Type names as in Istio's metrics."""
 
 
 class StreamObserver:

@@ -6,6 +6,7 @@ Rules:
 2.  A watch goes on from the resource version last seen (events and bookmarks); when it ends, a new watch resumes there.
 3.  Only ``410 Gone`` (or an ``ERROR`` event) makes a new list; a broken connection does not.
 4.  A kind whose definition is not installed (404) counts as synced and empty; it is looked for again every 30 s.
+    When objects of it are held, one 404 is not believed: policies must not vanish with a hiccup. Two in a row are.
 5.  An object that cannot be parsed is reported once and its last good form stays: handlers never see half an object.
 6.  Handlers are plain functions called in order, one event at a time: ``(None, new)``, ``(old, new)``, ``(old, None)``.
     They must not block and must not raise; an error is logged and the event counts as delivered.
@@ -36,6 +37,8 @@ _WATCH_S = 300
 """How long one watch lasts, so that a half-dead connection is noticed; the API server's own lower bound."""
 _IDLE_S = 330.0
 _ABSENT_RETRY_S = 30.0
+_RESUMABLE = frozenset({401, 403, 429, 500, 502, 503, 504})
+"""Refusals that say nothing about the resource version; after any other one the safe way is a new list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Informer(Generic[T]):
         self._objects: dict[Key, T] = {}
         self._handlers: list[Handler[T]] = []
         self._version = ""
+        self._absences = 0
         self._synced = asyncio.Event()
 
     def add_handler(self, handler: Handler[T]) -> None:
@@ -133,13 +137,25 @@ class Informer(Generic[T]):
                 _log.info("resource version too old, listing again", kind=self.kind.name)
             except errors.NotFound:
                 listed = False
-                self._replace({})
-                _log.info("kind is not installed, nothing to watch", kind=self.kind.name)
-                await asyncio.sleep(self._absent_retry_s)
-                continue
+                if self._is_absent():
+                    await asyncio.sleep(self._absent_retry_s)
+                    continue
+            except errors.ApiError as error:
+                listed = listed and error.status in _RESUMABLE
+                _log.warning("watch refused, will retry", kind=self.kind.name, reason=str(error))
             except errors.KubeError as error:
                 _log.warning("watch failed, will retry", kind=self.kind.name, reason=str(error))
             await asyncio.sleep(self._backoff.next())
+
+    def _is_absent(self) -> bool:
+        """Take a 404 in; return whether the kind is really not there."""
+        self._absences += 1
+        if self._objects and self._absences < 2:
+            _log.warning("kind is suddenly not known, looking again before believing it", kind=self.kind.name)
+            return False
+        self._replace({})
+        _log.info("kind is not installed, nothing to watch", kind=self.kind.name)
+        return True
 
     async def _list(self) -> None:
         found: dict[Key, Json] = {}
@@ -148,6 +164,7 @@ class Informer(Generic[T]):
             found.update({_key(item): item for item in page.get("items") or []})
             version = page["metadata"]["resourceVersion"]
         self._replace(found)
+        self._absences = 0
         self._version = version
         self._backoff.reset()
 

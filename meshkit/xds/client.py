@@ -37,6 +37,11 @@ CHANNEL_OPTIONS = (
 _AUTHORITY = ("grpc.default_authority", "localhost")
 """A socket's path is no valid HTTP/2 authority; strict servers refuse it."""
 _CONNECT_TIMEOUT_S = 5.0
+_OUTCOMES = (
+    grpc.ChannelConnectivity.READY,
+    grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+    grpc.ChannelConnectivity.SHUTDOWN,
+)
 _EXPECTED_ENDS = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 """How streams end in normal operation (server restart, stream age): the backoff starts afresh."""
 
@@ -191,8 +196,7 @@ class DeltaClient:
             return f"cannot read the trust root: {error}"
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                if not await _connected(channel):
-                    return "no connection"
+                await _settled(channel)
             await self._stream(channel)
         except TimeoutError:
             return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
@@ -273,14 +277,15 @@ class DeltaClient:
             self._all_received.set()
 
 
-async def _connected(channel: grpc.aio.Channel) -> bool:
-    """Wait for the outcome of one attempt to connect: waiting longer would be the library's backoff, not ours."""
+async def _settled(channel: grpc.aio.Channel) -> None:
+    """Wait for the outcome of one attempt to connect: waiting longer would be the library's backoff, not ours.
+
+    After a failure the call that follows fails at once, and its error says why, as a refused certificate.
+    """
     while True:
         state = channel.get_state(try_to_connect=True)
-        if state is grpc.ChannelConnectivity.READY:
-            return True
-        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-            return False
+        if state in _OUTCOMES:
+            return
         await channel.wait_for_state_change(state)
 
 

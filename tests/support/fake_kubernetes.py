@@ -117,7 +117,7 @@ class FakeKubernetes:
 
     def _list(self, request: web.Request, plural: str, namespace: str) -> web.Response:
         self.lists += 1
-        items = list(self._selected(request, plural, namespace))
+        items = self._selected(request, plural, namespace)
         start = int(request.query.get("continue", "0"))
         page = items[start : start + self.page_size]
         metadata: Json = {"resourceVersion": str(self.version)}

@@ -1,153 +1,24 @@
 """The whole control plane in one process: real gRPC over TLS, the Kubernetes API imitated on HTTP only."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
-import aiohttp
 import grpc
 import pytest
-import pytest_asyncio
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from envoy.service.discovery.v3 import discovery_pb2
 
-from controlplane.app import ControlPlane
-from controlplane.settings import Settings
+from controlplane.ca import authority
 from meshapi import names
-from meshapi.proto import authorization_pb2, ca_pb2, ca_pb2_grpc, workload_pb2
-from meshkit import kube
+from meshapi.proto import authorization_pb2, workload_pb2
 from meshkit.xds import client
 from meshkit.xds.credentials import token_metadata
-from tests.support.fake_kubernetes import FakeKubernetes, token_user
-from tests.support.kubernetes_objects import peer, pod, policy, service
+from tests.support.kubernetes_objects import peer, pod, policy
+from tests.support.running_control_plane import Recorder, Running, make_csr
 from tests.support.waiting import until
-
-
-class Recorder:
-    """A receiver that keeps what it gets and refuses the names it is told to."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, tuple[str, bytes]] = {}
-        self.updates: list[tuple[str, list[str], list[str], float]] = []
-        self.refuse: dict[str, str] = {}
-
-    async def on_update(
-        self, type_url: str, upserts: list[tuple[str, str, bytes]], removes: list[str]
-    ) -> Sequence[client.Rejection]:
-        at = asyncio.get_running_loop().time()
-        self.updates.append((type_url, [name for name, _, _ in upserts], removes, at))
-        self.held.update({name: (version, body) for name, version, body in upserts if name not in self.refuse})
-        for name in removes:
-            self.held.pop(name, None)
-        return [client.Rejection(name, self.refuse[name]) for name, _, _ in upserts if name in self.refuse]
-
-    def workload(self, name: str) -> workload_pb2.Workload:
-        return workload_pb2.Address.FromString(self.held[name][1]).workload
-
-    def policy(self, name: str) -> authorization_pb2.Authorization:
-        return authorization_pb2.Authorization.FromString(self.held[name][1])
-
-
-class Running:
-    def __init__(self, api: FakeKubernetes, plane: ControlPlane, folder: Path, admin: str) -> None:
-        self.api = api
-        self.plane = plane
-        self.folder = folder
-        self.admin = admin
-        self.token_file = folder / "token"
-        self.token_file.write_text("ztunnel-token\n")
-
-    @property
-    def root_file(self) -> Path:
-        held = self.api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "shop")
-        assert held is not None
-        file = self.folder / "root-cert.pem"
-        file.write_text(held["data"][names.ROOT_CERT_KEY])
-        return file
-
-    def connect(self) -> client.Connect:
-        return client.tls_channel(f"127.0.0.1:{self.plane.port}", self.root_file, "istiod.istio-system.svc")
-
-    @contextlib.asynccontextmanager
-    async def subscriber(self, recorder: Recorder) -> AsyncIterator[client.DeltaClient]:
-        subscriber = client.DeltaClient(
-            connect=self.connect(),
-            metadata=lambda: token_metadata(self.token_file, "Kubernetes"),
-            node=client.NodeInfo("ztunnel~10.0.0.9~ztunnel-1.istio-system~x", {"NODE_NAME": "node-1"}),
-            subscriptions={names.ADDRESS_TYPE: client.EVERYTHING, names.AUTHORIZATION_TYPE: client.EVERYTHING},
-            receiver=recorder,
-        )
-        task = asyncio.create_task(subscriber.run())
-        try:
-            yield subscriber
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def certificate(self, token: str, *, impersonate: str = "", csr: str = "", life_s: int = 0) -> list[str]:
-        request = ca_pb2.IstioCertificateRequest(csr=csr or make_csr(), validity_duration=life_s)
-        if impersonate:
-            request.metadata.update({"ImpersonatedIdentity": impersonate})
-        async with self.connect()() as channel:
-            stub = ca_pb2_grpc.IstioCertificateServiceStub(channel)  # type: ignore[no-untyped-call]
-            metadata = (("authorization", f"Bearer {token}"),) if token else ()
-            answer = await stub.CreateCertificate(request, metadata=metadata, timeout=5)
-        return list(answer.cert_chain)
-
-    async def page(self, path: str) -> str:
-        async with aiohttp.ClientSession() as session, session.get(f"http://{self.admin}{path}") as response:
-            return await response.text()
-
-
-def make_csr(key: ec.EllipticCurvePrivateKey | None = None) -> str:
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    alternative = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://evil/ns/a/sa/b")])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(alternative, critical=True)
-    return csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-
-
-@pytest_asyncio.fixture
-async def running(tmp_path: Path, unused_tcp_port_factory: object) -> AsyncIterator[Running]:
-    port = unused_tcp_port_factory  # type: ignore[assignment]
-    admin = f"127.0.0.1:{port()}"  # type: ignore[operator]
-    settings = Settings(
-        xds_address="127.0.0.1:0",
-        metrics_address=f"127.0.0.1:{port()}",  # type: ignore[operator]
-        health_address=f"127.0.0.1:{port()}",  # type: ignore[operator]
-        admin_address=admin,
-    )
-    async with FakeKubernetes() as api:
-        api.put("namespaces", {"metadata": {"name": "istio-system"}, "status": {"phase": "Active"}})
-        api.put("namespaces", {"metadata": {"name": "shop"}, "status": {"phase": "Active"}})
-        api.put("nodes", {"metadata": {"name": "node-1", "labels": {names.REGION_LABEL: "r1"}}})
-        api.put("pods", pod("web", labels={"app": "web"}, captured=True))
-        api.put("pods", pod("far", ip="10.0.1.1", node="node-2", account="far"))
-        api.put("pods", pod("ztunnel-1", "istio-system", ip="10.0.0.9", account="ztunnel", uid="zt-uid"))
-        api.put("services", service("web", ports=[{"port": 80, "targetPort": 8080, "name": "http"}]))
-        api.tokens = {
-            "ztunnel-token": token_user("istio-system", "ztunnel", "ztunnel-1", "zt-uid"),
-            "unbound-token": token_user("istio-system", "ztunnel"),
-            "web-token": token_user("shop", "default", "web", "uid-web"),
-        }
-        plane = ControlPlane(settings, kube.explicit(api.url))
-        stop = asyncio.Event()
-        task = asyncio.create_task(plane.run(stop))
-        try:
-            async with asyncio.timeout(10):
-                ready = asyncio.create_task(plane.ready.wait())
-                await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-                if task.done():
-                    task.result()
-            await until(lambda: api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "shop"))
-            yield Running(api, plane, tmp_path, admin)
-        finally:
-            stop.set()
-            await asyncio.wait_for(task, 10)
-
 
 WEB = "Kubernetes//Pod/shop/web"
 
@@ -169,7 +40,6 @@ async def test_proxy_gets_everything_then_single_changes_at_once(running: Runnin
             await until(lambda count=count: len(seen.updates) > count)  # type: ignore[misc]
             delays.append(seen.updates[-1][3] - before)
         assert seen.updates[-1][1] == ["Kubernetes//Pod/shop/new"]
-        print("event to proxy, ms:", [round(delay * 1000, 1) for delay in delays])
         assert min(delays) < 0.05, delays
 
         running.api.remove("pods", "new", "shop")
@@ -193,6 +63,10 @@ async def test_policies_arrive_before_the_workloads_that_name_them(running: Runn
         assert order[-1] == names.ADDRESS_TYPE
 
 
+def _rejects(running: Running) -> float | None:
+    return running.plane.metrics.registry.get_sample_value("pilot_total_xds_rejects", {"type": "wds"})
+
+
 async def test_refusal_is_counted_and_shown_and_not_sent_again_until_it_changes(running: Running) -> None:
     seen = Recorder()
     seen.refuse[WEB] = "addresses[0]: 3 bytes"
@@ -203,12 +77,10 @@ async def test_refusal_is_counted_and_shown_and_not_sent_again_until_it_changes(
             pages = json.loads(await running.page("/debug/syncz"))
             return dict(pages[0]["types"][names.ADDRESS_TYPE])
 
-        async with asyncio.timeout(5):
-            while (state := await refused())["rejects"] != 1:
-                await asyncio.sleep(0.01)
+        await until(lambda: _rejects(running) == 1)
+        state = await refused()
+        assert state["rejects"] == 1
         assert "3 bytes" in str(state["error"])
-        rejects = running.plane.metrics.registry.get_sample_value("pilot_total_xds_rejects_total", {"type": "WDS"})
-        assert rejects == 1
         seen.refuse.clear()
         running.api.put("pods", pod("web", labels={"app": "web"}, captured=True, ready=False))
         await until(lambda: WEB in seen.held)
@@ -241,6 +113,51 @@ async def test_reconnect_sends_only_what_has_changed(running: Running) -> None:
     _, upserts, removes, _ = again.updates[0]
     assert upserts == ["Kubernetes//Pod/shop/fresh"]
     assert removes == ["Kubernetes//Pod/shop/far"]
+
+
+async def test_server_of_another_authority_is_refused_and_the_reason_is_logged(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, _ = authority.self_signed(organization="other", now=datetime.now(UTC), life=timedelta(days=1))
+    file = running.folder / "other.pem"
+    file.write_bytes(other)
+    seen = Recorder()
+    stranger = client.DeltaClient(
+        connect=client.tls_channel(f"127.0.0.1:{running.plane.port}", file, "istiod.istio-system.svc"),
+        metadata=lambda: token_metadata(running.token_file, "Kubernetes"),
+        node=client.NodeInfo("ztunnel~x"),
+        subscriptions={names.ADDRESS_TYPE: client.EVERYTHING},
+        receiver=seen,
+    )
+    task = asyncio.create_task(stranger.run())
+    logged = ""
+    try:
+        async with asyncio.timeout(5):
+            while "CERTIFICATE_VERIFY_FAILED" not in logged:
+                logged += "".join(capsys.readouterr())
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert not seen.updates
+
+
+async def test_on_demand_client_gets_what_it_asks_for(running: Running) -> None:
+    async with running.connect()() as channel:
+        call = channel.stream_stream(
+            client.Service.AGGREGATED.value,
+            request_serializer=client.Request.SerializeToString,
+            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+        )(metadata=token_metadata(running.token_file, "Kubernetes"))
+        url = names.ADDRESS_TYPE
+        await call.write(client.Request(type_url=url, resource_names_subscribe=["*"], resource_names_unsubscribe=["*"]))
+        assert not (await call.read()).resources
+        await call.write(client.Request(type_url=url, resource_names_subscribe=["/10.96.0.10", "/192.0.2.1"]))
+        answer = await call.read()
+        assert sorted(item.name for item in answer.resources) == [WEB, "shop/web.shop.svc.cluster.local"]
+        assert answer.removed_resources == ["/192.0.2.1"]
+        assert {alias for item in answer.resources for alias in item.aliases} == {"/10.0.0.1", "/10.96.0.10"}
+        await call.done_writing()
 
 
 @pytest.mark.parametrize("token", ["", "made-up"])
@@ -291,6 +208,12 @@ async def test_certificate_of_a_pod_that_is_just_being_scheduled_is_waited_for(r
     await asyncio.sleep(0.05)
     running.api.put("pods", pod("late", account="late", ip="", phase="Pending"))
     assert len(await asking) == 2
+
+
+async def test_longer_lives_than_allowed_are_cut_whatever_is_asked(running: Running) -> None:
+    chain = await running.certificate("web-token", life_s=2**62)
+    leaf = x509.load_pem_x509_certificate(chain[0].encode())
+    assert 89 < (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days <= 90
 
 
 async def test_workload_gets_its_own_identity_and_weak_requests_are_named(running: Running) -> None:

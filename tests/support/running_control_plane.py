@@ -1,0 +1,101 @@
+"""A control plane in this process, and a proxy that writes down what it is told."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from controlplane.app import ControlPlane
+from meshapi import names
+from meshapi.proto import authorization_pb2, ca_pb2, ca_pb2_grpc, workload_pb2
+from meshkit.xds import client
+from meshkit.xds.credentials import token_metadata
+from tests.support.fake_kubernetes import FakeKubernetes
+
+
+class Recorder:
+    """A receiver that keeps what it gets and refuses the names it is told to."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, tuple[str, bytes]] = {}
+        self.updates: list[tuple[str, list[str], list[str], float]] = []
+        self.refuse: dict[str, str] = {}
+
+    async def on_update(
+        self, type_url: str, upserts: list[tuple[str, str, bytes]], removes: list[str]
+    ) -> Sequence[client.Rejection]:
+        at = asyncio.get_running_loop().time()
+        self.updates.append((type_url, [name for name, _, _ in upserts], removes, at))
+        self.held.update({name: (version, body) for name, version, body in upserts if name not in self.refuse})
+        for name in removes:
+            self.held.pop(name, None)
+        return [client.Rejection(name, self.refuse[name]) for name, _, _ in upserts if name in self.refuse]
+
+    def workload(self, name: str) -> workload_pb2.Workload:
+        return workload_pb2.Address.FromString(self.held[name][1]).workload
+
+    def policy(self, name: str) -> authorization_pb2.Authorization:
+        return authorization_pb2.Authorization.FromString(self.held[name][1])
+
+
+class Running:
+    def __init__(self, api: FakeKubernetes, plane: ControlPlane, folder: Path, admin: str) -> None:
+        self.api = api
+        self.plane = plane
+        self.folder = folder
+        self.admin = admin
+        self.token_file = folder / "token"
+        self.token_file.write_text("ztunnel-token\n")
+
+    @property
+    def root_file(self) -> Path:
+        held = self.api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "shop")
+        assert held is not None
+        file = self.folder / "root-cert.pem"
+        file.write_text(held["data"][names.ROOT_CERT_KEY])
+        return file
+
+    def connect(self) -> client.Connect:
+        return client.tls_channel(f"127.0.0.1:{self.plane.port}", self.root_file, "istiod.istio-system.svc")
+
+    @contextlib.asynccontextmanager
+    async def subscriber(self, recorder: Recorder) -> AsyncIterator[client.DeltaClient]:
+        subscriber = client.DeltaClient(
+            connect=self.connect(),
+            metadata=lambda: token_metadata(self.token_file, "Kubernetes"),
+            node=client.NodeInfo("ztunnel~10.0.0.9~ztunnel-1.istio-system~x", {"NODE_NAME": "node-1"}),
+            subscriptions={names.ADDRESS_TYPE: client.EVERYTHING, names.AUTHORIZATION_TYPE: client.EVERYTHING},
+            receiver=recorder,
+        )
+        task = asyncio.create_task(subscriber.run())
+        try:
+            yield subscriber
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def certificate(self, token: str, *, impersonate: str = "", csr: str = "", life_s: int = 0) -> list[str]:
+        request = ca_pb2.IstioCertificateRequest(csr=csr or make_csr(), validity_duration=life_s)
+        if impersonate:
+            request.metadata.update({"ImpersonatedIdentity": impersonate})
+        async with self.connect()() as channel:
+            stub = ca_pb2_grpc.IstioCertificateServiceStub(channel)  # type: ignore[no-untyped-call]
+            metadata = (("authorization", f"Bearer {token}"),) if token else ()
+            answer = await stub.CreateCertificate(request, metadata=metadata, timeout=5)
+        return list(answer.cert_chain)
+
+    async def page(self, path: str) -> str:
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.admin}{path}") as response:
+            return await response.text()
+
+
+def make_csr(key: ec.EllipticCurvePrivateKey | None = None) -> str:
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    alternative = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://evil/ns/a/sa/b")])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(alternative, critical=True)
+    return csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()

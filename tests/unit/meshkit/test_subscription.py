@@ -1,0 +1,182 @@
+"""The delta protocol's bookkeeping, as a table of conversations."""
+
+from collections.abc import Callable, Iterable, Set
+
+from meshkit.xds.sotw import WholeSubscription
+from meshkit.xds.source import Listener, Resource
+from meshkit.xds.subscription import Delta, Subscription
+
+TYPE = "t"
+
+
+class Source:
+    def __init__(self, *resources: Resource, announces_missing: bool = True) -> None:
+        self.held = {item.name: item for item in resources}
+        self.announces_missing = announces_missing
+        self.asked: list[set[str]] = []
+
+    def serves(self, type_url: str) -> bool:
+        return type_url == TYPE
+
+    def lookup(self, type_url: str, name: str) -> Resource | None:
+        return self.held.get(name)
+
+    def resolve(self, type_url: str, name: str) -> Iterable[Resource]:
+        primary = [item for item in self.held.values() if name == item.name or name in item.aliases]
+        children = [item for item in self.held.values() for parent in primary if parent.name in item.parents]
+        return [*primary, *children]
+
+    def all(self, type_url: str) -> Iterable[Resource]:
+        return self.held.values()
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        return lambda: None
+
+    def wanted(self, type_url: str, names: Set[str]) -> None:
+        self.asked.append(set(names))
+
+
+def resource(name: str, version: str = "1", aliases: tuple[str, ...] = (), parents: tuple[str, ...] = ()) -> Resource:
+    return Resource(name, version, version.encode(), aliases, parents)
+
+
+def names(delta: Delta) -> list[str]:
+    return sorted(item.name for item in delta.upserts)
+
+
+def test_empty_first_request_is_a_wildcard() -> None:
+    subscription = Subscription(TYPE, Source(resource("a"), resource("b")))
+    assert names(subscription.request([], [], {})) == ["a", "b"]
+    assert subscription.wildcard
+
+
+def test_first_request_is_answered_even_when_there_is_nothing() -> None:
+    delta = Subscription(TYPE, Source()).request([], [], {})
+    assert delta
+    assert not delta.upserts
+    assert not delta.removes
+
+
+def test_star_is_a_wildcard_and_unsubscribing_from_it_ends_it() -> None:
+    source = Source(resource("a"))
+    subscription = Subscription(TYPE, source)
+    assert names(subscription.request(["*"], [], {})) == ["a"]
+    subscription.request([], ["*"], {})
+    assert not subscription.wildcard
+    source.held["b"] = resource("b")
+    assert not subscription.changed({"b"})
+
+
+def test_subscribing_to_and_unsubscribing_from_star_asks_for_nothing() -> None:
+    source = Source(resource("a", aliases=("/1.1.1.1",)))
+    subscription = Subscription(TYPE, source)
+    first = subscription.request(["*"], ["*"], {})
+    assert not first.upserts
+    assert first
+    assert names(subscription.request(["/1.1.1.1"], [], {})) == ["a"]
+    source.held["a"] = resource("a", "2", aliases=("/1.1.1.1",))
+    assert names(subscription.changed({"a"})) == ["a"]
+
+
+def test_asking_for_what_does_not_exist_is_answered_at_once_and_again_when_it_does() -> None:
+    source = Source()
+    subscription = Subscription(TYPE, source)
+    subscription.request(["*"], ["*"], {})
+    assert subscription.request(["/1.1.1.1"], [], {}).removes == ["/1.1.1.1"]
+    source.held["a"] = resource("a", aliases=("/1.1.1.1",))
+    assert names(subscription.changed({"a"})) == ["a"]
+
+
+def test_a_secret_that_does_not_exist_yet_is_not_announced_as_missing() -> None:
+    source = Source(announces_missing=False)
+    subscription = Subscription(TYPE, source)
+    assert not subscription.request(["spiffe://x"], [], {})
+    assert source.asked == [{"spiffe://x"}]
+    source.held["spiffe://x"] = resource("spiffe://x")
+    assert names(subscription.changed({"spiffe://x"})) == ["spiffe://x"]
+
+
+def test_service_brings_its_workloads_and_later_ones() -> None:
+    source = Source(resource("svc", aliases=("/10.0.0.1",)), resource("pod-1", parents=("svc",)))
+    subscription = Subscription(TYPE, source)
+    subscription.request(["*"], ["*"], {})
+    assert names(subscription.request(["/10.0.0.1"], [], {})) == ["pod-1", "svc"]
+    source.held["pod-2"] = resource("pod-2", parents=("svc",))
+    source.held["pod-3"] = resource("pod-3")
+    assert names(subscription.changed({"pod-2", "pod-3"})) == ["pod-2"]
+
+
+def test_reconnect_skips_what_is_held_and_removes_what_is_gone() -> None:
+    source = Source(resource("same"), resource("changed", "2"), resource("new"))
+    delta = Subscription(TYPE, source).request([], [], {"same": "1", "changed": "1", "gone": "1"})
+    assert names(delta) == ["changed", "new"]
+    assert delta.removes == ["gone"]
+
+
+def test_on_demand_reconnect_stays_subscribed_to_what_is_held() -> None:
+    source = Source(resource("held"), resource("other"))
+    subscription = Subscription(TYPE, source)
+    delta = subscription.request(["*"], ["*"], {"held": "1", "/9.9.9.9": ""})
+    assert not delta.upserts
+    assert delta.removes == ["/9.9.9.9"]
+    source.held["held"] = resource("held", "2")
+    assert names(subscription.changed({"held"})) == ["held"]
+
+
+def test_asking_again_by_name_is_answered_again() -> None:
+    subscription = Subscription(TYPE, Source(resource("a")))
+    assert names(subscription.request(["a"], [], {})) == ["a"]
+    assert names(subscription.request(["a"], [], {})) == ["a"]
+    assert not subscription.changed({"a"})
+
+
+def test_removed_resource_is_told_once() -> None:
+    source = Source(resource("a"))
+    subscription = Subscription(TYPE, source)
+    subscription.request([], [], {})
+    del source.held["a"]
+    assert subscription.changed({"a"}).removes == ["a"]
+    assert not subscription.changed({"a"})
+
+
+def test_unsubscribed_name_is_not_sent_any_more() -> None:
+    source = Source(resource("a"))
+    subscription = Subscription(TYPE, source)
+    subscription.request(["a"], [], {})
+    subscription.request([], ["a"], {})
+    source.held["a"] = resource("a", "2")
+    assert not subscription.changed({"a"})
+
+
+def test_refusal_is_recorded_and_the_same_version_not_sent_again() -> None:
+    source = Source(resource("a"))
+    subscription = Subscription(TYPE, source)
+    subscription.request([], [], {})
+    nonce = subscription.sent()
+    subscription.answered(nonce, "a: bad port")
+    assert (subscription.record.nacked, subscription.record.error, subscription.record.rejects) == (1, "a: bad port", 1)
+    assert subscription.record.acked == 0
+    assert not subscription.changed({"a"})
+    source.held["a"] = resource("a", "2")
+    assert subscription.changed({"a"})
+    subscription.answered(subscription.sent(), None)
+    assert subscription.record.acked == 2
+
+
+def test_state_of_the_world_sends_all_names_and_ignores_stale_requests() -> None:
+    source = Source(resource("a"), resource("b"), announces_missing=False)
+    subscription = WholeSubscription(TYPE, source)
+    first = subscription.request(["a"], "", None)
+    assert first is not None
+    version, nonce = subscription.sent(first)
+    assert subscription.request(["a"], nonce, None) is None
+    assert subscription.record.acked == 1
+    second = subscription.request(["a", "b"], nonce, None)
+    assert second is not None
+    assert [item.name for item in second] == ["a", "b"]
+    assert subscription.sent(second)[0] != version
+    assert subscription.request(["a"], nonce, None) is None, "the nonce is of the first response"
+    assert subscription.names == {"a", "b"}
+    source.held["b"] = resource("b", "2")
+    assert subscription.changed({"b"}) is not None
+    assert subscription.changed({"c"}) is None
