@@ -1,1 +1,26 @@
+"""The data plane as Python sees it: one handle with a dozen short calls, and a batch of events.
 
+The handle itself is compiled (``_native``, documented in ``_native.pyi``); ``events`` joins it to asyncio.
+"""
+
+from meshengine._native import (
+    BindFailed,
+    ConfigRejected,
+    Engine,
+    EngineBusy,
+    EngineClosed,
+    EngineError,
+    EngineFailed,
+    KernelUnsupported,
+)
+
+__all__ = [
+    "BindFailed",
+    "ConfigRejected",
+    "Engine",
+    "EngineBusy",
+    "EngineClosed",
+    "EngineError",
+    "EngineFailed",
+    "KernelUnsupported",
+]

@@ -1,0 +1,207 @@
+"""``culvert-controlplane``: wiring and life cycle. Everything is built here and passed on; nothing else decides."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+from controlplane import debug
+from controlplane.ca import rules
+from controlplane.ca.bundle import RootBundle
+from controlplane.ca.errors import CaError
+from controlplane.ca.root import Root
+from controlplane.ca.service import CertificateService, Limits
+from controlplane.ca.serving import OwnCertificate
+from controlplane.ca.tokens import TokenAuthenticator
+from controlplane.metrics import Metrics, own_version
+from controlplane.model.model import Model
+from controlplane.registry.notices import Notices
+from controlplane.registry.registry import Registry
+from controlplane.settings import Settings, host_and_port
+from controlplane.translate.mesh import Mesh
+from controlplane.xds.observer import StreamObserver
+from controlplane.xds.publisher import Publisher
+from controlplane.xds.snapshot import Snapshot
+from meshapi import names
+from meshapi.identity import SpiffeId
+from meshapi.resources.core import Pod
+from meshkit import admin, kube, log
+from meshkit.tasks import Backoff
+from meshkit.xds.ads import AggregatedDiscovery
+from meshkit.xds.serving import serve_tls
+
+_log = log.logger("controlplane")
+
+
+class ControlPlane:
+    """One running control plane. Construct, then ``run`` once.
+
+    Attributes:
+        port: where xDS and the CA are served; 0 before they are.
+        ready: set when proxies can be served.
+    """
+
+    def __init__(self, settings: Settings, access: kube.Access) -> None:
+        self.port = 0
+        self.ready = asyncio.Event()
+        self._settings = settings
+        self._client = kube.Client(access)
+        self.metrics = Metrics()
+        self._notices = Notices(self.metrics)
+        self.model = Model(
+            Mesh(
+                root_namespace=settings.pod_namespace,
+                cluster_id=settings.cluster_id,
+                cluster_domain=settings.cluster_domain,
+                sends_dry_run=settings.ambient_enable_dry_run_authorization_policy,
+            )
+        )
+        self._snapshot = Snapshot()
+        self._publisher = Publisher(self.model, self._snapshot, self.metrics, self._notices)
+        self._registry = Registry(
+            self._client,
+            self.model,
+            system_namespace=settings.pod_namespace,
+            metrics=self.metrics,
+            notices=self._notices,
+            touch=self._publisher.touch,
+        )
+        self._root = Root(
+            self._client,
+            namespace=settings.pod_namespace,
+            life=timedelta(seconds=settings.self_signed_ca_ttl_s),
+            metrics=self.metrics,
+        )
+        self._bundle = RootBundle(self._client, self._root, self._registry.namespaces)
+        self._own_certificate = OwnCertificate(
+            self._root, identity=self._own_identity, dns_names=settings.serving_dns_names
+        )
+        self._tokens = TokenAuthenticator(self._client, time.monotonic)
+        self._observer = StreamObserver(self.metrics, own_version())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set.
+
+        Raises:
+            OSError: an address cannot be bound.
+            ConfigError: the Kubernetes API cannot be reached as configured.
+        """
+        async with self._client, self._pages(), asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(informer.run()) for informer in self._registry.informers]
+            running += [tasks.create_task(self._bundle.informer.run()), tasks.create_task(self._bundle.run())]
+            serving = tasks.create_task(self._serve())
+            await stop.wait()
+            for task in (*running, serving):
+                task.cancel()
+
+    def pending(self) -> list[str]:
+        """Return what the control plane still waits for."""
+        waiting = [f"list of {kind}" for kind in self._registry.pending()]
+        if not self._root.is_loaded:
+            waiting.append("signing certificate")
+        if not waiting and not self.ready.is_set():
+            waiting.append("xDS port")
+        return waiting
+
+    async def _serve(self) -> None:
+        # Proxies take the first answer as complete, so none is given before every kind has been listed.
+        await self._registry.wait_synced()
+        self._publisher.open()
+        await self._load_root()
+        self._own_certificate.renew()
+        discovery = AggregatedDiscovery(self._snapshot, self._tokens.name, self._observer)
+        authority = CertificateService(
+            self._root,
+            self._tokens,
+            pods=_PodsOfModel(self.model),
+            limits=Limits(
+                default_life=timedelta(seconds=self._settings.workload_cert_ttl_s),
+                max_life=timedelta(seconds=self._settings.max_workload_cert_ttl_s),
+                trusted=self._settings.trusted_accounts,
+            ),
+            trust_domain=self._trust_domain,
+            wait_changed=self._publisher.wait_changed,
+            metrics=self.metrics,
+        )
+        async with serve_tls(
+            self._settings.xds_address, self._own_certificate.current, [discovery, authority]
+        ) as self.port:
+            self.ready.set()
+            _log.info("ready", xds=self._settings.xds_address, resources=len(self.model.all(names.ADDRESS_TYPE)))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._root.follow(self._trust_domain))
+                tasks.create_task(self._own_certificate.follow())
+
+    async def _load_root(self) -> None:
+        backoff = Backoff(first_s=0.2, cap_s=15.0)
+        while True:
+            try:
+                await self._root.load(self._trust_domain())
+            except (CaError, kube.KubeError) as error:
+                _log.warning("no signing certificate, will retry", reason=str(error))
+                await asyncio.sleep(backoff.next())
+            else:
+                return
+
+    @contextlib.asynccontextmanager
+    async def _pages(self) -> AsyncIterator[None]:
+        metrics = admin.metrics(self.metrics.registry)
+        pages = {
+            "GET /debug/syncz": admin.json_page(self._observer.page),
+            "GET /debug/model": admin.json_page(lambda: debug.model_page(self.model)),
+        }
+        settings = self._settings
+        async with (
+            admin.serve([host_and_port(settings.metrics_address)], {"GET /metrics": metrics}),
+            admin.serve([host_and_port(settings.health_address)], {"GET /ready": admin.readiness(self.pending)}),
+            admin.serve([host_and_port(settings.admin_address)], pages),
+        ):
+            yield
+
+    def _trust_domain(self) -> str:
+        return self.model.mesh.trust_domain
+
+    def _own_identity(self) -> SpiffeId:
+        return SpiffeId(self._trust_domain(), self._settings.pod_namespace, names.CONTROL_PLANE_SERVICE_ACCOUNT)
+
+
+class _PodsOfModel(rules.Pods):
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        return self._model.pods.find((namespace, name))
+
+    def pods_on(self, node: str) -> list[Pod]:
+        return self._model.pods_on(node)
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    access = await kube.load(settings.kubeconfig)
+    await ControlPlane(settings, access).run(stop)
+
+
+def main() -> None:
+    """Run until SIGTERM; exit status 1 with one line when the process cannot start."""
+    settings = Settings.from_command_line()
+    log.configure(level=settings.log_level, log_format=settings.log_format)
+    try:
+        asyncio.run(_run(settings))
+    except* (OSError, kube.ConfigError) as group:
+        _log.error("cannot run", reason=str(_first(group)))
+        sys.exit(1)
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+if __name__ == "__main__":
+    main()

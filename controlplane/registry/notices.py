@@ -1,0 +1,30 @@
+"""Warnings about users' objects: each is said once, and again only after it has changed."""
+
+from controlplane.metrics import Metrics
+from meshkit.log import logger
+
+_log = logger("controlplane.registry")
+
+
+class Notices:
+    """Remembers what was said about which object."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._said: dict[tuple[str, str], str] = {}
+
+    def say(self, kind: str, name: str, message: str) -> None:
+        """Warn about an object, unless these were the last words about it."""
+        if self._said.get((kind, name)) != message:
+            self._said[kind, name] = message
+            _log.warning("object needs attention", kind=kind, name=name, reason=message)
+
+    def refuse(self, kind: str, name: str, message: str) -> None:
+        """Warn about an object that cannot be used; its last good form stays."""
+        if self._said.get((kind, name)) != message:
+            self._metrics.rejected_configs.labels(kind).inc()
+        self.say(kind, name, f"{message}; the last good form stays in effect")
+
+    def forget(self, kind: str, name: str) -> None:
+        """Forget an object that is gone or good again."""
+        self._said.pop((kind, name), None)

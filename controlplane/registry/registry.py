@@ -1,0 +1,134 @@
+"""Which informers there are, and where their events go.
+
+Everything that the model knows comes through here. Handlers only file objects and say that something has changed.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from controlplane.metrics import Metrics
+from controlplane.model.model import Model
+from controlplane.registry import mesh_config
+from controlplane.registry.notices import Notices
+from meshapi import names
+from meshapi.errors import DataError
+from meshapi.resources import base, core, security
+from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
+
+ObjectT = TypeVar("ObjectT", bound=base.Object)
+Policy = TypeVar("Policy", security.AuthorizationPolicy, security.PeerAuthentication)
+
+
+class Registry:
+    """The informers of the control plane. Construct, then run every one of ``informers`` as a task."""
+
+    def __init__(
+        self,
+        client: Client,
+        model: Model,
+        *,
+        system_namespace: str,
+        metrics: Metrics,
+        notices: Notices,
+        touch: Callable[[], None],
+    ) -> None:
+        self._model = model
+        self._defaults = model.mesh
+        self._metrics = metrics
+        self._notices = notices
+        self._touch = touch
+        self._client = client
+        self._network = ""
+        self._config = mesh_config.MeshConfig()
+        self._system_namespace = system_namespace
+        self.namespaces = self._informer(kinds.NAMESPACE, _reader(core.Namespace))
+        self.namespaces.add_handler(self._on_namespace)
+        only_mesh = Selection(namespace=system_namespace, fields=f"metadata.name={names.MESH_CONFIGMAP}")
+        mesh = self._informer(kinds.CONFIG_MAP, mesh_config.parse, only_mesh)
+        mesh.add_handler(self._on_mesh_config)
+        self.informers: list[Informer[Any]] = [
+            self.namespaces,
+            mesh,
+            self._model_informer(kinds.NODE, _reader(core.Node), model.put_node),
+            self._model_informer(kinds.POD, _reader(core.Pod), model.put_pod),
+            self._model_informer(kinds.SERVICE, _reader(core.Service), model.put_service),
+            self._model_informer(kinds.ENDPOINT_SLICE, _reader(core.EndpointSlice), model.put_slice),
+            self._model_informer(
+                kinds.AUTHORIZATION_POLICY, self._policy_reader(security.AuthorizationPolicy), model.put_policy
+            ),
+            self._model_informer(
+                kinds.PEER_AUTHENTICATION, self._policy_reader(security.PeerAuthentication), model.put_peer
+            ),
+        ]
+
+    def pending(self) -> list[str]:
+        """Return the kinds whose first list is not in yet."""
+        return [informer.kind.plural for informer in self.informers if not informer.synced]
+
+    async def wait_synced(self) -> None:
+        """Wait until every kind has been listed."""
+        for informer in self.informers:
+            await informer.wait_synced()
+
+    def _model_informer(
+        self,
+        kind: Kind,
+        parse: Callable[[Json], ObjectT],
+        put: Callable[[ObjectT | None, ObjectT | None], None],
+    ) -> Informer[ObjectT]:
+        informer = self._informer(kind, parse)
+        updates = self._metrics.inbound_updates.labels(kind.name)
+
+        def handle(old: ObjectT | None, new: ObjectT | None) -> None:
+            put(old, new)
+            updates.inc()
+            if new is None and old is not None:
+                self._notices.forget(kind.name, "/".join(filter(None, old.key)))
+            self._touch()
+
+        informer.add_handler(handle)
+        return informer
+
+    def _informer(self, kind: Kind, parse: Callable[[Json], Any], selection: Selection | None = None) -> Informer[Any]:
+        def refused(key: Key, error: DataError) -> None:
+            self._notices.refuse(kind.name, "/".join(filter(None, key)), str(error))
+
+        return Informer(self._client, kind, parse, selection=selection, on_refused=refused)
+
+    def _policy_reader(self, model: type[Policy]) -> Callable[[Json], Policy]:
+        def parse(item: Json) -> Policy:
+            policy = base.read(model, item)
+            unknown = security.unknown_fields(policy)
+            name = "/".join(policy.key)
+            if unknown:
+                self._notices.say(
+                    model.__name__, name, f"unknown fields are ignored: {', '.join(unknown)}; check the spelling"
+                )
+            return policy
+
+        return parse
+
+    def _on_namespace(self, _: core.Namespace | None, new: core.Namespace | None) -> None:
+        if new is not None and new.metadata.name == self._system_namespace:
+            self._network = new.metadata.labels.get(names.NETWORK_LABEL, "")
+            self._put_mesh()
+
+    def _on_mesh_config(self, _: mesh_config.MeshConfig | None, new: mesh_config.MeshConfig | None) -> None:
+        self._config = new or mesh_config.MeshConfig()
+        self._put_mesh()
+
+    def _put_mesh(self) -> None:
+        self._model.put_mesh(
+            dataclasses.replace(
+                self._defaults,
+                trust_domain=self._config.trust_domain,
+                root_namespace=self._config.root_namespace or self._system_namespace,
+                network=self._network,
+            )
+        )
+        self._touch()
+
+
+def _reader(model: type[ObjectT]) -> Callable[[Json], ObjectT]:
+    return lambda item: base.read(model, item)

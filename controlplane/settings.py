@@ -1,0 +1,89 @@
+"""Settings of the control plane. Names of environment variables follow Istio's where it has the same setting."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from meshapi import names
+from meshkit.settings import ProcessSettings
+
+_TRUSTED = ",".join(
+    f"{names.DEFAULT_NAMESPACE}/{account}"
+    for account in (names.ZTUNNEL_SERVICE_ACCOUNT, names.NODE_AGENT_SERVICE_ACCOUNT)
+)
+
+
+class Settings(ProcessSettings):
+    """Flags and environment of ``culvert-controlplane``."""
+
+    kubeconfig: Path | None = Field(default=None, description="Kubeconfig file; inside a pod none is needed.")
+    pod_namespace: str = Field(
+        default=names.DEFAULT_NAMESPACE, description="Namespace of the control plane, its secrets and the mesh config."
+    )
+    cluster_id: str = Field(default=names.DEFAULT_CLUSTER_ID, description="Name of this cluster in the mesh.")
+    cluster_domain: str = Field(default=names.DEFAULT_CLUSTER_DOMAIN, description="Suffix of service names.")
+    xds_address: str = Field(
+        default=f"[::]:{names.CONTROL_PLANE_XDS_PORT}", description="Where xDS and the CA are served, over TLS."
+    )
+    metrics_address: str = Field(
+        default=f":{names.CONTROL_PLANE_METRICS_PORT}",
+        description="Where metrics are served; no host is every address.",
+    )
+    health_address: str = Field(
+        default=f":{names.CONTROL_PLANE_HEALTH_PORT}", description="Where /ready is served; no host is every address."
+    )
+    admin_address: str = Field(
+        default=f"127.0.0.1:{names.CONTROL_PLANE_ADMIN_PORT}", description="Where debug pages are served."
+    )
+    ca_trusted_node_accounts: str = Field(
+        default=_TRUSTED,
+        description="Service accounts (namespace/name, separated by commas) that may ask for certificates of the "
+        "workloads on their own node.",
+    )
+    workload_cert_ttl_s: int = Field(
+        default=24 * 3600, gt=0, description="Life of a certificate when none is asked for, in seconds."
+    )
+    max_workload_cert_ttl_s: int = Field(
+        default=90 * 24 * 3600, gt=0, description="Longest life of a certificate that may be asked for, in seconds."
+    )
+    self_signed_ca_ttl_s: int = Field(
+        default=10 * 365 * 24 * 3600, gt=0, description="Life of a self-made root certificate, in seconds."
+    )
+    serving_names: str = Field(
+        default="istiod,istiod.{namespace},istiod.{namespace}.svc",
+        description="DNS names in the control plane's own certificate, separated by commas.",
+    )
+    ambient_enable_dry_run_authorization_policy: bool = Field(
+        default=False, description="Send dry-run policies; every ztunnel must be 1.29 or later."
+    )
+
+    @field_validator("ca_trusted_node_accounts")
+    @classmethod
+    def _accounts(cls, value: str) -> str:
+        for item in filter(None, value.split(",")):
+            namespace, slash, name = item.strip().partition("/")
+            if not (namespace and slash and name):
+                raise ValueError(f"{item!r} is not a service account; write namespace/name")
+        return value
+
+    @property
+    def trusted_accounts(self) -> frozenset[tuple[str, str]]:
+        """The trusted node accounts as pairs of namespace and name."""
+        pairs = (item.strip().partition("/") for item in self.ca_trusted_node_accounts.split(",") if item.strip())
+        return frozenset((namespace, name) for namespace, _, name in pairs)
+
+    @property
+    def serving_dns_names(self) -> tuple[str, ...]:
+        """The DNS names of the serving certificate."""
+        given = self.serving_names.format(namespace=self.pod_namespace)
+        return tuple(item.strip() for item in given.split(",") if item.strip())
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[host]:port``; an empty host is every address of both families.
+
+    Raises:
+        ValueError: there is no port.
+    """
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

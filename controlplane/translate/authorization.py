@@ -1,0 +1,196 @@
+"""From AuthorizationPolicy to ``istio.security.Authorization``, for layer 4.
+
+Facts: Istio's ``ambient/authorization.go``.
+
+What layer 4 cannot decide (requests, headers, tokens):
+
+*   in an ALLOW rule: the whole rule goes, the policy stays and may so allow nothing (fails closed);
+*   in a DENY rule: only that attribute goes; when nothing is left in all alternatives, the rule never fires. Waypoints
+    enforce such policies; every case is reported in ``Translation.problems``.
+
+Trust domains count as such an attribute here. Istio drops them without a word, which makes an ALLOW rule wider than
+written; refusing the rule is the safe reading.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from controlplane.translate.mesh import Mesh
+from meshapi import names
+from meshapi.proto import authorization_pb2 as pb
+from meshapi.resources import security
+
+_LAYER_7_SOURCE: Final = (
+    "request_principals",
+    "not_request_principals",
+    "remote_ip_blocks",
+    "not_remote_ip_blocks",
+    "trust_domains",
+    "not_trust_domains",
+)
+_LAYER_7_OPERATION: Final = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
+
+
+@dataclass(slots=True)
+class Translation:
+    """A policy as proxies get it, and what was lost on the way.
+
+    Attributes:
+        policy: the result; ``None`` when layer 4 does not take the policy at all.
+        problems: one sentence for each attribute or rule that was left out, with its path.
+    """
+
+    policy: pb.Authorization | None
+    problems: list[str] = field(default_factory=list)
+
+
+def is_sent(policy: security.AuthorizationPolicy, mesh: Mesh) -> bool:
+    """Return whether layer 4 takes the policy: ALLOW or DENY, bound to no gateway or service, and not a dry run."""
+    spec = policy.spec
+    if spec.target_ref is not None or spec.target_refs:
+        return False
+    if spec.action not in {security.Action.ALLOW, security.Action.DENY}:
+        return False
+    return mesh.sends_dry_run or not _is_dry_run(policy)
+
+
+def selector(policy: security.AuthorizationPolicy) -> dict[str, str]:
+    """Return the labels that pods must have; empty for a policy of a whole namespace."""
+    return policy.spec.selector.match_labels if policy.spec.selector else {}
+
+
+def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
+    """Return the policy for layer 4."""
+    if not is_sent(policy, mesh):
+        return Translation(None)
+    namespace, name = policy.key
+    denies = policy.spec.action is security.Action.DENY
+    result = Translation(
+        pb.Authorization(
+            name=name,
+            namespace=namespace,
+            scope=_scope(policy, mesh),
+            action=pb.DENY if denies else pb.ALLOW,
+            dry_run=_is_dry_run(policy),
+        )
+    )
+    assert result.policy is not None
+    for index, rule in enumerate(policy.spec.rules):
+        path = f"spec.rules[{index}]"
+        lost: list[str] = []
+        clauses = _clauses(rule, namespace, path, lost)
+        result.problems += [f"{item} needs a waypoint (layer 7)" for item in lost]
+        if lost and not denies:
+            result.problems.append(f"{path} allows nothing without a waypoint")
+            continue
+        result.policy.rules.append(pb.Rule(clauses=clauses))
+    return result
+
+
+def _scope(policy: security.AuthorizationPolicy, mesh: Mesh) -> pb.Scope:
+    if selector(policy):
+        return pb.WORKLOAD_SELECTOR
+    return pb.GLOBAL if policy.metadata.namespace == mesh.root_namespace else pb.NAMESPACE
+
+
+def _is_dry_run(policy: security.AuthorizationPolicy) -> bool:
+    return policy.metadata.annotations.get(names.DRY_RUN_ANNOTATION, "").lower() == "true"
+
+
+def _clauses(rule: security.Rule, namespace: str, path: str, lost: list[str]) -> list[pb.Clause]:
+    """One clause for all ``to``, one for all ``from``, one for each ``when``; within a clause any match will do."""
+    clauses = []
+    if rule.to:
+        matches = [
+            _operation(item.operation, f"{path}.to[{index}].operation", lost) for index, item in enumerate(rule.to)
+        ]
+        clauses.append(pb.Clause(matches=matches))
+    if rule.from_:
+        matches = [
+            _source(item.source, namespace, f"{path}.from[{index}].source", lost)
+            for index, item in enumerate(rule.from_)
+        ]
+        clauses.append(pb.Clause(matches=matches))
+    clauses += [
+        pb.Clause(matches=[_condition(item, namespace, f"{path}.when[{index}].key {item.key}", lost)])
+        for index, item in enumerate(rule.when)
+    ]
+    return clauses
+
+
+def _operation(operation: security.Operation, path: str, lost: list[str]) -> pb.Match:
+    lost += _given(operation, _LAYER_7_OPERATION, path)
+    return pb.Match(
+        destination_ports=[int(port) for port in operation.ports],
+        not_destination_ports=[int(port) for port in operation.not_ports],
+    )
+
+
+def _source(source: security.Source, namespace: str, path: str, lost: list[str]) -> pb.Match:
+    lost += _given(source, _LAYER_7_SOURCE, path)
+    return pb.Match(
+        principals=_strings(source.principals),
+        not_principals=_strings(source.not_principals),
+        namespaces=_strings(source.namespaces),
+        not_namespaces=_strings(source.not_namespaces),
+        service_accounts=_accounts(source.service_accounts, namespace),
+        not_service_accounts=_accounts(source.not_service_accounts, namespace),
+        source_ips=_addresses(source.ip_blocks),
+        not_source_ips=_addresses(source.not_ip_blocks),
+    )
+
+
+def _condition(condition: security.Condition, namespace: str, path: str, lost: list[str]) -> pb.Match:
+    values, not_values = condition.values, condition.not_values
+    result = pb.Match()
+    match condition.key:
+        case "source.ip":
+            result = pb.Match(source_ips=_addresses(values), not_source_ips=_addresses(not_values))
+        case "destination.ip":
+            result = pb.Match(destination_ips=_addresses(values), not_destination_ips=_addresses(not_values))
+        case "source.namespace":
+            result = pb.Match(namespaces=_strings(values), not_namespaces=_strings(not_values))
+        case "source.principal":
+            result = pb.Match(principals=_strings(values), not_principals=_strings(not_values))
+        case "source.serviceAccount":
+            accounts, not_accounts = _accounts(values, namespace), _accounts(not_values, namespace)
+            result = pb.Match(service_accounts=accounts, not_service_accounts=not_accounts)
+        case security.PORT_KEY:
+            ports, not_ports = [int(value) for value in values], [int(value) for value in not_values]
+            result = pb.Match(destination_ports=ports, not_destination_ports=not_ports)
+        case _:
+            lost.append(path)
+    return result
+
+
+def _given(model: security.Open, fields: Iterable[str], path: str) -> list[str]:
+    declared = type(model).model_fields
+    return [f"{path}.{declared[name].alias}" for name in fields if getattr(model, name)]
+
+
+def _strings(values: Sequence[str]) -> list[pb.StringMatch]:
+    return [_string(value) for value in values]
+
+
+def _string(value: str) -> pb.StringMatch:
+    if value == "*":
+        match = pb.StringMatch()
+        match.presence.SetInParent()
+        return match
+    if value.startswith("*"):
+        return pb.StringMatch(suffix=value[1:])
+    if value.endswith("*"):
+        return pb.StringMatch(prefix=value[:-1])
+    return pb.StringMatch(exact=value)
+
+
+def _accounts(values: Sequence[str], namespace: str) -> list[pb.ServiceAccountMatch]:
+    parts = [value.rpartition("/") for value in values]
+    return [pb.ServiceAccountMatch(namespace=given or namespace, serviceAccount=name) for given, _, name in parts]
+
+
+def _addresses(blocks: Sequence[str]) -> list[pb.Address]:
+    networks = [ipaddress.ip_network(block, strict=False) for block in blocks]
+    return [pb.Address(address=network.network_address.packed, length=network.prefixlen) for network in networks]

@@ -1,0 +1,45 @@
+"""What every translation needs to know about the mesh as a whole."""
+
+from dataclasses import dataclass
+
+from meshapi import names
+from meshapi.resources.core import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Facts that hold for the whole mesh.
+
+    Attributes:
+        trust_domain: of all identities.
+        root_namespace: where policies hold for all namespaces.
+        cluster_id: name of this cluster.
+        cluster_domain: suffix of service names.
+        network: name of this cluster's network; empty is the default one.
+        sends_dry_run: whether dry-run policies are sent. A ztunnel before 1.29 would enforce them.
+    """
+
+    trust_domain: str = names.DEFAULT_TRUST_DOMAIN
+    root_namespace: str = names.DEFAULT_NAMESPACE
+    cluster_id: str = names.DEFAULT_CLUSTER_ID
+    cluster_domain: str = names.DEFAULT_CLUSTER_DOMAIN
+    network: str = ""
+    sends_dry_run: bool = False
+
+    @property
+    def wire_trust_domain(self) -> str:
+        """The trust domain as workloads carry it: empty stands for ``cluster.local``."""
+        return "" if self.trust_domain == names.DEFAULT_TRUST_DOMAIN else self.trust_domain
+
+    def hostname(self, service: Service) -> str:
+        """Return the full DNS name of a service."""
+        return f"{service.metadata.name}.{service.metadata.namespace}.svc.{self.cluster_domain}"
+
+    def service_name(self, service: Service) -> str:
+        """Return a service's resource name: ``namespace/hostname``."""
+        return f"{service.metadata.namespace}/{self.hostname(service)}"
+
+
+def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    """Return whether ``labels`` has every pair of ``selector``; an empty selector matches everything."""
+    return all(labels.get(name) == value for name, value in selector.items())

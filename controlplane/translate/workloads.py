@@ -1,0 +1,124 @@
+"""From pods and endpoint slices to ``istio.workload.Workload``. Facts: Istio's ``ambient/workloads.go``."""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from controlplane.translate.mesh import Mesh
+from controlplane.translate.ports import pod_ports, slice_ports
+from meshapi import names
+from meshapi.proto import workload_pb2
+from meshapi.resources.core import EndpointSlice, Node, Pod, Service
+
+_TEMPLATE_HASH_LABEL: Final = "pod-template-hash"
+_CRON_JOB: Final = re.compile(r"^(.+)-\d{8,10}$")
+"""The controller appends the scheduled time in minutes (older releases: seconds) to the name of each job."""
+
+
+def pod_uid(pod: Pod, mesh: Mesh) -> str:
+    """Return the resource name of a pod's workload."""
+    return f"{mesh.cluster_id}//Pod/{pod.metadata.namespace}/{pod.metadata.name}"
+
+
+def translate_pod(
+    pod: Pod, mesh: Mesh, *, services: Iterable[Service], node: Node | None, policies: Sequence[str]
+) -> workload_pb2.Workload | None:
+    """Return the workload of a pod; ``None`` for one that has ended or has no address yet.
+
+    Args:
+        pod: the pod.
+        mesh: the mesh.
+        services: those that select the pod.
+        node: the pod's node, for its place.
+        policies: names of the policies that select the pod.
+    """
+    if pod.is_terminal or not pod.addresses:
+        return None
+    name = workload_name(pod)
+    labels = pod.metadata.labels
+    native = labels.get(names.TUNNEL_LABEL) == names.TUNNEL_LABEL_HTTP
+    captured = pod.metadata.annotations.get(names.REDIRECTION_ANNOTATION) == names.REDIRECTION_ENABLED
+    return workload_pb2.Workload(
+        uid=pod_uid(pod, mesh),
+        name=pod.metadata.name,
+        namespace=pod.metadata.namespace,
+        addresses=[ipaddress.ip_address(address).packed for address in pod.addresses],
+        network=labels.get(names.NETWORK_LABEL, mesh.network),
+        tunnel_protocol=workload_pb2.HBONE if native or captured else workload_pb2.NONE,
+        native_tunnel=native,
+        trust_domain=mesh.wire_trust_domain,
+        service_account=pod.spec.service_account_name,
+        node=pod.spec.node_name,
+        canonical_name=_first(labels, names.CANONICAL_NAME_LABEL, names.APP_NAME_LABEL, names.APP_LABEL) or name,
+        canonical_revision=_first(labels, names.CANONICAL_REVISION_LABEL, names.APP_VERSION_LABEL, names.VERSION_LABEL)
+        or "latest",
+        workload_type=workload_pb2.POD,
+        workload_name=name,
+        services={mesh.service_name(service): pod_ports(service, pod) for service in services},
+        authorization_policies=policies,
+        status=workload_pb2.HEALTHY if pod.is_ready else workload_pb2.UNHEALTHY,
+        cluster_id=mesh.cluster_id,
+        locality=_locality(node),
+        network_mode=workload_pb2.HOST_NETWORK if pod.spec.host_network else workload_pb2.STANDARD,
+    )
+
+
+def translate_slice(endpoints: EndpointSlice, service: Service, mesh: Mesh) -> list[workload_pb2.Workload]:
+    """Return workloads for the endpoints that are no pods, such as the API server behind ``kubernetes``."""
+    if endpoints.address_type not in {"IPv4", "IPv6"}:
+        return []
+    namespace, name = endpoints.key
+    ports = slice_ports(service, endpoints)
+    result = {}
+    for endpoint in endpoints.endpoints:
+        if endpoint.target_ref is not None and endpoint.target_ref.kind == "Pod":
+            continue
+        for address in endpoint.addresses:
+            healthy = endpoint.conditions.ready
+            result[address] = workload_pb2.Workload(
+                uid=f"{mesh.cluster_id}/discovery.k8s.io/EndpointSlice/{namespace}/{name}/{address}",
+                name=name,
+                namespace=namespace,
+                addresses=[ipaddress.ip_address(address).packed],
+                network=mesh.network,
+                trust_domain=mesh.wire_trust_domain,
+                workload_type=workload_pb2.POD,
+                workload_name=name,
+                canonical_name=name,
+                canonical_revision="latest",
+                services={mesh.service_name(service): ports},
+                status=workload_pb2.HEALTHY if healthy else workload_pb2.UNHEALTHY,
+                cluster_id=mesh.cluster_id,
+                # Its address may be a node's, so it must never be taken for a workload by address.
+                network_mode=workload_pb2.HOST_NETWORK,
+            )
+    return list(result.values())
+
+
+def workload_name(pod: Pod) -> str:
+    """Return the name of what made the pod: deployment, cron job, or other controller; its own if nothing did."""
+    owner = next((item for item in pod.metadata.owner_references if item.controller), None)
+    if owner is None:
+        return pod.metadata.name
+    suffix = "-" + pod.metadata.labels.get(_TEMPLATE_HASH_LABEL, "")
+    if owner.kind == "ReplicaSet" and len(suffix) > 1 and owner.name.endswith(suffix):
+        return owner.name.removesuffix(suffix)
+    scheduled = _CRON_JOB.match(owner.name) if owner.kind == "Job" else None
+    return scheduled.group(1) if scheduled else owner.name
+
+
+def _locality(node: Node | None) -> workload_pb2.Locality | None:
+    if node is None:
+        return None
+    labels = node.metadata.labels
+    place = workload_pb2.Locality(
+        region=labels.get(names.REGION_LABEL, ""),
+        zone=labels.get(names.ZONE_LABEL, ""),
+        subzone=labels.get(names.SUBZONE_LABEL, ""),
+    )
+    return place if place.ByteSize() else None
+
+
+def _first(labels: dict[str, str], *keys: str) -> str:
+    return next((labels[key] for key in keys if labels.get(key)), "")

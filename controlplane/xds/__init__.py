@@ -1,0 +1,1 @@
+"""What is served over discovery streams, and what is seen on them."""

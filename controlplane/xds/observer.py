@@ -1,0 +1,82 @@
+"""What happens on discovery streams, as metrics, log lines and the ``/debug/syncz`` page."""
+
+import json
+
+from controlplane.metrics import Metrics
+from meshapi import names
+from meshkit.log import logger
+from meshkit.xds.stream import Peer
+from meshkit.xds.subscription import Delta
+
+_log = logger("controlplane.xds")
+_SHORT = {names.ADDRESS_TYPE: "WDS", names.AUTHORIZATION_TYPE: "WADS"}
+"""Type names as ``istioctl`` and Istio's metrics print them."""
+
+
+class StreamObserver:
+    """A ``meshkit.xds.stream.Observer``."""
+
+    def __init__(self, metrics: Metrics, version: str) -> None:
+        self._metrics = metrics
+        self._connected = metrics.connected.labels(version)
+        self._peers: dict[int, Peer] = {}
+
+    def connected(self, peer: Peer) -> None:
+        """Count a stream."""
+        self._peers[id(peer)] = peer
+        self._connected.inc()
+        _log.info("proxy connected", identity=peer.identity)
+
+    def disconnected(self, peer: Peer) -> None:
+        """Forget a stream."""
+        self._peers.pop(id(peer), None)
+        self._connected.dec()
+        _log.info("proxy disconnected", proxy=peer.node_id, identity=peer.identity)
+
+    def sent(self, peer: Peer, type_url: str, delta: Delta, waited_s: float | None) -> None:
+        """Count a response."""
+        short = _SHORT.get(type_url, type_url)
+        self._metrics.pushes.labels(short).inc()
+        self._metrics.size.labels(short).observe(sum(len(item.body) for item in delta.upserts))
+        if waited_s is not None:
+            self._metrics.convergence.observe(waited_s)
+        _log.debug("pushed", proxy=peer.node_id, type=short, resources=len(delta.upserts), removed=len(delta.removes))
+
+    def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:
+        """Log and count a NACK; the proxy's reason names the resource, the list is what the response held."""
+        short = _SHORT.get(type_url, type_url)
+        self._metrics.rejects.labels(short).inc()
+        shown = ", ".join(resources[:5]) + (f" and {len(resources) - 5} more" if len(resources) > 5 else "")
+        _log.warning(
+            "proxy refused resources, it keeps the last good ones",
+            proxy=peer.node_id,
+            type=short,
+            resources=shown,
+            reason=reason,
+        )
+
+    def page(self) -> str:
+        """Return ``/debug/syncz``: every connected proxy, with sent, accepted and refused responses by type."""
+        return json.dumps([_describe(peer) for peer in self._peers.values()], indent=2) + "\n"
+
+
+def _describe(peer: Peer) -> dict[str, object]:
+    types = {
+        type_url: {
+            "sent": item.record.sent,
+            "acked": item.record.acked,
+            "nacked": item.record.nacked,
+            "rejects": item.record.rejects,
+            "error": item.record.error,
+            "wildcard": item.wildcard,
+            "resources": len(item.held),
+            "synced": item.record.acked == item.record.sent,
+        }
+        for type_url, item in peer.subscriptions.items()
+    }
+    return {
+        "proxy": peer.node_id,
+        "identity": peer.identity,
+        "node": str(peer.metadata.get("NODE_NAME", "")),
+        "types": types,
+    }

@@ -1,0 +1,24 @@
+//! Ports, marks and type URLs. The Python side's `meshapi/names.py` is the original; a test compares the two.
+
+/// Outbound capture.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Inbound plain-text capture.
+pub const INBOUND_PLAINTEXT_PORT: u16 = 15006;
+/// HBONE.
+pub const HBONE_PORT: u16 = 15008;
+/// Mark of every socket that the engine opens in a pod.
+pub const TUNNEL_MARK: u32 = 0x539;
+/// Trust domain where none is said.
+pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+/// Cluster where none is said.
+pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
+/// `istio.workload.Address`.
+pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
+/// `istio.security.Authorization`.
+pub const AUTHORIZATION_TYPE: &str = "type.googleapis.com/istio.security.Authorization";
+
+/// Ports of the tunnel itself: a connection towards one of them would be a loop.
+#[must_use]
+pub const fn is_tunnel_port(port: u16) -> bool {
+    matches!(port, OUTBOUND_PORT | INBOUND_PLAINTEXT_PORT | HBONE_PORT)
+}

@@ -1,0 +1,235 @@
+//! The dialling side: tunnels to a destination, pooled and multiplexed.
+//!
+//! A pool belongs to one workload on one core. Tunnels are keyed by where they go and whom they expect there; streams
+//! go to the first tunnel that has room, and another is opened when none has. Callers that find no tunnel wait for
+//! one dial, not one each.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use culvert_core::identity::Identity;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request, StatusCode};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+
+use crate::stream::TunnelStream;
+use crate::{Error, keepalive, limits};
+
+/// Where a tunnel goes, and whom it expects there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TunnelKey {
+    /// The peer's HBONE listener.
+    pub address: SocketAddr,
+    /// Identities that the peer may have.
+    pub identities: Arc<[Identity]>,
+}
+
+/// Limits of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSettings {
+    /// Streams on one tunnel before another is opened.
+    pub max_streams: usize,
+    /// A tunnel without streams is given up after.
+    pub idle: Duration,
+    /// Patience with each step of opening a tunnel.
+    pub patience: Duration,
+}
+
+/// Opens the TCP connection and knows our certificate; the pool knows neither.
+pub trait Dial {
+    /// Connect to the peer and say which TLS configuration to use.
+    fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<ClientConfig>), Error>>;
+}
+
+/// Tunnels of one workload.
+#[derive(Debug)]
+pub struct Pool {
+    settings: PoolSettings,
+    destinations: RefCell<HashMap<TunnelKey, Rc<Destination>>>,
+}
+
+#[derive(Debug, Default)]
+struct Destination {
+    tunnels: RefCell<Vec<Rc<Tunnel>>>,
+    /// Held while dialling, so that others wait for the result instead of dialling too.
+    dialling: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Tunnel {
+    send: SendRequest<Bytes>,
+    streams: Cell<usize>,
+    last_used: Cell<Instant>,
+    closed: Cell<bool>,
+}
+
+/// A stream that is connected to its destination, and what the peer said of itself.
+#[derive(Debug)]
+pub struct Opened {
+    /// The bytes.
+    pub stream: TunnelStream,
+    /// Headers of the answer.
+    pub headers: HeaderMap,
+    /// Counts the stream on its tunnel until dropped.
+    pub guard: StreamGuard,
+}
+
+/// Holds a place on a tunnel.
+#[derive(Debug)]
+pub struct StreamGuard(Rc<Tunnel>);
+
+impl StreamGuard {
+    fn new(tunnel: Rc<Tunnel>) -> Self {
+        tunnel.streams.set(tunnel.streams.get() + 1);
+        Self(tunnel)
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.last_used.set(Instant::now());
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(settings: PoolSettings) -> Self {
+        Self { settings, destinations: RefCell::default() }
+    }
+
+    /// Open a stream with the CONNECT `request`.
+    ///
+    /// A tunnel that fails before it answered is replaced once; the application's bytes have not moved yet, so
+    /// nothing can happen twice.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Refused`] carries the peer's status.
+    pub async fn open(&self, dial: &impl Dial, key: &TunnelKey, request: &Request<()>) -> Result<Opened, Error> {
+        let first = self.try_open(dial, key, request).await;
+        match first {
+            Err(error) if error.may_retry() => self.try_open(dial, key, request).await,
+            other => other,
+        }
+    }
+
+    async fn try_open(&self, dial: &impl Dial, key: &TunnelKey, request: &Request<()>) -> Result<Opened, Error> {
+        let guard = self.place(dial, key).await?;
+        let tunnel = guard.0.clone();
+        let opened = self.connect(guard, request).await;
+        if matches!(&opened, Err(error) if error.may_retry()) {
+            tunnel.closed.set(true);
+        }
+        opened
+    }
+
+    async fn connect(&self, guard: StreamGuard, request: &Request<()>) -> Result<Opened, Error> {
+        let mut send = guard.0.send.clone().ready().await?;
+        let (response, send) = send.send_request(request.clone(), false)?;
+        let response = tokio::time::timeout(self.settings.patience * 2, response)
+            .await
+            .map_err(|_| Error::Timeout("CONNECT"))??;
+        if response.status() != StatusCode::OK {
+            return Err(Error::Refused(response.status()));
+        }
+        let (parts, receive) = response.into_parts();
+        Ok(Opened { stream: TunnelStream::new(send, receive), headers: parts.headers, guard })
+    }
+
+    /// A place on a tunnel, dialling one where none has room.
+    async fn place(&self, dial: &impl Dial, key: &TunnelKey) -> Result<StreamGuard, Error> {
+        let destination = self.destinations.borrow_mut().entry(key.clone()).or_default().clone();
+        if let Some(guard) = self.free_place(&destination) {
+            return Ok(guard);
+        }
+        let _dialling = destination.dialling.lock().await;
+        if let Some(guard) = self.free_place(&destination) {
+            return Ok(guard);
+        }
+        let tunnel = self.dial(dial, key).await?;
+        destination.tunnels.borrow_mut().push(tunnel.clone());
+        Ok(StreamGuard::new(tunnel))
+    }
+
+    fn free_place(&self, destination: &Destination) -> Option<StreamGuard> {
+        let mut tunnels = destination.tunnels.borrow_mut();
+        tunnels.retain(|tunnel| !tunnel.closed.get());
+        let has_room = |tunnel: &&Rc<Tunnel>| {
+            tunnel.streams.get() < self.settings.max_streams.min(tunnel.send.current_max_send_streams())
+        };
+        tunnels.iter().find(has_room).cloned().map(StreamGuard::new)
+    }
+
+    async fn dial(&self, dial: &impl Dial, key: &TunnelKey) -> Result<Rc<Tunnel>, Error> {
+        let patience = self.settings.patience;
+        let (stream, config) = dial.dial(key).await?;
+        let name = tokio_rustls::rustls::pki_types::ServerName::IpAddress(key.address.ip().into());
+        let stream = tokio::time::timeout(patience, TlsConnector::from(config).connect(name, stream))
+            .await
+            .map_err(|_| Error::Timeout("TLS handshake"))?
+            .map_err(Error::Tls)?;
+        let (send, connection) = tokio::time::timeout(patience, handshake(stream))
+            .await
+            .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
+            .map_err(Error::Handshake)?;
+        let tunnel =
+            Rc::new(Tunnel { send, streams: Cell::new(0), last_used: Cell::new(Instant::now()), closed: Cell::new(false) });
+        tokio::task::spawn_local(drive(connection, Rc::downgrade(&tunnel)));
+        Ok(tunnel)
+    }
+
+    /// Give up tunnels that nobody has used for a while; call now and then.
+    pub fn release_idle(&self) {
+        let idle = self.settings.idle;
+        self.destinations.borrow_mut().retain(|_, destination| {
+            destination.tunnels.borrow_mut().retain(|tunnel| {
+                !tunnel.closed.get() && (tunnel.streams.get() > 0 || tunnel.last_used.get().elapsed() < idle)
+            });
+            // A destination that somebody dials right now is referred to from there too.
+            !destination.tunnels.borrow().is_empty() || Rc::strong_count(destination) > 1
+        });
+    }
+
+    /// Tunnels that stand.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.destinations.borrow().values().map(|destination| destination.tunnels.borrow().len()).sum()
+    }
+}
+
+type Connection = h2::client::Connection<TlsStream<TcpStream>>;
+
+async fn handshake(stream: TlsStream<TcpStream>) -> Result<(SendRequest<Bytes>, Connection), h2::Error> {
+    h2::client::Builder::new()
+        .initial_window_size(limits::STREAM_WINDOW)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .max_frame_size(limits::FRAME_SIZE)
+        .max_header_list_size(limits::CLIENT_HEADER_LIST)
+        .max_send_buffer_size(limits::SEND_BUFFER)
+        .enable_push(false)
+        .handshake(stream)
+        .await
+}
+
+/// Move the tunnel's frames until it ends, by itself or because the peer has fallen silent.
+async fn drive(mut connection: Connection, tunnel: std::rc::Weak<Tunnel>) {
+    let alive = keepalive::watch(connection.ping_pong());
+    tokio::select! {
+        // How a tunnel ends is told to each of its streams; there is nobody else to tell.
+        _ = connection => {}
+        () = alive => {}
+    }
+    if let Some(tunnel) = tunnel.upgrade() {
+        tunnel.closed.set(true);
+    }
+}

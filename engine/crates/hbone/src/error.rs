@@ -1,0 +1,43 @@
+//! What can go wrong with a tunnel or one of its streams.
+
+use std::io;
+
+/// Why a stream could not be opened or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No TCP connection to the peer.
+    #[error("connection to the peer failed: {0}")]
+    Dial(#[source] io::Error),
+    /// The peer is not who it should be, or does not take us for whom we are.
+    #[error("TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    /// The peer does not speak HTTP/2.
+    #[error("HTTP/2 handshake failed: {0}")]
+    Handshake(#[source] h2::Error),
+    /// The tunnel or the stream broke.
+    #[error("tunnel: {0}")]
+    Tunnel(#[from] h2::Error),
+    /// The application's side broke.
+    #[error("application: {0}")]
+    Application(#[source] io::Error),
+    /// The peer answered the CONNECT with something else than 200.
+    #[error("http status: {0}")]
+    Refused(http::StatusCode),
+    /// A step took too long.
+    #[error("{0} timed out")]
+    Timeout(&'static str),
+    /// A request could not be formed.
+    #[error("request: {0}")]
+    Request(#[from] http::Error),
+    /// Our own certificate is missing or unusable.
+    #[error("certificate: {0}")]
+    Certificate(String),
+}
+
+impl Error {
+    /// Whether another tunnel might carry the same stream: the peer never answered it.
+    #[must_use]
+    pub const fn may_retry(&self) -> bool {
+        matches!(self, Self::Tunnel(_))
+    }
+}

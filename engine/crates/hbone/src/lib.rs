@@ -1,0 +1,30 @@
+//! HBONE: user connections as HTTP/2 CONNECT streams inside mutual TLS.
+//!
+//! Everything here lives on one thread: a tunnel belongs to the core that opened or accepted it.
+//! This crate knows neither workloads nor policy; who may connect where is decided by its caller.
+
+pub mod client;
+mod error;
+pub mod headers;
+mod keepalive;
+pub mod server;
+pub mod stream;
+
+pub use error::Error;
+
+/// HTTP/2 limits of both sides. Numbers are those of Istio's ztunnel unless a comment says why not.
+pub(crate) mod limits {
+    /// Bytes a stream may have in flight.
+    pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+    /// Four streams' worth, so that one stalled stream cannot block its neighbours on the connection window.
+    pub const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+    /// Largest frame that we accept.
+    pub const FRAME_SIZE: u32 = 1024 * 1024;
+    /// Header bytes after decoding: from servers, and from clients.
+    pub const CLIENT_HEADER_LIST: u32 = 16 * 1024;
+    pub const SERVER_HEADER_LIST: u32 = 64 * 1024;
+    /// Streams that a peer may hold open on one connection.
+    pub const CONCURRENT_STREAMS: u32 = 200;
+    /// Bytes of one stream waiting to be sent: enough for the bandwidth-delay product of a data centre.
+    pub const SEND_BUFFER: usize = 400 * 1024;
+}

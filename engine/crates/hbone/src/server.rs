@@ -1,0 +1,128 @@
+//! The accepting side of a tunnel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use culvert_core::identity::Identity;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderValue, Method, Response, StatusCode, request};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+
+use crate::stream::TunnelStream;
+use crate::{Error, headers, keepalive, limits};
+
+/// A connection whose peer has proved its identity.
+#[derive(Debug)]
+pub struct Authenticated {
+    stream: TlsStream<TcpStream>,
+    /// Who the peer is.
+    pub peer: Identity,
+}
+
+/// Shake hands with a client.
+///
+/// # Errors
+/// [`Error::Tls`] or [`Error::Timeout`].
+pub async fn authenticate(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    patience: Duration,
+) -> Result<Authenticated, Error> {
+    let stream = tokio::time::timeout(patience, TlsAcceptor::from(config).accept(stream))
+        .await
+        .map_err(|_| Error::Timeout("TLS handshake"))?
+        .map_err(Error::Tls)?;
+    let peer = culvert_tls::peer_identity(stream.get_ref().1.peer_certificates())
+        .map_err(|error| Error::Tls(std::io::Error::other(error)))?;
+    Ok(Authenticated { stream, peer })
+}
+
+/// A client's wish to be connected; must be answered.
+#[derive(Debug)]
+pub struct Connect {
+    /// Authority and headers.
+    pub request: request::Parts,
+    receive: RecvStream,
+    respond: SendResponse<Bytes>,
+}
+
+impl Connect {
+    /// Answer 200: the application is connected. `baggage` describes the workload that answers.
+    ///
+    /// # Errors
+    /// [`Error::Tunnel`] when the client has gone meanwhile.
+    pub fn accept(mut self, baggage: Option<HeaderValue>) -> Result<TunnelStream, Error> {
+        let mut response = Response::new(());
+        if let Some(baggage) = baggage {
+            response.headers_mut().insert(headers::BAGGAGE, baggage);
+        }
+        let send = self.respond.send_response(response, false)?;
+        Ok(TunnelStream::new(send, self.receive))
+    }
+
+    /// Answer with a status and end the stream.
+    pub fn refuse(mut self, status: StatusCode) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        // The client may have gone already, and then nobody waits for the answer.
+        let _ = self.respond.send_response(response, true);
+    }
+}
+
+/// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
+///
+/// When `drain` resolves, the peer is told to open no more streams here (GOAWAY); those that stand go on to their end.
+/// Dropping the future ends all of them at once.
+///
+/// # Errors
+/// [`Error::Handshake`] where the peer does not speak HTTP/2, [`Error::Tunnel`] where it breaks the protocol or is gone.
+pub async fn serve(
+    authenticated: Authenticated,
+    patience: Duration,
+    drain: impl Future<Output = ()>,
+    mut handle: impl FnMut(Connect),
+) -> Result<(), Error> {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(limits::STREAM_WINDOW)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .max_frame_size(limits::FRAME_SIZE)
+        .max_header_list_size(limits::SERVER_HEADER_LIST)
+        .max_concurrent_streams(limits::CONCURRENT_STREAMS)
+        .max_send_buffer_size(limits::SEND_BUFFER);
+    let mut connection = tokio::time::timeout(patience, builder.handshake(authenticated.stream))
+        .await
+        .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
+        .map_err(Error::Handshake)?;
+    let mut alive = std::pin::pin!(keepalive::watch(connection.ping_pong()));
+    let mut drain = std::pin::pin!(drain);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                None => return Ok(()),
+                Some(accepted) => dispatch(accepted?, &mut handle),
+            },
+            () = &mut alive => return Err(Error::Timeout("keepalive")),
+            () = &mut drain, if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn dispatch((request, respond): (http::Request<RecvStream>, SendResponse<Bytes>), handle: &mut impl FnMut(Connect)) {
+    let (request, receive) = request.into_parts();
+    let connect = Connect { request, receive, respond };
+    if connect.request.method == Method::CONNECT {
+        handle(connect);
+    } else {
+        connect.refuse(StatusCode::BAD_REQUEST);
+    }
+}

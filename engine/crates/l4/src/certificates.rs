@@ -1,0 +1,129 @@
+//! Certificates of the identities served here: who is wanted, what is held, and waiting for what is on its way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use culvert_core::identity::Identity;
+use culvert_tls::WorkloadCertificate;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::events::Events;
+
+/// What is known of one identity's certificate.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum State {
+    /// Asked for, not here yet.
+    #[default]
+    Initializing,
+    /// The source says why there is none.
+    Unavailable(String),
+    Available(Arc<WorkloadCertificate>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    users: usize,
+    state: watch::Sender<State>,
+}
+
+/// Held while a workload of an identity is served; dropping it gives the identity up.
+#[derive(Debug)]
+pub(crate) struct CertificateUse {
+    certificates: Arc<Certificates>,
+    identity: Identity,
+    state: watch::Receiver<State>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    entries: Mutex<HashMap<Identity, Entry>>,
+    events: Arc<Events>,
+}
+
+impl Certificates {
+    pub(crate) fn new(events: Arc<Events>) -> Arc<Self> {
+        Arc::new(Self { entries: Mutex::default(), events })
+    }
+
+    /// Ask for an identity's certificate for as long as the answer is held.
+    pub(crate) fn want(self: &Arc<Self>, identity: &Identity) -> CertificateUse {
+        let mut entries = self.entries.lock();
+        let entry = entries
+            .entry(identity.clone())
+            .or_insert_with(|| Entry { users: 0, state: watch::channel(State::default()).0 });
+        entry.users += 1;
+        if entry.users == 1 {
+            self.events.certificate_wanted(identity);
+        }
+        CertificateUse { certificates: self.clone(), identity: identity.clone(), state: entry.state.subscribe() }
+    }
+
+    /// Tell what the source has. A failure never replaces a certificate that is still valid.
+    pub(crate) fn set(&self, identity: &Identity, new: State) {
+        let entries = self.entries.lock();
+        let Some(entry) = entries.get(identity) else { return };
+        entry.state.send_if_modified(|state| {
+            let keep = matches!((&*state, &new), (State::Available(held), State::Unavailable(_)) if is_valid(held));
+            if !keep {
+                *state = new;
+            }
+            !keep
+        });
+    }
+
+    /// All identities and what is held of each.
+    pub(crate) fn all(&self) -> Vec<(Identity, State)> {
+        let entries = self.entries.lock();
+        entries.iter().map(|(identity, entry)| (identity.clone(), entry.state.borrow().clone())).collect()
+    }
+
+    fn release(&self, identity: &Identity) {
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries.get_mut(identity) else { return };
+        entry.users -= 1;
+        if entry.users == 0 {
+            entries.remove(identity);
+            self.events.certificate_released(identity);
+        }
+    }
+}
+
+impl CertificateUse {
+    /// The certificate; waits up to `patience` for the first one.
+    ///
+    /// # Errors
+    /// Why there is none. An expired certificate is none: a peer would refuse it, and so do we.
+    pub(crate) async fn get(&self, patience: Duration) -> Result<Arc<WorkloadCertificate>, String> {
+        let mut state = self.state.clone();
+        let available = |state: &State| matches!(state, State::Available(held) if is_valid(held));
+        let found = match tokio::time::timeout(patience, state.wait_for(available)).await {
+            Ok(Ok(found)) => found.clone(),
+            Ok(Err(_)) | Err(_) => self.state.borrow().clone(),
+        };
+        match found {
+            State::Available(held) if is_valid(&held) => Ok(held),
+            State::Available(_) => Err(format!("the certificate of {} has expired", self.identity)),
+            State::Initializing => Err(format!("no certificate of {} yet", self.identity)),
+            State::Unavailable(reason) => Err(reason),
+        }
+    }
+}
+
+impl Clone for CertificateUse {
+    fn clone(&self) -> Self {
+        self.certificates.want(&self.identity)
+    }
+}
+
+impl Drop for CertificateUse {
+    fn drop(&mut self) {
+        self.certificates.release(&self.identity);
+    }
+}
+
+fn is_valid(certificate: &WorkloadCertificate) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).is_ok_and(|now| now < certificate.not_after())
+}

@@ -1,0 +1,56 @@
+//! Settings of the engine, with the defaults of a production node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_core::names;
+use culvert_core::proto::engine::{AccessLog, EngineConfig};
+
+/// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "described where the message is defined")]
+pub struct Config {
+    pub cores: usize,
+    pub trust_domain: String,
+    pub network: Arc<str>,
+    pub cluster_id: String,
+    pub node: String,
+    pub connect_timeout: Duration,
+    pub handshake_timeout: Duration,
+    pub workload_wait: Duration,
+    pub tunnel_idle: Duration,
+    pub max_streams_per_tunnel: usize,
+    pub removal_drain: Duration,
+    pub removal_accept: Duration,
+    pub max_connections: usize,
+    pub max_handshakes: usize,
+    pub access_log: AccessLog,
+}
+
+impl From<EngineConfig> for Config {
+    fn from(wire: EngineConfig) -> Self {
+        let machine = std::thread::available_parallelism().map_or(1, usize::from);
+        let number = |value: u32, default: u32| usize::try_from(if value == 0 { default } else { value }).unwrap_or(1);
+        let duration = |value: u32, default_ms: u32| {
+            Duration::from_millis(u64::from(if value == 0 { default_ms } else { value }))
+        };
+        let text = |value: String, default: &str| if value.is_empty() { default.to_owned() } else { value };
+        Self {
+            cores: number(wire.cores, 2).min(machine),
+            access_log: wire.access_log(),
+            trust_domain: text(wire.trust_domain, names::DEFAULT_TRUST_DOMAIN),
+            network: wire.network.into(),
+            cluster_id: text(wire.cluster_id, names::DEFAULT_CLUSTER_ID),
+            node: wire.node,
+            connect_timeout: duration(wire.connect_timeout_ms, 10_000),
+            handshake_timeout: duration(wire.handshake_timeout_ms, 10_000),
+            workload_wait: duration(wire.workload_wait_ms, 5_000),
+            tunnel_idle: duration(wire.tunnel_idle_ms, 300_000),
+            max_streams_per_tunnel: number(wire.max_streams_per_tunnel, 100),
+            removal_drain: duration(wire.removal_drain_ms, 3_600_000),
+            removal_accept: duration(wire.removal_accept_ms, 10_000),
+            max_connections: number(wire.max_connections_per_workload, 20_000),
+            max_handshakes: number(wire.max_handshakes_per_workload, 512),
+        }
+    }
+}

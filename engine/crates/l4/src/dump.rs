@@ -1,0 +1,254 @@
+//! What the engine knows, as JSON in the shape of Istio's ztunnel, so that `istioctl ztunnel-config` reads it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine as _;
+use culvert_core::proto::security as policy_wire;
+use culvert_core::proto::workload as wire;
+use culvert_tls::CertificateDetails;
+use serde_json::{Map, Value, json};
+
+use crate::certificates::State;
+use crate::policy::{Condition, Match, Pattern, Policy};
+use crate::proxy::PodInfo;
+use crate::shared::Shared;
+use crate::state::{Gateway, GatewayDestination, Protocol, Service, Store, Workload};
+use crate::telemetry::Direction;
+
+/// A part of the dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Workloads, an array.
+    Workloads,
+    /// Services with their endpoints, an array.
+    Services,
+    /// Policies, an array.
+    Policies,
+    /// Certificates, an array.
+    Certificates,
+    /// Pods served here and their connections, an object by uid.
+    WorkloadState,
+}
+
+pub(crate) fn render(shared: &Shared, pods: &[Arc<PodInfo>], section: Section) -> Value {
+    match section {
+        Section::Workloads => sorted(shared.store.read().workloads().map(|one| (one.uid.to_string(), workload(one)))),
+        Section::Services => {
+            let store = shared.store.read();
+            sorted(store.services().map(|one| (one.key.to_string(), service(&store, one))))
+        }
+        Section::Policies => {
+            sorted(shared.store.read().policies.iter().map(|one| (one.key.to_string(), policy(one))))
+        }
+        Section::Certificates => {
+            sorted(shared.certificates.all().iter().map(|(id, state)| (id.to_string(), certificate(id.as_str(), state))))
+        }
+        Section::WorkloadState => workload_state(shared, pods),
+    }
+}
+
+fn sorted(items: impl Iterator<Item = (String, Value)>) -> Value {
+    items.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// An object without what is absent: null, empty text, empty list, empty object.
+fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    let said = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        _ => true,
+    };
+    let fields = fields.into_iter().filter(|(_, value)| said(value)).map(|(key, value)| (key.to_owned(), value));
+    fields.collect::<Map<_, _>>().into()
+}
+
+fn workload(one: &Workload) -> Value {
+    let services: Map<_, _> = one.services.iter().map(|(key, ports)| (key.to_string(), json!(ports))).collect();
+    object([
+        ("workloadIps", json!(one.addresses)),
+        ("waypoint", one.waypoint.as_ref().map_or(Value::Null, gateway)),
+        ("protocol", json!(if one.protocol == Protocol::Hbone { "HBONE" } else { "TCP" })),
+        ("networkMode", if one.host_network { json!("HostNetwork") } else { Value::Null }),
+        ("uid", json!(one.uid)),
+        ("name", json!(one.name)),
+        ("namespace", json!(one.namespace)),
+        ("trustDomain", json!(one.identity.trust_domain())),
+        ("serviceAccount", json!(one.identity.service_account())),
+        ("network", json!(one.network)),
+        ("workloadName", json!(one.workload_name)),
+        ("workloadType", json!(one.workload_type.as_str_name().to_lowercase())),
+        ("canonicalName", json!(one.canonical_name)),
+        ("canonicalRevision", json!(one.canonical_revision)),
+        ("node", json!(one.node)),
+        ("nativeTunnel", if one.native_tunnel { json!(true) } else { Value::Null }),
+        ("authorizationPolicies", json!(one.policies)),
+        ("status", json!(if one.healthy { "Healthy" } else { "Unhealthy" })),
+        ("clusterId", json!(one.cluster)),
+        (
+            "locality",
+            object([
+                ("region", json!(one.locality.region)),
+                ("zone", json!(one.locality.zone)),
+                ("subzone", json!(one.locality.subzone)),
+            ]),
+        ),
+        ("services", services.into()),
+        ("capacity", json!(one.capacity)),
+    ])
+}
+
+fn gateway(one: &Gateway) -> Value {
+    let destination = match &one.destination {
+        GatewayDestination::Service(key) => json!({"namespace": key.namespace, "hostname": key.hostname}),
+        GatewayDestination::Address(address) => json!(format!("{}/{}", address.network, address.ip)),
+    };
+    json!({"destination": destination, "hboneMtlsPort": one.hbone_port})
+}
+
+fn service(store: &Store, one: &Service) -> Value {
+    let endpoints: Map<_, _> = store
+        .endpoints(&one.key)
+        .map(|workload| {
+            let endpoint = json!({
+                "workloadUid": workload.uid,
+                "port": workload.services.get(&one.key),
+                "status": if workload.healthy { "Healthy" } else { "Unhealthy" },
+            });
+            (workload.uid.to_string(), endpoint)
+        })
+        .collect();
+    let balancer = if one.scopes.is_empty() && one.mode == wire::load_balancing::Mode::UnspecifiedMode {
+        Value::Null
+    } else {
+        json!({
+            "routingPreferences": one.scopes.iter().map(|scope| scope.as_str_name()).collect::<Vec<_>>(),
+            "mode": one.mode.as_str_name(),
+            "healthPolicy": if one.publish_not_ready { "ALLOW_ALL" } else { "ONLY_HEALTHY" },
+        })
+    };
+    object([
+        ("name", json!(one.name)),
+        ("namespace", json!(one.key.namespace)),
+        ("hostname", json!(one.key.hostname)),
+        ("vips", one.addresses.iter().map(|vip| json!(format!("{}/{}", vip.network, vip.ip))).collect()),
+        ("cidrVips", one.ranges.iter().map(|(network, range)| json!(format!("{network}/{range}"))).collect()),
+        ("ports", json!(one.ports)),
+        ("endpoints", endpoints.into()),
+        ("subjectAltNames", one.identities.iter().map(|identity| json!(identity.as_str())).collect()),
+        ("waypoint", one.waypoint.as_ref().map_or(Value::Null, gateway)),
+        ("loadBalancer", balancer),
+        ("ipFamilies", if one.ip_families == wire::IpFamilies::Automatic { Value::Null } else { json!(one.ip_families.as_str_name()) }),
+        ("canonical", if one.canonical { json!(true) } else { Value::Null }),
+    ])
+}
+
+fn policy(one: &Policy) -> Value {
+    let scope = match one.scope {
+        policy_wire::Scope::Global => "Global",
+        policy_wire::Scope::Namespace => "Namespace",
+        policy_wire::Scope::WorkloadSelector => "WorkloadSelector",
+    };
+    let rules: Vec<Vec<Vec<Value>>> = one
+        .rules
+        .iter()
+        .map(|rule| rule.iter().map(|clause| clause.iter().map(one_match).collect()).collect())
+        .collect();
+    object([
+        ("name", json!(one.name)),
+        ("namespace", json!(one.namespace)),
+        ("scope", json!(scope)),
+        ("action", json!(if one.action == policy_wire::Action::Deny { "Deny" } else { "Allow" })),
+        ("rules", json!(rules)),
+        ("dryRun", if one.dry_run { json!(true) } else { Value::Null }),
+    ])
+}
+
+fn one_match(one: &Match) -> Value {
+    fn list<T>(values: &[T], show: impl Fn(&T) -> Value) -> Value {
+        values.iter().map(show).collect()
+    }
+    fn both<T>(condition: &Condition<T>, show: impl Fn(&T) -> Value + Copy) -> (Value, Value) {
+        (list(&condition.any_of, show), list(&condition.none_of, show))
+    }
+    let pattern = |pattern: &Pattern| match pattern {
+        Pattern::Exact(text) => json!({"Exact": text}),
+        Pattern::Prefix(text) => json!({"Prefix": text}),
+        Pattern::Suffix(text) => json!({"Suffix": text}),
+        Pattern::Presence => json!({"Presence": {}}),
+    };
+    let (namespaces, not_namespaces) = both(&one.namespaces, pattern);
+    let (principals, not_principals) = both(&one.principals, pattern);
+    let (accounts, not_accounts) =
+        both(&one.service_accounts, |(namespace, account)| json!(format!("{namespace}/{account}")));
+    let (sources, not_sources) = both(&one.sources, |range| json!(range));
+    let (destinations, not_destinations) = both(&one.destinations, |range| json!(range));
+    let (ports, not_ports) = both(&one.ports, |port| json!(port));
+    object([
+        ("namespaces", namespaces),
+        ("notNamespaces", not_namespaces),
+        ("principals", principals),
+        ("notPrincipals", not_principals),
+        ("serviceAccounts", accounts),
+        ("notServiceAccounts", not_accounts),
+        ("sourceIps", sources),
+        ("notSourceIps", not_sources),
+        ("destinationIps", destinations),
+        ("notDestinationIps", not_destinations),
+        ("destinationPorts", ports),
+        ("notDestinationPorts", not_ports),
+    ])
+}
+
+fn certificate(identity: &str, state: &State) -> Value {
+    let (word, chain, roots) = match state {
+        State::Initializing => ("Initializing".to_owned(), Vec::new(), Vec::new()),
+        State::Unavailable(reason) => (format!("Unavailable: {reason}"), Vec::new(), Vec::new()),
+        State::Available(held) => {
+            let (chain, roots) = held.details();
+            ("Available".to_owned(), chain, roots)
+        }
+    };
+    let all = |list: &[CertificateDetails]| list.iter().map(certificate_details).collect::<Vec<_>>();
+    json!({"identity": identity, "state": word, "certChain": all(&chain), "rootCerts": all(&roots)})
+}
+
+fn certificate_details(one: &CertificateDetails) -> Value {
+    let time = |seconds: i64| {
+        let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+    };
+    json!({
+        "pem": base64::engine::general_purpose::STANDARD.encode(&one.pem),
+        "serialNumber": one.serial,
+        "validFrom": time(one.not_before),
+        "expirationTime": time(one.not_after),
+    })
+}
+
+fn workload_state(shared: &Shared, pods: &[Arc<PodInfo>]) -> Value {
+    let connections: Vec<_> = shared.connections.iter().flat_map(|core| core.all()).collect();
+    let of = |pod: &Arc<PodInfo>, direction: Direction| -> Vec<Value> {
+        let mine = connections.iter().filter(|one| one.pod.uid == pod.uid && one.direction == direction);
+        mine.map(|one| {
+            json!({
+                "src": one.source.to_string(),
+                "originalDst": one.original_destination.to_string(),
+                "actualDst": one.actual_destination.to_string(),
+                "protocol": one.protocol,
+            })
+        })
+        .collect()
+    };
+    let state = |pod: &Arc<PodInfo>| {
+        json!({
+            "state": "Up",
+            "info": {"name": pod.name, "namespace": pod.namespace, "serviceAccount": pod.service_account},
+            "connections": {"inbound": of(pod, Direction::Inbound), "outbound": of(pod, Direction::Outbound)},
+        })
+    };
+    pods.iter().map(|pod| (pod.uid.to_string(), state(pod))).collect::<Map<_, _>>().into()
+}

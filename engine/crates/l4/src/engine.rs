@@ -1,0 +1,297 @@
+//! The engine as its host sees it: short synchronous calls, and events behind a descriptor.
+
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_core::identity::Identity;
+use culvert_core::names;
+use culvert_core::proto::engine::{EventBatch, MetricFamilies, WorkloadRef};
+use culvert_core::proto::{security, workload as wire};
+use culvert_tls::WorkloadCertificate;
+use parking_lot::Mutex;
+use prost::Message;
+
+use crate::certificates::State;
+use crate::config::Config;
+use crate::dump::{self, Section};
+use crate::error::{EngineError, Rejection};
+use crate::events::Events;
+use crate::policy::Policy;
+use crate::proxy::{Command, CoreHandle, PodInfo, Started, Stopped};
+use crate::shared::{Reach, Shared};
+use crate::state::{Service, ServiceKey, Workload};
+
+/// One resource as it came from the control plane.
+#[derive(Debug, Clone)]
+pub struct Upsert {
+    /// Its name.
+    pub name: String,
+    /// The serialized message.
+    pub value: Vec<u8>,
+}
+
+/// The running engine.
+pub struct Engine {
+    shared: Arc<Shared>,
+    /// `None` after [`Engine::close`].
+    cores: Mutex<Option<Vec<CoreHandle>>>,
+    pods: Mutex<HashMap<Arc<str>, Arc<PodInfo>>>,
+}
+
+impl Engine {
+    /// Start the cores.
+    ///
+    /// # Errors
+    /// [`EngineError::KernelUnsupported`] where a thread, an event loop or an eventfd cannot be had.
+    pub fn start(config: Config) -> Result<Self, EngineError> {
+        let unsupported = |what| move |source| EngineError::KernelUnsupported { what, source };
+        let events = Arc::new(Events::new().map_err(unsupported("eventfd"))?);
+        let shared = Arc::new(Shared::new(config, events));
+        let cores = (0..shared.config.cores)
+            .map(|number| CoreHandle::start(number, shared.clone()))
+            .collect::<Result<_, _>>()
+            .map_err(unsupported("event loop"))?;
+        Ok(Self { shared, cores: Mutex::new(Some(cores)), pods: Mutex::default() })
+    }
+
+    /// Readable when [`Engine::events`] has something to tell. Belongs to the engine.
+    #[must_use]
+    pub fn event_fd(&self) -> RawFd {
+        self.shared.events.fd()
+    }
+
+    /// Take all events that wait.
+    #[must_use]
+    pub fn events(&self) -> EventBatch {
+        self.shared.events.drain()
+    }
+
+    /// Take over changes of one type of resource. What is good is in force for every connection that starts after the
+    /// call; connections that stand are judged again at once, and an `Applied` event tells when that is done.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`] names what was refused; the rest is in force all the same.
+    pub fn apply(&self, type_url: &str, upserts: Vec<Upsert>, removes: &[String]) -> Result<u64, EngineError> {
+        self.check_open()?;
+        let (reach, rejected) = match type_url {
+            names::ADDRESS_TYPE => self.apply_addresses(upserts, removes),
+            names::AUTHORIZATION_TYPE => (Reach::Authorization, self.apply_policies(upserts, removes)),
+            _ => (Reach::Routing, vec![Rejection::new("", "this type of resource is not known").of(type_url)]),
+        };
+        let sequence = self.shared.changed(reach);
+        if rejected.is_empty() {
+            Ok(sequence)
+        } else {
+            Err(EngineError::ConfigRejected { type_url: type_url.to_owned(), rejected })
+        }
+    }
+
+    fn apply_addresses(&self, upserts: Vec<Upsert>, removes: &[String]) -> (Reach, Vec<Rejection>) {
+        // Decoding is done before the lock is taken: readers wait for insertions only.
+        let (parsed, rejected) = parse_all(upserts, parse_address);
+        let mut reach = Reach::Routing;
+        let is_local = |node: &str| self.shared.config.node.is_empty() || *node == *self.shared.config.node;
+        let mut store = self.shared.store.write();
+        for address in parsed {
+            match address {
+                Address::Service(service) => store.insert_service(service),
+                Address::Workload(workload) => {
+                    // The list of policies that a local workload names may have changed.
+                    if is_local(&workload.node) {
+                        reach = Reach::Authorization;
+                    }
+                    store.insert_workload(workload);
+                }
+            }
+        }
+        for name in removes {
+            let key = ServiceKey::parse("", name).ok().filter(|_| name.matches('/').count() == 1);
+            if !store.remove_workload(name) {
+                key.map(|key| store.remove_service(&key));
+            }
+        }
+        (reach, rejected)
+    }
+
+    fn apply_policies(&self, upserts: Vec<Upsert>, removes: &[String]) -> Vec<Rejection> {
+        let parse = |bytes: &[u8]| {
+            let message = security::Authorization::decode(bytes).map_err(|e| Rejection::new("", e.to_string()))?;
+            Policy::parse(message)
+        };
+        let (parsed, rejected) = parse_all(upserts, parse);
+        let mut store = self.shared.store.write();
+        for policy in parsed {
+            store.policies.insert(policy);
+        }
+        for name in removes {
+            store.policies.remove(name);
+        }
+        rejected
+    }
+
+    /// Take over an identity's certificate, in PEM.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
+    pub fn set_certificate(&self, identity: &str, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<(), EngineError> {
+        self.check_open()?;
+        let identity = parse_identity(identity)?;
+        match WorkloadCertificate::from_pem(&identity, chain, key, roots) {
+            Ok(certificate) => {
+                self.shared.certificates.set(&identity, State::Available(Arc::new(certificate)));
+                Ok(())
+            }
+            Err(error) => {
+                self.shared.certificates.set(&identity, State::Unavailable(error.to_string()));
+                Err(certificate_rejected(identity.as_str(), error.to_string()))
+            }
+        }
+    }
+
+    /// Tell why an identity has no certificate. One that is held and still valid stays.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`] where `identity` is none.
+    pub fn certificate_unavailable(&self, identity: &str, reason: &str) -> Result<(), EngineError> {
+        self.check_open()?;
+        let identity = parse_identity(identity)?;
+        self.shared.certificates.set(&identity, State::Unavailable(reason.to_owned()));
+        Ok(())
+    }
+
+    /// Serve a workload in a network namespace; a `WorkloadStarted` event tells when its listeners stand.
+    ///
+    /// The descriptor is duplicated; the caller closes its own.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`] where the names make no identity; [`EngineError::Busy`].
+    pub fn add_workload(&self, workload: WorkloadRef, netns: BorrowedFd<'_>) -> Result<(), EngineError> {
+        let identity =
+            Identity::new(&self.shared.config.trust_domain, &workload.namespace, &workload.service_account)
+                .map_err(|error| certificate_rejected(&workload.uid, error.to_string()))?;
+        let pod = Arc::new(PodInfo {
+            uid: workload.uid.into(),
+            name: workload.name.into(),
+            namespace: workload.namespace.into(),
+            service_account: workload.service_account.into(),
+            identity,
+        });
+        let cores = self.cores.lock();
+        let cores = cores.as_ref().ok_or(EngineError::Closed)?;
+        let started = Started::new(pod.uid.clone(), self.shared.clone(), cores.len());
+        for core in cores {
+            let netns = netns
+                .try_clone_to_owned()
+                .map_err(|source| EngineError::BindFailed { what: "cannot keep the namespace".to_owned(), source })?;
+            if !core.send(Command::Add { pod: pod.clone(), netns, started: started.clone() }) {
+                return Err(EngineError::Busy);
+            }
+        }
+        self.pods.lock().insert(pod.uid.clone(), pod);
+        Ok(())
+    }
+
+    /// Stop serving a workload. Peers that have not heard are answered a little longer, streams that stand go on to
+    /// their end (both bounded by settings); a `WorkloadStopped` event tells when the last has ended.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`].
+    pub fn remove_workload(&self, uid: &str) -> Result<(), EngineError> {
+        let uid: Arc<str> = uid.into();
+        let stopped = Arc::new(Stopped { uid: uid.clone(), shared: self.shared.clone() });
+        self.send_all(|| Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
+        self.pods.lock().remove(&uid);
+        Ok(())
+    }
+
+    /// Take no new connections; those that stand go on for `patience`, then they are cut.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`].
+    pub fn drain(&self, patience: Duration) -> Result<(), EngineError> {
+        self.send_all(|| Command::Drain { patience })
+    }
+
+    /// Number of connections that stand.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.iter().map(|core| core.all().len()).sum()
+    }
+
+    /// All counters.
+    #[must_use]
+    pub fn metrics(&self) -> MetricFamilies {
+        self.shared.metrics.families()
+    }
+
+    /// One section of the configuration dump, as JSON.
+    #[must_use]
+    pub fn dump(&self, section: Section) -> String {
+        let pods: Vec<_> = self.pods.lock().values().cloned().collect();
+        dump::render(&self.shared, &pods, section).to_string()
+    }
+
+    /// Stop everything at once; later calls answer [`EngineError::Closed`].
+    pub fn close(&self) {
+        // Taken out first: a second caller must not wait for the first one's threads.
+        let cores = self.cores.lock().take();
+        for mut core in cores.into_iter().flatten() {
+            core.close();
+        }
+    }
+
+    fn send_all(&self, command: impl Fn() -> Command) -> Result<(), EngineError> {
+        let cores = self.cores.lock();
+        let cores = cores.as_ref().ok_or(EngineError::Closed)?;
+        if cores.iter().all(|core| core.send(command())) { Ok(()) } else { Err(EngineError::Busy) }
+    }
+
+    fn check_open(&self) -> Result<(), EngineError> {
+        if self.cores.lock().is_some() { Ok(()) } else { Err(EngineError::Closed) }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+enum Address {
+    Workload(Workload),
+    Service(Service),
+}
+
+fn parse_address(bytes: &[u8]) -> Result<Address, Rejection> {
+    let message = wire::Address::decode(bytes).map_err(|error| Rejection::new("", error.to_string()))?;
+    match message.r#type {
+        Some(wire::address::Type::Workload(workload)) => Workload::parse(workload).map(Address::Workload),
+        Some(wire::address::Type::Service(service)) => Service::parse(service).map(Address::Service),
+        None => Err(Rejection::new("type", "is neither a workload nor a service")),
+    }
+}
+
+fn parse_all<T>(upserts: Vec<Upsert>, parse: impl Fn(&[u8]) -> Result<T, Rejection>) -> (Vec<T>, Vec<Rejection>) {
+    let mut parsed = Vec::with_capacity(upserts.len());
+    let mut rejected = Vec::new();
+    for upsert in upserts {
+        match parse(&upsert.value) {
+            Ok(good) => parsed.push(good),
+            Err(bad) => rejected.push(bad.of(&upsert.name)),
+        }
+    }
+    (parsed, rejected)
+}
+
+fn parse_identity(text: &str) -> Result<Identity, EngineError> {
+    text.parse().map_err(|error: culvert_core::identity::InvalidIdentity| certificate_rejected(text, error.to_string()))
+}
+
+fn certificate_rejected(name: &str, reason: String) -> EngineError {
+    EngineError::ConfigRejected {
+        type_url: "certificate".to_owned(),
+        rejected: vec![Rejection::new("", reason).of(name)],
+    }
+}

@@ -1,0 +1,102 @@
+//! What the engine tells its host: a bounded batch behind one descriptor.
+//!
+//! Events of state are few (workloads, identities, sequence numbers) and kept until drained. Access-log lines are many
+//! and are dropped, counted, when the host does not keep up: telemetry must not hold memory or connections hostage.
+
+use std::os::fd::RawFd;
+
+use culvert_core::identity::Identity;
+use culvert_core::proto::engine as wire;
+use culvert_net::wakeup::Wakeup;
+use parking_lot::Mutex;
+use wire::event::Kind;
+
+/// Bytes of access log kept for the host; about 10,000 lines.
+const ACCESS_LOG_BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Events {
+    wakeup: Wakeup,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    events: Vec<wire::Event>,
+    access_log: Vec<u8>,
+    dropped: u64,
+    signalled: bool,
+}
+
+impl Events {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { wakeup: Wakeup::new()?, pending: Mutex::default() })
+    }
+
+    /// Readable when something is pending.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.wakeup.fd()
+    }
+
+    /// Take all that is pending.
+    pub(crate) fn drain(&self) -> wire::EventBatch {
+        let mut pending = self.pending.lock();
+        pending.signalled = false;
+        self.wakeup.reset();
+        wire::EventBatch {
+            events: std::mem::take(&mut pending.events),
+            access_log: std::mem::take(&mut pending.access_log).into(),
+            access_log_dropped: pending.dropped,
+        }
+    }
+
+    pub(crate) fn certificate_wanted(&self, identity: &Identity) {
+        self.push(Kind::CertificateWanted(wire::CertificateWanted { identity: identity.to_string() }));
+    }
+
+    pub(crate) fn certificate_released(&self, identity: &Identity) {
+        self.push(Kind::CertificateReleased(wire::CertificateReleased { identity: identity.to_string() }));
+    }
+
+    pub(crate) fn workload_started(&self, uid: &str, error: Option<String>) {
+        let error = error.unwrap_or_default();
+        self.push(Kind::WorkloadStarted(wire::WorkloadStarted { uid: uid.to_owned(), error }));
+    }
+
+    pub(crate) fn workload_stopped(&self, uid: &str) {
+        self.push(Kind::WorkloadStopped(wire::WorkloadStopped { uid: uid.to_owned() }));
+    }
+
+    pub(crate) fn fatal(&self, reason: String) {
+        self.push(Kind::Fatal(wire::Fatal { reason }));
+    }
+
+    pub(crate) fn applied(&self, sequence: u64) {
+        self.push(Kind::Applied(wire::Applied { sequence }));
+    }
+
+    /// Add one line, which ends with a newline.
+    pub(crate) fn access_log(&self, line: &[u8]) {
+        let mut pending = self.pending.lock();
+        if pending.access_log.len() + line.len() > ACCESS_LOG_BYTES {
+            pending.dropped += 1;
+            return;
+        }
+        pending.access_log.extend_from_slice(line);
+        self.signal(&mut pending);
+    }
+
+    fn push(&self, kind: Kind) {
+        let mut pending = self.pending.lock();
+        pending.events.push(wire::Event { kind: Some(kind) });
+        self.signal(&mut pending);
+    }
+
+    /// One system call a batch, not one an event.
+    fn signal(&self, pending: &mut Pending) {
+        if !pending.signalled {
+            pending.signalled = true;
+            self.wakeup.signal();
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The layer 4 tunnel: what it knows of the mesh, whom it lets through, and how it carries their connections.
+//!
+//! Entry point: [`Engine`]. One thread a core, each with its own single-threaded runtime; a connection stays on the
+//! core that accepted it. What all cores read (workloads, policies, certificates) is written by the host's calls.
+
+mod certificates;
+mod config;
+mod dump;
+mod engine;
+mod error;
+mod events;
+mod policy;
+mod proxy;
+mod shared;
+mod state;
+mod telemetry;
+
+pub use config::Config;
+pub use dump::Section;
+pub use engine::{Engine, Upsert};
+pub use error::{EngineError, Rejection};

@@ -1,0 +1,195 @@
+//! A tunnel that a peer opened to this pod, and the connections in it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use culvert_core::identity::Identity;
+use culvert_core::names;
+use culvert_hbone::server::{self, Connect};
+use culvert_hbone::{Error, headers};
+use culvert_net::{copy, socket};
+use http::StatusCode;
+use http::uri::Authority;
+use tokio::net::TcpStream;
+
+use super::connections::ConnectionInfo;
+use super::pod::{Phase, Pod};
+use crate::policy::Subject;
+use crate::state::Workload;
+use crate::telemetry::{Direction, Flow, FlowEnd, Peer, ResponseFlag, Security};
+
+/// Serve one tunnel until its peer or this pod gives it up.
+pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
+    let Ok(local) = stream.local_addr().map(socket::canonical) else { return };
+    let patience = pod.shared().config.handshake_timeout;
+    let authenticated = match authenticate(&pod, stream).await {
+        Ok(authenticated) => authenticated,
+        Err(error) => {
+            pod.shared().metrics.handshake_failures.fetch_add(1, Ordering::Relaxed);
+            let flow = flow(&pod, client, local, local, None);
+            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Tls, error));
+        }
+    };
+    let peer = authenticated.peer.clone();
+    let ended = server::serve(authenticated, patience, pod.reached(Phase::Draining), |connect| {
+        let (pod, peer) = (pod.clone(), peer.clone());
+        tokio::task::spawn_local(async move {
+            let stopped = pod.clone();
+            tokio::select! {
+                () = connection(&pod, connect, client, local, peer) => {}
+                () = stopped.reached(Phase::Stopped) => {}
+            }
+        });
+    });
+    // How a tunnel ends is told to each of its connections.
+    let _ = ended.await;
+}
+
+async fn authenticate(pod: &Pod, stream: TcpStream) -> Result<server::Authenticated, Error> {
+    let config = &pod.shared().config;
+    let _place = pod.handshake_place().ok_or(Error::Certificate("too many handshakes at once".to_owned()))?;
+    let certificate = pod.certificate.get(config.workload_wait).await.map_err(Error::Certificate)?;
+    server::authenticate(stream, certificate.server_config(), config.handshake_timeout).await
+}
+
+fn flow(pod: &Pod, client: SocketAddr, local: SocketAddr, target: SocketAddr, peer: Option<Identity>) -> Flow {
+    Flow {
+        direction: Direction::Inbound,
+        security: Security::MutualTls,
+        source_address: client,
+        destination_address: local,
+        hbone_address: Some(target),
+        source: Peer { identity: peer, ..Peer::default() },
+        destination: Peer { identity: Some(pod.info.identity.clone()), ..Peer::default() },
+        service: None,
+    }
+}
+
+/// One CONNECT, from the request to the last byte.
+async fn connection(pod: &Rc<Pod>, connect: Connect, client: SocketAddr, local: SocketAddr, peer: Identity) {
+    let workload = pod.workload().await;
+    let authority = connect.request.uri.authority().cloned();
+    let target = match &workload {
+        Ok(workload) => target(pod, workload, authority.as_ref(), local),
+        Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, error.clone())),
+    };
+    let mut flow = flow(pod, client, local, local, Some(peer.clone()));
+    describe(pod, &mut flow, &connect);
+    let (workload, target) = match (workload, target) {
+        (Ok(workload), Ok(target)) => (workload, target),
+        (_, Err((status, error))) => {
+            connect.refuse(status);
+            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
+        }
+        (Err(_), Ok(_)) => return connect.refuse(StatusCode::SERVICE_UNAVAILABLE),
+    };
+    flow.destination.workload = Some(workload.clone());
+    flow.hbone_address = Some(target);
+    flow.service = service(pod, &workload, headers::forwarded_host(&connect.request.headers), target);
+
+    // Listed before it is judged, so that a change of policy in between finds it.
+    let subject = Subject { peer: Some(peer), source: client.ip(), destination: target };
+    let info = ConnectionInfo {
+        pod: pod.info.clone(),
+        direction: Direction::Inbound,
+        source: client,
+        original_destination: local,
+        actual_destination: target,
+        protocol: "HBONE",
+    };
+    let (_listed, mut cut) = pod.registry().list_judged(info, subject.clone());
+    if let Err(denied) = pod.shared().store.read().policies.authorize(&workload, &subject) {
+        connect.refuse(StatusCode::UNAUTHORIZED);
+        let error = format!("connection closed due to policy rejection: {denied}");
+        return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Denied, error));
+    }
+    let application = match dial(pod, client, target).await {
+        Ok(application) => application,
+        Err(error) => {
+            connect.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
+        }
+    };
+    let open = flow.open(pod.shared());
+    let stream = match connect.accept(workload.baggage().encode()) {
+        Ok(stream) => stream,
+        Err(error) => return open.finish(&FlowEnd::failed(ResponseFlag::None, error)),
+    };
+    let carried = stream.carry(&application, |bytes| open.sent(bytes), |bytes| open.received(bytes));
+    let end = tokio::select! {
+        result = carried => result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()),
+        Ok(denied) = &mut cut => {
+            copy::reset_on_drop(&application);
+            FlowEnd::failed(ResponseFlag::Denied, format!("connection closed due to policy change: {denied}"))
+        }
+    };
+    open.finish(&end);
+}
+
+/// Connect to the application under the client's own address.
+pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
+    // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
+    let from = Some(client.ip()).filter(|ip| *ip != target.ip());
+    pod.sockets.connect(&pod.core.home, from, target, pod.shared().config.connect_timeout).await
+}
+
+type Refusal = (StatusCode, String);
+
+/// Which local address a CONNECT means.
+fn target(
+    pod: &Pod,
+    workload: &Arc<Workload>,
+    authority: Option<&Authority>,
+    local: SocketAddr,
+) -> Result<SocketAddr, Refusal> {
+    let bad = |reason: String| (StatusCode::BAD_REQUEST, reason);
+    let authority = authority.ok_or_else(|| bad("CONNECT without authority".to_owned()))?;
+    let port = authority.port_u16().ok_or_else(|| bad(format!("authority {authority} has no port")))?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let port = match host.parse::<std::net::IpAddr>() {
+        Ok(ip) => {
+            let ip = ip.to_canonical();
+            if ip != local.ip() && !pod.shared().store.read().is_waypoint_of(workload, ip) {
+                return Err(bad(format!("ip mismatch: {ip} != {}", local.ip())));
+            }
+            port
+        }
+        Err(_) => pod.shared().store.read().local_port(workload, host, port).ok_or_else(|| {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("no service {host} with port {port} on this workload"))
+        })?,
+    };
+    if port == 0 || names::is_tunnel_port(port) {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, format!("port {port} is no destination")));
+    }
+    Ok(SocketAddr::new(local.ip(), port))
+}
+
+/// Who calls: what the control plane knows of the address if it agrees with the identity, else what the peer says.
+fn describe(pod: &Pod, flow: &mut Flow, connect: &Connect) {
+    let store = pod.shared().store.read();
+    let known = store.workload_at(&pod.shared().config.network, flow.source_address.ip());
+    let known = known.filter(|workload| Some(&workload.identity) == flow.source.identity.as_ref());
+    match known {
+        Some(workload) => flow.source.workload = Some(workload.clone()),
+        None => flow.source.baggage = Some(headers::Baggage::parse(&connect.request.headers)),
+    }
+}
+
+/// The service that the client meant: the one it names if this workload is part of it, else the only one that fits.
+fn service(
+    pod: &Pod,
+    workload: &Workload,
+    named: Option<&str>,
+    target: SocketAddr,
+) -> Option<Arc<crate::state::Service>> {
+    let store = pod.shared().store.read();
+    let serves = |port: &std::collections::HashMap<u16, u16>| port.values().any(|&port| port == target.port());
+    let mut fitting = workload.services.iter().filter(|(key, ports)| {
+        named.map_or_else(|| serves(ports), |host| *key.hostname == *host)
+    });
+    let found = fitting.next().map(|(key, _)| key);
+    let only = if fitting.next().is_none() { found } else { None };
+    only.and_then(|key| store.service(key).cloned())
+}

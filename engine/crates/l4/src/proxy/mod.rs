@@ -1,0 +1,12 @@
+//! Carrying connections: what happens on a core.
+
+mod connections;
+mod core;
+mod inbound;
+mod outbound;
+mod plaintext;
+mod pod;
+
+pub(crate) use connections::Connections;
+pub(crate) use core::{Command, CoreHandle, Started, Stopped};
+pub(crate) use pod::PodInfo;

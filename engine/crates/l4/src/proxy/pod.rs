@@ -1,0 +1,252 @@
+//! One pod on one core: its listeners, its tunnels, its limits.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use culvert_core::identity::Identity;
+use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
+use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
+use culvert_net::socket::{self, SocketFactory};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::core::Core;
+use super::{inbound, outbound, plaintext};
+use crate::certificates::CertificateUse;
+use crate::proxy::Connections;
+use crate::shared::Shared;
+use crate::state::Workload;
+
+/// What the node agent says of a pod.
+#[derive(Debug)]
+pub(crate) struct PodInfo {
+    pub uid: Arc<str>,
+    pub name: Arc<str>,
+    pub namespace: Arc<str>,
+    pub service_account: Arc<str>,
+    pub identity: Identity,
+}
+
+/// A pod's life here. Order matters: each phase allows less than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Removed; peers that have not heard are still answered.
+    Leaving,
+    /// Nothing new; what stands goes on.
+    Draining,
+    /// Everything is cut.
+    Stopped,
+}
+
+pub(crate) struct Pod {
+    pub core: Rc<Core>,
+    pub info: Arc<PodInfo>,
+    pub sockets: SocketFactory,
+    pub certificate: CertificateUse,
+    pub pool: Pool,
+    phase: watch::Sender<Phase>,
+    connections: Cell<usize>,
+    handshakes: Cell<usize>,
+    quiet: tokio::sync::Notify,
+}
+
+/// Counts a connection until dropped.
+pub(crate) struct Place(Rc<Pod>);
+
+/// Counts a handshake until dropped.
+pub(crate) struct HandshakePlace<'a>(&'a Pod);
+
+type Handler = fn(Rc<Pod>, TcpStream, SocketAddr) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+impl Pod {
+    /// Open the pod's listeners on this core.
+    pub(crate) fn start(core: Rc<Core>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
+        let listeners: Vec<(TcpListener, Handler)> = [
+            (OUTBOUND_PORT, (|pod, stream, peer| Box::pin(outbound::handle(pod, stream, peer))) as Handler),
+            (INBOUND_PLAINTEXT_PORT, |pod, stream, peer| Box::pin(plaintext::handle(pod, stream, peer))),
+            (HBONE_PORT, |pod, stream, peer| Box::pin(inbound::handle(pod, stream, peer))),
+        ]
+        .into_iter()
+        .map(|(port, handler)| {
+            let listener = sockets.listen(&core.home, port);
+            let named = |error| io::Error::other(format!("cannot listen on port {port} in the pod: {error}"));
+            listener.map(|listener| (listener, handler)).map_err(named)
+        })
+        .collect::<io::Result<_>>()?;
+        let config = &core.shared.config;
+        let pool = Pool::new(PoolSettings {
+            max_streams: config.max_streams_per_tunnel,
+            idle: config.tunnel_idle,
+            patience: config.handshake_timeout,
+        });
+        let certificate = core.shared.certificates.want(&info.identity);
+        let pod = Rc::new(Self {
+            core,
+            info,
+            sockets,
+            certificate,
+            pool,
+            phase: watch::channel(Phase::Serving).0,
+            connections: Cell::new(0),
+            handshakes: Cell::new(0),
+            quiet: tokio::sync::Notify::new(),
+        });
+        for (listener, handler) in listeners {
+            tokio::task::spawn_local(accept(pod.clone(), listener, handler));
+        }
+        Ok(pod)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.core.shared
+    }
+
+    pub(crate) const fn netns_inode(&self) -> u64 {
+        self.sockets.netns_inode()
+    }
+
+    /// This core's registry.
+    pub(crate) fn registry(&self) -> &Connections {
+        // A core's number is always below the number of registries: both come from the same setting.
+        #[allow(clippy::indexing_slicing, reason = "see above")]
+        &self.core.shared.connections[self.core.number]
+    }
+
+    /// The pod's own workload; waits for the control plane to tell of it.
+    pub(crate) async fn workload(&self) -> Result<Arc<Workload>, String> {
+        let PodInfo { namespace, name, service_account, .. } = &*self.info;
+        let patience = self.shared().config.workload_wait;
+        let found = self.shared().workload(namespace, name, service_account, patience).await;
+        found.ok_or_else(|| format!("unknown source workload: {namespace}/{name} with service account {service_account}"))
+    }
+
+    /// Move on to a phase; never back.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let forward = *current < phase;
+            if forward {
+                *current = phase;
+            }
+            forward
+        });
+        self.quiet.notify_waiters();
+    }
+
+    /// Wait until the pod has reached `phase`.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        // The sender is `self`'s own, so waiting cannot fail while somebody can ask.
+        let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+    }
+
+    /// Take nothing new, let what stands go on for `patience`, then cut it.
+    pub(crate) async fn leave(&self, patience: Duration) {
+        self.enter(Phase::Draining);
+        let ended = async {
+            while self.connections.get() > 0 {
+                self.quiet.notified().await;
+            }
+        };
+        // Whether all have ended or patience has, the rest is the same.
+        let _ = tokio::time::timeout(patience, ended).await;
+        self.enter(Phase::Stopped);
+    }
+
+    pub(crate) fn release_idle(&self) {
+        self.pool.release_idle();
+    }
+
+    /// A place for one more connection, if the limit allows.
+    fn place(self: &Rc<Self>) -> Option<Place> {
+        if self.connections.get() >= self.shared().config.max_connections {
+            self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.connections.set(self.connections.get() + 1);
+        Some(Place(self.clone()))
+    }
+
+    /// A place for one more handshake, if the limit allows.
+    pub(crate) fn handshake_place(&self) -> Option<HandshakePlace<'_>> {
+        if self.handshakes.get() >= self.shared().config.max_handshakes {
+            self.shared().metrics.over_handshake_limit.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.handshakes.set(self.handshakes.get() + 1);
+        Some(HandshakePlace(self))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.quiet.notify_waiters();
+        if std::thread::panicking() {
+            self.0.shared().metrics.panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for HandshakePlace<'_> {
+    fn drop(&mut self) {
+        self.0.handshakes.set(self.0.handshakes.get() - 1);
+    }
+}
+
+impl Dial for Pod {
+    async fn dial(
+        &self,
+        key: &TunnelKey,
+    ) -> Result<(TcpStream, Arc<tokio_rustls::rustls::ClientConfig>), culvert_hbone::Error> {
+        let config = &self.shared().config;
+        let certificate = self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
+        let tls = certificate
+            .client_config(key.identities.clone())
+            .map_err(|error| culvert_hbone::Error::Certificate(error.to_string()))?;
+        let stream = self
+            .sockets
+            .connect(&self.core.home, None, key.address, config.connect_timeout)
+            .await
+            .map_err(culvert_hbone::Error::Dial)?;
+        Ok((stream, tls))
+    }
+}
+
+/// Accept until the pod drains; each connection is a task of its own.
+async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = pod.reached(Phase::Draining) => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(_) => {
+                // Out of descriptors or memory: the queue waits in the kernel, and spinning would not help.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let Some(place) = pod.place() else {
+            culvert_net::copy::reset_on_drop(&stream);
+            continue;
+        };
+        // The kernel refuses this only for a connection that is gone, and then the first read tells.
+        let _ = socket::set_accepted_options(&stream);
+        let pod = pod.clone();
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            let stopped = pod.clone();
+            tokio::select! {
+                () = handler(pod, stream, socket::canonical(peer)) => {}
+                () = stopped.reached(Phase::Stopped) => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,120 @@
+//! What all cores read and the host's calls write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use crate::certificates::Certificates;
+use crate::config::Config;
+use crate::events::Events;
+use crate::proxy::Connections;
+use crate::state::{Store, Workload};
+use crate::telemetry::Metrics;
+
+/// What a change of the store may mean for connections that stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Nothing: only new connections are decided differently.
+    Routing,
+    /// Some may be forbidden now.
+    Authorization,
+}
+
+/// Sequence numbers of changes of the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Changes {
+    pub latest: u64,
+    /// The last that may forbid an open connection.
+    pub authorization: u64,
+}
+
+#[derive(Debug)]
+struct Judged {
+    by_core: Vec<u64>,
+    told: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub config: Config,
+    pub store: RwLock<Store>,
+    pub certificates: Arc<Certificates>,
+    pub events: Arc<Events>,
+    pub metrics: Metrics,
+    /// One registry a core.
+    pub connections: Vec<Connections>,
+    changes: watch::Sender<Changes>,
+    /// What each core has acted on, and what the host has been told of that.
+    judged: Mutex<Judged>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, events: Arc<Events>) -> Self {
+        Self {
+            store: RwLock::default(),
+            certificates: Certificates::new(events.clone()),
+            metrics: Metrics::default(),
+            changes: watch::channel(Changes::default()).0,
+            judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),
+            connections: (0..config.cores).map(|_| Connections::default()).collect(),
+            config,
+            events,
+        }
+    }
+
+    /// Make a change known; returns its sequence number.
+    pub(crate) fn changed(&self, reach: Reach) -> u64 {
+        self.changes.send_modify(|changes| {
+            changes.latest += 1;
+            if reach == Reach::Authorization {
+                changes.authorization = changes.latest;
+            }
+        });
+        self.changes.borrow().latest
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<Changes> {
+        self.changes.subscribe()
+    }
+
+    /// A core has acted on everything up to `sequence`; the host is told when all have.
+    pub(crate) fn judged(&self, core: usize, sequence: u64) {
+        let mut judged = self.judged.lock();
+        if let Some(mine) = judged.by_core.get_mut(core) {
+            *mine = sequence;
+        }
+        let all = judged.by_core.iter().copied().min().unwrap_or_default();
+        if all > judged.told {
+            judged.told = all;
+            self.events.applied(all);
+        }
+    }
+
+    /// The workload that the node agent called so; waits for the control plane to tell of it.
+    pub(crate) async fn workload(
+        &self,
+        namespace: &str,
+        name: &str,
+        account: &str,
+        patience: Duration,
+    ) -> Option<Arc<Workload>> {
+        let find = || self.store.read().workload_named(namespace, name, account).cloned();
+        if let Some(found) = find() {
+            return Some(found);
+        }
+        let mut changes = self.changes();
+        let wait = async {
+            loop {
+                changes.borrow_and_update();
+                if let Some(found) = find() {
+                    return found;
+                }
+                // The sender lives as long as `self`.
+                let _ = changes.changed().await;
+            }
+        };
+        tokio::time::timeout(patience, wait).await.ok()
+    }
+}

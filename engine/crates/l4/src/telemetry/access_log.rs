@@ -1,0 +1,134 @@
+//! One line a connection, in the fields and order of Istio's ztunnel.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use culvert_core::proto::engine::AccessLog;
+
+use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
+use crate::shared::Shared;
+
+enum Value {
+    Text(String),
+    Number(u64),
+}
+
+pub(crate) fn write(
+    shared: &Arc<Shared>,
+    flow: &Flow,
+    duration: Duration,
+    sent: u64,
+    received: u64,
+    end: &FlowEnd,
+) {
+    let form = shared.config.access_log;
+    if form == AccessLog::Off {
+        return;
+    }
+    let fields = fields(flow, duration, sent, received, end);
+    let level = if end.error.is_some() { "error" } else { "info" };
+    let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let line = match form {
+        AccessLog::Json => json(level, &time, &fields),
+        _ => text(level, &time, &fields),
+    };
+    shared.events.access_log(line.as_bytes());
+}
+
+fn fields(flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowEnd) -> Vec<(&'static str, Value)> {
+    let mut all = Vec::with_capacity(20);
+    let mut put = |key: &'static str, value: Option<String>| {
+        all.extend(value.filter(|value| !value.is_empty()).map(|value| (key, Value::Text(value))));
+    };
+    let mutual = flow.security == Security::MutualTls;
+    let identity = |peer: &Peer| peer.identity.as_ref().filter(|_| mutual).map(ToString::to_string);
+    let (source, destination) = (Named::of(&flow.source), Named::of(&flow.destination));
+    put("src.addr", Some(flow.source_address.to_string()));
+    put("src.workload", source.workload);
+    put("src.namespace", source.namespace);
+    put("src.identity", identity(&flow.source));
+    put("src.cluster", source.cluster);
+    put("dst.addr", Some(flow.destination_address.to_string()));
+    put("dst.hbone_addr", flow.hbone_address.map(|address| address.to_string()));
+    put("dst.service", flow.service.as_ref().map(|service| service.key.hostname.to_string()));
+    put("dst.workload", destination.workload);
+    put("dst.namespace", destination.namespace);
+    put("dst.identity", identity(&flow.destination));
+    put("dst.cluster", destination.cluster);
+    let direction = if flow.direction == Direction::Inbound { "inbound" } else { "outbound" };
+    put("direction", Some(direction.to_owned()));
+    // At the client's side, what the destination received was sent by us.
+    let (bytes_sent, bytes_received) = match flow.direction {
+        Direction::Inbound => (sent, received),
+        Direction::Outbound => (received, sent),
+    };
+    all.push(("bytes_sent", Value::Number(bytes_sent)));
+    all.push(("bytes_recv", Value::Number(bytes_received)));
+    all.push(("duration", Value::Text(format!("{}ms", duration.as_millis()))));
+    if let Some(error) = &end.error {
+        all.push(("error", Value::Text(error.clone())));
+    }
+    all
+}
+
+struct Named {
+    workload: Option<String>,
+    namespace: Option<String>,
+    cluster: Option<String>,
+}
+
+impl Named {
+    fn of(peer: &Peer) -> Self {
+        if let Some(workload) = &peer.workload {
+            return Self {
+                workload: Some(workload.name.to_string()),
+                namespace: Some(workload.namespace.to_string()),
+                cluster: Some(workload.cluster.to_string()),
+            };
+        }
+        let said = peer.baggage.clone().unwrap_or_default();
+        Self { workload: said.workload, namespace: said.namespace, cluster: said.cluster }
+    }
+}
+
+/// Strings are quoted and escaped as JSON, so that no value can end the line or look like another field.
+fn text(level: &str, time: &str, fields: &[(&'static str, Value)]) -> String {
+    let mut line = format!("{time}\t{level}\taccess\tconnection complete\t");
+    for (index, (key, value)) in fields.iter().enumerate() {
+        let space = if index == 0 { "" } else { " " };
+        let bare = matches!(*key, "src.addr" | "dst.addr" | "dst.hbone_addr");
+        let _ = match value {
+            Value::Number(number) => write!(line, "{space}{key}={number}"),
+            Value::Text(text) if bare => write!(line, "{space}{key}={text}"),
+            Value::Text(text) => write!(line, "{space}{key}={}", serde_json::Value::from(text.as_str())),
+        };
+    }
+    line.push('\n');
+    line
+}
+
+fn json(level: &str, time: &str, fields: &[(&'static str, Value)]) -> String {
+    let mut line = format!(r#"{{"level":"{level}","time":"{time}","scope":"access","message":"connection complete""#);
+    for (key, value) in fields {
+        let _ = match value {
+            Value::Number(number) => write!(line, r#","{key}":{number}"#),
+            Value::Text(text) => write!(line, r#","{key}":{}"#, serde_json::Value::from(text.as_str())),
+        };
+    }
+    line.push_str("}\n");
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_cannot_break_out_of_its_field() {
+        let fields = [("error", Value::Text("a\" b=\"c\nd".to_owned()))];
+        assert_eq!(text("info", "t", &fields), "t\tinfo\taccess\tconnection complete\terror=\"a\\\" b=\\\"c\\nd\"\n");
+        let parsed: serde_json::Value = serde_json::from_str(&json("info", "t", &fields)).unwrap_or_default();
+        assert_eq!(parsed.get("error").and_then(|value| value.as_str()), Some("a\" b=\"c\nd"));
+    }
+}

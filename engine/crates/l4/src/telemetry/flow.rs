@@ -1,0 +1,170 @@
+//! One connection as telemetry sees it, from its start to its end.
+//!
+//! Bytes are named from the destination's side, as Istio does: *received* came from the client, *sent* went to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use culvert_core::identity::Identity;
+use culvert_hbone::headers::Baggage;
+
+use super::access_log;
+use super::metrics::{Labels, Series};
+use crate::shared::Shared;
+use crate::state::{Service, Workload};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    /// Seen by the client's tunnel: reporter `source`.
+    Outbound,
+    /// Seen by the server's tunnel: reporter `destination`.
+    Inbound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Security {
+    MutualTls,
+    Plain,
+}
+
+/// Why a connection ended early; `-` when it did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ResponseFlag {
+    None,
+    Denied,
+    Connect,
+    Tls,
+    Http2,
+    Identity,
+}
+
+impl ResponseFlag {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::Denied => "DENY",
+            Self::Connect => "CONNECT",
+            Self::Tls => "TLS_FAILURE",
+            Self::Http2 => "H2_HANDSHAKE_FAILURE",
+            Self::Identity => "IDENTITY_ERROR",
+        }
+    }
+}
+
+/// What is known of one end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    pub workload: Option<Arc<Workload>>,
+    /// What the other end says of itself, where the control plane said nothing.
+    pub baggage: Option<Baggage>,
+    pub identity: Option<Identity>,
+}
+
+/// A connection's facts. Fill in what is known, then [`Flow::open`].
+#[derive(Debug, Clone)]
+pub(crate) struct Flow {
+    pub direction: Direction,
+    pub security: Security,
+    pub source_address: SocketAddr,
+    /// The address that was dialled: `<pod>:15008` for HBONE.
+    pub destination_address: SocketAddr,
+    /// The authority that was asked for through a tunnel.
+    pub hbone_address: Option<SocketAddr>,
+    pub source: Peer,
+    pub destination: Peer,
+    pub service: Option<Arc<Service>>,
+}
+
+/// A counted connection; [`OpenFlow::finish`] must be called, and a dropped one counts as closed without error.
+#[derive(Debug)]
+pub(crate) struct OpenFlow {
+    flow: Flow,
+    shared: Arc<Shared>,
+    series: Arc<Series>,
+    started: Instant,
+    sent: AtomicU64,
+    received: AtomicU64,
+    finished: bool,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone)]
+pub(crate) struct FlowEnd {
+    pub flag: ResponseFlag,
+    pub error: Option<String>,
+}
+
+impl FlowEnd {
+    pub(crate) const fn good() -> Self {
+        Self { flag: ResponseFlag::None, error: None }
+    }
+
+    pub(crate) fn failed(flag: ResponseFlag, error: impl std::fmt::Display) -> Self {
+        Self { flag, error: Some(error.to_string()) }
+    }
+}
+
+impl Flow {
+    /// Count the connection as opened.
+    pub(crate) fn open(self, shared: &Arc<Shared>) -> OpenFlow {
+        let series = shared.metrics.series(Labels::of(&self, ResponseFlag::None));
+        series.opened.fetch_add(1, Ordering::Relaxed);
+        OpenFlow {
+            flow: self,
+            shared: shared.clone(),
+            series,
+            started: Instant::now(),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            finished: false,
+        }
+    }
+
+    /// Count and log a connection that was refused before it began.
+    pub(crate) fn refuse(self, shared: &Arc<Shared>, end: &FlowEnd) {
+        self.open(shared).finish(end);
+    }
+}
+
+impl OpenFlow {
+    /// Bytes towards the client.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        self.series.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes from the client.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.series.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Count the end and write the access log's line.
+    pub(crate) fn finish(mut self, end: &FlowEnd) {
+        self.finished = true;
+        self.closed(end);
+    }
+
+    fn closed(&self, end: &FlowEnd) {
+        let metrics = &self.shared.metrics;
+        match end.flag {
+            ResponseFlag::None => self.series.closed.fetch_add(1, Ordering::Relaxed),
+            flag => metrics.series(Labels::of(&self.flow, flag)).closed.fetch_add(1, Ordering::Relaxed),
+        };
+        if end.error.is_some() {
+            metrics.series(Labels::of(&self.flow, end.flag)).failed.fetch_add(1, Ordering::Relaxed);
+        }
+        let (sent, received) = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
+        access_log::write(&self.shared, &self.flow, self.started.elapsed(), sent, received, end);
+    }
+}
+
+impl Drop for OpenFlow {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.closed(&FlowEnd::failed(ResponseFlag::None, "connection closed: the workload was removed"));
+        }
+    }
+}

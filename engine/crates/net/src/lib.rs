@@ -1,0 +1,8 @@
+//! Sockets in network namespaces, and the loops that copy between them. All `unsafe` of the tunnel is here.
+//!
+//! This crate knows neither HTTP/2 nor TLS nor policy.
+
+pub mod copy;
+pub mod netns;
+pub mod socket;
+pub mod wakeup;

@@ -1,0 +1,174 @@
+//! Listening, dialling under another address, and asking what a redirected connection was meant for.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::netns::Netns;
+
+const BACKLOG: i32 = 4096;
+
+/// Values of Istio's ztunnel (`KEEPALIVE_*`).
+const KEEPALIVE_TIME: Duration = Duration::from_secs(180);
+const KEEPALIVE_RETRIES: u32 = 9;
+
+/// Where this engine makes sockets: the namespace of a workload, with the tunnel's mark on each.
+#[derive(Debug)]
+pub struct SocketFactory {
+    netns: Netns,
+    mark: u32,
+}
+
+impl SocketFactory {
+    /// Sockets in `netns`, marked with `mark` (0 sets none).
+    #[must_use]
+    pub const fn new(netns: Netns, mark: u32) -> Self {
+        Self { netns, mark }
+    }
+
+    /// The namespace's inode number.
+    #[must_use]
+    pub const fn netns_inode(&self) -> u64 {
+        self.netns.inode()
+    }
+
+    /// Listen on `port` of every address, IPv6 included where the namespace has it.
+    ///
+    /// The port is shared (`SO_REUSEPORT`): one listener a core, and two engines during an upgrade.
+    ///
+    /// # Errors
+    /// The kernel's refusal, as a port taken by the application.
+    pub fn listen(&self, home: &Netns, port: u16) -> io::Result<TcpListener> {
+        let socket = self.netns.run(home, || {
+            self.bind_listener(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into())
+                .or_else(|_| self.bind_listener(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into()))
+        })?;
+        TcpListener::from_std(socket.into())
+    }
+
+    fn bind_listener(&self, address: SocketAddr) -> io::Result<Socket> {
+        let socket = self.tcp(address)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        // Accepted sockets inherit both, which saves two calls a connection.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    }
+
+    /// Connect to `to`, as `from` where given: a foreign address is bound transparently (needs `CAP_NET_ADMIN`).
+    ///
+    /// # Errors
+    /// The kernel's refusal; `TimedOut` after `timeout`.
+    pub async fn connect(
+        &self,
+        home: &Netns,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        let socket = self.netns.run(home, || self.dialler(from, to))?;
+        let socket = TcpSocket::from_std_stream(socket.into());
+        match tokio::time::timeout(timeout, socket.connect(to)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connect timed out")),
+        }
+    }
+
+    fn dialler(&self, from: Option<IpAddr>, to: SocketAddr) -> io::Result<Socket> {
+        let socket = self.tcp(to)?;
+        socket.set_tcp_nodelay(true)?;
+        set_keepalive(&socket)?;
+        if let Some(from) = from {
+            if from.is_ipv4() {
+                socket.set_ip_transparent_v4(true)?;
+                socket.set_freebind_v4(true)?;
+            } else {
+                set_ipv6_transparent(&socket)?;
+                socket.set_freebind_v6(true)?;
+            }
+            // The port is chosen at connect, when the destination is known: ports are then unique for each
+            // destination, not for the whole source address.
+            set_bind_address_no_port(&socket)?;
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
+        Ok(socket)
+    }
+
+    fn tcp(&self, address: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if self.mark != 0 {
+            socket.set_mark(self.mark)?;
+        }
+        Ok(socket)
+    }
+}
+
+/// Keep an accepted connection's silent peer from holding it for ever.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_accepted_options(stream: &TcpStream) -> io::Result<()> {
+    set_keepalive(&socket2::SockRef::from(stream))
+}
+
+fn set_keepalive(socket: &Socket) -> io::Result<()> {
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_TIME).with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// The destination before the kernel redirected the connection (`SO_ORIGINAL_DST`).
+///
+/// # Errors
+/// `NotFound` where the connection was not redirected.
+pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    let found = if canonical(stream.local_addr()?).is_ipv4() {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
+    found
+        .ok()
+        .and_then(|address| address.as_socket())
+        .map(canonical)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the connection has no original destination"))
+}
+
+/// An IPv4 address that arrived on an IPv6 socket, as IPv4.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn set_ipv6_transparent(socket: &Socket) -> io::Result<()> {
+    set_flag(socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT)
+}
+
+fn set_bind_address_no_port(socket: &Socket) -> io::Result<()> {
+    set_flag(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+}
+
+fn set_flag(socket: &Socket, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and length describe `on`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(&on).cast(),
+            libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,149 @@
+//! The engine as a Python class. Nothing else of the engine knows Python, and no engine thread ever attaches to it.
+//!
+//! Every method that locks, decodes or joins lets go of the interpreter first. The documentation that Python users
+//! read is in `meshengine/_native.pyi`.
+
+mod errors;
+
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+use culvert_core::proto::engine::{EngineConfig, WorkloadRef};
+use culvert_l4::{Config, Engine as Inner, Section, Upsert};
+use prost::Message;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use errors::to_python;
+
+#[pyclass(frozen, module = "meshengine._native")]
+struct Engine {
+    inner: Inner,
+    process: u32,
+}
+
+fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> PyResult<M> {
+    M::decode(bytes).map_err(|error| PyValueError::new_err(format!("{what}: {error}")))
+}
+
+impl Engine {
+    /// A forked child has the handle but none of the threads.
+    fn inner(&self) -> PyResult<&Inner> {
+        if self.process == std::process::id() {
+            Ok(&self.inner)
+        } else {
+            Err(PyRuntimeError::new_err("the engine belongs to the process that started it, not to a forked child"))
+        }
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, config: &[u8]) -> PyResult<Self> {
+        let config: EngineConfig = decode("EngineConfig", config)?;
+        let inner = py.detach(|| Inner::start(Config::from(config))).map_err(to_python)?;
+        Ok(Self { inner, process: std::process::id() })
+    }
+
+    fn event_fd(&self) -> PyResult<RawFd> {
+        Ok(self.inner()?.event_fd())
+    }
+
+    fn drain_events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.inner()?;
+        let batch = py.detach(|| inner.events().encode_to_vec());
+        Ok(PyBytes::new(py, &batch))
+    }
+
+    fn apply(
+        &self,
+        py: Python<'_>,
+        type_url: &str,
+        upserts: Vec<(String, Vec<u8>)>,
+        removes: Vec<String>,
+    ) -> PyResult<u64> {
+        let inner = self.inner()?;
+        let upserts = upserts.into_iter().map(|(name, value)| Upsert { name, value }).collect();
+        py.detach(|| inner.apply(type_url, upserts, &removes)).map_err(to_python)
+    }
+
+    fn set_certificate(
+        &self,
+        py: Python<'_>,
+        identity: &str,
+        chain: &[u8],
+        private_key: &[u8],
+        roots: &[u8],
+    ) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.set_certificate(identity, chain, private_key, roots)).map_err(to_python)
+    }
+
+    fn certificate_unavailable(&self, py: Python<'_>, identity: &str, reason: &str) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.certificate_unavailable(identity, reason)).map_err(to_python)
+    }
+
+    fn add_workload(&self, py: Python<'_>, workload: &[u8], netns_fd: RawFd) -> PyResult<()> {
+        let inner = self.inner()?;
+        let workload: WorkloadRef = decode("WorkloadRef", workload)?;
+        if netns_fd < 0 {
+            return Err(PyValueError::new_err(format!("netns_fd: {netns_fd} is no descriptor")));
+        }
+        // SAFETY: the caller keeps its descriptor open for the duration of the call, as the stub says; the engine
+        // duplicates it and never closes this one.
+        let netns = unsafe { BorrowedFd::borrow_raw(netns_fd) };
+        py.detach(|| inner.add_workload(workload, netns)).map_err(to_python)
+    }
+
+    fn remove_workload(&self, py: Python<'_>, uid: &str) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.remove_workload(uid)).map_err(to_python)
+    }
+
+    fn drain(&self, py: Python<'_>, patience_s: f64) -> PyResult<()> {
+        let inner = self.inner()?;
+        let patience = Duration::try_from_secs_f64(patience_s)
+            .map_err(|error| PyValueError::new_err(format!("patience_s: {error}")))?;
+        py.detach(|| inner.drain(patience)).map_err(to_python)
+    }
+
+    fn connections(&self, py: Python<'_>) -> PyResult<usize> {
+        let inner = self.inner()?;
+        Ok(py.detach(|| inner.connections()))
+    }
+
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.inner()?;
+        let families = py.detach(|| inner.metrics().encode_to_vec());
+        Ok(PyBytes::new(py, &families))
+    }
+
+    fn dump(&self, py: Python<'_>, section: &str) -> PyResult<String> {
+        let inner = self.inner()?;
+        let section = match section {
+            "workloads" => Section::Workloads,
+            "services" => Section::Services,
+            "policies" => Section::Policies,
+            "certificates" => Section::Certificates,
+            "workloadState" => Section::WorkloadState,
+            other => return Err(PyValueError::new_err(format!("section: {other:?} is not a section of the dump"))),
+        };
+        Ok(py.detach(|| inner.dump(section)))
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.close());
+        Ok(())
+    }
+}
+
+/// The compiled half of `meshengine`.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Engine>()?;
+    errors::register(module)
+}

@@ -1,0 +1,179 @@
+//! Who a peer is: a chain to the mesh's roots, and a SPIFFE identity in the leaf.
+//!
+//! Names of hosts play no part. A server accepts any identity of its own trust domain; a client accepts only the
+//! identities that it was told to expect. Everything else is refused.
+
+use std::sync::Arc;
+
+use culvert_core::identity::Identity;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Why a certificate names nobody.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerIdentityError {
+    /// The peer presented no certificate.
+    #[error("the peer presented no certificate")]
+    Missing,
+    /// The certificate is not X.509.
+    #[error("the peer's certificate cannot be read")]
+    Malformed,
+    /// No URI in the certificate is a workload identity.
+    #[error("the peer's certificate has no SPIFFE identity")]
+    NoIdentity,
+}
+
+/// The first workload identity among a certificate's URIs; URIs of other forms are skipped.
+///
+/// # Errors
+/// [`PeerIdentityError`] where there is none.
+pub fn peer_identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, PeerIdentityError> {
+    let leaf = chain.and_then(<[_]>::first).ok_or(PeerIdentityError::Missing)?;
+    identities(leaf)?.into_iter().next().ok_or(PeerIdentityError::NoIdentity)
+}
+
+pub(crate) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<Identity>, PeerIdentityError> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| PeerIdentityError::Malformed)?;
+    let names = certificate.subject_alternative_name().map_err(|_| PeerIdentityError::Malformed)?;
+    Ok(names
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.parse().ok(),
+            _ => None,
+        })
+        .collect())
+}
+
+fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(error))))
+}
+
+/// The peer's identity is not the one wanted.
+#[derive(Debug, thiserror::Error)]
+enum Unwanted {
+    #[error("identity verification error: peer {presented:?} is not in trust domain {wanted:?}")]
+    TrustDomain { presented: Vec<Identity>, wanted: String },
+    #[error("identity verification error: peer {presented:?} is none of {wanted:?}")]
+    Identity { presented: Vec<Identity>, wanted: Arc<[Identity]> },
+}
+
+/// Verifies clients of an HBONE server.
+#[derive(Debug)]
+pub(crate) struct TrustDomainVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    trust_domain: String,
+}
+
+impl TrustDomainVerifier {
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+        trust_domain: &str,
+    ) -> Result<Arc<Self>, rustls::server::VerifierBuilderError> {
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+        Ok(Arc::new(Self { chain, trust_domain: trust_domain.to_owned() }))
+    }
+}
+
+impl ClientCertVerifier for TrustDomainVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // The hint would tell an unauthenticated peer the names of our roots and costs bytes in each handshake.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        let presented = identities(leaf).map_err(refused)?;
+        if presented.iter().any(|identity| identity.trust_domain() == self.trust_domain) {
+            Ok(verified)
+        } else {
+            Err(refused(Unwanted::TrustDomain { presented, wanted: self.trust_domain.clone() }))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Verifies the server of one tunnel.
+#[derive(Debug)]
+pub(crate) struct ExpectedIdentities {
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) wanted: Arc<[Identity]>,
+}
+
+impl ServerCertVerifier for ExpectedIdentities {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        let presented = identities(leaf).map_err(refused)?;
+        if presented.iter().any(|identity| self.wanted.contains(identity)) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(refused(Unwanted::Identity { presented, wanted: self.wanted.clone() }))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,87 @@
+"""What all Kubernetes objects share: metadata, and reading an object into a model.
+
+Models of core objects hold only the fields that are read: everything else, such as heartbeats and managed fields, is
+dropped on reading, so two readings are equal exactly when nothing that matters has changed.
+"""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from meshapi.errors import InvalidResource
+
+
+class Fields(BaseModel):
+    """Base of every model: camel-case names as in Kubernetes, unknown fields dropped, ``null`` read as absent."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+class OwnerReference(Fields):
+    """Who made an object."""
+
+    kind: str
+    name: str
+    controller: bool = False
+
+
+class Metadata(Fields):
+    """Name and labels of an object. Times are RFC 3339 text, which sorts by time."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: str = ""
+    deletion_timestamp: str = ""
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class Object(Fields):
+    """One Kubernetes object."""
+
+    metadata: Metadata
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace (empty where there is none) and name."""
+        return (self.metadata.namespace, self.metadata.name)
+
+
+ObjectT = TypeVar("ObjectT", bound=Object)
+
+
+def read(model: type[ObjectT], item: dict[str, Any]) -> ObjectT:
+    """Read one object as the API sends it.
+
+    Raises:
+        InvalidResource: a field has a wrong type or value; the error names the first one.
+    """
+    try:
+        return model.model_validate(item)
+    except ValidationError as error:
+        metadata = item.get("metadata") or {}
+        name = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
+        fault = error.errors(include_url=False, include_context=False)[0]
+        given = fault.get("input")
+        shown = f" (found {given!r})" if isinstance(given, str | int | bool) else ""
+        reason = fault["msg"].removeprefix("Value error, ") + shown
+        raise InvalidResource(model.__name__, name, field_path(fault["loc"]), reason) from error
+
+
+def field_path(location: tuple[str | int, ...]) -> str:
+    """Return a field's path in the form that Kubernetes uses, as ``spec.rules[0].from[1]``."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")

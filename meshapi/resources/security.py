@@ -1,0 +1,257 @@
+"""``security.istio.io``: AuthorizationPolicy and PeerAuthentication, in full, with Istio's field names.
+
+Source: istio/api, security/v1beta1/authorization_policy.proto and peer_authentication.proto (v1 is the same).
+Values that could never mean anything (an address that is none, an unknown condition key) are refused here, so that
+translation need not check again. Unknown fields are kept and named by ``unknown_fields``.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from meshapi.resources.base import Fields, Object
+
+_SERVICE_ACCOUNT = re.compile(r"(?:[a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+IP_KEYS = frozenset({"source.ip", "destination.ip", "remote.ip"})
+PORT_KEY = "destination.port"
+_PLAIN_KEYS = IP_KEYS | {
+    PORT_KEY,
+    "source.namespace",
+    "source.principal",
+    "source.serviceAccount",
+    "source.trustDomain",
+    "request.auth.principal",
+    "request.auth.audiences",
+    "request.auth.presenter",
+    "connection.sni",
+}
+_KEY_PATTERNS = (
+    re.compile(r"request\.headers\[[^\]]+\]"),
+    re.compile(r"request\.auth\.claims(\[[^\]]+\])+"),
+    re.compile(r"experimental\.envoy\.filters\..+"),
+)
+
+
+def _text(value: str) -> str:
+    if not value:
+        raise ValueError("is empty; write a value, or * for any")
+    return value
+
+
+def _ip_block(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("is not an IP address or CIDR; write as 10.0.0.0/8 or 10.1.2.3") from None
+    return value
+
+
+def _port(value: str) -> str:
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise ValueError("is not a port; write a number from 1 to 65535")
+    return value
+
+
+def _service_account(value: str) -> str:
+    if not _SERVICE_ACCOUNT.fullmatch(value):
+        raise ValueError("is not a service account; write <namespace>/<name> or <name>, without wildcards")
+    return value
+
+
+def _condition_key(value: str) -> str:
+    if value not in _PLAIN_KEYS and not any(pattern.fullmatch(value) for pattern in _KEY_PATTERNS):
+        raise ValueError("is not a known attribute; see the AuthorizationPolicy conditions reference")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+IpBlock = Annotated[str, AfterValidator(_ip_block)]
+Port = Annotated[str, AfterValidator(_port)]
+ServiceAccount = Annotated[str, AfterValidator(_service_account)]
+
+
+class Open(Fields):
+    """A model that keeps fields which it does not know."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
+
+
+class WorkloadSelector(Open):
+    """Chooses pods by their labels; no labels choose all."""
+
+    match_labels: dict[str, str] = Field(default_factory=dict, description="Labels that a pod must have, all of them.")
+
+
+class PolicyTargetReference(Open):
+    """Names the object that a policy is attached to."""
+
+    group: str = Field(default="", description="API group of the target.")
+    kind: str = Field(description="Kind of the target.")
+    name: str = Field(description="Name of the target.")
+    namespace: str = Field(default="", description="Must be empty or the policy's own namespace.")
+
+
+class Source(Open):
+    """Who calls: all given fields must match, in each field one value."""
+
+    principals: tuple[Text, ...] = Field(
+        default=(), description="Peer identities without spiffe://; * alone, in front or at the end is a wildcard."
+    )
+    not_principals: tuple[Text, ...] = Field(default=(), description="None of these peer identities.")
+    request_principals: tuple[Text, ...] = Field(default=(), description="Identities from request tokens (layer 7).")
+    not_request_principals: tuple[Text, ...] = Field(default=(), description="None of these token identities.")
+    namespaces: tuple[Text, ...] = Field(default=(), description="Namespaces of the peer.")
+    not_namespaces: tuple[Text, ...] = Field(default=(), description="None of these namespaces of the peer.")
+    service_accounts: tuple[ServiceAccount, ...] = Field(
+        default=(), description="Service accounts of the peer, as namespace/name, or name in the policy's namespace."
+    )
+    not_service_accounts: tuple[ServiceAccount, ...] = Field(default=(), description="None of these service accounts.")
+    trust_domains: tuple[Text, ...] = Field(default=(), description="Trust domains of the peer (layer 7).")
+    not_trust_domains: tuple[Text, ...] = Field(default=(), description="None of these trust domains (layer 7).")
+    ip_blocks: tuple[IpBlock, ...] = Field(default=(), description="Addresses of the peer, as IP or CIDR.")
+    not_ip_blocks: tuple[IpBlock, ...] = Field(default=(), description="None of these addresses of the peer.")
+    remote_ip_blocks: tuple[IpBlock, ...] = Field(default=(), description="Addresses of the original client (layer 7).")
+    not_remote_ip_blocks: tuple[IpBlock, ...] = Field(
+        default=(), description="None of these original addresses (layer 7)."
+    )
+
+
+class RuleFrom(Open):
+    """One alternative for the caller."""
+
+    source: Source = Field(default=Source(), description="Who calls.")
+
+
+class Operation(Open):
+    """What is called: all given fields must match, in each field one value."""
+
+    hosts: tuple[Text, ...] = Field(default=(), description="Host headers (layer 7).")
+    not_hosts: tuple[Text, ...] = Field(default=(), description="None of these host headers (layer 7).")
+    ports: tuple[Port, ...] = Field(default=(), description="Destination ports.")
+    not_ports: tuple[Port, ...] = Field(default=(), description="None of these destination ports.")
+    methods: tuple[Text, ...] = Field(default=(), description="HTTP methods (layer 7).")
+    not_methods: tuple[Text, ...] = Field(default=(), description="None of these HTTP methods (layer 7).")
+    paths: tuple[Text, ...] = Field(default=(), description="Request paths (layer 7).")
+    not_paths: tuple[Text, ...] = Field(default=(), description="None of these request paths (layer 7).")
+
+
+class RuleTo(Open):
+    """One alternative for what is called."""
+
+    operation: Operation = Field(default=Operation(), description="What is called.")
+
+
+class Condition(Open):
+    """One more condition on a named attribute."""
+
+    key: Annotated[str, AfterValidator(_condition_key)] = Field(description="Attribute, as source.ip.")
+    values: tuple[Text, ...] = Field(default=(), description="Allowed values.")
+    not_values: tuple[Text, ...] = Field(default=(), description="Forbidden values.")
+
+    @model_validator(mode="after")
+    def _values_fit_key(self) -> "Condition":
+        check = {**dict.fromkeys(IP_KEYS, _ip_block), PORT_KEY: _port, "source.serviceAccount": _service_account}
+        if not self.values and not self.not_values:
+            raise ValueError("has neither values nor notValues; give at least one")
+        for value in (*self.values, *self.not_values):
+            try:
+                check.get(self.key, _text)(value)
+            except ValueError as error:
+                raise ValueError(f"{value!r} {error}") from None
+        return self
+
+
+class Rule(Open):
+    """Matches when one of ``from``, one of ``to`` and all of ``when`` match; what is absent matches everything."""
+
+    from_: tuple[RuleFrom, ...] = Field(default=(), alias="from", description="Alternatives for the caller.")
+    to: tuple[RuleTo, ...] = Field(default=(), description="Alternatives for what is called.")
+    when: tuple[Condition, ...] = Field(default=(), description="Further conditions, all of them.")
+
+
+class Action(StrEnum):
+    """What a matching policy does."""
+
+    ALLOW = "ALLOW"
+    DENY = "DENY"
+    AUDIT = "AUDIT"
+    CUSTOM = "CUSTOM"
+
+
+class ExtensionProvider(Open):
+    """An external authorizer, defined in the mesh configuration."""
+
+    name: str = Field(default="", description="Name in the mesh configuration's extensionProviders.")
+
+
+class AuthorizationPolicySpec(Open):
+    """Who may call whom. Without rules an ALLOW policy allows nothing."""
+
+    selector: WorkloadSelector | None = Field(default=None, description="Pods that the policy is for.")
+    target_ref: PolicyTargetReference | None = Field(default=None, description="One target; use targetRefs.")
+    target_refs: tuple[PolicyTargetReference, ...] = Field(default=(), description="Objects that the policy is for.")
+    rules: tuple[Rule, ...] = Field(default=(), description="The policy matches when one rule does.")
+    action: Action = Field(default=Action.ALLOW, description="What happens to a connection or request that matches.")
+    provider: ExtensionProvider | None = Field(default=None, description="Who decides, for action CUSTOM.")
+
+
+class AuthorizationPolicy(Object):
+    """Access control for workloads."""
+
+    spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
+
+
+class MtlsMode(StrEnum):
+    """Whether a workload takes plain text."""
+
+    UNSET = "UNSET"
+    DISABLE = "DISABLE"
+    PERMISSIVE = "PERMISSIVE"
+    STRICT = "STRICT"
+
+
+class MutualTls(Open):
+    """Mutual TLS settings."""
+
+    mode: MtlsMode = Field(default=MtlsMode.UNSET, description="UNSET inherits from the parent.")
+
+
+class PeerAuthenticationSpec(Open):
+    """Whether mutual TLS is demanded."""
+
+    selector: WorkloadSelector | None = Field(default=None, description="Pods that it is for; else the namespace.")
+    mtls: MutualTls = Field(default=MutualTls(), description="For all ports.")
+    port_level_mtls: dict[Port, MutualTls] = Field(
+        default_factory=dict, description="For single ports of the workload; needs a selector."
+    )
+
+
+class PeerAuthentication(Object):
+    """Mutual TLS that workloads demand from their callers."""
+
+    spec: PeerAuthenticationSpec = PeerAuthenticationSpec()
+
+
+def unknown_fields(policy: AuthorizationPolicy | PeerAuthentication) -> list[str]:
+    """Return the paths of fields that mean nothing here, as ``spec.rules[0].from[0].source.pricipals``."""
+    return sorted(_unknown("spec", policy.spec))
+
+
+def _unknown(path: str, value: object) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        for name in value.model_extra or {}:
+            yield f"{path}.{name}"
+        for name, field in type(value).model_fields.items():
+            yield from _unknown(f"{path}.{field.alias or name}", getattr(value, name))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _unknown(f"{path}[{index}]", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unknown(f"{path}.{key}", item)

@@ -1,0 +1,133 @@
+"""The compiled engine. Messages are those of ``meshapi/proto/engine.proto``, serialized.
+
+The engine runs threads of its own; none of them ever touches the interpreter. All methods are synchronous and short,
+may be called from any thread, release the interpreter lock while they work, and raise ``EngineClosed`` after ``close``
+(``RuntimeError`` in a forked child).
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+class EngineError(Exception):
+    """Root of what the engine raises; ``args[0]`` is one sentence for a person."""
+
+class ConfigRejected(EngineError):
+    """Some resources were refused; the others are in force, and of the refused ones the last good version is.
+
+    ``args`` is (text, type URL, [(name, field, reason), ...]).
+    """
+
+class BindFailed(EngineError):
+    """A socket could not be made in a workload's namespace."""
+
+class KernelUnsupported(EngineError):
+    """The kernel lacks something that the engine cannot do without."""
+
+class EngineBusy(EngineError):
+    """A queue is full; try again."""
+
+class EngineClosed(EngineError):
+    """The engine has been closed."""
+
+class EngineFailed(EngineError):
+    """A thread of the engine has failed; the process should end."""
+
+@final
+class Engine:
+    """The tunnel of one node."""
+
+    def __new__(cls, config: bytes) -> Engine:
+        """Start the engine's threads.
+
+        Args:
+            config: an ``EngineConfig``.
+
+        Raises:
+            ValueError: the message cannot be read.
+            KernelUnsupported: no thread, event loop or eventfd to be had.
+        """
+
+    def event_fd(self) -> int:
+        """Descriptor that is readable when ``drain_events`` has something. It belongs to the engine: do not close it."""
+
+    def drain_events(self) -> bytes:
+        """Take all events that wait; never blocks. Returns an ``EventBatch``."""
+
+    def apply(self, type_url: str, upserts: Sequence[tuple[str, bytes]], removes: Sequence[str]) -> int:
+        """Take over changes of one type of resource; in force for every connection that starts after the call.
+
+        Args:
+            type_url: ``istio.workload.Address`` or ``istio.security.Authorization`` (full type URL).
+            upserts: pairs of resource name and serialized message.
+            removes: names of resources that are gone; unknown ones are ignored.
+
+        Returns: sequence number; an ``Applied`` event of at least it tells that open connections were judged again.
+
+        Raises:
+            ConfigRejected: names what was refused; the rest is in force all the same.
+        """
+
+    def set_certificate(self, identity: str, chain: bytes, private_key: bytes, roots: bytes) -> None:
+        """Take over an identity's certificate chain (leaf first), key (PKCS#8) and trust bundle, all PEM.
+
+        Raises:
+            ConfigRejected: one of them cannot be used; a certificate that is held and valid stays.
+        """
+
+    def certificate_unavailable(self, identity: str, reason: str) -> None:
+        """Tell why an identity has no certificate; one that is held and valid stays.
+
+        Raises:
+            ConfigRejected: ``identity`` is none.
+        """
+
+    def add_workload(self, workload: bytes, netns_fd: int) -> None:
+        """Serve a workload in a network namespace; a ``WorkloadStarted`` event tells when its listeners stand.
+
+        The same workload in the same namespace again is accepted and changes nothing. The descriptor is duplicated:
+        keep it open during the call, and close your own.
+
+        Args:
+            workload: a ``WorkloadRef``.
+            netns_fd: descriptor of the workload's network namespace.
+
+        Raises:
+            ValueError: the message cannot be read, or ``netns_fd`` is no descriptor.
+            ConfigRejected: namespace and service account make no identity.
+            EngineBusy: a core's queue is full.
+        """
+
+    def remove_workload(self, uid: str) -> None:
+        """Stop serving a workload; streams that stand go on to their end, bounded by settings.
+
+        A ``WorkloadStopped`` event tells when the last has ended.
+
+        Raises:
+            EngineBusy: a core's queue is full.
+        """
+
+    def drain(self, patience_s: float) -> None:
+        """Take no new connections; those that stand go on for at most ``patience_s`` seconds.
+
+        Raises:
+            EngineBusy: a core's queue is full.
+        """
+
+    def connections(self) -> int:
+        """Number of connections that stand."""
+
+    def metrics(self) -> bytes:
+        """All counters. Returns ``MetricFamilies``."""
+
+    def dump(self, section: str) -> str:
+        """One section of the configuration dump as JSON.
+
+        Args:
+            section: ``workloads``, ``services``, ``policies``, ``certificates`` or ``workloadState``.
+
+        Raises:
+            ValueError: no such section.
+        """
+
+    def close(self) -> None:
+        """Stop everything at once and join the threads. Calling it again does nothing."""

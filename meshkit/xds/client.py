@@ -1,0 +1,289 @@
+"""A delta discovery client: subscribe, hand resources over as bytes, acknowledge, reconnect.
+
+State across connections is one dictionary: the version of every resource held. A reconnect says what is held, so only
+what has changed meanwhile comes again. A resource that was refused is left out of it, so it is asked for again.
+
+Resources are not decoded here: the receiver (the engine) checks them and answers with what it refused.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, NoReturn, Protocol, TypeAlias
+
+import grpc
+from envoy.config.core.v3 import base_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import struct_pb2
+from google.rpc import code_pb2, status_pb2
+
+from meshkit.log import logger
+from meshkit.tasks import Backoff
+from meshkit.xds import credentials
+
+_log = logger("xds.client")
+
+CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", 200 * 1024 * 1024),
+    ("grpc.enable_retries", 0),
+    # The library shares failed connections, and their backoff of seconds, between channels; the backoff here is ours.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_AUTHORITY = ("grpc.default_authority", "localhost")
+"""A socket's path is no valid HTTP/2 authority; strict servers refuse it."""
+_CONNECT_TIMEOUT_S = 5.0
+_EXPECTED_ENDS = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""How streams end in normal operation (server restart, stream age): the backoff starts afresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One resource that the receiver refused."""
+
+    name: str
+    reason: str
+
+
+class Receiver(Protocol):
+    """Takes resources in."""
+
+    async def on_update(
+        self, type_url: str, upserts: list[tuple[str, str, bytes]], removes: list[str]
+    ) -> Sequence[Rejection]:
+        """Take (name, version, serialized message) and removed names; return what was refused.
+
+        Everything not named in the answer is in effect or will be. Must not raise for bad resources.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """Who we say we are.
+
+    Attributes:
+        id: as ``ztunnel~10.0.0.1~ztunnel-x.istio-system~istio-system.svc.cluster.local``.
+        metadata: text values by key, as ``NODE_NAME``.
+    """
+
+    id: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Service(StrEnum):
+    """Which discovery service is called."""
+
+    AGGREGATED = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+    SECRETS = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+
+
+EVERYTHING: Final = None
+"""Subscription to all resources of a type."""
+
+Connect = Callable[[], grpc.aio.Channel]
+Request: TypeAlias = discovery_pb2.DeltaDiscoveryRequest
+
+
+def tls_channel(target: str, root_file: Path, server_name: str | None = None) -> Connect:
+    """Return a way to connect over TLS; the root file is read at every connection, since it may be replaced."""
+
+    def connect() -> grpc.aio.Channel:
+        options: list[tuple[str, str | int]] = list(CHANNEL_OPTIONS)
+        if server_name:
+            options.append(("grpc.ssl_target_name_override", server_name))
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root_file.read_bytes()), options=options)
+
+    return connect
+
+
+def unix_channel(path: Path) -> Connect:
+    """Return a way to connect to a Unix socket."""
+    return lambda: grpc.aio.insecure_channel(f"unix:{path}", options=[*CHANNEL_OPTIONS, _AUTHORITY])
+
+
+class DeltaClient:
+    """Keeps a receiver up to date over one stream. Construct, then ``run`` as a task; for one loop only.
+
+    Args:
+        connect: opens a channel, as ``tls_channel`` gives it.
+        metadata: gives the metadata of one call, as ``credentials.token_metadata``.
+        node: sent with the first request of every type.
+        subscriptions: by type URL the first names, or ``EVERYTHING``; ``subscribe`` adds names later.
+        service: ``AGGREGATED``, or ``SECRETS`` for an SDS server.
+        receiver: takes the resources.
+        backoff: waits between attempts; specs of the transport ask for 10 ms doubling to 15 s.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Connect,
+        node: NodeInfo,
+        subscriptions: Mapping[str, Iterable[str] | None],
+        receiver: Receiver,
+        metadata: Callable[[], credentials.Metadata] = tuple,
+        service: Service = Service.AGGREGATED,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._connect = connect
+        self._metadata = metadata
+        self._node = node
+        self._receiver = receiver
+        self._service = service
+        self._backoff = backoff or Backoff(first_s=0.01, cap_s=15.0)
+        self._wanted = {url: None if wanted is None else set(wanted) for url, wanted in subscriptions.items()}
+        self._held: dict[str, dict[str, str]] = {type_url: {} for type_url in subscriptions}
+        self._outgoing: asyncio.Queue[Request] | None = None
+        self._started: set[str] = set()
+        self._received: set[str] = set()
+        self._all_received = asyncio.Event()
+        self.connected = False
+        """Whether a stream is open now and has been answered."""
+
+    def subscribe(self, type_url: str, names: Iterable[str]) -> None:
+        """Ask for more names of a type that is not subscribed to as a whole; at once when connected."""
+        wanted = self._names(type_url)
+        added = sorted(set(names) - wanted)
+        wanted.update(added)
+        if not added or self._outgoing is None:
+            return
+        if type_url in self._started:
+            self._outgoing.put_nowait(Request(type_url=type_url, resource_names_subscribe=added))
+        else:
+            self._start(self._outgoing, type_url)
+
+    def unsubscribe(self, type_url: str, names: Iterable[str]) -> None:
+        """Stop asking for names; the receiver is not told, it knows."""
+        wanted = self._names(type_url)
+        dropped = sorted(wanted.intersection(names))
+        wanted.difference_update(dropped)
+        for name in dropped:
+            self._held[type_url].pop(name, None)
+        if dropped and self._outgoing is not None and type_url in self._started:
+            self._outgoing.put_nowait(Request(type_url=type_url, resource_names_unsubscribe=dropped))
+
+    async def wait_received(self) -> None:
+        """Wait until every type has been answered and accepted at least once since the start."""
+        await self._all_received.wait()
+
+    def hold(self, type_url: str, versions: Mapping[str, str]) -> None:
+        """Say that these resources are held already (restored from a snapshot). Call before ``run``."""
+        self._held.setdefault(type_url, {}).update(versions)
+
+    async def run(self) -> NoReturn:
+        """Follow the server until cancelled."""
+        while True:
+            reason = await self._attempt()
+            self.connected = False
+            delay_s = self._backoff.next()
+            _log.info("discovery stream ended, will reconnect", reason=reason, retry_in_s=round(delay_s, 3))
+            await asyncio.sleep(delay_s)
+
+    async def _attempt(self) -> str:
+        try:
+            channel = self._connect()
+        except OSError as error:
+            return f"cannot read the trust root: {error}"
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                if not await _connected(channel):
+                    return "no connection"
+            await self._stream(channel)
+        except TimeoutError:
+            return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
+        except OSError as error:
+            return f"cannot read the token: {error}"
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _EXPECTED_ENDS:
+                self._backoff.reset()
+            return f"{error.code().name}: {error.details()}"
+        finally:
+            self._outgoing = None
+            self._started.clear()
+            await channel.close()
+        return "the server closed the stream"
+
+    async def _stream(self, channel: grpc.aio.Channel) -> None:
+        outgoing = self._outgoing = asyncio.Queue()
+        for type_url in self._wanted:
+            self._start(outgoing, type_url)
+        call = channel.stream_stream(
+            self._service.value,
+            request_serializer=Request.SerializeToString,
+            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+        )
+        async for response in call(_drain(outgoing), metadata=self._metadata()):
+            if not self.connected:
+                self.connected = True
+                self._backoff.reset()
+                _log.info("discovery stream open", service=self._service.name.lower())
+            outgoing.put_nowait(await self._take(response))
+        self._backoff.reset()
+
+    def _start(self, outgoing: "asyncio.Queue[Request]", type_url: str) -> None:
+        """Send the first request of a type. Subscribing to nothing would mean everything, so no names: not yet."""
+        wanted = self._wanted[type_url]
+        if wanted is not None and not wanted:
+            return
+        metadata = struct_pb2.Struct()
+        metadata.update(dict(self._node.metadata))
+        self._started.add(type_url)
+        outgoing.put_nowait(
+            Request(
+                node=base_pb2.Node(id=self._node.id, metadata=metadata),
+                type_url=type_url,
+                resource_names_subscribe=sorted(wanted or ()),
+                initial_resource_versions=self._held[type_url],
+            )
+        )
+
+    def _names(self, type_url: str) -> set[str]:
+        wanted = self._wanted.get(type_url)
+        if wanted is None:
+            raise ValueError(f"{type_url} is not subscribed to by name")
+        return wanted
+
+    async def _take(self, response: discovery_pb2.DeltaDiscoveryResponse) -> Request:
+        type_url = response.type_url
+        upserts = [(item.name, item.version, item.resource.value) for item in response.resources]
+        removes = list(response.removed_resources)
+        rejections = await self._receiver.on_update(type_url, upserts, removes)
+        refused = {rejection.name for rejection in rejections}
+        held = self._held.setdefault(type_url, {})
+        held.update({name: version for name, version, _ in upserts if name not in refused})
+        for name in refused.union(removes):
+            held.pop(name, None)
+        answer = Request(type_url=type_url, response_nonce=response.nonce)
+        if rejections:
+            message = "; ".join(f"{rejection.name}: {rejection.reason}" for rejection in rejections)
+            _log.warning("resources refused, last good ones stay", type=type_url, reason=message)
+            answer.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message))
+        else:
+            self._note_received(type_url)
+        return answer
+
+    def _note_received(self, type_url: str) -> None:
+        self._received.add(type_url)
+        if self._received >= self._wanted.keys():
+            self._all_received.set()
+
+
+async def _connected(channel: grpc.aio.Channel) -> bool:
+    """Wait for the outcome of one attempt to connect: waiting longer would be the library's backoff, not ours."""
+    while True:
+        state = channel.get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
+            return True
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            return False
+        await channel.wait_for_state_change(state)
+
+
+async def _drain(queue: "asyncio.Queue[Request]") -> AsyncIterator[Request]:
+    while True:
+        yield await queue.get()

@@ -1,0 +1,20 @@
+"""What can go wrong on discovery streams.
+
+::
+
+    DiscoveryError
+    ├── Unauthenticated     the caller's proof of identity is missing or wrong; carries the reason for our log only
+    └── BadSecret           an SDS answer does not hold what was asked for
+"""
+
+
+class DiscoveryError(Exception):
+    """A discovery stream cannot go on."""
+
+
+class Unauthenticated(DiscoveryError):
+    """The caller is nobody we know. The reason goes to our log; the caller is told nothing that helps guessing."""
+
+
+class BadSecret(DiscoveryError):
+    """A secret from SDS is not a certificate with its key, nor a validation context."""

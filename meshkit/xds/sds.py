@@ -1,0 +1,158 @@
+"""The secret discovery service: both protocol variants on the server's side; secrets as messages on both sides.
+
+Served on a Unix socket whose mode and owner decide who may ask (``serving.serve_unix``).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence, Set
+from dataclasses import dataclass
+
+import grpc
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.secret.v3 import sds_pb2_grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
+
+from meshapi import names
+from meshkit.log import logger
+from meshkit.xds.errors import BadSecret
+from meshkit.xds.sotw import WholeSubscription
+from meshkit.xds.source import Resource, ResourceSource
+from meshkit.xds.stream import DeltaStream, Observer, SilentObserver
+
+_log = logger("xds.sds")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A workload's certificate chain (leaf first) and private key, both PEM."""
+
+    chain_pem: bytes
+    key_pem: bytes
+
+    def encode(self, name: str) -> bytes:
+        """Return the serialized secret."""
+        certificate = common_pb2.TlsCertificate(
+            certificate_chain=base_pb2.DataSource(inline_bytes=self.chain_pem),
+            private_key=base_pb2.DataSource(inline_bytes=self.key_pem),
+        )
+        return bytes(secret_pb2.Secret(name=name, tls_certificate=certificate).SerializeToString(deterministic=True))
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """The roots that peers are checked against, PEM."""
+
+    roots_pem: bytes
+
+    def encode(self, name: str) -> bytes:
+        """Return the serialized secret."""
+        context = common_pb2.CertificateValidationContext(trusted_ca=base_pb2.DataSource(inline_bytes=self.roots_pem))
+        return bytes(secret_pb2.Secret(name=name, validation_context=context).SerializeToString(deterministic=True))
+
+
+def decode(body: bytes) -> KeyPair | TrustBundle:
+    """Read a serialized secret.
+
+    Raises:
+        BadSecret: it is neither a certificate with its key nor a validation context, inline.
+    """
+    try:
+        secret = secret_pb2.Secret.FromString(body)
+    except DecodeError as error:
+        raise BadSecret(f"not a Secret message: {error}") from error
+    if secret.HasField("tls_certificate"):
+        pair = secret.tls_certificate
+        chain, key = _inline(pair.certificate_chain), _inline(pair.private_key)
+        if chain and key:
+            return KeyPair(chain, key)
+    elif secret.HasField("validation_context"):
+        roots = _inline(secret.validation_context.trusted_ca)
+        if roots:
+            return TrustBundle(roots)
+    raise BadSecret(f"secret {secret.name!r} holds neither an inline certificate with its key nor inline roots")
+
+
+class SecretDiscovery(sds_pb2_grpc.SecretDiscoveryServiceServicer):  # type: ignore[misc]  # generated, untyped
+    """Serves the secrets of ``source`` to whoever can open the socket."""
+
+    def __init__(self, source: ResourceSource, observer: Observer | None = None) -> None:
+        self._source = source
+        self._observer = observer or SilentObserver()
+
+    async def DeltaSecrets(
+        self,
+        request_iterator: AsyncIterator[discovery_pb2.DeltaDiscoveryRequest],
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        """Serve one delta stream."""
+        await DeltaStream(self._source, self._observer, "local").run(request_iterator, context.write)
+
+    async def StreamSecrets(
+        self,
+        request_iterator: AsyncIterator[discovery_pb2.DiscoveryRequest],
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        """Serve one state-of-the-world stream."""
+        subscription = WholeSubscription(names.SECRET_TYPE, self._source)
+        changed: set[str] = set()
+        wake = asyncio.Event()
+
+        def on_change(type_url: str, changed_names: Set[str]) -> None:
+            if type_url == names.SECRET_TYPE:
+                changed.update(changed_names)
+                wake.set()
+
+        async def push() -> None:
+            while True:
+                await wake.wait()
+                wake.clear()
+                latest = set(changed)
+                changed.clear()
+                await self._send(context, subscription, subscription.changed(latest))
+
+        stop_watching = self._source.watch(on_change)
+        pusher = asyncio.create_task(push())
+        try:
+            async for request in request_iterator:
+                error = request.error_detail.message if request.HasField("error_detail") else None
+                if error is not None:
+                    _log.warning("secret refused by the client", names=sorted(subscription.names), reason=error)
+                answer = subscription.request(request.resource_names, request.response_nonce, error)
+                await self._send(context, subscription, answer)
+        finally:
+            stop_watching()
+            pusher.cancel()
+            await asyncio.gather(pusher, return_exceptions=True)
+
+    async def FetchSecrets(
+        self,
+        request: discovery_pb2.DiscoveryRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        """Refuse the polling variant."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "use DeltaSecrets or StreamSecrets")
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register with a server that has not been started."""
+        sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(self, server)
+
+    @staticmethod
+    async def _send(
+        context: grpc.aio.ServicerContext, subscription: WholeSubscription, resources: Sequence[Resource] | None
+    ) -> None:
+        if resources is None:
+            return
+        version, nonce = subscription.sent(resources)
+        packed = [any_pb2.Any(type_url=names.SECRET_TYPE, value=item.body) for item in resources]
+        await context.write(
+            discovery_pb2.DiscoveryResponse(
+                type_url=names.SECRET_TYPE, version_info=version, nonce=nonce, resources=packed
+            )
+        )
+
+
+def _inline(source: base_pb2.DataSource) -> bytes:
+    return bytes(source.inline_bytes) or str(source.inline_string).encode()

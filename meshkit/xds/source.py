@@ -1,0 +1,63 @@
+"""What a discovery server serves: named, versioned, already serialized resources that change."""
+
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource, ready for the wire.
+
+    Attributes:
+        name: its primary name, unique within its type.
+        version: changes exactly when ``body`` does (a hash of it).
+        body: the serialized message.
+        aliases: other names that a client may ask for it by.
+        parents: primary names of resources whose subscribers also want this one (a service brings its workloads).
+    """
+
+    name: str
+    version: str
+    body: bytes
+    aliases: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+
+
+Listener = Callable[[str, Set[str]], None]
+"""Called with a type URL and the primary names that were added, changed or removed. Must not block."""
+
+
+class ResourceSource(Protocol):
+    """Gives resources by name and says when they change. Used on one event loop only.
+
+    Attributes:
+        announces_missing: whether a client that asks for an unknown name is told at once that it does not exist
+            (workload discovery: callers wait for that answer) or gets it when it exists (secrets: it will be made).
+    """
+
+    announces_missing: bool
+
+    def serves(self, type_url: str) -> bool:
+        """Return whether the type is known here."""
+        ...
+
+    def lookup(self, type_url: str, name: str) -> Resource | None:
+        """Return a resource by its primary name."""
+        ...
+
+    def resolve(self, type_url: str, name: str) -> Iterable[Resource]:
+        """Return what a client gets that asks for ``name``: by primary name or alias, with what it brings along."""
+        ...
+
+    def all(self, type_url: str) -> Iterable[Resource]:
+        """Return every resource of the type: what a wildcard subscription gets."""
+        ...
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` at every change until the returned function is called."""
+        ...
+
+    def wanted(self, type_url: str, names: Set[str]) -> None:
+        """Note that a client has just asked for ``names``; a source may begin to make them."""
+        ...

@@ -1,0 +1,196 @@
+"""One delta discovery stream on the server's side: requests in, responses out, at the client's speed.
+
+A change reaches an idle stream at once. While a response is being written (a slow client, a large answer) further
+changes collect as names, so a stream never holds more than one response in memory and always sends the newest state.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2
+
+from meshkit.xds.source import ResourceSource
+from meshkit.xds.subscription import Delta, Subscription
+
+_MAX_UNANSWERED = 64
+"""Responses whose names are remembered for the log of a NACK; a client that answers none loses the oldest."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """The client at the other end.
+
+    Attributes:
+        node_id: what it calls itself; set by its first request.
+        metadata: its node metadata.
+        identity: who it was authenticated as.
+        connected_at: loop time.
+        subscriptions: by type URL.
+    """
+
+    identity: str
+    connected_at: float
+    node_id: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Sees what happens on the streams of a server: for metrics, logs and debug pages."""
+
+    def connected(self, peer: Peer) -> None:
+        """Note that a peer has opened a stream."""
+        ...
+
+    def disconnected(self, peer: Peer) -> None:
+        """Note that the stream has ended."""
+        ...
+
+    def sent(self, peer: Peer, type_url: str, delta: Delta, waited_s: float | None) -> None:
+        """Note a response; ``waited_s`` is the time since the change that caused it, ``None`` for an answer."""
+        ...
+
+    def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:
+        """Note a NACK; ``resources`` are the names in the response that was refused."""
+        ...
+
+
+class SilentObserver:
+    """Sees nothing."""
+
+    def connected(self, peer: Peer) -> None:
+        """Ignore it."""
+
+    def disconnected(self, peer: Peer) -> None:
+        """Ignore it."""
+
+    def sent(self, peer: Peer, type_url: str, delta: Delta, waited_s: float | None) -> None:
+        """Ignore it."""
+
+    def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:
+        """Ignore it."""
+
+
+class DeltaStream:
+    """Serves one stream until the client leaves. Construct, then ``run`` once."""
+
+    def __init__(self, source: ResourceSource, observer: Observer, identity: str) -> None:
+        self._source = source
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self.peer = Peer(identity=identity, connected_at=self._loop.time())
+        self._changed: dict[str, set[str]] = {}
+        self._changed_at: dict[str, float] = {}
+        self._answers: list[tuple[str, Delta]] = []
+        self._wake = asyncio.Event()
+        self._in_flight: dict[tuple[str, str], list[str]] = {}
+
+    async def run(
+        self,
+        requests: AsyncIterator[discovery_pb2.DeltaDiscoveryRequest],
+        write: Callable[[discovery_pb2.DeltaDiscoveryResponse], Awaitable[None]],
+    ) -> None:
+        """Serve ``requests`` with ``write`` until either ends."""
+        stop_watching = self._source.watch(self._on_change)
+        self._observer.connected(self.peer)
+        reader = asyncio.create_task(self._read(requests))
+        writer = asyncio.create_task(self._write(write))
+        try:
+            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            stop_watching()
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+            self._observer.disconnected(self.peer)
+
+    def _on_change(self, type_url: str, names: Set[str]) -> None:
+        if type_url not in self.peer.subscriptions:
+            return
+        self._changed.setdefault(type_url, set()).update(names)
+        self._changed_at.setdefault(type_url, self._loop.time())
+        self._wake.set()
+
+    async def _read(self, requests: AsyncIterator[discovery_pb2.DeltaDiscoveryRequest]) -> None:
+        async for request in requests:
+            if request.HasField("node") and not self.peer.node_id:
+                self.peer.node_id = request.node.id
+                self.peer.metadata = dict(request.node.metadata.items())
+            if self._source.serves(request.type_url):
+                self._take(request)
+
+    def _take(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        type_url = request.type_url
+        subscription = self.peer.subscriptions.get(type_url)
+        is_first = subscription is None
+        if subscription is None:
+            subscription = self.peer.subscriptions[type_url] = Subscription(type_url, self._source)
+        if request.response_nonce and not is_first:
+            self._acknowledge(subscription, request)
+        if is_first or request.resource_names_subscribe or request.resource_names_unsubscribe:
+            delta = subscription.request(
+                request.resource_names_subscribe,
+                request.resource_names_unsubscribe,
+                request.initial_resource_versions,
+            )
+            self._answers.append((type_url, delta))
+            self._wake.set()
+
+    def _acknowledge(self, subscription: Subscription, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        resources = self._in_flight.pop((request.type_url, request.response_nonce), [])
+        error = request.error_detail.message if request.HasField("error_detail") else None
+        subscription.answered(request.response_nonce, error)
+        if error is not None:
+            self._observer.refused(self.peer, request.type_url, resources, error)
+
+    async def _write(self, write: Callable[[discovery_pb2.DeltaDiscoveryResponse], Awaitable[None]]) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            answers, self._answers = self._answers, []
+            for type_url, delta in answers:
+                await self._send(write, type_url, delta, None)
+            changed, self._changed = self._changed, {}
+            since, self._changed_at = self._changed_at, {}
+            for type_url, names in changed.items():
+                delta = self.peer.subscriptions[type_url].changed(names)
+                await self._send(write, type_url, delta, since[type_url])
+
+    async def _send(
+        self,
+        write: Callable[[discovery_pb2.DeltaDiscoveryResponse], Awaitable[None]],
+        type_url: str,
+        delta: Delta,
+        since: float | None,
+    ) -> None:
+        if not delta:
+            return
+        nonce = self.peer.subscriptions[type_url].sent()
+        self._in_flight[type_url, nonce] = [item.name for item in delta.upserts]
+        if len(self._in_flight) > _MAX_UNANSWERED:
+            del self._in_flight[next(iter(self._in_flight))]
+        await write(encode(type_url, delta, nonce))
+        self._observer.sent(self.peer, type_url, delta, None if since is None else self._loop.time() - since)
+
+
+def encode(type_url: str, delta: Delta, nonce: str) -> discovery_pb2.DeltaDiscoveryResponse:
+    """Return the message for a delta; bodies are copied as they are."""
+    return discovery_pb2.DeltaDiscoveryResponse(
+        type_url=type_url,
+        nonce=nonce,
+        resources=[
+            discovery_pb2.Resource(
+                name=item.name,
+                version=item.version,
+                aliases=item.aliases,
+                resource=any_pb2.Any(type_url=type_url, value=item.body),
+            )
+            for item in delta.upserts
+        ],
+        removed_resources=delta.removes,
+    )

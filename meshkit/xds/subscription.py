@@ -1,0 +1,154 @@
+"""What one client wants of one type, and what it has: the delta protocol's bookkeeping, without any I/O.
+
+Rules (xDS protocol, "Incremental xDS" and "How the client specifies what resources to return"):
+
+1.  A first request that subscribes to nothing is a wildcard; so is the name ``*``. Unsubscribing from ``*`` ends it.
+    A first request that subscribes to and unsubscribes from ``*`` therefore asks for nothing (on-demand discovery).
+2.  ``initial_resource_versions`` of the first request are what the client holds: equal versions are not sent again,
+    names that exist no more are answered as removed, and without a wildcard they count as subscribed.
+3.  Asking by name is always answered, even for what was sent before. The first request is always answered too,
+    if only with an empty response: clients take it as "you now have everything".
+4.  A NACK changes nothing here: the client keeps its last good resource, and the same bytes would fail again. The
+    next version is sent as usual.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+from meshkit.xds.source import Resource, ResourceSource
+
+WILDCARD = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one response carries."""
+
+    upserts: Sequence[Resource]
+    removes: Sequence[str]
+    must_send: bool = False
+
+    def __bool__(self) -> bool:
+        return self.must_send or bool(self.upserts) or bool(self.removes)
+
+
+@dataclass(slots=True)
+class Record:
+    """The conversation so far, for debug pages.
+
+    Attributes:
+        sent: nonce of the last response, 0 before the first.
+        acked: the last nonce that the client accepted.
+        nacked: the last nonce that it refused.
+        error: what it said then.
+        rejects: how many responses it has refused.
+    """
+
+    sent: int = 0
+    acked: int = 0
+    nacked: int = 0
+    error: str = ""
+    rejects: int = 0
+
+
+@dataclass(slots=True)
+class Subscription:
+    """State of one type on one stream."""
+
+    type_url: str
+    source: ResourceSource
+    wildcard: bool = False
+    names: set[str] = field(default_factory=set)
+    held: dict[str, str] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
+    _started: bool = False
+
+    def request(
+        self, subscribe: Iterable[str], unsubscribe: Iterable[str], initial_versions: Mapping[str, str]
+    ) -> Delta:
+        """Take a request's names in and return what to answer."""
+        asked = set(subscribe)
+        dropped = set(unsubscribe)
+        first, self._started = not self._started, True
+        becomes_wildcard = WILDCARD in asked or (first and not asked)
+        asked.discard(WILDCARD)
+        if first:
+            self.held = {name: version for name, version in initial_versions.items() if version}
+        starts_wildcard = becomes_wildcard and WILDCARD not in dropped and not self.wildcard
+        self.wildcard = (self.wildcard or becomes_wildcard) and WILDCARD not in dropped
+        self._forget(dropped - {WILDCARD})
+        if first and not self.wildcard:
+            self.names |= set(initial_versions)
+        again = asked if not first else asked - initial_versions.keys()
+        self.names |= asked
+        if asked:
+            self.source.wanted(self.type_url, asked)
+        return self._answer(first=first, everything=starts_wildcard, asked=asked, again=again)
+
+    def changed(self, names: Set[str]) -> Delta:
+        """Return what the client must learn after ``names`` have changed in the source."""
+        upserts = []
+        removes = []
+        for name in names:
+            resource = self.source.lookup(self.type_url, name)
+            if resource is None:
+                if self.held.pop(name, None) is not None:
+                    removes.append(name)
+            elif self.held.get(name) != resource.version and self._wants(resource):
+                self.held[name] = resource.version
+                upserts.append(resource)
+        return Delta(upserts, removes)
+
+    def sent(self) -> str:
+        """Count one response; return its nonce."""
+        self.record.sent += 1
+        return str(self.record.sent)
+
+    def answered(self, nonce: str, error: str | None) -> None:
+        """Note an ACK (``error`` is ``None``) or a NACK of the response with ``nonce``."""
+        number = int(nonce) if nonce.isdecimal() else 0
+        if error is None:
+            self.record.acked = max(self.record.acked, number)
+            return
+        self.record.nacked = max(self.record.nacked, number)
+        self.record.error = error
+        self.record.rejects += 1
+
+    def _answer(self, *, first: bool, everything: bool, asked: Set[str], again: Set[str]) -> Delta:
+        upserts: dict[str, Resource] = {}
+        removes = []
+        if everything:
+            upserts = {item.name: item for item in self.source.all(self.type_url) if self._is_news(item)}
+        looked_up = asked | self.names if first else asked
+        for name in looked_up:
+            found = list(self.source.resolve(self.type_url, name))
+            if not found and name not in self.held and self.source.announces_missing:
+                removes.append(name)
+            upserts.update({item.name: item for item in found if name in again or self._is_news(item)})
+        if first:
+            gone = [name for name in self.held if self.source.lookup(self.type_url, name) is None]
+            for name in gone:
+                del self.held[name]
+            removes += gone
+        self.held.update({item.name: item.version for item in upserts.values()})
+        complete_answer = first and (self.wildcard or self.source.announces_missing)
+        return Delta(list(upserts.values()), removes, must_send=complete_answer)
+
+    def _is_news(self, resource: Resource) -> bool:
+        return self.held.get(resource.name) != resource.version
+
+    def _wants(self, resource: Resource) -> bool:
+        return (
+            self.wildcard
+            or resource.name in self.held
+            or resource.name in self.names
+            or not self.names.isdisjoint(resource.aliases)
+            or any(parent in self.held for parent in resource.parents)
+        )
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.names.discard(name)
+            if not self.wildcard:
+                for resource in self.source.resolve(self.type_url, name):
+                    self.held.pop(resource.name, None)

@@ -1,0 +1,74 @@
+"""Short ways to write Kubernetes objects in tests."""
+
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def pod(
+    name: str,
+    namespace: str = "shop",
+    *,
+    ip: str = "10.0.0.1",
+    node: str = "node-1",
+    account: str = "default",
+    labels: dict[str, str] | None = None,
+    captured: bool = False,
+    ready: bool = True,
+    phase: str = "Running",
+    ports: list[Json] | None = None,
+    uid: str = "",
+    deleting: bool = False,
+    host_network: bool = False,
+    owner: Json | None = None,
+) -> Json:
+    metadata: Json = {"name": name, "namespace": namespace, "uid": uid or f"uid-{name}", "labels": labels or {}}
+    if captured:
+        metadata["annotations"] = {"ambient.istio.io/redirection": "enabled"}
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    if owner:
+        metadata["ownerReferences"] = [owner]
+    return {
+        "metadata": metadata,
+        "spec": {
+            "nodeName": node,
+            "serviceAccountName": account,
+            "hostNetwork": host_network,
+            "containers": [{"name": "main", "ports": ports or []}],
+        },
+        "status": {
+            "phase": phase,
+            "podIP": ip,
+            "podIPs": [{"ip": ip}] if ip else None,
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        },
+    }
+
+
+def service(name: str, namespace: str = "shop", **spec: Any) -> Json:
+    given = {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "selector": {"app": name}, "ports": [], **spec}
+    return {"metadata": {"name": name, "namespace": namespace}, "spec": given}
+
+
+def policy(name: str, namespace: str = "shop", *, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
+    return {"metadata": {"name": name, "namespace": namespace, "annotations": annotations or {}}, "spec": spec}
+
+
+def peer(
+    name: str,
+    namespace: str = "shop",
+    *,
+    mode: str | None = None,
+    selector: dict[str, str] | None = None,
+    ports: dict[str, str] | None = None,
+    created: str = "2026-01-01T00:00:00Z",
+) -> Json:
+    spec: Json = {}
+    if mode:
+        spec["mtls"] = {"mode": mode}
+    if selector:
+        spec["selector"] = {"matchLabels": selector}
+    if ports:
+        spec["portLevelMtls"] = {port: {"mode": value} for port, value in ports.items()}
+    return {"metadata": {"name": name, "namespace": namespace, "creationTimestamp": created}, "spec": spec}
