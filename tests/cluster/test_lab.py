@@ -109,13 +109,13 @@ def test_tcp_echo_answers_with_its_word(samples: Lab) -> None:
     eventually(lambda: samples.run("curl", "sh", "-c", ask) == "hello world\n", "tcp-echo", within_s=30)
 
 
-@pytest.mark.parametrize(("machine", "port"), [("control", 6443), ("node1", 10250)])
-def test_anonymous_requests_are_refused(cluster: Lab, machine: str, port: int) -> None:
+@pytest.mark.parametrize(("machine", "port", "path"), [("control", 6443, "version"), ("node1", 10250, "pods")])
+def test_anonymous_requests_are_refused(cluster: Lab, machine: str, port: int, path: str) -> None:
     record = lab.existing(cluster.name)
     address = next(plan.address for plan in record.plan.machines if plan.name == machine)
     context = ssl.create_default_context(cafile=str(state.folder(cluster.name) / "pki" / "ca.crt"))
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"https://{address}:{port}/version", context=context, timeout=5)
+        urllib.request.urlopen(f"https://{address}:{port}/{path}", context=context, timeout=5)
     assert refused.value.code == 401
     refused.value.close()
 
