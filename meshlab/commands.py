@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from meshlab import images, lab, state
+from meshlab import images, lab, requirements, state
 from meshlab.errors import LabError
 from meshlab.images import Image
 from meshlab.lab import Change, MachineStatus
@@ -22,6 +22,12 @@ images_app = typer.Typer(help="Images of a lab's nodes.")
 app.add_typer(images_app, name="images")
 
 Name = Annotated[str, typer.Option(help="Which lab; several can stand side by side.")]
+
+
+@app.callback()
+def _needs_root() -> None:
+    with _plain_errors():
+        requirements.check_root()
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """The lab is real Kubernetes, and leaves nothing behind."""
 
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -145,7 +144,7 @@ def test_down_leaves_the_machine_as_it_was() -> None:
     assert "198.18." not in _say("ip", "route", "get", "10.244.1.1"), "pods are not this computer's to route"
     assert lab.down("test-gone", progress=Progress()) is lab.Change.MADE
     assert _machine_state() == before
-    assert not [pid for pid in cgroup if Path(f"/proc/{pid}").exists()]
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in cgroup), "processes collected by init")
     assert lab.down("test-gone", progress=Progress()) is lab.Change.NOTHING
 
 
@@ -160,18 +159,6 @@ def test_down_cleans_up_after_a_crash_half_way() -> None:
         lab.up("test-crash", nodes=1, dual_stack=False, progress=Progress())
     assert lab.down("test-crash", progress=Progress()) is lab.Change.MADE
     assert _machine_state() == before
-
-
-def test_root_is_asked_for_in_one_line() -> None:
-    command = [sys.executable, "-m", "meshctl", "lab", "up"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=_nobody)
-    assert done.returncode == 1
-    assert "needs root" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-def _nobody() -> None:
-    os.seteuid(65534)
 
 
 def _services(name: str) -> str:
