@@ -1,6 +1,8 @@
 """The lab is real Kubernetes, and leaves nothing behind."""
 
 import json
+import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -136,12 +138,66 @@ def test_up_again_does_nothing_and_other_options_are_refused(cluster: Lab) -> No
         lab.up(cluster.name, nodes=3, dual_stack=False, progress=Progress())
 
 
+NODE_AGENT = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      hostNetwork: true
+      hostPID: true
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: agent
+          image: localhost/culvert/samples:1
+          command: ["sleep", "infinity"]
+          securityContext: {privileged: true, runAsUser: 0}
+          volumeMounts:
+            - {name: netns, mountPath: /var/run/netns, mountPropagation: HostToContainer}
+            - {name: bpf, mountPath: /sys/fs/bpf}
+            - {name: cgroup, mountPath: /host/cgroup}
+            - {name: cni, mountPath: /host/cni}
+      volumes:
+        - {name: netns, hostPath: {path: /var/run/netns, type: DirectoryOrCreate}}
+        - {name: bpf, hostPath: {path: /sys/fs/bpf}}
+        - {name: cgroup, hostPath: {path: /sys/fs/cgroup}}
+        - {name: cni, hostPath: {path: /opt/cni/bin}}
+"""
+
+
+def test_a_daemonset_with_the_nodes_rights_sees_this_node_only(samples: Lab) -> None:
+    samples.apply(NODE_AGENT, WEB)
+    samples.rolled_out("web")
+    samples.kubectl("rollout", "status", "ds/agent", "--timeout=60s", timeout_s=65)
+    agents = samples.resource("pods", "-l", "app=agent")["items"]
+    assert len(agents) == 2
+    for agent in agents:
+        node, pod = agent["spec"]["nodeName"], agent["metadata"]["name"]
+
+        def on_node(*command: str, pod: str = pod) -> str:
+            return samples.kubectl("exec", pod, "--", *command)
+
+        assert on_node("hostname").strip() == node
+        commands = on_node("ps", "-eo", "args")
+        assert commands.count("/kubelet --config") == 1, "the node's kubelet, and no other node's"
+        assert "kube-apiserver" not in commands
+        assert "cni-" in on_node("ls", "/var/run/netns"), "namespaces of pods that started before and after"
+        assert "bpf_fs" in on_node("stat", "-f", "-c", "%T", "/sys/fs/bpf")
+        assert "portmap" in on_node("ls", "/host/cni")
+        assert "kubepods" in on_node("ls", "/host/cgroup/unified", "/host/cgroup")
+        assert "198.18." in on_node("ip", "-4", "addr", "show", "eth0")
+
+
 def test_down_leaves_the_machine_as_it_was() -> None:
     before = _machine_state()
     lab.up("test-gone", nodes=1, dual_stack=True, progress=Progress())
     cgroup = cgroups.processes("culvert-lab/test-gone")
     assert cgroup, "the lab's processes are in its cgroup"
     assert "198.18." not in _say("ip", "route", "get", "10.244.1.1"), "pods are not this computer's to route"
+    _a_killed_node_takes_everything_with_it("test-gone")
     assert lab.down("test-gone", progress=Progress()) is lab.Change.MADE
     assert _machine_state() == before
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in cgroup), "processes collected by init")
@@ -159,6 +215,14 @@ def test_down_cleans_up_after_a_crash_half_way() -> None:
         lab.up("test-crash", nodes=1, dual_stack=False, progress=Progress())
     assert lab.down("test-crash", progress=Progress()) is lab.Change.MADE
     assert _machine_state() == before
+
+
+def _a_killed_node_takes_everything_with_it(name: str) -> None:
+    os.kill(lab.machine(name, "node1").pid, signal.SIGKILL)
+    eventually(lambda: not cgroups.processes(f"culvert-lab/{name}/node1"), "node1 is empty")
+    assert cgroups.processes(f"culvert-lab/{name}/control")
+    with pytest.raises(LabError, match=r"dead machines \(node1\)"):
+        lab.up(name, nodes=1, dual_stack=True, progress=Progress())
 
 
 def _services(name: str) -> str:

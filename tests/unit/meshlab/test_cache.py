@@ -1,5 +1,6 @@
 """Entries of the cache are complete or not there, and found by what they are made from."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -55,3 +56,11 @@ def test_the_key_follows_content_name_and_mode(tmp_path: Path) -> None:
 
 def test_the_key_does_not_mix_up_where_one_text_ends() -> None:
     assert cache.key("ab", "c") != cache.key("a", "bc")
+
+
+def test_pruning_keeps_the_newest() -> None:
+    for number in range(4):
+        entry = cache.obtain("things", str(number), lambda _: None)
+        os.utime(entry, (number, number))
+    cache.prune("things", keep=2)
+    assert sorted(entry.name for entry in entry.parent.iterdir() if entry.is_dir()) == ["2", "3"]
