@@ -82,6 +82,20 @@ def test_pods_on_two_nodes_reach_each_other_by_service_name(samples: Lab) -> Non
     assert "/ip" in samples.kubectl("logs", "-l", "app=web")
 
 
+def test_the_control_plane_reaches_services_as_webhooks_need(samples: Lab) -> None:
+    samples.apply(WEB)
+    samples.rolled_out("web")
+    address = samples.resource("service", "web")["spec"]["clusterIP"]
+    control = lab.machine(samples.name, "control")
+
+    def ask() -> str:
+        return control.run(["curl", "-sS", "-m5", f"http://{address}/ip"]).text
+
+    eventually(lambda: "origin" in ask(), "Service web, once node1 knows it")
+    answers = [ask() for _ in range(10)]  # so many that both pods answer some
+    assert all("origin" in answer for answer in answers), answers
+
+
 def test_names_outside_the_cluster_are_denied_at_once(samples: Lab) -> None:
     samples.apply(SAMPLES / "curl" / "curl.yaml")
     samples.rolled_out("curl")

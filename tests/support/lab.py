@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +66,11 @@ class Lab:
 
 
 @contextmanager
-def running(name: str, *, nodes: int = 2, dual_stack: bool = False) -> Iterator[Lab]:
+def running(
+    name: str, *, nodes: int = 2, dual_stack: bool = False, extra: Sequence[lab.MakeImage] = ()
+) -> Iterator[Lab]:
     """Yield a lab; one that was up before (a developer's) is used and left, one that was not is taken down."""
-    change = lab.up(name, nodes=nodes, dual_stack=dual_stack, progress=Progress())
+    change = lab.up(name, nodes=nodes, dual_stack=dual_stack, progress=Progress(), extra=extra)
     try:
         yield Lab(name, state.kubeconfig(name))
     finally:
