@@ -52,6 +52,14 @@ def obtain(what: str, entry_key: str, make: Callable[[Path], None]) -> Path:
     return entry
 
 
+def prune(what: str, *, keep: int) -> None:
+    """Remove all but the newest entries; for things that change often and of which only the last matter."""
+    with _lock(what):
+        entries = [entry for entry in (folder() / what).iterdir() if entry.is_dir()]
+        for entry in sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)[keep:]:
+            shutil.rmtree(entry)
+
+
 @contextmanager
 def _lock(what: str) -> Iterator[None]:
     home = folder() / what

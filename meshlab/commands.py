@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from meshlab import images, lab, state
+from meshlab import images, lab, requirements, state
 from meshlab.errors import LabError
 from meshlab.images import Image
 from meshlab.lab import Change, MachineStatus
@@ -24,15 +24,23 @@ app.add_typer(images_app, name="images")
 Name = Annotated[str, typer.Option(help="Which lab; several can stand side by side.")]
 
 
+@app.callback()
+def _needs_root() -> None:
+    with _plain_errors():
+        requirements.check_root()
+
+
 @app.command()
 def up(
     name: Name = DEFAULT_NAME,
     nodes: Annotated[int, typer.Option(help="How many nodes.")] = 2,
     dual_stack: Annotated[bool, typer.Option("--dual-stack", help="IPv4 and IPv6.")] = False,
+    samples: Annotated[bool, typer.Option("--samples", help="Load the samples' image too.")] = False,
 ) -> None:
     """Bring a lab up; one that is up stays as it is."""
+    extra = [images.samples] if samples else []
     with _plain_errors():
-        change = lab.up(name, nodes=nodes, dual_stack=dual_stack, progress=Progress())
+        change = lab.up(name, nodes=nodes, dual_stack=dual_stack, progress=Progress(), extra=extra)
     if change is Change.NOTHING:
         typer.echo(f"lab {name} is up already, nothing to do", err=True)
     typer.echo(f"export KUBECONFIG={state.kubeconfig(name)}")
@@ -100,6 +108,7 @@ def load(
     ] = None,
     tag: Annotated[str, typer.Option(help="Name of the image; needed with a folder.")] = "",
     dockerfile: Annotated[Path | None, typer.Option(help="If it is not CONTEXT/Dockerfile.", exists=True)] = None,
+    build_arg: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as often as needed.")] = None,
     name: Name = DEFAULT_NAME,
 ) -> None:
     """Build an image and load it into every node."""
@@ -109,7 +118,8 @@ def load(
         if context is None:
             archive = images.samples(progress.say)
         elif tag:
-            source = Image(tag, (dockerfile or context / "Dockerfile").resolve(), context.resolve())
+            arguments = dict(each.split("=", 1) for each in build_arg or [] if "=" in each)
+            source = Image(tag, (dockerfile or context / "Dockerfile").resolve(), context.resolve(), arguments)
             archive = images.build(source, progress.say)
         else:
             raise LabError(f"--tag is needed: name the image, as {images.PREFIX}/{context.resolve().name}:1")

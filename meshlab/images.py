@@ -35,6 +35,8 @@ _PACKAGES = (
 _BASE_TAG = f"{PREFIX}/base:{_SUITE}"
 _TRIM = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 _APT = Path("/etc/apt")
+_KEPT = 3
+"""Versions of an image that stay in the cache: enough to switch between branches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ def build(image: Image, say: Say) -> Archive:
         )
 
     what = "image-" + short.replace(":", "-")
-    return Archive(name=image.name, path=cache.obtain(what, inputs, make) / "image.tar")
+    archive = Archive(name=image.name, path=cache.obtain(what, inputs, make) / "image.tar")
+    cache.prune(what, keep=_KEPT)
+    return archive
 
 
 def pause(say: Say) -> Archive:

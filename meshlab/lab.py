@@ -2,7 +2,7 @@
 
 import datetime
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +22,8 @@ from meshlab.plan import API_PORT, LabPlan
 from meshlab.progress import Progress
 from meshlab.state import Record
 
+MakeImage = Callable[[programs.Say], Archive]
+
 
 class Change(Enum):
     """Whether a command did anything."""
@@ -39,8 +41,11 @@ class MachineStatus:
     ready: bool | None
 
 
-def up(name: str, *, nodes: int, dual_stack: bool, progress: Progress) -> Change:
+def up(name: str, *, nodes: int, dual_stack: bool, progress: Progress, extra: Sequence[MakeImage] = ()) -> Change:
     """Bring a lab up; what is up already stays as it is.
+
+    Args:
+        extra: images to build beside the start and to load into every node, as ``images.samples``.
 
     Raises:
         LabError: what is missing or failed; nothing of a lab that failed half-way is taken down, so that it can be
@@ -55,9 +60,13 @@ def up(name: str, *, nodes: int, dual_stack: bool, progress: Progress) -> Change
             # Images and programs first: a build that fails leaves nothing behind.
             archives = [pool.submit(make, progress.say) for make in (images.pause, images.coredns)]
             kubernetes = programs.kubernetes(progress.say)
-            loaded = [archive.result() for archive in archives]
-        record = state.begin(name, nodes=nodes, dual_stack=dual_stack)
-        _make(record, kubernetes, loaded, progress)
+            needed = [archive.result() for archive in archives]
+            record = state.begin(name, nodes=nodes, dual_stack=dual_stack)
+            building = [pool.submit(make, progress.say) for make in extra]
+            machines = _make(record, kubernetes, needed, progress)
+            if building:
+                with progress.step("more images loaded"):
+                    cluster.load_everywhere(machines, [archive.result() for archive in building])
         state.complete(record)
     return Change.MADE
 
@@ -145,7 +154,8 @@ def _keep(record: Record, *, nodes: int, dual_stack: bool) -> Change:
     return Change.NOTHING
 
 
-def _make(record: Record, kubernetes: Path, archives: Sequence[Archive], progress: Progress) -> None:
+def _make(record: Record, kubernetes: Path, archives: Sequence[Archive], progress: Progress) -> Sequence[Machine]:
+    """Make a lab and return its nodes."""
     lab, folder = record.plan, state.folder(record.name)
     secrets = credentials.issue(lab, now=datetime.datetime.now(datetime.UTC))
     _write_admin(lab, secrets, folder)
@@ -163,6 +173,7 @@ def _make(record: Record, kubernetes: Path, archives: Sequence[Archive], progres
         progress=progress,
     )
     _start(kubernetes_cluster, lab, secrets, archives, progress)
+    return [booted[plan.name] for plan in lab.nodes]
 
 
 def _start(

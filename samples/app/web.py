@@ -75,8 +75,8 @@ def as_json(document: object, status: int = 200) -> Response:
     return Response(json.dumps(document).encode(), status, "application/json")
 
 
-def serve(routes: Routes, *, port: int) -> None:
-    """Serve on every address, IPv4 and IPv6, until SIGTERM.
+def server(routes: Routes, *, port: int) -> ThreadingHTTPServer:
+    """Return a server that listens on every address, IPv4 and IPv6.
 
     Each route is ``"METHOD pattern"``; the method may be ``*``; groups of the pattern are passed to the handler.
     """
@@ -85,10 +85,15 @@ def serve(routes: Routes, *, port: int) -> None:
     class Bound(_Handler):
         routes = table
 
-    server = _server(port, Bound)
+    return _listening(port, Bound)
+
+
+def serve(routes: Routes, *, port: int) -> None:
+    """Serve until SIGTERM."""
+    listening = server(routes, port=port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"listening on port {port}", flush=True)
-    server.serve_forever(poll_interval=60)
+    listening.serve_forever(poll_interval=60)
 
 
 def port_from_command_line(default: int) -> int:
@@ -101,7 +106,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
 
-def _server(port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+def _listening(port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
     if not _has_ipv6():
         return _Server(("", port), handler)
 

@@ -1,0 +1,96 @@
+"""Namespaces, links and cgroups of the real kernel."""
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from meshkit.linux import cgroups, links, netns
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    name = f"t{uuid.uuid4().hex[:8]}"
+    yield name
+    netns.delete(name)
+    links.delete(name)
+    cgroups.remove(f"culvert-{name}")
+
+
+def test_work_runs_inside_the_namespace_and_the_caller_stays_outside(name: str) -> None:
+    outside = _own()
+    path = netns.create(name)
+    inside = netns.run(path, _own)
+    assert inside != outside == _own()
+    assert [link.name for link in netns.run(path, links.links)] == ["lo"]
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        assert netns.run(descriptor, _own) == inside
+    finally:
+        os.close(descriptor)
+
+
+def test_what_the_work_raises_reaches_the_caller(name: str) -> None:
+    path = netns.create(name)
+    with pytest.raises(FileNotFoundError, match="no link named nothing"):
+        netns.run(path, lambda: links.set_up("nothing"))
+    with pytest.raises(FileExistsError):
+        netns.create(name)
+
+
+def test_deleting_twice_says_that_there_was_nothing(name: str) -> None:
+    netns.create(name)
+    assert name in netns.names()
+    assert netns.delete(name)
+    assert not netns.delete(name)
+    assert name not in netns.names()
+
+
+def test_a_veth_joins_a_namespace_to_a_bridge(name: str) -> None:
+    path = netns.create(name)
+    links.add_bridge(name)
+    links.add_veth(f"{name}v", master=name, peer="eth0", peer_netns=path)
+
+    def configure() -> tuple[links.Route, ...]:
+        links.set_up("eth0")
+        links.add_address("eth0", ip_interface("198.51.100.2/24"))
+        links.add_route(ip_network("203.0.113.0/24"), ip_address("198.51.100.1"))
+        return links.routes()
+
+    routes = {str(route.destination): route.gateway for route in netns.run(path, configure)}
+    assert routes["203.0.113.0/24"] == ip_address("198.51.100.1")
+    assert links.exists(f"{name}v")
+    assert links.delete(f"{name}v")
+    assert not links.delete(f"{name}v")
+
+
+def test_killing_a_subtree_ends_all_its_processes_and_no_other(name: str) -> None:
+    group = f"culvert-{name}"
+    cgroups.create(f"{group}/one")
+    cgroups.create(f"{group}/two/inner")
+    sleepers = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        cgroups.join(f"{group}/one", sleepers[0].pid)
+        cgroups.join(f"{group}/two/inner", sleepers[1].pid)
+        assert cgroups.processes(group) == {each.pid for each in sleepers}
+        cgroups.kill(group)
+        assert [each.wait(5) for each in sleepers] == [-9, -9]
+        assert bystander.poll() is None
+        cgroups.remove(group)
+        assert not any(Path(each.root, group).exists() for each in cgroups.hierarchies())
+    finally:
+        for each in (*sleepers, bystander):
+            each.kill()
+            each.wait()
+
+
+def _own() -> str:
+    return str(Path("/proc/thread-self/ns/net").readlink())
