@@ -96,7 +96,7 @@ class Cluster:
         for plan in self._lab.nodes:
             machine = self._nodes[plan.name]
             machine.start(node.kubelet(component("kubelet"), plan))
-            machine.start(node.kube_proxy(component("kube-proxy"), self._lab, plan))
+            machine.start(node.kube_proxy(component("kube-proxy")))
         for resource in dns.resources(self._lab):
             self._api.apply(resource)
 
@@ -119,10 +119,19 @@ class Cluster:
     def _wait(self, what: str, done: Callable[[], bool], *, timeout_s: float, logs: Sequence[Path]) -> None:
         end = time.monotonic() + timeout_s
         while not done():
+            self._fail_if_something_ended()
             if time.monotonic() > end:
                 tails = "\n".join(f"{log}:\n{run.tail(log)}" for log in logs)
                 raise ComponentFailed(f"{what} not ready after {timeout_s:.0f} s; last lines of the logs:\n{tails}")
             time.sleep(_POLL_S)
+
+    def _fail_if_something_ended(self) -> None:
+        """Say at once what would otherwise show as a long wait for something else."""
+        for machine in (self._control, *self._nodes.values()):
+            for service, running in machine.running().items():
+                if not running:
+                    log = machine.log(service)
+                    raise ComponentFailed(f"{service} on {machine.name} ended, see {log}:\n{run.tail(log)}")
 
 
 def load(machine: Machine, images: Sequence[Archive]) -> None:
