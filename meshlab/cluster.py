@@ -24,6 +24,7 @@ _API_TIMEOUT_S = 90.0
 _NODES_TIMEOUT_S = 90.0
 _IMPORT_TIMEOUT_S = 300.0
 _POLL_S = 0.05
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,11 @@ class Cluster:
 
     def _wait(self, what: str, done: Callable[[], bool], *, timeout_s: float, logs: Sequence[Path]) -> None:
         end = time.monotonic() + timeout_s
+        next_look = time.monotonic() + _LOOK_EVERY_S
         while not done():
-            self._fail_if_something_ended()
+            if time.monotonic() > next_look:
+                self._fail_if_something_ended()
+                next_look = time.monotonic() + _LOOK_EVERY_S
             if time.monotonic() > end:
                 tails = "\n".join(f"{log}:\n{run.tail(log)}" for log in logs)
                 raise ComponentFailed(f"{what} not ready after {timeout_s:.0f} s; last lines of the logs:\n{tails}")
