@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from controlplane.settings import ControlPlaneSettings
+from controlplane.settings import Settings
 from meshkit.settings import ProcessSettings
 from nodeagent.settings import NodeAgentSettings
 from ztunnel.settings import ZtunnelSettings
@@ -19,7 +19,7 @@ Every setting is a flag and an environment variable; a flag wins. The chart's `v
 A value that cannot be used ends the process at its start with status 2 and one line that names it.
 """
 _PROCESSES: tuple[tuple[str, type[ProcessSettings]], ...] = (
-    ("culvert-controlplane", ControlPlaneSettings),
+    ("culvert-controlplane", Settings),
     ("culvert-nodeagent", NodeAgentSettings),
     ("culvert-ztunnel", ZtunnelSettings),
 )

@@ -161,9 +161,7 @@ async def test_deny_by_principal_names_the_policy_and_cuts_open_connections(mesh
         error="connection closed due to policy change: explicitly denied by: shop/no-client"
     )
     assert closed["src.identity"] == client.identity
-    denied = await server.node.logged(
-        error="connection closed due to policy rejection: explicitly denied by: shop/no-client"
-    )
+    denied = await server.node.logged(error=f"connection closed due to policy rejection: {reason}")
     assert denied["src.workload"] == "client"
     assert "401" in str(
         (await client.node.logged(direction="outbound", error="http status: 401 Unauthorized"))["error"]
