@@ -157,15 +157,12 @@ async def test_deny_by_principal_names_the_policy_and_cuts_open_connections(mesh
     with pytest.raises(OSError):
         await client.ask(server.ip, 8080)
     assert (await other.ask(server.ip, 8080)).endswith(b"hello")
-    closed = await server.node.logged(
-        error="connection closed due to policy change: explicitly denied by: shop/no-client"
-    )
+    reason = "explicitly denied by: shop/no-client"
+    closed = await server.node.logged(error=f"connection closed due to policy change: {reason}")
     assert closed["src.identity"] == client.identity
     denied = await server.node.logged(error=f"connection closed due to policy rejection: {reason}")
     assert denied["src.workload"] == "client"
-    assert "401" in str(
-        (await client.node.logged(direction="outbound", error="http status: 401 Unauthorized"))["error"]
-    )
+    await client.node.logged(direction="outbound", error="http status: 401 Unauthorized")
 
     mesh.withdraw_policy("no-client")
     assert (await client.ask(server.ip, 8080)).endswith(b"hello")
