@@ -24,6 +24,7 @@ _API_TIMEOUT_S = 90.0
 _NODES_TIMEOUT_S = 90.0
 _IMPORT_TIMEOUT_S = 300.0
 _POLL_S = 0.05
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Cluster:
         for plan in self._lab.nodes:
             machine = self._nodes[plan.name]
             machine.start(node.kubelet(component("kubelet"), plan))
-            machine.start(node.kube_proxy(component("kube-proxy"), self._lab, plan))
+            machine.start(node.kube_proxy(component("kube-proxy")))
         for resource in dns.resources(self._lab):
             self._api.apply(resource)
 
@@ -118,11 +119,23 @@ class Cluster:
 
     def _wait(self, what: str, done: Callable[[], bool], *, timeout_s: float, logs: Sequence[Path]) -> None:
         end = time.monotonic() + timeout_s
+        next_look = time.monotonic() + _LOOK_EVERY_S
         while not done():
+            if time.monotonic() > next_look:
+                self._fail_if_something_ended()
+                next_look = time.monotonic() + _LOOK_EVERY_S
             if time.monotonic() > end:
                 tails = "\n".join(f"{log}:\n{run.tail(log)}" for log in logs)
                 raise ComponentFailed(f"{what} not ready after {timeout_s:.0f} s; last lines of the logs:\n{tails}")
             time.sleep(_POLL_S)
+
+    def _fail_if_something_ended(self) -> None:
+        """Say at once what would otherwise show as a long wait for something else."""
+        for machine in (self._control, *self._nodes.values()):
+            for service, running in machine.running().items():
+                if not running:
+                    log = machine.log(service)
+                    raise ComponentFailed(f"{service} on {machine.name} ended, see {log}:\n{run.tail(log)}")
 
 
 def load(machine: Machine, images: Sequence[Archive]) -> None:

@@ -12,6 +12,7 @@ CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CNI_PLUGINS = ("host-local", "loopback", "portmap", "ptp")
 _CNI_CONFIG = f"{names.CNI_NET_DIR}/10-culvert-lab.conflist"
 _KUBELET_CONFIG = "/var/lib/kubelet/config.json"
+_KUBE_PROXY_CONFIG = "/etc/kubernetes/kube-proxy.json"
 
 
 def files(lab: LabPlan, node: MachinePlan, *, lower_oom_score: bool) -> list[File]:
@@ -24,6 +25,7 @@ def files(lab: LabPlan, node: MachinePlan, *, lower_oom_score: bool) -> list[Fil
         File("/etc/containerd/config.toml", _containerd_config(lower_oom_score=lower_oom_score)),
         File(_CNI_CONFIG, _json(_pod_network(node))),
         File(_KUBELET_CONFIG, _json(_kubelet_config(lab))),
+        File(_KUBE_PROXY_CONFIG, _json(_kube_proxy_config(lab, node))),
         File("/etc/hosts", _hosts(lab)),
         File("/etc/hostname", f"{node.name}\n".encode()),
     ]
@@ -50,24 +52,9 @@ def kubelet(program: str, node: MachinePlan) -> Service:
     )
 
 
-def kube_proxy(program: str, lab: LabPlan, node: MachinePlan) -> Service:
-    """Return kube-proxy. ``--cluster-cidr`` makes it hide the source of what comes from outside the pods' ranges.
-
-    It gathers changes for 100 ms instead of a second: in a small cluster that costs nothing and nobody waits.
-    """
-    return Service(
-        "kube-proxy",
-        (
-            program,
-            "--kubeconfig=/etc/kubernetes/kube-proxy.conf",
-            f"--hostname-override={node.name}",
-            "--proxy-mode=nftables",
-            f"--cluster-cidr={','.join(str(network) for network in lab.pods)}",
-            "--conntrack-max-per-core=0",
-            "--nftables-min-sync-period=100ms",
-            "--nodeport-addresses=primary",
-        ),
-    )
+def kube_proxy(program: str) -> Service:
+    """Return kube-proxy."""
+    return Service("kube-proxy", (program, f"--config={_KUBE_PROXY_CONFIG}"))
 
 
 def _containerd_config(*, lower_oom_score: bool) -> bytes:
@@ -144,6 +131,25 @@ def _kubelet_config(lab: LabPlan) -> dict[str, object]:
         "imageGCHighThresholdPercent": 100,
         "nodeStatusUpdateFrequency": "5s",
         "shutdownGracePeriod": "0s",
+    }
+
+
+def _kube_proxy_config(lab: LabPlan, node: MachinePlan) -> dict[str, object]:
+    """Return the configuration of kube-proxy.
+
+    ``clusterCIDR`` makes it hide the source of what comes from outside the pods' ranges. It gathers changes for 100 ms
+    instead of a second (there is no flag for that): in a small cluster it costs nothing, and nobody waits.
+    """
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": "/etc/kubernetes/kube-proxy.conf"},
+        "hostnameOverride": node.name,
+        "mode": "nftables",
+        "nftables": {"minSyncPeriod": "100ms"},
+        "clusterCIDR": ",".join(str(network) for network in lab.pods),
+        "conntrack": {"maxPerCore": 0},
+        "nodePortAddresses": ["primary"],
     }
 
 

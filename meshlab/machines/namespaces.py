@@ -98,7 +98,9 @@ class NamespacesMachine:
             )
         record = self._records() / service.name
         record.parent.mkdir(exist_ok=True)
-        record.write_text(json.dumps({"pid": int(done.stdout)}))
+        draft = self.home / f"{service.name}.draft"
+        draft.write_text(json.dumps({"pid": int(done.stdout)}))
+        draft.rename(record)  # whole or not there: another thread may ask what runs
 
     def running(self) -> Mapping[str, bool]:
         """Say which of the started services are still there."""

@@ -213,7 +213,7 @@ def test_down_leaves_the_machine_as_it_was() -> None:
     assert "198.18." not in _say("ip", "route", "get", "10.244.1.1"), "pods are not this computer's to route"
     _a_killed_node_takes_everything_with_it("test-gone")
     assert lab.down("test-gone", progress=Progress()) is lab.Change.MADE
-    assert _machine_state() == before
+    assert _left_over(before) == {}
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in cgroup), "processes collected by init")
     assert lab.down("test-gone", progress=Progress()) is lab.Change.NOTHING
 
@@ -228,7 +228,7 @@ def test_down_cleans_up_after_a_crash_half_way() -> None:
     with pytest.raises(LabError, match="did not come up"):
         lab.up("test-crash", nodes=1, dual_stack=False, progress=Progress())
     assert lab.down("test-crash", progress=Progress()) is lab.Change.MADE
-    assert _machine_state() == before
+    assert _left_over(before) == {}
 
 
 def _a_killed_node_takes_everything_with_it(name: str) -> None:
@@ -243,27 +243,33 @@ def _services(name: str) -> str:
     return " ".join(path.stem for path in (state.folder(name) / "logs").glob("*.log"))
 
 
-def _machine_state() -> dict[str, object]:
+def _left_over(before: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return what is there that was not: others of this machine may take their own things away meanwhile."""
+    now = _machine_state()
+    return {what: added for what, things in now.items() if (added := things - before[what])}
+
+
+def _machine_state() -> dict[str, set[str]]:
     groups = [folder for each in cgroups.hierarchies() for folder in each.root.glob("culvert-lab/*")]
-    others = {"test"}  # the session's lab may come and go beside these tests
     return {
-        "links": sorted(link.name for link in links.links() if not _of_other_lab(link.name)),
-        "routes": sorted(str(route.destination) for route in links.routes() if not _in_lab_network(str(route))),
-        "rules": _say("ip", "rule"),
-        "mounts": sorted(str(each.target) for each in mounts.mounted() if "culvert.test." not in str(each.target)),
-        "cgroups": sorted(str(group) for group in groups if group.name not in others and group.is_dir()),
-        "netns": sorted(name for name in netns.names() if not name.startswith("culvert.test.")),
-        "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
-        "tables": _say("nft", "list", "tables"),
+        "links": {link.name for link in links.links() if not _of_session_lab(link.name)},
+        "routes": {str(route.destination) for route in links.routes() if not _in_session_lab(str(route))},
+        "rules": set(_say("ip", "rule").splitlines()),
+        "mounts": {str(each.target) for each in mounts.mounted() if not str(each.target).startswith("/run/netns/")},
+        "cgroups": {str(group) for group in groups if group.name != "test" and group.is_dir()},
+        "netns": {name for name in netns.names() if name.startswith("culvert.test-")},
+        "forwarding": {Path("/proc/sys/net/ipv4/ip_forward").read_text()},
+        "tables": set(_say("nft", "list", "tables").splitlines()),
+        "folders": {entry.name for entry in state.root().iterdir() if entry.is_dir() and entry.name != "test"},
     }
 
 
-def _of_other_lab(link: str) -> bool:
+def _of_session_lab(link: str) -> bool:
     record = state.load("test")
     return record is not None and (link == record.plan.bridge or link.startswith(f"{record.plan.bridge}m"))
 
 
-def _in_lab_network(route: str) -> bool:
+def _in_session_lab(route: str) -> bool:
     record = state.load("test")
     return "fe80" in route or (
         record is not None and any(str(i.network) in route for i in record.plan.bridge_interfaces)

@@ -57,9 +57,10 @@ def test_containerd_does_not_lower_oom_scores_where_it_may_not(lab: LabPlan, may
 
 
 def test_kube_proxy_hides_sources_outside_the_pods_ranges(lab: LabPlan) -> None:
-    flags = _flags(node.kube_proxy("/bin/kube-proxy", lab, lab.nodes[0]))
-    assert flags["--cluster-cidr"] == ",".join(str(network) for network in lab.pods)
-    assert flags["--conntrack-max-per-core"] == "0"
+    config = _file(lab, "/etc/kubernetes/kube-proxy.json")
+    assert config["clusterCIDR"] == ",".join(str(network) for network in lab.pods)
+    assert config["conntrack"]["maxPerCore"] == 0
+    assert config["mode"] == "nftables"
 
 
 def test_the_name_server_has_the_address_that_kubelets_hand_out(lab: LabPlan) -> None:

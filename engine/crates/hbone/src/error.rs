@@ -9,7 +9,7 @@ pub enum Error {
     #[error("connection to the peer failed: {0}")]
     Dial(#[source] io::Error),
     /// The peer is not who it should be, or does not take us for whom we are.
-    #[error("TLS handshake failed: {0}")]
+    #[error("TLS handshake failed: {}", culvert_tls::explain(.0))]
     Tls(#[source] io::Error),
     /// The peer does not speak HTTP/2.
     #[error("HTTP/2 handshake failed: {0}")]

@@ -13,16 +13,18 @@ use tokio::net::TcpStream;
 
 use crate::Error;
 
-/// The tunnel's side of a user connection.
+/// The tunnel's side of a user connection. Dropped before both directions have ended, it is aborted: the peer sees a
+/// reset, not an end.
 #[derive(Debug)]
 pub struct TunnelStream {
     send: SendStream<Bytes>,
     receive: RecvStream,
+    ended: bool,
 }
 
 impl TunnelStream {
     pub(crate) const fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive }
+        Self { send, receive, ended: false }
     }
 
     /// Copy both ways until both directions have ended.
@@ -41,17 +43,19 @@ impl TunnelStream {
             upload(application, &mut self.send, to_tunnel),
             download(&mut self.receive, application, from_tunnel)
         );
-        if let Err(error) = result {
-            self.send.send_reset(Reason::CONNECT_ERROR);
+        self.ended = result.is_ok();
+        if result.is_err() {
             copy::reset_on_drop(application);
-            return Err(error);
         }
-        Ok(())
+        result.map(|_| ())
     }
+}
 
-    /// Abort the stream; the peer sees a reset.
-    pub fn abort(mut self) {
-        self.send.send_reset(Reason::CONNECT_ERROR);
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.send.send_reset(Reason::CONNECT_ERROR);
+        }
     }
 }
 

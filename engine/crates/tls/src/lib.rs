@@ -6,4 +6,4 @@ mod certificate;
 mod verify;
 
 pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate};
-pub use verify::{PeerIdentityError, peer_identity};
+pub use verify::{PeerIdentityError, explain, peer_identity};

@@ -56,6 +56,17 @@ fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(error))))
 }
 
+/// Say in words why a handshake failed: our own reasons are buried in the library's errors.
+#[must_use]
+pub fn explain(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::InvalidCertificate(CertificateError::Other(reason))) => reason.0.to_string(),
+        Some(other) => other.to_string(),
+        None => error.to_string(),
+    }
+}
+
 /// The peer's identity is not the one wanted.
 #[derive(Debug, thiserror::Error)]
 enum Unwanted {
