@@ -120,4 +120,6 @@ def _rustc() -> str:
     try:
         return subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout
     except FileNotFoundError:
-        raise MissingRequirement("rustc is not installed; the engine is built with it: install Rust 1.90 or newer") from None
+        raise MissingRequirement(
+            "rustc is not installed; the engine is built with it: install Rust 1.90 or newer"
+        ) from None
