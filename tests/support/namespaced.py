@@ -205,7 +205,9 @@ class Mesh:
         netns.create(space)
         self.stack.callback(netns.delete, space)
         link, inside = f"{self.prefix}{number}", "eth0"
-        netns.run(self._space, lambda: links.add_veth(link, master=self.bridge, peer=inside, peer_netns=netns.path(space)))
+        netns.run(
+            self._space, lambda: links.add_veth(link, master=self.bridge, peer=inside, peer_netns=netns.path(space))
+        )
         ip = str(ip_interface(self.subnet).ip + number)
         prefix = ip_interface(self.subnet).network.prefixlen
         pod = Pod(self, name, self.nodes[node], ip, space, namespace)
@@ -269,7 +271,9 @@ class Mesh:
         """A DENY policy with one match."""
         self.policy(name, authorization_pb2.DENY, namespace, scope, **match)
 
-    def policy(self, name: str, action, namespace: str = "shop", scope=authorization_pb2.NAMESPACE, **match: object) -> None:
+    def policy(
+        self, name: str, action, namespace: str = "shop", scope=authorization_pb2.NAMESPACE, **match: object
+    ) -> None:
         rules = [authorization_pb2.Rule(clauses=[authorization_pb2.Clause(matches=[authorization_pb2.Match(**match)])])]
         message = authorization_pb2.Authorization(
             name=name, namespace=namespace, scope=scope, action=action, rules=rules if match else []

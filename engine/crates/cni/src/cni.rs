@@ -103,9 +103,9 @@ pub(crate) fn add_request(
     };
     let required = |key: &str| argument(key).ok_or_else(|| missing(&format!("{key} in CNI_ARGS")));
     let addresses = config.previous.as_ref().and_then(|result| result.get("ips")).and_then(Value::as_array);
-    let ips = addresses.into_iter().flatten().map(|ip| {
-        json!({"Interface": ip.get("interface"), "Address": ip.get("address"), "Gateway": ip.get("gateway")})
-    });
+    let ips = addresses.into_iter().flatten().map(
+        |ip| json!({"Interface": ip.get("interface"), "Address": ip.get("address"), "Gateway": ip.get("gateway")}),
+    );
     Ok(AddRequest {
         netns,
         pod_name: required("K8S_POD_NAME")?,
@@ -117,7 +117,7 @@ pub(crate) fn add_request(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is a failed test")]
     use super::*;
 
     const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"n","type":"culvert-cni","agent_socket":"/s","agent_namespace":"istio-system",

@@ -75,7 +75,8 @@ impl FromStr for Identity {
             return Err(invalid());
         };
         // A NUL or other control character in a name is a forgery, never a Kubernetes object (CVE-2025-66220).
-        if domain.is_empty() || namespace.is_empty() || account.is_empty() || uri.bytes().any(|b| b.is_ascii_control()) {
+        if domain.is_empty() || namespace.is_empty() || account.is_empty() || uri.bytes().any(|b| b.is_ascii_control())
+        {
             return Err(invalid());
         }
         let trust_domain_end = SCHEME.len() + domain.len();
@@ -116,8 +117,16 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for uri in [
-            "", "spiffe://", "cluster.local/ns/a/sa/b", "spiffe://td/ns/a/sa/b/c", "spiffe://td/ns//sa/b", "spiffe:///ns/a/sa/b",
-            "spiffe://td/NS/a/sa/b", "spiffe://td/ns/a/sa/b\0", "https://td/ns/a/sa/b", "spiffe://td/ns/a/sa/",
+            "",
+            "spiffe://",
+            "cluster.local/ns/a/sa/b",
+            "spiffe://td/ns/a/sa/b/c",
+            "spiffe://td/ns//sa/b",
+            "spiffe:///ns/a/sa/b",
+            "spiffe://td/NS/a/sa/b",
+            "spiffe://td/ns/a/sa/b\0",
+            "https://td/ns/a/sa/b",
+            "spiffe://td/ns/a/sa/",
         ] {
             assert!(uri.parse::<Identity>().is_err(), "{uri:?}");
         }

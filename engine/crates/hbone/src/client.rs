@@ -182,8 +182,12 @@ impl Pool {
             .await
             .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
             .map_err(Error::Handshake)?;
-        let tunnel =
-            Rc::new(Tunnel { send, streams: Cell::new(0), last_used: Cell::new(Instant::now()), closed: Cell::new(false) });
+        let tunnel = Rc::new(Tunnel {
+            send,
+            streams: Cell::new(0),
+            last_used: Cell::new(Instant::now()),
+            closed: Cell::new(false),
+        });
         tokio::task::spawn_local(drive(connection, Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }

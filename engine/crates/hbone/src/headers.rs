@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn the_last_baggage_wins_and_unknown_keys_are_skipped() {
-        let map = headers(&[(BAGGAGE, "service.name=a,x=y,k8s.node.name=n,service.version="), (BAGGAGE, "service.name=b")]);
+        let map =
+            headers(&[(BAGGAGE, "service.name=a,x=y,k8s.node.name=n,service.version="), (BAGGAGE, "service.name=b")]);
         assert_eq!(Baggage::parse(&map), Baggage { service: Some("b".into()), ..Baggage::default() });
     }
 

@@ -31,9 +31,8 @@ impl From<EngineConfig> for Config {
     fn from(wire: EngineConfig) -> Self {
         let machine = std::thread::available_parallelism().map_or(1, usize::from);
         let number = |value: u32, default: u32| usize::try_from(if value == 0 { default } else { value }).unwrap_or(1);
-        let duration = |value: u32, default_ms: u32| {
-            Duration::from_millis(u64::from(if value == 0 { default_ms } else { value }))
-        };
+        let duration =
+            |value: u32, default_ms: u32| Duration::from_millis(u64::from(if value == 0 { default_ms } else { value }));
         let text = |value: String, default: &str| if value.is_empty() { default.to_owned() } else { value };
         Self {
             cores: number(wire.cores, 2).min(machine),

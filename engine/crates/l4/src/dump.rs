@@ -39,12 +39,10 @@ pub(crate) fn render(shared: &Shared, pods: &[Arc<PodInfo>], section: Section) -
             let store = shared.store.read();
             sorted(store.services().map(|one| (one.key.to_string(), service(&store, one))))
         }
-        Section::Policies => {
-            sorted(shared.store.read().policies.iter().map(|one| (one.key.to_string(), policy(one))))
-        }
-        Section::Certificates => {
-            sorted(shared.certificates.all().iter().map(|(id, state)| (id.to_string(), certificate(id.as_str(), state))))
-        }
+        Section::Policies => sorted(shared.store.read().policies.iter().map(|one| (one.key.to_string(), policy(one)))),
+        Section::Certificates => sorted(
+            shared.certificates.all().iter().map(|(id, state)| (id.to_string(), certificate(id.as_str(), state))),
+        ),
         Section::WorkloadState => workload_state(shared, pods),
     }
 }
@@ -141,7 +139,14 @@ fn service(store: &Store, one: &Service) -> Value {
         ("subjectAltNames", one.identities.iter().map(|identity| json!(identity.as_str())).collect()),
         ("waypoint", one.waypoint.as_ref().map_or(Value::Null, gateway)),
         ("loadBalancer", balancer),
-        ("ipFamilies", if one.ip_families == wire::IpFamilies::Automatic { Value::Null } else { json!(one.ip_families.as_str_name()) }),
+        (
+            "ipFamilies",
+            if one.ip_families == wire::IpFamilies::Automatic {
+                Value::Null
+            } else {
+                json!(one.ip_families.as_str_name())
+            },
+        ),
         ("canonical", if one.canonical { json!(true) } else { Value::Null }),
     ])
 }

@@ -168,9 +168,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::ConfigRejected`] where the names make no identity; [`EngineError::Busy`].
     pub fn add_workload(&self, workload: WorkloadRef, netns: BorrowedFd<'_>) -> Result<(), EngineError> {
-        let identity =
-            Identity::new(&self.shared.config.trust_domain, &workload.namespace, &workload.service_account)
-                .map_err(|error| certificate_rejected(&workload.uid, error.to_string()))?;
+        let identity = Identity::new(&self.shared.config.trust_domain, &workload.namespace, &workload.service_account)
+            .map_err(|error| certificate_rejected(&workload.uid, error.to_string()))?;
         let pod = Arc::new(PodInfo {
             uid: workload.uid.into(),
             name: workload.name.into(),

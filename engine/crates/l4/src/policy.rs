@@ -139,11 +139,7 @@ pub(crate) struct Condition<T> {
 }
 
 impl<T> Condition<T> {
-    fn parse<W>(
-        any_of: Vec<W>,
-        none_of: Vec<W>,
-        parse: impl Fn(W) -> Result<T, Rejection>,
-    ) -> Result<Self, Rejection> {
+    fn parse<W>(any_of: Vec<W>, none_of: Vec<W>, parse: impl Fn(W) -> Result<T, Rejection>) -> Result<Self, Rejection> {
         let list = |values: Vec<W>| values.into_iter().map(&parse).collect::<Result<Vec<_>, _>>();
         Ok(Self { any_of: list(any_of)?, none_of: list(none_of)? })
     }

@@ -132,11 +132,8 @@ fn set_keepalive(socket: &Socket) -> io::Result<()> {
 /// `NotFound` where the connection was not redirected.
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let socket = socket2::SockRef::from(stream);
-    let found = if canonical(stream.local_addr()?).is_ipv4() {
-        socket.original_dst_v4()
-    } else {
-        socket.original_dst_v6()
-    };
+    let found =
+        if canonical(stream.local_addr()?).is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     found
         .ok()
         .and_then(|address| address.as_socket())

@@ -78,7 +78,10 @@ impl WorkloadCertificate {
         let leaf = chain.first().ok_or_else(|| CertificateError::Chain("empty".into()))?;
         let presented = identities(leaf).map_err(|error| CertificateError::Chain(error.to_string()))?;
         if presented.first() != Some(wanted) {
-            return Err(CertificateError::WrongIdentity { presented: format!("{presented:?}"), wanted: wanted.clone() });
+            return Err(CertificateError::WrongIdentity {
+                presented: format!("{presented:?}"),
+                wanted: wanted.clone(),
+            });
         }
         let not_after = details(leaf).map_err(CertificateError::Chain)?.not_after;
 
@@ -147,7 +150,11 @@ fn provider() -> Arc<CryptoProvider> {
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
             aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
         ],
-        kx_groups: vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::X25519MLKEM768],
+        kx_groups: vec![
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+            aws_lc_rs::kx_group::X25519MLKEM768,
+        ],
         ..aws_lc_rs::default_provider()
     })
 }

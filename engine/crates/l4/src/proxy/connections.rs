@@ -54,7 +54,11 @@ impl Connections {
     }
 
     /// List a connection that is cut when policy comes to forbid it; the receiver tells why.
-    pub(crate) fn list_judged(&self, info: ConnectionInfo, subject: Subject) -> (Listed<'_>, oneshot::Receiver<Denied>) {
+    pub(crate) fn list_judged(
+        &self,
+        info: ConnectionInfo,
+        subject: Subject,
+    ) -> (Listed<'_>, oneshot::Receiver<Denied>) {
         let (cut, told) = oneshot::channel();
         (self.insert(Tracked { info, judged: Some(Judged { subject, cut }) }), told)
     }
@@ -73,7 +77,9 @@ impl Connections {
             let Some(judged) = &tracked.judged else { continue };
             let pod = &tracked.info.pod;
             // A workload that is gone has no policy to ask; its connections end when its pod does.
-            let Some(workload) = store.workload_named(&pod.namespace, &pod.name, &pod.service_account) else { continue };
+            let Some(workload) = store.workload_named(&pod.namespace, &pod.name, &pod.service_account) else {
+                continue;
+            };
             if let Err(denied) = store.policies.authorize(workload, &judged.subject)
                 && let Some(judged) = tracked.judged.take()
             {

@@ -186,9 +186,10 @@ fn service(
 ) -> Option<Arc<crate::state::Service>> {
     let store = pod.shared().store.read();
     let serves = |port: &std::collections::HashMap<u16, u16>| port.values().any(|&port| port == target.port());
-    let mut fitting = workload.services.iter().filter(|(key, ports)| {
-        named.map_or_else(|| serves(ports), |host| *key.hostname == *host)
-    });
+    let mut fitting = workload
+        .services
+        .iter()
+        .filter(|(key, ports)| named.map_or_else(|| serves(ports), |host| *key.hostname == *host));
     let found = fitting.next().map(|(key, _)| key);
     let only = if fitting.next().is_none() { found } else { None };
     only.and_then(|key| store.service(key).cloned())

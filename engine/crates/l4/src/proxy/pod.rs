@@ -123,7 +123,9 @@ impl Pod {
         let PodInfo { namespace, name, service_account, .. } = &*self.info;
         let patience = self.shared().config.workload_wait;
         let found = self.shared().workload(namespace, name, service_account, patience).await;
-        found.ok_or_else(|| format!("unknown source workload: {namespace}/{name} with service account {service_account}"))
+        found.ok_or_else(|| {
+            format!("unknown source workload: {namespace}/{name} with service account {service_account}")
+        })
     }
 
     /// Move on to a phase; never back.
@@ -204,7 +206,8 @@ impl Dial for Pod {
         key: &TunnelKey,
     ) -> Result<(TcpStream, Arc<tokio_rustls::rustls::ClientConfig>), culvert_hbone::Error> {
         let config = &self.shared().config;
-        let certificate = self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
+        let certificate =
+            self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
         let tls = certificate
             .client_config(key.identities.clone())
             .map_err(|error| culvert_hbone::Error::Certificate(error.to_string()))?;

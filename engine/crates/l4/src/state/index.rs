@@ -95,9 +95,10 @@ impl Store {
     pub(crate) fn service_at(&self, network: &Arc<str>, ip: IpAddr, namespace: &str) -> Option<&Arc<Service>> {
         let visible = |service: &&Arc<Service>| !service.private || *service.key.namespace == *namespace;
         let own = |service: &Arc<Service>| *service.key.namespace == *namespace;
-        let exact = self.by_vip.get(&NetworkAddress { network: network.clone(), ip }).and_then(|found| {
-            found.iter().filter(visible).max_by_key(|service| (own(service), service.canonical))
-        });
+        let exact = self
+            .by_vip
+            .get(&NetworkAddress { network: network.clone(), ip })
+            .and_then(|found| found.iter().filter(visible).max_by_key(|service| (own(service), service.canonical)));
         exact.or_else(|| {
             let length = |service: &Arc<Service>| {
                 let covering = service.ranges.iter().filter(|(n, range)| n == network && range.contains(&ip));

@@ -53,10 +53,7 @@ pub(crate) fn parse_port(field: &str, port: u32) -> Result<u16, Rejection> {
 }
 
 impl Gateway {
-    fn parse(
-        field: &str,
-        wire: culvert_core::proto::workload::GatewayAddress,
-    ) -> Result<Self, Rejection> {
+    fn parse(field: &str, wire: culvert_core::proto::workload::GatewayAddress) -> Result<Self, Rejection> {
         use culvert_core::proto::workload::gateway_address::Destination;
         let destination = match wire.destination {
             Some(Destination::Hostname(host)) => {

@@ -76,9 +76,7 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let ip = endpoint
-            .address_like(target.ip())
-            .ok_or_else(|| RouteError::NoAddress(endpoint.uid.to_string()))?;
+        let ip = endpoint.address_like(target.ip()).ok_or_else(|| RouteError::NoAddress(endpoint.uid.to_string()))?;
         let to = SocketAddr::new(ip, port);
         direct(source, endpoint, to, Some(service))
     }
@@ -254,7 +252,12 @@ fn locality_rank(source: &Workload, endpoint: &Workload, scopes: &[Scope]) -> us
 
 fn by_weight<'a>(candidates: &[(&'a Arc<Workload>, u16)], random: f64) -> Option<(&'a Arc<Workload>, u16)> {
     let total: u64 = candidates.iter().map(|(workload, _)| u64::from(workload.capacity)).sum();
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "weights are small")]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        reason = "weights are small"
+    )]
     let mut ticket = (random * total as f64) as u64;
     for candidate in candidates {
         let weight = u64::from(candidate.0.capacity);

@@ -14,14 +14,7 @@ enum Value {
     Number(u64),
 }
 
-pub(crate) fn write(
-    shared: &Arc<Shared>,
-    flow: &Flow,
-    duration: Duration,
-    sent: u64,
-    received: u64,
-    end: &FlowEnd,
-) {
+pub(crate) fn write(shared: &Arc<Shared>, flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowEnd) {
     let form = shared.config.access_log;
     if form == AccessLog::Off {
         return;

@@ -1,0 +1,121 @@
+# The only door. `make` lists what there is.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/culvert
+PY := .venv/bin/python
+export CARGO_TARGET_DIR ?= $(CACHE)/engine-target
+PROFILE ?= release
+PACKAGES := meshapi meshengine meshkit nodeagent ztunnel controlplane meshlab meshctl
+
+# What a stamp stands for is in its name, so a change makes a new one.
+hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
+VENV := .venv/stamp-$(call hash,setup/requirements-dev.txt)
+ENGINE_FILES := $(shell find engine meshapi/proto -name '*.rs' -o -name '*.proto' -o -name 'Cargo.*') pyproject.toml
+ENGINE := .venv/engine-$(PROFILE)-$(call hash,$(ENGINE_FILES))
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: system
+system: ## Install the Debian packages that are missing (root).
+	@setup/system
+
+$(VENV): setup/requirements-dev.txt
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --require-hashes -r setup/requirements-dev.txt
+	rm -f .venv/stamp-* .venv/engine-*
+	touch $@
+
+$(ENGINE): | $(VENV)
+	@echo "building the engine ($(PROFILE)); a first build takes some minutes"
+	.venv/bin/maturin develop --quiet --profile $(PROFILE)
+	rm -f .venv/engine-*
+	touch $@
+
+.PHONY: engine
+engine: $(ENGINE) ## Build the Rust engine into the virtual environment (PROFILE=fast for quick rounds).
+
+.PHONY: tools
+tools: $(VENV) ## Build Kubernetes, Helm and the images into the cache.
+	@setup/tools
+
+.PHONY: setup
+setup: system engine tools ## Everything that building, testing and the lab need.
+
+.PHONY: lab
+lab: setup ## The main job: a lab, Culvert, bookinfo, a label, and a table of who called whom over what.
+	@$(PY) -m samples.tour
+
+.PHONY: lab-down
+lab-down: ## Remove the lab and everything that it left.
+	@.venv/bin/culvert lab down
+
+.PHONY: lint
+lint: $(VENV) lint-python lint-rust lint-rest ## All checks that run nothing; `make fix` repairs what can be.
+
+.PHONY: lint-python
+lint-python: $(ENGINE)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check --quiet . || { echo "run: make fix" >&2; exit 1; }
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache | tail -3
+	$(PY) -m mypy.stubtest meshengine._native --ignore-disjoint-bases
+	setup/proto --check
+	$(PY) -m meshapi.resources.crd --check
+
+.PHONY: lint-rust
+lint-rust:
+	cd engine && cargo fmt --check || { echo "run: make fix" >&2; exit 1; }
+	cd engine && cargo clippy --quiet --locked --all-targets -- -D warnings
+
+.PHONY: lint-rest
+lint-rest: $(VENV)
+	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh$$' setup .ci)
+	@$(PY) -m meshlab.build helm >/dev/null && "$$($(PY) -m meshlab.build --where helm)" lint --strict --quiet deploy/helm/culvert
+
+.PHONY: fix
+fix: $(VENV) ## Format the code and repair what the checks can repair.
+	.venv/bin/ruff check --fix --quiet . || true
+	.venv/bin/ruff format --quiet .
+	cd engine && cargo fmt
+
+.PHONY: test
+test: setup lint test-rust test-python ## Set everything up and run all tests.
+
+.PHONY: test-rust
+test-rust: ## Tests of the engine's crates.
+	cd engine && cargo test --quiet --locked --workspace --exclude culvert-python
+
+.PHONY: test-python
+test-python: setup ## Unit, integration, interop and cluster tests (TESTS=path to run some).
+	$(PY) -m pytest $(or $(TESTS),tests)
+
+.PHONY: bench
+bench: setup ## Measure against bare TCP and two Envoys, side by side; prints ratios.
+	$(PY) -m bench.tunnel
+
+.PHONY: proto
+proto: $(VENV) ## Make the Python code of the .proto files.
+	setup/proto
+
+.PHONY: crds
+crds: $(VENV) ## Make the custom resource definitions from the models.
+	$(PY) -m meshapi.resources.crd
+
+.PHONY: docs
+docs: $(ENGINE) ## Make the configuration reference from the settings classes.
+	$(PY) -m setup.reference
+
+.PHONY: lock
+lock: $(VENV) ## Pin the dependencies of pyproject.toml, with hashes.
+	setup/lock
+
+.PHONY: clean
+clean: ## Remove what was built inside the clone (the cache outside stays).
+	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find meshengine -name '*.so' -delete
