@@ -53,12 +53,12 @@ def readiness(part: Part, item: Json) -> Readiness:
     if part.kind is kinds.DEPLOYMENT:
         desired = item["spec"].get("replicas", 1)
         updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-        settled = seen and updated >= desired and status.get("replicas", 0) == updated
+        settled = seen and status.get("replicas", 0) == updated
     else:
         desired = status.get("desiredNumberScheduled", 0)
         updated, available = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
-        settled = seen and updated >= desired
-    return Readiness(part, desired, min(available, desired), settled)
+        settled = seen
+    return Readiness(part, desired, min(available, updated, desired), settled)
 
 
 def part_of(pod: Json) -> Part | None:
