@@ -67,7 +67,7 @@ class Draining:
         while self._pods and loop.time() < deadline:  # noqa: ASYNC110  (they go one by one, in the kernel)
             await asyncio.sleep(0.1)
         for uid, pod in list(self._pods.items()):
-            _log.warning("rules removed under open connections", pod=pod.key)
+            _log.info("rules removed before all has drained", pod=pod.key)
             await asyncio.to_thread(self._backend.apply, pod.namespace, PodPlan(mode=Mode.NONE))
             self.forget(uid)
 
