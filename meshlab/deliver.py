@@ -7,7 +7,7 @@ and ``kubeconfig``. The lab itself knows nothing of the mesh; the chart is insta
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from meshlab import lab, product, programs, state
+from meshlab import cluster, lab, product, programs, state
 from meshlab.errors import LabError
 from meshlab.progress import Progress
 
@@ -23,8 +23,11 @@ def main(arguments: list[str]) -> int:
         with ThreadPoolExecutor(max_workers=1) as pool:
             helm = pool.submit(programs.helm, progress.say)
             archive = product.image(progress.say)
+            # The tag is the key of the content: what has the name has the content.
+            nodes = [lab.machine(name, plan.name) for plan in lab.existing(name).plan.nodes]
+            lacking = [node for node in nodes if not cluster.holds(node, archive.name)]
             with progress.step(f"{archive.name} is on every node of lab {name}"):
-                lab.load_images(name, [archive])
+                cluster.load_everywhere(lacking, [archive])
             found = {
                 "tag": archive.name.rpartition(":")[2],
                 "helm": helm.result() / "helm",
