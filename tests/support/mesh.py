@@ -1,11 +1,12 @@
 """Culvert installed in a lab, and pods to test it with."""
 
 import json
-import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from meshapi import names
+from meshlab import state
+from meshlab.plan import LabPlan
 from tests.support.lab import ROOT, Lab, eventually
 
 PROGRAMS = ROOT / "tests" / "cluster" / "programs"
@@ -40,8 +43,8 @@ class LoadReport:
             counts[key] = counts.get(key, 0) + 1
         return (
             f"{self.new_ok} new connections, {self.kept_ok} exchanges on open ones, {len(self.failures)} failures "
-            f"{counts}, {self.hanging} hanging, longest pause {self.longest_gap_s:.2f} s, slowest {self.slowest_s:.2f} s, "
-            f"{len(self.slow)} slow"
+            f"{counts}, {self.hanging} hanging, longest pause {self.longest_gap_s:.2f} s, slowest exchange "
+            f"{self.slowest_s:.2f} s"
         )
 
 
@@ -142,6 +145,35 @@ class Mesh:
         eventually(look, f"an access-log line with {words}", within_s=within_s)
         return found[-1]
 
+    def node_link(self, node: str) -> str:
+        """This computer's end of a node's cable."""
+        plan = self._plan()
+        return f"{plan.bridge}m{[machine.name for machine in plan.machines].index(node)}"
+
+    def _plan(self) -> LabPlan:
+        record = state.load(self.lab.name)
+        assert record is not None
+        return record.plan
+
+    def outside_address(self) -> str:
+        """An address that is no pod's and no service's, reachable from pods: this computer's on the lab's bridge."""
+        return str(self._plan().bridge_interfaces[0].ip)
+
+    @contextmanager
+    def outside_server(self) -> Iterator[int]:
+        """Serve an echo on this computer, outside the mesh; yields the port."""
+        with socket.create_server((self.outside_address(), 0)) as listener:
+            port = listener.getsockname()[1]
+            program = [sys.executable, str(PROGRAMS / "load.py"), "serve", str(port)]
+            listener.close()
+            process = subprocess.Popen(program)
+            try:
+                eventually(lambda: _accepts(self.outside_address(), port), "the outside server listens")
+                yield port
+            finally:
+                process.terminate()
+                process.wait()
+
     def ready(self, within_s: float = 60) -> None:
         """Wait until every part is ready."""
         limit = f"--timeout={within_s:.0f}s"
@@ -193,34 +225,41 @@ class Mesh:
 
 
 class Wire:
-    """What crossed between the nodes: a capture on the lab's bridge."""
+    """What crossed a link: tcpdump's text, one line of head (time first) and some of content for each packet."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     def packets(self, pattern: str) -> int:
-        """Number of packets whose line matches."""
+        """Number of lines that match."""
         return sum(bool(re.search(pattern, line)) for line in self.text.splitlines())
+
+    def first(self, pattern: str) -> float | None:
+        """Time (seconds since the epoch) of the first packet whose head matches."""
+        heads = (line for line in self.text.splitlines() if re.match(r"\d+\.\d+ IP", line))
+        return next((float(line.split()[0]) for line in heads if re.search(pattern, line)), None)
 
 
 @contextmanager
-def captured(bridge: str, expression: str) -> Iterator[list[Wire]]:
+def captured(link: str, expression: str) -> Iterator[list[Wire]]:
     """Capture packets while the context is open; the list gets its one element at the end."""
     result: list[Wire] = []
-    command = ["tcpdump", "-i", bridge, "-n", "-A", "-l", "-s", "200", "--immediate-mode", expression]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-    assert process.stderr is not None
-    while "listening on" not in process.stderr.readline():
-        assert process.poll() is None, "tcpdump ended at once; install the package tcpdump"
-    try:
-        yield result
-    finally:
-        time.sleep(0.3)  # what is on its way to tcpdump has no event to wait for
-        process.terminate()
-        output, _ = process.communicate(timeout=10)
-        result.append(Wire(output))
+    command = ["tcpdump", "-i", link, "-n", "-A", "-tt", "-U", "-s", "256", "--immediate-mode", expression]
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        while "listening on" not in process.stderr.readline():
+            assert process.poll() is None, "tcpdump ended at once; is the package tcpdump installed?"
+        try:
+            yield result
+        finally:
+            time.sleep(0.3)  # what is on its way to tcpdump has no event to wait for
+            process.terminate()
+            process.communicate(timeout=10)
+            output.seek(0)
+            result.append(Wire(output.read()))
 
 
-def keep_lab() -> bool:
-    """Whether a developer wants to look afterwards."""
-    return "CULVERT_KEEP_LAB" in os.environ
+def _accepts(host: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((host, port)) == 0
