@@ -158,5 +158,5 @@ spec: {clusterIP: None, selector: {app: server}, ports: [{name: tcp, port: 9000}
 
 
 def test_a_malformed_policy_is_refused_by_field(app: Mesh) -> None:
-    with pytest.raises(AssertionError, match="spec.action"):
+    with pytest.raises(AssertionError, match=r"spec\.action"):
         policy(app, "bad", "MAYBE", "{}")

@@ -123,7 +123,8 @@ def run(host: str, port: int, seconds: float) -> None:
     hanging = sum(thread.is_alive() for thread in [*kept, *workers])
     result = {
         "new_ok": report.new_ok, "kept_ok": report.kept_ok, "failures": report.failures, "hanging": hanging,
-        "peers": sorted(report.peers), "slowest_s": report.slowest_s, "slow": report.slow, "longest_gap_s": report.longest_gap_s(),
+        "peers": sorted(report.peers), "slowest_s": report.slowest_s, "slow": report.slow,
+        "longest_gap_s": report.longest_gap_s(),
     }  # fmt: skip
     print(json.dumps(result), flush=True)
 
