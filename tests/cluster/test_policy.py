@@ -139,9 +139,8 @@ def test_kubelet_probes_and_everyday_calls_work_under_strict(app: Mesh) -> None:
         "https://kubernetes.default.svc/healthz", namespace=NS,
     )  # fmt: skip
     assert status in {"200", "401", "403"}, "the API server answers"
-    outside = app.outside_address()
-    with app.outside_server() as port:
-        assert app.ask(NS, "friend", outside, port).endswith("hello"), "an address outside the mesh"
+    with app.outside_server() as outside:
+        assert app.ask(NS, "friend", outside).endswith("hello"), "an address outside the mesh"
 
 
 def test_headless_services_lead_to_their_pods(app: Mesh) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshapi import names
+from meshkit.linux import netns
 from meshlab import state
 from meshlab.plan import LabPlan
 from tests.support.lab import ROOT, Lab, eventually
@@ -155,24 +156,20 @@ class Mesh:
         assert record is not None
         return record.plan
 
-    def outside_address(self) -> str:
-        """An address that is no pod's and no service's, reachable from pods: this computer's on the lab's bridge."""
-        return str(self._plan().bridge_interfaces[0].ip)
-
     @contextmanager
-    def outside_server(self) -> Iterator[int]:
-        """Serve an echo on this computer, outside the mesh; yields the port."""
-        with socket.create_server((self.outside_address(), 0)) as listener:
-            port = listener.getsockname()[1]
-            program = [sys.executable, str(PROGRAMS / "load.py"), "serve", str(port)]
-            listener.close()
-            process = subprocess.Popen(program)
-            try:
-                eventually(lambda: _accepts(self.outside_address(), port), "the outside server listens")
-                yield port
-            finally:
-                process.terminate()
-                process.wait()
+    def outside_server(self, port: int = 9000) -> Iterator[str]:
+        """Serve an echo on the control plane's machine, which is no pod and no service; yields its address."""
+        plan = self._plan()
+        space = netns.path(f"culvert.{self.lab.name}.{plan.control.name}")
+        address = str(plan.control.address)
+        program = [sys.executable, str(PROGRAMS / "load.py"), "serve", str(port)]
+        process = subprocess.Popen(["nsenter", f"--net={space}", *program])
+        try:
+            eventually(lambda: _accepts(address, port), "the outside server listens")
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
 
     def ready(self, within_s: float = 60) -> None:
         """Wait until every part is ready."""
