@@ -76,6 +76,21 @@ def test_nothing_is_privileged_and_capabilities_are_few(objects: Objects) -> Non
     assert pod(objects, "Deployment", "istiod")["securityContext"]["runAsNonRoot"] is True
 
 
+def test_only_the_node_agent_is_free_of_apparmor(helm: Path, objects: Objects) -> None:
+    """The runtime's profile keeps it from finding pods' namespaces under /proc."""
+    unconfined = {
+        name
+        for (kind, name), item in objects.items()
+        if kind in ("Deployment", "DaemonSet")
+        for container in item["spec"]["template"]["spec"]["containers"]
+        if container["securityContext"].get("appArmorProfile") == {"type": "Unconfined"}
+    }
+    assert unconfined == {names.NODE_AGENT_SERVICE_ACCOUNT}
+    older = run(helm, "template", "culvert", str(CHART), "--kube-version=1.29").stdout
+    assert "container.apparmor.security.beta.kubernetes.io/nodeagent: unconfined" in older
+    assert "appArmorProfile" not in older
+
+
 def test_only_the_node_agent_shares_the_nodes_network_and_processes(objects: Objects) -> None:
     agent = pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT)
     assert (agent["hostNetwork"], agent["hostPID"], agent["dnsPolicy"]) == (True, True, "ClusterFirstWithHostNet")
