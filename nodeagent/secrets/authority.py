@@ -46,17 +46,24 @@ class Authority:
         message = ca_pb2.IstioCertificateRequest(
             csr=request.csr_pem, validity_duration=self._validity_s, metadata=metadata
         )
+        channel = None
         try:
-            if self._channel is None:
-                self._channel = self._connect()
-            stub = ca_pb2_grpc.IstioCertificateServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+            channel = self._channel = self._channel or self._connect()
+            stub = ca_pb2_grpc.IstioCertificateServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
             answer = await stub.CreateCertificate(message, metadata=self._metadata(), timeout=_PATIENCE_S)
         except OSError as error:
             raise AuthorityUnavailable(str(error)) from error
         except grpc.aio.AioRpcError as error:
             # The roots or the address may have changed, and both are read when connecting.
-            await self.close()
+            if self._channel is channel:
+                await self.close()
             raise AuthorityUnavailable(f"{error.code().name}: {error.details()}") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Another call has failed and closed the connection under this one, which gRPC calls cancelled too.
+            raise AuthorityUnavailable("the connection failed") from None
         return read_answer(identity, request, list(answer.cert_chain))
 
     async def close(self) -> None:
