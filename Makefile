@@ -6,7 +6,8 @@ SHELL := bash
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/culvert
 PY := .venv/bin/python
-export CARGO_TARGET_DIR ?= $(CACHE)/engine-target
+# One for each clone: Cargo tells the crates of two clones apart by the time of their files only.
+export CARGO_TARGET_DIR ?= $(CACHE)/engine-target/$(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-16)
 PROFILE ?= release
 PACKAGES := meshapi meshengine meshkit nodeagent ztunnel controlplane meshlab meshctl
 

@@ -5,6 +5,8 @@ small layer, and no change costs reading the sources once. The tag is the key of
 and only when, something has changed.
 """
 
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -109,7 +111,10 @@ def _cargo(argv: list[str], *, log: str, flags: str = "") -> None:
 
 
 def _target() -> Path:
-    return cache.folder() / "engine-target"
+    """Return Cargo's folder, the Makefile's. Clones must not share one: Cargo tells their crates apart by time only."""
+    given = os.environ.get("CARGO_TARGET_DIR")
+    clone = hashlib.sha256(str(_CLONE).encode()).hexdigest()[:16]
+    return Path(given) if given else cache.folder() / "engine-target" / clone
 
 
 def _engine_key() -> str:

@@ -82,6 +82,7 @@ async def from_kubeconfig(file: Path | None = None, context: str | None = None) 
     Raises:
         ConfigError: the file or the context is missing or wrong.
     """
+    _refuse_missing(file)
     configuration = Configuration()
     try:
         await kube_config.load_kube_config(
@@ -95,6 +96,19 @@ async def from_kubeconfig(file: Path | None = None, context: str | None = None) 
         return settings["BearerToken"]["value"] if "BearerToken" in settings else None
 
     return Access(configuration, authorization)
+
+
+def _refuse_missing(file: Path | None) -> None:
+    """The library goes on without a file, and then misses something inside it."""
+    if file is not None:
+        if not file.is_file():
+            raise ConfigError(f"kubeconfig {file}: there is no such file")
+        return
+    named = os.environ.get("KUBECONFIG", "")
+    candidates = [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
+    if not any(path.is_file() for path in candidates):
+        looked = ", ".join(str(path) for path in candidates)
+        raise ConfigError(f"no kubeconfig at {looked}; set KUBECONFIG or give --kubeconfig")
 
 
 class _TokenFile:

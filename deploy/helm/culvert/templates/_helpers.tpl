@@ -74,3 +74,8 @@ by the control plane: until then a pod waits for it. */}}
     path: /var/run/ztunnel
     type: DirectoryOrCreate
 {{- end }}
+
+{{/* Not empty where AppArmor is a field of the container; before 1.30 it was an annotation. */}}
+{{- define "culvert.hasAppArmorField" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}yes{{ end }}
+{{- end }}

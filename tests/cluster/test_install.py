@@ -1,0 +1,204 @@
+"""Culvert installed the way users install it, and taken away again.
+
+A lab of its own: the others share one in which the mesh must stay.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshapi import names
+from meshlab import images, lab, product, programs
+from meshlab.machines.namespaces import NamespacesMachine
+from meshlab.progress import Progress
+from tests.support.lab import ROOT, Lab, eventually, running
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+
+BOOKINFO = ROOT / "samples" / "bookinfo" / "bookinfo.yaml"
+CURL = ROOT / "samples" / "curl" / "curl.yaml"
+PAGE = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://productpage:9080/productpage")
+
+
+class Installation:
+    """The command ``culvert`` on a lab."""
+
+    def __init__(self, cluster: Lab, tag: str) -> None:
+        self.cluster = cluster
+        self.tag = tag
+        self.helm = programs.helm(print) / "helm"
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "meshctl", *arguments]
+        env = {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig)}
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+    def culvert(self, *arguments: str, status: int = 0) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == status, f"{arguments}: {done.stderr}\nlook inside: {self.cluster.look()}"
+        return done.stdout + done.stderr
+
+    def install(self, *arguments: str) -> str:
+        return self.culvert("install", f"--helm={self.helm}", f"--set=image.tag={self.tag}", *arguments)
+
+    def uninstall(self, *arguments: str) -> str:
+        return self.culvert("uninstall", f"--helm={self.helm}", *arguments)
+
+    def document(self, *arguments: str) -> Any:
+        return json.loads(self.culvert(*arguments, "-o", "json"))
+
+    @property
+    def nodes(self) -> list[NamespacesMachine]:
+        return [lab.machine(self.cluster.name, plan.name) for plan in lab.existing(self.cluster.name).plan.nodes]
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    progress = Progress()
+    with running("install", nodes=2, extra=[images.samples, product.image]) as cluster:
+        found = Installation(cluster, product.image(progress.say).name.rpartition(":")[2])
+        found.uninstall("--purge")  # a lab that was kept may hold the last run's
+        cluster.kubectl("delete", "namespace", "bookinfo", "--ignore-not-found")
+        before = [traces(machine) for machine in found.nodes]
+        found.install()
+        cluster.kubectl("create", "namespace", "bookinfo")
+        cluster.apply(BOOKINFO, CURL, namespace="bookinfo")
+        yield found
+        found.uninstall("--purge")
+        assert [traces(machine) for machine in found.nodes] == before
+        left = cluster.kubectl("get", "crd,clusterrole,clusterrolebinding,secret,cm,sa,ds,deploy", "-A", "-o", "name")
+        ours = [line for line in left.split() if re.search(r"culvert|istio|ztunnel", line)]
+        assert ours == []
+
+
+def traces(machine: NamespacesMachine) -> dict[str, str]:
+    """What an installation changes on a node."""
+    chain = json.loads(machine.run(["sh", "-c", f"cat {names.CNI_NET_DIR}/*.conflist"]).text)
+    return {
+        "plugins": machine.run(["ls", "-A", names.CNI_BIN_DIR]).text,
+        "chain": json.dumps(chain),
+        "sockets": machine.run(["sh", "-c", "ls -A /run/ztunnel /run/istio-cni 2>/dev/null | grep sock; true"]).text,
+        "tables": machine.run(["sh", "-c", "nft list tables | grep -v -E 'kube-proxy|table ip6? [a-z]+$'; true"]).text,
+        "rules": machine.run(["ip", "rule"]).text,
+        "routes": machine.run(["sh", "-c", f"ip route show table {names.REPLY_ROUTE_TABLE} 2>/dev/null; true"]).text,
+    }
+
+
+def test_all_parts_are_ready_on_every_node(installation: Installation) -> None:
+    found = installation.document("status")
+    assert found["healthy"] is True
+    assert {one["name"]: (one["ready"], one["desired"]) for one in found["components"]} == {
+        "control plane": (1, 1),
+        "node agent": (2, 2),
+        "ztunnel": (2, 2),
+    }
+    assert [(one["xds"], one["cniPlugin"]) for one in found["nodes"]] == [("synced", True)] * 2
+
+
+def test_versions_of_all_processes(installation: Installation) -> None:
+    found = installation.document("version")
+    assert {one["version"] for one in found["mesh"]} == {found["client"]}
+    assert len(found["mesh"]) == 5
+
+
+def test_installing_again_changes_nothing(installation: Installation) -> None:
+    before = pods(installation)
+    installation.install()
+    assert pods(installation) == before
+
+
+def test_a_labelled_namespace_is_carried_over_hbone(installation: Installation) -> None:
+    cluster = installation.cluster
+    cluster.rolled_out("productpage-v1", "details-v1", "reviews-v1", "ratings-v1", "curl", namespace="bookinfo")
+    assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200"
+    cluster.kubectl("label", "namespace", "bookinfo", f"{names.DATAPLANE_MODE_LABEL}={names.DATAPLANE_MODE_AMBIENT}")
+
+    def protocols() -> set[str]:
+        return {one["protocol"] for one in installation.document("ztunnel-config", "workloads", "-n", "bookinfo")}
+
+    eventually(lambda: protocols() == {"HBONE"}, "every workload is reached over HBONE")
+    restarts = {pod["status"]["containerStatuses"][0]["restartCount"] for pod in bookinfo_pods(installation)}
+    assert restarts == {0}
+    for _ in range(5):
+        assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200"
+    identity = "spiffe://cluster.local/ns/bookinfo/sa/bookinfo-productpage"
+    certificates = installation.document("ztunnel-config", "certificates", "-n", "bookinfo")
+    assert identity in {one["identity"] for one in certificates if one["state"] == "Available"}
+    logged = cluster.kubectl("logs", "-n", names.DEFAULT_NAMESPACE, "-l", "app=ztunnel", "--tail=-1", "--prefix=false")
+    carried = [line for line in logged.splitlines() if f'src.identity="{identity}"' in line and ":15008" in line]
+    assert carried, "the access log names the identity and the tunnel's port"
+    assert sum(one["capturedPods"] for one in installation.document("status")["nodes"]) == len(
+        bookinfo_pods(installation)
+    )
+
+
+def test_a_new_pod_starts_captured(installation: Installation) -> None:
+    cluster = installation.cluster
+    cluster.kubectl("rollout", "restart", "deploy/details-v1", "-n", "bookinfo")
+    cluster.rolled_out("details-v1", namespace="bookinfo")
+    assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200"
+
+
+def test_a_broken_part_is_named_and_ends_in_status_1(installation: Installation) -> None:
+    cluster = installation.cluster
+    scale = ("scale", "deploy/istiod", "-n", names.DEFAULT_NAMESPACE)
+    cluster.kubectl(*scale, "--replicas=0")
+    try:
+        said = installation.culvert("status", status=1)
+        assert "culvert status: control plane: 0 of 0 ready" in said
+        assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200", "traffic goes on without a control plane"
+    finally:
+        cluster.kubectl(*scale, "--replicas=1")
+    eventually(lambda: installation.run("status").returncode == 0, "healthy again", within_s=60)
+
+
+def test_a_wrong_value_is_one_line(installation: Installation) -> None:
+    said = installation.culvert("install", f"--helm={installation.helm}", "--set=ztunel.x=1", status=1)
+    assert len(said.splitlines()) == 1
+    assert "ztunel" in said
+
+
+def test_traffic_survives_an_uninstallation(installation: Installation) -> None:
+    cluster = installation.cluster
+    loop = "for i in $(seq 150); do curl -sS -m 3 -o /dev/null -w '%{http_code}\\n' http://details:9080/details/0; done"
+    program = [str(Path(sys.executable).with_name("kubectl")), f"--kubeconfig={cluster.kubeconfig}"]
+    with subprocess.Popen(
+        [
+            *program,
+            "exec",
+            "-n",
+            "bookinfo",
+            "deploy/curl",
+            "--",
+            "sh",
+            "-c",
+            loop.replace("; done", "; sleep 0.1; done"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as client:
+        installation.uninstall()
+        seen, _ = client.communicate(timeout=60)
+    assert set(seen.split()) == {"200"}, seen
+    assert {
+        pod["metadata"].get("annotations", {}).get(names.REDIRECTION_ANNOTATION) for pod in bookinfo_pods(installation)
+    } == {None}
+    assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200"
+
+
+def pods(installation: Installation) -> set[str]:
+    found = installation.cluster.resource("pods", "-n", names.DEFAULT_NAMESPACE)["items"]
+    return {pod["metadata"]["uid"] for pod in found}
+
+
+def bookinfo_pods(installation: Installation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = installation.cluster.resource("pods", "-n", "bookinfo")["items"]
+    return found

@@ -1,0 +1,263 @@
+"""What the chart asks for: rights, capabilities, mounts; and that it agrees with the names that the code uses."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meshapi import names
+from meshctl import chart
+from meshlab import programs
+from nodeagent.settings import NodeAgentSettings
+from ztunnel.settings import ZtunnelSettings
+
+CHART = chart.folder()
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    return programs.helm(print) / "helm"
+
+
+def run(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([helm, *arguments], capture_output=True, text=True, check=False)
+
+
+def template(helm: Path, *sets: str, namespace: str = names.DEFAULT_NAMESPACE) -> Objects:
+    options = [f"--set={value}" for value in sets]
+    done = run(helm, "template", "culvert", str(CHART), "--kube-version=1.34", f"--namespace={namespace}", *options)
+    assert done.returncode == 0, done.stderr
+    documents = [one for one in yaml.safe_load_all(done.stdout) if one]
+    return {(one["kind"], one["metadata"]["name"]): one for one in documents}
+
+
+@pytest.fixture(scope="session")
+def objects(helm: Path) -> Objects:
+    return template(helm)
+
+
+def pod(objects: Objects, kind: str, name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = objects[kind, name]["spec"]["template"]["spec"]
+    return spec
+
+
+def environment(spec: dict[str, Any]) -> dict[str, Any]:
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in spec["containers"][0]["env"]}
+
+
+def test_the_chart_has_no_faults(helm: Path) -> None:
+    done = run(helm, "lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_is_privileged_and_capabilities_are_few(objects: Objects) -> None:
+    found = {}
+    for (kind, name), item in objects.items():
+        if kind not in ("Deployment", "DaemonSet"):
+            continue
+        spec = item["spec"]["template"]["spec"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert not context.get("privileged")
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"]["drop"] == ["ALL"]
+            found[name] = set(context["capabilities"].get("add", []))
+    assert found == {
+        "istiod": set(),
+        "ztunnel": {"NET_ADMIN", "SYS_ADMIN", "NET_RAW"},
+        "culvert-nodeagent": {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE"},
+    }
+    assert pod(objects, "Deployment", "istiod")["securityContext"]["runAsNonRoot"] is True
+
+
+def test_only_the_node_agent_is_free_of_apparmor(helm: Path, objects: Objects) -> None:
+    """The runtime's profile keeps it from finding pods' namespaces under /proc."""
+    unconfined = {
+        name
+        for (kind, name), item in objects.items()
+        if kind in ("Deployment", "DaemonSet")
+        for container in item["spec"]["template"]["spec"]["containers"]
+        if container["securityContext"].get("appArmorProfile") == {"type": "Unconfined"}
+    }
+    assert unconfined == {names.NODE_AGENT_SERVICE_ACCOUNT}
+    older = run(helm, "template", "culvert", str(CHART), "--kube-version=1.29").stdout
+    assert "container.apparmor.security.beta.kubernetes.io/nodeagent: unconfined" in older
+    assert "appArmorProfile" not in older
+
+
+def test_only_the_node_agent_shares_the_nodes_network_and_processes(objects: Objects) -> None:
+    agent = pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT)
+    assert (agent["hostNetwork"], agent["hostPID"], agent["dnsPolicy"]) == (True, True, "ClusterFirstWithHostNet")
+    for spec in (pod(objects, "DaemonSet", "ztunnel"), pod(objects, "Deployment", "istiod")):
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+
+
+def test_folders_of_the_node_that_are_mounted(objects: Objects) -> None:
+    def paths(name: str) -> set[str]:
+        volumes = pod(objects, "DaemonSet", name)["volumes"]
+        return {volume["hostPath"]["path"] for volume in volumes if "hostPath" in volume}
+
+    sockets = str(Path(names.ZDS_SOCKET).parent)
+    assert paths("ztunnel") == {sockets}
+    cni_socket = str(Path(names.CNI_EVENT_SOCKET).parent)
+    assert paths("culvert-nodeagent") == {sockets, cni_socket, names.CNI_BIN_DIR, names.CNI_NET_DIR}
+    assert not [one for one in pod(objects, "Deployment", "istiod").get("volumes", []) if "hostPath" in one]
+
+
+@pytest.mark.parametrize("name", ["ztunnel", names.NODE_AGENT_SERVICE_ACCOUNT])
+def test_credentials_are_where_the_code_looks(objects: Objects, name: str) -> None:
+    spec = pod(objects, "DaemonSet", name)
+    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    token = volumes["istio-token"]["projected"]["sources"][0]["serviceAccountToken"]
+    assert f"{mounts['istio-token']}/{token['path']}" == names.TOKEN_PATH
+    assert (token["audience"], token["expirationSeconds"]) == (names.TOKEN_AUDIENCE, 43200)
+    assert volumes["istio-ca-root-cert"]["configMap"]["name"] == names.ROOT_CERT_CONFIGMAP
+    assert f"{mounts['istio-ca-root-cert']}/{names.ROOT_CERT_KEY}" == names.ROOT_CERT_PATH
+
+
+def test_the_node_agent_finds_its_mounts(objects: Objects) -> None:
+    spec = pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT)
+    settings = NodeAgentSettings.model_validate({"node_name": "n"})
+    mounted = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    wanted = (settings.cni_bin_dir, settings.cni_net_dir, settings.zds_socket.parent, settings.cni_socket.parent)
+    assert {str(path) for path in wanted} <= mounted
+
+
+def test_every_variable_is_a_setting(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, settings in (("ztunnel", ZtunnelSettings), (names.NODE_AGENT_SERVICE_ACCOUNT, NodeAgentSettings)):
+        given = environment(pod(objects, "DaemonSet", name))
+        known = {field.upper() for field in settings.model_fields}
+        assert set(given) - known <= {"POD_NAME"}, name
+        for variable, value in given.items():
+            monkeypatch.setenv(variable, value if isinstance(value, str) else "10.0.0.1")
+        settings.from_command_line([])
+
+
+def test_another_namespace_is_followed_everywhere(helm: Path) -> None:
+    objects = template(helm, namespace="mesh")
+    assert environment(pod(objects, "DaemonSet", "ztunnel"))["XDS_ADDRESS"] == "istiod.mesh.svc:15012"
+    assert environment(pod(objects, "DaemonSet", "culvert-nodeagent"))["CA_ADDRESS"] == "istiod.mesh.svc:15012"
+    trusted = environment(pod(objects, "Deployment", "istiod"))["CA_TRUSTED_NODE_ACCOUNTS"]
+    assert trusted == "mesh/ztunnel,mesh/culvert-nodeagent"
+    assert "istio-system" not in yaml.safe_dump(list(objects.values()))
+
+
+def test_rights_are_the_least(objects: Objects) -> None:
+    def rules(kind: str, name: str) -> set[tuple[str, str, str, str]]:
+        return {
+            (group, resource, verb, ",".join(rule.get("resourceNames", [])))
+            for rule in objects[kind, name]["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    def read(*resources: tuple[str, str], only: str = "") -> set[tuple[str, str, str, str]]:
+        return {(group, name, verb, only) for group, name in resources for verb in ("get", "list", "watch")}
+
+    root = names.ROOT_CERT_CONFIGMAP
+    assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
+        *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
+        *read(("discovery.k8s.io", "endpointslices")),
+        *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
+        *read(("", "configmaps"), only=root),
+        ("", "configmaps", "patch", root),
+        ("", "configmaps", "create", ""),
+        ("authentication.k8s.io", "tokenreviews", "create", ""),
+    }
+    assert rules("Role", "culvert-control-plane") == {
+        *read(("", "configmaps"), only=names.MESH_CONFIGMAP),
+        ("", "secrets", "get", f"{names.CACERTS_SECRET},{names.CA_SECRET}"),
+        ("", "secrets", "create", ""),
+    }
+    assert rules("ClusterRole", "culvert-nodeagent-istio-system") == {
+        *read(("", "pods"), ("", "namespaces")),
+        ("", "pods/status", "patch", ""),
+    }
+    assert rules("Role", "culvert-nodeagent") == {("apps", "daemonsets", "get", names.NODE_AGENT_SERVICE_ACCOUNT)}
+
+
+def test_ztunnel_has_no_rights_at_all(objects: Objects) -> None:
+    bound = {
+        subject["name"]
+        for (kind, _), item in objects.items()
+        if kind in ("ClusterRoleBinding", "RoleBinding")
+        for subject in item["subjects"]
+    }
+    assert names.ZTUNNEL_SERVICE_ACCOUNT not in bound
+    assert pod(objects, "DaemonSet", "ztunnel")["automountServiceAccountToken"] is False
+
+
+def test_istios_tools_find_what_they_look_for(objects: Objects) -> None:
+    service = objects["Service", names.CONTROL_PLANE_SERVICE]["spec"]
+    ports = {port["name"]: port["port"] for port in service["ports"]}
+    assert ports == {
+        "grpc-xds": names.CONTROL_PLANE_XDS_PORT,
+        "http-monitoring": names.CONTROL_PLANE_METRICS_PORT,
+    }
+    labels = objects["Deployment", "istiod"]["spec"]["template"]["metadata"]["labels"]
+    assert (labels["app"], labels["istio"]) == ("istiod", "pilot")
+    assert service["selector"].items() <= labels.items()
+    template = objects["DaemonSet", "ztunnel"]["spec"]["template"]["metadata"]
+    assert template["labels"]["app"] == "ztunnel"
+    assert template["annotations"]["prometheus.io/port"] == str(names.METRICS_PORT)
+    mesh = yaml.safe_load(objects["ConfigMap", names.MESH_CONFIGMAP]["data"][names.MESH_CONFIG_KEY])
+    assert mesh == {"trustDomain": names.DEFAULT_TRUST_DOMAIN, "rootNamespace": names.DEFAULT_NAMESPACE}
+
+
+def test_our_own_pods_are_never_enrolled(objects: Objects) -> None:
+    for (kind, _), item in objects.items():
+        if kind in ("Deployment", "DaemonSet"):
+            labels = item["spec"]["template"]["metadata"]["labels"]
+            assert labels[names.DATAPLANE_MODE_LABEL] == names.DATAPLANE_MODE_NONE
+
+
+def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> None:
+    spec = pod(template(helm, "nodeAgent.cni.enabled=false"), "DaemonSet", "culvert-nodeagent")
+    assert [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume] == ["/var/run/ztunnel"]
+    assert "CNI_PLUGIN" not in environment(spec)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("ztunel.accessLog=text", "ztunel"),
+        ("nodeAgent.cni.enable=true", "enable"),
+        ("ztunnel.accessLog=verbose", "accessLog"),
+        ("controlPlane.replicas=0", "replicas"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(helm: Path, given: str, named: str) -> None:
+    done = run(helm, "template", "culvert", str(CHART), "--kube-version=1.34", f"--set={given}")
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
+def test_every_value_is_described() -> None:
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def check(described: dict[str, Any], value: Any, path: str) -> None:
+        assert described.get("description") or not path, path
+        properties = described.get("properties")
+        if properties is None or not isinstance(value, dict):
+            return
+        assert described["additionalProperties"] is False, path
+        for key, inner in value.items():
+            assert key in properties, f"{path}.{key}"
+            check(properties[key], inner, f"{path}.{key}")
+
+    check(schema, values, "")
+
+
+def test_the_chart_has_the_packages_version() -> None:
+    project = tomllib.loads((CHART.parent.parent.parent / "pyproject.toml").read_text())["project"]
+    described = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert described["version"] == described["appVersion"] == project["version"]
