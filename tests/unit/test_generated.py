@@ -19,7 +19,6 @@ ROOT = Path(__file__).parent.parent.parent
     ids=["proto", "crds", "reference"],
 )
 def test_generated_files_are_fresh(command: list[str], make: str) -> None:
-    done = subprocess.run(
-        command, cwd=ROOT, env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}, capture_output=True
-    )
+    environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, f"run {make}: {done.stderr.decode()}"
