@@ -124,6 +124,7 @@ class Controller:
                     os.close(namespace)
                 continue
             captured = self._hold(pod, namespace, pod.addresses)
+            await asyncio.to_thread(self._backend.prepare, namespace)
             await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
         await self._exempt_probes()
         _log.info("adopted captured pods", pods=len(self._enrolled))
@@ -211,20 +212,34 @@ class Controller:
     async def _enrol(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> None:
         """Bring a pod to captured; takes ``namespace`` over."""
         captured = self._hold(pod, namespace, addresses)
-        waiting = asyncio.create_task(self._certificates.ready(captured.identity, _CERTIFICATE_PATIENCE_S))
         try:
-            await self._zds.add(pod.uid, captured.served)
-            if not await waiting:
-                _log.warning("no certificate yet, connections will wait for it", pod=pod.key)
-            await self._exempt_probes()
+            await self._prepare(pod, captured)
             await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
         except BaseException:
-            waiting.cancel()
             await self._drop(pod.uid)
             raise
         self._draining.forget(pod.uid)
         self.reconciled += 1
         _log.info("pod captured", pod=pod.key, identity=captured.identity, addresses=",".join(addresses))
+
+    async def _prepare(self, pod: PodFacts, captured: Captured) -> None:
+        """Everything that must stand before the rules, at the same time: a pod's start waits for this.
+
+        Raises:
+            NotConnected, OSError: the first failure, when all have ended.
+        """
+        has_certificate, *results = await asyncio.gather(
+            self._certificates.ready(captured.identity, _CERTIFICATE_PATIENCE_S),
+            self._zds.add(pod.uid, captured.served),
+            self._exempt_probes(),
+            asyncio.to_thread(self._backend.prepare, captured.served.namespace),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        if has_certificate is not True:
+            _log.warning("no certificate yet, connections will wait for it", pod=pod.key)
 
     def _hold(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> Captured:
         """List a pod before ztunnel is asked: one that connects at this very moment must hear of it too."""
@@ -276,6 +291,7 @@ class Controller:
         """The label went while this process was away: only the kernel remembers that the pod was captured."""
         namespace = await self._finder.open(pod.uid)
         if namespace is not None:
+            await asyncio.to_thread(self._backend.prepare, namespace)
             await asyncio.to_thread(self._backend.apply, namespace, PodPlan(mode=Mode.DRAIN))
             self._draining.add(pod.uid, pod.key, namespace)
 

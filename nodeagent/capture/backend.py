@@ -10,8 +10,16 @@ from nodeagent.capture.plan import PodPlan
 class CaptureBackend(Protocol):
     """Makes plans so. Synchronous and quick; called on a thread. Twice is the same as once."""
 
+    def prepare(self, netns: int) -> None:
+        """Put in place what rules will need and what changes nothing without them; may run beside other preparations.
+
+        Raises:
+            OSError: the namespace is as it was.
+        """
+        ...
+
     def apply(self, netns: int, plan: PodPlan) -> None:
-        """Make a pod's namespace as planned.
+        """Make the rules of a prepared namespace as planned.
 
         Args:
             netns: open descriptor of the namespace; stays the caller's.

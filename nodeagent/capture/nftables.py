@@ -11,6 +11,10 @@ from nodeagent.capture.plan import REPLIES, Mode, PodPlan
 class NftablesBackend:
     """See ``CaptureBackend``. Tables are replaced whole: whoever has changed one of ours is corrected."""
 
+    def prepare(self, netns: int) -> None:
+        """See ``CaptureBackend.prepare``."""
+        _inside(netns, lambda: marks.add(REPLIES))
+
     def apply(self, netns: int, plan: PodPlan) -> None:
         """See ``CaptureBackend.apply``."""
         _inside(netns, lambda: _apply(plan))
@@ -29,10 +33,7 @@ _inside = netns.run
 
 
 def _apply(plan: PodPlan) -> None:
-    # The way back for answers outlives the rules: a connection that is captured needs it from its first packet to its
-    # last.
-    if plan.mode is not Mode.NONE:
-        marks.add(REPLIES)
     nft.apply(rules.pod_rules(plan))
+    # The way back for answers outlives the rules: a captured connection needs it from its first packet to its last.
     if plan.mode is Mode.NONE:
         marks.remove(REPLIES)

@@ -13,8 +13,10 @@ LAB = "lab"
 NAMESPACE = "bookinfo"
 ROOT = Path(__file__).parent.parent.parent
 REQUESTS = 8
+_WIDTH = 170
+"""Columns that the tables need; a narrower terminal wraps."""
 
-_out = Console(highlight=False)
+_out = Console(highlight=False, soft_wrap=True, width=max(Console().width, _WIDTH))
 
 
 def main() -> int:

@@ -28,7 +28,11 @@ def before(connections: dict[tuple[str, str, int], int], pods: dict[str, tuple[s
 
 def after(seen: Counter[Edge], nodes: dict[str, str]) -> Table:
     """Who called whom with the mesh, as the mesh counted it."""
-    table = Table(title="After the label: counted by the mesh", box=box.SIMPLE, title_justify="left")
+    table = Table(
+        title="After the label: counted by the mesh; identities begin with spiffe://cluster.local/",
+        box=box.SIMPLE,
+        title_justify="left",
+    )
     for column in (
         "from",
         "node",
@@ -39,12 +43,12 @@ def after(seen: Counter[Edge], nodes: dict[str, str]) -> Table:
         "identity of the server",
         "connections",
     ):
-        table.add_column(column, justify="right" if column == "connections" else "left", overflow="fold")
+        table.add_column(column, justify="right" if column == "connections" else "left", no_wrap=True)
     for edge, count in sorted(seen.items()):
         over = "mTLS" if edge.security == "mutual_tls" else "plain text"
         table.add_row(
             edge.source, nodes.get(edge.source, "-"), edge.destination, nodes.get(edge.destination, "-"),
-            over, edge.source_principal, edge.destination_principal, str(count),
+            over, _in_domain(edge.source_principal), _in_domain(edge.destination_principal), str(count),
         )  # fmt: skip
     return table
 
@@ -55,6 +59,10 @@ def wire_summary(without: Watched, with_mesh: Watched) -> str:
         f"On the wire between the nodes: before the label {without.http} HTTP messages in plain text; "
         f"after it {with_mesh.http}, and {with_mesh.tunnel_bytes:,} bytes of TLS on port 15008."
     )
+
+
+def _in_domain(principal: str) -> str:
+    return principal.removeprefix("cluster.local/")
 
 
 def _short(pod: str) -> str:

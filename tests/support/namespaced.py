@@ -127,7 +127,9 @@ class Pod:
         """Put the rules in place, as the node agent does."""
         descriptor = os.open(netns.path(self.netns), os.O_RDONLY)
         try:
-            NftablesBackend().apply(descriptor, PodPlan(mode=mode))
+            backend = NftablesBackend()
+            backend.prepare(descriptor)
+            backend.apply(descriptor, PodPlan(mode=mode))
         finally:
             os.close(descriptor)
 

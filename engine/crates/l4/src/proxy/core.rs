@@ -186,13 +186,17 @@ impl Core {
 async fn judge_again(core: Rc<Core>) {
     let mut changes = core.shared.changes();
     let mut judged = 0;
-    // The sender lives as long as the core.
-    while changes.changed().await.is_ok() {
+    loop {
+        // Looked at before the first wait: a change may have come before this core began to listen.
         let now = *changes.borrow_and_update();
         if let Some(connections) = core.shared.connections.get(core.number).filter(|_| now.authorization > judged) {
             connections.judge(&core.shared.store.read());
         }
         judged = now.latest;
         core.shared.judged(core.number, now.latest);
+        // The sender lives as long as the core.
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }

@@ -1,0 +1,185 @@
+"""In which order a pod is enrolled and let go, and what happens when a step fails."""
+
+import asyncio
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meshapi.identity import SpiffeId
+from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.controller import Controller, Node
+from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts
+from nodeagent.discovery.finder import NamespaceFinder
+from nodeagent.enrolled import Enrolled
+from nodeagent.zds.server import NotConnected, Served
+
+POD = PodFacts(
+    uid="u", namespace="shop", name="web", service_account="web", labels={}, annotations={},
+    addresses=("10.0.0.1",), host_network=False, terminal=False,
+)  # fmt: skip
+ENABLED = {"ambient.istio.io/redirection": "enabled"}
+
+
+class World:
+    """Fakes that note what was asked of them, in order."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.pods: dict[str, PodFacts] = {POD.uid: POD}
+        self.labels = {"istio.io/dataplane-mode": "ambient"}
+        self.enrolled = Enrolled()
+        self.connected = True
+        self.broken_rules = 0
+        self.probes: frozenset[str] = frozenset()
+        self.certificates: list[SpiffeId] = []
+        self.controller = Controller(
+            Node("cluster.local", EnrolmentRules(), Path("/proc/self/ns/net")),
+            pods=self.pods, namespace_labels=lambda _: self.labels, enrolled=self.enrolled, zds=self, backend=self,
+            certificates=self, announce=self.announce, finder=NamespaceFinder(self._find),
+        )  # fmt: skip
+
+    def _find(self, uids: set[str]) -> dict[str, int]:
+        return {uid: os.open("/proc/self/ns/net", os.O_RDONLY) for uid in uids}
+
+    async def settle(self) -> None:
+        self.controller.notice(POD.uid)
+        async with asyncio.timeout(3):
+            while self.controller._wanted_turns:
+                await asyncio.sleep(0.001)
+
+    async def announce(self, pod: PodFacts, value: str | None) -> None:
+        self.steps.append(f"announce {value}")
+        self.pods[pod.uid] = replace(pod, annotations={} if value is None else ENABLED)
+
+    # ZDS
+    async def add(self, uid: str, served: Served) -> None:
+        if not self.connected:
+            raise NotConnected("no ztunnel is connected")
+        self.steps.append("listeners")
+
+    async def remove(self, uid: str) -> None:
+        self.steps.append("listeners withdrawn")
+
+    # capture backend
+    def prepare(self, netns: int) -> None:
+        self.steps.append("prepared")
+
+    def apply(self, netns: int, plan: PodPlan) -> None:
+        os.fstat(netns)
+        if self.broken_rules:
+            self.broken_rules -= 1
+            raise OSError("the kernel says no")
+        self.steps.append(f"rules {plan.mode}")
+
+    def apply_probes(self, netns: Path, addresses: Iterable[str]) -> None:
+        self.probes = frozenset(addresses)
+        self.steps.append(f"probes {','.join(sorted(self.probes))}")
+
+    # certificates
+    def want(self, identity: SpiffeId) -> None:
+        self.certificates.append(identity)
+
+    def release(self, identity: SpiffeId) -> None:
+        self.certificates.remove(identity)
+
+    async def ready(self, identity: SpiffeId, patience_s: float) -> bool:
+        return True
+
+
+@pytest.fixture
+async def world():
+    return World()
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_listeners_come_before_rules_and_rules_before_the_announcement(world: World) -> None:
+    await world.settle()
+    assert set(world.steps[:3]) == {"listeners", "prepared", "probes 10.0.0.1"}
+    assert world.steps[3:] == ["rules capture", "announce enabled"]
+    assert world.certificates == [SpiffeId("cluster.local", "shop", "web")]
+    world.steps.clear()
+    await world.settle()
+    assert world.steps == [], "twice is once"
+
+
+async def test_letting_go_is_the_reverse_and_keeps_what_open_connections_need(world: World) -> None:
+    await world.settle()
+    world.steps.clear()
+    world.labels = {}
+    await world.settle()
+    assert world.steps == ["announce None", "rules drain", "probes ", "listeners withdrawn"]
+    assert world.certificates == []
+
+
+async def test_a_pod_that_has_ended_is_forgotten_without_touching_its_namespace(world: World) -> None:
+    await world.settle()
+    world.steps.clear()
+    del world.pods[POD.uid]
+    await world.settle()
+    assert world.steps == ["probes ", "listeners withdrawn"]
+    assert len(world.enrolled) == 0
+    assert world.certificates == []
+
+
+async def test_nothing_is_redirected_while_nobody_listens(world: World) -> None:
+    world.connected = False
+    world.controller.notice(POD.uid)
+    await asyncio.sleep(0.15)
+    assert "rules capture" not in world.steps
+    assert world.probes == frozenset()
+    assert world.certificates == []
+    world.connected = True
+    await world.settle()
+    assert world.steps[-2:] == ["rules capture", "announce enabled"]
+
+
+async def test_rules_that_fail_take_the_listeners_back_and_are_tried_again(world: World) -> None:
+    world.broken_rules = 1
+    before = descriptors()
+    await world.settle()
+    assert "listeners withdrawn" in world.steps
+    assert world.steps[-2:] == ["rules capture", "announce enabled"]
+    assert len(world.enrolled) == 1
+    assert descriptors() == before + 1, "one namespace is held, for the captured pod"
+
+
+async def test_a_new_pod_is_captured_before_its_sandbox_is_done_or_not_at_all(world: World) -> None:
+    def namespace() -> int:
+        return os.open("/proc/self/ns/net", os.O_RDONLY)
+
+    assert await world.controller.add(POD, namespace(), ("10.0.0.9",))
+    assert world.steps[-1] == "rules capture"
+    assert world.enrolled.addresses() == {"10.0.0.9"}
+    world.labels = {}
+    other = replace(POD, uid="o", name="other")
+    assert not await world.controller.add(other, namespace(), ("10.0.0.8",))
+    world.labels = {"istio.io/dataplane-mode": "ambient"}
+    world.connected = False
+    with pytest.raises(NotConnected):
+        await world.controller.add(other, namespace(), ("10.0.0.8",))
+    assert world.enrolled.find("o") is None
+
+
+async def test_captured_pods_are_adopted_after_a_restart(world: World) -> None:
+    world.pods[POD.uid] = replace(POD, annotations=ENABLED)
+    await world.controller.adopt()
+    assert world.steps == ["prepared", "rules capture", "probes 10.0.0.1"]
+    assert list(world.enrolled) == [POD.uid]
+
+
+async def test_a_label_that_went_while_the_agent_was_away_is_noticed(world: World) -> None:
+    world.pods[POD.uid] = replace(POD, annotations=ENABLED)
+    world.labels = {}
+    await world.controller.adopt()
+    await world.settle()
+    assert world.steps == ["probes ", "announce None", "prepared", "rules drain"]
+
+
+def test_the_modes_are_the_ones_that_the_order_speaks_of() -> None:
+    assert [mode.value for mode in Mode] == ["capture", "drain", "none"]
