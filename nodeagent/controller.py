@@ -129,8 +129,12 @@ class Controller:
         await self._exempt_probes()
         _log.info("adopted captured pods", pods=len(self._enrolled))
 
-    async def add(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> bool:
-        """Capture a pod whose sandbox is being made; returns false when it is none of the mesh's.
+    def wants(self, pod: PodFacts) -> bool:
+        """Say whether a pod shall be captured."""
+        return self._belongs(pod)
+
+    async def add(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> None:
+        """Capture a pod that is wanted and whose sandbox is being made.
 
         Args:
             pod: as the API knows it.
@@ -141,16 +145,9 @@ class Controller:
             NotConnected: nobody could listen for it.
             OSError: it cannot be captured.
         """
-        if not self._belongs(pod):
-            os.close(namespace)
-            return False
         async with self._turn(pod.uid):
-            try:
-                await self._enrol(pod, os.dup(namespace), addresses)
-            finally:
-                os.close(namespace)
+            await self._enrol(pod, namespace, addresses)
         self.notice(pod.uid)
-        return True
 
     async def dismiss(self, patience_s: float) -> None:
         """Let every pod go for good; what has not drained in time is cut off."""

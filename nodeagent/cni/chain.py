@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from meshapi import names
 
+_MACHINERY: Final = (names.NODE_AGENT_SERVICE_ACCOUNT, names.ZTUNNEL_SERVICE_ACCOUNT, names.CONTROL_PLANE_SERVICE)
+"""Names of our own DaemonSets and Deployment: the agent is not ready without them, so they must not wait for it."""
 _SUFFIXES: Final = (".conf", ".conflist", ".json")
 
 
@@ -24,7 +26,7 @@ def plugin_entry(*, agent_socket: str, agent_namespace: str) -> dict[str, Any]:
         "name": names.CNI_PLUGIN_NAME,
         "agent_socket": agent_socket,
         "agent_namespace": agent_namespace,
-        "agent_pod_prefix": names.NODE_AGENT_SERVICE_ACCOUNT,
+        "exempt_pod_prefixes": [f"{name}-" for name in _MACHINERY],
     }
 
 

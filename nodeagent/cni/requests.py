@@ -90,14 +90,16 @@ class PluginRequests:
             pod = await self._find(wanted)
             if pod is None:
                 return self._failed(404, f"pod {wanted.pod_namespace}/{wanted.pod_name} is not known to Kubernetes")
-            namespace = await asyncio.to_thread(namespaces.open_path, wanted.netns)
-            captured = await self._controller.add(pod, namespace, addresses)
+            wanted_here = self._controller.wants(pod)
+            if wanted_here:
+                namespace = await asyncio.to_thread(namespaces.open_path, wanted.netns)
+                await self._controller.add(pod, namespace, addresses)
         except NotConnected as error:
             return self._failed(503, str(error))
         except OSError as error:
             return self._failed(500, str(error))
         self.answered["ok"] += 1
-        return web.Response(text="captured\n" if captured else "not in the mesh\n")
+        return web.Response(text="captured\n" if wanted_here else "not in the mesh\n")
 
     async def _find(self, wanted: AddRequest) -> PodFacts | None:
         """The runtime may be quicker than our watch; ask the API when the local copy does not follow at once."""

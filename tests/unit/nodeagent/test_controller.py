@@ -153,13 +153,12 @@ async def test_a_new_pod_is_captured_before_its_sandbox_is_done_or_not_at_all(wo
     def namespace() -> int:
         return os.open("/proc/self/ns/net", os.O_RDONLY)
 
-    assert await world.controller.add(POD, namespace(), ("10.0.0.9",))
+    await world.controller.add(POD, namespace(), ("10.0.0.9",))
     assert world.steps[-1] == "rules capture"
     assert world.enrolled.addresses() == {"10.0.0.9"}
-    world.labels = {}
     other = replace(POD, uid="o", name="other")
-    assert not await world.controller.add(other, namespace(), ("10.0.0.8",))
-    world.labels = {"istio.io/dataplane-mode": "ambient"}
+    assert world.controller.wants(other)
+    assert not world.controller.wants(replace(other, host_network=True))
     world.connected = False
     with pytest.raises(NotConnected):
         await world.controller.add(other, namespace(), ("10.0.0.8",))

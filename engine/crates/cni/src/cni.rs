@@ -45,12 +45,12 @@ pub(crate) struct Config {
     previous: Option<Value>,
     /// The node agent's socket on the host.
     pub(crate) agent_socket: String,
-    /// Namespace of the node agent: its own pods start without being asked for, or none could start after a reboot.
+    /// Namespace of the node agent.
     #[serde(default)]
     agent_namespace: String,
-    /// Prefix of the names of the node agent's pods.
+    /// Prefixes of the names of pods there that never wait for the node agent: it, and what it needs to be ready.
     #[serde(default)]
-    agent_pod_prefix: String,
+    exempt_pod_prefixes: Vec<String>,
 }
 
 impl Config {
@@ -82,10 +82,10 @@ pub(crate) struct AddRequest {
 }
 
 impl AddRequest {
-    pub(crate) fn is_agent_itself(&self, config: &Config) -> bool {
-        !config.agent_pod_prefix.is_empty()
-            && self.pod_namespace == config.agent_namespace
-            && self.pod_name.starts_with(&config.agent_pod_prefix)
+    /// Whether the pod is part of the mesh's own machinery: waiting for itself, it would never start after a reboot.
+    pub(crate) fn is_exempt(&self, config: &Config) -> bool {
+        self.pod_namespace == config.agent_namespace
+            && config.exempt_pod_prefixes.iter().any(|prefix| self.pod_name.starts_with(prefix))
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"n","type":"culvert-cni","agent_socket":"/s","agent_namespace":"istio-system",
-        "agent_pod_prefix":"culvert-nodeagent-","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24","interface":1}]}}"#;
+        "exempt_pod_prefixes":["culvert-nodeagent-","ztunnel-"],"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24","interface":1}]}}"#;
 
     fn environment(arguments: &'static str) -> impl Fn(&str) -> Option<String> {
         move |name| match name {
@@ -145,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn the_node_agent_starts_without_being_asked_for() {
+    fn the_meshs_own_machinery_starts_without_being_asked_for() {
         let config = Config::parse(CONFIG.as_bytes()).unwrap();
         let own = "K8S_POD_NAMESPACE=istio-system;K8S_POD_NAME=culvert-nodeagent-abc";
         let other = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=culvert-nodeagent-abc";
-        assert!(add_request(&config, environment(own)).unwrap().is_agent_itself(&config));
-        assert!(!add_request(&config, environment(other)).unwrap().is_agent_itself(&config));
+        assert!(add_request(&config, environment(own)).unwrap().is_exempt(&config));
+        assert!(!add_request(&config, environment(other)).unwrap().is_exempt(&config));
     }
 
     #[test]

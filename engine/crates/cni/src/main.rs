@@ -44,7 +44,7 @@ fn run() -> Result<String, Failure> {
         "ADD" => {
             let config = cni::Config::parse(&input)?;
             let request = cni::add_request(&config, |name| std::env::var(name).ok())?;
-            if !request.is_agent_itself(&config) {
+            if !request.is_exempt(&config) {
                 agent::add(&config.agent_socket, &request)
                     .map_err(|error| Failure::new(cni::TRY_AGAIN, format!("{error}; {}", agent::ADVICE)))?;
             }
