@@ -79,7 +79,9 @@ async def test_a_service_address_leads_to_a_healthy_endpoint(mesh) -> None:
         # The address is nobody's; only capture makes it reachable.
         link.in_namespace(lambda: _route_everything(client.ip))
     mesh.service("web", vip, {80: 8080})
-    ports = {"shop/web.shop.svc.cluster.local": workload_pb2.PortList(ports=[{"service_port": 80, "target_port": 8080}])}
+    ports = {
+        "shop/web.shop.svc.cluster.local": workload_pb2.PortList(ports=[{"service_port": 80, "target_port": 8080}])
+    }
     for number, server in enumerate(servers):
         status = workload_pb2.UNHEALTHY if number == 0 else workload_pb2.HEALTHY
         mesh.announce(server, services=ports, status=status)
@@ -155,13 +157,17 @@ async def test_deny_by_principal_names_the_policy_and_cuts_open_connections(mesh
     with pytest.raises(OSError):
         await client.ask(server.ip, 8080)
     assert (await other.ask(server.ip, 8080)).endswith(b"hello")
-    closed = await server.node.logged(error="connection closed due to policy change: explicitly denied by: shop/no-client")
+    closed = await server.node.logged(
+        error="connection closed due to policy change: explicitly denied by: shop/no-client"
+    )
     assert closed["src.identity"] == client.identity
     denied = await server.node.logged(
         error="connection closed due to policy rejection: explicitly denied by: shop/no-client"
     )
     assert denied["src.workload"] == "client"
-    assert "401" in str((await client.node.logged(direction="outbound", error="http status: 401 Unauthorized"))["error"])
+    assert "401" in str(
+        (await client.node.logged(direction="outbound", error="http status: 401 Unauthorized"))["error"]
+    )
 
     mesh.withdraw_policy("no-client")
     assert (await client.ask(server.ip, 8080)).endswith(b"hello")

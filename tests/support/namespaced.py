@@ -25,7 +25,7 @@ from meshengine import Engine, events
 from meshkit.linux import links, netns
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
-from tests.support.authority import TestAuthority
+from tests.support.authority import IssuesCertificates, TestAuthority
 
 NODES = 2
 
@@ -33,7 +33,7 @@ NODES = 2
 class Node:
     """One engine, followed."""
 
-    def __init__(self, name: str, authority: TestAuthority) -> None:
+    def __init__(self, name: str, authority: IssuesCertificates) -> None:
         config = engine_pb2.EngineConfig(node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000)
         self.name = name
         self.engine = Engine(config.SerializeToString())
@@ -150,7 +150,10 @@ class Pod:
         try:
             writer.write(message)
             await writer.drain()
-            writer.write_eof()
+            try:
+                writer.write_eof()
+            except OSError as error:  # ENOTCONN: the reset was faster than we
+                raise ConnectionResetError(str(error)) from error
             async with asyncio.timeout(within_s):
                 return await reader.read(-1)
         finally:
@@ -189,9 +192,9 @@ class Pod:
 class Mesh:
     """Pods and nodes; what ``apply`` is given goes to every node, as a control plane would send it."""
 
-    def __init__(self, stack: AsyncExitStack, prefix: str, subnet: str) -> None:
+    def __init__(self, stack: AsyncExitStack, prefix: str, subnet: str, authority: IssuesCertificates) -> None:
         self.stack = stack
-        self.authority = TestAuthority()
+        self.authority = authority
         self.prefix = prefix
         self.subnet = subnet
         self.bridge = f"{prefix}b"
@@ -205,7 +208,9 @@ class Mesh:
         netns.create(space)
         self.stack.callback(netns.delete, space)
         link, inside = f"{self.prefix}{number}", "eth0"
-        netns.run(self._space, lambda: links.add_veth(link, master=self.bridge, peer=inside, peer_netns=netns.path(space)))
+        netns.run(
+            self._space, lambda: links.add_veth(link, master=self.bridge, peer=inside, peer_netns=netns.path(space))
+        )
         ip = str(ip_interface(self.subnet).ip + number)
         prefix = ip_interface(self.subnet).network.prefixlen
         pod = Pod(self, name, self.nodes[node], ip, space, namespace)
@@ -269,7 +274,9 @@ class Mesh:
         """A DENY policy with one match."""
         self.policy(name, authorization_pb2.DENY, namespace, scope, **match)
 
-    def policy(self, name: str, action, namespace: str = "shop", scope=authorization_pb2.NAMESPACE, **match: object) -> None:
+    def policy(
+        self, name: str, action, namespace: str = "shop", scope=authorization_pb2.NAMESPACE, **match: object
+    ) -> None:
         rules = [authorization_pb2.Rule(clauses=[authorization_pb2.Clause(matches=[authorization_pb2.Match(**match)])])]
         message = authorization_pb2.Authorization(
             name=name, namespace=namespace, scope=scope, action=action, rules=rules if match else []
@@ -293,9 +300,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def mesh(subnet: str = "10.77.0.0/24") -> AsyncIterator[Mesh]:
+async def mesh(subnet: str = "10.77.0.0/24", authority: IssuesCertificates | None = None) -> AsyncIterator[Mesh]:
     """A mesh of its own, removed at the end."""
     async with AsyncExitStack() as stack:
-        made = Mesh(stack, f"cv{uuid.uuid4().hex[:5]}", subnet)
+        made = Mesh(stack, f"cv{uuid.uuid4().hex[:5]}", subnet, authority or TestAuthority())
         await made.start()
         yield made
