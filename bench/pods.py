@@ -96,7 +96,7 @@ class Bridge:
         """Make a pod."""
         self._pods += 1
         address = ip_interface(f"10.78.0.{self._pods + 9}/24")
-        pod = Pod(name, str(address.ip), self._make(name))
+        pod = Pod(name, str(address.ip), self._make(f"p{self._pods}"))
         port = f"port{self._pods}"
         netns.run(
             netns.path(self._netns),

@@ -1,7 +1,8 @@
 """``python -m bench.tunnel``: the tunnel across nodes against bare TCP and two Envoys, in alternating rounds.
 
 Each round measures every contender once before any is measured again, so what the machine does besides falls on all
-of them alike. Figures are medians over the rounds; only their ratios travel to another machine.
+of them alike. Figures are medians over the rounds. The ratio is the median of the rounds' ratios, so that a round in
+which the machine was busy counts once; only ratios travel to another machine.
 """
 
 import argparse
@@ -25,8 +26,8 @@ Results = dict[str, dict[str, list[float]]]
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.tunnel", description="Measure the tunnel across nodes.")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each figure (default: 2)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds (default: 7)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each figure (default: 1)")
     names = [row.name for row in ROWS]
     parser.add_argument("--only", action="append", choices=names, help="measure this row; may be given several times")
     chosen = parser.parse_args()
@@ -92,7 +93,8 @@ def table(columns: list[str], results: Results) -> str:
     for figure in (figure for row in ROWS for figure in row.figures if figure.key in results):
         medians = {name: statistics.median(values) for name, values in results[figure.key].items()}
         cells = [f"{medians[name]:,.{figure.digits}f}" if name in medians else "" for name in columns]
-        ratio = f"{medians[ours] / medians[peer]:.2f}" if medians.get(peer) else ""
+        pairs = zip(results[figure.key][ours], results[figure.key][peer], strict=True)
+        ratio = f"{statistics.median(mine / theirs for mine, theirs in pairs):.2f}"
         lines.append([figure.title, *cells, ratio, figure.better])
     widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
     first, *others = widths
