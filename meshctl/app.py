@@ -14,6 +14,8 @@ from typing import Final, NoReturn
 
 import typer
 
+from meshctl import install, status, uninstall, version, ztunnel_config
+
 GROUP: Final = "culvert.commands"
 
 
@@ -26,6 +28,9 @@ def main() -> None:
         pretty_exceptions_show_locals=False,
     )
     app.callback()(_root)
+    for command in (install.install, uninstall.uninstall, version.version, status.status):
+        app.command()(command)
+    app.add_typer(ztunnel_config.app, name="ztunnel-config")
     for entry in sorted(_groups(), key=lambda entry: entry.name):
         app.add_typer(_load(entry), name=entry.name)
     app()

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from meshlab import images, programs
+from meshlab import images, product, programs
 from meshlab.errors import LabError
 from meshlab.programs import Say
 
@@ -18,6 +18,7 @@ TARGETS: Mapping[str, Callable[[Say], object]] = {
     "pause-image": images.pause,
     "coredns-image": images.coredns,
     "samples-image": images.samples,
+    "culvert-image": product.image,
 }
 
 

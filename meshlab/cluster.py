@@ -157,6 +157,12 @@ def load_everywhere(machines: Sequence[Machine], images: Sequence[Archive]) -> N
             done.result()
 
 
+def holds(machine: Machine, image: str) -> bool:
+    """Say whether a node's container runtime has an image of this name."""
+    done = machine.run(_ctr("images", "ls", "-q", f"name=={image}"))
+    return done.status == 0 and image in done.text.split()
+
+
 def ready_nodes(api: Api) -> list[str]:
     """Return the names of the nodes that are ready."""
     return [item["metadata"]["name"] for item in api.read("/api/v1/nodes")["items"] if _is_ready(item)]

@@ -48,12 +48,14 @@ class Image:
         dockerfile: the Dockerfile.
         context: folder that ``COPY`` copies from.
         arguments: build arguments besides ``BASE``.
+        base: name, in buildah's storage, of the image for ``BASE``; without it, plain Debian with Python.
     """
 
     name: str
     dockerfile: Path
     context: Path
     arguments: Mapping[str, str] = field(default_factory=dict)
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +72,54 @@ def build(image: Image, say: Say) -> Archive:
     Raises:
         BuildFailed: names the log file of buildah.
     """
-    wants_base = "${BASE}" in image.dockerfile.read_text()
-    base = _base(say) if wants_base else None
-    arguments = dict(image.arguments) | ({"BASE": base} if base else {})
-    inputs = cache.key(image.name, image.dockerfile, image.context, repr(sorted(arguments.items())))
+    arguments, inputs = _inputs(image, say)
     short = image.name.rsplit("/", 1)[-1]
 
     def make(draft: Path) -> None:
         say(f"building image {image.name}")
-        options = [f"--build-arg={name}={value}" for name, value in sorted(arguments.items())]
         tag = f"{image.name}-{inputs}"  # two contexts with the same name must not take each other's image
         _buildah(
             short,
-            [
-                "bud",
-                "--layers=false",
-                "--pull=never",
-                *options,
-                "-t",
-                tag,
-                "-f",
-                str(image.dockerfile),
-                str(image.context),
-            ],
+            _bud(image, arguments, tag),
             ["push", tag, f"docker-archive:{draft / 'image.tar'}:{image.name}"],
             ["rmi", tag],
         )
 
-    what = "image-" + short.replace(":", "-")
+    what = "image-" + short.split(":")[0]
     archive = Archive(name=image.name, path=cache.obtain(what, inputs, make) / "image.tar")
     cache.prune(what, keep=_KEPT)
     return archive
+
+
+def layer(image: Image, say: Say) -> str:
+    """Build an image that others start from, or find it; return its name in buildah's storage.
+
+    Raises:
+        BuildFailed: names the log file of buildah.
+    """
+    arguments, inputs = _inputs(image, say)
+    tag = f"{image.name}-{inputs}"
+
+    def make(_: Path) -> None:
+        say(f"building image {image.name}")
+        _buildah(image.name.rsplit("/", 1)[-1], _bud(image, arguments, tag))
+
+    cache.obtain("layer-" + image.name.rsplit("/", 1)[-1].replace(":", "-"), inputs, make)
+    return tag
+
+
+def _inputs(image: Image, say: Say) -> tuple[dict[str, str], str]:
+    """Return the build arguments, and the key of everything that the image depends on."""
+    wants_base = "${BASE}" in image.dockerfile.read_text()
+    base = (image.base or _base(say)) if wants_base else None
+    arguments = dict(image.arguments) | ({"BASE": base} if base else {})
+    return arguments, cache.key(image.name, image.dockerfile, image.context, repr(sorted(arguments.items())))
+
+
+def _bud(image: Image, arguments: Mapping[str, str], tag: str) -> list[str]:
+    options = [f"--build-arg={name}={value}" for name, value in sorted(arguments.items())]
+    files = ["-t", tag, "-f", str(image.dockerfile), str(image.context)]
+    return ["bud", "--layers=false", "--pull=never", *options, *files]
 
 
 def pause(say: Say) -> Archive:

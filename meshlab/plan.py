@@ -51,7 +51,7 @@ class MachinePlan:
         name: host name, and name of the Kubernetes node if it is one.
         interfaces: its addresses on the bridge, IPv4 first.
         pods: ranges that its pods get addresses from; empty for the control plane.
-        routes: where other machines' pods (and, for the control plane, services) are.
+        routes: where other machines' pods, and services, are.
         zone: value of the zone label; empty for the control plane.
     """
 
@@ -146,6 +146,10 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
     to_services = tuple(
         (network, interface.ip) for network, interface in zip(services, interfaces[names[0]], strict=True)
     )
+    # A process of a node (a pod with the host's network) gets a route before kube-proxy gets its packet: any will do.
+    # Real nodes have a default route; these have none.
+    control = _interfaces(slot, _CONTROL_HOST, families)
+    some_way_to_services = tuple((network, interface.ip) for network, interface in zip(services, control, strict=True))
     return LabPlan(
         name=name,
         slot=slot,
@@ -153,7 +157,7 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
         bridge_interfaces=_interfaces(slot, _BRIDGE_HOST, families),
         control=MachinePlan(
             name="control",
-            interfaces=_interfaces(slot, _CONTROL_HOST, families),
+            interfaces=control,
             pods=(),
             routes=(*routes_of("control"), *to_services),
             zone="",
@@ -163,7 +167,7 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
                 name=node,
                 interfaces=interfaces[node],
                 pods=ranges[node],
-                routes=routes_of(node),
+                routes=(*routes_of(node), *some_way_to_services),
                 zone=f"{REGION}-{number}",
             )
             for number, node in enumerate(names, start=1)

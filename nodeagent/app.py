@@ -5,6 +5,7 @@ import os
 import signal
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from typing import Final
 
 from aiohttp import web
 
@@ -34,6 +35,9 @@ from nodeagent.settings import NodeAgentSettings
 from nodeagent.zds.server import ZdsServer
 
 _log = log.logger("nodeagent")
+
+_DISMISSAL_PATIENCE_S: Final = 10.0
+"""Twice of it must fit into the pod's termination grace period (30 s in the chart)."""
 
 
 class NodeAgent:
@@ -140,6 +144,9 @@ class NodeAgent:
             await objects.annotate_through_status(self._client, kinds.POD, pod.name, pod.namespace, annotations)
         except kube_errors.NotFound:
             return  # it has just been deleted
+        except kube_errors.Forbidden as error:
+            if not self._controller.dismissed:  # else our rights have just been deleted
+                raise OSError(f"pod {pod.key} cannot be annotated: {error}") from error
         except kube_errors.KubeError as error:
             raise OSError(f"pod {pod.key} cannot be annotated: {error}") from error
 
@@ -151,19 +158,26 @@ class NodeAgent:
         return None if found is None else parse_pod(found)
 
     async def _take_back(self) -> None:
-        """At the end: the plugin stays while a successor may come, so that no pod starts uncaptured meanwhile."""
-        if self._installer is None or await self._successor_expected():
+        """At the end: all stays as it is when a successor will come; no pod starts uncaptured meanwhile."""
+        if await self._successor_expected():
             return
+        _log.info("no node agent comes after this one, the node is put back as it was")
         with suppress(OSError):
-            await asyncio.to_thread(self._installer.remove)
+            if self._installer is not None:
+                await self._installer.withdraw()
+        with suppress(OSError):
+            await self._controller.dismiss(_DISMISSAL_PATIENCE_S)
+        with suppress(OSError):
             await asyncio.to_thread(self._backend.remove_probes, self._settings.host_netns)
 
     async def _successor_expected(self) -> bool:
-        """Whether our DaemonSet still stands. Unknown counts as yes."""
+        """Whether our DaemonSet still stands. Unknown counts as yes; rights that were taken away count as no."""
         try:
             own = await self._client.find(
                 kinds.DAEMON_SET, names.NODE_AGENT_SERVICE_ACCOUNT, self._settings.pod_namespace
             )
+        except kube_errors.Forbidden:
+            return False
         except kube_errors.KubeError:
             return True
         return own is not None and not own["metadata"].get("deletionTimestamp")

@@ -13,6 +13,7 @@ remembered on disk: after a restart, pods that are announced are adopted as they
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -101,6 +102,7 @@ class Controller:
         self._again: set[str] = set()
         self._exempt: frozenset[str] | None = None
         self._exempting = asyncio.Lock()
+        self.dismissed = False  # true: every pod is let go
         self.reconciled = 0
         """Turns that changed something."""
 
@@ -115,7 +117,8 @@ class Controller:
     async def adopt(self) -> None:
         """Take over the pods that an earlier life of this process has captured. Call once, before ZDS is served."""
         announced = [pod for pod in self._pods.values() if names.REDIRECTION_ANNOTATION in pod.annotations]
-        for pod, namespace in zip(announced, await self._open_all(announced), strict=True):
+        opened = await asyncio.gather(*(self._finder.open(pod.uid) for pod in announced))
+        for pod, namespace in zip(announced, opened, strict=True):
             if namespace is None or pod.terminal or not self._belongs(pod):
                 if namespace is not None:
                     os.close(namespace)
@@ -147,6 +150,14 @@ class Controller:
                 os.close(namespace)
         self.notice(pod.uid)
         return True
+
+    async def dismiss(self, patience_s: float) -> None:
+        """Let every pod go for good; what has not drained in time is cut off."""
+        self.dismissed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await asyncio.gather(*(self._bring(uid) for uid in list(self._pods)))
+        await self._draining.finish(patience_s)
 
     async def run(self) -> None:
         """Finish what takes time: removing the rules of pods that have drained. Until cancelled."""
@@ -283,11 +294,8 @@ class Controller:
             await asyncio.to_thread(self._backend.apply_probes, self._node.host_netns, wanted)
             self._exempt = wanted
 
-    async def _open_all(self, pods: list[PodFacts]) -> list[int | None]:
-        return list(await asyncio.gather(*(self._finder.open(pod.uid) for pod in pods)))
-
     def _turn(self, uid: str) -> asyncio.Lock:
         return self._turns.setdefault(uid, asyncio.Lock())
 
     def _belongs(self, pod: PodFacts) -> bool:
-        return belongs(pod, self._namespace_labels(pod.namespace), self._node.rules)
+        return not self.dismissed and belongs(pod, self._namespace_labels(pod.namespace), self._node.rules)

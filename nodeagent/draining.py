@@ -57,6 +57,20 @@ class Draining:
                 if now - pod.since >= _AT_LEAST_S:
                     await self._look(uid, pod)
 
+    async def finish(self, patience_s: float) -> None:
+        """Remove all rules: of pods that drain within ``patience_s`` then, of the others at its end.
+
+        ``run`` must be running.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while self._pods and loop.time() < deadline:  # noqa: ASYNC110  (they go one by one, in the kernel)
+            await asyncio.sleep(0.1)
+        for uid, pod in list(self._pods.items()):
+            _log.info("rules removed before all has drained", pod=pod.key)
+            await asyncio.to_thread(self._backend.apply, pod.namespace, PodPlan(mode=Mode.NONE))
+            self.forget(uid)
+
     async def _look(self, uid: str, pod: _Pod) -> None:
         try:
             open_connections = await asyncio.to_thread(netns.run, pod.namespace, lambda: sockets.connections_on(_PORTS))

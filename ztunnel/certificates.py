@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from meshapi import names
 from meshengine import ConfigRejected, Engine
 from meshkit.log import logger
+from meshkit.tasks import Backoff
 from meshkit.xds import sds
 from meshkit.xds.client import Connect, DeltaClient, NodeInfo, Rejection, Service
 from meshkit.xds.errors import BadSecret
@@ -29,6 +30,7 @@ class Certificates:
             subscriptions={names.SECRET_TYPE: [names.ROOT_SECRET_NAME]},
             receiver=self,
             service=Service.SECRETS,
+            backoff=Backoff(first_s=0.01, cap_s=0.5),  # on the same node: asking costs nothing
         )
 
     async def run(self) -> None:

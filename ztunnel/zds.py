@@ -36,7 +36,7 @@ class ZdsClient:
     def __init__(self, path: Path, workloads: Workloads, backoff: Backoff | None = None) -> None:
         self._path = path
         self._workloads = workloads
-        self._backoff = backoff or Backoff(first_s=0.01, cap_s=15.0)
+        self._backoff = backoff or Backoff(first_s=0.01, cap_s=0.5)  # on the same node: asking costs nothing
         self.snapshot_received = False
         """Whether the node agent is connected and has told all it knows."""
 

@@ -3,6 +3,7 @@
 from meshkit.kube.client import Client, Json, PatchType
 from meshkit.kube.config import Access, explicit, from_kubeconfig, in_cluster, load
 from meshkit.kube.errors import ApiError, ConfigError, Conflict, Forbidden, Gone, KubeError, NotFound, Unreachable
+from meshkit.kube.forward import Port, forwarded
 from meshkit.kube.informer import Informer, Key, Selection
 from meshkit.kube.kinds import Kind
 
@@ -21,9 +22,11 @@ __all__ = [
     "KubeError",
     "NotFound",
     "PatchType",
+    "Port",
     "Selection",
     "Unreachable",
     "explicit",
+    "forwarded",
     "from_kubeconfig",
     "in_cluster",
     "load",

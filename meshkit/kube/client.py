@@ -7,6 +7,7 @@ fields that we need, and a watch delivers thousands. Its transport (TLS, proxy, 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, cast
@@ -104,6 +105,29 @@ class Client:
                     yield cast("Json", json.loads(line))
         except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError) as error:
             raise errors.Unreachable(f"watch {path}: {type(error).__name__}: {error}") from error
+
+    async def items(
+        self, kind: Kind, namespace: str | None = None, selectors: Mapping[str, str] | None = None
+    ) -> list[Json]:
+        """Return a whole list's objects; for people's tools, which ask once."""
+        return [item async for page in self.pages(kind, namespace, selectors) for item in page.get("items") or []]
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Mapping[str, str], protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a stream to a subresource (as ``pods/portforward``) that speaks ``protocol``."""
+        headers = await self._headers()
+        del headers["Accept"]  # what streams is not JSON, and the API server takes the header at its word
+        try:
+            async with self._session().ws_connect(
+                self._url(path), params=query, protocols=[protocol], headers=headers, max_msg_size=0, **self._extra()
+            ) as stream:
+                yield stream
+        except aiohttp.WSServerHandshakeError as error:
+            raise errors.from_status(error.status, {"message": error.message}, f"GET {path}") from error
+        except aiohttp.ClientError as error:
+            raise errors.Unreachable(f"GET {path}: {type(error).__name__}: {error}") from error
 
     async def create(self, kind: Kind, body: Json, namespace: str | None = None) -> Json:
         """Create an object; ``errors.Conflict`` when it exists."""

@@ -41,18 +41,21 @@ class Installer:
     def __init__(self, places: Places, entry: dict[str, Any]) -> None:
         self._places = places
         self._entry = entry
+        self._writing = asyncio.Lock()
+        self._withdrawn = False
         self.installed = False
         """Whether new pods are captured from their start."""
         self.installations = 0
         """How often something had to be written."""
 
     async def run(self) -> None:
-        """Install and look again until cancelled."""
+        """Install and look again until cancelled or withdrawn."""
         complaint = ""
-        while True:
+        while not self._withdrawn:
             try:
-                written = await asyncio.to_thread(self.install)
-                self.installed = True
+                async with self._writing:
+                    written = "" if self._withdrawn else await asyncio.to_thread(self.install)
+                self.installed = not self._withdrawn
                 complaint = ""
                 if written:
                     self.installations += 1
@@ -63,6 +66,17 @@ class Installer:
                     complaint = str(error)
                     _log.warning("CNI plugin not installed, will try again", reason=complaint)
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def withdraw(self) -> None:
+        """Take everything back, and install no more.
+
+        Raises:
+            OSError: a folder is not writable.
+        """
+        async with self._writing:
+            self._withdrawn = True
+            self.installed = False
+            await asyncio.to_thread(self.remove)
 
     def install(self) -> str:
         """Bring binary and configuration in place; returns what was written, or an empty text.

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from meshkit.linux import syscalls
+
 _POD = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
 
 
@@ -41,7 +43,7 @@ def open_path(path: str, root: Path = Path("/proc/1/root")) -> int:
     Raises:
         OSError: it is gone.
     """
-    return os.open(root / path.lstrip("/"), os.O_RDONLY | os.O_CLOEXEC)
+    return syscalls.open_in_root(root, path)
 
 
 def _processes(proc: Path) -> Iterator[Path]:

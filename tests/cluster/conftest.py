@@ -1,12 +1,14 @@
 """One lab for all tests of a session; set CULVERT_KEEP_LAB to keep it for the next."""
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from meshlab import images, lab
 from meshlab.progress import Progress
-from tests.support.lab import Lab, running
+from tests.support.lab import ROOT, Lab, running
+from tests.support.mesh import Mesh
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,12 @@ def samples(cluster: Lab) -> Lab:
     progress = Progress()
     lab.load_images(cluster.name, [images.samples(progress.say)])
     return cluster
+
+
+@pytest.fixture(scope="session")
+def mesh(samples: Lab) -> Mesh:
+    """The lab with Culvert installed, as users install it."""
+    subprocess.run([ROOT / "setup" / "lab-install", samples.name, "--wait"], check=True)
+    installed = Mesh(samples)
+    installed.ready()
+    return installed

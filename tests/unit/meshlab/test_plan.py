@@ -17,7 +17,10 @@ def test_two_nodes() -> None:
     assert [str(node.address) for node in lab.nodes] == ["198.18.3.11", "198.18.3.12"]
     assert [node.zone for node in lab.nodes] == ["lab-1", "lab-2"]
     assert [str(address) for address in lab.dns] == ["10.96.0.10"]
-    assert lab.nodes[0].routes == ((ip_network("10.244.2.0/24"), ip_address("198.18.3.12")),)
+    assert lab.nodes[0].routes == (
+        (ip_network("10.244.2.0/24"), ip_address("198.18.3.12")),
+        (ip_network("10.96.0.0/16"), lab.control.address),
+    )
 
 
 def test_the_control_plane_reaches_pods_on_their_nodes_and_services_through_the_first() -> None:

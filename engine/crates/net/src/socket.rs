@@ -1,5 +1,6 @@
 //! Listening, dialling under another address, and asking what a redirected connection was meant for.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -16,18 +17,30 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_TIME: Duration = Duration::from_secs(180);
 const KEEPALIVE_RETRIES: u32 = 9;
 
+/// Ports that foreign addresses are bound to: below those that Linux gives to clients (32768 to 60999).
+///
+/// A client's own connection, made without the tunnel, must never have the four-tuple of one that the tunnel made in
+/// its name: the application's kernel could not tell them apart, and the second one would hang.
+const FOREIGN_PORTS: std::ops::RangeInclusive<u16> = 10_240..=32_767;
+
+/// Ports tried before a connection fails: each may be taken by a connection to the same destination.
+const PORT_ATTEMPTS: usize = 32;
+
 /// Where this engine makes sockets: the namespace of a workload, with the tunnel's mark on each.
 #[derive(Debug)]
 pub struct SocketFactory {
     netns: Netns,
     mark: u32,
+    next_port: Cell<u16>,
 }
 
 impl SocketFactory {
-    /// Sockets in `netns`, marked with `mark` (0 sets none).
+    /// Sockets in `netns`, marked with `mark` (0 sets none). `seed` is any number: factories for one namespace that
+    /// start with different ones do not try the same ports.
     #[must_use]
-    pub const fn new(netns: Netns, mark: u32) -> Self {
-        Self { netns, mark }
+    pub fn new(netns: Netns, mark: u32, seed: u16) -> Self {
+        let span = FOREIGN_PORTS.end() - FOREIGN_PORTS.start() + 1;
+        Self { netns, mark, next_port: Cell::new(FOREIGN_PORTS.start() + seed % span) }
     }
 
     /// The namespace's inode number.
@@ -75,15 +88,34 @@ impl SocketFactory {
         to: SocketAddr,
         timeout: Duration,
     ) -> io::Result<TcpStream> {
-        let socket = self.netns.run(home, || self.dialler(from, to))?;
-        let socket = TcpSocket::from_std_stream(socket.into());
-        match tokio::time::timeout(timeout, socket.connect(to)).await {
-            Ok(connected) => connected,
+        let connected = async {
+            for _ in 1..PORT_ATTEMPTS {
+                match self.dial(home, from, to).await {
+                    Err(error) if from.is_some() && is_port_taken(&error) => {}
+                    other => return other,
+                }
+            }
+            self.dial(home, from, to).await
+        };
+        match tokio::time::timeout(timeout, connected).await {
+            Ok(result) => result,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connect timed out")),
         }
     }
 
-    fn dialler(&self, from: Option<IpAddr>, to: SocketAddr) -> io::Result<Socket> {
+    async fn dial(&self, home: &Netns, from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+        let from = from.map(|ip| SocketAddr::new(ip, self.port()));
+        let socket = self.netns.run(home, || self.dialler(from, to))?;
+        TcpSocket::from_std_stream(socket.into()).connect(to).await
+    }
+
+    fn port(&self) -> u16 {
+        let port = self.next_port.get();
+        self.next_port.set(if port >= *FOREIGN_PORTS.end() { *FOREIGN_PORTS.start() } else { port + 1 });
+        port
+    }
+
+    fn dialler(&self, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Socket> {
         let socket = self.tcp(to)?;
         socket.set_tcp_nodelay(true)?;
         set_keepalive(&socket)?;
@@ -95,10 +127,9 @@ impl SocketFactory {
                 set_ipv6_transparent(&socket)?;
                 socket.set_freebind_v6(true)?;
             }
-            // The port is chosen at connect, when the destination is known: ports are then unique for each
-            // destination, not for the whole source address.
-            set_bind_address_no_port(&socket)?;
-            socket.bind(&SocketAddr::new(from, 0).into())?;
+            // One port serves many destinations; the kernel checks the whole four-tuple at connect.
+            socket.set_reuse_address(true)?;
+            socket.bind(&from.into())?;
         }
         Ok(socket)
     }
@@ -147,22 +178,18 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+fn is_port_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+}
+
 fn set_ipv6_transparent(socket: &Socket) -> io::Result<()> {
-    set_flag(socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT)
-}
-
-fn set_bind_address_no_port(socket: &Socket) -> io::Result<()> {
-    set_flag(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT)
-}
-
-fn set_flag(socket: &Socket, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the pointer and length describe `on`, which outlives the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            level,
-            name,
+            libc::SOL_IPV6,
+            libc::IPV6_TRANSPARENT,
             std::ptr::from_ref(&on).cast(),
             libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4),
         )

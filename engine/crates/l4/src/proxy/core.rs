@@ -138,7 +138,7 @@ async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mp
 
 impl Core {
     fn add(self: &Rc<Self>, info: Arc<PodInfo>, netns: OwnedFd) -> io::Result<()> {
-        let sockets = SocketFactory::new(Netns::new(netns)?, TUNNEL_MARK);
+        let sockets = SocketFactory::new(Netns::new(netns)?, TUNNEL_MARK, fastrand::u16(..));
         let known = self.pods.borrow().get(&info.uid).cloned();
         if known.as_ref().is_some_and(|pod| pod.netns_inode() == sockets.netns_inode()) {
             return Ok(());

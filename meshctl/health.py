@@ -1,0 +1,180 @@
+"""How an installation is, from what its processes say. Pure.
+
+Healthy means: every part has all its pods ready, every node's ztunnel follows its node agent and has accepted the last
+configuration, the CNI plugin is in place, and every identity has a certificate that has not expired.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from meshctl.components import Part, Readiness, reason
+from meshctl.output import Table
+from meshctl.pages import Process, Sample
+from meshkit.kube import Json
+
+_EXPIRY: Final = "culvert_certificate_expiry_timestamp_seconds"
+
+
+class Sync(StrEnum):
+    """Whether a ztunnel has the control plane's last configuration."""
+
+    SYNCED = "synced"
+    BEHIND = "behind"
+    REFUSED = "refused"
+    NOT_CONNECTED = "not connected"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of the mesh, as its node agent and the control plane say.
+
+    Attributes:
+        captured: pods in the mesh; None when the node agent could not be asked.
+        plugin: whether new pods are captured from their start; None when no plugin is used.
+        certificates: identities with a certificate.
+        missing: identities without one.
+        expires: the first end of validity.
+    """
+
+    name: str
+    agent: bool
+    ztunnel: bool
+    sync: Sync = Sync.UNKNOWN
+    captured: int | None = None
+    connected: bool = False
+    plugin: bool | None = None
+    certificates: int = 0
+    missing: int = 0
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an installation is; without problems it is healthy."""
+
+    parts: Sequence[Readiness]
+    nodes: Sequence[Node]
+    problems: Sequence[str] = field(default_factory=list)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "healthy": not self.problems,
+            "components": [{"name": one.part.title, "desired": one.desired, "ready": one.ready} for one in self.parts],
+            "nodes": [_document(one) for one in self.nodes],
+            "problems": list(self.problems),
+        }
+
+
+def of_node(name: str, processes: Iterable[Process], samples: Sequence[Sample] | None, sync: Sync) -> Node:
+    """Return how a node is; ``samples`` are its node agent's, None when it could not be asked."""
+    here = [one for one in processes if one.node == name]
+    agent = any(one.ready for one in here if one.part is Part.NODE_AGENT)
+    ztunnel = any(one.ready for one in here if one.part is Part.ZTUNNEL)
+    if samples is None:
+        return Node(name, agent, ztunnel, sync)
+    values = {one.name: one.value for one in samples if not one.labels}
+    ends = [one.value for one in samples if one.name == _EXPIRY]
+    held = [end for end in ends if end > 0]
+    plugin = values.get("istio_cni_install_ready")
+    return Node(
+        name,
+        agent,
+        ztunnel,
+        sync,
+        captured=int(values.get("culvert_captured_pods", 0)),
+        connected=values.get("ztunnel_connected", 0) > 0,
+        plugin=None if plugin is None else plugin > 0,
+        certificates=len(held),
+        missing=len(ends) - len(held),
+        expires=datetime.fromtimestamp(min(held), UTC) if held else None,
+    )
+
+
+def sync_of(node: str, streams: Sequence[Json]) -> Sync:
+    """Return whether the ztunnel of a node has what the control plane sent last."""
+    mine = [one for one in streams if one.get("node") == node]
+    if not mine:
+        return Sync.NOT_CONNECTED
+    types = [one for stream in mine for one in stream["types"].values()]
+    if any(one.get("error") for one in types):
+        return Sync.REFUSED
+    return Sync.SYNCED if all(one["synced"] for one in types) else Sync.BEHIND
+
+
+def problems(
+    parts: Sequence[Readiness], nodes: Sequence[Node], processes: Sequence[Process], now: datetime
+) -> list[str]:
+    """Return what is wrong, one sentence each."""
+    found = [f"{one.part.title}: {one.ready} of {one.desired} ready" for one in parts if not one.complete]
+    found += [
+        f"{one.part.title} on {one.node or 'no node'} ({one.pod}): {reason(one.item)}"
+        for one in processes
+        if not one.ready and not one.item["metadata"].get("deletionTimestamp")
+    ]
+    for node in nodes:
+        found += [f"{node.name}: {text}" for text in _node_problems(node, now)]
+    return found
+
+
+def _node_problems(node: Node, now: datetime) -> list[str]:
+    told = []
+    if node.agent and node.captured is None:
+        told.append("the node agent does not answer")
+    if node.captured is not None and not node.connected:
+        told.append("ztunnel is not connected to the node agent: pods of the mesh cannot start")
+    if node.plugin is False:
+        told.append("the CNI plugin is not in place: new pods are captured late")
+    if node.ztunnel and node.sync in (Sync.NOT_CONNECTED, Sync.REFUSED):
+        told.append(f"ztunnel and control plane: {node.sync.value}")
+    if node.missing:
+        told.append(f"{node.missing} identities have no certificate")
+    if node.expires is not None and node.expires <= now:
+        told.append(f"a certificate expired at {node.expires:%Y-%m-%d %H:%M:%S}Z")
+    return told
+
+
+def table(health: Health, now: datetime) -> str:
+    """Return the same for people: parts, nodes."""
+    parts = Table(("COMPONENT", "READY"), [(one.part.title, f"{one.ready}/{one.desired}") for one in health.parts])
+    rows = [
+        (
+            one.name,
+            "ready" if one.agent else "not ready",
+            "ready" if one.ztunnel else "not ready",
+            one.sync.value,
+            {None: "-", True: "installed", False: "missing"}[one.plugin],
+            "?" if one.captured is None else str(one.captured),
+            _certificates(one, now),
+        )
+        for one in health.nodes
+    ]
+    columns = ("NODE", "NODE AGENT", "ZTUNNEL", "XDS", "CNI PLUGIN", "CAPTURED PODS", "CERTIFICATES")
+    return f"{parts}\n\n{Table(columns, rows)}"
+
+
+def _certificates(node: Node, now: datetime) -> str:
+    if node.expires is None:
+        return str(node.certificates)
+    left_s = int((node.expires - now).total_seconds())
+    hours, minutes = divmod(max(left_s, 0) // 60, 60)
+    return f"{node.certificates}, first ends in {hours} h {minutes} min"
+
+
+def _document(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "nodeAgentReady": node.agent,
+        "ztunnelReady": node.ztunnel,
+        "xds": node.sync.value,
+        "cniPlugin": node.plugin,
+        "capturedPods": node.captured,
+        "certificates": node.certificates,
+        "certificatesMissing": node.missing,
+        "firstCertificateExpires": node.expires.isoformat() if node.expires else None,
+    }

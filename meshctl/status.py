@@ -1,0 +1,64 @@
+"""``culvert status``: whether all is well, node by node; exit status 1 if it is not."""
+
+from datetime import UTC, datetime
+
+import typer
+
+from meshctl import health, pages, session
+from meshctl.components import Part, readiness
+from meshctl.health import Health, Sync
+from meshctl.output import Form, Output, show
+from meshctl.pages import Process
+from meshctl.session import CommandError
+from meshkit import kube
+from meshkit.kube import Json
+
+
+def status(
+    output: Output = Form.TABLE,
+    namespace: session.SystemNamespace = session.DEFAULT_NAMESPACE,
+    kubeconfig: session.Kubeconfig = None,
+    context: session.Context = None,
+) -> None:
+    """Show how Culvert is: parts, nodes, captured pods, certificates; status 1 if something is wrong."""
+    found = session.run("status", lambda client: _collect(client, namespace), kubeconfig=kubeconfig, context=context)
+    show(output, health.table(found, datetime.now(UTC)), found.document)
+    for problem in found.problems:
+        session.say(f"culvert status: {problem}")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+async def _collect(client: kube.Client, namespace: str) -> Health:
+    parts = []
+    for part in Part:
+        item = await client.find(part.kind, part.object_name, namespace)
+        if item is not None:
+            parts.append(readiness(part, item))
+    if not parts:
+        raise CommandError(f"Culvert is not installed in namespace {namespace}; `culvert install` does that")
+    processes = await pages.processes(client, namespace)
+    streams = await _streams(client, processes)
+    agents = {one.node: one for one in processes if one.part is Part.NODE_AGENT and one.ready}
+    answers = await pages.each(pages.metrics(client, one) for one in agents.values())
+    samples = dict(zip(agents, answers, strict=True))
+    nodes = sorted({one.node for one in processes if one.part is not Part.CONTROL_PLANE and one.node})
+    described = [
+        health.of_node(
+            node,
+            processes,
+            None if isinstance(samples.get(node), CommandError | None) else samples[node],
+            Sync.UNKNOWN if streams is None else health.sync_of(node, streams),
+        )
+        for node in nodes
+    ]
+    missing = [f"{part.title}: not installed" for part in Part if part not in {one.part for one in parts}]
+    return Health(parts, described, missing + health.problems(parts, described, processes, datetime.now(UTC)))
+
+
+async def _streams(client: kube.Client, processes: list[Process]) -> list[Json] | None:
+    """Return the proxies of all control planes together; None when none could be asked."""
+    planes = [one for one in processes if one.part is Part.CONTROL_PLANE and one.ready]
+    answers = await pages.each(pages.streams(client, one) for one in planes)
+    good = [answer for answer in answers if not isinstance(answer, CommandError)]
+    return [stream for answer in good for stream in answer] if good else None

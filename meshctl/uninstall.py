@@ -1,0 +1,85 @@
+"""``culvert uninstall``: takes everything back, nodes included.
+
+Order: the node agent first and alone, while the control plane and its own rights are still there. At its end it lets
+every pod go and takes its plugin out of the nodes' CNI configuration. Then the rest.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshapi import names
+from meshctl import chart, components, session, waiting
+from meshctl.components import Part
+from meshctl.install import MADE_BY_US
+from meshctl.session import CommandError
+from meshkit import kube
+from meshkit.kube import Kind, kinds
+
+
+def uninstall(
+    *,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge",
+            help="Remove the custom resource definitions (with every policy in the cluster), the self-made signing "
+            "key and the roots in all namespaces too.",
+        ),
+    ] = False,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where it is.")] = names.DEFAULT_NAMESPACE,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait, in seconds.", min=1)] = 180.0,
+    helm: Annotated[Path | None, typer.Option(help="The program helm, if it is not on the PATH.")] = None,
+    kubeconfig: session.Kubeconfig = None,
+    context: session.Context = None,
+) -> None:
+    """Remove Culvert from a cluster and its nodes; running pods stay and go on without the mesh."""
+    try:
+        program = chart.find_helm(helm)
+    except CommandError as error:
+        session.fail("uninstall", str(error))
+
+    async def work(client: kube.Client) -> None:
+        await _clean_nodes(client, namespace, timeout_s)
+        arguments = ["uninstall", chart.RELEASE, f"--namespace={namespace}", "--ignore-not-found"]
+        await chart.helm(program, arguments, kubeconfig=kubeconfig, context=context)
+        await waiting.until_done(
+            lambda: waiting.present(client, namespace), what="pods of Culvert are gone", timeout_s=timeout_s
+        )
+        if purge:
+            await _purge(client, namespace, chart.folder())
+
+    session.run("uninstall", work, kubeconfig=kubeconfig, context=context)
+
+
+async def _clean_nodes(client: kube.Client, namespace: str, timeout_s: float) -> None:
+    agent = Part.NODE_AGENT
+    captured = len(components.captured(await client.items(kinds.POD)))
+    if captured:
+        session.say(f"{captured} pods leave the mesh")
+    await _delete(client, agent.kind, agent.object_name, namespace)
+    await waiting.until_done(
+        lambda: waiting.present(client, namespace, (agent,)), what="nodes are as they were", timeout_s=timeout_s
+    )
+
+
+async def _purge(client: kube.Client, namespace: str, folder: Path) -> None:
+    for definition in chart.definitions(folder):
+        await _delete(client, kinds.CUSTOM_RESOURCE_DEFINITION, definition["metadata"]["name"])
+    await _delete(client, kinds.SECRET, names.CA_SECRET, namespace)
+    roots = await client.items(kinds.CONFIG_MAP, None, {"fieldSelector": f"metadata.name={names.ROOT_CERT_CONFIGMAP}"})
+    for item in roots:
+        await _delete(client, kinds.CONFIG_MAP, names.ROOT_CERT_CONFIGMAP, item["metadata"]["namespace"])
+    own = await client.find(kinds.NAMESPACE, namespace)
+    labels = (own or {}).get("metadata", {}).get("labels") or {}
+    if MADE_BY_US.items() <= labels.items():
+        await _delete(client, kinds.NAMESPACE, namespace)
+    session.say("custom resource definitions, signing key and roots removed")
+
+
+async def _delete(client: kube.Client, kind: Kind, name: str, namespace: str | None = None) -> None:
+    try:
+        await client.delete(kind, name, namespace)
+    except kube.NotFound:
+        return

@@ -1,0 +1,86 @@
+"""Runs the tour (``make lab``): nothing here is special, every step is a command that a user could type."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from samples.tour import commands, mesh, table, wire
+
+LAB = "lab"
+NAMESPACE = "bookinfo"
+ROOT = Path(__file__).parent.parent.parent
+REQUESTS = 8
+
+_out = Console(highlight=False)
+
+
+def main() -> int:
+    """Run every step; return the exit status."""
+    started = time.monotonic()
+
+    def step(text: str) -> None:
+        _out.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {text}")
+
+    try:
+        step("a two-node Kubernetes  (culvert lab up --samples)")
+        commands.culvert("lab", "up", "--name", LAB, "--samples")
+        kube = commands.Kubectl(LAB)
+        step("Culvert  (setup/lab-install: image into the nodes, then culvert install --wait)")
+        commands.run([str(ROOT / "setup" / "lab-install"), LAB, "--wait"])
+        step("bookinfo  (kubectl apply -f samples/bookinfo -f samples/curl)")
+        kube.namespace(NAMESPACE)
+        kube.apply(ROOT / "samples" / "bookinfo" / "bookinfo.yaml", ROOT / "samples" / "curl" / "curl.yaml", NAMESPACE)
+        kube.rolled_out(NAMESPACE)
+
+        pods = kube.pods(NAMESPACE)
+        step(f"{REQUESTS} product pages without the mesh, watched on the wire between the nodes")
+        with wire.watch(LAB) as before:
+            _visit(kube)
+        step(f"kubectl label namespace {NAMESPACE} istio.io/dataplane-mode=ambient")
+        kube.label(NAMESPACE, "istio.io/dataplane-mode=ambient")
+        kube.captured(NAMESPACE, len(pods))
+        step(f"{REQUESTS} product pages with the mesh")
+        seen_before = mesh.connections(kube)
+        with wire.watch(LAB) as after:
+            _visit(kube)
+        seen = mesh.since(seen_before, mesh.connections(kube))
+    except (commands.Failed, wire.NoCapture) as failed:
+        _out.print(f"[red]{failed}[/red]")
+        return 1
+    step("done\n")
+    _out.print(table.before(before.connections(), pods))
+    _out.print(table.after(seen, kube.nodes_of_workloads(NAMESPACE)))
+    _out.print(table.wire_summary(before, after))
+    _out.print(_further(kube))
+    return 0 if seen and after.http == 0 and before.http > 0 else 1
+
+
+def _visit(kube: commands.Kubectl) -> None:
+    page = f"http://productpage.{NAMESPACE}:9080/productpage"
+    script = f"for i in $(seq {REQUESTS}); do curl -fsS -m 5 -o /dev/null {page} || exit 1; done"
+    kube.run("exec", "-n", NAMESPACE, "deploy/curl", "--", "sh", "-c", script)
+
+
+def _further(kube: commands.Kubectl) -> str:
+    culvert = ".venv/bin/culvert"
+    return "\n".join(
+        [
+            "\nLook further:",
+            f"  export KUBECONFIG={kube.kubeconfig}",
+            f"  {culvert} status",
+            f"  {culvert} ztunnel-config workloads -n {NAMESPACE}",
+            f"  .venv/bin/kubectl -n {NAMESPACE} port-forward svc/productpage 9080   # http://localhost:9080/productpage",
+            "  .venv/bin/kubectl -n istio-system logs ds/ztunnel -f        # one line for each connection",
+            f"  {culvert} lab down --name {LAB}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.TimeoutExpired as late:
+        sys.exit(f"no answer in time from: {late.cmd}")

@@ -1,0 +1,66 @@
+"""What can be read on the cables between the nodes of a lab, with tcpdump."""
+
+import re
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from meshlab import state
+
+_SYN = re.compile(r"IP (\d+\.\d+\.\d+\.\d+)\.\d+ > (\d+\.\d+\.\d+\.\d+)\.(\d+): Flags \[S\]")
+_HTTP = re.compile(r"^.*(GET|POST) /\S* HTTP/1\.1|HTTP/1\.1 \d{3}")
+_PODS = "10.244.0.0/16"
+
+
+class NoCapture(Exception):
+    """tcpdump does not run."""
+
+
+class Watched:
+    """What went by: filled when the watching ends."""
+
+    def __init__(self) -> None:
+        self.http = 0
+        self.tunnel_bytes = 0
+        self._syns: Counter[tuple[str, str, int]] = Counter()
+
+    def read(self, text: str) -> None:
+        """Take tcpdump's text."""
+        for line in text.splitlines():
+            if found := _SYN.search(line):
+                self._syns[found[1], found[2], int(found[3])] += 1
+            self.http += bool(_HTTP.search(line))
+            if re.search(r"\.15008[: ]", line) and (length := re.search(r"length (\d+)", line)):
+                self.tunnel_bytes += int(length[1])
+
+    def connections(self) -> dict[tuple[str, str, int], int]:
+        """Return how many connections were opened, by source address, destination address and port."""
+        return dict(self._syns)
+
+
+@contextmanager
+def watch(lab: str) -> Iterator[Watched]:
+    """Watch the first node's cable while the context is open: what goes to or comes from other nodes."""
+    record = state.load(lab)
+    if record is None:
+        raise NoCapture(f"there is no lab {lab}")
+    link = f"{record.plan.bridge}m1"
+    expression = f"tcp and src net {_PODS} and dst net {_PODS}"
+    result = Watched()
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        command = ["tcpdump", "-i", link, "-n", "-A", "-U", "-s", "256", "--immediate-mode", expression]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
+        while "listening on" not in (line := process.stderr.readline() if process.stderr else ""):
+            if not line:
+                raise NoCapture("tcpdump ended at once; run setup/system")
+        try:
+            yield result
+        finally:
+            time.sleep(0.3)  # what is on its way to tcpdump has no event to wait for
+            process.terminate()
+            process.wait(10)
+            output.seek(0)
+            result.read(output.read())

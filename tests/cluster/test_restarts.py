@@ -1,0 +1,74 @@
+"""Parts deleted one by one under load: each comes back by itself, and nothing leaves a captured pod in plain text."""
+
+import json
+import time
+
+import pytest
+
+from tests.support import mesh as support
+from tests.support.lab import eventually
+from tests.support.mesh import SYSTEM, Mesh
+
+pytestmark = pytest.mark.root
+
+NS = "restarts"
+SECONDS = 14
+
+
+@pytest.fixture(scope="module")
+def app(mesh: Mesh) -> Mesh:
+    mesh.namespace(NS, enrolled=True)
+    mesh.echo(NS, "server", "node1", probe=False)
+    mesh.client(NS, "client", "node2")
+    for name in ("server", "client"):
+        eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
+    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    return mesh
+
+
+@pytest.mark.parametrize(
+    ("selector", "hitless"),
+    [("app=istiod", True), ("app=culvert-nodeagent", True), ("app=ztunnel", False)],
+    ids=["control-plane", "node-agent", "ztunnel"],
+)
+def test_a_deleted_part_comes_back_and_nothing_leaks(app: Mesh, selector: str, hitless: bool) -> None:
+    expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
+    with support.captured(app.node_link("node1"), expression) as wire:
+        load = app.load(NS, "client", "server", SECONDS)
+        time.sleep(2)
+        app.lab.kubectl("delete", "pods", "-n", SYSTEM, "-l", selector, "--wait=false")
+        report = load.report()
+    print(f"{selector} deleted under load: {report}")
+    app.ready()
+    assert wire[0].packets("hello|still here") == 0, "plain text of a captured pod"
+    assert report.hanging == 0
+    assert report.peers, "connections worked before or after"
+    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work again")
+    if hitless:
+        assert report.failures == []
+
+
+def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:
+    """With no ztunnel on the node, a new pod of the mesh is held back, and starts by itself afterwards."""
+    away = {"spec": {"template": {"spec": {"nodeSelector": {"culvert.test/nowhere": "true"}}}}}
+    app.lab.kubectl("patch", "ds/ztunnel", "-n", SYSTEM, "-p", json.dumps(away))
+    try:
+        eventually(
+            lambda: app.lab.resource("pods", "-n", SYSTEM, "-l", "app=ztunnel")["items"] == [],
+            "no ztunnel",
+            within_s=60,
+        )
+        app.lab.kubectl("scale", "-n", NS, "deploy/client", "--replicas=0")
+        app.lab.kubectl("scale", "-n", NS, "deploy/client", "--replicas=1")
+        eventually(
+            lambda: "no ztunnel is connected" in app.lab.kubectl("get", "events", "-n", NS, "-o", "yaml"),
+            "the event tells why the pod does not start",
+            within_s=60,
+        )
+    finally:
+        here = [{"op": "remove", "path": "/spec/template/spec/nodeSelector/culvert.test~1nowhere"}]
+        app.lab.kubectl("patch", "ds/ztunnel", "-n", SYSTEM, "--type=json", "-p", json.dumps(here))
+    app.ready()
+    app.lab.rolled_out("client", namespace=NS)
+    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "the pod has started, captured")
+    assert app.captured(NS, "client")

@@ -1,0 +1,262 @@
+"""Culvert installed in a lab, and pods to test it with."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshapi import names
+from meshkit.linux import netns
+from meshlab import state
+from meshlab.plan import LabPlan
+from tests.support.lab import ROOT, Lab, eventually
+
+PROGRAMS = ROOT / "tests" / "cluster" / "programs"
+SYSTEM = names.DEFAULT_NAMESPACE
+
+
+@dataclass
+class LoadReport:
+    """What a client's connections suffered; see ``tests/cluster/programs/load.py``."""
+
+    new_ok: int
+    kept_ok: int
+    failures: list[dict[str, Any]]
+    hanging: int
+    peers: list[str]
+    slowest_s: float
+    slow: list[list[float]]
+    longest_gap_s: float
+
+    def __str__(self) -> str:
+        counts: dict[str, int] = {}
+        for failure in self.failures:
+            key = f"{failure['kind']}/{failure['stage']}: {failure['error']}"
+            counts[key] = counts.get(key, 0) + 1
+        return (
+            f"{self.new_ok} new connections, {self.kept_ok} exchanges on open ones, {len(self.failures)} failures "
+            f"{counts}, {self.hanging} hanging, longest pause {self.longest_gap_s:.2f} s, slowest exchange "
+            f"{self.slowest_s:.2f} s"
+        )
+
+
+class Load:
+    """A client at work in a pod."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+
+    def report(self, within_s: float = 60) -> LoadReport:
+        """Wait for the end."""
+        output, _ = self._process.communicate(timeout=within_s)
+        return LoadReport(**json.loads(output))
+
+
+class Mesh:
+    """The mesh of a lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def namespace(self, name: str, *, enrolled: bool = False) -> None:
+        """Make a namespace anew."""
+        self.lab.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait", timeout_s=120)
+        self.lab.kubectl("create", "namespace", name)
+        if enrolled:
+            self.enrol(name)
+
+    def enrol(self, namespace: str) -> None:
+        """Label a namespace."""
+        label = f"{names.DATAPLANE_MODE_LABEL}={names.DATAPLANE_MODE_AMBIENT}"
+        self.lab.kubectl("label", "namespace", namespace, label, "--overwrite")
+
+    def let_go(self, namespace: str) -> None:
+        """Take the label away."""
+        self.lab.kubectl("label", "namespace", namespace, f"{names.DATAPLANE_MODE_LABEL}-")
+
+    def echo(self, namespace: str, name: str, node: str, *, probe: bool = True) -> None:
+        """Start an echo server (port 9000) with a Service and a service account of its name."""
+        self._deploy(namespace, name, node, ["serve", "9000"], probe=probe)
+        service = {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"selector": {"app": name}, "ports": [{"name": "tcp", "port": 9000}]},
+        }  # fmt: skip
+        self.lab.apply(json.dumps(service), namespace=namespace)
+
+    def client(self, namespace: str, name: str, node: str) -> None:
+        """Start a pod to send from."""
+        self._deploy(namespace, name, node, None, probe=False)
+
+    def load(self, namespace: str, client: str, host: str, seconds: float, port: int = 9000) -> Load:
+        """Set a client to work."""
+        command = self._exec(namespace, client, "python3", "/load/load.py", "run", host, str(port), str(seconds))
+        return Load(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+
+    def ask(self, namespace: str, client: str, host: str, port: int = 9000, timeout_s: float = 3) -> str:
+        """Open one connection; returns the answer, or the error's name in angle brackets."""
+        code = (
+            "import socket,sys\n"
+            "try:\n"
+            f"    c = socket.create_connection(({host!r}, {port}), timeout={timeout_s})\n"
+            "    c.sendall(b'hello\\n'); print(c.makefile().readline().strip() or '<ended>')\n"
+            "except OSError as error: print(f'<{type(error).__name__}>')\n"
+        )
+        done = subprocess.run(
+            self._exec(namespace, client, "python3", "-c", code), capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+    def pod(self, namespace: str, app: str) -> dict[str, Any]:
+        """The one running pod of an application."""
+        items = self.lab.resource("pods", "-n", namespace, "-l", f"app={app}")["items"]
+        alive = [item for item in items if not item["metadata"].get("deletionTimestamp")]
+        assert len(alive) == 1, [item["metadata"]["name"] for item in alive]
+        return alive[0]
+
+    def captured(self, namespace: str, app: str) -> bool:
+        """Whether a pod is announced as captured."""
+        annotations = self.pod(namespace, app)["metadata"].get("annotations") or {}
+        return annotations.get(names.REDIRECTION_ANNOTATION) == names.REDIRECTION_ENABLED
+
+    def ztunnel_log(self, since_s: int = 600) -> str:
+        """The logs of all ztunnels."""
+        selector = f"-l=app={names.ZTUNNEL_SERVICE_ACCOUNT}"
+        return self.lab.kubectl("logs", "-n", SYSTEM, selector, "--tail=-1", f"--since={since_s}s")
+
+    def logged(self, *words: str, within_s: float = 10) -> str:
+        """Wait for an access-log line with all these words."""
+        found: list[str] = []
+
+        def look() -> bool:
+            lines = self.ztunnel_log().splitlines()
+            found[:] = [line for line in lines if "\taccess\t" in line and all(word in line for word in words)]
+            return bool(found)
+
+        eventually(look, f"an access-log line with {words}", within_s=within_s)
+        return found[-1]
+
+    def node_link(self, node: str) -> str:
+        """This computer's end of a node's cable."""
+        plan = self._plan()
+        return f"{plan.bridge}m{[machine.name for machine in plan.machines].index(node)}"
+
+    def _plan(self) -> LabPlan:
+        record = state.load(self.lab.name)
+        assert record is not None
+        return record.plan
+
+    @contextmanager
+    def outside_server(self, port: int = 9000) -> Iterator[str]:
+        """Serve an echo on the control plane's machine, which is no pod and no service; yields its address."""
+        plan = self._plan()
+        space = netns.path(f"culvert.{self.lab.name}.{plan.control.name}")
+        address = str(plan.control.address)
+        program = [sys.executable, str(PROGRAMS / "load.py"), "serve", str(port)]
+        process = subprocess.Popen(["nsenter", f"--net={space}", *program])
+        try:
+            eventually(lambda: _accepts(address, port), "the outside server listens")
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+    def ready(self, within_s: float = 60) -> None:
+        """Wait until every part is ready."""
+        limit = f"--timeout={within_s:.0f}s"
+        for workload in ("deploy/istiod", "ds/ztunnel", f"ds/{names.NODE_AGENT_SERVICE_ACCOUNT}"):
+            self.lab.kubectl("rollout", "status", "-n", SYSTEM, workload, limit, timeout_s=within_s + 5)
+
+    def _exec(self, namespace: str, deployment: str, *command: str) -> list[str]:
+        program = shutil.which("kubectl") or str(Path(sys.executable).with_name("kubectl"))
+        return [
+            program,
+            f"--kubeconfig={self.lab.kubeconfig}",
+            "exec",
+            "-n",
+            namespace,
+            f"deploy/{deployment}",
+            "--",
+            *command,
+        ]
+
+    def _deploy(self, namespace: str, name: str, node: str, arguments: list[str] | None, *, probe: bool) -> None:
+        program = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "load"},
+            "data": {"load.py": (PROGRAMS / "load.py").read_text()},
+        }
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+        command = ["sleep", "infinity"] if arguments is None else ["python3", "/load/load.py", *arguments]
+        container: dict[str, Any] = {
+            "name": "main", "image": "localhost/culvert/samples:1", "command": command,
+            "volumeMounts": [{"name": "load", "mountPath": "/load"}],
+        }  # fmt: skip
+        if probe:
+            check = {"tcpSocket": {"port": 9000}, "periodSeconds": 1}
+            container |= {"readinessProbe": check, "livenessProbe": check}
+        pod = {
+            "serviceAccountName": name, "nodeName": node, "terminationGracePeriodSeconds": 0,
+            "containers": [container], "volumes": [{"name": "load", "configMap": {"name": "load"}}],
+        }  # fmt: skip
+        deployment = {
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+            "spec": {
+                "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+            },
+        }  # fmt: skip
+        self.lab.apply(*(json.dumps(item) for item in (program, account, deployment)), namespace=namespace)
+        self.lab.rolled_out(name, namespace=namespace)
+
+
+class Wire:
+    """What crossed a link: tcpdump's text, one line of head (time first) and some of content for each packet."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def packets(self, pattern: str) -> int:
+        """Number of lines that match."""
+        return sum(bool(re.search(pattern, line)) for line in self.text.splitlines())
+
+    def first(self, pattern: str) -> float | None:
+        """Time (seconds since the epoch) of the first packet whose head matches."""
+        heads = (line for line in self.text.splitlines() if re.match(r"\d+\.\d+ IP", line))
+        return next((float(line.split()[0]) for line in heads if re.search(pattern, line)), None)
+
+
+@contextmanager
+def captured(link: str, expression: str) -> Iterator[list[Wire]]:
+    """Capture packets while the context is open; the list gets its one element at the end."""
+    result: list[Wire] = []
+    command = ["tcpdump", "-i", link, "-n", "-A", "-tt", "-U", "-s", "256", "--immediate-mode", expression]
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        while "listening on" not in process.stderr.readline():
+            assert process.poll() is None, "tcpdump ended at once; is the package tcpdump installed?"
+        try:
+            yield result
+        finally:
+            time.sleep(0.3)  # what is on its way to tcpdump has no event to wait for
+            process.terminate()
+            process.communicate(timeout=10)
+            output.seek(0)
+            result.append(Wire(output.read()))
+
+
+def _accepts(host: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((host, port)) == 0

@@ -1,0 +1,51 @@
+"""Which pods belong to the mesh."""
+
+from dataclasses import replace
+
+import pytest
+
+from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts, belongs
+from nodeagent.discovery.pods import parse_pod
+
+POD = PodFacts(
+    uid="u", namespace="shop", name="web", service_account="web", labels={}, annotations={},
+    addresses=("10.0.0.1",), host_network=False, terminal=False,
+)  # fmt: skip
+AMBIENT = {"istio.io/dataplane-mode": "ambient"}
+NONE = {"istio.io/dataplane-mode": "none"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "namespace", "expected"),
+    [
+        (POD, {}, False),
+        (POD, AMBIENT, True),
+        (POD, {"istio.io/dataplane-mode": "Ambient"}, False),
+        (replace(POD, labels=AMBIENT), {}, True),
+        (replace(POD, labels=NONE), AMBIENT, False),
+        (replace(POD, labels={"istio.io/dataplane-mode": "other"}), AMBIENT, True),
+        (replace(POD, host_network=True), AMBIENT, False),
+        (replace(POD, terminal=True), AMBIENT, False),
+        (replace(POD, annotations={"sidecar.istio.io/status": "{}"}), AMBIENT, False),
+        (replace(POD, namespace="kube-system"), AMBIENT, False),
+        (replace(POD, namespace="istio-system", labels={"app": "ztunnel"}), AMBIENT, False),
+        (replace(POD, namespace="istio-system"), AMBIENT, True),
+        (replace(POD, labels={"app": "ztunnel"}), AMBIENT, True),
+    ],
+)
+def test_who_belongs(pod: PodFacts, namespace: dict[str, str], expected: bool) -> None:
+    assert belongs(pod, namespace, EnrolmentRules()) is expected
+
+
+def test_a_pod_is_read_from_the_api() -> None:
+    pod = parse_pod(
+        {
+            "metadata": {"uid": "u", "namespace": "shop", "name": "web"},
+            "spec": {"nodeName": "n"},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
+        }
+    )
+    assert pod == replace(POD, service_account="default", addresses=("10.0.0.1", "fd00::1"))
+    done = parse_pod({"metadata": {"uid": "u", "namespace": "a", "name": "b"}, "status": {"phase": "Succeeded"}})
+    assert done.terminal
+    assert done.addresses == ()
