@@ -10,6 +10,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from meshapi.proto import engine_pb2
 from meshengine import Engine, events
@@ -21,7 +22,7 @@ START_S = 10.0
 class Spec:
     """What the file says."""
 
-    config: dict[str, object]
+    config: dict[str, Any]
     workload: dict[str, str]
     netns: str
     certificate: dict[str, str]

@@ -63,6 +63,12 @@ def _cpu_ns(pid: int) -> int:
     return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
+def _cpu_us(contender: Contender, before: list[int], count: float) -> float:
+    """CPU time that each proxy has used since ``before``, for each of ``count`` events."""
+    used = [_cpu_ns(pid) - start for pid, start in zip(contender.proxies, before, strict=True)]
+    return _mean([each / count / 1000 for each in used])
+
+
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
@@ -77,8 +83,7 @@ def _round_trip(size: int, name: str) -> Measure:
         result = await run.client(contender, "rtt", size)
         figures = {f"{name}-p50": result["p50_us"], f"{name}-p99": result["p99_us"]}
         if contender.proxies:
-            used = [_cpu_ns(pid) - start for pid, start in zip(contender.proxies, before, strict=True)]
-            figures[f"{name}-cpu"] = _mean([each / result["count"] / 1000 for each in used])
+            figures[f"{name}-cpu"] = _cpu_us(contender, before, result["count"])
         return figures
 
     return measure
@@ -94,8 +99,12 @@ def _bulk(connections: int) -> Measure:
 
 def _connect(clients: int) -> Measure:
     async def measure(run: Run, contender: Contender) -> Figures:
+        before = [_cpu_ns(pid) for pid in contender.proxies]
         result = await run.client(contender, "connect", clients)
-        return {f"connect-{clients}": result["per_s"]}
+        figures = {f"connect-{clients}": result["per_s"]}
+        if contender.proxies:
+            figures[f"connect-{clients}-cpu"] = _cpu_us(contender, before, result["per_s"] * run.seconds)
+        return figures
 
     return measure
 
@@ -141,11 +150,19 @@ ROWS = (
         (
             Figure("rtt-16k-p50", "16 kB round trip p50, µs", "less"),
             Figure("rtt-16k-p99", "16 kB round trip p99, µs", "less"),
+            Figure("rtt-16k-cpu", "CPU time per 16 kB round trip, each proxy, µs", "less"),
         ),
         _round_trip(16 * 1024, "rtt-16k"),
     ),
     Row("bulk-1", (Figure("bulk-1", "bulk, 1 connection, Gbit/s", "more", 1),), _bulk(1)),
     Row("bulk-8", (Figure("bulk-8", "bulk, 8 connections, Gbit/s", "more", 1),), _bulk(8)),
     Row("connect-1", (Figure("connect-1", "new connections per second, 1 client", "more"),), _connect(1)),
-    Row("connect-8", (Figure("connect-8", "new connections per second, 8 clients", "more"),), _connect(8)),
+    Row(
+        "connect-8",
+        (
+            Figure("connect-8", "new connections per second, 8 clients", "more"),
+            Figure("connect-8-cpu", "CPU time per new connection, each proxy, µs", "less"),
+        ),
+        _connect(8),
+    ),
 )

@@ -29,7 +29,7 @@ async def test_the_bench_prints_a_ratio_for_every_row() -> None:
     assert running.returncode == 0, err.decode()
     head, *rows = out.decode().splitlines()
     assert head.split() == ["bare", "TCP", "Culvert", "Envoy", "Culvert", "/", "Envoy", "wanted"]
-    assert len(rows) == 11
+    assert len(rows) == 13
     for row in rows:
         *_, ratio, wanted = row.split()
         assert float(ratio) > 0

@@ -70,7 +70,7 @@ async def running(
     """
     file = folder / "envoy.json"
     file.write_text(json.dumps(settings))
-    admin = Path(str(settings["admin"]["address"]["pipe"]["path"]))  # type: ignore[index,call-overload]
+    admin = Path(settings["admin"]["address"]["pipe"]["path"])  # type: ignore[index]
     options = ["--use-dynamic-base-id", "--concurrency", str(concurrency), "-l", "error"]
     enter = ["nsenter", f"--net={netns.path(namespace)}", "--"]
     # Access logs are flushed when Envoy feels like it; a test does not want to wait for ten seconds.

@@ -5,6 +5,7 @@ what Istio's waypoint does on the wire (HBONE): TLS 1.3, ALPN ``h2``, both sides
 SPIFFE identity checked, no SNI.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +77,8 @@ class FromSds:
         return cluster("sds", endpoint) | _http2({})
 
 
-def cluster(name: str, *endpoints: Json, **fields: object) -> Json:
-    assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": list(endpoints)}]}
+def cluster(name: str, endpoint: Mapping[str, object], **fields: object) -> Json:
+    assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
     return {"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": assignment, **fields}
 
 

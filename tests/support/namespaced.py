@@ -169,7 +169,9 @@ class Pod:
             sock.bind(("::" if ":" in self.ip else "0.0.0.0", port))
             return sock
 
-        server = await asyncio.start_server(handler, sock=self.in_namespace(listen))
+        # A burst of connections must find room: what overflows is sent again after 1, 3 and 7 seconds, and then the
+        # tunnel's patience is at its end.
+        server = await asyncio.start_server(handler, sock=self.in_namespace(listen), backlog=1024)
         self.mesh.stack.callback(server.close)
 
     async def serve_peer(self, port: int) -> list[str]:

@@ -101,18 +101,18 @@ async fn open<'a>(pod: &'a Pod, application: &TcpStream, client: SocketAddr) -> 
         Ok(way) => way,
         Err((flag, error)) => return refuse(flow, flag, error),
     };
-    let (protocol, actual) = match &way {
+    let (protocol, original) = match &way {
         Way::Plain(_) => ("TCP", flow.destination_address),
         Way::Tunnel(..) => ("HBONE", target),
     };
-    let listed = pod.registry().list(listing(pod, &flow, actual, protocol));
+    let listed = pod.registry().list(listing(pod, &flow, original, protocol));
     Some(Standing { way, flow: flow.open(pod.shared()), listed })
 }
 
 /// Where the application wanted to go. The tunnel's own ports are no destination: that would be a loop.
 fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
-    let target = socket::original_destination(application)?;
     let own = socket::canonical(application.local_addr()?);
+    let target = socket::original_destination(application, own)?;
     let is_loop = target == own || (target.ip().is_loopback() && names::is_tunnel_port(target.port()));
     if is_loop { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(target) }
 }
