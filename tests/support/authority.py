@@ -1,13 +1,25 @@
 """A certificate authority for tests: real keys, real chains."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from controlplane.ca import authority
+
 PEM = serialization.Encoding.PEM
+
+
+class IssuesCertificates(Protocol):
+    """What a mesh of tests needs of an authority."""
+
+    @property
+    def roots(self) -> bytes: ...
+
+    def issue(self, uri: str, *, life: timedelta = ...) -> tuple[bytes, bytes]: ...
 
 
 class TestAuthority:
@@ -54,3 +66,22 @@ class TestAuthority:
         )
         private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return leaf.public_bytes(PEM), private
+
+
+class ProductAuthority:
+    """The same for the control plane's own code: its root, its certificates."""
+
+    def __init__(self) -> None:
+        self._root, key = authority.self_signed(organization="tests", now=datetime.now(UTC), life=timedelta(days=1))
+        self._signer = authority.Authority.load(certificate_pem=self._root, key_pem=key)
+
+    @property
+    def roots(self) -> bytes:
+        return self._root
+
+    def issue(self, uri: str, *, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        chain = self._signer.issue(key.public_key(), uri=uri, now=datetime.now(UTC), life=life)
+        # As the node agent does: the root is not part of what is presented.
+        presented = [part for part in chain if part.encode().strip() != self._root.strip()]
+        return "".join(presented).encode(), authority.key_pem(key)

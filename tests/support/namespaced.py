@@ -25,7 +25,7 @@ from meshengine import Engine, events
 from meshkit.linux import links, netns
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
-from tests.support.authority import TestAuthority
+from tests.support.authority import IssuesCertificates, TestAuthority
 
 NODES = 2
 
@@ -33,7 +33,7 @@ NODES = 2
 class Node:
     """One engine, followed."""
 
-    def __init__(self, name: str, authority: TestAuthority) -> None:
+    def __init__(self, name: str, authority: IssuesCertificates) -> None:
         config = engine_pb2.EngineConfig(node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000)
         self.name = name
         self.engine = Engine(config.SerializeToString())
@@ -152,7 +152,10 @@ class Pod:
         try:
             writer.write(message)
             await writer.drain()
-            writer.write_eof()
+            try:
+                writer.write_eof()
+            except OSError as error:  # ENOTCONN: the reset was faster than we
+                raise ConnectionResetError(str(error)) from error
             async with asyncio.timeout(within_s):
                 return await reader.read(-1)
         finally:
@@ -168,7 +171,9 @@ class Pod:
             sock.bind(("::" if ":" in self.ip else "0.0.0.0", port))
             return sock
 
-        server = await asyncio.start_server(handler, sock=self.in_namespace(listen))
+        # A burst of connections must find room: what overflows is sent again after 1, 3 and 7 seconds, and then the
+        # tunnel's patience is at its end.
+        server = await asyncio.start_server(handler, sock=self.in_namespace(listen), backlog=1024)
         self.mesh.stack.callback(server.close)
 
     async def serve_peer(self, port: int) -> list[str]:
@@ -191,9 +196,9 @@ class Pod:
 class Mesh:
     """Pods and nodes; what ``apply`` is given goes to every node, as a control plane would send it."""
 
-    def __init__(self, stack: AsyncExitStack, prefix: str, subnet: str) -> None:
+    def __init__(self, stack: AsyncExitStack, prefix: str, subnet: str, authority: IssuesCertificates) -> None:
         self.stack = stack
-        self.authority = TestAuthority()
+        self.authority = authority
         self.prefix = prefix
         self.subnet = subnet
         self.bridge = f"{prefix}b"
@@ -299,9 +304,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def mesh(subnet: str = "10.77.0.0/24") -> AsyncIterator[Mesh]:
+async def mesh(subnet: str = "10.77.0.0/24", authority: IssuesCertificates | None = None) -> AsyncIterator[Mesh]:
     """A mesh of its own, removed at the end."""
     async with AsyncExitStack() as stack:
-        made = Mesh(stack, f"cv{uuid.uuid4().hex[:5]}", subnet)
+        made = Mesh(stack, f"cv{uuid.uuid4().hex[:5]}", subnet, authority or TestAuthority())
         await made.start()
         yield made

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use culvert_core::identity::Identity;
+use culvert_net::buffered::BufferedStream;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::net::TcpStream;
@@ -174,10 +175,11 @@ impl Pool {
         let patience = self.settings.patience;
         let (stream, config) = dial.dial(key).await?;
         let name = tokio_rustls::rustls::pki_types::ServerName::IpAddress(key.address.ip().into());
-        let stream = tokio::time::timeout(patience, TlsConnector::from(config).connect(name, stream))
-            .await
-            .map_err(|_| Error::Timeout("TLS handshake"))?
-            .map_err(Error::Tls)?;
+        let stream =
+            tokio::time::timeout(patience, TlsConnector::from(config).connect(name, BufferedStream::new(stream)))
+                .await
+                .map_err(|_| Error::Timeout("TLS handshake"))?
+                .map_err(Error::Tls)?;
         let (send, connection) = tokio::time::timeout(patience, handshake(stream))
             .await
             .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
@@ -211,9 +213,9 @@ impl Pool {
     }
 }
 
-type Connection = h2::client::Connection<TlsStream<TcpStream>>;
+type Connection = h2::client::Connection<TlsStream<BufferedStream>>;
 
-async fn handshake(stream: TlsStream<TcpStream>) -> Result<(SendRequest<Bytes>, Connection), h2::Error> {
+async fn handshake(stream: TlsStream<BufferedStream>) -> Result<(SendRequest<Bytes>, Connection), h2::Error> {
     h2::client::Builder::new()
         .initial_window_size(limits::STREAM_WINDOW)
         .initial_connection_window_size(limits::CONNECTION_WINDOW)

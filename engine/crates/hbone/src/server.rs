@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_core::identity::Identity;
+use culvert_net::buffered::BufferedStream;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderValue, Method, Response, StatusCode, request};
@@ -19,7 +20,7 @@ use crate::{Error, headers, keepalive, limits};
 /// A connection whose peer has proved its identity.
 #[derive(Debug)]
 pub struct Authenticated {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<BufferedStream>,
     /// Who the peer is.
     pub peer: Identity,
 }
@@ -33,7 +34,7 @@ pub async fn authenticate(
     config: Arc<ServerConfig>,
     patience: Duration,
 ) -> Result<Authenticated, Error> {
-    let stream = tokio::time::timeout(patience, TlsAcceptor::from(config).accept(stream))
+    let stream = tokio::time::timeout(patience, TlsAcceptor::from(config).accept(BufferedStream::new(stream)))
         .await
         .map_err(|_| Error::Timeout("TLS handshake"))?
         .map_err(Error::Tls)?;

@@ -3,6 +3,8 @@
 //! A connection holds no buffer while it is idle: memory is taken when the socket is readable, and its size follows
 //! what the connection has carried, so that a chat costs 2 KiB and a download moves in large steps.
 
+use std::io::ErrorKind;
+
 use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -23,13 +25,32 @@ pub fn read_size(carried: u64) -> usize {
 pub async fn read(stream: &TcpStream, carried: u64) -> std::io::Result<BytesMut> {
     loop {
         stream.ready(Interest::READABLE).await?;
-        let mut buffer = BytesMut::with_capacity(read_size(carried));
-        match stream.try_read_buf(&mut buffer) {
-            Ok(_) => return Ok(buffer),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        match read_now(stream, read_size(carried)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => return other,
         }
     }
+}
+
+/// Read what is there. A read that does not fill the buffer has emptied the socket, so its readiness is given back at
+/// once, which saves the question whose answer would be "nothing" (an end that has been seen stays seen).
+fn read_now(stream: &TcpStream, size: usize) -> std::io::Result<BytesMut> {
+    let mut buffer = BytesMut::with_capacity(size);
+    let mut outcome = Err(ErrorKind::WouldBlock.into());
+    let room = buffer.spare_capacity_mut();
+    // What the closure returns decides about readiness only.
+    let _ = stream.try_io(Interest::READABLE, || {
+        outcome = socket2::SockRef::from(stream).recv(room);
+        match &outcome {
+            Ok(read) if *read > 0 && *read < room.len() => Err(ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    let read = outcome?;
+    // SAFETY: the kernel has written the first `read` bytes, and never more than the room it was given.
+    unsafe { buffer.set_len(read) };
+    Ok(buffer)
 }
 
 /// Write all of `bytes`, waiting while the peer's window is closed.
@@ -39,9 +60,9 @@ pub async fn read(stream: &TcpStream, carried: u64) -> std::io::Result<BytesMut>
 pub async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 stream.ready(Interest::WRITABLE).await?;
             }
             Err(error) => return Err(error),
@@ -56,7 +77,7 @@ pub async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<
 /// The kernel's; a peer that is already gone is not an error.
 pub fn shutdown_write(stream: &TcpStream) -> std::io::Result<()> {
     match socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
         other => other,
     }
 }

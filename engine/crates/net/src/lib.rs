@@ -2,6 +2,7 @@
 //!
 //! This crate knows neither HTTP/2 nor TLS nor policy.
 
+pub mod buffered;
 pub mod copy;
 pub mod netns;
 pub mod socket;

@@ -26,6 +26,10 @@ const FOREIGN_PORTS: std::ops::RangeInclusive<u16> = 10_240..=32_767;
 /// Ports tried before a connection fails: each may be taken by a connection to the same destination.
 const PORT_ATTEMPTS: usize = 32;
 
+/// How far to go on from a port that is taken. Its neighbours are likely to be taken too, by another core that was here
+/// just before; a prime that does not divide the range leads to all of it.
+const LEAP: u16 = 7_919;
+
 /// Where this engine makes sockets: the namespace of a workload, with the tunnel's mark on each.
 #[derive(Debug)]
 pub struct SocketFactory {
@@ -70,8 +74,9 @@ impl SocketFactory {
         }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit both, which saves two calls a connection.
+        // Accepted sockets inherit these, which saves five calls a connection.
         socket.set_tcp_nodelay(true)?;
+        set_keepalive(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket)
@@ -91,7 +96,7 @@ impl SocketFactory {
         let connected = async {
             for _ in 1..PORT_ATTEMPTS {
                 match self.dial(home, from, to).await {
-                    Err(error) if from.is_some() && is_port_taken(&error) => {}
+                    Err(error) if from.is_some() && is_port_taken(&error) => self.advance(LEAP),
                     other => return other,
                 }
             }
@@ -111,8 +116,14 @@ impl SocketFactory {
 
     fn port(&self) -> u16 {
         let port = self.next_port.get();
-        self.next_port.set(if port >= *FOREIGN_PORTS.end() { *FOREIGN_PORTS.start() } else { port + 1 });
+        self.advance(1);
         port
+    }
+
+    fn advance(&self, by: u16) {
+        let (first, last) = (*FOREIGN_PORTS.start(), *FOREIGN_PORTS.end());
+        let ahead = (self.next_port.get() - first + by) % (last - first + 1);
+        self.next_port.set(first + ahead);
     }
 
     fn dialler(&self, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Socket> {
@@ -143,28 +154,20 @@ impl SocketFactory {
     }
 }
 
-/// Keep an accepted connection's silent peer from holding it for ever.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn set_accepted_options(stream: &TcpStream) -> io::Result<()> {
-    set_keepalive(&socket2::SockRef::from(stream))
-}
-
+/// Keep a silent peer from holding a connection for ever.
 fn set_keepalive(socket: &Socket) -> io::Result<()> {
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_TIME).with_retries(KEEPALIVE_RETRIES);
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// The destination before the kernel redirected the connection (`SO_ORIGINAL_DST`).
+/// The destination before the kernel redirected the connection (`SO_ORIGINAL_DST`); `local` is its own address now.
 ///
 /// # Errors
 /// `NotFound` where the connection was not redirected.
-pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+pub fn original_destination(stream: &TcpStream, local: SocketAddr) -> io::Result<SocketAddr> {
     let socket = socket2::SockRef::from(stream);
-    let found =
-        if canonical(stream.local_addr()?).is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let found = if canonical(local).is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     found
         .ok()
         .and_then(|address| address.as_socket())
@@ -195,4 +198,28 @@ fn set_ipv6_transparent(socket: &Socket) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    /// Needs root, as the tunnel does.
+    #[tokio::test]
+    async fn a_core_gets_past_the_ports_that_another_one_holds() {
+        let home = Netns::current().unwrap();
+        let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = application.local_addr().unwrap();
+        let from = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)));
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let core = SocketFactory::new(Netns::current().unwrap(), 0, 0);
+            for _ in 0..300 {
+                held.push(core.connect(&home, from, to, Duration::from_secs(5)).await.unwrap());
+                held.push(application.accept().await.unwrap().0);
+            }
+        }
+        assert_eq!(held.len(), 1200);
+    }
 }

@@ -8,17 +8,19 @@ use std::sync::atomic::Ordering;
 use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_hbone::server::{self, Connect};
+use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
 use culvert_net::{copy, socket};
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
-use super::connections::ConnectionInfo;
+use super::connections::{ConnectionInfo, Listed};
 use super::pod::{Phase, Pod};
-use crate::policy::Subject;
+use crate::policy::{Denied, Subject};
 use crate::state::Workload;
-use crate::telemetry::{Direction, Flow, FlowEnd, Peer, ResponseFlag, Security};
+use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
 /// Serve one tunnel until its peer or this pod gives it up.
 pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
@@ -67,8 +69,38 @@ fn flow(pod: &Pod, client: SocketAddr, local: SocketAddr, target: SocketAddr, pe
     }
 }
 
-/// One CONNECT, from the request to the last byte.
+/// A connection that is open at both ends.
+struct Standing<'a> {
+    stream: TunnelStream,
+    application: TcpStream,
+    flow: OpenFlow,
+    listed: Listed<'a>,
+    cut: oneshot::Receiver<Denied>,
+}
+
+/// One CONNECT, from the request to the last byte. As with outbound connections, only what carries stays in memory.
 async fn connection(pod: &Rc<Pod>, connect: Connect, client: SocketAddr, local: SocketAddr, peer: Identity) {
+    let Some(standing) = Box::pin(open(pod, connect, client, local, peer)).await else { return };
+    let Standing { stream, application, flow, listed: _listed, cut } = standing;
+    let carried = stream.carry(&application, |bytes| flow.sent(bytes), |bytes| flow.received(bytes));
+    let end = tokio::select! {
+        result = carried => result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()),
+        Ok(denied) = cut => {
+            copy::reset_on_drop(&application);
+            FlowEnd::failed(ResponseFlag::Denied, format!("connection closed due to policy change: {denied}"))
+        }
+    };
+    flow.finish(&end);
+}
+
+/// Judge the wish, connect to the application, and only then answer; `None` where the answer is no.
+async fn open(
+    pod: &Rc<Pod>,
+    connect: Connect,
+    client: SocketAddr,
+    local: SocketAddr,
+    peer: Identity,
+) -> Option<Standing<'_>> {
     let workload = pod.workload().await;
     let authority = connect.request.uri.authority().cloned();
     let target = match &workload {
@@ -77,13 +109,17 @@ async fn connection(pod: &Rc<Pod>, connect: Connect, client: SocketAddr, local: 
     };
     let mut flow = flow(pod, client, local, local, Some(peer.clone()));
     describe(pod, &mut flow, &connect);
+    let refuse = |connect: Connect, flow: Flow, status, flag, error: String| {
+        connect.refuse(status);
+        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        None
+    };
     let (workload, target) = match (workload, target) {
         (Ok(workload), Ok(target)) => (workload, target),
-        (_, Err((status, error))) => {
-            connect.refuse(status);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
+        (Ok(_), Err((status, error))) => return refuse(connect, flow, status, ResponseFlag::Connect, error),
+        (Err(error), _) => {
+            return refuse(connect, flow, StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::Connect, error);
         }
-        (Err(_), Ok(_)) => return connect.refuse(StatusCode::SERVICE_UNAVAILABLE),
     };
     flow.destination.workload = Some(workload.clone());
     flow.hbone_address = Some(target);
@@ -99,33 +135,27 @@ async fn connection(pod: &Rc<Pod>, connect: Connect, client: SocketAddr, local: 
         actual_destination: target,
         protocol: "HBONE",
     };
-    let (_listed, mut cut) = pod.registry().list_judged(info, subject.clone());
-    if let Err(denied) = pod.shared().store.read().policies.authorize(&workload, &subject) {
-        connect.refuse(StatusCode::UNAUTHORIZED);
+    let (listed, cut) = pod.registry().list_judged(info, subject.clone());
+    let verdict = pod.shared().store.read().policies.authorize(&workload, &subject);
+    if let Err(denied) = verdict {
         let error = format!("connection closed due to policy rejection: {denied}");
-        return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Denied, error));
+        return refuse(connect, flow, StatusCode::UNAUTHORIZED, ResponseFlag::Denied, error);
     }
     let application = match dial(pod, client, target).await {
         Ok(application) => application,
         Err(error) => {
-            connect.refuse(StatusCode::SERVICE_UNAVAILABLE);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
+            let error = error.to_string();
+            return refuse(connect, flow, StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::Connect, error);
         }
     };
-    let open = flow.open(pod.shared());
-    let stream = match connect.accept(workload.baggage().encode()) {
-        Ok(stream) => stream,
-        Err(error) => return open.finish(&FlowEnd::failed(ResponseFlag::None, error)),
-    };
-    let carried = stream.carry(&application, |bytes| open.sent(bytes), |bytes| open.received(bytes));
-    let end = tokio::select! {
-        result = carried => result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()),
-        Ok(denied) = &mut cut => {
-            copy::reset_on_drop(&application);
-            FlowEnd::failed(ResponseFlag::Denied, format!("connection closed due to policy change: {denied}"))
+    let flow = flow.open(pod.shared());
+    match connect.accept(workload.baggage().encode()) {
+        Ok(stream) => Some(Standing { stream, application, flow, listed, cut }),
+        Err(error) => {
+            flow.finish(&FlowEnd::failed(ResponseFlag::None, error));
+            None
         }
-    };
-    open.finish(&end);
+    }
 }
 
 /// Connect to the application under the client's own address.
@@ -173,7 +203,7 @@ fn describe(pod: &Pod, flow: &mut Flow, connect: &Connect) {
     let known = known.filter(|workload| Some(&workload.identity) == flow.source.identity.as_ref());
     match known {
         Some(workload) => flow.source.workload = Some(workload.clone()),
-        None => flow.source.baggage = Some(headers::Baggage::parse(&connect.request.headers)),
+        None => flow.source.baggage = Some(headers::Baggage::parse(&connect.request.headers).into()),
     }
 }
 

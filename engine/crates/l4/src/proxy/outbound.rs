@@ -6,24 +6,55 @@ use std::sync::Arc;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
-use culvert_hbone::client::{Opened, TunnelKey};
+use culvert_hbone::client::{Opened, StreamGuard, TunnelKey};
+use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
 use culvert_net::{copy, socket};
 use http::{Method, Request, Uri};
 use tokio::net::TcpStream;
 
-use super::connections::ConnectionInfo;
+use super::connections::{ConnectionInfo, Listed};
 use super::pod::Pod;
 use crate::state::{Route, Service, Workload};
-use crate::telemetry::{Direction, Flow, FlowEnd, Peer, ResponseFlag, Security};
+use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
+
+/// A connection that is open at both ends.
+struct Standing<'a> {
+    way: Way,
+    flow: OpenFlow,
+    listed: Listed<'a>,
+}
+
+enum Way {
+    Plain(TcpStream),
+    Tunnel(TunnelStream, StreamGuard),
+}
 
 /// Carry one captured connection to where it was going. Whatever fails, the application sees a reset, not an end.
+///
+/// What it takes to open the way is large, what it takes to go it is small and lives as long as the connection: the
+/// former is on the heap and gone by then.
 pub(super) async fn handle(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) {
-    let target = match destination(&application) {
-        Ok(target) => target,
-        // Somebody spoke to the capture port itself. There is no connection to carry or to count.
-        Err(_) => return copy::reset_on_drop(&application),
+    let Some(Standing { way, flow, listed }) = Box::pin(open(&pod, &application, client)).await else {
+        return copy::reset_on_drop(&application);
     };
+    let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
+    let result = match way {
+        Way::Plain(upstream) => {
+            copy::bidirectional(&application, &upstream, received, sent).await.map_err(|error| error.to_string())
+        }
+        Way::Tunnel(stream, _place) => {
+            stream.carry(&application, received, sent).await.map_err(|error| error.to_string())
+        }
+    };
+    drop(listed);
+    flow.finish(&result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()));
+}
+
+/// Find and open the way; `None` where there is none, which is then counted and logged.
+async fn open<'a>(pod: &'a Pod, application: &TcpStream, client: SocketAddr) -> Option<Standing<'a>> {
+    // Without a destination somebody spoke to the capture port itself: there is nothing to carry or to count.
+    let target = destination(application).ok()?;
     let mut flow = Flow {
         direction: Direction::Outbound,
         security: Security::Plain,
@@ -34,26 +65,26 @@ pub(super) async fn handle(pod: Rc<Pod>, application: TcpStream, client: SocketA
         destination: Peer::default(),
         service: None,
     };
-    let refuse = |flow: Flow, error: String| {
-        flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
-        copy::reset_on_drop(&application);
+    let refuse = |flow: Flow, flag, error: String| {
+        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        None
     };
     let source = match pod.workload().await {
         Ok(source) => source,
-        Err(error) => return refuse(flow, error),
+        Err(error) => return refuse(flow, ResponseFlag::Connect, error),
     };
     flow.source.workload = Some(source.clone());
     let route = pod.shared().store.read().route(&source, target, fastrand::f64());
-    match route {
-        Err(error) => refuse(flow, error.to_string()),
+    let opened = match route {
+        Err(error) => return refuse(flow, ResponseFlag::Connect, error.to_string()),
         Ok(Route::Unknown { to, service }) => {
-            flow.service = service;
-            plain(&pod, &application, to, flow).await;
+            (flow.destination_address, flow.service) = (to, service);
+            plain(pod, to).await
         }
         Ok(Route::Plain { to, destination, service }) => {
-            flow.service = service;
+            (flow.destination_address, flow.service) = (to, service);
             flow.destination.workload = Some(destination);
-            plain(&pod, &application, to, flow).await;
+            plain(pod, to).await
         }
         Ok(Route::Hbone { peer, authority, identities, destination, service }) => {
             flow.security = Security::MutualTls;
@@ -63,65 +94,54 @@ pub(super) async fn handle(pod: Rc<Pod>, application: TcpStream, client: SocketA
             flow.destination.identity = Some(destination.identity.clone());
             flow.destination.workload = Some(destination);
             flow.service = service;
-            tunnelled(&pod, &application, target, identities, &source, flow).await;
+            tunnelled(pod, authority, identities, &source, &mut flow).await
         }
-    }
+    };
+    let way = match opened {
+        Ok(way) => way,
+        Err((flag, error)) => return refuse(flow, flag, error),
+    };
+    let (protocol, original) = match &way {
+        Way::Plain(_) => ("TCP", flow.destination_address),
+        Way::Tunnel(..) => ("HBONE", target),
+    };
+    let listed = pod.registry().list(listing(pod, &flow, original, protocol));
+    Some(Standing { way, flow: flow.open(pod.shared()), listed })
 }
 
 /// Where the application wanted to go. The tunnel's own ports are no destination: that would be a loop.
 fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
-    let target = socket::original_destination(application)?;
     let own = socket::canonical(application.local_addr()?);
+    let target = socket::original_destination(application, own)?;
     let is_loop = target == own || (target.ip().is_loopback() && names::is_tunnel_port(target.port()));
     if is_loop { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(target) }
 }
 
-async fn plain(pod: &Pod, application: &TcpStream, to: SocketAddr, mut flow: Flow) {
-    flow.destination_address = to;
+type Failure = (ResponseFlag, String);
+
+async fn plain(pod: &Pod, to: SocketAddr) -> Result<Way, Failure> {
     let timeout = pod.shared().config.connect_timeout;
-    let upstream = match pod.sockets.connect(&pod.core.home, None, to, timeout).await {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            copy::reset_on_drop(application);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
-        }
-    };
-    let _listed = pod.registry().list(listing(pod, &flow, to, "TCP"));
-    let open = flow.open(pod.shared());
-    let result =
-        copy::bidirectional(application, &upstream, |bytes| open.received(bytes), |bytes| open.sent(bytes)).await;
-    open.finish(&result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()));
+    let upstream = pod.sockets.connect(&pod.core.home, None, to, timeout).await;
+    upstream.map(Way::Plain).map_err(|error| (ResponseFlag::Connect, error.to_string()))
 }
 
 async fn tunnelled(
     pod: &Pod,
-    application: &TcpStream,
-    target: SocketAddr,
+    authority: SocketAddr,
     identities: Arc<[Identity]>,
     source: &Workload,
-    mut flow: Flow,
-) {
+    flow: &mut Flow,
+) -> Result<Way, Failure> {
     let key = TunnelKey { address: flow.destination_address, identities };
-    let authority = flow.hbone_address.unwrap_or(target);
-    let opened = match connect_request(authority, &flow, source) {
+    let opened = match connect_request(authority, flow, source) {
         Ok(request) => pod.pool.open(pod, &key, &request).await,
         Err(error) => Err(error.into()),
     };
-    let Opened { stream, headers: answer, guard } = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            copy::reset_on_drop(application);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(flag_of(&error), error));
-        }
-    };
+    let Opened { stream, headers: answer, guard } = opened.map_err(|error| (flag_of(&error), error.to_string()))?;
     if flow.destination.workload.is_none() {
-        flow.destination.baggage = Some(headers::Baggage::parse(&answer));
+        flow.destination.baggage = Some(headers::Baggage::parse(&answer).into());
     }
-    let _listed = pod.registry().list(listing(pod, &flow, target, "HBONE"));
-    let open = flow.open(pod.shared());
-    let result = stream.carry(application, |bytes| open.received(bytes), |bytes| open.sent(bytes)).await;
-    drop(guard);
-    open.finish(&result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()));
+    Ok(Way::Tunnel(stream, guard))
 }
 
 fn connect_request(authority: SocketAddr, flow: &Flow, source: &Workload) -> Result<Request<()>, http::Error> {

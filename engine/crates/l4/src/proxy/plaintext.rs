@@ -18,7 +18,8 @@ use crate::telemetry::{Direction, Flow, FlowEnd, Peer, ResponseFlag, Security};
 
 /// Carry one connection to the application if policy lets a client without identity through.
 pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
-    let Ok(target) = socket::original_destination(&stream) else { return copy::reset_on_drop(&stream) };
+    let target = stream.local_addr().and_then(|local| socket::original_destination(&stream, local));
+    let Ok(target) = target else { return copy::reset_on_drop(&stream) };
     if names::is_tunnel_port(target.port()) {
         return copy::reset_on_drop(&stream);
     }

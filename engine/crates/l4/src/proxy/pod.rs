@@ -240,8 +240,6 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler) {
             culvert_net::copy::reset_on_drop(&stream);
             continue;
         };
-        // The kernel refuses this only for a connection that is gone, and then the first read tells.
-        let _ = socket::set_accepted_options(&stream);
         let pod = pod.clone();
         tokio::task::spawn_local(async move {
             let _place = place;

@@ -80,7 +80,7 @@ impl Named {
                 cluster: Some(workload.cluster.to_string()),
             };
         }
-        let said = peer.baggage.clone().unwrap_or_default();
+        let said = peer.baggage.as_deref().cloned().unwrap_or_default();
         Self { workload: said.workload, namespace: said.namespace, cluster: said.cluster }
     }
 }

@@ -58,7 +58,7 @@ impl ResponseFlag {
 pub(crate) struct Peer {
     pub workload: Option<Arc<Workload>>,
     /// What the other end says of itself, where the control plane said nothing.
-    pub baggage: Option<Baggage>,
+    pub baggage: Option<Box<Baggage>>,
     pub identity: Option<Identity>,
 }
 

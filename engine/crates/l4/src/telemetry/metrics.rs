@@ -120,7 +120,7 @@ impl End {
                 principal,
             };
         }
-        let said = peer.baggage.clone().unwrap_or_default();
+        let said = peer.baggage.as_deref().cloned().unwrap_or_default();
         Self {
             workload: known(said.workload.as_deref()),
             canonical_name: known(said.service.as_deref()),

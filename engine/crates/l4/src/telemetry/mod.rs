@@ -4,5 +4,5 @@ mod access_log;
 mod flow;
 mod metrics;
 
-pub(crate) use flow::{Direction, Flow, FlowEnd, Peer, ResponseFlag, Security};
+pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 pub(crate) use metrics::Metrics;

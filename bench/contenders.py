@@ -1,0 +1,130 @@
+"""Who is measured: nothing at all, two of our tunnels, two Envoys. Each has two pods of its own on the same bridge.
+
+Both meshes capture with the node agent's rules, use certificates of the same authority, TLS 1.3 on both hops, HTTP/2
+CONNECT with the same flow-control windows, two threads a proxy, and write no access log.
+"""
+
+import base64
+import json
+import shutil
+import sys
+from asyncio.subprocess import Process
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from bench import pods
+from meshapi import names
+from meshapi.proto import workload_pb2
+from tests.support import envoy, envoy_config
+from tests.support.authority import TestAuthority
+
+PORT = 8080
+THREADS = 2
+
+
+@dataclass
+class Contender:
+    """Two pods, and the proxies between them: the client's, the server's."""
+
+    name: str
+    client: pods.Pod
+    server: pods.Pod
+    proxies: list[int] = field(default_factory=list)
+
+
+async def bare(stack: AsyncExitStack, bridge: pods.Bridge, load: Path) -> Contender:
+    """No mesh."""
+    contender = Contender("bare TCP", bridge.pod("bare-client"), bridge.pod("bare-server"))
+    await _serve(stack, contender, load)
+    return contender
+
+
+async def culvert(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path) -> Contender:
+    """Two engines, a process each, as on two nodes."""
+    contender = Contender("Culvert", bridge.pod("our-client"), bridge.pod("our-server"))
+    await _serve(stack, contender, load)
+    authority = TestAuthority()
+    both = [contender.client, contender.server]
+    resources = [_workload(pod) for pod in both]
+    for pod in both:
+        chain, key = authority.issue(pod.identity)
+        certificate = {"chain": chain.decode(), "key": key.decode(), "roots": authority.roots.decode()}
+        spec = {
+            "config": {"node": f"node-{pod.name}", "cores": THREADS},
+            "workload": {"uid": pod.name, "name": pod.name, "namespace": "bench", "service_account": pod.name},
+            "netns": str(pod.netns_path),
+            "certificate": {"identity": pod.identity, **certificate},
+            "resources": resources,
+        }
+        file = folder / f"{pod.name}.json"
+        file.write_text(json.dumps(spec))
+        host = await pods.start(stack, sys.executable, "-m", "bench.engine_host", str(file))
+        await pods.ready(host)
+        contender.proxies.append(host.pid)
+        pod.capture()
+    return contender
+
+
+def _workload(pod: pods.Pod) -> tuple[str, str, str]:
+    uid = f"Kubernetes//Pod/bench/{pod.name}"
+    workload = workload_pb2.Workload(
+        uid=uid,
+        name=pod.name,
+        namespace="bench",
+        addresses=[ip_address(pod.ip).packed],
+        tunnel_protocol=workload_pb2.HBONE,
+        service_account=pod.name,
+        node=f"node-{pod.name}",
+        workload_name=pod.name,
+        canonical_name=pod.name,
+        canonical_revision="v1",
+        workload_type=workload_pb2.POD,
+    )
+    body = workload_pb2.Address(workload=workload).SerializeToString()
+    return names.ADDRESS_TYPE, uid, base64.b64encode(body).decode()
+
+
+async def envoys(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path) -> Contender:
+    """Two Envoys: TCP tunnelling over mTLS HTTP/2 CONNECT, and its termination."""
+    contender = Contender("Envoy", bridge.pod("envoy-client"), bridge.pod("envoy-server"))
+    await _serve(stack, contender, load)
+    authority = TestAuthority()
+    client, server = contender.client, contender.server
+
+    def own(pod: pods.Pod) -> envoy_config.Inline:
+        return envoy_config.Inline(*authority.issue(pod.identity), authority.roots)
+
+    tunnel = envoy_config.tunnel_cluster("tunnel", server.ip, own(client), {"exact": server.identity})
+    outbound = envoy_config.tunnel_listener(
+        "outbound", "0.0.0.0", names.OUTBOUND_PORT, "tunnel", "%DOWNSTREAM_LOCAL_ADDRESS%", [],
+        listener_filters=[envoy_config.original_destination_filter()],
+    )  # fmt: skip
+    endpoint = {"endpoint": {"address": envoy_config.socket_address(server.ip, PORT)}}
+    routes = [envoy_config.connect_route("application")]
+    inbound = envoy_config.connect_listener(
+        server.ip, own(server), {"prefix": "spiffe://cluster.local/"}, routes, log=[]
+    )
+    plans = {client: ([outbound], [tunnel]), server: ([inbound], [envoy_config.cluster("application", endpoint)])}
+    for pod, (listeners, clusters) in plans.items():
+        place = folder / pod.name
+        place.mkdir()
+        settings = envoy_config.bootstrap(place / "admin.sock", listeners, clusters)
+        running = envoy.running(place, pod.netns, settings, concurrency=THREADS)
+        contender.proxies.append((await stack.enter_async_context(running)).pid)
+        pod.capture()
+    return contender
+
+
+async def _serve(stack: AsyncExitStack, contender: Contender, load: Path) -> Process:
+    server = await contender.server.run(stack, str(load), "serve", contender.server.ip, str(PORT))
+    await pods.ready(server)
+    return server
+
+
+def missing() -> str | None:
+    """What this machine lacks for a bench, with the fix."""
+    if shutil.which("cc") is None:
+        return "no C compiler; run: make system"
+    return None

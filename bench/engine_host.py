@@ -1,0 +1,72 @@
+"""One node's tunnel as a process of its own: an engine, one pod, the mesh as a file says it. Ends with its input.
+
+It is the part of ``culvert-ztunnel`` that moves bytes. Where workloads and certificates come from is left out: the file
+has them, so that nothing but the tunnel is measured.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshapi.proto import engine_pb2
+from meshengine import Engine, events
+
+START_S = 10.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the file says."""
+
+    config: dict[str, Any]
+    workload: dict[str, str]
+    netns: str
+    certificate: dict[str, str]
+    resources: list[list[str]]
+
+
+async def follow(engine: Engine, spec: Spec, started: asyncio.Future[str]) -> None:
+    certificate = [spec.certificate[part].encode() for part in ("chain", "key", "roots")]
+    async for packed in events.batches(engine):
+        for event in engine_pb2.EventBatch.FromString(packed).events:
+            match event.WhichOneof("kind"):
+                case "certificate_wanted":
+                    engine.set_certificate(event.certificate_wanted.identity, *certificate)
+                case "workload_started" if not started.done():
+                    started.set_result(event.workload_started.error)
+                case "fatal":
+                    sys.exit(f"engine: {event.fatal.reason}")
+                case _:
+                    pass
+
+
+def serve(engine: Engine, spec: Spec) -> None:
+    for type_url, name, body in spec.resources:
+        engine.apply(type_url, [(name, base64.b64decode(body))], [])
+    with Path(spec.netns).open("rb") as netns:
+        engine.add_workload(engine_pb2.WorkloadRef(**spec.workload).SerializeToString(), netns.fileno())
+
+
+async def main(spec: Spec) -> None:
+    engine = Engine(engine_pb2.EngineConfig(**spec.config).SerializeToString())
+    loop = asyncio.get_running_loop()
+    started: asyncio.Future[str] = loop.create_future()
+    following = asyncio.create_task(follow(engine, spec, started))
+    try:
+        serve(engine, spec)
+        if error := await asyncio.wait_for(started, START_S):
+            sys.exit(error)
+        print("ready", flush=True)
+        await loop.run_in_executor(None, sys.stdin.buffer.read)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        engine.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Spec(**json.loads(Path(sys.argv[1]).read_text()))))

@@ -1,0 +1,49 @@
+"""The bench runs through, prints every row, and leaves nothing, also when it is interrupted."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+
+import pytest
+
+from meshkit.linux import netns
+
+pytestmark = pytest.mark.root
+
+
+async def bench(*options: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.tunnel", *options, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+
+
+def left_behind(process: Process) -> set[str]:
+    return {name for name in netns.names() if name.startswith(f"cb{process.pid}")}
+
+
+async def test_the_bench_prints_a_ratio_for_every_row() -> None:
+    running = await bench("--rounds", "1", "--seconds", "0.1")
+    out, err = await asyncio.wait_for(running.communicate(), 120)
+    assert running.returncode == 0, err.decode()
+    head, *rows = out.decode().splitlines()
+    assert head.split() == ["bare", "TCP", "Culvert", "Envoy", "Culvert", "/", "Envoy", "wanted"]
+    assert len(rows) == 13
+    for row in rows:
+        *_, ratio, wanted = row.split()
+        assert float(ratio) > 0
+        assert wanted in ("less", "more")
+    assert left_behind(running) == set()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_bench_leaves_nothing(how: signal.Signals) -> None:
+    running = await bench("--rounds", "9", "--seconds", "9")
+    assert running.stderr is not None
+    await asyncio.wait_for(running.stderr.readuntil(b"round 1"), 60)
+    assert left_behind(running) != set()
+    os.kill(running.pid, how)
+    await asyncio.wait_for(running.communicate(), 30)
+    assert running.returncode == 130
+    assert left_behind(running) == set()
