@@ -33,7 +33,7 @@ $(VENV): setup/requirements-dev.txt
 
 $(ENGINE): | $(VENV)
 	@echo "building the engine ($(PROFILE)); a first build takes some minutes"
-	.venv/bin/maturin develop --quiet --profile $(PROFILE)
+	PIP_QUIET=2 PIP_NO_DEPS=1 .venv/bin/maturin develop --quiet --profile $(PROFILE)
 	rm -f .venv/engine-*
 	touch $@
 
@@ -76,7 +76,9 @@ lint-rust:
 .PHONY: lint-rest
 lint-rest: $(VENV)
 	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh$$' setup .ci)
-	@$(PY) -m meshlab.build helm >/dev/null && "$$($(PY) -m meshlab.build --where helm)" lint --strict --quiet deploy/helm/culvert
+	clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
+	helm=$$($(PY) -c 'import sys; from meshlab import programs; print(programs.helm(sys.stderr.write) / "helm")') && \
+	  "$$helm" lint --strict --quiet deploy/helm/culvert
 
 .PHONY: fix
 fix: $(VENV) ## Format the code and repair what the checks can repair.

@@ -8,6 +8,17 @@ may be called from any thread, release the interpreter lock while they work, and
 from collections.abc import Sequence
 from typing import final
 
+__all__ = [
+    "BindFailed",
+    "ConfigRejected",
+    "Engine",
+    "EngineBusy",
+    "EngineClosed",
+    "EngineError",
+    "EngineFailed",
+    "KernelUnsupported",
+]
+
 class EngineError(Exception):
     """Root of what the engine raises; ``args[0]`` is one sentence for a person."""
 

@@ -49,7 +49,8 @@ static uint64_t now_ns(void) {
 static void send_all(int fd, const char *bytes, size_t length) {
     while (length > 0) {
         ssize_t sent = send(fd, bytes, length, MSG_NOSIGNAL);
-        if (sent < 0) fail("send");
+        if (sent < 0)
+            fail("send");
         bytes += sent;
         length -= (size_t)sent;
     }
@@ -58,7 +59,8 @@ static void send_all(int fd, const char *bytes, size_t length) {
 static void receive_all(int fd, char *bytes, size_t length) {
     while (length > 0) {
         ssize_t got = recv(fd, bytes, length, 0);
-        if (got < 0) fail("receive");
+        if (got < 0)
+            fail("receive");
         if (got == 0) {
             errno = ECONNABORTED;
             fail("the other side ended early");
@@ -70,19 +72,23 @@ static void receive_all(int fd, char *bytes, size_t length) {
 
 static void no_delay(int fd) {
     int on = 1;
-    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) fail("TCP_NODELAY");
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on))
+        fail("TCP_NODELAY");
 }
 
 /* Connect and say the size of messages; the first of them goes along in the same segment. */
 static int open_connection(uint64_t size, const char *first, size_t length) {
     char hello[8 + 1];
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) fail("socket");
+    if (fd < 0)
+        fail("socket");
     no_delay(fd);
-    if (connect(fd, (struct sockaddr *)&target, sizeof target)) fail("connect");
+    if (connect(fd, (struct sockaddr *)&target, sizeof target))
+        fail("connect");
     size = htobe64(size);
     memcpy(hello, &size, sizeof size);
-    if (length > 0) memcpy(hello + 8, first, 1);
+    if (length > 0)
+        memcpy(hello + 8, first, 1);
     send_all(fd, hello, 8 + (length > 0 ? 1 : 0));
     return fd;
 }
@@ -124,10 +130,12 @@ static void drop(struct peer *peer) {
 /* Take what has arrived; 0 when the connection is over. */
 static int take(struct peer *peer, char *buffer) {
     ssize_t got = recv(peer->fd, buffer, CHUNK, 0);
-    if (got < 0) return errno == EAGAIN;
+    if (got < 0)
+        return errno == EAGAIN;
     if (got == 0) {
         uint64_t total = htobe64(peer->received);
-        if (peer->greeted && peer->size == 0) answer(peer, (char *)&total, sizeof total);
+        if (peer->greeted && peer->size == 0)
+            answer(peer, (char *)&total, sizeof total);
         return 0;
     }
     size_t length = (size_t)got;
@@ -137,8 +145,10 @@ static int take(struct peer *peer, char *buffer) {
         if (++peer->received == 8) {
             peer->greeted = 1;
             peer->received = 0;
-            if (peer->size > 1 << 20) return 0;
-            if (peer->size > 0 && !(peer->message = malloc(peer->size))) return 0;
+            if (peer->size > 1 << 20)
+                return 0;
+            if (peer->size > 0 && !(peer->message = malloc(peer->size)))
+                return 0;
         }
     }
     if (!peer->greeted || peer->size == 0) {
@@ -161,13 +171,16 @@ static int take(struct peer *peer, char *buffer) {
 
 static void admit(int epoll) {
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) return; /* the other thread was faster */
+    if (fd < 0)
+        return; /* the other thread was faster */
     struct peer *peer = calloc(1, sizeof *peer);
-    if (!peer) fail("memory");
+    if (!peer)
+        fail("memory");
     no_delay(fd);
     peer->fd = fd;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = peer};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event)) fail("epoll");
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+        fail("epoll");
 }
 
 static void *serve(void *unused) {
@@ -175,13 +188,16 @@ static void *serve(void *unused) {
     char *buffer = malloc(CHUNK);
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE}, events[64];
-    if (!buffer || epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event)) fail("epoll");
+    if (!buffer || epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event))
+        fail("epoll");
     for (;;) {
         int ready = epoll_wait(epoll, events, 64, -1);
         for (int at = 0; at < ready; at++) {
             struct peer *peer = events[at].data.ptr;
-            if (!peer) admit(epoll);
-            else if (!take(peer, buffer)) drop(peer);
+            if (!peer)
+                admit(epoll);
+            else if (!take(peer, buffer))
+                drop(peer);
         }
     }
 }
@@ -190,15 +206,19 @@ static void run_server(void) {
     int on = 1;
     char end;
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on)) fail("socket");
-    if (bind(listener, (struct sockaddr *)&target, sizeof target) || listen(listener, 4096)) fail("listen");
+    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on))
+        fail("socket");
+    if (bind(listener, (struct sockaddr *)&target, sizeof target) || listen(listener, 4096))
+        fail("listen");
     for (int number = 0; number < SERVERS; number++) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, serve, NULL)) fail("thread");
+        if (pthread_create(&thread, NULL, serve, NULL))
+            fail("thread");
     }
     puts("ready");
     fflush(stdout);
-    while (read(STDIN_FILENO, &end, 1) > 0) {}
+    while (read(STDIN_FILENO, &end, 1) > 0) {
+    }
 }
 
 /* --- clients ----------------------------------------------------------------------------------------------------- */
@@ -211,7 +231,8 @@ static int by_value(const void *left, const void *right) {
 static void run_rtt(void) {
     uint32_t *samples = malloc(sizeof *samples * MAX_SAMPLES);
     char *message = calloc(1, message_size);
-    if (!samples || !message) fail("memory");
+    if (!samples || !message)
+        fail("memory");
     int fd = open_connection(message_size, NULL, 0);
     size_t count = 0;
     for (int warm = 0; warm < WARM_UP; warm++) {
@@ -236,12 +257,14 @@ static pthread_barrier_t start;
 
 static void *bulk(void *result) {
     char *chunk = calloc(1, CHUNK);
-    if (!chunk) fail("memory");
+    if (!chunk)
+        fail("memory");
     int fd = open_connection(0, NULL, 0);
     uint64_t total;
     pthread_barrier_wait(&start);
     uint64_t end = now_ns() + (uint64_t)(seconds * 1e9);
-    while (now_ns() < end) send_all(fd, chunk, CHUNK);
+    while (now_ns() < end)
+        send_all(fd, chunk, CHUNK);
     shutdown(fd, SHUT_WR);
     receive_all(fd, (char *)&total, sizeof total);
     close(fd);
@@ -266,10 +289,12 @@ static void *connecting(void *result) {
 static void run_threads(void *(*work)(void *), int clients, const char *name) {
     pthread_t threads[MAX_CLIENTS];
     uint64_t results[MAX_CLIENTS], total = 0;
-    if (clients < 1 || clients > MAX_CLIENTS) fail("number of clients");
+    if (clients < 1 || clients > MAX_CLIENTS)
+        fail("number of clients");
     pthread_barrier_init(&start, NULL, (unsigned)clients + 1);
     for (int number = 0; number < clients; number++)
-        if (pthread_create(&threads[number], NULL, work, &results[number])) fail("thread");
+        if (pthread_create(&threads[number], NULL, work, &results[number]))
+            fail("thread");
     pthread_barrier_wait(&start);
     uint64_t begin = now_ns();
     for (int number = 0; number < clients; number++) {
@@ -291,7 +316,8 @@ static void run_idle(int connections) {
     }
     puts("{\"open\": true}");
     fflush(stdout);
-    while (read(STDIN_FILENO, &end, 1) > 0) {}
+    while (read(STDIN_FILENO, &end, 1) > 0) {
+    }
 }
 
 int main(int count, char **words) {
@@ -304,7 +330,8 @@ int main(int count, char **words) {
     seconds = count > 5 ? atof(words[5]) : 1;
     target.sin_family = AF_INET;
     target.sin_port = htons((uint16_t)atoi(words[3]));
-    if (inet_pton(AF_INET, words[2], &target.sin_addr) != 1) fail("address");
+    if (inet_pton(AF_INET, words[2], &target.sin_addr) != 1)
+        fail("address");
     if (!strcmp(what, "serve")) {
         run_server();
     } else if (!strcmp(what, "rtt") && number > 0) {

@@ -9,11 +9,14 @@ use super::workload::Workload;
 use super::{NetworkAddress, Protocol};
 use crate::policy::Policies;
 
+/// Namespace and name.
+type PodName = (Arc<str>, Arc<str>);
+
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     workloads: HashMap<Arc<str>, Arc<Workload>>,
     by_address: HashMap<NetworkAddress, Vec<Arc<Workload>>>,
-    by_name: HashMap<(Arc<str>, Arc<str>), Vec<Arc<Workload>>>,
+    by_name: HashMap<PodName, Vec<Arc<Workload>>>,
     services: HashMap<ServiceKey, Arc<Service>>,
     by_vip: HashMap<NetworkAddress, Vec<Arc<Service>>>,
     by_host: HashMap<Arc<str>, Vec<Arc<Service>>>,

@@ -29,6 +29,9 @@ pub(crate) enum Route {
     Unknown { to: SocketAddr, service: Option<Arc<Service>> },
 }
 
+/// An instance of a waypoint, the port to dial, and the service that it was chosen from.
+type WaypointInstance = (Arc<Workload>, u16, Option<Arc<Service>>);
+
 /// Why a connection has nowhere to go.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RouteError {
@@ -63,10 +66,10 @@ impl Store {
         target: SocketAddr,
         random: f64,
     ) -> Result<Route, RouteError> {
-        if let Some(waypoint) = &service.waypoint {
-            if !self.is_instance_of(source, waypoint) {
-                return self.route_to_waypoint(source, waypoint, target, Some(service), random);
-            }
+        if let Some(waypoint) = &service.waypoint
+            && !self.is_instance_of(source, waypoint)
+        {
+            return self.route_to_waypoint(source, waypoint, target, Some(service), random);
         }
         let chosen = self.endpoint(source, service, target.port(), random);
         let (endpoint, port) = match chosen {
@@ -137,7 +140,7 @@ impl Store {
         via: &Arc<Service>,
         hbone_port: u16,
         random: f64,
-    ) -> Result<(Arc<Workload>, u16, Option<Arc<Service>>), RouteError> {
+    ) -> Result<WaypointInstance, RouteError> {
         let (instance, port) = self.endpoint(source, via, hbone_port, random)?;
         Ok((instance.clone(), port, Some(via.clone())))
     }
