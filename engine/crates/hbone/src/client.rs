@@ -175,11 +175,12 @@ impl Pool {
         let patience = self.settings.patience;
         let (stream, config) = dial.dial(key).await?;
         let name = tokio_rustls::rustls::pki_types::ServerName::IpAddress(key.address.ip().into());
-        let stream =
+        let mut stream =
             tokio::time::timeout(patience, TlsConnector::from(config).connect(name, BufferedStream::new(stream)))
                 .await
                 .map_err(|_| Error::Timeout("TLS handshake"))?
                 .map_err(Error::Tls)?;
+        stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
         let (send, connection) = tokio::time::timeout(patience, handshake(stream))
             .await
             .map_err(|_| Error::Timeout("HTTP/2 handshake"))?

@@ -20,6 +20,8 @@ pub(crate) mod limits {
     pub const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
     /// Largest frame that we accept.
     pub const FRAME_SIZE: u32 = 1024 * 1024;
+    /// Encrypted bytes that wait for the socket: one large read of the application, in TLS records, at once.
+    pub const TLS_BUFFER: usize = 17 * 16 * 1024;
     /// Header bytes after decoding: from servers, and from clients.
     pub const CLIENT_HEADER_LIST: u32 = 16 * 1024;
     pub const SERVER_HEADER_LIST: u32 = 64 * 1024;

@@ -34,10 +34,11 @@ pub async fn authenticate(
     config: Arc<ServerConfig>,
     patience: Duration,
 ) -> Result<Authenticated, Error> {
-    let stream = tokio::time::timeout(patience, TlsAcceptor::from(config).accept(BufferedStream::new(stream)))
+    let mut stream = tokio::time::timeout(patience, TlsAcceptor::from(config).accept(BufferedStream::new(stream)))
         .await
         .map_err(|_| Error::Timeout("TLS handshake"))?
         .map_err(Error::Tls)?;
+    stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
     let peer = culvert_tls::peer_identity(stream.get_ref().1.peer_certificates())
         .map_err(|error| Error::Tls(std::io::Error::other(error)))?;
     Ok(Authenticated { stream, peer })

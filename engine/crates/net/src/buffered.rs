@@ -12,8 +12,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes asked for while much arrives: four TLS records.
-const LARGE: usize = 64 * 1024;
+/// Bytes asked for while much arrives: what the other side's tunnel sends at once.
+const LARGE: usize = 256 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl BufferedStream {
         ready!(self.stream.poll_read_ready(context))?;
         self.waiting.reserve(LARGE);
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, &mut self.waiting))?;
-        self.much = read >= LARGE / 8;
+        self.much = read >= LARGE / 32;
         Poll::Ready(Ok(()))
     }
 }
