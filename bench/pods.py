@@ -40,7 +40,9 @@ class Pod:
         """Put the node agent's rules in place."""
         descriptor = os.open(self.netns_path, os.O_RDONLY)
         try:
-            NftablesBackend().apply(descriptor, PodPlan())
+            backend = NftablesBackend()
+            backend.prepare(descriptor)
+            backend.apply(descriptor, PodPlan())
         finally:
             os.close(descriptor)
 
