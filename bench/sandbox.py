@@ -62,7 +62,7 @@ def _start(kubectl: list[str], namespace: str, name: str) -> None:
 
 
 def _read(log: Path, since: datetime) -> dict[str, list[float]]:
-    """Return the times in milliseconds by namespace: the runtime writes one line at the request and one at the answer."""
+    """Return the times in milliseconds by namespace; the runtime writes a line at the request and one at the answer."""
     first: dict[tuple[str, str], datetime] = {}
     took: dict[str, list[float]] = {OUTSIDE: [], INSIDE: []}
     for found in filter(None, map(_LINE.search, log.read_text().splitlines())):
