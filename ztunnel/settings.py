@@ -57,6 +57,10 @@ class ZtunnelSettings(ProcessSettings):
         default=Path(names.SDS_SOCKET),
         description="Socket of the certificate source: the node agent's, or any other SDS server's.",
     )
+    snapshot_path: str = Field(
+        default="",
+        description="File that the state of the mesh is kept in, to start without the control plane; empty is none.",
+    )
 
     worker_threads: int = Field(default=2, ge=1, le=64, description="Threads that move bytes; at most one a core.")
     access_log: AccessLog = Field(default=AccessLog.TEXT, description="How connections are logged, on standard output.")
