@@ -14,7 +14,7 @@ from meshkit import admin, log
 from meshkit.tasks import first_cause
 from meshkit.xds import credentials
 from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
-from ztunnel import pages, telemetry
+from ztunnel import handover, pages, telemetry
 from ztunnel.certificates import Certificates
 from ztunnel.mesh import MeshState
 from ztunnel.settings import AccessLog, ZtunnelSettings
@@ -77,13 +77,13 @@ class Ztunnel:
                         self._certificates.run(),
                         self._xds.run(),
                         self._note_first_state(restored=restored),
-                        self._serve_workloads(),
                         self._keep_snapshot(),
                         self._workloads.retry_pending(),
                     )
                 ]
+                following = tasks.create_task(self._serve_workloads())
                 await self._quit.wait()
-                await self._drain()
+                await self._drain(following)
                 for task in running:
                     task.cancel()
         finally:
@@ -170,14 +170,24 @@ class Ztunnel:
             case _:
                 pass
 
-    async def _drain(self) -> None:
-        """Let streams end; a successor's listeners share our ports, so nothing new is lost meanwhile."""
-        patience_s = self._settings.drain_s
-        _log.info("draining", connections=self._engine.connections(), patience_s=patience_s)
-        self._engine.drain(patience_s)
+    async def _drain(self, following: asyncio.Task[None]) -> None:
+        """Take what is new until a successor does, then let open streams end."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience_s
-        while self._engine.connections() and loop.time() < deadline:  # noqa: ASYNC110  (a counter, no event)
+        began = loop.time()
+        deadline = began + self._settings.drain_s
+        self._zds.retire()
+        _log.info("ending, new connections are taken until a successor serves", workloads=self._workloads.active)
+        patience_s = min(self._settings.handover_s, self._settings.drain_s)
+        found = await handover.wait_for_successor(lambda: self._workloads.namespaces, patience_s)
+        # From here on a new workload would get listeners that nobody closes: the node agent has to look elsewhere.
+        following.cancel()
+        left_s = max(0.0, deadline - loop.time())
+        _log.info(
+            "draining", successor=found, after_s=round(loop.time() - began, 2),
+            connections=self._engine.connections(), patience_s=round(left_s, 2),
+        )  # fmt: skip
+        self._engine.drain(left_s)
+        while self._engine.held() and loop.time() < deadline:  # noqa: ASYNC110  (a counter, no event)
             await asyncio.sleep(0.05)
         _log.info("drained", cut=self._engine.connections())
 

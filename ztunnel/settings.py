@@ -69,6 +69,11 @@ class ZtunnelSettings(ProcessSettings):
         ge=1.0,
         description="Time from the request to end until the kill; streams may go on for most of it.",
     )
+    handover_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="How much of that time new connections are still taken while no successor serves, seconds.",
+    )
     connect_timeout_s: float = Field(default=10.0, gt=0, le=300, description="Patience with a TCP connection, seconds.")
     max_connections_per_workload: int = Field(default=20_000, ge=1, description="Open connections of one workload.")
     max_handshakes_per_workload: int = Field(default=512, ge=1, description="TLS handshakes of one workload at a time.")

@@ -1,9 +1,10 @@
 """Capture by nftables. Applies plans; decides nothing."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from meshkit.linux import marks, netns, nft
+from meshkit.linux import marks, netns, nft, sysctl
 from nodeagent.capture import nftables_rules as rules
 from nodeagent.capture.plan import REPLIES, Mode, PodPlan
 
@@ -13,7 +14,7 @@ class NftablesBackend:
 
     def prepare(self, netns: int) -> None:
         """See ``CaptureBackend.prepare``."""
-        _inside(netns, lambda: marks.add(REPLIES))
+        _inside(netns, _prepare)
 
     def apply(self, netns: int, plan: PodPlan) -> None:
         """See ``CaptureBackend.apply``."""
@@ -30,6 +31,16 @@ class NftablesBackend:
 
 
 _inside = netns.run
+
+
+def _prepare() -> None:
+    marks.add(REPLIES)
+    # When one of two ztunnels closes its listener, connections that are queued in it go to the other's (Linux 5.14).
+    # Without it a few may be reset in an upgrade, which is no reason to leave a pod uncaptured. Here and not in the
+    # engine, because ztunnel should not need what it takes to write settings from a container. It stays when the pod
+    # is let go: all it changes for an application is that its own shared listeners lose nothing either.
+    with suppress(OSError):
+        sysctl.write("net/ipv4/tcp_migrate_req", "1")
 
 
 def _apply(plan: PodPlan) -> None:

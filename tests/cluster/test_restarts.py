@@ -13,6 +13,10 @@ pytestmark = pytest.mark.root
 
 NS = "restarts"
 SECONDS = 14
+ROLLOUT_SECONDS = 60
+"""Two nodes one after the other, and the grace period of the last old ztunnel."""
+KEPT = 5
+"""Connections that the load keeps open (``programs/load.py``)."""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,23 @@ def test_a_deleted_part_comes_back_and_nothing_leaks(app: Mesh, selector: str, h
     eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work again")
     if hitless:
         assert report.failures == []
+
+
+def test_a_rollout_of_ztunnel_fails_no_new_connection(app: Mesh) -> None:
+    """Both nodes' ztunnels are replaced; connections open longer than the grace period may break, once each."""
+    expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
+    with support.captured(app.node_link("node1"), expression) as wire:
+        load = app.load(NS, "client", "server", ROLLOUT_SECONDS)
+        time.sleep(2)
+        app.lab.kubectl("rollout", "restart", "-n", SYSTEM, "ds/ztunnel")
+        app.ready(within_s=ROLLOUT_SECONDS)
+        report = load.report(within_s=ROLLOUT_SECONDS + 30)
+    print(f"ztunnel rolled out under load: {report}")
+    assert [failure for failure in report.failures if failure["kind"] == "new"] == []
+    assert report.hanging == 0
+    assert report.new_ok > ROLLOUT_SECONDS * 20
+    assert len(report.failures) <= KEPT * 2, "each kept connection breaks at most once for each node"
+    assert wire[0].packets("hello|still here") == 0, "plain text of a captured pod"
 
 
 def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:

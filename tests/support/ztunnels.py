@@ -116,6 +116,7 @@ class NodeSide:
             "sds_socket": self.folder / "sds.sock",
             "snapshot_path": self.folder / "state.snapshot",
             "worker_threads": 1,
+            "access_log": "off",
             "admin_port": ports[0],
             "metrics_port": ports[1],
             "readiness_port": ports[2],
