@@ -69,6 +69,23 @@ def test_a_rollout_of_ztunnel_fails_no_new_connection(app: Mesh) -> None:
     assert wire[0].packets("hello|still here") == 0, "plain text of a captured pod"
 
 
+def test_a_ztunnel_restarted_without_control_plane_serves_from_its_snapshot(app: Mesh) -> None:
+    app.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=0")
+    try:
+        eventually(
+            lambda: app.lab.resource("pods", "-n", SYSTEM, "-l", "app=istiod")["items"] == [],
+            "no control plane",
+            within_s=60,
+        )
+        app.lab.kubectl("delete", "pods", "-n", SYSTEM, "-l", "app=ztunnel", timeout_s=90)
+        app.lab.kubectl("rollout", "status", "-n", SYSTEM, "ds/ztunnel", "--timeout=60s", timeout_s=65)
+        assert app.ask(NS, "client", "server").endswith("hello")
+        assert "serving the restored state" in app.ztunnel_log()
+    finally:
+        app.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=1")
+    app.ready()
+
+
 def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:
     """With no ztunnel on the node, a new pod of the mesh is held back, and starts by itself afterwards."""
     away = {"spec": {"template": {"spec": {"nodeSelector": {"culvert.test/nowhere": "true"}}}}}
