@@ -127,6 +127,12 @@ class Engine:
     def connections(self) -> int:
         """Number of connections that stand."""
 
+    def held(self) -> int:
+        """Number of listeners and accepted connections that are open, tunnels of peers included.
+
+        0 some time after ``drain`` says that nothing is left to wait for: what was queued has been accepted and served.
+        """
+
     def metrics(self) -> bytes:
         """All counters. Returns ``MetricFamilies``."""
 

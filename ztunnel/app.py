@@ -5,6 +5,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 from meshapi import names
 from meshapi.proto import engine_pb2
@@ -13,16 +14,20 @@ from meshkit import admin, log
 from meshkit.tasks import first_cause
 from meshkit.xds import credentials
 from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
-from ztunnel import pages, telemetry
+from ztunnel import handover, pages, telemetry
 from ztunnel.certificates import Certificates
 from ztunnel.mesh import MeshState
 from ztunnel.settings import AccessLog, ZtunnelSettings
+from ztunnel.snapshot import Snapshot
 from ztunnel.workloads import Workloads
 from ztunnel.zds import ZdsClient
 
 _log = log.logger("ztunnel")
 
 _ACCESS_LOG = {AccessLog.OFF: engine_pb2.OFF, AccessLog.TEXT: engine_pb2.TEXT, AccessLog.JSON: engine_pb2.JSON}
+
+_FRESH_STATE_WAIT_S = 2.0
+"""Patience with the control plane where a restored state is at hand: most restarts come with a control plane."""
 
 
 class EngineFatal(Exception):
@@ -36,6 +41,8 @@ class Ztunnel:
         self._settings = settings
         self._engine = Engine(_engine_config(settings).SerializeToString())
         node = _node(settings)
+        self._snapshot = Snapshot(Path(settings.snapshot_path)) if settings.snapshot_path else None
+        self._mesh = MeshState(self._engine, self._snapshot)
         self._workloads = Workloads(self._engine)
         self._zds = ZdsClient(settings.zds_socket, self._workloads)
         self._certificates = Certificates(self._engine, unix_channel(settings.sds_socket), node)
@@ -44,9 +51,9 @@ class Ztunnel:
             metadata=partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
             node=node,
             subscriptions={names.AUTHORIZATION_TYPE: EVERYTHING, names.ADDRESS_TYPE: EVERYTHING},
-            receiver=MeshState(self._engine),
+            receiver=self._mesh,
         )
-        self._state_received = False
+        self._state_known = asyncio.Event()
         self._quit = asyncio.Event()
 
     async def run(self) -> None:
@@ -62,28 +69,32 @@ class Ztunnel:
         try:
             async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
                 await self._open_endpoints(stack)
+                restored = await self._restore()
                 running = [
                     tasks.create_task(work)
                     for work in (
                         self._follow_engine(),
                         self._certificates.run(),
                         self._xds.run(),
-                        self._note_first_state(),
-                        self._zds.run(),
+                        self._note_first_state(restored=restored),
+                        self._keep_snapshot(),
                         self._workloads.retry_pending(),
                     )
                 ]
+                following = tasks.create_task(self._serve_workloads())
                 await self._quit.wait()
-                await self._drain()
+                await self._drain(following)
                 for task in running:
                     task.cancel()
         finally:
             await asyncio.to_thread(self._engine.close)
+            if self._snapshot is not None:
+                self._snapshot.close()
 
     def pending(self) -> list[str]:
         """What readiness waits for."""
         waiting = []
-        if not self._state_received:
+        if not self._state_known.is_set():
             waiting.append("state of the mesh")
         if not self._zds.snapshot_received:
             waiting.append("node agent")
@@ -105,10 +116,35 @@ class Ztunnel:
         handlers = pages.routes(self._engine, settings, self._quit)
         await stack.enter_async_context(admin.serve([("127.0.0.1", settings.admin_port)], handlers))
 
-    async def _note_first_state(self) -> None:
-        await self._xds.wait_received()
-        self._state_received = True
-        _log.info("state of the mesh received")
+    async def _restore(self) -> bool:
+        """Put the state of the last run in force; false where nothing is known of it."""
+        if self._snapshot is None:
+            return False
+        held = await self._snapshot.restore(self._mesh.restore)
+        for type_url, versions in held.items():
+            self._xds.hold(type_url, versions)
+        return bool(held)
+
+    async def _note_first_state(self, *, restored: bool) -> None:
+        """Wait for the state of the mesh; a restored one is good enough when the control plane does not answer."""
+        try:
+            async with asyncio.timeout(_FRESH_STATE_WAIT_S if restored else None):
+                await self._xds.wait_received()
+            _log.info("state of the mesh received")
+        except TimeoutError:
+            _log.warning("control plane does not answer, serving the restored state", waited_s=_FRESH_STATE_WAIT_S)
+        self._state_known.set()
+
+    async def _serve_workloads(self) -> None:
+        """Open no listener before the state is known: it would take connections that a running ztunnel can serve."""
+        await self._state_known.wait()
+        await self._zds.run()
+
+    async def _keep_snapshot(self) -> None:
+        """Write only once every type has come: a state without its policies must never be restored."""
+        if self._snapshot is not None:
+            await self._xds.wait_received()
+            await self._snapshot.run()
 
     async def _follow_engine(self) -> None:
         async for packed in events.batches(self._engine):
@@ -134,14 +170,24 @@ class Ztunnel:
             case _:
                 pass
 
-    async def _drain(self) -> None:
-        """Let streams end; a successor's listeners share our ports, so nothing new is lost meanwhile."""
-        patience_s = self._settings.drain_s
-        _log.info("draining", connections=self._engine.connections(), patience_s=patience_s)
-        self._engine.drain(patience_s)
+    async def _drain(self, following: asyncio.Task[None]) -> None:
+        """Take what is new until a successor does, then let open streams end."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience_s
-        while self._engine.connections() and loop.time() < deadline:  # noqa: ASYNC110  (a counter, no event)
+        began = loop.time()
+        deadline = began + self._settings.drain_s
+        self._zds.retire()
+        _log.info("ending, new connections are taken until a successor serves", workloads=self._workloads.active)
+        patience_s = min(self._settings.handover_s, self._settings.drain_s)
+        found = await handover.wait_for_successor(lambda: self._workloads.namespaces, patience_s)
+        # From here on a new workload would get listeners that nobody closes: the node agent has to look elsewhere.
+        following.cancel()
+        left_s = max(0.0, deadline - loop.time())
+        _log.info(
+            "draining", successor=found, after_s=round(loop.time() - began, 2),
+            connections=self._engine.connections(), patience_s=round(left_s, 2),
+        )  # fmt: skip
+        self._engine.drain(left_s)
+        while self._engine.held() and loop.time() < deadline:  # noqa: ASYNC110  (a counter, no event)
             await asyncio.sleep(0.05)
         _log.info("drained", cut=self._engine.connections())
 

@@ -61,10 +61,14 @@ class Certificates:
                 rejections.append(Rejection(name, str(error)))
         for identity in changed:
             rejections += self._hand_over(identity)
-        for identity in removes:
-            self._pairs.pop(identity, None)
-            self._engine.certificate_unavailable(identity, "the certificate source has withdrawn it")
+        for name in removes:
+            self._withdraw(name)
         return rejections
+
+    def _withdraw(self, name: str) -> None:
+        """Forget an identity's secret. Roots are kept: a source that has just started may not have its own yet."""
+        if self._pairs.pop(name, None) is not None:
+            self._engine.certificate_unavailable(name, "the certificate source has withdrawn it")
 
     def _take(self, name: str, secret: sds.KeyPair | sds.TrustBundle) -> set[str]:
         """Note a secret; return the identities that it changes."""

@@ -57,6 +57,10 @@ class ZtunnelSettings(ProcessSettings):
         default=Path(names.SDS_SOCKET),
         description="Socket of the certificate source: the node agent's, or any other SDS server's.",
     )
+    snapshot_path: str = Field(
+        default="",
+        description="File that the state of the mesh is kept in, to start without the control plane; empty is none.",
+    )
 
     worker_threads: int = Field(default=2, ge=1, le=64, description="Threads that move bytes; at most one a core.")
     access_log: AccessLog = Field(default=AccessLog.TEXT, description="How connections are logged, on standard output.")
@@ -64,6 +68,11 @@ class ZtunnelSettings(ProcessSettings):
         default=30.0,
         ge=1.0,
         description="Time from the request to end until the kill; streams may go on for most of it.",
+    )
+    handover_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="How much of that time new connections are still taken while no successor serves, seconds.",
     )
     connect_timeout_s: float = Field(default=10.0, gt=0, le=300, description="Patience with a TCP connection, seconds.")
     max_connections_per_workload: int = Field(default=20_000, ge=1, description="Open connections of one workload.")

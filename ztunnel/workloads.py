@@ -83,6 +83,11 @@ class Workloads:
         """Names of workloads that are not served yet."""
         return [held.name for held in self._held.values() if not held.ready]
 
+    @property
+    def namespaces(self) -> dict[str, int]:
+        """Workloads that are served, by uid, and descriptors of their namespaces; these stay ours."""
+        return {uid: held.namespace_fd for uid, held in self._held.items() if held.ready}
+
     async def retry_pending(self) -> None:
         """Try pending workloads again, for ever."""
         while True:

@@ -39,10 +39,15 @@ class ZdsClient:
         self._backoff = backoff or Backoff(first_s=0.01, cap_s=0.5)  # on the same node: asking costs nothing
         self.snapshot_received = False
         """Whether the node agent is connected and has told all it knows."""
+        self._retired = False
+
+    def retire(self) -> None:
+        """Follow this connection to its end, but open no other: the node agent gives new workloads to the latest."""
+        self._retired = True
 
     async def run(self) -> None:
-        """Connect, follow, reconnect; until cancelled."""
-        while True:
+        """Connect, follow, reconnect; until cancelled or retired."""
+        while not self._retired:
             try:
                 await self._session()
                 reason = "closed by the node agent"

@@ -1,6 +1,9 @@
 """TCP sockets of the namespace that the calling thread is in (see ``netns.run``)."""
 
 from collections.abc import Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from pyroute2 import DiagSocket
 
@@ -8,6 +11,39 @@ _V4, _V6 = 2, 10
 _LISTEN = 10
 _ALL_BUT_GONE = 0xFFF & ~((1 << 6) | (1 << 7))
 """Every state but TIME_WAIT (6) and CLOSE (7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket; its inode number is what tells it from others on the same port."""
+
+    port: int
+    inode: int
+
+
+def listeners_on(ports: Set[int]) -> list[Listener]:
+    """Return the listening TCP sockets of all processes on ``ports``."""
+    found: list[Listener] = []
+    with DiagSocket() as diag:
+        diag.bind()
+        for family in (_V4, _V6):
+            found += [
+                Listener(message["idiag_sport"], message["idiag_inode"])
+                for message in diag.get_sock_stats(family=family, states=1 << _LISTEN)
+                if message["idiag_sport"] in ports
+            ]
+    return found
+
+
+def own_inodes() -> frozenset[int]:
+    """Return the inode numbers of all sockets that this process has open, in whatever namespace."""
+    inodes = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            kind, _, number = str(entry.readlink()).partition(":[")
+            if kind == "socket":
+                inodes.add(int(number.removesuffix("]")))
+    return frozenset(inodes)
 
 
 def connections_on(ports: Set[int]) -> int:

@@ -5,7 +5,8 @@ Rules (xDS protocol, "Incremental xDS" and "How the client specifies what resour
 1.  A first request that subscribes to nothing is a wildcard; so is the name ``*``. Unsubscribing from ``*`` ends it.
     A first request that subscribes to and unsubscribes from ``*`` therefore asks for nothing (on-demand discovery).
 2.  ``initial_resource_versions`` of the first request are what the client holds: equal versions are not sent again,
-    names that exist no more are answered as removed, and without a wildcard they count as subscribed.
+    names that exist no more are answered as removed (unless the source will make them yet, as a certificate), and
+    without a wildcard they count as subscribed.
 3.  Asking by name is always answered, even for what was sent before. The first request is always answered too,
     if only with an empty response: clients take it as "you now have everything".
 4.  A NACK changes nothing here: the client keeps its last good resource, and the same bytes would fail again. The
@@ -129,7 +130,8 @@ class Subscription:
             gone = [name for name in self.held if self.source.lookup(self.type_url, name) is None]
             for name in gone:
                 del self.held[name]
-            removes += gone
+            if self.source.announces_missing:
+                removes += gone
         self.held.update({item.name: item.version for item in upserts.values()})
         complete_answer = first and (self.wildcard or self.source.announces_missing)
         return Delta(list(upserts.values()), removes, must_send=complete_answer)

@@ -13,6 +13,10 @@ pytestmark = pytest.mark.root
 
 NS = "restarts"
 SECONDS = 14
+ROLLOUT_SECONDS = 60
+"""Two nodes one after the other, and the grace period of the last old ztunnel."""
+KEPT = 5
+"""Connections that the load keeps open (``programs/load.py``)."""
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +31,12 @@ def app(mesh: Mesh) -> Mesh:
 
 
 @pytest.mark.parametrize(
-    ("selector", "hitless"),
-    [("app=istiod", True), ("app=culvert-nodeagent", True), ("app=ztunnel", False)],
+    "selector",
+    ["app=istiod", "app=culvert-nodeagent", "app=ztunnel"],
     ids=["control-plane", "node-agent", "ztunnel"],
 )
-def test_a_deleted_part_comes_back_and_nothing_leaks(app: Mesh, selector: str, hitless: bool) -> None:
+def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selector: str) -> None:
+    """A ztunnel that is told to end before its successor exists goes on accepting until it does."""
     expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
     with support.captured(app.node_link("node1"), expression) as wire:
         load = app.load(NS, "client", "server", SECONDS)
@@ -44,8 +49,41 @@ def test_a_deleted_part_comes_back_and_nothing_leaks(app: Mesh, selector: str, h
     assert report.hanging == 0
     assert report.peers, "connections worked before or after"
     eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work again")
-    if hitless:
-        assert report.failures == []
+    assert report.failures == []
+
+
+def test_a_rollout_of_ztunnel_fails_no_new_connection(app: Mesh) -> None:
+    """Both nodes' ztunnels are replaced; connections open longer than the grace period may break, once each."""
+    expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
+    with support.captured(app.node_link("node1"), expression) as wire:
+        load = app.load(NS, "client", "server", ROLLOUT_SECONDS)
+        time.sleep(2)
+        app.lab.kubectl("rollout", "restart", "-n", SYSTEM, "ds/ztunnel")
+        app.ready(within_s=ROLLOUT_SECONDS)
+        report = load.report(within_s=ROLLOUT_SECONDS + 30)
+    print(f"ztunnel rolled out under load: {report}")
+    assert [failure for failure in report.failures if failure["kind"] == "new"] == []
+    assert report.hanging == 0
+    assert report.new_ok > ROLLOUT_SECONDS * 20
+    assert len(report.failures) <= KEPT * 2, "each kept connection breaks at most once for each node"
+    assert wire[0].packets("hello|still here") == 0, "plain text of a captured pod"
+
+
+def test_a_ztunnel_restarted_without_control_plane_serves_from_its_snapshot(app: Mesh) -> None:
+    app.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=0")
+    try:
+        eventually(
+            lambda: app.lab.resource("pods", "-n", SYSTEM, "-l", "app=istiod")["items"] == [],
+            "no control plane",
+            within_s=60,
+        )
+        app.lab.kubectl("delete", "pods", "-n", SYSTEM, "-l", "app=ztunnel", timeout_s=90)
+        app.lab.kubectl("rollout", "status", "-n", SYSTEM, "ds/ztunnel", "--timeout=60s", timeout_s=65)
+        assert app.ask(NS, "client", "server").endswith("hello")
+        assert "serving the restored state" in app.ztunnel_log()
+    finally:
+        app.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=1")
+    app.ready()
 
 
 def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:

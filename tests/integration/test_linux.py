@@ -1,6 +1,7 @@
 """Namespaces, links and cgroups of the real kernel."""
 
 import os
+import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from meshkit.linux import cgroups, links, netns
+from meshkit.linux import cgroups, links, netns, sockets, syscalls, sysctl
+from meshkit.linux.syscalls import Clone, Mount
 
 pytestmark = pytest.mark.root
 
@@ -94,3 +96,44 @@ def test_killing_a_subtree_ends_all_its_processes_and_no_other(name: str) -> Non
 
 def _own() -> str:
     return str(Path("/proc/thread-self/ns/net").readlink())
+
+
+def test_a_setting_is_written_where_proc_is_read_only_as_in_a_container(name: str) -> None:
+    path = netns.create(name)
+    setting = Path("/proc/sys/net/ipv4/tcp_migrate_req")
+    outside = setting.read_text()
+
+    def in_a_container() -> None:
+        syscalls.unshare(Clone.NEWNS)
+        syscalls.mount("none", "/", flags=Mount.REC | Mount.PRIVATE)
+        syscalls.mount("/proc/sys", "/proc/sys", flags=Mount.BIND)
+        syscalls.mount("none", "/proc/sys", flags=Mount.BIND | Mount.REMOUNT | Mount.RDONLY)
+        with pytest.raises(OSError, match="Read-only"):
+            setting.write_text("1")
+        sysctl.write("net/ipv4/tcp_migrate_req", "1")
+
+    netns.run(path, in_a_container)
+    assert netns.run(path, setting.read_text) == "1\n"
+    assert setting.read_text() == outside
+    assert not os.path.ismount("/proc/sys"), "seen by nobody else"
+    with pytest.raises(FileNotFoundError):
+        netns.run(path, lambda: sysctl.write("net/ipv4/no_such_setting", "1"))
+
+
+def test_listeners_are_told_apart_by_their_owners(name: str) -> None:
+    path = netns.create(name)
+
+    def listen() -> tuple[socket.socket, socket.socket]:
+        links.set_up("lo")
+        return socket.create_server(("127.0.0.1", 15001)), socket.create_server(("::", 15008), family=socket.AF_INET6)
+
+    def look() -> dict[int, int]:
+        return {one.port: one.inode for one in sockets.listeners_on({15001, 15006, 15008})}
+
+    first, second = netns.run(path, listen)
+    with first, second:
+        found = netns.run(path, look)
+        assert found == {15001: os.fstat(first.fileno()).st_ino, 15008: os.fstat(second.fileno()).st_ino}
+        assert set(found.values()) <= sockets.own_inodes()
+    assert not set(found.values()) & sockets.own_inodes()
+    assert netns.run(path, look) == {}

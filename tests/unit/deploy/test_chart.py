@@ -130,6 +130,13 @@ def test_the_node_agent_finds_its_mounts(objects: Objects) -> None:
     assert {str(path) for path in wanted} <= mounted
 
 
+def test_the_snapshot_is_kept_in_the_folder_that_all_ztunnels_of_a_node_share(objects: Objects) -> None:
+    spec = pod(objects, "DaemonSet", "ztunnel")
+    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    path = Path(str(environment(spec)["SNAPSHOT_PATH"]))
+    assert str(path.parent) == mounts["ztunnel-sockets"]
+
+
 def test_every_variable_is_a_setting(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, settings in (("ztunnel", ZtunnelSettings), (names.NODE_AGENT_SERVICE_ACCOUNT, NodeAgentSettings)):
         given = environment(pod(objects, "DaemonSet", name))

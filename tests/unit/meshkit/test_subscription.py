@@ -96,6 +96,14 @@ def test_a_secret_that_does_not_exist_yet_is_not_announced_as_missing() -> None:
     assert names(subscription.changed({"spiffe://x"})) == ["spiffe://x"]
 
 
+def test_a_secret_that_is_not_made_again_yet_is_not_withdrawn_at_a_reconnect() -> None:
+    source = Source(announces_missing=False)
+    subscription = Subscription(TYPE, source)
+    assert not subscription.request(["a"], [], {"a": "1"})
+    source.held["a"] = resource("a", "1")
+    assert [item.name for item in subscription.changed({"a"}).upserts] == ["a"]
+
+
 def test_service_brings_its_workloads_and_later_ones() -> None:
     source = Source(resource("svc", aliases=("/10.0.0.1",)), resource("pod-1", parents=("svc",)))
     subscription = Subscription(TYPE, source)

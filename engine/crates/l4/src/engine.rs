@@ -219,6 +219,13 @@ impl Engine {
         self.shared.connections.iter().map(|core| core.all().len()).sum()
     }
 
+    /// Number of listeners and accepted connections that are open, tunnels of peers included; 0 some time after
+    /// [`Engine::drain`] says that nothing is left to wait for.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.shared.held()
+    }
+
     /// All counters.
     #[must_use]
     pub fn metrics(&self) -> MetricFamilies {

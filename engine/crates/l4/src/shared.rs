@@ -1,6 +1,7 @@
 //! What all cores read and the host's calls write.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -45,9 +46,27 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     /// One registry a core.
     pub connections: Vec<Connections>,
+    /// Listeners and accepted connections that are open; what a drain waits for.
+    held: AtomicUsize,
     changes: watch::Sender<Changes>,
     /// What each core has acted on, and what the host has been told of that.
     judged: Mutex<Judged>,
+}
+
+/// A listener or an accepted connection, counted until dropped.
+pub(crate) struct Held(Arc<Shared>);
+
+impl Held {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        shared.held.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {
@@ -56,12 +75,18 @@ impl Shared {
             store: RwLock::default(),
             certificates: Certificates::new(events.clone()),
             metrics: Metrics::default(),
+            held: AtomicUsize::new(0),
             changes: watch::channel(Changes::default()).0,
             judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),
             connections: (0..config.cores).map(|_| Connections::default()).collect(),
             config,
             events,
         }
+    }
+
+    /// Number of listeners and accepted connections that are open.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
     }
 
     /// Make a change known; returns its sequence number.

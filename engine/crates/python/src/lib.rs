@@ -115,6 +115,11 @@ impl Engine {
         Ok(py.detach(|| inner.connections()))
     }
 
+    fn held(&self, py: Python<'_>) -> PyResult<usize> {
+        let inner = self.inner()?;
+        Ok(py.detach(|| inner.held()))
+    }
+
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let inner = self.inner()?;
         let families = py.detach(|| inner.metrics().encode_to_vec());

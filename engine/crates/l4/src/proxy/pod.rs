@@ -19,7 +19,7 @@ use super::core::Core;
 use super::{inbound, outbound, plaintext};
 use crate::certificates::CertificateUse;
 use crate::proxy::Connections;
-use crate::shared::Shared;
+use crate::shared::{Held, Shared};
 use crate::state::Workload;
 
 /// What the node agent says of a pod.
@@ -57,7 +57,7 @@ pub(crate) struct Pod {
 }
 
 /// Counts a connection until dropped.
-pub(crate) struct Place(Rc<Pod>);
+pub(crate) struct Place(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
 
 /// Counts a handshake until dropped.
 pub(crate) struct HandshakePlace<'a>(&'a Pod);
@@ -98,7 +98,8 @@ impl Pod {
             quiet: tokio::sync::Notify::new(),
         });
         for (listener, handler) in listeners {
-            tokio::task::spawn_local(accept(pod.clone(), listener, handler));
+            let held = Held::new(pod.shared().clone());
+            tokio::task::spawn_local(accept(pod.clone(), listener, handler, held));
         }
         Ok(pod)
     }
@@ -170,7 +171,7 @@ impl Pod {
             return None;
         }
         self.connections.set(self.connections.get() + 1);
-        Some(Place(self.clone()))
+        Some(Place(self.clone(), Held::new(self.shared().clone())))
     }
 
     /// A place for one more handshake, if the limit allows.
@@ -221,33 +222,45 @@ impl Dial for Pod {
 }
 
 /// Accept until the pod drains; each connection is a task of its own.
-async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler) {
+async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _held: Held) {
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = pod.reached(Phase::Draining) => return,
+            () = pod.reached(Phase::Draining) => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(_) => {
-                // Out of descriptors or memory: the queue waits in the kernel, and spinning would not help.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
-        };
-        let Some(place) = pod.place() else {
-            culvert_net::copy::reset_on_drop(&stream);
-            continue;
-        };
-        let pod = pod.clone();
-        tokio::task::spawn_local(async move {
-            let _place = place;
-            let stopped = pod.clone();
-            tokio::select! {
-                () = handler(pod, stream, socket::canonical(peer)) => {}
-                () = stopped.reached(Phase::Stopped) => {}
-            }
-        });
+        match accepted {
+            Ok((stream, peer)) => take(&pod, stream, peer, handler),
+            // Out of descriptors or memory: the queue waits in the kernel, and spinning would not help.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
     }
+    // Connections that are queued when a listener closes are reset, and the runtime may not have heard of the latest:
+    // the kernel is asked itself until nothing is left. What arrives after the last question and before the close can
+    // only be handed on by the kernel (`net.ipv4.tcp_migrate_req`, which the node agent sets).
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = registered {
+            take(&pod, stream, peer, handler);
+        }
+    }
+    // Closed before it is no longer counted: arguments are dropped after locals.
+    drop(listener);
+}
+
+/// Serve an accepted connection if there is a place for it.
+fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
+    let Some(place) = pod.place() else {
+        return culvert_net::copy::reset_on_drop(&stream);
+    };
+    let pod = pod.clone();
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        let stopped = pod.clone();
+        tokio::select! {
+            () = handler(pod, stream, socket::canonical(peer)) => {}
+            () = stopped.reached(Phase::Stopped) => {}
+        }
+    });
 }

@@ -1,0 +1,125 @@
+"""ztunnel replaced under load, as processes: the old one takes new connections until the new one does."""
+
+import asyncio
+import errno
+import time
+from collections import Counter
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from meshapi.proto import workload_pb2
+from meshkit.linux import netns, sockets
+from tests.support import namespaced, ztunnels
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+REPLACEMENTS = 12
+
+
+class Load:
+    """New connections, one after the other from each of several clients, until stopped."""
+
+    def __init__(self, clients: list[namespaced.Pod], ip: str) -> None:
+        self.done: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._stopped = False
+        self._tasks = [asyncio.create_task(self._run(client, ip)) for client in clients for _ in range(2)]
+
+    async def stop(self) -> None:
+        self._stopped = True
+        await asyncio.gather(*self._tasks)
+
+    async def _run(self, client: namespaced.Pod, ip: str) -> None:
+        while not self._stopped:
+            began = time.monotonic()
+            try:
+                answer = await client.ask(ip, 8080, within_s=8)
+                assert answer == f"{client.ip} hello".encode(), answer
+                self.done[client.name] += 1
+            except (OSError, TimeoutError, AssertionError) as error:
+                self.failures.append(f"{client.name} after {time.monotonic() - began:.3f} s: {error!r}")
+            await asyncio.sleep(0.005)
+
+
+def announce(mesh: namespaced.Mesh, *pods: namespaced.Pod) -> list[workload_pb2.Workload]:
+    made = []
+    for pod in pods:
+        mesh.announce(pod)
+        made.append(
+            workload_pb2.Workload(
+                uid=f"Kubernetes//Pod/{pod.namespace}/{pod.name}", name=pod.name, namespace=pod.namespace,
+                addresses=[ip_address(pod.ip).packed], tunnel_protocol=workload_pb2.HBONE, service_account=pod.account,
+                node=pod.node.name, workload_name=pod.name, canonical_name=pod.name, workload_type=workload_pb2.POD,
+            )
+        )  # fmt: skip
+    return made
+
+
+def capture(pod: namespaced.Pod) -> None:
+    pod.capture()
+    pod.captured = True
+
+
+@pytest.mark.parametrize("order", ["successor-first", "end-first"])
+async def test_no_new_connection_is_refused_while_ztunnels_are_replaced(tmp_path: Path, order: str) -> None:
+    async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
+        server = await mesh.pod("server", captured=False)
+        near = await mesh.pod("near", captured=False)
+        far = await mesh.pod("far", node=1)
+        for pod in (server, near):
+            capture(pod)
+            node.serve(pod.uid, pod.name, netns.path(pod.netns))
+        await server.serve_peer(8080)
+        await node.write_state(*announce(mesh, server, near, far))
+        old = await node.start()
+        await old.ready()
+        load = Load([near, far], server.ip)
+        await until(lambda: load.done["near"] > 20 and load.done["far"] > 20, within_s=20)
+        for _ in range(REPLACEMENTS):
+            if order == "end-first":
+                old.terminate()
+            new = await node.start()
+            await new.ready()
+            if order == "successor-first":
+                old.terminate()
+            before = load.done.copy()
+            assert await old.ended() == 0, old.log
+            assert "successor=true" in old.log, old.log
+            await until(lambda before=before: all(load.done[name] > before[name] + 5 for name in before), within_s=20)
+            old = new
+        await load.stop()
+        print(f"{REPLACEMENTS} replacements, {order}: {dict(load.done)} connections, failures: {load.failures}")
+        assert load.failures == []
+
+
+async def test_without_a_successor_connections_are_taken_for_the_bound_and_refused_afterwards(tmp_path: Path) -> None:
+    async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
+        server = await mesh.pod("server", node=1)
+        client = await mesh.pod("client", captured=False)
+        capture(client)
+        node.serve(client.uid, client.name, netns.path(client.netns))
+        await server.serve_peer(8080)
+        await node.write_state(*announce(mesh, server, client))
+        ztunnel = await node.start(handover_s=3)
+        await ztunnel.ready()
+        reader, writer = await client.connect(server.ip, 8080)
+        began = time.monotonic()
+        ztunnel.terminate()
+        await until(lambda: "connections are taken until a successor serves" in ztunnel.log)
+        assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+        await until(lambda: "successor=false" in ztunnel.log, within_s=10)
+        assert time.monotonic() - began >= 3
+        await until(lambda: not node.zds.connected)
+        assert client.in_namespace(lambda: sockets.listeners_on({15001, 15006, 15008})) == []
+        with pytest.raises(OSError) as refused:
+            await client.ask(server.ip, 8080)
+        assert refused.value.errno == errno.ECONNREFUSED
+        writer.write(b"still here")
+        writer.write_eof()
+        async with asyncio.timeout(3):
+            assert await reader.read(-1) == f"{client.ip} still here".encode()
+        assert await ztunnel.ended() == 0
+        writer.close()

@@ -1,0 +1,162 @@
+"""ztunnel as the process that users run, with a node agent's sockets of this process beside it.
+
+The state of the mesh comes from a snapshot file: there is no control plane, so nothing else can.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from meshapi import names
+from meshapi.identity import SpiffeId
+from meshapi.proto import workload_pb2, zds_pb2
+from meshkit.xds import sds, serving
+from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.request import Issued
+from nodeagent.zds.server import Served, ZdsServer
+from tests.support.authority import TestAuthority
+from tests.support.lab import ROOT
+from tests.support.waiting import until
+from ztunnel.snapshot import Snapshot
+
+
+class _Issuer:
+    def __init__(self, authority: TestAuthority) -> None:
+        self._authority = authority
+
+    async def issue(self, identity: SpiffeId) -> Issued:
+        now = datetime.now(UTC)
+        chain, key = self._authority.issue(str(identity))
+        return Issued(chain, key, self._authority.roots, now, now + timedelta(hours=1))
+
+
+class Ztunnel:
+    """One process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, readiness: int, log: Path) -> None:
+        self._process = process
+        self._readiness = readiness
+        self._log = log
+
+    async def ready(self, within_s: float = 20) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                while not await asyncio.to_thread(self._answers):
+                    assert self._process.returncode is None, self.log
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"not ready within {within_s} s: {self.log}") from None
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    async def ended(self, within_s: float = 30) -> int:
+        return await asyncio.wait_for(self._process.wait(), within_s)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    async def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._readiness}/healthz/ready", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class NodeSide:
+    """What a node gives its ztunnels: workloads over ZDS, certificates over SDS, a folder for the snapshot."""
+
+    def __init__(self, folder: Path, authority: TestAuthority, stack: contextlib.AsyncExitStack) -> None:
+        self.folder = folder
+        self.workloads: dict[str, Served] = {}
+        self.zds = ZdsServer(folder / "zds.sock", self.workloads)
+        self.started: list[Ztunnel] = []
+        self._keeper = Keeper(_Issuer(authority))
+        self._stack = stack
+
+    def serve(self, uid: str, name: str, namespace: Path) -> None:
+        """Announce a workload to ztunnels that start from now on."""
+        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        self._stack.callback(os.close, descriptor)
+        info = zds_pb2.WorkloadInfo(name=name, namespace="shop", service_account=name)
+        self.workloads[uid] = Served(info, descriptor)
+        self._keeper.want(SpiffeId("cluster.local", "shop", name))
+
+    async def write_state(self, *workloads: workload_pb2.Workload) -> None:
+        snapshot = Snapshot(self.folder / "state.snapshot")
+        resources = [(one.uid, "1", workload_pb2.Address(workload=one).SerializeToString()) for one in workloads]
+        snapshot.note(names.ADDRESS_TYPE, resources, [])
+        await snapshot.write()
+        snapshot.close()
+
+    async def start(self, **settings: object) -> Ztunnel:
+        """Start a process; see ``Ztunnel.ready``."""
+        ports = [_free_port() for _ in range(3)]
+        given = {
+            "node_name": "node-0",
+            "xds_address": "127.0.0.1:1",
+            "xds_root_ca": self.folder / "no-root.pem",
+            "token_path": self.folder / "no-token",
+            "zds_socket": self.folder / "zds.sock",
+            "sds_socket": self.folder / "sds.sock",
+            "snapshot_path": self.folder / "state.snapshot",
+            "worker_threads": 1,
+            "access_log": "off",
+            "admin_port": ports[0],
+            "metrics_port": ports[1],
+            "readiness_port": ports[2],
+        } | settings
+        environment = os.environ | {name.upper(): str(value) for name, value in given.items()}
+        log = self.folder / f"ztunnel-{len(self.started)}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", "from ztunnel.app import main; main()",
+                cwd=ROOT, env=environment, stdout=output, stderr=output,
+            )  # fmt: skip
+        started = Ztunnel(process, ports[2], log)
+        self.started.append(started)
+        self._stack.push_async_callback(started.close)
+        return started
+
+    async def open(self) -> None:
+        self._stack.push_async_callback(self._keeper.close)
+        secrets = sds.SecretDiscovery(self._keeper)
+        await self._stack.enter_async_context(serving.serve_unix(self.folder / "sds.sock", [secrets]))
+        task = asyncio.create_task(self.zds.run())
+        self._stack.push_async_callback(_end, task)
+        await until((self.folder / "zds.sock").exists)
+
+
+@contextlib.asynccontextmanager
+async def node_side(folder: Path, authority: TestAuthority) -> AsyncIterator[NodeSide]:
+    """A node's sockets; ztunnels that are left are killed at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        made = NodeSide(folder, authority, stack)
+        await made.open()
+        yield made
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,65 @@
+"""When a ztunnel that was told to end may stop accepting: once another process listens for all that it serves.
+
+Both processes share the ports of a pod (SO_REUSEPORT), so the old one may go on accepting for as long as it likes; what
+must not be is a moment in which nobody does. Whether a successor stands is asked of the kernel, which lists the
+listening sockets of a namespace: neither the successor nor the node agent has to know of this, so it works beside
+Istio's. The alternative, a word of the node agent over ZDS, would need a message that Istio's does not have.
+
+A listener counts for all that follows from it: a ztunnel of ours opens none before it knows the state of the mesh.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Final
+
+from meshapi import names
+from meshkit.linux import netns, sockets
+from meshkit.log import logger
+
+_log = logger("handover")
+
+_PORTS: Final = frozenset({names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT, names.HBONE_PORT})
+_LOOK_S: Final = 0.1
+
+
+async def wait_for_successor(namespaces: Callable[[], Mapping[str, int]], patience_s: float) -> bool:
+    """Wait until another process listens in every namespace; false when there is none within ``patience_s`` seconds.
+
+    Args:
+        namespaces: gives the workloads that are served now, by name, and descriptors of their namespaces.
+        patience_s: how long to wait.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience_s
+    while missing := await _unserved(namespaces()):
+        if loop.time() >= deadline:
+            _log.warning("no successor serves yet", workloads=len(missing), first=min(missing), waited_s=patience_s)
+            return False
+        await asyncio.sleep(_LOOK_S)
+    return True
+
+
+async def _unserved(namespaces: Mapping[str, int]) -> list[str]:
+    # Duplicated, because a workload may be removed, and its descriptor closed, while a thread looks.
+    held = {name: os.dup(descriptor) for name, descriptor in namespaces.items()}
+    try:
+        return await asyncio.to_thread(_without_foreign_listeners, held)
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
+
+
+def _without_foreign_listeners(namespaces: Mapping[str, int]) -> list[str]:
+    found = {name: netns.run(descriptor, _listeners) for name, descriptor in namespaces.items()}
+    # Asked afterwards: a listener that this process opens in between must not pass for a successor's.
+    own = sockets.own_inodes()
+    return [name for name, listeners in found.items() if not _complete(listeners, own)]
+
+
+def _complete(listeners: Iterable[sockets.Listener], own: Set[int]) -> bool:
+    return {listener.port for listener in listeners if listener.inode not in own} >= _PORTS
+
+
+def _listeners() -> list[sockets.Listener]:
+    return sockets.listeners_on(_PORTS)
