@@ -301,10 +301,12 @@ class Controller:
 
     async def _exempt_probes(self) -> None:
         async with self._exempting:
-            wanted = self._enrolled.addresses()
-            if wanted == self._exempt:
+            wanted, before = self._enrolled.addresses(), self._exempt
+            if wanted == before:
                 return
-            await asyncio.to_thread(self._backend.apply_probes, self._node.host_netns, wanted)
+            # After a failure nothing is known, and the next turn makes everything anew.
+            self._exempt = None
+            await asyncio.to_thread(self._backend.apply_probes, self._node.host_netns, wanted, before)
             self._exempt = wanted
 
     def _turn(self, uid: str) -> asyncio.Lock:

@@ -1,6 +1,6 @@
 """What every way of capturing can do."""
 
-from collections.abc import Iterable
+from collections.abc import Set
 from pathlib import Path
 from typing import Protocol
 
@@ -30,8 +30,13 @@ class CaptureBackend(Protocol):
         """
         ...
 
-    def apply_probes(self, netns: Path, addresses: Iterable[str]) -> None:
+    def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
         """Exempt probes of local processes towards these pod addresses, and no others.
+
+        Args:
+            netns: the host's namespace.
+            addresses: what shall be exempt.
+            before: what the last call made so; ``None``: not known, everything is made anew.
 
         Raises:
             OSError: the host is as it was.

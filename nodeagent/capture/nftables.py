@@ -1,6 +1,6 @@
 """Capture by nftables. Applies plans; decides nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,9 +21,12 @@ class NftablesBackend:
         """See ``CaptureBackend.apply``."""
         _inside(netns, lambda: _apply(plan))
 
-    def apply_probes(self, netns: Path, addresses: Iterable[str]) -> None:
+    def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
         """See ``CaptureBackend.apply_probes``."""
-        transaction = rules.probe_rules(addresses)
+        if before is None:
+            transaction = rules.probe_rules(addresses)
+        else:
+            transaction = rules.probe_changes(addresses - before, before - addresses)
         _inside(netns, lambda: nft.apply(transaction))
 
     def remove_probes(self, netns: Path) -> None:
@@ -56,7 +59,8 @@ def _prepare() -> None:
 
 
 def _apply(plan: PodPlan) -> None:
-    nft.apply(rules.pod_rules(plan))
+    fresh = nft.list_table(rules.FAMILY, rules.POD_TABLE) is None
+    nft.apply(rules.pod_rules(plan, fresh=fresh))
     # The way back for answers outlives the rules: a captured connection needs it from its first packet to its last.
     if plan.mode is Mode.NONE:
         marks.remove(REPLIES)

@@ -24,9 +24,15 @@ _SET_REPLY = f"{0xFFFFFFFF ^ names.REPLY_CONNMARK_MASK:#x} | {names.REPLY_CONNMA
 _SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 
 
-def pod_rules(plan: PodPlan) -> str:
-    """Return the transaction that makes a pod's table as planned."""
-    replace = f"table {FAMILY} {POD_TABLE}\ndelete table {FAMILY} {POD_TABLE}\n"
+def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
+    """Return the transaction that makes a pod's table as planned.
+
+    Args:
+        plan: what shall be so.
+        fresh: there is no table yet. Deleting, even nothing, makes the kernel wait for all its readers: some ten
+            milliseconds that a new pod need not wait too.
+    """
+    replace = "" if fresh else f"table {FAMILY} {POD_TABLE}\ndelete table {FAMILY} {POD_TABLE}\n"
     if plan.mode is Mode.NONE:
         return replace
     capture = plan.mode is Mode.CAPTURE
@@ -89,6 +95,15 @@ def probe_rules(addresses: Iterable[str]) -> str:
     chain = _chain("postrouting", "type nat hook postrouting priority 99", rules)
     table = f"table {FAMILY} {HOST_TABLE}"
     return f"{table}\ndelete {table}\n{table} {{\n" + "".join(sets) + chain + "}\n"
+
+
+def probe_changes(added: Iterable[str], removed: Iterable[str]) -> str:
+    """Return the transaction that adds and removes pod addresses; quicker than a new table by the same factor."""
+    changes = [("add", address) for address in sorted(added)] + [("delete", address) for address in sorted(removed)]
+    return "".join(
+        f"{verb} element {FAMILY} {HOST_TABLE} pods_v{ip_address(address).version} {{ {address} }}\n"
+        for verb, address in changes
+    )
 
 
 def remove_probe_rules() -> str:

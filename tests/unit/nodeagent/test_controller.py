@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +74,8 @@ class World:
             raise OSError("the kernel says no")
         self.steps.append(f"rules {plan.mode}")
 
-    def apply_probes(self, netns: Path, addresses: Iterable[str]) -> None:
+    def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
+        assert before is None or before == self.probes
         self.probes = frozenset(addresses)
         self.steps.append(f"probes {','.join(sorted(self.probes))}")
 

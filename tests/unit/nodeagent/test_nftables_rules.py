@@ -15,6 +15,8 @@ SCENARIOS = {
     "drain": rules.pod_rules(PodPlan(mode=Mode.DRAIN)),
     "none": rules.pod_rules(PodPlan(mode=Mode.NONE)),
     "probes": rules.probe_rules(["10.0.0.2", "fd00::2", "10.0.0.1"]),
+    "capture-fresh": rules.pod_rules(PodPlan(), fresh=True),
+    "probes-change": rules.probe_changes(["10.0.0.3", "fd00::3"], ["10.0.0.1"]),
     "probes-empty": rules.probe_rules([]),
 }
 
