@@ -12,6 +12,7 @@ remembered on disk: after a restart, pods that are announced are adopted as they
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -208,6 +209,7 @@ class Controller:
 
     async def _enrol(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> None:
         """Bring a pod to captured; takes ``namespace`` over."""
+        began = time.monotonic()
         captured = self._hold(pod, namespace, addresses)
         try:
             await self._prepare(pod, captured)
@@ -217,7 +219,9 @@ class Controller:
             raise
         self._draining.forget(pod.uid)
         self.reconciled += 1
-        _log.info("pod captured", pod=pod.key, identity=captured.identity, addresses=",".join(addresses))
+        took_ms = round((time.monotonic() - began) * 1000, 1)
+        listed = ",".join(addresses)
+        _log.info("pod captured", pod=pod.key, identity=captured.identity, addresses=listed, took_ms=took_ms)
 
     async def _prepare(self, pod: PodFacts, captured: Captured) -> None:
         """Everything that must stand before the rules, at the same time: a pod's start waits for this.
