@@ -45,6 +45,7 @@ def configure(*, level: Level = Level.INFO, log_format: Format = Format.TEXT) ->
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
             _text if log_format is Format.TEXT else _json,
@@ -59,6 +60,12 @@ def configure(*, level: Level = Level.INFO, log_format: Format = Format.TEXT) ->
         format="%(asctime)s\t%(levelname)s\t%(name)s\t%(message)s",
         force=True,
     )
+
+
+def _level(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The ecosystem writes ``warn``; the library's method is called ``warning``."""
+    event["level"] = "warn" if event["level"] == "warning" else event["level"]
+    return event
 
 
 def _text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
