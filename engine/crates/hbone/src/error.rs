@@ -35,9 +35,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another tunnel might carry the same stream: the peer never answered it.
+    /// Whether another tunnel might carry the same stream: the peer never answered it, and may just be going away.
     #[must_use]
-    pub const fn may_retry(&self) -> bool {
-        matches!(self, Self::Tunnel(_))
+    pub fn may_retry(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match self {
+            Self::Tunnel(_) => true,
+            Self::Tls(error) => matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof),
+            Self::Handshake(error) => error.is_io(),
+            _ => false,
+        }
     }
 }

@@ -52,6 +52,7 @@ pub(crate) struct Pod {
     pub pool: Pool,
     phase: watch::Sender<Phase>,
     connections: Cell<usize>,
+    listeners: Cell<usize>,
     handshakes: Cell<usize>,
     quiet: tokio::sync::Notify,
 }
@@ -94,12 +95,13 @@ impl Pod {
             pool,
             phase: watch::channel(Phase::Serving).0,
             connections: Cell::new(0),
+            listeners: Cell::new(0),
             handshakes: Cell::new(0),
             quiet: tokio::sync::Notify::new(),
         });
         for (listener, handler) in listeners {
-            let held = Held::new(pod.shared().clone());
-            tokio::task::spawn_local(accept(pod.clone(), listener, handler, held));
+            let open = OpenListener::new(pod.clone());
+            tokio::task::spawn_local(accept(pod.clone(), listener, handler, open));
         }
         Ok(pod)
     }
@@ -151,7 +153,8 @@ impl Pod {
     pub(crate) async fn leave(&self, patience: Duration) {
         self.enter(Phase::Draining);
         let ended = async {
-            while self.connections.get() > 0 {
+            // Listeners count: what is still queued in one becomes a connection when it closes.
+            while self.connections.get() > 0 || self.listeners.get() > 0 {
                 self.quiet.notified().await;
             }
         };
@@ -195,6 +198,24 @@ impl Drop for Place {
     }
 }
 
+/// Counts a listener until dropped.
+struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
+
+impl OpenListener {
+    fn new(pod: Rc<Pod>) -> Self {
+        pod.listeners.set(pod.listeners.get() + 1);
+        let held = Held::new(pod.shared().clone());
+        Self(pod, held)
+    }
+}
+
+impl Drop for OpenListener {
+    fn drop(&mut self) {
+        self.0.listeners.set(self.0.listeners.get() - 1);
+        self.0.quiet.notify_waiters();
+    }
+}
+
 impl Drop for HandshakePlace<'_> {
     fn drop(&mut self) {
         self.0.handshakes.set(self.0.handshakes.get() - 1);
@@ -222,7 +243,7 @@ impl Dial for Pod {
 }
 
 /// Accept until the pod drains; each connection is a task of its own.
-async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _held: Held) {
+async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: OpenListener) {
     loop {
         let accepted = tokio::select! {
             biased;
