@@ -12,10 +12,8 @@ DATAPLANE_MODE_AMBIENT: Final = "ambient"
 DATAPLANE_MODE_NONE: Final = "none"
 REDIRECTION_ANNOTATION: Final = "ambient.istio.io/redirection"
 REDIRECTION_ENABLED: Final = "enabled"
-REDIRECTION_PENDING: Final = "pending"
 SIDECAR_STATUS_ANNOTATION: Final = "sidecar.istio.io/status"
 BYPASS_INBOUND_ANNOTATION: Final = "ambient.istio.io/bypass-inbound-capture"
-DNS_CAPTURE_ANNOTATION: Final = "ambient.istio.io/dns-capture"
 TUNNEL_LABEL: Final = "networking.istio.io/tunnel"
 TUNNEL_LABEL_HTTP: Final = "http"
 
@@ -30,7 +28,6 @@ NETWORK_LABEL: Final = "topology.istio.io/network"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 SUBZONE_LABEL: Final = "topology.istio.io/subzone"
-REVISION_LABEL: Final = "istio.io/rev"
 DRY_RUN_ANNOTATION: Final = "istio.io/dry-run"
 
 # --- Installation defaults ------------------------------------------------------------------------------------------
@@ -56,7 +53,6 @@ FIELD_MANAGER: Final = "culvert"
 OUTBOUND_PORT: Final = 15001
 INBOUND_PLAINTEXT_PORT: Final = 15006
 HBONE_PORT: Final = 15008
-DNS_PORT: Final = 15053
 ZTUNNEL_ADMIN_PORT: Final = 15000
 METRICS_PORT: Final = 15020
 READINESS_PORT: Final = 15021
@@ -95,7 +91,6 @@ SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 # --- Discovery types ------------------------------------------------------------------------------------------------
 ADDRESS_TYPE: Final = "type.googleapis.com/istio.workload.Address"
-WORKLOAD_TYPE: Final = "type.googleapis.com/istio.workload.Workload"
 AUTHORIZATION_TYPE: Final = "type.googleapis.com/istio.security.Authorization"
 SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 ROOT_SECRET_NAME: Final = "ROOTCA"

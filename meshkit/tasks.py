@@ -1,13 +1,8 @@
-"""Structured background work: backoff with jitter, and loops that outlive their errors."""
+"""What long-running work needs: backoff with jitter, and the one error to report out of a group."""
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from meshkit.log import logger
-
-_log = logger("tasks")
 
 
 @dataclass(slots=True)
@@ -31,34 +26,6 @@ class Backoff:
     def reset(self) -> None:
         """Begin again with the first delay: the work has succeeded."""
         self._next_s = 0.0
-
-
-async def keep_running(
-    name: str,
-    work: Callable[[], Awaitable[None]],
-    *,
-    backoff: Backoff,
-    healthy_after_s: float = 10.0,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Run ``work`` again and again until cancelled; an error is logged and waited out, never lost.
-
-    A run that lasted ``healthy_after_s`` seconds starts the backoff afresh.
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        started = loop.time()
-        reason: str
-        try:
-            await work()
-            reason = "ended"
-        except Exception as error:  # whatever it was, the loop goes on and says so
-            reason = f"{type(error).__name__}: {error}"
-        if loop.time() - started >= healthy_after_s:
-            backoff.reset()
-        delay_s = backoff.next()
-        _log.warning("task stopped, will run again", task=name, reason=reason, retry_in_s=round(delay_s, 3))
-        await sleep(delay_s)
 
 
 def first_cause(error: BaseException) -> BaseException:

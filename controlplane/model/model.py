@@ -53,11 +53,6 @@ class Model:
         self._made: dict[tuple[str, Key], frozenset[str]] = {}
         self._dirty: dict[tuple[str, Key], None] = {}
 
-    @property
-    def is_dirty(self) -> bool:
-        """Whether a flush would compute anything."""
-        return bool(self._dirty)
-
     def put_pod(self, old: Pod | None, new: Pod | None) -> None:
         """File a pod."""
         self.pods.put(old, new)

@@ -45,7 +45,6 @@ CONFIG_MAP: Final = Kind("", "v1", "ConfigMap", "configmaps")
 SECRET: Final = Kind("", "v1", "Secret", "secrets")
 DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments")
 DAEMON_SET: Final = Kind("apps", "v1", "DaemonSet", "daemonsets")
-EVENT: Final = Kind("", "v1", "Event", "events")
 ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
 CUSTOM_RESOURCE_DEFINITION: Final = Kind(

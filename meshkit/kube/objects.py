@@ -26,29 +26,12 @@ class TokenOwner:
     pod_uid: str = ""
 
 
-async def annotate(
-    client: Client, kind: kinds.Kind, name: str, namespace: str, annotations: Mapping[str, str | None]
-) -> Json:
-    """Set annotations of an object; ``None`` removes one. Raises ``KubeError``."""
-    return await client.patch(kind, name, {"metadata": {"annotations": dict(annotations)}}, namespace)
-
-
 async def annotate_through_status(
     client: Client, kind: kinds.Kind, name: str, namespace: str, annotations: Mapping[str, str | None]
 ) -> Json:
     """Set annotations with the right on the ``status`` subresource only. Raises ``KubeError``."""
     body: Json = {"metadata": {"annotations": dict(annotations)}}
     return await client.patch(kind, name, body, namespace, patch_type=PatchType.STRATEGIC, subresource="status")
-
-
-async def apply_status(
-    client: Client, kind: kinds.Kind, name: str, namespace: str, status: Json, *, manager: str
-) -> Json:
-    """Own ``status`` fields of an object by server-side apply. Raises ``KubeError``."""
-    body: Json = {"metadata": {"name": name, "namespace": namespace}, "status": status}
-    return await client.patch(
-        kind, name, body, namespace, patch_type=PatchType.APPLY, subresource="status", manager=manager
-    )
 
 
 async def create_if_missing(client: Client, kind: kinds.Kind, body: Json, namespace: str | None = None) -> Json:

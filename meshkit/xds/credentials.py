@@ -52,8 +52,3 @@ async def refuse(context: grpc.aio.ServicerContext, error: Exception) -> NoRetur
     _log.warning("call refused", peer=context.peer(), reason=str(error))
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, _OPAQUE)
     raise AssertionError("abort always raises")
-
-
-async def anyone(_: Mapping[str, str]) -> str:
-    """Let everybody in: for sockets that the file system guards."""
-    return "local"
