@@ -206,12 +206,6 @@ impl Pool {
             !destination.tunnels.borrow().is_empty() || Rc::strong_count(destination) > 1
         });
     }
-
-    /// Tunnels that stand.
-    #[must_use]
-    pub fn tunnels(&self) -> usize {
-        self.destinations.borrow().values().map(|destination| destination.tunnels.borrow().len()).sum()
-    }
 }
 
 type Connection = h2::client::Connection<TlsStream<BufferedStream>>;
