@@ -76,10 +76,7 @@ def main(argument: str) -> None:
     for hierarchy in hierarchies:
         if hierarchy.unified:  # only now, so that the cgroup namespace begins at the machine's own group
             (hierarchy.root / spec.subtree / SYSTEM / "cgroup.procs").write_text("0")
-    child = os.fork()
-    if child:
-        _say(str(child))
-        os._exit(0)
+    _become_process_1()
     _mount(spec, hierarchies)
     socket.sethostname(spec.hostname)
     for name, value in _SYSCTLS.items():
@@ -87,6 +84,18 @@ def main(argument: str) -> None:
             Path("/proc/sys", name).write_text(value)
     _say(READY)
     _collect_orphans()
+
+
+def _become_process_1() -> None:
+    """Return in the new process 1 only, and only when its pid has been said: the reader takes the lines in order."""
+    waits, said = os.pipe()
+    child = os.fork()
+    if child:
+        _say(str(child))
+        os._exit(0)  # closes the pipe
+    os.close(said)
+    os.read(waits, 1)
+    os.close(waits)
 
 
 def _mount(spec: Spec, hierarchies: tuple[Hierarchy, ...]) -> None:
