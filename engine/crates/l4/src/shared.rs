@@ -11,7 +11,7 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::events::Events;
 use crate::proxy::Connections;
-use crate::state::{Store, Workload};
+use crate::state::{Outliers, Store, Workload};
 use crate::telemetry::Metrics;
 
 /// What a change of the store may mean for connections that stand.
@@ -44,6 +44,7 @@ pub(crate) struct Shared {
     pub certificates: Arc<Certificates>,
     pub events: Arc<Events>,
     pub metrics: Metrics,
+    pub outliers: Outliers,
     /// One registry a core.
     pub connections: Vec<Connections>,
     /// Listeners and accepted connections that are open; what a drain waits for.
@@ -75,6 +76,7 @@ impl Shared {
             store: RwLock::default(),
             certificates: Certificates::new(events.clone()),
             metrics: Metrics::default(),
+            outliers: Outliers::new(config.outliers),
             held: AtomicUsize::new(0),
             changes: watch::channel(Changes::default()).0,
             judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),

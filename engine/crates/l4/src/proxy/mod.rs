@@ -1,5 +1,6 @@
 //! Carrying connections: what happens on a core.
 
+mod attempts;
 mod connections;
 mod core;
 mod inbound;

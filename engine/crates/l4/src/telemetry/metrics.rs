@@ -9,6 +9,7 @@ use culvert_core::proto::engine as wire;
 use parking_lot::Mutex;
 
 use super::flow::{Direction, Flow, Peer, ResponseFlag, Security};
+use super::retries::Retries;
 
 /// Label sets that are kept; beyond, connections are counted together under `unknown` labels.
 const MAX_SERIES: usize = 20_000;
@@ -155,6 +156,7 @@ pub(crate) struct Metrics {
     pub(crate) panics: AtomicU64,
     /// TLS handshakes of clients that failed.
     pub(crate) handshake_failures: AtomicU64,
+    pub(crate) retries: Retries,
 }
 
 type Pick = fn(&Series) -> &AtomicU64;
@@ -190,8 +192,10 @@ impl Metrics {
                 .map(|(labels, value)| wire::Sample {
                     label_values: labels.0.iter().map(ToString::to_string).collect(),
                     value,
+                    ..Default::default()
                 })
                 .collect(),
+            ..Default::default()
         };
         let plain = |name: &str, help: &str, labels: &[(&str, &AtomicU64)]| wire::MetricFamily {
             name: name.to_owned(),
@@ -202,8 +206,10 @@ impl Metrics {
                 .map(|(label, value)| wire::Sample {
                     label_values: vec![(*label).to_owned()],
                     value: value.load(Ordering::Relaxed),
+                    ..Default::default()
                 })
                 .collect(),
+            ..Default::default()
         };
         let mut families: Vec<_> = FAMILIES.iter().map(family).collect();
         families.push(plain(
@@ -216,6 +222,7 @@ impl Metrics {
                 ("internal_error", &self.panics),
             ],
         ));
+        families.push(self.retries.family());
         wire::MetricFamilies { families }
     }
 }

@@ -3,6 +3,8 @@
 mod access_log;
 mod flow;
 mod metrics;
+mod retries;
 
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 pub(crate) use metrics::Metrics;
+pub(crate) use retries::RetryReason;
