@@ -93,6 +93,14 @@ class ZtunnelSettings(ProcessSettings):
     outlier_max_ejection_percent: int = Field(
         default=50, ge=0, le=100, description="Share of a service's endpoints that are ejected at most, never the last."
     )
+    dns_proxy: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("dns_proxy", "ISTIO_META_DNS_CAPTURE"),
+        description="Answer DNS inside captured pods: names of the mesh here, all else by the pod's own resolver.",
+    )
+    cluster_domain: str = Field(
+        default=names.DEFAULT_CLUSTER_DOMAIN, description="Domain of the cluster's services, for short names in DNS."
+    )
     max_connections_per_workload: int = Field(default=20_000, ge=1, description="Open connections of one workload.")
     max_handshakes_per_workload: int = Field(default=512, ge=1, description="TLS handshakes of one workload at a time.")
     removal_drain_s: float = Field(

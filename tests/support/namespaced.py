@@ -34,7 +34,9 @@ class Node:
     """One engine, followed."""
 
     def __init__(self, name: str, authority: IssuesCertificates) -> None:
-        config = engine_pb2.EngineConfig(node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000)
+        config = engine_pb2.EngineConfig(
+            node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000, dns_proxy=True, dns_log=True
+        )
         self.name = name
         self.engine = Engine(config.SerializeToString())
         self.log: list[dict[str, object]] = []

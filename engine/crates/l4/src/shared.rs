@@ -1,9 +1,11 @@
 //! What all cores read and the host's calls write.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use culvert_dns::resolv_conf;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -49,6 +51,7 @@ pub(crate) struct Shared {
     pub connections: Vec<Connections>,
     /// Listeners and accepted connections that are open; what a drain waits for.
     held: AtomicUsize,
+    resolvers: OnceLock<Vec<SocketAddr>>,
     changes: watch::Sender<Changes>,
     /// What each core has acted on, and what the host has been told of that.
     judged: Mutex<Judged>,
@@ -78,12 +81,19 @@ impl Shared {
             metrics: Metrics::default(),
             outliers: Outliers::new(config.outliers),
             held: AtomicUsize::new(0),
+            resolvers: OnceLock::new(),
             changes: watch::channel(Changes::default()).0,
             judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),
             connections: (0..config.cores).map(|_| Connections::default()).collect(),
             config,
             events,
         }
+    }
+
+    /// The first resolver of this process; asked where it is not known whom a pod asked.
+    pub(crate) fn own_resolver(&self) -> Option<SocketAddr> {
+        let read = || resolv_conf::servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        self.resolvers.get_or_init(read).first().copied()
     }
 
     /// Number of listeners and accepted connections that are open.

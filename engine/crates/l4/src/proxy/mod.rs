@@ -3,6 +3,7 @@
 mod attempts;
 mod connections;
 mod core;
+mod dns;
 mod inbound;
 mod outbound;
 mod plaintext;

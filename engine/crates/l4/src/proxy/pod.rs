@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::core::Core;
+use super::dns::{self, Dns};
 use super::{inbound, outbound, plaintext};
 use crate::certificates::CertificateUse;
 use crate::proxy::Connections;
@@ -50,6 +51,8 @@ pub(crate) struct Pod {
     pub sockets: SocketFactory,
     pub certificate: CertificateUse,
     pub pool: Pool,
+    /// `None` where DNS is not served.
+    pub dns: Option<Rc<Dns>>,
     phase: watch::Sender<Phase>,
     connections: Cell<usize>,
     listeners: Cell<usize>,
@@ -68,7 +71,7 @@ type Handler = fn(Rc<Pod>, TcpStream, SocketAddr) -> std::pin::Pin<Box<dyn Futur
 impl Pod {
     /// Open the pod's listeners on this core.
     pub(crate) fn start(core: Rc<Core>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
-        let listeners: Vec<(TcpListener, Handler)> = [
+        let mut listeners: Vec<(TcpListener, Handler)> = [
             (OUTBOUND_PORT, (|pod, stream, peer| Box::pin(outbound::handle(pod, stream, peer))) as Handler),
             (INBOUND_PLAINTEXT_PORT, |pod, stream, peer| Box::pin(plaintext::handle(pod, stream, peer))),
             (HBONE_PORT, |pod, stream, peer| Box::pin(inbound::handle(pod, stream, peer))),
@@ -81,6 +84,16 @@ impl Pod {
         })
         .collect::<io::Result<_>>()?;
         let config = &core.shared.config;
+        let mut datagrams = Vec::new();
+        let dns = if config.dns_proxy {
+            let opened = dns::open(&core, &sockets)?;
+            let handler = (|pod, stream, peer| Box::pin(dns::handle_tcp(pod, stream, peer))) as Handler;
+            listeners.extend(opened.listeners.into_iter().map(|listener| (listener, handler)));
+            datagrams = opened.datagrams;
+            Some(Rc::new(opened.dns))
+        } else {
+            None
+        };
         let pool = Pool::new(PoolSettings {
             max_streams: config.max_streams_per_tunnel,
             idle: config.tunnel_idle,
@@ -93,6 +106,7 @@ impl Pod {
             sockets,
             certificate,
             pool,
+            dns,
             phase: watch::channel(Phase::Serving).0,
             connections: Cell::new(0),
             listeners: Cell::new(0),
@@ -102,6 +116,11 @@ impl Pod {
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
             tokio::task::spawn_local(accept(pod.clone(), listener, handler, open));
+        }
+        for socket in datagrams {
+            if let Some(dns) = pod.dns.clone() {
+                tokio::task::spawn_local(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
+            }
         }
         Ok(pod)
     }
@@ -199,7 +218,7 @@ impl Drop for Place {
 }
 
 /// Counts a listener until dropped.
-struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
+pub(super) struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
 
 impl OpenListener {
     fn new(pod: Rc<Pod>) -> Self {

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use culvert_core::proto::workload::IpFamilies;
 use culvert_core::proto::workload::load_balancing::{Mode, Scope};
 
 use super::index::Store;
@@ -113,12 +112,7 @@ pub(crate) fn target_port(service: &Service, workload: &Workload, port: u16) -> 
 
 /// Address of an endpoint, of a family that the service has; that of `like` is preferred.
 pub(super) fn address_for(service: &Service, workload: &Workload, like: IpAddr) -> Option<IpAddr> {
-    let allowed = |ip: &IpAddr| match service.ip_families {
-        IpFamilies::Ipv4Only => ip.is_ipv4(),
-        IpFamilies::Ipv6Only => ip.is_ipv6(),
-        IpFamilies::Automatic | IpFamilies::Dual => true,
-    };
-    let mut allowed = workload.addresses.iter().copied().filter(allowed);
+    let mut allowed = workload.addresses.iter().copied().filter(|&ip| service.has_family_of(ip));
     let first = allowed.next()?;
     let alike = |ip: &IpAddr| ip.is_ipv4() == like.is_ipv4();
     Some(if alike(&first) { first } else { allowed.find(alike).unwrap_or(first) })

@@ -5,6 +5,7 @@
 
 mod balance;
 mod index;
+mod names;
 mod outlier;
 mod resolve;
 mod service;

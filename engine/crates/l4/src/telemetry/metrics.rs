@@ -8,6 +8,7 @@ use culvert_core::identity::Identity;
 use culvert_core::proto::engine as wire;
 use parking_lot::Mutex;
 
+use super::dns::DnsMetrics;
 use super::flow::{Direction, Flow, Peer, ResponseFlag, Security};
 use super::retries::Retries;
 
@@ -157,6 +158,7 @@ pub(crate) struct Metrics {
     /// TLS handshakes of clients that failed.
     pub(crate) handshake_failures: AtomicU64,
     pub(crate) retries: Retries,
+    pub(crate) dns: DnsMetrics,
 }
 
 type Pick = fn(&Series) -> &AtomicU64;
@@ -223,6 +225,7 @@ impl Metrics {
             ],
         ));
         families.push(self.retries.family());
+        families.extend(self.dns.families());
         wire::MetricFamilies { families }
     }
 }
