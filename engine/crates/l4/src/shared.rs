@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     pub outliers: Outliers,
     /// One registry a core.
-    pub connections: Vec<Connections>,
+    pub connections: Vec<Arc<Connections>>,
     /// Listeners and accepted connections that are open; what a drain waits for.
     held: AtomicUsize,
     resolvers: OnceLock<Vec<SocketAddr>>,
@@ -84,7 +84,7 @@ impl Shared {
             resolvers: OnceLock::new(),
             changes: watch::channel(Changes::default()).0,
             judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),
-            connections: (0..config.cores).map(|_| Connections::default()).collect(),
+            connections: (0..config.cores).map(|_| Arc::default()).collect(),
             config,
             events,
         }

@@ -21,7 +21,7 @@ use crate::shared::Shared;
 use crate::state::Workload;
 use crate::telemetry::{DnsRecord, dns_log};
 
-pub(super) use tcp::handle as handle_tcp;
+pub(super) use tcp::begin as begin_tcp;
 pub(super) use udp::serve as serve_udp;
 
 /// Queries of one pod that wait on one core; more are refused at once.

@@ -13,8 +13,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
-use super::answer;
-use crate::proxy::pod::Pod;
+use super::{Dns, answer};
+use crate::proxy::pod::{Place, Pod};
 
 /// Queries of one connection that are answered at a time; further ones are not read.
 const AT_ONCE: usize = 16;
@@ -22,9 +22,17 @@ const AT_ONCE: usize = 16;
 /// A connection without a query is closed after this.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Serve one connection to its end.
-pub(crate) async fn handle(pod: Rc<Pod>, stream: TcpStream, _client: SocketAddr) {
+/// Serve one connection to its end, in a task of its own.
+pub(crate) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, _client: SocketAddr) {
     let Some(dns) = pod.dns.clone() else { return };
+    let serving = Box::pin(serve(pod.clone(), dns, stream));
+    pod.spawn(async move {
+        serving.await;
+        drop(place);
+    });
+}
+
+async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, stream: TcpStream) {
     let resolver = stream
         .local_addr()
         .ok()
