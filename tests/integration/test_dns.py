@@ -11,6 +11,7 @@ from meshapi import names
 from meshapi.proto import engine_pb2, workload_pb2
 from meshkit.linux import nft
 from tests.support import dns, namespaced
+from tests.support.namespaced import route_everything
 
 pytestmark = pytest.mark.root
 
@@ -245,6 +246,45 @@ async def test_services_of_other_namespaces_are_seen_as_far_as_they_are_visible(
     mesh.service("web", "10.99.0.1", {80: 8080}, visibility=workload_pb2.Service.NAMESPACE)
     assert (await dns.ask_udp(client, ip, dns.query(HOST))).addresses == ["10.99.0.1"]
     assert (await dns.ask_udp(stranger, ip, dns.query(HOST))).rcode == dns.NXDOMAIN
+
+
+async def test_an_endpoint_that_has_only_a_name_is_asked_for_once(mesh) -> None:
+    async def reply(asked: bytes, _: str) -> bytes:
+        asks_for_its_family = asked[-3] == (dns.AAAA if ":" in server.ip else dns.A)
+        return dns.response(asked, *([server.ip] if asks_for_its_family else []))
+
+    server = await mesh.pod("server", node=1, captured=False)
+    await server.serve_peer(8080)
+    ip, resolver = await a_resolver(mesh, reply)
+    mesh.resolvers(ip)
+    client = await mesh.pod("client")
+    client.in_namespace(route_everything)
+    vip = "fd99::1" if ":" in mesh.subnet else "10.99.0.1"
+    mesh.service("db", vip, {80: 8080})
+    named = workload_pb2.Workload(
+        uid="Kubernetes/networking.istio.io/ServiceEntry/shop/db/db.example.com", name="db", namespace="shop",
+        hostname="db.example.com", services={"shop/db.shop.svc.cluster.local": workload_pb2.PortList()},
+    )  # fmt: skip
+    mesh.apply(named.uid, workload_pb2.Address(workload=named))
+    for _ in range(3):
+        assert (await client.ask(vip, 80)).endswith(b" hello")
+    assert sorted(data[-3] for _, _, data in resolver.seen) == [dns.A, dns.AAAA]
+    assert counted(client.node, "istio_on_demand_dns") == {("client", "client", "v1", "shop", "db.example.com"): 3}
+
+
+async def test_a_query_that_was_not_redirected_goes_to_the_nodes_own_resolver(mesh) -> None:
+    async def reply(asked: bytes, _: str) -> bytes:
+        return dns.response(asked, "192.0.2.1")
+
+    ip, _ = await a_resolver(mesh, reply)
+    mesh.resolvers(ip)
+    client = await mesh.pod("client")
+    loopback = "::1" if ":" in mesh.subnet else "127.0.0.1"
+    answer = await dns.ask_udp(client, loopback, dns.query("example.com"), port=names.DNS_PORT)
+    assert answer.addresses == ["192.0.2.1"]
+    # Nobody else is served.
+    with pytest.raises(ConnectionRefusedError):
+        await dns.ask_udp(await mesh.pod("other", captured=False), client.ip, dns.query("web"), port=names.DNS_PORT)
 
 
 async def test_a_pod_that_leaves_is_answered_to_the_end(mesh) -> None:

@@ -29,16 +29,8 @@ def vip(mesh) -> str:
 
 async def a_client(mesh: namespaced.Mesh) -> namespaced.Pod:
     client = await mesh.pod("client")
-    client.in_namespace(_route_everything)
+    client.in_namespace(namespaced.route_everything)
     return client
-
-
-def _route_everything() -> None:
-    """Give service addresses, which are nobody's, a way out; capture does the rest."""
-    with IPRoute() as netlink:
-        index = netlink.link_lookup(ifname="eth0")[0]
-        for family in (2, 10):
-            netlink.route("add", family=family, dst="default", oif=index)
 
 
 def black_hole(mesh: namespaced.Mesh, client: namespaced.Pod, name: str) -> None:
@@ -108,7 +100,8 @@ async def test_plain_endpoints_that_refuse_are_left_out_too(mesh, vip) -> None:
     mesh.announce(refusing, services=PORTS)
     for _ in range(40):
         assert (await client.ask(vip, 80)).endswith(b" hello")
-    assert counted(client.node, "culvert_connect_retries")["connect",] >= 5
+    # A new IPv6 address may be silent at first.
+    assert sum(counted(client.node, "culvert_connect_retries").values()) >= 5
     assert counted(client.node, "culvert_outlier_ejections_active") == {(): 1}
 
 

@@ -76,14 +76,14 @@ def _skip_name(raw: bytes, at: int) -> int:
     return at + 1
 
 
-async def ask_udp(pod: Pod, server: str, message: bytes, within_s: float = 3) -> Answer:
+async def ask_udp(pod: Pod, server: str, message: bytes, *, port: int = 53, within_s: float = 3) -> Answer:
     """Send one datagram from inside a pod, as its application would; returns the answer."""
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with pod.in_namespace(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sock:
         sock.setblocking(False)
         # Connected: an answer from any other address than the one that was asked would be refused.
-        sock.connect((server, 53))
+        sock.connect((server, port))
         await loop.sock_sendall(sock, message)
         return parse(await asyncio.wait_for(loop.sock_recv(sock, 65535), within_s))
 

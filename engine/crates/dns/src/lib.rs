@@ -15,7 +15,7 @@ pub mod resolv_conf;
 
 pub use decide::{Action, Decision, Lookup, decide};
 pub use message::{Malformed, Query, QueryType, Question};
-pub use reply::{Rcode, addresses_in, is_answer_to, refusal, rewrite_id, without_nxdomain};
+pub use reply::{Rcode, addresses_in, is_answer_to, is_truncated, query, refusal, rewrite_id, without_nxdomain};
 
 /// Seconds that our own answers may be kept.
 pub const TTL_S: u32 = 30;

@@ -102,6 +102,27 @@ fn head(id: [u8; 2], flags: [u8; 2], rcode: Rcode, more: u8) -> Vec<u8> {
     bytes
 }
 
+/// A query for a host's addresses; `None` where the name cannot be one. The identifier is the sender's to put.
+#[must_use]
+pub fn query(host: &str, query_type: QueryType) -> Option<Vec<u8>> {
+    let mut bytes = vec![0, 0, RD, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in host.split('.') {
+        bytes.push(u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.push(0);
+    bytes.extend(query_type.0.to_be_bytes());
+    bytes.extend([0, 1]);
+    let is_whole = Query::parse(&bytes).is_ok_and(|query| query.question.host.is_some());
+    is_whole.then_some(bytes)
+}
+
+/// Whether a resolver asks to come again over TCP.
+#[must_use]
+pub fn is_truncated(response: &[u8]) -> bool {
+    response.get(2).is_some_and(|flags| flags & TC != 0)
+}
+
 /// Put another identifier on a message.
 pub fn rewrite_id(message: &mut [u8], id: u16) {
     for (byte, new) in message.iter_mut().zip(id.to_be_bytes()) {

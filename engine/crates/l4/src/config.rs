@@ -33,6 +33,7 @@ pub struct Config {
     pub dns_proxy: bool,
     pub dns_log: bool,
     pub cluster_domain: String,
+    pub resolv_conf: String,
 }
 
 impl From<EngineConfig> for Config {
@@ -68,6 +69,7 @@ impl From<EngineConfig> for Config {
             dns_proxy: wire.dns_proxy,
             dns_log: wire.dns_log,
             cluster_domain: text(wire.cluster_domain, names::DEFAULT_CLUSTER_DOMAIN),
+            resolv_conf: text(wire.resolv_conf, "/etc/resolv.conf"),
         }
     }
 }

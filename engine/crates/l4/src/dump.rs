@@ -83,6 +83,7 @@ fn workload(one: &Workload) -> Value {
         ("workloadType", json!(one.workload_type.as_str_name().to_lowercase())),
         ("canonicalName", json!(one.canonical_name)),
         ("canonicalRevision", json!(one.canonical_revision)),
+        ("hostname", json!(one.hostname)),
         ("node", json!(one.node)),
         ("nativeTunnel", if one.native_tunnel { json!(true) } else { Value::Null }),
         ("authorizationPolicies", json!(one.policies)),
@@ -159,6 +160,7 @@ fn service(store: &Store, one: &Service, ejected: Option<&Ejected>) -> Value {
             },
         ),
         ("canonical", if one.canonical { json!(true) } else { Value::Null }),
+        ("visibility", if one.private { json!("Namespace") } else { Value::Null }),
     ])
 }
 

@@ -13,7 +13,7 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::events::Events;
 use crate::proxy::Connections;
-use crate::state::{Outliers, Store, Workload};
+use crate::state::{Hosts, Outliers, Store, Workload};
 use crate::telemetry::Metrics;
 
 /// What a change of the store may mean for connections that stand.
@@ -47,6 +47,7 @@ pub(crate) struct Shared {
     pub events: Arc<Events>,
     pub metrics: Metrics,
     pub outliers: Outliers,
+    pub hosts: Hosts,
     /// One registry a core.
     pub connections: Vec<Arc<Connections>>,
     /// Listeners and accepted connections that are open; what a drain waits for.
@@ -80,6 +81,7 @@ impl Shared {
             certificates: Certificates::new(events.clone()),
             metrics: Metrics::default(),
             outliers: Outliers::new(config.outliers),
+            hosts: Hosts::default(),
             held: AtomicUsize::new(0),
             resolvers: OnceLock::new(),
             changes: watch::channel(Changes::default()).0,
@@ -90,10 +92,10 @@ impl Shared {
         }
     }
 
-    /// The first resolver of this process; asked where it is not known whom a pod asked.
-    pub(crate) fn own_resolver(&self) -> Option<SocketAddr> {
-        let read = || resolv_conf::servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-        self.resolvers.get_or_init(read).first().copied()
+    /// The resolvers of this process; asked for names of our own, and where it is not known whom a pod asked.
+    pub(crate) fn own_resolvers(&self) -> &[SocketAddr] {
+        let read = || resolv_conf::servers(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
+        self.resolvers.get_or_init(read)
     }
 
     /// Number of listeners and accepted connections that are open.

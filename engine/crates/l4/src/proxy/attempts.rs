@@ -20,10 +20,14 @@ use culvert_hbone::Error;
 use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::dns;
 use super::outbound::{Way, beginning, follow};
 use super::pod::Pod;
 use crate::state::{Choice, Endpoint, Route, RouteError, Workload};
 use crate::telemetry::{Flow, ResponseFlag, RetryReason};
+
+/// Names that are asked for to find one endpoint: each may turn out to be nobody's.
+const MAX_NAMES: usize = 3;
 
 /// What became of an attempt.
 pub(super) struct Outcome {
@@ -58,7 +62,11 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
     let errand = Errand { pod, source, client, target };
     let config = &pod.shared().config;
     let began = Instant::now();
-    let route = match errand.route(&[]) {
+    let mut decided = errand.route(&[]);
+    if matches!(decided, Err(RouteError::Unresolved(_))) {
+        decided = Box::pin(errand.resolved(&[])).await;
+    }
+    let route = match decided {
         Ok(route) => route,
         Err(error) => return errand.nowhere(&error),
     };
@@ -88,8 +96,24 @@ impl Errand<'_> {
     fn route(&self, tried: &[SocketAddr]) -> Result<Route, RouteError> {
         let shared = self.pod.shared();
         let ejected = shared.outliers.ejected();
-        let choice = Choice { random: fastrand::f64(), tried, ejected: ejected.as_deref() };
-        shared.store.read().route(self.source, self.target, choice)
+        let hosts = Some(&shared.hosts);
+        let choice = Choice { random: fastrand::f64(), tried, ejected: ejected.as_deref(), hosts };
+        let route = shared.store.read().route(self.source, self.target, choice)?;
+        if let Some(named) = route.destination().filter(|workload| workload.addresses.is_empty()) {
+            shared.metrics.on_demand_dns.count(self.source, &named.hostname);
+        }
+        Ok(route)
+    }
+
+    /// The same, asking for the names of endpoints on the way.
+    async fn resolved(&self, tried: &[SocketAddr]) -> Result<Route, RouteError> {
+        for _ in 0..MAX_NAMES {
+            match self.route(tried) {
+                Err(RouteError::Unresolved(name)) => dns::resolve(self.pod, &name).await,
+                other => return other,
+            }
+        }
+        self.route(tried)
     }
 
     fn nowhere(&self, error: &RouteError) -> Outcome {
@@ -121,11 +145,11 @@ impl Errand<'_> {
         let config = &self.pod.shared().config;
         let mut tried = vec![first.address];
         let mut running: Vec<Running<'a>> = silent.into_iter().collect();
-        let mut more = self.is_able().await;
+        let mut more = failed.is_some() || self.is_able().await;
         let mut reason = blame(failed.as_ref());
         loop {
             if more
-                && let Ok(route) = self.route(&tried)
+                && let Ok(route) = self.resolved(&tried).await
                 && let Some(endpoint) = route.endpoint()
             {
                 self.pod.shared().metrics.retries.count(reason);

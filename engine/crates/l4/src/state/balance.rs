@@ -4,8 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use culvert_core::proto::workload::IpFamilies;
 use culvert_core::proto::workload::load_balancing::{Mode, Scope};
 
+use super::hosts::{Host, Hosts};
 use super::index::Store;
 use super::outlier::Ejected;
 use super::resolve::RouteError;
@@ -21,6 +23,8 @@ pub(crate) struct Choice<'a> {
     pub tried: &'a [SocketAddr],
     /// Endpoints that keep failing; `None` where there are none.
     pub ejected: Option<&'a Ejected>,
+    /// Addresses of endpoints that have only a name.
+    pub hosts: Option<&'a Hosts>,
 }
 
 /// The endpoint that was chosen for a connection.
@@ -70,12 +74,14 @@ impl Store {
                 let port = target_port(service, workload, port)?;
                 let rank = locality_rank(source, workload, &service.scopes);
                 let fits = service.mode != Mode::Strict || rank.1 == service.scopes.len();
+                let fits = fits && choice.can_reach(service, workload, like);
                 fits.then_some(Candidate { workload, port, rank })
             })
             .collect();
         if !choice.tried.is_empty() || choice.ejected.is_some() {
-            let address =
-                |one: &Candidate<'_>| address_for(service, one.workload, like).map(|ip| SocketAddr::new(ip, one.port));
+            let address = |one: &Candidate<'_>| {
+                choice.address(service, one.workload, like).ok().map(|ip| SocketAddr::new(ip, one.port))
+            };
             choice.narrow(&mut candidates, address);
         }
         let best = candidates.iter().map(|candidate| candidate.rank).max().ok_or_else(nowhere)?;
@@ -87,6 +93,27 @@ impl Store {
 }
 
 impl Choice<'_> {
+    /// Where to dial an endpoint.
+    pub(super) fn address(self, service: &Service, workload: &Workload, like: IpAddr) -> Result<IpAddr, RouteError> {
+        let nowhere = || RouteError::NoAddress(workload.uid.to_string());
+        if !workload.addresses.is_empty() || workload.hostname.is_empty() {
+            return address_for(service, &workload.addresses, like).ok_or_else(nowhere);
+        }
+        match self.hosts.ok_or_else(nowhere)?.get(&workload.hostname) {
+            // An outside host has the families that it has; those of the service are those of its own address.
+            Host::Addresses(all) => preferred(all.iter().copied(), like).ok_or_else(nowhere),
+            Host::Unknown => Err(RouteError::Unresolved(workload.hostname.clone())),
+            Host::Unresolvable => Err(nowhere()),
+        }
+    }
+
+    /// Whether there is an address, or there may be one after asking.
+    fn can_reach(self, service: &Service, workload: &Workload, like: IpAddr) -> bool {
+        // Mostly there is one, which is quick to see.
+        (service.ip_families == IpFamilies::Automatic && !workload.addresses.is_empty())
+            || matches!(self.address(service, workload, like), Ok(_) | Err(RouteError::Unresolved(_)))
+    }
+
     /// Leave out what was tried, and what is ejected: of that only a share of all, and never everything that is left.
     fn narrow(self, candidates: &mut Vec<Candidate<'_>>, address: impl Fn(&Candidate<'_>) -> Option<SocketAddr>) {
         let all = candidates.len();
@@ -110,12 +137,15 @@ pub(crate) fn target_port(service: &Service, workload: &Workload, port: u16) -> 
     own.or_else(|| service.ports.get(&port).copied().filter(|&port| port != 0))
 }
 
-/// Address of an endpoint, of a family that the service has; that of `like` is preferred.
-pub(super) fn address_for(service: &Service, workload: &Workload, like: IpAddr) -> Option<IpAddr> {
-    let mut allowed = workload.addresses.iter().copied().filter(|&ip| service.has_family_of(ip));
-    let first = allowed.next()?;
+/// One of an endpoint's addresses, of a family that the service has; that of `like` is preferred.
+fn address_for(service: &Service, addresses: &[IpAddr], like: IpAddr) -> Option<IpAddr> {
+    preferred(addresses.iter().copied().filter(|&ip| service.has_family_of(ip)), like)
+}
+
+fn preferred(mut addresses: impl Iterator<Item = IpAddr>, like: IpAddr) -> Option<IpAddr> {
+    let first = addresses.next()?;
     let alike = |ip: &IpAddr| ip.is_ipv4() == like.is_ipv4();
-    Some(if alike(&first) { first } else { allowed.find(alike).unwrap_or(first) })
+    Some(if alike(&first) { first } else { addresses.find(alike).unwrap_or(first) })
 }
 
 fn locality_rank(source: &Workload, endpoint: &Workload, scopes: &[Scope]) -> Rank {

@@ -4,6 +4,7 @@
 //! last good one in place. The order in which resources arrive does not matter.
 
 mod balance;
+mod hosts;
 mod index;
 mod names;
 mod outlier;
@@ -12,6 +13,7 @@ mod service;
 mod workload;
 
 pub(crate) use balance::{Choice, Endpoint, target_port};
+pub(crate) use hosts::Hosts;
 pub(crate) use index::Store;
 pub(crate) use outlier::{Ejected, OutlierSettings, Outliers};
 pub(crate) use resolve::{Route, RouteError};

@@ -7,7 +7,7 @@ use culvert_core::identity::Identity;
 use culvert_core::names::HBONE_PORT;
 use culvert_core::proto::workload::load_balancing::Mode;
 
-use super::balance::{Choice, Endpoint, address_for, target_port};
+use super::balance::{Choice, Endpoint, target_port};
 use super::index::Store;
 use super::service::Service;
 use super::workload::{Protocol, Workload};
@@ -40,6 +40,14 @@ impl Route {
             Self::Unknown { .. } => None,
         }
     }
+
+    /// The workload at its end, where the mesh knows one.
+    pub(crate) const fn destination(&self) -> Option<&Arc<Workload>> {
+        match self {
+            Self::Hbone { destination, .. } | Self::Plain { destination, .. } => Some(destination),
+            Self::Unknown { .. } => None,
+        }
+    }
 }
 
 /// An instance of a waypoint, where to dial it, the service that it was chosen from, and whether that has others.
@@ -59,6 +67,9 @@ pub(crate) enum RouteError {
     NoEndpoint(String),
     #[error("no address for workload {0}")]
     NoAddress(String),
+    /// To be tried again once the name has been asked for.
+    #[error("the address of {0} is not known yet")]
+    Unresolved(Arc<str>),
     #[error("waypoint of {0} is not known")]
     NoWaypoint(String),
     #[error("workload {0} is on network {1:?}, which has no gateway here")]
@@ -89,17 +100,15 @@ impl Store {
         {
             return self.route_to_waypoint(source, waypoint, target, Some(service), choice);
         }
-        let chosen = match self.endpoint(source, service, target.port(), target.ip(), choice) {
-            Ok(chosen) => chosen,
-            // Once an endpoint was tried, the client's own address is no answer: there are endpoints.
-            Err(_) if service.mode == Mode::Passthrough && choice.tried.is_empty() => {
-                return Ok(Route::Unknown { to: target, service: Some(service.clone()) });
-            }
-            Err(error) => return Err(error),
-        };
-        let ip = address_for(service, chosen.workload, target.ip())
-            .ok_or_else(|| RouteError::NoAddress(chosen.workload.uid.to_string()))?;
-        let address = SocketAddr::new(ip, chosen.port);
+        if service.mode == Mode::Passthrough {
+            // No endpoint is chosen: the client has chosen the address, whoever is behind it.
+            return match self.workload_at(&source.network, target.ip()) {
+                Some(workload) => direct(source, workload, target, Some(service), None),
+                None => Ok(Route::Unknown { to: target, service: Some(service.clone()) }),
+            };
+        }
+        let chosen = self.endpoint(source, service, target.port(), target.ip(), choice)?;
+        let address = SocketAddr::new(choice.address(service, chosen.workload, target.ip())?, chosen.port);
         direct(source, chosen.workload, address, Some(service), Some(Endpoint { address, others: chosen.others }))
     }
 
@@ -164,8 +173,7 @@ impl Store {
         choice: Choice<'_>,
     ) -> Result<WaypointInstance, RouteError> {
         let chosen = self.endpoint(source, via, hbone_port, like, choice)?;
-        let ip = address_for(via, chosen.workload, like)
-            .ok_or_else(|| RouteError::NoAddress(chosen.workload.uid.to_string()))?;
+        let ip = choice.address(via, chosen.workload, like)?;
         Ok(WaypointInstance {
             workload: chosen.workload.clone(),
             address: SocketAddr::new(ip, chosen.port),

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::dns::DnsMetrics;
 use super::flow::{Direction, Flow, Peer, ResponseFlag, Security};
+use super::on_demand_dns::OnDemandDns;
 use super::retries::Retries;
 
 /// Label sets that are kept; beyond, connections are counted together under `unknown` labels.
@@ -159,6 +160,7 @@ pub(crate) struct Metrics {
     pub(crate) handshake_failures: AtomicU64,
     pub(crate) retries: Retries,
     pub(crate) dns: DnsMetrics,
+    pub(crate) on_demand_dns: OnDemandDns,
 }
 
 type Pick = fn(&Series) -> &AtomicU64;
@@ -226,6 +228,7 @@ impl Metrics {
         ));
         families.push(self.retries.family());
         families.extend(self.dns.families());
+        families.push(self.on_demand_dns.family());
         wire::MetricFamilies { families }
     }
 }

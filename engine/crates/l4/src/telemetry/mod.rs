@@ -4,6 +4,7 @@ mod access_log;
 mod dns;
 mod flow;
 mod metrics;
+mod on_demand_dns;
 mod retries;
 
 pub(crate) use dns::{DnsRecord, log as dns_log};

@@ -1,5 +1,6 @@
 //! DNS inside a pod: names of the mesh are answered here, all else by the resolver that the pod meant to ask.
 
+mod on_demand;
 mod tcp;
 mod udp;
 mod upstream;
@@ -21,6 +22,7 @@ use crate::shared::Shared;
 use crate::state::Workload;
 use crate::telemetry::{DnsRecord, dns_log};
 
+pub(super) use on_demand::resolve;
 pub(super) use tcp::begin as begin_tcp;
 pub(super) use udp::serve as serve_udp;
 
@@ -120,7 +122,7 @@ async fn answer(
     };
     series.upstream_requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let began = Instant::now();
-    let asked = match resolver().or_else(|| shared.own_resolver()) {
+    let asked = match resolver().or_else(|| shared.own_resolvers().first().copied()) {
         Some(server) => upstream::ask(pod, server, transport, packet, PATIENCE).await,
         None => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no resolver is known")),
     };

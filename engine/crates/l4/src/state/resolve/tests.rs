@@ -140,7 +140,7 @@ fn what_was_tried_or_is_ejected_is_not_chosen_while_there_is_another() {
     let all = |tried: &[SocketAddr]| -> Vec<String> {
         let ejected = outliers.ejected();
         let chosen = |step: u8| {
-            let choice = Choice { random: f64::from(step) / 100.0, tried, ejected: ejected.as_deref() };
+            let choice = Choice { random: f64::from(step) / 100.0, tried, ejected: ejected.as_deref(), hosts: None };
             world.0.route(client, "10.96.0.1:80".parse().unwrap(), choice)
         };
         let mut found: Vec<_> = (0..100)
@@ -259,3 +259,5 @@ fn bad_workloads_and_services_are_refused_by_field() {
     let service = wire::Service { waypoint: Some(wire::GatewayAddress::default()), ..service() };
     assert_eq!(Service::parse(service).unwrap_err().field, "waypoint");
 }
+
+mod selection;
