@@ -244,6 +244,13 @@ class Mesh:
         pod.capture()
         pod.captured = True
 
+    def node(self, name: str) -> Node:
+        """One more engine; it knows what is told from now on."""
+        node = Node(name, self.authority, self._resolv_conf)
+        self.nodes.append(node)
+        self.stack.push_async_callback(node.close)
+        return node
+
     def resolvers(self, *addresses: str) -> None:
         """Say who is asked by the engines themselves; before the first that asks."""
         self._resolv_conf.write_text("".join(f"nameserver {address}\n" for address in addresses))

@@ -68,10 +68,6 @@ impl Dns {
         Some(Waiting(self))
     }
 
-    fn is_idle(&self) -> bool {
-        self.waiting.get() == 0
-    }
-
     /// The resolver that a datagram was sent to before the rules sent it here.
     fn resolver(&self, client: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
         self.conntrack.as_ref()?.original_destination(client, local).ok()

@@ -8,45 +8,43 @@ use std::time::Duration;
 use culvert_dns::Transport;
 use tokio::net::UdpSocket;
 
-use super::{Dns, PATIENCE, answer};
+use super::{Dns, answer};
 use crate::proxy::pod::{OpenListener, Phase, Pod};
 
 /// The longest query that is read; what is longer is cut and then malformed.
 const LONGEST: usize = 4096;
 
+/// Nobody ever sends from it (RFC 863).
+const DISCARD: u16 = 9;
+
 type Received = io::Result<(Vec<u8>, SocketAddr)>;
+
+/// A socket, and what counts it for as long as an answer may have to leave through it.
+struct Port {
+    socket: UdpSocket,
+    local: SocketAddr,
+    _open: OpenListener,
+}
 
 /// Serve until the pod drains.
 pub(crate) async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, socket: UdpSocket, open: OpenListener) {
     let Ok(local) = socket.local_addr() else { return };
-    let socket = Rc::new(socket);
+    let port = Rc::new(Port { socket, local, _open: open });
     loop {
         let received = tokio::select! {
             biased;
-            received = next(&socket) => received,
+            received = next(&port.socket) => received,
             () = pod.reached(Phase::Draining) => break,
         };
-        take(&pod, &dns, &socket, local, received).await;
+        take(&pod, &dns, &port, received).await;
     }
-    // Another engine shares the port, but what the kernel has put into this socket is this one's, and so is the socket
-    // for as long as a query waits for its answer. It is given up at the first moment in which none does.
-    let ended = async {
-        while !dns.is_idle() {
-            let received = tokio::select! {
-                biased;
-                received = next(&socket) => received,
-                () = tokio::time::sleep(Duration::from_millis(10)) => continue,
-            };
-            take(&pod, &dns, &socket, local, received).await;
+    // Another engine shares the port. The kernel gives what is new to sockets without a peer only, so one that has a
+    // peer (who never speaks) is left with what it has, and answers can still leave through it.
+    if port.socket.connect(SocketAddr::new(local.ip(), DISCARD)).await.is_ok() {
+        while let Some(received) = try_next(&port.socket) {
+            take(&pod, &dns, &port, received).await;
         }
-    };
-    // Whichever comes first.
-    let _ = tokio::time::timeout(PATIENCE, ended).await;
-    while let Some(received) = try_next(&socket) {
-        take(&pod, &dns, &socket, local, received).await;
     }
-    drop(socket);
-    drop(open);
 }
 
 /// Wait for a query. Nothing is held meanwhile: most pods ask seldom.
@@ -70,20 +68,20 @@ fn try_next(socket: &UdpSocket) -> Option<Received> {
 }
 
 /// Answer a query in a task of its own.
-async fn take(pod: &Rc<Pod>, dns: &Rc<Dns>, socket: &Rc<UdpSocket>, local: SocketAddr, received: Received) {
+async fn take(pod: &Rc<Pod>, dns: &Rc<Dns>, port: &Rc<Port>, received: Received) {
     let Ok((packet, client)) = received else {
         // An earlier answer found nobody, or memory is short: nothing to do but to go on, though not in a spin.
         return tokio::time::sleep(Duration::from_millis(1)).await;
     };
-    let (pod, dns, socket) = (pod.clone(), dns.clone(), socket.clone());
+    let (pod, dns, port) = (pod.clone(), dns.clone(), port.clone());
     tokio::task::spawn_local(async move {
         let answered = tokio::select! {
-            answered = answer(&pod, &dns, &packet, Transport::Udp, || dns.resolver(client, local)) => answered,
+            answered = answer(&pod, &dns, &packet, Transport::Udp, || dns.resolver(client, port.local)) => answered,
             () = pod.reached(Phase::Stopped) => None,
         };
         if let Some(bytes) = answered {
             // A client that has gone needs no answer.
-            let _ = socket.send_to(&bytes, client).await;
+            let _ = port.socket.send_to(&bytes, client).await;
         }
     });
 }
