@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl import rt_type
 
 from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
@@ -30,6 +31,7 @@ from meshkit.linux import links, netns
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
 from tests.support.authority import IssuesCertificates, TestAuthority
+from tests.support.waiting import until
 
 NODES = 2
 
@@ -233,6 +235,8 @@ class Mesh:
             links.set_up("lo")
 
         pod.in_namespace(configure)
+        # The kernel makes an IPv6 address its own a moment after it has been added: until then answers to it go astray.
+        await until(lambda: pod.in_namespace(lambda: _is_local(ip)))
         self.pods.append(pod)
         if captured:
             await self.enrol(pod)
@@ -320,6 +324,11 @@ class Mesh:
         netns.run(self._space, lambda: links.add_bridge(self.bridge))
         for node in self.nodes:
             self.stack.push_async_callback(node.close)
+
+
+def _is_local(ip: str) -> bool:
+    with IPRoute() as netlink:
+        return any(route["type"] == rt_type["local"] for route in netlink.route("get", dst=ip))
 
 
 def route_everything() -> None:
