@@ -24,6 +24,7 @@ from bench import cluster, pods
 from bench.rows import resident_bytes
 from meshapi import names
 from tests.support.fake_kubernetes import FakeKubernetes, token_user
+from tests.support.waiting import until
 
 SYNC_S = 1800.0
 _PAGE = 2000
@@ -133,12 +134,13 @@ async def measure(chosen: argparse.Namespace) -> list[tuple[str, str]]:
         await listening(address, SYNC_S)
         listed_s, listed_mb = time.monotonic() - began, plane.resident_mb()
         say(f"control plane serves after {listed_s:.1f} s, {listed_mb:.0f} MB")
-        roots = folder / "roots.pem"
-        async with asyncio.timeout(30):
-            while (held := api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "team-0")) is None:
-                await asyncio.sleep(0.1)
-        roots.write_text(held["data"][names.ROOT_CERT_KEY])
-        spec = {"roots": str(roots), "server_name": _SERVER_NAME, "address": address, "streams": chosen.streams}
+        await until(lambda: api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "team-0"), within_s=30)
+        spec = {
+            "roots": api.objects["configmaps"]["team-0", names.ROOT_CERT_CONFIGMAP]["data"][names.ROOT_CERT_KEY],
+            "server_name": _SERVER_NAME,
+            "address": address,
+            "streams": chosen.streams,
+        }
         began, cpu = time.monotonic(), plane.cpu_s()
         proxies = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bench.proxies", json.dumps(spec),

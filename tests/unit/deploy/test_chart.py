@@ -174,6 +174,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
         *read(("discovery.k8s.io", "endpointslices")),
         *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
+        *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
         *read(("", "configmaps"), only=root),
         ("", "configmaps", "patch", root),
         ("", "configmaps", "create", ""),
