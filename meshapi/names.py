@@ -54,6 +54,8 @@ FIELD_MANAGER: Final = "culvert"
 OUTBOUND_PORT: Final = 15001
 INBOUND_PLAINTEXT_PORT: Final = 15006
 HBONE_PORT: Final = 15008
+DNS_PORT: Final = 15053
+"""DNS inside a captured pod, UDP and TCP, on loopback."""
 ZTUNNEL_ADMIN_PORT: Final = 15000
 METRICS_PORT: Final = 15020
 READINESS_PORT: Final = 15021

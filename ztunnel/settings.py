@@ -75,6 +75,32 @@ class ZtunnelSettings(ProcessSettings):
         description="How much of that time new connections are still taken while no successor serves, seconds.",
     )
     connect_timeout_s: float = Field(default=10.0, gt=0, le=300, description="Patience with a TCP connection, seconds.")
+    connect_attempts: int = Field(
+        default=3, ge=1, le=10, description="Endpoints of a service that one connection tries before it fails."
+    )
+    connect_patience_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="How long an endpoint may be silent until another is tried beside it, seconds.",
+    )
+    outlier_consecutive_failures: int = Field(
+        default=5, ge=0, description="Failed connects in a row that eject an endpoint for a while; 0 ejects none."
+    )
+    outlier_base_ejection_s: float = Field(
+        default=30.0, gt=0, le=300, description="Length of the first ejection, seconds; further ones are longer."
+    )
+    outlier_max_ejection_percent: int = Field(
+        default=50, ge=0, le=100, description="Share of a service's endpoints that are ejected at most, never the last."
+    )
+    dns_proxy: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("dns_proxy", "ISTIO_META_DNS_CAPTURE"),
+        description="Answer DNS inside captured pods: names of the mesh here, all else by the pod's own resolver.",
+    )
+    cluster_domain: str = Field(
+        default=names.DEFAULT_CLUSTER_DOMAIN, description="Domain of the cluster's services, for short names in DNS."
+    )
     max_connections_per_workload: int = Field(default=20_000, ge=1, description="Open connections of one workload.")
     max_handshakes_per_workload: int = Field(default=512, ge=1, description="TLS handshakes of one workload at a time.")
     removal_drain_s: float = Field(

@@ -1,17 +1,18 @@
-"""Metrics of this node's tunnel: the engine's counters, and what the host itself knows."""
+"""Metrics of this node's tunnel: the engine's, and what the host itself knows."""
 
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from meshapi.proto import engine_pb2
 
 
-class EngineCounters(Collector):
-    """Pulls the engine's counters at each scrape; nothing is kept here."""
+class EngineMetrics(Collector):
+    """Pulls the engine's metrics at each scrape; nothing is kept here."""
 
     def __init__(self, families: Callable[[], bytes]) -> None:
         self._families = families
@@ -19,10 +20,23 @@ class EngineCounters(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield one family for each of the engine's."""
         for family in engine_pb2.MetricFamilies.FromString(self._families()).families:
-            metric = CounterMetricFamily(family.name, family.help, labels=list(family.label_names))
-            for sample in family.samples:
-                metric.add_metric(list(sample.label_values), sample.value)
-            yield metric
+            yield _metric(family)
+
+
+def _metric(family: engine_pb2.MetricFamily) -> Metric:
+    labels = list(family.label_names)
+    if family.kind == engine_pb2.HISTOGRAM:
+        histogram = HistogramMetricFamily(family.name, family.help, labels=labels)
+        bounds = [*(str(bound) for bound in family.bounds), "+Inf"]
+        for sample in family.samples:
+            buckets = zip(bounds, accumulate(sample.buckets), strict=True)
+            histogram.add_metric(list(sample.label_values), buckets=list(buckets), sum_value=sample.sum)
+        return histogram
+    kind = GaugeMetricFamily if family.kind == engine_pb2.GAUGE else CounterMetricFamily
+    metric = kind(family.name, family.help, labels=labels)
+    for sample in family.samples:
+        metric.add_metric(list(sample.label_values), sample.value)
+    return metric
 
 
 def registry(
@@ -30,7 +44,7 @@ def registry(
 ) -> CollectorRegistry:
     """Return the registry that port 15020 exposes."""
     made = CollectorRegistry()
-    made.register(EngineCounters(families))
+    made.register(EngineMetrics(families))
     ProcessCollector(registry=made)
     build = Gauge("istio_build", "Component and version", ["component", "tag"], registry=made)
     build.labels(component="ztunnel", tag=version("culvert")).set(1)

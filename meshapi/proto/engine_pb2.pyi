@@ -12,12 +12,21 @@ class AccessLog(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OFF: _ClassVar[AccessLog]
     TEXT: _ClassVar[AccessLog]
     JSON: _ClassVar[AccessLog]
+
+class MetricKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COUNTER: _ClassVar[MetricKind]
+    GAUGE: _ClassVar[MetricKind]
+    HISTOGRAM: _ClassVar[MetricKind]
 OFF: AccessLog
 TEXT: AccessLog
 JSON: AccessLog
+COUNTER: MetricKind
+GAUGE: MetricKind
+HISTOGRAM: MetricKind
 
 class EngineConfig(_message.Message):
-    __slots__ = ("cores", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log")
+    __slots__ = ("cores", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log", "connect_attempts", "connect_patience_ms", "outlier_consecutive_failures", "outlier_base_ejection_ms", "outlier_max_ejection_percent", "dns_proxy", "dns_log", "cluster_domain", "resolv_conf")
     CORES_FIELD_NUMBER: _ClassVar[int]
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +42,15 @@ class EngineConfig(_message.Message):
     MAX_CONNECTIONS_PER_WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     MAX_HANDSHAKES_PER_WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_FIELD_NUMBER: _ClassVar[int]
+    CONNECT_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    CONNECT_PATIENCE_MS_FIELD_NUMBER: _ClassVar[int]
+    OUTLIER_CONSECUTIVE_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    OUTLIER_BASE_EJECTION_MS_FIELD_NUMBER: _ClassVar[int]
+    OUTLIER_MAX_EJECTION_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    DNS_PROXY_FIELD_NUMBER: _ClassVar[int]
+    DNS_LOG_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    RESOLV_CONF_FIELD_NUMBER: _ClassVar[int]
     cores: int
     trust_domain: str
     network: str
@@ -48,7 +66,16 @@ class EngineConfig(_message.Message):
     max_connections_per_workload: int
     max_handshakes_per_workload: int
     access_log: AccessLog
-    def __init__(self, cores: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ...) -> None: ...
+    connect_attempts: int
+    connect_patience_ms: int
+    outlier_consecutive_failures: int
+    outlier_base_ejection_ms: int
+    outlier_max_ejection_percent: int
+    dns_proxy: bool
+    dns_log: bool
+    cluster_domain: str
+    resolv_conf: str
+    def __init__(self, cores: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ..., connect_attempts: _Optional[int] = ..., connect_patience_ms: _Optional[int] = ..., outlier_consecutive_failures: _Optional[int] = ..., outlier_base_ejection_ms: _Optional[int] = ..., outlier_max_ejection_percent: _Optional[int] = ..., dns_proxy: _Optional[bool] = ..., dns_log: _Optional[bool] = ..., cluster_domain: _Optional[str] = ..., resolv_conf: _Optional[str] = ...) -> None: ...
 
 class WorkloadRef(_message.Message):
     __slots__ = ("uid", "name", "namespace", "service_account")
@@ -133,21 +160,29 @@ class MetricFamilies(_message.Message):
     def __init__(self, families: _Optional[_Iterable[_Union[MetricFamily, _Mapping]]] = ...) -> None: ...
 
 class MetricFamily(_message.Message):
-    __slots__ = ("name", "help", "label_names", "samples")
+    __slots__ = ("name", "help", "label_names", "samples", "kind", "bounds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HELP_FIELD_NUMBER: _ClassVar[int]
     LABEL_NAMES_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BOUNDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     help: str
     label_names: _containers.RepeatedScalarFieldContainer[str]
     samples: _containers.RepeatedCompositeFieldContainer[Sample]
-    def __init__(self, name: _Optional[str] = ..., help: _Optional[str] = ..., label_names: _Optional[_Iterable[str]] = ..., samples: _Optional[_Iterable[_Union[Sample, _Mapping]]] = ...) -> None: ...
+    kind: MetricKind
+    bounds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., help: _Optional[str] = ..., label_names: _Optional[_Iterable[str]] = ..., samples: _Optional[_Iterable[_Union[Sample, _Mapping]]] = ..., kind: _Optional[_Union[MetricKind, str]] = ..., bounds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Sample(_message.Message):
-    __slots__ = ("label_values", "value")
+    __slots__ = ("label_values", "value", "buckets", "sum")
     LABEL_VALUES_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
     label_values: _containers.RepeatedScalarFieldContainer[str]
     value: int
-    def __init__(self, label_values: _Optional[_Iterable[str]] = ..., value: _Optional[int] = ...) -> None: ...
+    buckets: _containers.RepeatedScalarFieldContainer[int]
+    sum: float
+    def __init__(self, label_values: _Optional[_Iterable[str]] = ..., value: _Optional[int] = ..., buckets: _Optional[_Iterable[int]] = ..., sum: _Optional[float] = ...) -> None: ...

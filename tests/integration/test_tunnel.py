@@ -76,9 +76,8 @@ async def test_a_service_address_leads_to_a_healthy_endpoint(mesh) -> None:
     vip = "fd99::1" if ipv6 else "10.99.0.1"
     servers = [await mesh.pod(f"server-{number}", node=1) for number in range(3)]
     client = await mesh.pod("client")
-    for link in [client]:
-        # The address is nobody's; only capture makes it reachable.
-        link.in_namespace(lambda: _route_everything(client.ip))
+    # The address is nobody's; only capture makes it reachable.
+    client.in_namespace(namespaced.route_everything)
     mesh.service("web", vip, {80: 8080})
     ports = {
         "shop/web.shop.svc.cluster.local": workload_pb2.PortList(ports=[{"service_port": 80, "target_port": 8080}])
@@ -96,15 +95,6 @@ async def test_a_service_address_leads_to_a_healthy_endpoint(mesh) -> None:
     assert line["dst.namespace"] == "shop"
     with pytest.raises(OSError):
         await client.ask(vip, 81)
-
-
-def _route_everything(via: str) -> None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as netlink:
-        family = 10 if ":" in via else 2
-        index = netlink.link_lookup(ifname="eth0")[0]
-        netlink.route("add", family=family, dst="default", oif=index)
 
 
 async def test_half_closed_connections_go_on_in_the_other_direction(mesh) -> None:

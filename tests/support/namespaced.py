@@ -18,6 +18,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pyroute2 import IPRoute
 
 from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
@@ -33,8 +37,11 @@ NODES = 2
 class Node:
     """One engine, followed."""
 
-    def __init__(self, name: str, authority: IssuesCertificates) -> None:
-        config = engine_pb2.EngineConfig(node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000)
+    def __init__(self, name: str, authority: IssuesCertificates, resolv_conf: Path) -> None:
+        config = engine_pb2.EngineConfig(
+            node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000, dns_proxy=True, dns_log=True,
+            resolv_conf=str(resolv_conf),
+        )  # fmt: skip
         self.name = name
         self.engine = Engine(config.SerializeToString())
         self.log: list[dict[str, object]] = []
@@ -202,7 +209,8 @@ class Mesh:
         self.prefix = prefix
         self.subnet = subnet
         self.bridge = f"{prefix}b"
-        self.nodes = [Node(f"node-{number}", self.authority) for number in range(NODES)]
+        self._resolv_conf = Path(stack.enter_context(TemporaryDirectory())) / "resolv.conf"
+        self.nodes = [Node(f"node-{number}", self.authority, self._resolv_conf) for number in range(NODES)]
         self.pods: list[Pod] = []
 
     async def pod(self, name: str, *, node: int = 0, captured: bool = True, namespace: str = "shop") -> Pod:
@@ -235,6 +243,17 @@ class Mesh:
         await pod.node.add(pod)
         pod.capture()
         pod.captured = True
+
+    def node(self, name: str) -> Node:
+        """One more engine; it knows what is told from now on."""
+        node = Node(name, self.authority, self._resolv_conf)
+        self.nodes.append(node)
+        self.stack.push_async_callback(node.close)
+        return node
+
+    def resolvers(self, *addresses: str) -> None:
+        """Say who is asked by the engines themselves; before the first that asks."""
+        self._resolv_conf.write_text("".join(f"nameserver {address}\n" for address in addresses))
 
     def announce(self, pod: Pod, **fields: object) -> None:
         """Tell every node of a pod."""
@@ -301,6 +320,14 @@ class Mesh:
         netns.run(self._space, lambda: links.add_bridge(self.bridge))
         for node in self.nodes:
             self.stack.push_async_callback(node.close)
+
+
+def route_everything() -> None:
+    """Give service addresses, which are nobody's, a way out; capture does the rest."""
+    with IPRoute() as netlink:
+        index = netlink.link_lookup(ifname="eth0")[0]
+        for family in (2, 10):
+            netlink.route("add", family=family, dst="default", oif=index)
 
 
 @asynccontextmanager

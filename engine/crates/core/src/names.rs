@@ -6,10 +6,14 @@ pub const OUTBOUND_PORT: u16 = 15001;
 pub const INBOUND_PLAINTEXT_PORT: u16 = 15006;
 /// HBONE.
 pub const HBONE_PORT: u16 = 15008;
+/// DNS, UDP and TCP, on loopback.
+pub const DNS_PORT: u16 = 15053;
 /// Mark of every socket that the engine opens in a pod.
 pub const TUNNEL_MARK: u32 = 0x539;
 /// Trust domain where none is said.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+/// Domain of the cluster's services where none is said.
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// Cluster where none is said.
 pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
 /// `istio.workload.Address`.
@@ -20,5 +24,5 @@ pub const AUTHORIZATION_TYPE: &str = "type.googleapis.com/istio.security.Authori
 /// Ports of the tunnel itself: a connection towards one of them would be a loop.
 #[must_use]
 pub const fn is_tunnel_port(port: u16) -> bool {
-    matches!(port, OUTBOUND_PORT | INBOUND_PLAINTEXT_PORT | HBONE_PORT)
+    matches!(port, OUTBOUND_PORT | INBOUND_PLAINTEXT_PORT | HBONE_PORT | DNS_PORT)
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use culvert_core::names;
 use culvert_core::proto::engine::{AccessLog, EngineConfig};
 
+use crate::state::OutlierSettings;
+
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "described where the message is defined")]
@@ -25,6 +27,13 @@ pub struct Config {
     pub max_connections: usize,
     pub max_handshakes: usize,
     pub access_log: AccessLog,
+    pub connect_attempts: usize,
+    pub connect_patience: Duration,
+    pub(crate) outliers: OutlierSettings,
+    pub dns_proxy: bool,
+    pub dns_log: bool,
+    pub cluster_domain: String,
+    pub resolv_conf: String,
 }
 
 impl From<EngineConfig> for Config {
@@ -50,6 +59,17 @@ impl From<EngineConfig> for Config {
             removal_accept: duration(wire.removal_accept_ms, 10_000),
             max_connections: number(wire.max_connections_per_workload, 20_000),
             max_handshakes: number(wire.max_handshakes_per_workload, 512),
+            connect_attempts: number(wire.connect_attempts, 3),
+            connect_patience: duration(wire.connect_patience_ms, 1_000),
+            outliers: OutlierSettings {
+                failures: wire.outlier_consecutive_failures.unwrap_or(5),
+                base: duration(wire.outlier_base_ejection_ms, 30_000),
+                max_percent: usize::try_from(wire.outlier_max_ejection_percent.unwrap_or(50)).unwrap_or(100).min(100),
+            },
+            dns_proxy: wire.dns_proxy,
+            dns_log: wire.dns_log,
+            cluster_domain: text(wire.cluster_domain, names::DEFAULT_CLUSTER_DOMAIN),
+            resolv_conf: text(wire.resolv_conf, "/etc/resolv.conf"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the engine knows, as JSON in the shape of Istio's ztunnel, so that `istioctl ztunnel-config` reads it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,7 +15,7 @@ use crate::certificates::State;
 use crate::policy::{Condition, Match, Pattern, Policy};
 use crate::proxy::PodInfo;
 use crate::shared::Shared;
-use crate::state::{Gateway, GatewayDestination, Protocol, Service, Store, Workload};
+use crate::state::{Ejected, Gateway, GatewayDestination, Protocol, Service, Store, Workload, target_port};
 use crate::telemetry::Direction;
 
 /// A part of the dump.
@@ -37,7 +38,8 @@ pub(crate) fn render(shared: &Shared, pods: &[Arc<PodInfo>], section: Section) -
         Section::Workloads => sorted(shared.store.read().workloads().map(|one| (one.uid.to_string(), workload(one)))),
         Section::Services => {
             let store = shared.store.read();
-            sorted(store.services().map(|one| (one.key.to_string(), service(&store, one))))
+            let ejected = shared.outliers.ejected();
+            sorted(store.services().map(|one| (one.key.to_string(), service(&store, one, ejected.as_deref()))))
         }
         Section::Policies => sorted(shared.store.read().policies.iter().map(|one| (one.key.to_string(), policy(one)))),
         Section::Certificates => sorted(
@@ -81,6 +83,7 @@ fn workload(one: &Workload) -> Value {
         ("workloadType", json!(one.workload_type.as_str_name().to_lowercase())),
         ("canonicalName", json!(one.canonical_name)),
         ("canonicalRevision", json!(one.canonical_revision)),
+        ("hostname", json!(one.hostname)),
         ("node", json!(one.node)),
         ("nativeTunnel", if one.native_tunnel { json!(true) } else { Value::Null }),
         ("authorizationPolicies", json!(one.policies)),
@@ -107,15 +110,24 @@ fn gateway(one: &Gateway) -> Value {
     json!({"destination": destination, "hboneMtlsPort": one.hbone_port})
 }
 
-fn service(store: &Store, one: &Service) -> Value {
+fn service(store: &Store, one: &Service, ejected: Option<&Ejected>) -> Value {
     let endpoints: Map<_, _> = store
         .endpoints(&one.key)
         .map(|workload| {
-            let endpoint = json!({
-                "workloadUid": workload.uid,
-                "port": workload.services.get(&one.key),
-                "status": if workload.healthy { "Healthy" } else { "Unhealthy" },
+            let ports = workload.services.get(&one.key);
+            let mut addresses = ports.into_iter().flat_map(|ports| {
+                ports
+                    .keys()
+                    .filter_map(|&port| target_port(one, workload, port))
+                    .flat_map(|port| workload.addresses.iter().map(move |&ip| SocketAddr::new(ip, port)))
             });
+            let is_ejected = ejected.is_some_and(|ejected| addresses.any(|address| ejected.contains(address)));
+            let endpoint = object([
+                ("workloadUid", json!(workload.uid)),
+                ("port", json!(ports)),
+                ("status", json!(if workload.healthy { "Healthy" } else { "Unhealthy" })),
+                ("ejected", if is_ejected { json!(true) } else { Value::Null }),
+            ]);
             (workload.uid.to_string(), endpoint)
         })
         .collect();
@@ -148,6 +160,7 @@ fn service(store: &Store, one: &Service) -> Value {
             },
         ),
         ("canonical", if one.canonical { json!(true) } else { Value::Null }),
+        ("visibility", if one.private { json!("Namespace") } else { Value::Null }),
     ])
 }
 

@@ -229,7 +229,9 @@ impl Engine {
     /// All counters.
     #[must_use]
     pub fn metrics(&self) -> MetricFamilies {
-        self.shared.metrics.families()
+        let mut all = self.shared.metrics.families();
+        all.families.extend(self.shared.outliers.families());
+        all
     }
 
     /// One section of the configuration dump, as JSON.

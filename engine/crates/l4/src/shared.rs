@@ -1,9 +1,11 @@
 //! What all cores read and the host's calls write.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use culvert_dns::resolv_conf;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -11,7 +13,7 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::events::Events;
 use crate::proxy::Connections;
-use crate::state::{Store, Workload};
+use crate::state::{Hosts, Outliers, Store, Workload};
 use crate::telemetry::Metrics;
 
 /// What a change of the store may mean for connections that stand.
@@ -44,10 +46,13 @@ pub(crate) struct Shared {
     pub certificates: Arc<Certificates>,
     pub events: Arc<Events>,
     pub metrics: Metrics,
+    pub outliers: Outliers,
+    pub hosts: Hosts,
     /// One registry a core.
     pub connections: Vec<Arc<Connections>>,
     /// Listeners and accepted connections that are open; what a drain waits for.
     held: AtomicUsize,
+    resolvers: OnceLock<Vec<SocketAddr>>,
     changes: watch::Sender<Changes>,
     /// What each core has acted on, and what the host has been told of that.
     judged: Mutex<Judged>,
@@ -75,13 +80,22 @@ impl Shared {
             store: RwLock::default(),
             certificates: Certificates::new(events.clone()),
             metrics: Metrics::default(),
+            outliers: Outliers::new(config.outliers),
+            hosts: Hosts::default(),
             held: AtomicUsize::new(0),
+            resolvers: OnceLock::new(),
             changes: watch::channel(Changes::default()).0,
             judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),
             connections: (0..config.cores).map(|_| Arc::default()).collect(),
             config,
             events,
         }
+    }
+
+    /// The resolvers of this process; asked for names of our own, and where it is not known whom a pod asked.
+    pub(crate) fn own_resolvers(&self) -> &[SocketAddr] {
+        let read = || resolv_conf::servers(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
+        self.resolvers.get_or_init(read)
     }
 
     /// Number of listeners and accepted connections that are open.

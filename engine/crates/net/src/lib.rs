@@ -3,7 +3,9 @@
 //! This crate knows neither HTTP/2 nor TLS nor policy.
 
 pub mod buffered;
+pub mod conntrack;
 pub mod copy;
+pub mod dns;
 pub mod netns;
 pub mod socket;
 pub mod wakeup;

@@ -53,6 +53,15 @@ impl SocketFactory {
         self.netns.inode()
     }
 
+    /// Make something in the namespace.
+    pub(crate) fn run<T>(&self, home: &Netns, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.netns.run(home, make)
+    }
+
+    pub(crate) fn set_mark(&self, socket: &Socket) -> io::Result<()> {
+        if self.mark == 0 { Ok(()) } else { socket.set_mark(self.mark) }
+    }
+
     /// Listen on `port` of every address, IPv6 included where the namespace has it.
     ///
     /// The port is shared (`SO_REUSEPORT`): one listener a core, and two engines during an upgrade.
@@ -151,9 +160,7 @@ impl SocketFactory {
 
     fn tcp(&self, address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        if self.mark != 0 {
-            socket.set_mark(self.mark)?;
-        }
+        self.set_mark(&socket)?;
         Ok(socket)
     }
 }

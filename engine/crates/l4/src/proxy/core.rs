@@ -175,6 +175,7 @@ impl Core {
     }
 
     fn release_idle(&self) {
+        self.shared.outliers.tidy();
         let leaving = self.leaving.borrow();
         for pod in self.pods.borrow().values().chain(leaving.iter()) {
             pod.release_idle();

@@ -1,7 +1,9 @@
 //! Carrying connections: what happens on a core.
 
+mod attempts;
 mod connections;
 mod core;
+mod dns;
 mod inbound;
 mod outbound;
 mod plaintext;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_hbone::client::{Opened, StreamGuard, TunnelKey};
+use culvert_hbone::headers;
 use culvert_hbone::stream::TunnelStream;
-use culvert_hbone::{Error, headers};
 use culvert_net::{copy, socket};
 use http::{Method, Request, Uri};
 use tokio::net::TcpStream;
 
+use super::attempts::{self, Failure, Outcome};
 use super::connections::{ConnectionInfo, Listed};
 use super::pod::{Place, Pod};
 use crate::state::{Route, Service, Workload};
@@ -26,7 +27,7 @@ struct Standing {
     listed: Listed,
 }
 
-enum Way {
+pub(super) enum Way {
     Plain(TcpStream),
     Tunnel(TunnelStream, StreamGuard),
 }
@@ -55,51 +56,18 @@ async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Optio
     let unopened = copy::ResetUnlessEnded::new(&application);
     // Without a destination somebody spoke to the capture port itself: there is nothing to carry or to count.
     let target = destination(&application).ok()?;
-    let mut flow = Flow {
-        direction: Direction::Outbound,
-        security: Security::Plain,
-        source_address: client,
-        destination_address: target,
-        hbone_address: None,
-        source: Peer::default(),
-        destination: Peer::default(),
-        service: None,
-    };
     let refuse = |flow: Flow, flag, error: String| {
         flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
         None
     };
     let source = match pod.workload().await {
         Ok(source) => source,
-        Err(error) => return refuse(flow, ResponseFlag::Connect, error),
+        Err(error) => return refuse(beginning(client, target), ResponseFlag::Connect, error),
     };
-    flow.source.workload = Some(source.clone());
-    let route = pod.shared().store.read().route(&source, target, fastrand::f64());
-    let opened = match route {
-        Err(error) => return refuse(flow, ResponseFlag::Connect, error.to_string()),
-        Ok(Route::Unknown { to, service }) => {
-            (flow.destination_address, flow.service) = (to, service);
-            plain(pod, to).await
-        }
-        Ok(Route::Plain { to, destination, service }) => {
-            (flow.destination_address, flow.service) = (to, service);
-            flow.destination.workload = Some(destination);
-            plain(pod, to).await
-        }
-        Ok(Route::Hbone { peer, authority, identities, destination, service }) => {
-            flow.security = Security::MutualTls;
-            flow.destination_address = peer;
-            flow.hbone_address = Some(authority);
-            flow.source.identity = Some(pod.info.identity.clone());
-            flow.destination.identity = Some(destination.identity.clone());
-            flow.destination.workload = Some(destination);
-            flow.service = service;
-            tunnelled(pod, authority, identities, &source, &mut flow).await
-        }
-    };
-    let way = match opened {
+    let Outcome { flow, way } = attempts::open(pod, &source, client, target).await;
+    let way = match way {
         Ok(way) => way,
-        Err((flag, error)) => return refuse(flow, flag, error),
+        Err(failure) => return refuse(flow, failure.flag, failure.error),
     };
     let (protocol, original) = match &way {
         Way::Plain(_) => ("TCP", flow.destination_address),
@@ -119,12 +87,50 @@ fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
     if is_loop { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(target) }
 }
 
-type Failure = (ResponseFlag, String);
+/// A connection of which nothing is known but its ends.
+pub(super) fn beginning(client: SocketAddr, target: SocketAddr) -> Flow {
+    Flow {
+        direction: Direction::Outbound,
+        security: Security::Plain,
+        source_address: client,
+        destination_address: target,
+        hbone_address: None,
+        source: Peer::default(),
+        destination: Peer::default(),
+        service: None,
+    }
+}
+
+/// Try to open one way, and note in `flow` what it is.
+pub(super) async fn follow(pod: &Pod, source: &Workload, route: Route, mut flow: Flow) -> Outcome {
+    let way = match route {
+        Route::Unknown { to, service } => {
+            (flow.destination_address, flow.service) = (to, service);
+            plain(pod, to).await
+        }
+        Route::Plain { to, destination, service, .. } => {
+            (flow.destination_address, flow.service) = (to, service);
+            flow.destination.workload = Some(destination);
+            plain(pod, to).await
+        }
+        Route::Hbone { peer, authority, identities, destination, service, .. } => {
+            flow.security = Security::MutualTls;
+            flow.destination_address = peer;
+            flow.hbone_address = Some(authority);
+            flow.source.identity = Some(pod.info.identity.clone());
+            flow.destination.identity = Some(destination.identity.clone());
+            flow.destination.workload = Some(destination);
+            flow.service = service;
+            tunnelled(pod, authority, identities, source, &mut flow).await
+        }
+    };
+    Outcome { flow, way }
+}
 
 async fn plain(pod: &Pod, to: SocketAddr) -> Result<Way, Failure> {
     let timeout = pod.shared().config.connect_timeout;
     let upstream = pod.sockets.connect(&pod.core.home, None, to, timeout).await;
-    upstream.map(Way::Plain).map_err(|error| (ResponseFlag::Connect, error.to_string()))
+    upstream.map(Way::Plain).map_err(|error| Failure::of_dial(&error))
 }
 
 async fn tunnelled(
@@ -139,7 +145,7 @@ async fn tunnelled(
         Ok(request) => pod.pool.open(pod, &key, &request).await,
         Err(error) => Err(error.into()),
     };
-    let Opened { stream, headers: answer, guard } = opened.map_err(|error| (flag_of(&error), error.to_string()))?;
+    let Opened { stream, headers: answer, guard } = opened.map_err(|error| Failure::of_tunnel(&error))?;
     if flow.destination.workload.is_none() {
         flow.destination.baggage = Some(headers::Baggage::parse(&answer).into());
     }
@@ -169,15 +175,5 @@ fn listing(pod: &Pod, flow: &Flow, original: SocketAddr, protocol: &'static str)
         original_destination: original,
         actual_destination: flow.destination_address,
         protocol,
-    }
-}
-
-fn flag_of(error: &Error) -> ResponseFlag {
-    match error {
-        Error::Refused(http::StatusCode::UNAUTHORIZED) => ResponseFlag::Denied,
-        Error::Tls(_) => ResponseFlag::Tls,
-        Error::Handshake(_) => ResponseFlag::Http2,
-        Error::Certificate(_) => ResponseFlag::Identity,
-        _ => ResponseFlag::Connect,
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::core::Core;
+use super::dns::{self, Dns};
 use super::{inbound, outbound, plaintext};
 use crate::certificates::CertificateUse;
 use crate::proxy::Connections;
@@ -58,6 +59,8 @@ pub(crate) struct Pod {
     pub sockets: SocketFactory,
     pub certificate: CertificateUse,
     pub pool: Pool,
+    /// `None` where DNS is not served.
+    pub dns: Option<Rc<Dns>>,
     phase: watch::Sender<Phase>,
     connections: Cell<usize>,
     listeners: Cell<usize>,
@@ -79,7 +82,7 @@ type Handler = fn(Rc<Pod>, Place, TcpStream, SocketAddr);
 impl Pod {
     /// Open the pod's listeners on this core.
     pub(crate) fn start(core: Rc<Core>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
-        let listeners: Vec<(TcpListener, Handler)> = [
+        let mut listeners: Vec<(TcpListener, Handler)> = [
             (OUTBOUND_PORT, outbound::begin as Handler),
             (INBOUND_PLAINTEXT_PORT, plaintext::begin),
             (HBONE_PORT, inbound::begin),
@@ -92,6 +95,15 @@ impl Pod {
         })
         .collect::<io::Result<_>>()?;
         let config = &core.shared.config;
+        let mut datagrams = Vec::new();
+        let dns = if config.dns_proxy {
+            let opened = dns::open(&core, &sockets)?;
+            listeners.extend(opened.listeners.into_iter().map(|listener| (listener, dns::begin_tcp as Handler)));
+            datagrams = opened.datagrams;
+            Some(Rc::new(opened.dns))
+        } else {
+            None
+        };
         let pool = Pool::new(PoolSettings {
             max_streams: config.max_streams_per_tunnel,
             idle: config.tunnel_idle,
@@ -104,6 +116,7 @@ impl Pod {
             sockets,
             certificate,
             pool,
+            dns,
             phase: watch::channel(Phase::Serving).0,
             connections: Cell::new(0),
             listeners: Cell::new(0),
@@ -114,6 +127,11 @@ impl Pod {
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
             tokio::task::spawn_local(accept(pod.clone(), listener, handler, open));
+        }
+        for socket in datagrams {
+            if let Some(dns) = pod.dns.clone() {
+                tokio::task::spawn_local(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
+            }
         }
         Ok(pod)
     }
@@ -230,7 +248,7 @@ impl Drop for Place {
 }
 
 /// Counts a listener until dropped.
-struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
+pub(super) struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
 
 impl OpenListener {
     fn new(pod: Rc<Pod>) -> Self {

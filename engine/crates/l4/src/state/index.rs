@@ -68,7 +68,7 @@ impl Store {
         if !service.ranges.is_empty() {
             self.ranges.push(service.clone());
         }
-        self.by_host.entry(service.key.hostname.clone()).or_default().push(service.clone());
+        self.by_host.entry(host_key(&service.key)).or_default().push(service.clone());
         self.services.insert(service.key.clone(), service);
     }
 
@@ -78,7 +78,7 @@ impl Store {
             remove_from(&mut self.by_vip, address, |other| Arc::ptr_eq(other, &service));
         }
         self.ranges.retain(|other| !Arc::ptr_eq(other, &service));
-        remove_from(&mut self.by_host, &key.hostname, |other| Arc::ptr_eq(other, &service));
+        remove_from(&mut self.by_host, &host_key(key), |other| Arc::ptr_eq(other, &service));
         true
     }
 
@@ -116,10 +116,12 @@ impl Store {
         self.services.get(key)
     }
 
-    /// The service of a hostname, `namespace`'s own first.
+    /// The service of a hostname (in lower case) that a client of `namespace` sees: that namespace's own, then the
+    /// canonical one.
     pub(crate) fn service_of_host(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
         let found = self.by_host.get(hostname)?;
-        found.iter().max_by_key(|service| (*service.key.namespace == *namespace, service.canonical))
+        let visible = found.iter().filter(|service| !service.private || *service.key.namespace == *namespace);
+        visible.max_by_key(|service| (*service.key.namespace == *namespace, service.canonical))
     }
 
     pub(crate) fn endpoints(&self, key: &ServiceKey) -> impl Iterator<Item = &Arc<Workload>> {
@@ -139,6 +141,15 @@ impl Store {
 fn indexed_addresses(workload: &Workload) -> impl Iterator<Item = NetworkAddress> {
     let addresses = if workload.host_network { &[] } else { workload.addresses.as_slice() };
     addresses.iter().map(|&ip| NetworkAddress { network: workload.network.clone(), ip })
+}
+
+/// Host names have no letter case.
+fn host_key(key: &ServiceKey) -> Arc<str> {
+    if key.hostname.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        key.hostname.to_ascii_lowercase().into()
+    } else {
+        key.hostname.clone()
+    }
 }
 
 fn remove_from<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, Vec<V>>, key: &K, is_it: impl Fn(&V) -> bool) {

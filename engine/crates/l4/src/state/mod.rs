@@ -3,13 +3,20 @@
 //! One writer (the host's calls), many readers (the cores), short critical sections. A refused resource leaves the
 //! last good one in place. The order in which resources arrive does not matter.
 
+mod balance;
+mod hosts;
 mod index;
+mod names;
+mod outlier;
 mod resolve;
 mod service;
 mod workload;
 
+pub(crate) use balance::{Choice, Endpoint, target_port};
+pub(crate) use hosts::Hosts;
 pub(crate) use index::Store;
-pub(crate) use resolve::Route;
+pub(crate) use outlier::{Ejected, OutlierSettings, Outliers};
+pub(crate) use resolve::{Route, RouteError};
 pub(crate) use service::{Service, ServiceKey};
 pub(crate) use workload::{Protocol, Workload, known};
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use culvert_core::identity::Identity;
 use culvert_core::names::HBONE_PORT;
-use culvert_core::proto::workload::load_balancing::{Mode, Scope};
+use culvert_core::proto::workload::load_balancing::Mode;
 
+use super::balance::{Choice, Endpoint, target_port};
 use super::index::Store;
 use super::service::Service;
 use super::workload::{Protocol, Workload};
@@ -22,15 +23,40 @@ pub(crate) enum Route {
         identities: Arc<[Identity]>,
         destination: Arc<Workload>,
         service: Option<Arc<Service>>,
+        /// Where it was chosen among others.
+        endpoint: Option<Endpoint>,
     },
     /// To a workload outside the mesh, as it is.
-    Plain { to: SocketAddr, destination: Arc<Workload>, service: Option<Arc<Service>> },
+    Plain { to: SocketAddr, destination: Arc<Workload>, service: Option<Arc<Service>>, endpoint: Option<Endpoint> },
     /// To an address that the mesh does not know, as it is.
     Unknown { to: SocketAddr, service: Option<Arc<Service>> },
 }
 
-/// An instance of a waypoint, the port to dial, and the service that it was chosen from.
-type WaypointInstance = (Arc<Workload>, u16, Option<Arc<Service>>);
+impl Route {
+    /// The endpoint that was chosen, where there was a choice to make.
+    pub(crate) const fn endpoint(&self) -> Option<Endpoint> {
+        match self {
+            Self::Hbone { endpoint, .. } | Self::Plain { endpoint, .. } => *endpoint,
+            Self::Unknown { .. } => None,
+        }
+    }
+
+    /// The workload at its end, where the mesh knows one.
+    pub(crate) const fn destination(&self) -> Option<&Arc<Workload>> {
+        match self {
+            Self::Hbone { destination, .. } | Self::Plain { destination, .. } => Some(destination),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
+/// An instance of a waypoint, where to dial it, the service that it was chosen from, and whether that has others.
+struct WaypointInstance {
+    workload: Arc<Workload>,
+    address: SocketAddr,
+    via: Option<Arc<Service>>,
+    others: bool,
+}
 
 /// Why a connection has nowhere to go.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +67,9 @@ pub(crate) enum RouteError {
     NoEndpoint(String),
     #[error("no address for workload {0}")]
     NoAddress(String),
+    /// To be tried again once the name has been asked for.
+    #[error("the address of {0} is not known yet")]
+    Unresolved(Arc<str>),
     #[error("waypoint of {0} is not known")]
     NoWaypoint(String),
     #[error("workload {0} is on network {1:?}, which has no gateway here")]
@@ -48,13 +77,13 @@ pub(crate) enum RouteError {
 }
 
 impl Store {
-    /// Decide for a connection of `source` to `target`. `random` is uniform in 0..1.
-    pub(crate) fn route(&self, source: &Workload, target: SocketAddr, random: f64) -> Result<Route, RouteError> {
+    /// Decide for a connection of `source` to `target`.
+    pub(crate) fn route(&self, source: &Workload, target: SocketAddr, choice: Choice<'_>) -> Result<Route, RouteError> {
         if let Some(service) = self.service_at(&source.network, target.ip(), &source.namespace) {
-            return self.route_to_service(source, service, target, random);
+            return self.route_to_service(source, service, target, choice);
         }
         match self.workload_at(&source.network, target.ip()) {
-            Some(workload) => self.route_to_workload(source, workload, target, None, random),
+            Some(workload) => self.route_to_workload(source, workload, target, None, choice),
             None => Ok(Route::Unknown { to: target, service: None }),
         }
     }
@@ -64,24 +93,23 @@ impl Store {
         source: &Workload,
         service: &Arc<Service>,
         target: SocketAddr,
-        random: f64,
+        choice: Choice<'_>,
     ) -> Result<Route, RouteError> {
         if let Some(waypoint) = &service.waypoint
             && !self.is_instance_of(source, waypoint)
         {
-            return self.route_to_waypoint(source, waypoint, target, Some(service), random);
+            return self.route_to_waypoint(source, waypoint, target, Some(service), choice);
         }
-        let chosen = self.endpoint(source, service, target.port(), random);
-        let (endpoint, port) = match chosen {
-            Ok(chosen) => chosen,
-            Err(_) if service.mode == Mode::Passthrough => {
-                return Ok(Route::Unknown { to: target, service: Some(service.clone()) });
-            }
-            Err(error) => return Err(error),
-        };
-        let ip = endpoint.address_like(target.ip()).ok_or_else(|| RouteError::NoAddress(endpoint.uid.to_string()))?;
-        let to = SocketAddr::new(ip, port);
-        direct(source, endpoint, to, Some(service))
+        if service.mode == Mode::Passthrough {
+            // No endpoint is chosen: the client has chosen the address, whoever is behind it.
+            return match self.workload_at(&source.network, target.ip()) {
+                Some(workload) => direct(source, workload, target, Some(service), None),
+                None => Ok(Route::Unknown { to: target, service: Some(service.clone()) }),
+            };
+        }
+        let chosen = self.endpoint(source, service, target.port(), target.ip(), choice)?;
+        let address = SocketAddr::new(choice.address(service, chosen.workload, target.ip())?, chosen.port);
+        direct(source, chosen.workload, address, Some(service), Some(Endpoint { address, others: chosen.others }))
     }
 
     fn route_to_workload(
@@ -90,13 +118,13 @@ impl Store {
         workload: &Arc<Workload>,
         target: SocketAddr,
         service: Option<&Arc<Service>>,
-        random: f64,
+        choice: Choice<'_>,
     ) -> Result<Route, RouteError> {
         match &workload.waypoint {
             Some(waypoint) if !self.is_instance_of(source, waypoint) => {
-                self.route_to_waypoint(source, waypoint, target, service, random)
+                self.route_to_waypoint(source, waypoint, target, service, choice)
             }
-            _ => direct(source, workload, target, service),
+            _ => direct(source, workload, target, service, None),
         }
     }
 
@@ -107,29 +135,31 @@ impl Store {
         waypoint: &Gateway,
         target: SocketAddr,
         service: Option<&Arc<Service>>,
-        random: f64,
+        choice: Choice<'_>,
     ) -> Result<Route, RouteError> {
         let unknown = || RouteError::NoWaypoint(service.map_or_else(|| target.to_string(), |s| s.key.to_string()));
-        let (instance, port, via) = match &waypoint.destination {
+        let instance = match &waypoint.destination {
             GatewayDestination::Address(address) => {
                 let workload = self.workload_at(&address.network, address.ip);
                 match (workload, self.service_at(&address.network, address.ip, &source.namespace)) {
-                    (Some(workload), _) => (workload.clone(), waypoint.hbone_port, None),
-                    (None, Some(via)) => self.waypoint_endpoint(source, via, waypoint.hbone_port, random)?,
+                    (Some(workload), _) => WaypointInstance::alone(workload, waypoint.hbone_port, target.ip())?,
+                    (None, Some(via)) => {
+                        self.waypoint_endpoint(source, via, waypoint.hbone_port, target.ip(), choice)?
+                    }
                     (None, None) => return Err(unknown()),
                 }
             }
             GatewayDestination::Service(key) => {
                 let via = self.service(key).ok_or_else(unknown)?;
-                self.waypoint_endpoint(source, via, waypoint.hbone_port, random)?
+                self.waypoint_endpoint(source, via, waypoint.hbone_port, target.ip(), choice)?
             }
         };
-        let ip = instance.address_like(target.ip()).ok_or_else(|| RouteError::NoAddress(instance.uid.to_string()))?;
         Ok(Route::Hbone {
-            peer: SocketAddr::new(ip, port),
+            peer: instance.address,
             authority: target,
-            identities: expected(&instance, via.as_deref()),
-            destination: instance,
+            identities: expected(&instance.workload, instance.via.as_deref()),
+            endpoint: instance.via.map(|_| Endpoint { address: instance.address, others: instance.others }),
+            destination: instance.workload,
             service: service.cloned(),
         })
     }
@@ -139,10 +169,17 @@ impl Store {
         source: &Workload,
         via: &Arc<Service>,
         hbone_port: u16,
-        random: f64,
+        like: IpAddr,
+        choice: Choice<'_>,
     ) -> Result<WaypointInstance, RouteError> {
-        let (instance, port) = self.endpoint(source, via, hbone_port, random)?;
-        Ok((instance.clone(), port, Some(via.clone())))
+        let chosen = self.endpoint(source, via, hbone_port, like, choice)?;
+        let ip = choice.address(via, chosen.workload, like)?;
+        Ok(WaypointInstance {
+            workload: chosen.workload.clone(),
+            address: SocketAddr::new(ip, chosen.port),
+            via: Some(via.clone()),
+            others: chosen.others,
+        })
     }
 
     /// A waypoint's own connections go to the destination, not to itself again.
@@ -156,36 +193,6 @@ impl Store {
                         .is_some_and(|service| source.services.contains_key(&service.key))
             }
         }
-    }
-
-    /// Choose among the endpoints that serve `port`: healthy ones, of the best locality rank, by weight.
-    fn endpoint(
-        &self,
-        source: &Workload,
-        service: &Service,
-        port: u16,
-        random: f64,
-    ) -> Result<(&Arc<Workload>, u16), RouteError> {
-        if !service.ports.contains_key(&port) {
-            return Err(RouteError::NoPort(service.key.to_string(), port));
-        }
-        let mut best_rank = 0;
-        let mut candidates: Vec<(&Arc<Workload>, u16)> = Vec::new();
-        for workload in self.endpoints(&service.key).filter(|w| w.healthy || service.publish_not_ready) {
-            let Some(target_port) = target_port(service, workload, port) else { continue };
-            let rank = locality_rank(source, workload, &service.scopes);
-            if service.mode == Mode::Strict && rank < service.scopes.len() {
-                continue;
-            }
-            if candidates.is_empty() || rank > best_rank {
-                candidates.clear();
-                best_rank = rank;
-            }
-            if rank == best_rank {
-                candidates.push((workload, target_port));
-            }
-        }
-        by_weight(&candidates, random).ok_or_else(|| RouteError::NoEndpoint(service.key.to_string()))
     }
 
     /// The port that a local workload serves as `port` of a service, for a CONNECT by hostname.
@@ -203,74 +210,41 @@ impl Store {
     }
 }
 
+impl WaypointInstance {
+    fn alone(workload: &Arc<Workload>, port: u16, like: IpAddr) -> Result<Self, RouteError> {
+        let ip = workload.address_like(like).ok_or_else(|| RouteError::NoAddress(workload.uid.to_string()))?;
+        Ok(Self { workload: workload.clone(), address: SocketAddr::new(ip, port), via: None, others: false })
+    }
+}
+
 fn direct(
     source: &Workload,
     workload: &Arc<Workload>,
     to: SocketAddr,
     service: Option<&Arc<Service>>,
+    endpoint: Option<Endpoint>,
 ) -> Result<Route, RouteError> {
     if workload.network != source.network {
         return Err(RouteError::OtherNetwork(workload.uid.to_string(), workload.network.clone()));
     }
     let service = service.cloned();
     Ok(match workload.protocol {
-        Protocol::Plain => Route::Plain { to, destination: workload.clone(), service },
+        Protocol::Plain => Route::Plain { to, destination: workload.clone(), service, endpoint },
         Protocol::Hbone => Route::Hbone {
             peer: SocketAddr::new(to.ip(), HBONE_PORT),
             authority: to,
             identities: expected(workload, service.as_deref()),
             destination: workload.clone(),
             service,
+            endpoint,
         },
     })
-}
-
-fn target_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> {
-    let own = workload.services.get(&service.key)?.get(&port).copied().filter(|&port| port != 0);
-    own.or_else(|| service.ports.get(&port).copied().filter(|&port| port != 0))
 }
 
 /// Whom a tunnel to `workload` may meet.
 fn expected(workload: &Workload, service: Option<&Service>) -> Arc<[Identity]> {
     let alternatives = service.map_or(&[] as &[Identity], |service| &service.identities);
     std::iter::once(&workload.identity).chain(alternatives).cloned().collect()
-}
-
-/// How many of the scopes, from the first on, source and endpoint share.
-fn locality_rank(source: &Workload, endpoint: &Workload, scopes: &[Scope]) -> usize {
-    let shares = |scope: &Scope| {
-        let (a, b) = (&source.locality, &endpoint.locality);
-        match scope {
-            Scope::Region => a.region == b.region,
-            Scope::Zone => a.zone == b.zone,
-            Scope::Subzone => a.subzone == b.subzone,
-            Scope::Node => source.node == endpoint.node,
-            Scope::Cluster => source.cluster == endpoint.cluster,
-            Scope::Network => source.network == endpoint.network,
-            Scope::UnspecifiedScope => true,
-        }
-    };
-    scopes.iter().take_while(|scope| shares(scope)).count()
-}
-
-fn by_weight<'a>(candidates: &[(&'a Arc<Workload>, u16)], random: f64) -> Option<(&'a Arc<Workload>, u16)> {
-    let total: u64 = candidates.iter().map(|(workload, _)| u64::from(workload.capacity)).sum();
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_sign_loss,
-        clippy::cast_possible_truncation,
-        reason = "weights are small"
-    )]
-    let mut ticket = (random * total as f64) as u64;
-    for candidate in candidates {
-        let weight = u64::from(candidate.0.capacity);
-        if ticket < weight {
-            return Some(*candidate);
-        }
-        ticket -= weight;
-    }
-    // All weights are zero: none is meant to be used.
-    None
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub(crate) struct Workload {
     pub name: Arc<str>,
     pub namespace: Arc<str>,
     pub addresses: Vec<IpAddr>,
+    /// Asked for when a connection comes, where there is no address.
+    pub hostname: Arc<str>,
     pub network: Arc<str>,
     pub protocol: Protocol,
     pub identity: Identity,
@@ -88,6 +90,7 @@ impl Workload {
                 == wire::NetworkMode::HostNetwork,
             policies: wire.authorization_policies.into_iter().map(Arc::from).collect(),
             cluster: or(&wire.cluster_id, names::DEFAULT_CLUSTER_ID).into(),
+            hostname: wire.hostname.to_ascii_lowercase().trim_end_matches('.').into(),
             uid: wire.uid.into(),
             name: wire.name.into(),
             namespace: wire.namespace.into(),

@@ -9,7 +9,7 @@ use culvert_core::proto::engine::AccessLog;
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
 use crate::shared::Shared;
 
-enum Value {
+pub(super) enum Value {
     Text(String),
     Number(u64),
 }
@@ -21,10 +21,15 @@ pub(crate) fn write(shared: &Arc<Shared>, flow: &Flow, duration: Duration, sent:
     }
     let fields = fields(flow, duration, sent, received, end);
     let level = if end.error.is_some() { "error" } else { "info" };
+    emit(shared, level, ("access", "connection complete"), &fields);
+}
+
+/// Write one line of `what`: a scope and a message.
+pub(super) fn emit(shared: &Shared, level: &str, what: (&str, &str), fields: &[(&'static str, Value)]) {
     let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
-    let line = match form {
-        AccessLog::Json => json(level, &time, &fields),
-        _ => text(level, &time, &fields),
+    let line = match shared.config.access_log {
+        AccessLog::Json => json(level, &time, what, fields),
+        _ => text(level, &time, what, fields),
     };
     shared.events.access_log(line.as_bytes());
 }
@@ -86,8 +91,8 @@ impl Named {
 }
 
 /// Strings are quoted and escaped as JSON, so that no value can end the line or look like another field.
-fn text(level: &str, time: &str, fields: &[(&'static str, Value)]) -> String {
-    let mut line = format!("{time}\t{level}\taccess\tconnection complete\t");
+fn text(level: &str, time: &str, (scope, message): (&str, &str), fields: &[(&'static str, Value)]) -> String {
+    let mut line = format!("{time}\t{level}\t{scope}\t{message}\t");
     for (index, (key, value)) in fields.iter().enumerate() {
         let space = if index == 0 { "" } else { " " };
         let bare = matches!(*key, "src.addr" | "dst.addr" | "dst.hbone_addr");
@@ -101,8 +106,8 @@ fn text(level: &str, time: &str, fields: &[(&'static str, Value)]) -> String {
     line
 }
 
-fn json(level: &str, time: &str, fields: &[(&'static str, Value)]) -> String {
-    let mut line = format!(r#"{{"level":"{level}","time":"{time}","scope":"access","message":"connection complete""#);
+fn json(level: &str, time: &str, (scope, message): (&str, &str), fields: &[(&'static str, Value)]) -> String {
+    let mut line = format!(r#"{{"level":"{level}","time":"{time}","scope":"{scope}","message":"{message}""#);
     for (key, value) in fields {
         let _ = match value {
             Value::Number(number) => write!(line, r#","{key}":{number}"#),
@@ -120,8 +125,12 @@ mod tests {
     #[test]
     fn a_value_cannot_break_out_of_its_field() {
         let fields = [("error", Value::Text("a\" b=\"c\nd".to_owned()))];
-        assert_eq!(text("info", "t", &fields), "t\tinfo\taccess\tconnection complete\terror=\"a\\\" b=\\\"c\\nd\"\n");
-        let parsed: serde_json::Value = serde_json::from_str(&json("info", "t", &fields)).unwrap_or_default();
+        let what = ("access", "connection complete");
+        assert_eq!(
+            text("info", "t", what, &fields),
+            "t\tinfo\taccess\tconnection complete\terror=\"a\\\" b=\\\"c\\nd\"\n"
+        );
+        let parsed: serde_json::Value = serde_json::from_str(&json("info", "t", what, &fields)).unwrap_or_default();
         assert_eq!(parsed.get("error").and_then(|value| value.as_str()), Some("a\" b=\"c\nd"));
     }
 }

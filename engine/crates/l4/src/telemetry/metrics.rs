@@ -8,7 +8,10 @@ use culvert_core::identity::Identity;
 use culvert_core::proto::engine as wire;
 use parking_lot::Mutex;
 
+use super::dns::DnsMetrics;
 use super::flow::{Direction, Flow, Peer, ResponseFlag, Security};
+use super::on_demand_dns::OnDemandDns;
+use super::retries::Retries;
 
 /// Label sets that are kept; beyond, connections are counted together under `unknown` labels.
 const MAX_SERIES: usize = 20_000;
@@ -155,6 +158,9 @@ pub(crate) struct Metrics {
     pub(crate) panics: AtomicU64,
     /// TLS handshakes of clients that failed.
     pub(crate) handshake_failures: AtomicU64,
+    pub(crate) retries: Retries,
+    pub(crate) dns: DnsMetrics,
+    pub(crate) on_demand_dns: OnDemandDns,
 }
 
 type Pick = fn(&Series) -> &AtomicU64;
@@ -190,8 +196,10 @@ impl Metrics {
                 .map(|(labels, value)| wire::Sample {
                     label_values: labels.0.iter().map(ToString::to_string).collect(),
                     value,
+                    ..Default::default()
                 })
                 .collect(),
+            ..Default::default()
         };
         let plain = |name: &str, help: &str, labels: &[(&str, &AtomicU64)]| wire::MetricFamily {
             name: name.to_owned(),
@@ -202,8 +210,10 @@ impl Metrics {
                 .map(|(label, value)| wire::Sample {
                     label_values: vec![(*label).to_owned()],
                     value: value.load(Ordering::Relaxed),
+                    ..Default::default()
                 })
                 .collect(),
+            ..Default::default()
         };
         let mut families: Vec<_> = FAMILIES.iter().map(family).collect();
         families.push(plain(
@@ -216,6 +226,9 @@ impl Metrics {
                 ("internal_error", &self.panics),
             ],
         ));
+        families.push(self.retries.family());
+        families.extend(self.dns.families());
+        families.push(self.on_demand_dns.family());
         wire::MetricFamilies { families }
     }
 }

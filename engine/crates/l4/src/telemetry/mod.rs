@@ -1,8 +1,13 @@
 //! What is counted and logged of each connection. Names and labels are Istio's standard ones.
 
 mod access_log;
+mod dns;
 mod flow;
 mod metrics;
+mod on_demand_dns;
+mod retries;
 
+pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 pub(crate) use metrics::Metrics;
+pub(crate) use retries::RetryReason;

@@ -3,7 +3,7 @@ use culvert_core::proto::workload as wire;
 use culvert_core::proto::workload::gateway_address::Destination;
 
 use super::*;
-use crate::state::ServiceKey;
+use crate::state::{OutlierSettings, Outliers, ServiceKey};
 
 fn ip(text: &str) -> Vec<u8> {
     match text.parse().unwrap() {
@@ -63,7 +63,7 @@ impl World {
 
     fn route_with(&self, target: &str, random: f64) -> Result<Route, RouteError> {
         let client = self.0.workload_named("shop", "client", "client").unwrap();
-        self.0.route(client, target.parse().unwrap(), random)
+        self.0.route(client, target.parse().unwrap(), Choice { random, ..Choice::default() })
     }
 
     /// Name of the chosen workload.
@@ -130,6 +130,42 @@ fn endpoints_are_chosen_by_health_and_weight() {
 }
 
 #[test]
+fn what_was_tried_or_is_ejected_is_not_chosen_while_there_is_another() {
+    let endpoint = |number: u8| of_service(workload(&format!("s{number}"), &format!("10.0.0.{number}")), &[(80, 0)]);
+    let world = World::new(vec![service()], (2..6).map(endpoint).collect());
+    let client = world.0.workload_named("shop", "client", "client").unwrap();
+    let outliers =
+        Outliers::new(OutlierSettings { failures: 1, base: std::time::Duration::from_secs(30), max_percent: 50 });
+    let at = |number: u8| SocketAddr::from(([10, 0, 0, number], 8080));
+    let all = |tried: &[SocketAddr]| -> Vec<String> {
+        let ejected = outliers.ejected();
+        let chosen = |step: u8| {
+            let choice = Choice { random: f64::from(step) / 100.0, tried, ejected: ejected.as_deref(), hosts: None };
+            world.0.route(client, "10.96.0.1:80".parse().unwrap(), choice)
+        };
+        let mut found: Vec<_> = (0..100)
+            .map(|step| {
+                chosen(step).map_or_else(|e| e.to_string(), |route| route.endpoint().unwrap().address.to_string())
+            })
+            .collect();
+        found.dedup();
+        found
+    };
+    let named = |numbers: &[u8]| numbers.iter().map(|&number| at(number).to_string()).collect::<Vec<_>>();
+
+    assert_eq!(all(&[]), named(&[2, 3, 4, 5]));
+    assert_eq!(all(&[at(2), at(3)]), named(&[4, 5]));
+    outliers.failed(at(4));
+    assert_eq!(all(&[]), named(&[2, 3, 5]));
+    // All but one have been tried, and that one is ejected: better than nothing.
+    assert_eq!(all(&[at(2), at(3), at(5)]), named(&[4]));
+    assert_eq!(all(&[at(2), at(3), at(4), at(5)]), ["no healthy upstream: service shop/web"]);
+    // Half of four at most.
+    [2, 3, 5].map(at).into_iter().for_each(|endpoint| outliers.failed(endpoint));
+    assert_eq!(all(&[]).len(), 2);
+}
+
+#[test]
 fn near_endpoints_are_preferred_and_strict_takes_no_others() {
     let near = wire::Workload {
         locality: Some(wire::Locality::default()),
@@ -173,7 +209,9 @@ fn a_service_with_a_waypoint_is_reached_through_it_and_the_waypoint_itself_goes_
     let Route::Hbone { peer, authority, .. } = world.route("10.96.0.1:80").unwrap() else { panic!() };
     assert_eq!((peer.to_string(), authority.to_string()), ("10.0.0.7:15008".into(), "10.96.0.1:80".into()));
     let source = world.0.workload_named("shop", "way", "way").unwrap();
-    let Route::Hbone { authority, .. } = world.0.route(source, "10.96.0.1:80".parse().unwrap(), 0.0).unwrap() else {
+    let Route::Hbone { authority, .. } =
+        world.0.route(source, "10.96.0.1:80".parse().unwrap(), Choice::default()).unwrap()
+    else {
         panic!()
     };
     assert_eq!(authority.to_string(), "10.0.0.2:8080");
@@ -221,3 +259,5 @@ fn bad_workloads_and_services_are_refused_by_field() {
     let service = wire::Service { waypoint: Some(wire::GatewayAddress::default()), ..service() };
     assert_eq!(Service::parse(service).unwrap_err().field, "waypoint");
 }
+
+mod selection;

@@ -1,0 +1,87 @@
+//! Queries in datagrams.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use culvert_dns::Transport;
+use tokio::net::UdpSocket;
+
+use super::{Dns, answer};
+use crate::proxy::pod::{OpenListener, Phase, Pod};
+
+/// The longest query that is read; what is longer is cut and then malformed.
+const LONGEST: usize = 4096;
+
+/// Nobody ever sends from it (RFC 863).
+const DISCARD: u16 = 9;
+
+type Received = io::Result<(Vec<u8>, SocketAddr)>;
+
+/// A socket, and what counts it for as long as an answer may have to leave through it.
+struct Port {
+    socket: UdpSocket,
+    local: SocketAddr,
+    _open: OpenListener,
+}
+
+/// Serve until the pod drains.
+pub(crate) async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, socket: UdpSocket, open: OpenListener) {
+    let Ok(local) = socket.local_addr() else { return };
+    let port = Rc::new(Port { socket, local, _open: open });
+    loop {
+        let received = tokio::select! {
+            biased;
+            received = next(&port.socket) => received,
+            () = pod.reached(Phase::Draining) => break,
+        };
+        take(&pod, &dns, &port, received).await;
+    }
+    // Another engine shares the port. The kernel gives what is new to sockets without a peer only, so one that has a
+    // peer (who never speaks) is left with what it has, and answers can still leave through it.
+    if port.socket.connect(SocketAddr::new(local.ip(), DISCARD)).await.is_ok() {
+        while let Some(received) = try_next(&port.socket) {
+            take(&pod, &dns, &port, received).await;
+        }
+    }
+}
+
+/// Wait for a query. Nothing is held meanwhile: most pods ask seldom.
+async fn next(socket: &UdpSocket) -> Received {
+    loop {
+        socket.readable().await?;
+        if let Some(received) = try_next(socket) {
+            return received;
+        }
+    }
+}
+
+/// A query that is there already.
+fn try_next(socket: &UdpSocket) -> Option<Received> {
+    let mut buffer = [0; LONGEST];
+    match socket.try_recv_from(&mut buffer) {
+        Ok((length, client)) => Some(Ok((buffer.get(..length).unwrap_or_default().to_vec(), client))),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// Answer a query in a task of its own.
+async fn take(pod: &Rc<Pod>, dns: &Rc<Dns>, port: &Rc<Port>, received: Received) {
+    let Ok((packet, client)) = received else {
+        // An earlier answer found nobody, or memory is short: nothing to do but to go on, though not in a spin.
+        return tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    let (pod, dns, port) = (pod.clone(), dns.clone(), port.clone());
+    tokio::task::spawn_local(async move {
+        let answered = tokio::select! {
+            answered = answer(&pod, &dns, &packet, Transport::Udp, || dns.resolver(client, port.local)) => answered,
+            () = pod.reached(Phase::Stopped) => None,
+        };
+        if let Some(bytes) = answered {
+            // A client that has gone needs no answer.
+            let _ = port.socket.send_to(&bytes, client).await;
+        }
+    });
+}

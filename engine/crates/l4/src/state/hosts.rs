@@ -1,0 +1,127 @@
+//! Addresses of endpoints that are known by host name only, for as long as their resolver allows.
+//!
+//! A name that cannot be resolved keeps what it had, so that an outage of DNS is none of the endpoint's; one that
+//! never could is left out of choices for a moment.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Names that are kept; beyond, the ones that have run out make room, and then nothing is kept.
+const CAPACITY: usize = 4096;
+
+/// A resolver's word is kept at least and at most so long.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// After a failure, the next question comes so much later.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+struct Entry {
+    /// Empty where the name cannot be resolved.
+    addresses: Arc<[IpAddr]>,
+    until: Instant,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// It has to be asked for.
+    Unknown,
+    Addresses(Arc<[IpAddr]>),
+    /// Nobody knows it.
+    Unresolvable,
+}
+
+/// All names that were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts {
+    entries: Mutex<HashMap<Arc<str>, Entry>>,
+}
+
+impl Hosts {
+    pub(crate) fn get(&self, name: &str) -> Host {
+        let entries = self.entries.lock();
+        match entries.get(name).filter(|entry| entry.until > Instant::now()) {
+            None => Host::Unknown,
+            Some(entry) if entry.addresses.is_empty() => Host::Unresolvable,
+            Some(entry) => Host::Addresses(entry.addresses.clone()),
+        }
+    }
+
+    /// Keep what a resolver said.
+    pub(crate) fn resolved(&self, name: &Arc<str>, addresses: Vec<IpAddr>, ttl: Duration) {
+        if addresses.is_empty() {
+            return self.failed(name);
+        }
+        let until = Instant::now() + ttl.clamp(SHORTEST, LONGEST);
+        self.put(name, Entry { addresses: addresses.into(), until });
+    }
+
+    /// No resolver has said anything of use.
+    pub(crate) fn failed(&self, name: &Arc<str>) {
+        let held = self.entries.lock().get(name).map(|entry| entry.addresses.clone());
+        self.put(name, Entry { addresses: held.unwrap_or_default(), until: Instant::now() + AFTER_FAILURE });
+    }
+
+    fn put(&self, name: &Arc<str>, entry: Entry) {
+        let mut entries = self.entries.lock();
+        if entries.len() >= CAPACITY && !entries.contains_key(name) {
+            let now = Instant::now();
+            entries.retain(|_, entry| entry.until > now);
+            if entries.len() >= CAPACITY {
+                return;
+            }
+        }
+        entries.insert(name.clone(), entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(host: Host) -> Option<usize> {
+        if let Host::Addresses(all) = host { Some(all.len()) } else { None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_kept_for_its_time_and_beyond_where_dns_is_out() {
+        let (hosts, name) = (Hosts::default(), Arc::from("db.example.com"));
+        assert_eq!(hosts.get(&name), Host::Unknown);
+        hosts.resolved(&name, vec![IpAddr::from([10, 0, 0, 1])], Duration::from_secs(30));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert_eq!(addresses(hosts.get(&name)), Some(1));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(hosts.get(&name), Host::Unknown);
+        hosts.failed(&name);
+        assert_eq!(addresses(hosts.get(&name)), Some(1));
+        tokio::time::advance(AFTER_FAILURE).await;
+        assert_eq!(hosts.get(&name), Host::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_nobody_knows_is_asked_for_again_soon() {
+        let (hosts, name) = (Hosts::default(), Arc::from("db.example.com"));
+        hosts.resolved(&name, vec![], Duration::from_secs(300));
+        assert_eq!(hosts.get(&name), Host::Unresolvable);
+        tokio::time::advance(AFTER_FAILURE).await;
+        assert_eq!(hosts.get(&name), Host::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded() {
+        let hosts = Hosts::default();
+        let ask = |number: usize| hosts.failed(&Arc::from(number.to_string()));
+        (0..CAPACITY + 10).for_each(ask);
+        assert_eq!(hosts.entries.lock().len(), CAPACITY);
+        tokio::time::advance(AFTER_FAILURE).await;
+        ask(CAPACITY + 20);
+        assert_eq!(hosts.entries.lock().len(), 1);
+    }
+}

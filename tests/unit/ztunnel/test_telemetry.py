@@ -1,0 +1,31 @@
+"""The engine's metrics in the exposition format."""
+
+from prometheus_client import generate_latest
+
+from meshapi.proto import engine_pb2
+from ztunnel import telemetry
+
+FAMILIES = engine_pb2.MetricFamilies(
+    families=[
+        {"name": "tries", "label_names": ["why"], "samples": [{"label_values": ["silence"], "value": 3}]},
+        {"name": "out", "kind": "GAUGE", "samples": [{"value": 2}]},
+        {
+            "name": "took", "kind": "HISTOGRAM", "bounds": [0.5, 1],
+            "samples": [{"value": 6, "buckets": [1, 2, 3], "sum": 9.5}],
+        },
+    ]
+)  # fmt: skip
+
+
+def test_counters_gauges_and_histograms_of_the_engine_are_exposed() -> None:
+    registry = telemetry.registry(FAMILIES.SerializeToString, lambda: 0, lambda: 0)
+    lines = generate_latest(registry).decode().splitlines()
+    assert 'tries_total{why="silence"} 3.0' in lines
+    assert "out 2.0" in lines
+    assert [line for line in lines if line.startswith("took")] == [
+        'took_bucket{le="0.5"} 1.0',
+        'took_bucket{le="1.0"} 3.0',
+        'took_bucket{le="+Inf"} 6.0',
+        "took_count 6.0",
+        "took_sum 9.5",
+    ]
