@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -50,6 +51,22 @@ def add(delivery: LocalDelivery) -> None:
                     raise
 
 
+def missing(delivery: LocalDelivery) -> tuple[str, ...]:
+    """Name what ``add`` put in place and is not there any more."""
+    found: list[str] = []
+    with IPRoute() as netlink:
+        for family, _ in _families():
+            label = "IPv4" if family == _V4 else "IPv6"
+            if not any(_is_rule(message, delivery) for message in netlink.get_rules(family=family)):
+                found.append(f"{label} rule for the mark")
+            if not any(
+                message["type"] == _LOCAL and message["dst_len"] == 0
+                for message in netlink.get_routes(family=family, table=delivery.table)
+            ):
+                found.append(f"{label} route")
+    return tuple(found)
+
+
 def remove(delivery: LocalDelivery) -> None:
     """Take rule and route away; what is not there is no error."""
     with IPRoute() as netlink:
@@ -63,6 +80,12 @@ def remove(delivery: LocalDelivery) -> None:
                 except NetlinkError as error:
                     if error.code not in _ABSENT:
                         raise
+
+
+def _is_rule(message: Any, delivery: LocalDelivery) -> bool:
+    wanted = (delivery.mark, delivery.mask, delivery.table, delivery.priority)
+    keys = ("FRA_FWMARK", "FRA_FWMASK", "FRA_TABLE", "FRA_PRIORITY")
+    return wanted == tuple(message.get_attr(key) for key in keys)
 
 
 def _rule(delivery: LocalDelivery) -> dict[str, int]:
