@@ -244,7 +244,7 @@ async def test_a_changed_annotation_changes_the_rules_of_a_captured_pod(
     await world.settle()
     await world.settle()
     assert captured.plan.outbound.never_ports == (), "what cannot be read captures"
-    said = [line for line in capsys.readouterr().out.splitlines() if "cannot be read" in line]
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "cannot be read" in line]
     assert len(said) == 1, "once"
     assert all(word in said[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
 
