@@ -146,6 +146,15 @@ class Mesh:
         eventually(look, f"an access-log line with {words}", within_s=within_s)
         return found[-1]
 
+    def repairs(self, node: str) -> float:
+        """How often the node's agent has put back rules of pods."""
+        plan = next(one for one in self._plan().nodes if one.name == node)
+        url = f"http://{plan.address}:{names.NODE_AGENT_METRICS_PORT}/metrics"
+        done = subprocess.run(["curl", "-sS", "-m", "5", url], capture_output=True, text=True, check=True)
+        found = re.search(r'^nodeagent_capture_repairs_total\{scope="pod"\} (\S+)$', done.stdout, re.MULTILINE)
+        assert found is not None, done.stdout
+        return float(found.group(1))
+
     def node_link(self, node: str) -> str:
         """This computer's end of a node's cable."""
         plan = self._plan()
