@@ -19,7 +19,7 @@ from meshkit.log import logger
 from meshkit.tasks import Backoff
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import PodPlan
-from nodeagent.enrolled import Captured, Enrolled
+from nodeagent.enrolled import Enrolled
 from nodeagent.exemption import ProbeExemption
 
 _log = logger("repair")
@@ -179,14 +179,9 @@ class Repairs:
     async def _repair_pod(self, uid: str) -> tuple[str, ...]:
         async with self._turn(uid):
             captured = self._enrolled.find(uid)
-            return () if captured is None else await asyncio.to_thread(self._make_good, captured)
-
-    def _make_good(self, captured: Captured) -> tuple[str, ...]:
-        missing = self._backend.missing(captured.served.namespace, captured.plan)
-        if missing:
-            self._backend.prepare(captured.served.namespace)
-            self._backend.apply(captured.served.namespace, captured.plan)
-        return missing
+            if captured is None:
+                return ()
+            return await asyncio.to_thread(self._backend.repair, captured.served.namespace, captured.plan)
 
     def _say(self, uid: str, watched: _Watched, missing: tuple[str, ...]) -> None:
         self.repaired["host" if uid == _HOST else "pod"] += 1

@@ -57,6 +57,14 @@ class CaptureBackend(Protocol):
         """
         ...
 
+    def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
+        """Make good what is missing, and return it; what redirects first, because nothing is captured without it.
+
+        Raises:
+            OSError: it cannot be looked at, or not be made.
+        """
+        ...
+
     def watch(self, netns: int, plan: PodPlan) -> Changes:
         """Begin to notice changes of what ``missing`` looks at with this plan; the caller closes the result."""
         ...

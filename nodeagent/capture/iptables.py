@@ -103,11 +103,17 @@ class IptablesBackend:
     def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.missing``."""
         wanted = self._wanted(plan)
+        return _inside(netns, lambda: self._rules_missing(wanted) + preparation.missing(plan))
+
+    def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
+        """See ``CaptureBackend.repair``."""
+        wanted = self._wanted(plan)
 
         def work() -> tuple[str, ...]:
-            found = self._observe()
-            unlike = (where for where in wanted if found[where] != wanted[where])
-            return preparation.missing(plan) + tuple(f"IPv{version} {name} rules" for version, name in unlike)
+            missing = self._rules_missing(wanted)
+            if missing:
+                self._apply(plan)
+            return missing + preparation.repair(plan)
 
         return _inside(netns, work)
 
@@ -175,6 +181,11 @@ class IptablesBackend:
         for version in self._versions:
             table = rules.probe_tables(version, addresses)["nat"]
             self._tables.apply(version, "nat", table, _HOST_HOOKS)
+
+    def _rules_missing(self, wanted: Mapping[tuple[int, str], Mapping[str, object]]) -> tuple[str, ...]:
+        found = self._observe()
+        unlike = (where for where in wanted if found[where] != wanted[where])
+        return tuple(f"IPv{version} {name} rules" for version, name in unlike)
 
     def _observe(self) -> dict[tuple[int, str], Mapping[str, object]]:
         return {

@@ -34,7 +34,18 @@ class NftablesBackend:
 
     def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.missing``."""
-        return _inside(netns, lambda: _missing(plan))
+        return _inside(netns, lambda: _rules_missing(plan) + preparation.missing(plan))
+
+    def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
+        """See ``CaptureBackend.repair``."""
+
+        def work() -> tuple[str, ...]:
+            missing = _rules_missing(plan)
+            if missing:
+                _apply(plan)
+            return missing + preparation.repair(plan)
+
+        return _inside(netns, work)
 
     def watch(self, netns: int, plan: PodPlan) -> changes.Changes:  # noqa: ARG002
         """See ``CaptureBackend.watch``."""
@@ -78,10 +89,10 @@ def _remove(table: str) -> bool:
     return True
 
 
-def _missing(plan: PodPlan) -> tuple[str, ...]:
+def _rules_missing(plan: PodPlan) -> tuple[str, ...]:
     wanted = None if plan.mode is Mode.NONE else _as_listed(rules.pod_rules(plan, fresh=True), rules.POD_TABLE)
     found = _listed(rules.POD_TABLE)
-    return preparation.missing(plan) + (() if found == wanted else _unlike(found, "rules"))
+    return () if found == wanted else _unlike(found, "rules")
 
 
 def _unlike(found: str | None, what: str) -> tuple[str, ...]:

@@ -37,6 +37,14 @@ def finish(plan: PodPlan) -> None:
         marks.remove(REPLIES)
 
 
+def repair(plan: PodPlan) -> tuple[str, ...]:
+    """Put back what is not there although the plan needs it, and name it."""
+    gone = missing(plan)
+    if gone:
+        prepare()
+    return gone
+
+
 def missing(plan: PodPlan) -> tuple[str, ...]:
     """Name what is not there although the plan needs it."""
     return () if plan.mode is Mode.NONE else marks.missing(REPLIES)
