@@ -5,6 +5,7 @@
 //! Backpressure is per stream: window is returned only when the application has taken the bytes.
 
 use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use culvert_net::copy;
@@ -29,25 +30,31 @@ impl TunnelStream {
 
     /// Copy both ways until both directions have ended.
     ///
-    /// `to_tunnel` and `from_tunnel` count bytes while they move.
+    /// `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
+    /// aborted.
     ///
     /// # Errors
-    /// The first failure of either side; both are then aborted.
-    pub async fn carry(
+    /// The first failure of either side.
+    pub fn carry(
         mut self,
         application: &TcpStream,
         to_tunnel: impl Fn(u64),
         from_tunnel: impl Fn(u64),
-    ) -> Result<(), Error> {
-        let result = tokio::try_join!(
-            upload(application, &mut self.send, to_tunnel),
-            download(&mut self.receive, application, from_tunnel)
-        );
-        self.ended = result.is_ok();
-        if result.is_err() {
-            copy::reset_on_drop(application);
-        }
-        result.map(|_| ())
+    ) -> impl Future<Output = Result<(), Error>> {
+        let mut guard = Some(copy::ResetUnlessEnded::new(application));
+        let (mut up, mut down) = (Upload::default(), Download::default());
+        poll_fn(move |context| {
+            let up = up.poll(application, &mut self.send, &to_tunnel, context)?;
+            let down = down.poll(&mut self.receive, application, &from_tunnel, context)?;
+            if up.is_pending() || down.is_pending() {
+                return Poll::Pending;
+            }
+            self.ended = true;
+            if let Some(guard) = guard.take() {
+                guard.ended();
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
@@ -59,43 +66,72 @@ impl Drop for TunnelStream {
     }
 }
 
-async fn upload(application: &TcpStream, send: &mut SendStream<Bytes>, count: impl Fn(u64)) -> Result<(), Error> {
-    let mut carried = 0u64;
-    loop {
-        let chunk = tokio::select! {
-            biased;
-            chunk = copy::read(application, carried) => chunk.map_err(Error::Application)?,
-            reset = poll_fn(|context| send.poll_reset(context)) => return peer_stopped(reset),
-        };
-        let length = chunk.len() as u64;
-        if length == 0 {
-            send.send_data(Bytes::new(), true)?;
-            return Ok(());
+/// From the application into the tunnel.
+#[derive(Debug, Default)]
+struct Upload {
+    chunk: Bytes,
+    carried: u64,
+    ended: bool,
+}
+
+impl Upload {
+    fn poll(
+        &mut self,
+        application: &TcpStream,
+        send: &mut SendStream<Bytes>,
+        count: &impl Fn(u64),
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        while !self.ended {
+            if self.chunk.is_empty() {
+                match copy::poll_read(application, self.carried, context) {
+                    Poll::Ready(chunk) => self.chunk = chunk.map_err(Error::Application)?.freeze(),
+                    Poll::Pending => {
+                        peer_stopped(ready!(send.poll_reset(context)))?;
+                        self.ended = true;
+                        break;
+                    }
+                }
+                if self.chunk.is_empty() {
+                    send.send_data(Bytes::new(), true)?;
+                    self.ended = true;
+                    break;
+                }
+            }
+            match ready!(poll_capacity(send, self.chunk.len(), context)) {
+                Ok(granted) => {
+                    let part = self.chunk.split_to(granted.min(self.chunk.len()));
+                    let length = part.len() as u64;
+                    send.send_data(part, false)?;
+                    self.carried += length;
+                    count(length);
+                }
+                Err(error) => {
+                    peer_stopped(Err(error))?;
+                    self.chunk = Bytes::new();
+                    self.ended = true;
+                }
+            }
         }
-        let mut chunk = chunk.freeze();
-        while !chunk.is_empty() {
-            let granted = match capacity(send, chunk.len()).await {
-                Ok(granted) => granted,
-                Err(error) => return peer_stopped(Err(error)),
-            };
-            send.send_data(chunk.split_to(granted.min(chunk.len())), false)?;
-        }
-        carried += length;
-        count(length);
+        Poll::Ready(Ok(()))
     }
 }
 
 /// Wait until the peer's window and our own buffer take some bytes; at least one.
-async fn capacity(send: &mut SendStream<Bytes>, wanted: usize) -> Result<usize, h2::Error> {
+fn poll_capacity(
+    send: &mut SendStream<Bytes>,
+    wanted: usize,
+    context: &mut Context<'_>,
+) -> Poll<Result<usize, h2::Error>> {
     send.reserve_capacity(wanted);
     // `poll_capacity` tells of growth only, so what stands already must be asked for first.
     while send.capacity() == 0 {
-        match poll_fn(|context| send.poll_capacity(context)).await {
+        match ready!(send.poll_capacity(context)) {
             Some(granted) => granted?,
-            None => return Err(Reason::CANCEL.into()),
+            None => return Poll::Ready(Err(Reason::CANCEL.into())),
         };
     }
-    Ok(send.capacity())
+    Poll::Ready(Ok(send.capacity()))
 }
 
 /// The peer wants no more bytes. With NO_ERROR or CANCEL that is an end, as at Istio's ztunnel; else an abort.
@@ -111,18 +147,42 @@ fn peer_stopped(reset: Result<Reason, h2::Error>) -> Result<(), Error> {
     }
 }
 
-async fn download(receive: &mut RecvStream, application: &TcpStream, count: impl Fn(u64)) -> Result<(), Error> {
-    while let Some(chunk) = receive.data().await {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                peer_stopped(Err(error))?;
-                break;
+/// From the tunnel to the application.
+#[derive(Debug, Default)]
+struct Download {
+    chunk: Bytes,
+    /// Bytes of window that the chunk has taken.
+    length: usize,
+    ended: bool,
+}
+
+impl Download {
+    fn poll(
+        &mut self,
+        receive: &mut RecvStream,
+        application: &TcpStream,
+        count: &impl Fn(u64),
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        while !self.ended {
+            if self.length == 0 {
+                match ready!(receive.poll_data(context)) {
+                    Some(Ok(chunk)) => (self.length, self.chunk) = (chunk.len(), chunk),
+                    end => {
+                        if let Some(Err(error)) = end {
+                            peer_stopped(Err(error))?;
+                        }
+                        copy::shutdown_write(application).map_err(Error::Application)?;
+                        self.ended = true;
+                        break;
+                    }
+                }
             }
-        };
-        copy::write_all(application, &chunk).await.map_err(Error::Application)?;
-        receive.flow_control().release_capacity(chunk.len())?;
-        count(chunk.len() as u64);
+            ready!(copy::poll_write_all(application, &mut self.chunk, context)).map_err(Error::Application)?;
+            receive.flow_control().release_capacity(self.length)?;
+            count(self.length as u64);
+            (self.length, self.chunk) = (0, Bytes::new());
+        }
+        Poll::Ready(Ok(()))
     }
-    copy::shutdown_write(application).map_err(Error::Application)
 }

@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub events: Arc<Events>,
     pub metrics: Metrics,
     /// One registry a core.
-    pub connections: Vec<Connections>,
+    pub connections: Vec<Arc<Connections>>,
     /// Listeners and accepted connections that are open; what a drain waits for.
     held: AtomicUsize,
     changes: watch::Sender<Changes>,
@@ -78,7 +78,7 @@ impl Shared {
             held: AtomicUsize::new(0),
             changes: watch::channel(Changes::default()).0,
             judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),
-            connections: (0..config.cores).map(|_| Connections::default()).collect(),
+            connections: (0..config.cores).map(|_| Arc::default()).collect(),
             config,
             events,
         }

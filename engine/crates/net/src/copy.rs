@@ -3,9 +3,11 @@
 //! A connection holds no buffer while it is idle: memory is taken when the socket is readable, and its size follows
 //! what the connection has carried, so that a chat costs 2 KiB and a download moves in large steps.
 
-use std::io::ErrorKind;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -24,23 +26,26 @@ pub fn read_size(carried: u64) -> usize {
     STEPS.iter().find(|(from, _)| carried >= *from).map_or(2048, |(_, size)| *size)
 }
 
-/// Wait until `stream` is readable, then read into fresh memory. An empty result is the end of the stream.
+/// Read into fresh memory once `stream` is readable. An empty result is the end of the stream.
+///
+/// Polled by one task only: the socket remembers one reader. Here and below a poll instead of an `async fn`: these are
+/// most of what a connection keeps in memory while it stands, and of what runs for each of its bytes.
 ///
 /// # Errors
 /// The kernel's.
-pub async fn read(stream: &TcpStream, carried: u64) -> std::io::Result<BytesMut> {
+pub fn poll_read(stream: &TcpStream, carried: u64, context: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
     loop {
-        stream.ready(Interest::READABLE).await?;
+        ready!(stream.poll_read_ready(context))?;
         match read_now(stream, read_size(carried)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            other => return other,
+            other => return Poll::Ready(other),
         }
     }
 }
 
 /// Read what is there. A read that does not fill the buffer has emptied the socket, so its readiness is given back at
 /// once, which saves the question whose answer would be "nothing" (an end that has been seen stays seen).
-fn read_now(stream: &TcpStream, size: usize) -> std::io::Result<BytesMut> {
+fn read_now(stream: &TcpStream, size: usize) -> io::Result<BytesMut> {
     let mut buffer = BytesMut::with_capacity(size);
     let mut outcome = Err(ErrorKind::WouldBlock.into());
     let room = buffer.spare_capacity_mut();
@@ -59,29 +64,29 @@ fn read_now(stream: &TcpStream, size: usize) -> std::io::Result<BytesMut> {
     Ok(buffer)
 }
 
-/// Write all of `bytes`, waiting while the peer's window is closed.
+/// Write all of `bytes`, taking off what has been written; waits while the peer's window is closed.
+///
+/// Polled by one task only.
 ///
 /// # Errors
 /// The kernel's; `WriteZero` where it takes nothing.
-pub async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.try_write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                stream.ready(Interest::WRITABLE).await?;
-            }
-            Err(error) => return Err(error),
+pub fn poll_write_all(stream: &TcpStream, bytes: &mut impl Buf, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while bytes.has_remaining() {
+        match stream.try_write(bytes.chunk()) {
+            Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+            Ok(written) => bytes.advance(written),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => ready!(stream.poll_write_ready(context))?,
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
-    Ok(())
+    Poll::Ready(Ok(()))
 }
 
 /// Say to the peer that nothing more will come.
 ///
 /// # Errors
 /// The kernel's; a peer that is already gone is not an error.
-pub fn shutdown_write(stream: &TcpStream) -> std::io::Result<()> {
+pub fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
     match socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
         other => other,
@@ -95,33 +100,90 @@ pub fn reset_on_drop(stream: &TcpStream) {
 
 /// Copy both ways between two sockets until both directions have ended; each ends on its own (half-close).
 ///
-/// `sent` and `received` count bytes from `a` to `b` and back, while they move.
+/// `sent` and `received` count bytes from `a` to `b` and back, while they move. Given up half-way, or after an error,
+/// both connections are reset when they are dropped.
 ///
 /// # Errors
-/// The first error of either side; both connections are then reset.
-pub async fn bidirectional(
+/// The first error of either side.
+pub fn bidirectional(
     a: &TcpStream,
     b: &TcpStream,
     sent: impl Fn(u64),
     received: impl Fn(u64),
-) -> std::io::Result<()> {
-    let result = tokio::try_join!(one_way(a, b, sent), one_way(b, a, received)).map(|_| ());
-    if result.is_err() {
-        reset_on_drop(a);
-        reset_on_drop(b);
-    }
-    result
+) -> impl Future<Output = io::Result<()>> {
+    let mut guards = Some((ResetUnlessEnded::new(a), ResetUnlessEnded::new(b)));
+    let (mut there, mut back) = (OneWay::default(), OneWay::default());
+    poll_fn(move |context| {
+        let forth = there.poll(a, b, &sent, context)?;
+        let back = back.poll(b, a, &received, context)?;
+        if forth.is_pending() || back.is_pending() {
+            return Poll::Pending;
+        }
+        if let Some((a, b)) = guards.take() {
+            a.ended();
+            b.ended();
+        }
+        Poll::Ready(Ok(()))
+    })
 }
 
-async fn one_way(from: &TcpStream, to: &TcpStream, count: impl Fn(u64)) -> std::io::Result<()> {
-    let mut carried = 0u64;
-    loop {
-        let chunk = read(from, carried).await?;
-        if chunk.is_empty() {
-            return shutdown_write(to);
+#[derive(Debug, Default)]
+struct OneWay {
+    chunk: BytesMut,
+    carried: u64,
+    ended: bool,
+}
+
+impl OneWay {
+    fn poll(
+        &mut self,
+        from: &TcpStream,
+        to: &TcpStream,
+        count: &impl Fn(u64),
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.ended {
+            if self.chunk.is_empty() {
+                self.chunk = ready!(poll_read(from, self.carried, context))?;
+                if self.chunk.is_empty() {
+                    shutdown_write(to)?;
+                    self.ended = true;
+                    break;
+                }
+            }
+            let before = self.chunk.len();
+            let written = poll_write_all(to, &mut self.chunk, context);
+            let moved = (before - self.chunk.len()) as u64;
+            self.carried += moved;
+            count(moved);
+            ready!(written)?;
+            self.chunk = BytesMut::new();
         }
-        write_all(to, &chunk).await?;
-        carried += chunk.len() as u64;
-        count(chunk.len() as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Makes the kernel reset a connection that is given up before its end: the peer must not take that for an end.
+#[derive(Debug)]
+pub struct ResetUnlessEnded<'a>(Option<&'a TcpStream>);
+
+impl<'a> ResetUnlessEnded<'a> {
+    /// Guard `stream`.
+    #[must_use]
+    pub const fn new(stream: &'a TcpStream) -> Self {
+        Self(Some(stream))
+    }
+
+    /// Both directions have ended in order.
+    pub fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ResetUnlessEnded<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0 {
+            reset_on_drop(stream);
+        }
     }
 }

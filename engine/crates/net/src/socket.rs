@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::netns::Netns;
 
@@ -111,7 +111,19 @@ impl SocketFactory {
     async fn dial(&self, home: &Netns, from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
         let from = from.map(|ip| SocketAddr::new(ip, self.port()));
         let socket = self.netns.run(home, || self.dialler(from, to))?;
-        TcpSocket::from_std_stream(socket.into()).connect(to).await
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            other => other?,
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        // A connection inside one machine stands before the call returns: asked at once, no turn of the loop is spent.
+        if stream.peer_addr().is_err() {
+            stream.writable().await?;
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+        }
+        Ok(stream)
     }
 
     fn port(&self) -> u16 {
@@ -129,18 +141,10 @@ impl SocketFactory {
     fn dialler(&self, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Socket> {
         let socket = self.tcp(to)?;
         socket.set_tcp_nodelay(true)?;
-        set_keepalive(&socket)?;
-        if let Some(from) = from {
-            if from.is_ipv4() {
-                socket.set_ip_transparent_v4(true)?;
-                socket.set_freebind_v4(true)?;
-            } else {
-                set_ipv6_transparent(&socket)?;
-                socket.set_freebind_v6(true)?;
-            }
-            // One port serves many destinations; the kernel checks the whole four-tuple at connect.
-            socket.set_reuse_address(true)?;
-            socket.bind(&from.into())?;
+        match from {
+            None => set_keepalive(&socket)?,
+            // The application is in the same namespace: it cannot go away silently.
+            Some(from) => bind_foreign(&socket, from)?,
         }
         Ok(socket)
     }
@@ -152,6 +156,18 @@ impl SocketFactory {
         }
         Ok(socket)
     }
+}
+
+/// Bind an address that is not this namespace's own (`IP_TRANSPARENT`).
+fn bind_foreign(socket: &Socket, from: SocketAddr) -> io::Result<()> {
+    if from.is_ipv4() {
+        socket.set_ip_transparent_v4(true)?;
+    } else {
+        set_ipv6_transparent(socket)?;
+    }
+    // One port serves many destinations; the kernel checks the whole four-tuple at connect.
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into())
 }
 
 /// Keep a silent peer from holding a connection for ever.

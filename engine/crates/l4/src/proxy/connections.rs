@@ -1,10 +1,10 @@
 //! Connections that stand on one core: for an operator to see, and for policy to judge again.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::pod::PodInfo;
@@ -37,43 +37,40 @@ struct Judged {
 
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    tracked: Mutex<(u64, HashMap<u64, Tracked>)>,
+    tracked: Mutex<Slab<Tracked>>,
 }
 
 /// Keeps a connection listed until dropped.
 #[derive(Debug)]
-pub(crate) struct Listed<'a> {
-    connections: &'a Connections,
-    id: u64,
+pub(crate) struct Listed {
+    connections: Arc<Connections>,
+    key: usize,
 }
 
 impl Connections {
     /// List a connection that policy does not judge here.
-    pub(crate) fn list(&self, info: ConnectionInfo) -> Listed<'_> {
+    pub(crate) fn list(self: &Arc<Self>, info: ConnectionInfo) -> Listed {
         self.insert(Tracked { info, judged: None })
     }
 
     /// List a connection that is cut when policy comes to forbid it; the receiver tells why.
     pub(crate) fn list_judged(
-        &self,
+        self: &Arc<Self>,
         info: ConnectionInfo,
         subject: Subject,
-    ) -> (Listed<'_>, oneshot::Receiver<Denied>) {
+    ) -> (Listed, oneshot::Receiver<Denied>) {
         let (cut, told) = oneshot::channel();
         (self.insert(Tracked { info, judged: Some(Judged { subject, cut }) }), told)
     }
 
-    fn insert(&self, tracked: Tracked) -> Listed<'_> {
-        let mut all = self.tracked.lock();
-        all.0 += 1;
-        let id = all.0;
-        all.1.insert(id, tracked);
-        Listed { connections: self, id }
+    fn insert(self: &Arc<Self>, tracked: Tracked) -> Listed {
+        let key = self.tracked.lock().insert(tracked);
+        Listed { connections: self.clone(), key }
     }
 
     /// Judge all again; what is forbidden now is told to end.
     pub(crate) fn judge(&self, store: &Store) {
-        for tracked in self.tracked.lock().1.values_mut() {
+        for (_, tracked) in self.tracked.lock().iter_mut() {
             let Some(judged) = &tracked.judged else { continue };
             let pod = &tracked.info.pod;
             // A workload that is gone has no policy to ask; its connections end when its pod does.
@@ -90,12 +87,12 @@ impl Connections {
     }
 
     pub(crate) fn all(&self) -> Vec<ConnectionInfo> {
-        self.tracked.lock().1.values().map(|tracked| tracked.info.clone()).collect()
+        self.tracked.lock().iter().map(|(_, tracked)| tracked.info.clone()).collect()
     }
 }
 
-impl Drop for Listed<'_> {
+impl Drop for Listed {
     fn drop(&mut self) {
-        self.connections.tracked.lock().1.remove(&self.id);
+        self.connections.tracked.lock().try_remove(self.key);
     }
 }

@@ -1,29 +1,41 @@
 //! A tunnel that a peer opened to this pod, and the connections in it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
-use culvert_net::{copy, socket};
+use culvert_net::socket;
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::connections::{ConnectionInfo, Listed};
-use super::pod::{Phase, Pod};
+use super::pod::{Phase, Place, Pod};
 use crate::policy::{Denied, Subject};
 use crate::state::Workload;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
+/// Serve an accepted tunnel in a task of its own.
+pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: SocketAddr) {
+    let served = Box::pin(serve(pod.clone(), stream, client));
+    pod.spawn(async move {
+        let _place = place;
+        served.await;
+    });
+}
+
 /// Serve one tunnel until its peer or this pod gives it up.
-pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
+async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
     let Ok(local) = stream.local_addr().map(socket::canonical) else { return };
     let patience = pod.shared().config.handshake_timeout;
     let authenticated = match authenticate(&pod, stream).await {
@@ -36,13 +48,15 @@ pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) 
     };
     let peer = authenticated.peer.clone();
     let ended = server::serve(authenticated, patience, pod.reached(Phase::Draining), |connect| {
-        let (pod, peer) = (pod.clone(), peer.clone());
-        tokio::task::spawn_local(async move {
-            let stopped = pod.clone();
-            tokio::select! {
-                () = connection(&pod, connect, client, local, peer) => {}
-                () = stopped.reached(Phase::Stopped) => {}
-            }
+        // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection:
+        // the former is on the heap and gone by then.
+        let opening = Box::pin(open(pod.clone(), connect, client, local, peer.clone()));
+        pod.spawn(async move {
+            let Some(Standing { stream, application, flow, listed, cut }) = opening.await else { return };
+            let (sent, received) = (|bytes| flow.sent(bytes), |bytes| flow.received(bytes));
+            let end = until_cut(pin!(stream.carry(&application, sent, received)), cut).await;
+            flow.finish(&end);
+            drop(listed);
         });
     });
     // How a tunnel ends is told to each of its connections.
@@ -70,37 +84,39 @@ fn flow(pod: &Pod, client: SocketAddr, local: SocketAddr, target: SocketAddr, pe
 }
 
 /// A connection that is open at both ends.
-struct Standing<'a> {
+struct Standing {
     stream: TunnelStream,
     application: TcpStream,
     flow: OpenFlow,
-    listed: Listed<'a>,
+    listed: Listed,
     cut: oneshot::Receiver<Denied>,
 }
 
-/// One CONNECT, from the request to the last byte. As with outbound connections, only what carries stays in memory.
-async fn connection(pod: &Rc<Pod>, connect: Connect, client: SocketAddr, local: SocketAddr, peer: Identity) {
-    let Some(standing) = Box::pin(open(pod, connect, client, local, peer)).await else { return };
-    let Standing { stream, application, flow, listed: _listed, cut } = standing;
-    let carried = stream.carry(&application, |bytes| flow.sent(bytes), |bytes| flow.received(bytes));
-    let end = tokio::select! {
-        result = carried => result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()),
-        Ok(denied) = cut => {
-            copy::reset_on_drop(&application);
-            FlowEnd::failed(ResponseFlag::Denied, format!("connection closed due to policy change: {denied}"))
+/// Wait for `carried`, or for policy to forbid it.
+pub(super) fn until_cut<E: std::fmt::Display>(
+    mut carried: Pin<&mut impl Future<Output = Result<(), E>>>,
+    mut cut: oneshot::Receiver<Denied>,
+) -> impl Future<Output = FlowEnd> {
+    poll_fn(move |context| {
+        if let Poll::Ready(result) = carried.as_mut().poll(context) {
+            return Poll::Ready(FlowEnd::of(result));
         }
-    };
-    flow.finish(&end);
+        // The sender goes without a word when the connection is no longer listed, and then there is none to cut.
+        let Poll::Ready(Ok(denied)) = Pin::new(&mut cut).poll(context) else { return Poll::Pending };
+        let error = format!("connection closed due to policy change: {denied}");
+        Poll::Ready(FlowEnd::failed(ResponseFlag::Denied, error))
+    })
 }
 
 /// Judge the wish, connect to the application, and only then answer; `None` where the answer is no.
 async fn open(
-    pod: &Rc<Pod>,
+    pod: Rc<Pod>,
     connect: Connect,
     client: SocketAddr,
     local: SocketAddr,
     peer: Identity,
-) -> Option<Standing<'_>> {
+) -> Option<Standing> {
+    let pod = &*pod;
     let workload = pod.workload().await;
     let authority = connect.request.uri.authority().cloned();
     let target = match &workload {

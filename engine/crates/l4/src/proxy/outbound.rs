@@ -14,15 +14,16 @@ use http::{Method, Request, Uri};
 use tokio::net::TcpStream;
 
 use super::connections::{ConnectionInfo, Listed};
-use super::pod::Pod;
+use super::pod::{Place, Pod};
 use crate::state::{Route, Service, Workload};
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
 /// A connection that is open at both ends.
-struct Standing<'a> {
+struct Standing {
+    application: TcpStream,
     way: Way,
     flow: OpenFlow,
-    listed: Listed<'a>,
+    listed: Listed,
 }
 
 enum Way {
@@ -30,31 +31,30 @@ enum Way {
     Tunnel(TunnelStream, StreamGuard),
 }
 
-/// Carry one captured connection to where it was going. Whatever fails, the application sees a reset, not an end.
-///
-/// What it takes to open the way is large, what it takes to go it is small and lives as long as the connection: the
-/// former is on the heap and gone by then.
-pub(super) async fn handle(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) {
-    let Some(Standing { way, flow, listed }) = Box::pin(open(&pod, &application, client)).await else {
-        return copy::reset_on_drop(&application);
-    };
-    let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-    let result = match way {
-        Way::Plain(upstream) => {
-            copy::bidirectional(&application, &upstream, received, sent).await.map_err(|error| error.to_string())
-        }
-        Way::Tunnel(stream, _place) => {
-            stream.carry(&application, received, sent).await.map_err(|error| error.to_string())
-        }
-    };
-    drop(listed);
-    flow.finish(&result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()));
+/// Carry one captured connection to where it was going, in a task of its own. Whatever fails, the application sees a
+/// reset, not an end.
+pub(super) fn begin(pod: Rc<Pod>, place: Place, application: TcpStream, client: SocketAddr) {
+    // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection: the
+    // former is on the heap and gone by then.
+    let opening = Box::pin(open(pod.clone(), application, client));
+    pod.spawn(async move {
+        let Some(Standing { application, way, flow, listed }) = opening.await else { return };
+        let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
+        let end = match way {
+            Way::Plain(upstream) => FlowEnd::of(copy::bidirectional(&application, &upstream, received, sent).await),
+            Way::Tunnel(stream, _guard) => FlowEnd::of(stream.carry(&application, received, sent).await),
+        };
+        flow.finish(&end);
+        drop((listed, place));
+    });
 }
 
 /// Find and open the way; `None` where there is none, which is then counted and logged.
-async fn open<'a>(pod: &'a Pod, application: &TcpStream, client: SocketAddr) -> Option<Standing<'a>> {
+async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Option<Standing> {
+    let pod = &*pod;
+    let unopened = copy::ResetUnlessEnded::new(&application);
     // Without a destination somebody spoke to the capture port itself: there is nothing to carry or to count.
-    let target = destination(application).ok()?;
+    let target = destination(&application).ok()?;
     let mut flow = Flow {
         direction: Direction::Outbound,
         security: Security::Plain,
@@ -106,7 +106,9 @@ async fn open<'a>(pod: &'a Pod, application: &TcpStream, client: SocketAddr) -> 
         Way::Tunnel(..) => ("HBONE", target),
     };
     let listed = pod.registry().list(listing(pod, &flow, original, protocol));
-    Some(Standing { way, flow: flow.open(pod.shared()), listed })
+    unopened.ended();
+    let flow = flow.open(pod.shared());
+    Some(Standing { application, way, flow, listed })
 }
 
 /// Where the application wanted to go. The tunnel's own ports are no destination: that would be a loop.

@@ -4,24 +4,48 @@
 //! such a policy.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
 use culvert_core::names;
 use culvert_net::{copy, socket};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
-use super::connections::ConnectionInfo;
+use super::connections::{ConnectionInfo, Listed};
 use super::inbound;
-use super::pod::Pod;
-use crate::policy::Subject;
-use crate::telemetry::{Direction, Flow, FlowEnd, Peer, ResponseFlag, Security};
+use super::pod::{Place, Pod};
+use crate::policy::{Denied, Subject};
+use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
-/// Carry one connection to the application if policy lets a client without identity through.
-pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
-    let target = stream.local_addr().and_then(|local| socket::original_destination(&stream, local));
-    let Ok(target) = target else { return copy::reset_on_drop(&stream) };
+/// Carry one connection to the application if policy lets a client without identity through; in a task of its own.
+pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: SocketAddr) {
+    let opening = Box::pin(open(pod.clone(), stream, client));
+    pod.spawn(async move {
+        let Some(Standing { stream, application, flow, listed, cut }) = opening.await else { return };
+        let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
+        let end = inbound::until_cut(pin!(copy::bidirectional(&stream, &application, received, sent)), cut).await;
+        flow.finish(&end);
+        drop((listed, place));
+    });
+}
+
+/// A connection that is open at both ends.
+struct Standing {
+    stream: TcpStream,
+    application: TcpStream,
+    flow: OpenFlow,
+    listed: Listed,
+    cut: oneshot::Receiver<Denied>,
+}
+
+/// Judge and connect; `None` where the answer is no, which is then counted and logged.
+async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Standing> {
+    let pod = &*pod;
+    let unopened = copy::ResetUnlessEnded::new(&stream);
+    let target = stream.local_addr().and_then(|local| socket::original_destination(&stream, local)).ok()?;
     if names::is_tunnel_port(target.port()) {
-        return copy::reset_on_drop(&stream);
+        return None;
     }
     let mut flow = Flow {
         direction: Direction::Inbound,
@@ -33,16 +57,18 @@ pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) 
         destination: Peer::default(),
         service: None,
     };
+    let refuse = |flow: Flow, flag, error: String| {
+        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        None
+    };
     let workload = match pod.workload().await {
         Ok(workload) => workload,
-        Err(error) => {
-            copy::reset_on_drop(&stream);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
-        }
+        Err(error) => return refuse(flow, ResponseFlag::Connect, error),
     };
     flow.destination.workload = Some(workload.clone());
     flow.source.workload = pod.shared().store.read().workload_at(&pod.shared().config.network, client.ip()).cloned();
 
+    // Listed before it is judged, so that a change of policy in between finds it.
     let subject = Subject { peer: None, source: client.ip(), destination: target };
     let info = ConnectionInfo {
         pod: pod.info.clone(),
@@ -52,28 +78,17 @@ pub(super) async fn handle(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) 
         actual_destination: target,
         protocol: "TCP",
     };
-    let (_listed, mut cut) = pod.registry().list_judged(info, subject.clone());
-    if let Err(denied) = pod.shared().store.read().policies.authorize(&workload, &subject) {
-        copy::reset_on_drop(&stream);
+    let (listed, cut) = pod.registry().list_judged(info, subject.clone());
+    let verdict = pod.shared().store.read().policies.authorize(&workload, &subject);
+    if let Err(denied) = verdict {
         let error = format!("connection closed due to policy rejection: {denied}");
-        return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Denied, error));
+        return refuse(flow, ResponseFlag::Denied, error);
     }
-    let application = match inbound::dial(&pod, client, target).await {
+    let application = match inbound::dial(pod, client, target).await {
         Ok(application) => application,
-        Err(error) => {
-            copy::reset_on_drop(&stream);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Connect, error));
-        }
+        Err(error) => return refuse(flow, ResponseFlag::Connect, error.to_string()),
     };
-    let open = flow.open(pod.shared());
-    let carried = copy::bidirectional(&stream, &application, |bytes| open.received(bytes), |bytes| open.sent(bytes));
-    let end = tokio::select! {
-        result = carried => result.map_or_else(|error| FlowEnd::failed(ResponseFlag::None, error), |()| FlowEnd::good()),
-        Ok(denied) = &mut cut => {
-            copy::reset_on_drop(&stream);
-            copy::reset_on_drop(&application);
-            FlowEnd::failed(ResponseFlag::Denied, format!("connection closed due to policy change: {denied}"))
-        }
-    };
-    open.finish(&end);
+    unopened.ended();
+    let flow = flow.open(pod.shared());
+    Some(Standing { stream, application, flow, listed, cut })
 }

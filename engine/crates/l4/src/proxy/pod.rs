@@ -1,19 +1,24 @@
 //! One pod on one core: its listeners, its tunnels, its limits.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::socket::{self, SocketFactory};
+use pin_project_lite::pin_project;
+use slab::Slab;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::core::Core;
 use super::{inbound, outbound, plaintext};
@@ -21,6 +26,9 @@ use crate::certificates::CertificateUse;
 use crate::proxy::Connections;
 use crate::shared::{Held, Shared};
 use crate::state::Workload;
+
+/// Bytes that a connection's task may keep while the connection stands.
+const MAX_TASK: usize = 640;
 
 /// What the node agent says of a pod.
 #[derive(Debug)]
@@ -55,6 +63,8 @@ pub(crate) struct Pod {
     listeners: Cell<usize>,
     handshakes: Cell<usize>,
     quiet: tokio::sync::Notify,
+    /// What is cut when the pod is stopped.
+    tasks: RefCell<Slab<AbortHandle>>,
 }
 
 /// Counts a connection until dropped.
@@ -63,15 +73,16 @@ pub(crate) struct Place(Rc<Pod>, #[allow(dead_code, reason = "held for its drop"
 /// Counts a handshake until dropped.
 pub(crate) struct HandshakePlace<'a>(&'a Pod);
 
-type Handler = fn(Rc<Pod>, TcpStream, SocketAddr) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+/// Begins a task for an accepted connection.
+type Handler = fn(Rc<Pod>, Place, TcpStream, SocketAddr);
 
 impl Pod {
     /// Open the pod's listeners on this core.
     pub(crate) fn start(core: Rc<Core>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
         let listeners: Vec<(TcpListener, Handler)> = [
-            (OUTBOUND_PORT, (|pod, stream, peer| Box::pin(outbound::handle(pod, stream, peer))) as Handler),
-            (INBOUND_PLAINTEXT_PORT, |pod, stream, peer| Box::pin(plaintext::handle(pod, stream, peer))),
-            (HBONE_PORT, |pod, stream, peer| Box::pin(inbound::handle(pod, stream, peer))),
+            (OUTBOUND_PORT, outbound::begin as Handler),
+            (INBOUND_PLAINTEXT_PORT, plaintext::begin),
+            (HBONE_PORT, inbound::begin),
         ]
         .into_iter()
         .map(|(port, handler)| {
@@ -98,6 +109,7 @@ impl Pod {
             listeners: Cell::new(0),
             handshakes: Cell::new(0),
             quiet: tokio::sync::Notify::new(),
+            tasks: RefCell::default(),
         });
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
@@ -115,7 +127,7 @@ impl Pod {
     }
 
     /// This core's registry.
-    pub(crate) fn registry(&self) -> &Connections {
+    pub(crate) fn registry(&self) -> &Arc<Connections> {
         // A core's number is always below the number of registries: both come from the same setting.
         #[allow(clippy::indexing_slicing, reason = "see above")]
         &self.core.shared.connections[self.core.number]
@@ -141,6 +153,25 @@ impl Pod {
             forward
         });
         self.quiet.notify_waiters();
+        if phase == Phase::Stopped {
+            // Taken out first: a task that ends takes itself out.
+            let tasks: Vec<_> = self.tasks.borrow_mut().iter().map(|(_, task)| task.clone()).collect();
+            tasks.iter().for_each(AbortHandle::abort);
+        }
+    }
+
+    /// Run a connection's task; it is cut when the pod is stopped.
+    ///
+    /// A list of tasks costs each of them less memory than a wait for the pod's end would.
+    pub(crate) fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: F) {
+        const { assert!(size_of::<F>() <= MAX_TASK) };
+        if *self.phase.borrow() == Phase::Stopped {
+            return;
+        }
+        let mut tasks = self.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        let listed = ListedTask { pod: self.clone(), key: entry.key() };
+        entry.insert(tokio::task::spawn_local(CutTask { task, _listed: listed }).abort_handle());
     }
 
     /// Wait until the pod has reached `phase`.
@@ -216,6 +247,35 @@ impl Drop for OpenListener {
     }
 }
 
+pin_project! {
+    /// A task on a pod's list. By hand, because an `async` block would hold the task twice.
+    struct CutTask<F> {
+        #[pin]
+        task: F,
+        _listed: ListedTask,
+    }
+}
+
+impl<F: Future> Future for CutTask<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().task.poll(context)
+    }
+}
+
+/// Takes a task off the list when it ends, however it does.
+struct ListedTask {
+    pod: Rc<Pod>,
+    key: usize,
+}
+
+impl Drop for ListedTask {
+    fn drop(&mut self) {
+        self.pod.tasks.borrow_mut().try_remove(self.key);
+    }
+}
+
 impl Drop for HandshakePlace<'_> {
     fn drop(&mut self) {
         self.0.handshakes.set(self.0.handshakes.get() - 1);
@@ -275,13 +335,5 @@ fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
     let Some(place) = pod.place() else {
         return culvert_net::copy::reset_on_drop(&stream);
     };
-    let pod = pod.clone();
-    tokio::task::spawn_local(async move {
-        let _place = place;
-        let stopped = pod.clone();
-        tokio::select! {
-            () = handler(pod, stream, socket::canonical(peer)) => {}
-            () = stopped.reached(Phase::Stopped) => {}
-        }
-    });
+    handler(pod.clone(), place, stream, socket::canonical(peer));
 }

@@ -97,8 +97,9 @@ pub(crate) struct FlowEnd {
 }
 
 impl FlowEnd {
-    pub(crate) const fn good() -> Self {
-        Self { flag: ResponseFlag::None, error: None }
+    /// How carrying bytes ended.
+    pub(crate) fn of<E: std::fmt::Display>(result: Result<(), E>) -> Self {
+        Self { flag: ResponseFlag::None, error: result.err().map(|error| error.to_string()) }
     }
 
     pub(crate) fn failed(flag: ResponseFlag, error: impl std::fmt::Display) -> Self {
