@@ -133,7 +133,10 @@ class Controller:
                 except OSError as error:
                     _log.warning("pod cannot be adopted as it is", pod=pod.key, reason=str(error))
         await self._exemption.update()
-        await asyncio.to_thread(self._adoption.take_over_probes)
+        try:
+            await asyncio.to_thread(self._adoption.take_over_probes)
+        except OSError as error:
+            _log.warning("what another backend has left on the host stays", reason=str(error))
         _log.info("adopted captured pods", pods=len(self._enrolled), draining=draining)
 
     async def _adopt_pod(self, pod: PodFacts, namespace: int) -> bool:

@@ -115,6 +115,8 @@ class Repairs:
         captured = self._enrolled.find(uid)
         if watched is not None and (uid == _HOST or captured is None or watched.plan == captured.plan):
             return
+        if uid != _HOST and self._turn(uid).locked():
+            return  # it is being changed; nobody else's repair may wait for that
         if uid == _HOST:
             changes, plan = await asyncio.to_thread(self._exemption.watch), None
         else:

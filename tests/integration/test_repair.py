@@ -152,6 +152,15 @@ async def test_a_pod_that_was_let_go_is_let_be(agent: Agent) -> None:
     assert agent.repairs.repaired["pod"] == 0
 
 
+async def test_a_pod_that_takes_its_time_holds_up_no_other(agent: Agent) -> None:
+    async with agent.turns.setdefault("slow", asyncio.Lock()):
+        await agent.capture("slow")
+        shell(agent.pods.first, FLUSHES["everything"])
+        await until(agent.sound, within_s=1.0)
+        assert not agent.repairs.watches("slow")
+    await until(lambda: agent.repairs.watches("slow"))
+
+
 async def test_a_hundred_pods_cost_little_while_nothing_happens(agent: Agent) -> None:
     for number in range(99):
         await agent.capture(f"pod-{number}")
