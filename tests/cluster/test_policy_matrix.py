@@ -23,6 +23,10 @@ import yaml
 
 from meshapi import names
 from meshlab import images
+from nodeagent.capture.iptables import IptablesBackend
+from nodeagent.capture.iptables_legacy import LegacyTables
+from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.discovery import namespaces
 from tests.support.lab import ROOT, Lab, eventually, running
 from tests.support.mesh import PROGRAMS, SYSTEM, Mesh
 
@@ -68,6 +72,10 @@ class Matrix:
     def __init__(self, lab: Lab, stack: ExitStack) -> None:
         self.lab = lab
         self.mesh = Mesh(lab)
+        self._kernel = {
+            "nftables": NftablesBackend(),
+            "iptables": IptablesBackend(LegacyTables(), versions=(4, 6), sets=True),
+        }
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._namespace, sorted(set(CLIENTS.values()))))
         self._make_pods()
@@ -144,6 +152,16 @@ class Matrix:
             if answer != wanted:
                 wrong.append(f"{client} -> {server} ({ip}) port {port}: {answer}, not {wanted}")
         return wrong
+
+    def captured_by(self) -> set[str]:
+        """The backends that have rules in pods of the mesh; what a pod has of none, or of two, stands for itself."""
+        items = [pod for ns in set(CLIENTS.values()) for pod in self.lab.resource("pods", "-n", ns)["items"]]
+        uids = {pod["metadata"]["uid"] for pod in items if pod["metadata"]["namespace"] != "matrix-out"}
+        found = set()
+        for descriptor in namespaces.find(uids).values():
+            found.add("+".join(name for name in BACKENDS if self._kernel[name].present(descriptor)))
+            os.close(descriptor)
+        return found
 
     def backend(self, name: str) -> None:
         """Capture by this backend from now on; the pods go on."""
@@ -235,6 +253,7 @@ def matrix() -> Iterator[Matrix]:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_policy_means_the_same_everywhere(matrix: Matrix, backend: str) -> None:
     matrix.backend(backend)
+    eventually(lambda: matrix.captured_by() == {backend}, "every pod has rules of this backend and of no other")
     failures = []
     for marker, scenario in zip(MARKERS, SCENARIOS, strict=True):
         text = json.dumps([*scenario.get("policies", []), _marker(marker)])

@@ -91,6 +91,13 @@ def test_only_the_node_agent_is_free_of_apparmor(helm: Path, objects: Objects) -
     assert "appArmorProfile" not in older
 
 
+def test_capture_is_as_without_the_chart(objects: Objects) -> None:
+    given = environment(pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT))
+    fields = NodeAgentSettings.model_fields
+    assert given["CAPTURE_BACKEND"] == fields["capture_backend"].default
+    assert given["DNS_CAPTURE"] == str(fields["dns_capture"].default).lower()
+
+
 def test_only_the_node_agent_shares_the_nodes_network_and_processes(objects: Objects) -> None:
     agent = pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT)
     assert (agent["hostNetwork"], agent["hostPID"], agent["dnsPolicy"]) == (True, True, "ClusterFirstWithHostNet")
