@@ -19,7 +19,7 @@ from meshkit.log import logger
 from meshkit.tasks import Backoff
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import PodPlan
-from nodeagent.enrolled import Enrolled
+from nodeagent.enrolled import Captured, Enrolled
 from nodeagent.exemption import ProbeExemption
 
 _log = logger("repair")
@@ -39,6 +39,7 @@ _HOST: Final = ""
 @dataclass(slots=True)
 class _Watched:
     changes: Changes
+    captured: Captured | None
     plan: PodPlan | None
     sizes: tuple[bytes, ...] | None = None  # when all was last found as planned
     compared: float = 0.0
@@ -113,7 +114,8 @@ class Repairs:
     async def _begin(self, uid: str) -> None:
         watched = self._watched.get(uid)
         captured = self._enrolled.find(uid)
-        if watched is not None and (uid == _HOST or captured is None or watched.plan == captured.plan):
+        # The same pod in a new sandbox has another namespace.
+        if watched is not None and watched.captured is captured and (captured is None or watched.plan == captured.plan):
             return
         if uid != _HOST and self._turn(uid).locked():
             return  # it is being changed; nobody else's repair may wait for that
@@ -128,7 +130,7 @@ class Repairs:
                 changes = await asyncio.to_thread(self._backend.watch, captured.served.namespace, plan)
         self._end(uid)
         # Its sizes are not known, so the first look comes soon and finds what happened before.
-        self._watched[uid] = _Watched(changes, plan)
+        self._watched[uid] = _Watched(changes, captured, plan)
         for events in changes.events:
             asyncio.get_running_loop().add_reader(events, self._suspect, uid)
 

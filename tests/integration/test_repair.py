@@ -152,6 +152,19 @@ async def test_a_pod_that_was_let_go_is_let_be(agent: Agent) -> None:
     assert agent.repairs.repaired["pod"] == 0
 
 
+async def test_a_pod_in_a_new_sandbox_is_watched_there(agent: Agent) -> None:
+    with wired() as others:
+        agent.pods = Wired(others.first, agent.pods.second)
+        old = agent.enrolled.find("pod")
+        assert old is not None
+        before = agent.repairs._watched["pod"].changes
+        await agent.capture("pod")
+        old.close()
+        await until(lambda: agent.repairs._watched["pod"].changes is not before and agent.repairs.settled)
+        shell(others.first, FLUSHES["everything"])
+        await until(agent.sound, within_s=1.5)
+
+
 async def test_a_pod_that_takes_its_time_holds_up_no_other(agent: Agent) -> None:
     async with agent.turns.setdefault("slow", asyncio.Lock()):
         await agent.capture("slow")
