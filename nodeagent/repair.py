@@ -29,6 +29,8 @@ _TICK_S: Final = 0.25
 _SWEEP_S: Final = 30.0
 """Every pod is compared so often without any sign: a rule of iptables that was replaced by another gives none."""
 _INCIDENT_S: Final = 10.0
+_UNDONE_S: Final = 0.5
+"""Longest wait between repairs of what is undone at once, again and again."""
 _AT_ONCE: Final = 4
 """Comparisons at the same time; each takes some milliseconds of a thread."""
 
@@ -44,7 +46,7 @@ class _Watched:
     sizes: tuple[bytes, ...] | None = None  # when all was last found as planned
     compared: float = 0.0
     said: float = float("-inf")
-    backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.05, cap_s=5.0))
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.02, cap_s=_UNDONE_S))
     task: asyncio.Task[None] | None = None
     again: bool = False
 
@@ -159,6 +161,7 @@ class Repairs:
             watched.task = asyncio.create_task(self._settle(uid, watched))
 
     async def _settle(self, uid: str, watched: _Watched) -> None:
+        undone = False
         while watched.again and self._watched.get(uid) is watched:
             watched.again = False
             watched.compared = asyncio.get_running_loop().time()
@@ -174,11 +177,14 @@ class Repairs:
             if not missing:
                 watched.sizes = sizes  # of before the comparison: what has changed meanwhile will be seen
                 watched.backoff.reset()
+                undone = False
                 continue
             self._say(uid, watched, missing)
-            # Whoever undoes it each time must not have all of our time.
+            # It is looked at once more; whoever undoes it each time must not have all of our time.
             watched.again = True
-            await asyncio.sleep(watched.backoff.next())
+            if undone:
+                await asyncio.sleep(watched.backoff.next())
+            undone = True
 
     async def _repair_pod(self, uid: str) -> tuple[str, ...]:
         async with self._turn(uid):

@@ -4,14 +4,16 @@ import asyncio
 import os
 import resource
 import subprocess
-from collections.abc import AsyncIterator
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from meshapi.identity import SpiffeId
 from meshapi.proto import zds_pb2
-from meshkit.linux import netns
+from meshkit.linux import links, netns
 from nodeagent.capture.annotations import Planned
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import PodPlan
@@ -39,11 +41,11 @@ class Agent:
             backend, self.enrolled, self.exemption, lambda uid: self.turns.setdefault(uid, asyncio.Lock())
         )
 
-    async def capture(self, uid: str = "pod", plan: PodPlan | None = None) -> Captured:
-        namespace = os.open(self.pods.first, os.O_RDONLY | os.O_CLOEXEC)
+    async def capture(self, uid: str = "pod", space: Path | None = None) -> Captured:
+        namespace = os.open(space or self.pods.first, os.O_RDONLY | os.O_CLOEXEC)
         served = Served(zds_pb2.WorkloadInfo(name="web"), namespace)
         captured = Captured(
-            served, "shop/web", SpiffeId("cluster.local", "shop", "web"), Planned(plan or PodPlan()), ("10.78.0.1",)
+            served, "shop/web", SpiffeId("cluster.local", "shop", "web"), Planned(PodPlan()), ("10.78.0.1",)
         )
         self.backend.prepare(namespace)
         self.backend.apply(namespace, captured.plan)
@@ -111,6 +113,18 @@ async def test_a_pods_rules_are_back_within_a_second(
     assert agent.repairs.repaired["host"] == 0
 
 
+async def test_who_flushes_again_and_again_gains_no_time(agent: Agent) -> None:
+    longest = 0.0
+    for _ in range(8):
+        repaired = agent.repairs.repaired["pod"]
+        shell(agent.pods.first, FLUSHES["everything"])
+        began = time.monotonic()
+        await until(lambda repaired=repaired: agent.repairs.repaired["pod"] > repaired, within_s=1.0)
+        longest = max(longest, time.monotonic() - began)
+    print(f"longest {longest * 1000:.0f} ms")
+    assert longest < 0.8
+
+
 async def test_the_hosts_rules_are_back_within_a_second(agent: Agent) -> None:
     shell(agent.pods.second, "nft flush ruleset; for p in iptables ip6tables; do $p-legacy -t nat -F; done")
     await until(agent.host_sound, within_s=1.0)
@@ -174,9 +188,20 @@ async def test_a_pod_that_takes_its_time_holds_up_no_other(agent: Agent) -> None
     await until(lambda: agent.repairs.watches("slow"))
 
 
-async def test_a_hundred_pods_cost_little_while_nothing_happens(agent: Agent) -> None:
-    for number in range(99):
-        await agent.capture(f"pod-{number}")
+@pytest.fixture
+def hundred() -> Iterator[list[Path]]:
+    prefix = f"cr{uuid.uuid4().hex[:6]}"
+    made = [netns.create(f"{prefix}{number}") for number in range(100)]
+    for space in made:
+        netns.run(space, lambda: links.set_up("lo"))
+    yield made
+    for space in made:
+        netns.delete(space.name)
+
+
+async def test_a_hundred_pods_cost_little_while_nothing_happens(agent: Agent, hundred: list[Path]) -> None:
+    for space in hundred:
+        await agent.capture(space.name, space)
     await until(
         lambda: all(agent.repairs.watches(uid) for uid in agent.enrolled) and agent.repairs.settled, within_s=30
     )
@@ -186,4 +211,4 @@ async def test_a_hundred_pods_cost_little_while_nothing_happens(agent: Agent) ->
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"100 pods, {agent.backend.how}: {spent / seconds * 1000:.1f} ms of CPU a second")
-    assert spent / seconds < 0.05
+    assert spent / seconds < 0.15, "nothing is asked again and again"
