@@ -14,6 +14,15 @@ REDIRECTION_ANNOTATION: Final = "ambient.istio.io/redirection"
 REDIRECTION_ENABLED: Final = "enabled"
 SIDECAR_STATUS_ANNOTATION: Final = "sidecar.istio.io/status"
 BYPASS_INBOUND_ANNOTATION: Final = "ambient.istio.io/bypass-inbound-capture"
+DNS_CAPTURE_ANNOTATION: Final = "ambient.istio.io/dns-capture"
+REROUTE_INTERFACES_ANNOTATION: Final = "istio.io/reroute-virtual-interfaces"
+INCLUDE_INBOUND_PORTS_ANNOTATION: Final = "traffic.sidecar.istio.io/includeInboundPorts"
+EXCLUDE_INBOUND_PORTS_ANNOTATION: Final = "traffic.sidecar.istio.io/excludeInboundPorts"
+INCLUDE_OUTBOUND_PORTS_ANNOTATION: Final = "traffic.sidecar.istio.io/includeOutboundPorts"
+EXCLUDE_OUTBOUND_PORTS_ANNOTATION: Final = "traffic.sidecar.istio.io/excludeOutboundPorts"
+INCLUDE_OUTBOUND_RANGES_ANNOTATION: Final = "traffic.sidecar.istio.io/includeOutboundIPRanges"
+EXCLUDE_OUTBOUND_RANGES_ANNOTATION: Final = "traffic.sidecar.istio.io/excludeOutboundIPRanges"
+EXCLUDE_INTERFACES_ANNOTATION: Final = "traffic.sidecar.istio.io/excludeInterfaces"
 TUNNEL_LABEL: Final = "networking.istio.io/tunnel"
 TUNNEL_LABEL_HTTP: Final = "http"
 
@@ -28,6 +37,7 @@ NETWORK_LABEL: Final = "topology.istio.io/network"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 SUBZONE_LABEL: Final = "topology.istio.io/subzone"
+AUTO_ALLOCATE_LABEL: Final = "networking.istio.io/enable-autoallocate-ip"
 DRY_RUN_ANNOTATION: Final = "istio.io/dry-run"
 
 # --- Installation defaults ------------------------------------------------------------------------------------------
@@ -76,6 +86,8 @@ REPLY_CONNMARK: Final = 0x111
 REPLY_CONNMARK_MASK: Final = 0xFFF
 REPLY_ROUTE_TABLE: Final = 100
 REPLY_RULE_PRIORITY: Final = 32764
+DNS_CONNTRACK_ZONE: Final = 1
+"""Of the tunnel's own DNS queries, so that their source ports do not meet those of the application's."""
 PROBE_SOURCE_V4: Final = "169.254.7.127"
 PROBE_SOURCE_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
 
@@ -87,6 +99,8 @@ CNI_EVENT_SOCKET: Final = "/var/run/istio-cni/pluginevent.sock"
 CNI_PLUGIN_NAME: Final = "culvert-cni"
 CNI_BIN_DIR: Final = "/opt/cni/bin"
 CNI_NET_DIR: Final = "/etc/cni/net.d"
+XTABLES_LOCK: Final = "/run/xtables.lock"
+"""Whoever changes the host's iptables holds it: kube-proxy, network plugins, the node agent."""
 TOKEN_PATH: Final = "/var/run/secrets/tokens/istio-token"
 ROOT_CERT_PATH: Final = "/var/run/secrets/istio/root-cert.pem"
 SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -51,7 +51,8 @@ def configure(*, level: Level = Level.INFO, log_format: Format = Format.TEXT) ->
             _text if log_format is Format.TEXT else _json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Looked up at each line: who replaces standard error later (as a test does) means these lines too.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(

@@ -7,6 +7,7 @@ and only when, something has changed.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ _REQUIREMENTS = _CLONE / "setup" / "requirements.txt"
 _PACKAGES = ("meshapi", "meshengine", "meshkit", "nodeagent", "ztunnel", "controlplane", "meshlab", "meshctl")
 _PYTHON = "3.11"
 """Python of the base image; the wheels must fit it, whatever runs this."""
+_SOURCE_ONLY = ("python-iptables==",)
+"""Published without wheels. Built with the C compiler that the engine needs too."""
 _STATIC_TARGET = "x86_64-unknown-linux-gnu"
 _KEPT = 3
 
@@ -55,14 +58,42 @@ def _wheels(say: Say) -> Path:
 
     def make(draft: Path) -> None:
         say("fetching pinned dependencies")
-        pinned = [argument for file in lists for argument in ("-r", str(file))]
+        ready, sources = _split(_REQUIREMENTS.read_text())
+        requirements, from_source = draft / "requirements.txt", draft / "sources.txt"
+        requirements.write_text("".join(ready))
+        from_source.write_text("".join(sources))
+        checked = ["--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check"]
         fitting = ["--only-binary=:all:", f"--python-version={_PYTHON}", *_platforms()]
-        checked = ["--no-deps", "--require-hashes", "--disable-pip-version-check"]
-        command = [sys.executable, "-m", "pip", "download", "--quiet", *checked, *fitting, *pinned]
-        run.logged([*command, "--dest", str(draft)], log=programs.log("dependencies"))
-        shutil.copy2(_REQUIREMENTS, draft / "requirements.txt")
+        pinned = ["-r", str(requirements), "-r", str(_RUNTIME / "pip.txt")]
+        download = [sys.executable, "-m", "pip", "download", *checked, *fitting, *pinned, "--dest", str(draft)]
+        run.logged(download, log=programs.log("dependencies"))
+        build = [_interpreter(), "-m", "pip", "wheel", *checked, "-r", str(from_source), "--wheel-dir", str(draft)]
+        run.logged(build, log=programs.log("dependencies-built"))
+        from_source.unlink()
+        with requirements.open("a") as file:
+            file.writelines(_pin(draft, entry) for entry in sources)
 
     return cache.obtain("wheels", cache.key(_PYTHON, *lists), make)
+
+
+def _split(requirements: str) -> tuple[list[str], list[str]]:
+    """Return the entries of a requirements file that have wheels, and those that are built from their sources."""
+    entries = re.findall(r"^[^\s#].*(?:\n[ \t].*)*\n?", requirements, re.MULTILINE)
+    ready = [entry for entry in entries if not entry.startswith(_SOURCE_ONLY)]
+    return ready, [entry for entry in entries if entry.startswith(_SOURCE_ONLY)]
+
+
+def _pin(folder: Path, entry: str) -> str:
+    """Return a requirement with the hash of the wheel that was built for it."""
+    requirement = entry.split(maxsplit=1)[0]
+    (wheel,) = folder.glob(f"{requirement.split('==')[0].replace('-', '_')}-*.whl")
+    return f"{requirement} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+def _interpreter() -> str:
+    """Return a Python of the image's version: what is built for another would not be found there."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return sys.executable if own == _PYTHON else f"python{_PYTHON}"
 
 
 def _platforms() -> list[str]:

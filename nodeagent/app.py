@@ -19,7 +19,8 @@ from meshkit.tasks import first_cause
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
 from nodeagent import telemetry
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.adoption import Adoption
+from nodeagent.capture.choice import Choice, choose
 from nodeagent.cni import chain
 from nodeagent.cni.install import Installer, Places
 from nodeagent.cni.requests import PluginRequests
@@ -28,7 +29,9 @@ from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.discovery.pods import parse_pod
 from nodeagent.enrolled import Enrolled
+from nodeagent.exemption import ProbeExemption
 from nodeagent.podwatch import PodWatch
+from nodeagent.repair import Repairs
 from nodeagent.secrets.authority import Authority
 from nodeagent.secrets.keeper import Keeper
 from nodeagent.settings import NodeAgentSettings
@@ -43,7 +46,7 @@ _DISMISSAL_PATIENCE_S: Final = 10.0
 class NodeAgent:
     """One running node agent. Construct inside a loop, then ``run``."""
 
-    def __init__(self, settings: NodeAgentSettings, client: Client) -> None:
+    def __init__(self, settings: NodeAgentSettings, client: Client, choice: Choice) -> None:
         self._settings = settings
         self._client = client
         self._authority = Authority(
@@ -55,12 +58,13 @@ class NodeAgent:
         self._enrolled = Enrolled()
         self._zds = ZdsServer(settings.zds_socket, self._enrolled)
         self._watch = PodWatch(client, settings.node_name)
-        self._backend = NftablesBackend()
+        self._backend = choice.backend
+        exemption = ProbeExemption(self._backend, settings.host_netns, self._enrolled.addresses)
         self._controller = Controller(
             Node(
                 trust_domain=settings.trust_domain,
                 rules=EnrolmentRules(frozenset(settings.exclude_namespaces), settings.pod_namespace),
-                host_netns=settings.host_netns,
+                dns_capture=settings.dns_capture,
             ),
             pods=self._watch,
             namespace_labels=self._watch.namespace_labels,
@@ -70,7 +74,10 @@ class NodeAgent:
             certificates=self._keeper,
             announce=self._announce,
             finder=NamespaceFinder(),
+            exemption=exemption,
+            adoption=Adoption(self._backend, choice.others, settings.host_netns),
         )
+        self._repairs = Repairs(self._backend, self._enrolled, exemption, self._controller.turn)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
         self._adopted = False
@@ -115,6 +122,7 @@ class NodeAgent:
         await stack.enter_async_context(self._requests.serve(self._settings.cni_socket))
         running.append(tasks.create_task(self._zds.run()))
         running.append(tasks.create_task(self._controller.run()))
+        running.append(tasks.create_task(self._repairs.run()))
         await self._zds.wait_connected()
         self._watch.on_change(self._controller.notice)
         if self._installer is not None:
@@ -124,7 +132,7 @@ class NodeAgent:
         settings = self._settings
         state = telemetry.AgentState(
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, keeper=self._keeper,
-            requests=self._requests, installer=self._installer,
+            requests=self._requests, installer=self._installer, repairs=self._repairs,
         )  # fmt: skip
         scrape = admin.metrics(telemetry.registry(state))
         await stack.enter_async_context(
@@ -208,6 +216,8 @@ def main() -> None:
 
 
 async def _run(settings: NodeAgentSettings) -> None:
+    choice = await asyncio.to_thread(choose, settings.capture_backend, settings.xtables_lock)
+    _log.info("capture backend chosen", backend=choice.backend.name, how=choice.backend.how, why=choice.why)
     access = await kube_config.load(settings.kubeconfig)
     async with Client(access) as client:
-        await NodeAgent(settings, client).run()
+        await NodeAgent(settings, client, choice).run()

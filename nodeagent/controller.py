@@ -7,7 +7,8 @@ Order, so that no connection fails and none leaves unencrypted by accident:
   captured connection has ended.
 
 Each pod's turn is exclusive; different pods go on in parallel. What fails is tried again with backoff. Nothing is
-remembered on disk: after a restart, pods that are announced are adopted as they are.
+remembered on disk: after a restart, pods that are announced are adopted as they are, and others in which the kernel
+still has rules of ours are let go to the end.
 """
 
 import asyncio
@@ -16,19 +17,22 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
 from meshkit.tasks import Backoff
+from nodeagent import adoption
+from nodeagent.adoption import Adoption
+from nodeagent.capture.annotations import Planned, plan_pod
 from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.plan import Mode, PodPlan, plan_pod
+from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts, belongs
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.draining import Draining
 from nodeagent.enrolled import Captured, Enrolled, workload_info
+from nodeagent.exemption import ProbeExemption
 from nodeagent.zds.server import NotConnected, Served, ZdsServer
 
 _log = logger("enrolment")
@@ -64,12 +68,12 @@ class Node:
     Attributes:
         trust_domain: of the identities.
         rules: what is never enrolled.
-        host_netns: path of the host's network namespace.
+        dns_capture: whether DNS is captured of pods that do not say.
     """
 
     trust_domain: str
     rules: EnrolmentRules
-    host_netns: Path
+    dns_capture: bool = False
 
 
 class Controller:
@@ -87,6 +91,8 @@ class Controller:
         certificates: Certificates,
         announce: Announce,
         finder: NamespaceFinder,
+        exemption: ProbeExemption,
+        adoption: Adoption,
     ) -> None:
         self._node = node
         self._pods = pods
@@ -101,8 +107,8 @@ class Controller:
         self._turns: dict[str, asyncio.Lock] = {}
         self._wanted_turns: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
-        self._exempt: frozenset[str] | None = None
-        self._exempting = asyncio.Lock()
+        self._exemption = exemption
+        self._adoption = adoption
         self.dismissed = False  # true: every pod is let go
         self.reconciled = 0
         """Turns that changed something."""
@@ -117,18 +123,37 @@ class Controller:
 
     async def adopt(self) -> None:
         """Take over the pods that an earlier life of this process has captured. Call once, before ZDS is served."""
-        announced = [pod for pod in self._pods.values() if names.REDIRECTION_ANNOTATION in pod.annotations]
-        opened = await asyncio.gather(*(self._finder.open(pod.uid) for pod in announced))
-        for pod, namespace in zip(announced, opened, strict=True):
-            if namespace is None or pod.terminal or not self._belongs(pod):
-                if namespace is not None:
-                    os.close(namespace)
-                continue
+        running = [pod for pod in self._pods.values() if not pod.terminal and not pod.host_network]
+        opened = await asyncio.gather(*(self._finder.open(pod.uid) for pod in running))
+        draining = 0
+        for pod, namespace in zip(running, opened, strict=True):
+            if namespace is not None:
+                try:
+                    draining += await self._adopt_pod(pod, namespace)
+                except OSError as error:
+                    _log.warning("pod cannot be adopted as it is", pod=pod.key, reason=str(error))
+        await self._exemption.update()
+        try:
+            await asyncio.to_thread(self._adoption.take_over_probes)
+        except OSError as error:
+            _log.warning("what another backend has left on the host stays", reason=str(error))
+        _log.info("adopted captured pods", pods=len(self._enrolled), draining=draining)
+
+    async def _adopt_pod(self, pod: PodFacts, namespace: int) -> bool:
+        """Take over what an earlier life has left in a pod; takes ``namespace`` over. Say whether the pod drains."""
+        announced, wanted = names.REDIRECTION_ANNOTATION in pod.annotations, self._belongs(pod)
+        if announced and wanted:
             captured = self._hold(pod, namespace, pod.addresses)
             await asyncio.to_thread(self._backend.prepare, namespace)
-            await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
-        await self._exempt_probes()
-        _log.info("adopted captured pods", pods=len(self._enrolled))
+            await asyncio.to_thread(self._adoption.take_over, namespace, captured.plan)
+            return False
+        # What is announced and does not belong, or the other way round, is the matter of its turn.
+        drain = not announced and not wanted and await asyncio.to_thread(self._adoption.has_rules, namespace)
+        if drain:
+            await self._drain(pod, namespace)
+        else:
+            os.close(namespace)
+        return drain
 
     def wants(self, pod: PodFacts) -> bool:
         """Say whether a pod shall be captured."""
@@ -146,7 +171,7 @@ class Controller:
             NotConnected: nobody could listen for it.
             OSError: it cannot be captured.
         """
-        async with self._turn(pod.uid):
+        async with self.turn(pod.uid):
             await self._enrol(pod, namespace, addresses)
         self.notice(pod.uid)
 
@@ -167,7 +192,7 @@ class Controller:
         while True:
             self._again.discard(uid)
             try:
-                async with self._turn(uid):
+                async with self.turn(uid):
                     await self._reconcile(uid)
             except (OSError, NotConnected) as error:
                 pod = self._pods.get(uid)
@@ -185,9 +210,8 @@ class Controller:
         if pod is not None and self._belongs(pod):
             if captured is None:
                 await self._enrol_running(pod)
-            elif pod.addresses and captured.addresses != pod.addresses:
-                captured.addresses = pod.addresses
-                await self._exempt_probes()
+            else:
+                await self._bring_up_to_date(pod, captured)
             if (
                 self._enrolled.find(uid)
                 and pod.annotations.get(names.REDIRECTION_ANNOTATION) != names.REDIRECTION_ENABLED
@@ -199,21 +223,39 @@ class Controller:
         elif captured is not None:
             await self._forget(uid)
 
+    async def _bring_up_to_date(self, pod: PodFacts, captured: Captured) -> None:
+        if pod.addresses and captured.addresses != pod.addresses:
+            captured.addresses = pod.addresses
+            await self._exemption.update()
+        planned = plan_pod(pod.annotations, dns=self._node.dns_capture)
+        if planned.faults != captured.planned.faults:
+            _complain(pod, planned)
+        if planned.plan != captured.plan:
+            await asyncio.to_thread(self._backend.apply, captured.served.namespace, planned.plan)
+            self.reconciled += 1
+            _log.info("capture changed as annotated", pod=pod.key)
+        captured.planned = planned
+
     async def _enrol_running(self, pod: PodFacts) -> None:
         if not pod.addresses:
             return  # its sandbox is not made yet; the CNI plugin will ask
         namespace = await self._finder.open(pod.uid)
         if namespace is None:
             raise OSError("no running process of the pod was found, so its network namespace is not known")
-        await self._enrol(pod, namespace, pod.addresses)
+        await self._enrol(pod, namespace, pod.addresses, running=True)
 
-    async def _enrol(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> None:
+    async def _enrol(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...], *, running: bool = False) -> None:
         """Bring a pod to captured; takes ``namespace`` over."""
         began = time.monotonic()
         captured = self._hold(pod, namespace, addresses)
+        report: dict[str, int] = {}
         try:
             await self._prepare(pod, captured)
-            await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
+            if running:
+                report["connections_outside"] = await asyncio.to_thread(adoption.outside, namespace)
+                await asyncio.to_thread(self._adoption.take_over, namespace, captured.plan)
+            else:
+                await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
         except BaseException:
             await self._drop(pod.uid)
             raise
@@ -221,7 +263,7 @@ class Controller:
         self.reconciled += 1
         took_ms = round((time.monotonic() - began) * 1000, 1)
         listed = ",".join(addresses)
-        _log.info("pod captured", pod=pod.key, identity=captured.identity, addresses=listed, took_ms=took_ms)
+        _log.info("pod captured", pod=pod.key, identity=captured.identity, addresses=listed, took_ms=took_ms, **report)
 
     async def _prepare(self, pod: PodFacts, captured: Captured) -> None:
         """Everything that must stand before the rules, at the same time: a pod's start waits for this.
@@ -232,7 +274,7 @@ class Controller:
         has_certificate, *results = await asyncio.gather(
             self._certificates.ready(captured.identity, _CERTIFICATE_PATIENCE_S),
             self._zds.add(pod.uid, captured.served),
-            self._exempt_probes(),
+            self._exemption.update(),
             asyncio.to_thread(self._backend.prepare, captured.served.namespace),
             return_exceptions=True,
         )
@@ -251,7 +293,9 @@ class Controller:
         identity = SpiffeId(self._node.trust_domain, pod.namespace, pod.service_account)
         self._certificates.want(identity)
         served = Served(workload_info(pod), namespace)
-        captured = Captured(served, pod.key, identity, plan_pod(pod.annotations), addresses)
+        planned = plan_pod(pod.annotations, dns=self._node.dns_capture)
+        _complain(pod, planned)
+        captured = Captured(served, pod.key, identity, planned, addresses)
         self._enrolled.put(pod.uid, captured)
         return captured
 
@@ -261,7 +305,7 @@ class Controller:
         if captured is None:
             return None
         try:
-            await self._exempt_probes()
+            await self._exemption.update()
             await self._zds.remove(uid)
         finally:
             self._certificates.release(captured.identity)
@@ -292,9 +336,17 @@ class Controller:
         """The label went while this process was away: only the kernel remembers that the pod was captured."""
         namespace = await self._finder.open(pod.uid)
         if namespace is not None:
+            await self._drain(pod, namespace)
+
+    async def _drain(self, pod: PodFacts, namespace: int) -> None:
+        """Reduce the rules of a pod that is not captured to what open connections need; takes ``namespace`` over."""
+        try:
             await asyncio.to_thread(self._backend.prepare, namespace)
-            await asyncio.to_thread(self._backend.apply, namespace, PodPlan(mode=Mode.DRAIN))
-            self._draining.add(pod.uid, pod.key, namespace)
+            await asyncio.to_thread(self._adoption.take_over, namespace, PodPlan(mode=Mode.DRAIN))
+        except OSError:
+            os.close(namespace)
+            raise
+        self._draining.add(pod.uid, pod.key, namespace)
 
     async def _forget(self, uid: str) -> None:
         """A pod has ended; its namespace goes by itself when nobody holds it."""
@@ -303,18 +355,20 @@ class Controller:
             self.reconciled += 1
             _log.info("pod ended", pod=captured.key)
 
-    async def _exempt_probes(self) -> None:
-        async with self._exempting:
-            wanted, before = self._enrolled.addresses(), self._exempt
-            if wanted == before:
-                return
-            # After a failure nothing is known, and the next turn makes everything anew.
-            self._exempt = None
-            await asyncio.to_thread(self._backend.apply_probes, self._node.host_netns, wanted, before)
-            self._exempt = wanted
-
-    def _turn(self, uid: str) -> asyncio.Lock:
+    def turn(self, uid: str) -> asyncio.Lock:
+        """Return what is held by whoever changes a pod."""
         return self._turns.setdefault(uid, asyncio.Lock())
 
     def _belongs(self, pod: PodFacts) -> bool:
         return not self.dismissed and belongs(pod, self._namespace_labels(pod.namespace), self._node.rules)
+
+
+def _complain(pod: PodFacts, planned: Planned) -> None:
+    for fault in planned.faults:
+        _log.warning(
+            "annotation cannot be read and counts as not there",
+            pod=pod.key,
+            annotation=fault.annotation,
+            value=fault.value,
+            fix=fault.fix,
+        )

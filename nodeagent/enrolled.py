@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshapi.identity import SpiffeId
 from meshapi.proto import zds_pb2
+from nodeagent.capture.annotations import Planned
 from nodeagent.capture.plan import PodPlan
 from nodeagent.discovery.enrolment import PodFacts
 from nodeagent.zds.server import Served
@@ -18,8 +19,13 @@ class Captured:
     served: Served
     key: str
     identity: SpiffeId
-    plan: PodPlan
+    planned: Planned
     addresses: tuple[str, ...]
+
+    @property
+    def plan(self) -> PodPlan:
+        """What shall be so in its namespace."""
+        return self.planned.plan
 
     def close(self) -> None:
         """Let go of the namespace."""

@@ -6,6 +6,10 @@ from pydantic import Field
 
 from meshapi import names
 from meshkit.settings import ProcessSettings
+from nodeagent.capture.choice import Wanted
+
+DNS_CAPTURE = False
+"""The one place of the default, besides the chart's ``nodeAgent.dnsCapture``."""
 
 
 class NodeAgentSettings(ProcessSettings):
@@ -43,6 +47,18 @@ class NodeAgentSettings(ProcessSettings):
         default=Path(names.CNI_EVENT_SOCKET), description="Socket that the CNI plugin calls, as the host sees it."
     )
     host_netns: Path = Field(default=Path("/proc/1/ns/net"), description="The host's network namespace.")
+
+    capture_backend: Wanted = Field(
+        default=Wanted.AUTO,
+        description="How traffic is captured: nftables, iptables, or auto, which takes nftables where it works.",
+    )
+    dns_capture: bool = Field(
+        default=DNS_CAPTURE,
+        description=f"Whether DNS queries are captured of pods without the annotation {names.DNS_CAPTURE_ANNOTATION}.",
+    )
+    xtables_lock: Path = Field(
+        default=Path(names.XTABLES_LOCK), description="Lock of the host's iptables, for the backend iptables."
+    )
 
     cni_plugin: Path | None = Field(
         default=None,

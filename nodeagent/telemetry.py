@@ -10,6 +10,7 @@ from nodeagent.cni.install import Installer
 from nodeagent.cni.requests import PluginRequests
 from nodeagent.controller import Controller
 from nodeagent.enrolled import Enrolled
+from nodeagent.repair import Repairs
 from nodeagent.secrets.keeper import Keeper
 from nodeagent.zds.server import ZdsServer
 
@@ -26,6 +27,7 @@ class AgentState(Collector):
         keeper: Keeper,
         requests: PluginRequests,
         installer: Installer | None,
+        repairs: Repairs,
     ) -> None:
         self._controller = controller
         self._enrolled = enrolled
@@ -33,18 +35,29 @@ class AgentState(Collector):
         self._keeper = keeper
         self._requests = requests
         self._installer = installer
+        self._repairs = repairs
 
     def collect(self) -> list[Metric]:
         """Return all families."""
         requests = CounterMetricFamily("istio_cni_plugin_requests", "Requests of the CNI plugin", labels=["status"])
         for status, count in self._requests.answered.items():
             requests.add_metric([status], count)
+        repairs = CounterMetricFamily(
+            "nodeagent_capture_repairs",
+            "Rules or routes that somebody else changed and that were put back",
+            labels=["scope"],
+        )
+        for scope, count in self._repairs.repaired.items():
+            repairs.add_metric([scope], count)
         families: list[Metric] = [
             GaugeMetricFamily("ztunnel_connected", "Whether a ztunnel is connected", value=self._zds.connected),
             GaugeMetricFamily("culvert_captured_pods", "Pods that are captured", value=len(self._enrolled)),
             CounterMetricFamily(
-                "nodeagent_reconcile_events", "Turns that changed a pod", value=self._controller.reconciled
+                "nodeagent_reconcile_events",
+                "Turns that changed a pod, repairs included",
+                value=self._controller.reconciled + self._repairs.repaired["pod"],
             ),
+            repairs,
             CounterMetricFamily("culvert_certificate_failures", "Certificates not issued", value=self._keeper.failures),
             requests,
         ]

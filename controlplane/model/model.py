@@ -8,30 +8,37 @@ on nothing else, so any order of events leads to the same resources as a computa
 changed                marks
 =====================  =========================================================================================
 pod                    its workload
-service                itself; pods of its namespace that its old or new selector chooses; its endpoint slices
+service                itself; workloads of its namespace that its old or new selector chooses; its endpoint slices;
+                       ServiceEntries that claim its name, as above
 endpoint slice         its workloads
 node                   the workloads of its pods
-AuthorizationPolicy    itself; the pods that its old or new selector chooses
-PeerAuthentication     itself and, one of a namespace or the mesh: all pods and workload level objects below it
+ServiceEntry           itself, others that claim one of its hosts, and the workloads that any of them chooses
+WorkloadEntry          its workload
+AuthorizationPolicy    itself; the workloads that its old or new selector chooses
+PeerAuthentication     itself and, one of a namespace or the mesh: all workloads and workload level objects below it
 mesh                   everything
 =====================  =========================================================================================
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from controlplane.model import resources
+from controlplane.model.entries import Entries
 from controlplane.model.index import Index, Key
-from controlplane.translate import authorization, peer_authentication, services, workloads
+from controlplane.translate import authorization, entries, peer_authentication, services, workloads
 from controlplane.translate.mesh import Mesh, matches
 from meshapi import names
+from meshapi.resources.base import Object
 from meshapi.resources.core import EndpointSlice, Node, Pod, Service
+from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
 from meshkit.xds.source import Resource
 
 Changes = dict[str, dict[str, Resource | None]]
 """By type URL: resource name to the new resource, or ``None`` for a removed one."""
 
+_ADDRESS_KINDS: Final = frozenset({"pod", "service", "slice", "entry", "workload"})
 _SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 
 
@@ -46,8 +53,20 @@ class Model:
         self.nodes: Index[Node] = Index()
         self.policies: Index[AuthorizationPolicy] = Index()
         self.peers: Index[PeerAuthentication] = Index()
+        self.entries = Entries()
+        self.workload_entries: Index[WorkloadEntry] = Index()
         self.problems: dict[str, list[str]] = {}
         """By policy name: what layer 4 left out of it."""
+        self._compute: dict[str, Callable[[Key], list[Resource]]] = {
+            "pod": self._pod,
+            "service": self._service,
+            "slice": self._slice,
+            "entry": self._entry,
+            "workload": self._workload_entry,
+            "policy": self._policy,
+            "peer": self._peer,
+            "static": self._static,
+        }
         self._pods_on: dict[str, set[Key]] = {}
         self._resources: dict[str, dict[str, Resource]] = {names.ADDRESS_TYPE: {}, names.AUTHORIZATION_TYPE: {}}
         self._made: dict[tuple[str, Key], frozenset[str]] = {}
@@ -77,7 +96,9 @@ class Model:
             self._mark("service", service.key)
             namespace = service.metadata.namespace
             if service.spec.selector:
-                self._mark_pods(pod for pod in self.pods.within(namespace) if _selects(service, pod))
+                self._mark_chosen(namespace, service.spec.selector)
+            for claimant in self.entries.claimants(self.mesh.hostname(service)):
+                self._mark_entry(claimant)
             for item in self.slices.within(namespace):
                 if _service_key(item) == service.key:
                     self._mark("slice", item.key)
@@ -93,6 +114,22 @@ class Model:
         for key in self._pods_on.get(_key(old, new)[1], ()):
             self._mark("pod", key)
 
+    def put_entry(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
+        """File a ServiceEntry."""
+        self.entries.put(old, new)
+        for entry in (old, new):
+            if entry is None:
+                continue
+            self._mark_entry(entry)
+            for host in entry.spec.hosts:
+                for claimant in self.entries.claimants(host):
+                    self._mark_entry(claimant)
+
+    def put_workload_entry(self, old: WorkloadEntry | None, new: WorkloadEntry | None) -> None:
+        """File a WorkloadEntry."""
+        self.workload_entries.put(old, new)
+        self._mark("workload", _key(old, new))
+
     def put_policy(self, old: AuthorizationPolicy | None, new: AuthorizationPolicy | None) -> None:
         """File an AuthorizationPolicy."""
         self.policies.put(old, new)
@@ -100,9 +137,7 @@ class Model:
         for policy in (old, new):
             selector = authorization.selector(policy) if policy is not None else {}
             if policy is not None and selector:
-                self._mark_pods(
-                    pod for pod in self._scope(policy.metadata.namespace) if matches(selector, pod.metadata.labels)
-                )
+                self._mark_chosen(self._scope(policy.metadata.namespace), selector)
 
     def put_peer(self, old: PeerAuthentication | None, new: PeerAuthentication | None) -> None:
         """File a PeerAuthentication."""
@@ -115,12 +150,11 @@ class Model:
             selector = peer_authentication.selector(peer)
             namespace = peer.metadata.namespace
             if selector:
-                self._mark_pods(pod for pod in self.pods.within(namespace) if matches(selector, pod.metadata.labels))
+                self._mark_chosen(namespace, selector)
                 continue
-            self._mark_pods(self._scope(namespace))
-            below = self.peers if namespace == self.mesh.root_namespace else self.peers.within(namespace)
-            for item in below:
-                self._mark("peer", item.key)
+            scope = self._scope(namespace)
+            self._mark_chosen(scope, {})
+            self._mark_all("peer", self.peers if scope is None else self.peers.within(scope))
 
     def put_mesh(self, mesh: Mesh) -> None:
         """Take new facts about the whole mesh."""
@@ -128,34 +162,38 @@ class Model:
             return
         self.mesh = mesh
         self._mark("static", ("", ""))
-        self._mark_pods(self.pods)
-        keys: dict[str, list[Key]] = {
-            "service": [item.key for item in self.services],
-            "slice": [item.key for item in self.slices],
-            "policy": [item.key for item in self.policies],
-            "peer": [item.key for item in self.peers],
-        }
-        for kind, marked in keys.items():
-            for key in marked:
-                self._mark(kind, key)
+        self._mark_chosen(None, {})
+        self._mark_all("service", self.services)
+        self._mark_all("slice", self.slices)
+        self._mark_all("entry", self.entries)
+        self._mark_all("policy", self.policies)
+        self._mark_all("peer", self.peers)
 
     def flush(self) -> Changes:
         """Recompute what is marked; return the resources that differ from before."""
-        changes: Changes = {}
         dirty, self._dirty = self._dirty, {}
+        gone: dict[str, set[str]] = {}
+        made: dict[str, dict[str, Resource]] = {}
         for kind, key in dirty:
-            type_url = names.ADDRESS_TYPE if kind in {"pod", "service", "slice"} else names.AUTHORIZATION_TYPE
+            type_url = names.ADDRESS_TYPE if kind in _ADDRESS_KINDS else names.AUTHORIZATION_TYPE
+            items = {item.name: item for item in self._compute[kind](key)}
+            gone.setdefault(type_url, set()).update(self._made.pop((kind, key), ()))
+            made.setdefault(type_url, {}).update(items)
+            if items:
+                self._made[kind, key] = frozenset(items)
+        # Only now, because a name may have moved from one object to another: a host of two ServiceEntries.
+        changes: Changes = {}
+        for type_url, items in made.items():
             held = self._resources[type_url]
-            made = {item.name: item for item in self._compute(kind, key)}
-            for name in self._made.pop((kind, key), frozenset()) - made.keys():
-                del held[name]
-                changes.setdefault(type_url, {})[name] = None
-            for name, item in made.items():
-                if held.get(name) != item:
+            changed: dict[str, Resource | None] = dict.fromkeys(sorted(gone[type_url] - items.keys()))
+            changed |= {name: item for name, item in items.items() if held.get(name) != item}
+            for name, item in changed.items():
+                if item is None:
+                    del held[name]
+                else:
                     held[name] = item
-                    changes.setdefault(type_url, {})[name] = item
-            if made:
-                self._made[kind, key] = frozenset(made)
+            if changed:
+                changes[type_url] = changed
         return changes
 
     def pods_on(self, node: str) -> list[Pod]:
@@ -167,22 +205,9 @@ class Model:
         """Return the resources of a type as of the last flush."""
         return dict(self._resources[type_url])
 
-    def _compute(self, kind: str, key: Key) -> list[Resource]:
-        match kind:
-            case "pod":
-                return self._pod(key)
-            case "service":
-                return self._service(key)
-            case "slice":
-                return self._slice(key)
-            case "policy":
-                return self._policy(key)
-            case "peer":
-                return self._peer(key)
-            case _:
-                any_peer = len(self.peers) > 0
-                static = peer_authentication.static_strict(self.mesh.root_namespace)
-                return [resources.of_policy(static)] if any_peer else []
+    def _static(self, _: Key) -> list[Resource]:
+        static = peer_authentication.static_strict(self.mesh.root_namespace)
+        return [resources.of_policy(static)] if len(self.peers) else []
 
     def _pod(self, key: Key) -> list[Resource]:
         pod = self.pods.find(key)
@@ -194,28 +219,83 @@ class Model:
             services=self._services_of(pod),
             node=self.nodes.find(("", pod.spec.node_name)),
             policies=self._policies_of(pod),
+            entries=[
+                (entries.service_name(entry, host), entries.entry_ports(entry, {}))
+                for entry, host in self._entries_of(pod)
+            ],
         )
         return [] if workload is None else [resources.of_workload(workload)]
 
-    def _services_of(self, pod: Pod) -> list[Service]:
+    def _entry(self, key: Key) -> list[Resource]:
+        entry = self.entries.find(key)
+        if entry is None:
+            return []
+        hosts = self._hosts(entry)
+        canonical = frozenset(
+            host for host in hosts if self.entries.is_first(entry, host) and not self._kubernetes(host)
+        )
+        found = entries.translate_hosts(entry, hosts, self.mesh, canonical=canonical)
+        endpoints = entries.translate_endpoints(entry, hosts, self.mesh)
+        return [*map(resources.of_service, found), *map(resources.of_workload, endpoints)]
+
+    def _workload_entry(self, key: Key) -> list[Resource]:
+        entry = self.workload_entries.find(key)
+        if entry is None:
+            return []
+        chosen = {
+            self.mesh.service_name(service): entries.kubernetes_ports(service, entry)
+            for service in self._services_of(entry)
+        }
+        for owner, host in self._entries_of(entry):
+            chosen[entries.service_name(owner, host)] = entries.entry_ports(owner, entry.spec.ports)
+        workload = entries.translate_workload(entry, self.mesh, services=chosen, policies=self._policies_of(entry))
+        return [] if workload is None else [resources.of_workload(workload)]
+
+    def _hosts(self, entry: ServiceEntry) -> list[str]:
+        """Return the hosts that an entry has: a service of its own namespace with the same name goes before it."""
+        namespace = entry.metadata.namespace
+        return self.entries.served(entry, lambda host: self._kubernetes(host) == namespace)
+
+    def _kubernetes(self, host: str) -> str | None:
+        """Return the namespace of the Kubernetes service with this host name, or ``None``."""
+        name, _, rest = host.partition(".")
+        namespace, _, suffix = rest.partition(".")
+        is_service = suffix == f"svc.{self.mesh.cluster_domain}" and self.services.find((namespace, name)) is not None
+        return namespace if is_service else None
+
+    def _entries_of(self, workload: Pod | WorkloadEntry) -> list[tuple[ServiceEntry, str]]:
+        """Return the entries that select a workload, with their hosts."""
+        return [
+            (entry, host)
+            for entry in self.entries.within(workload.metadata.namespace)
+            if entry.spec.workload_selector is not None
+            and entry.spec.workload_selector.labels
+            and matches(entry.spec.workload_selector.labels, _labels(workload))
+            for host in self._hosts(entry)
+        ]
+
+    def _services_of(self, workload: Pod | WorkloadEntry) -> list[Service]:
         found = [
             service
-            for service in self.services.within(pod.metadata.namespace)
-            if service.spec.type != "ExternalName" and service.spec.selector and _selects(service, pod)
+            for service in self.services.within(workload.metadata.namespace)
+            if service.spec.type != "ExternalName"
+            and service.spec.selector
+            and matches(service.spec.selector, _labels(workload))
         ]
         return sorted(found, key=lambda service: service.metadata.name)
 
-    def _policies_of(self, pod: Pod) -> list[str]:
-        namespaces = {pod.metadata.namespace, self.mesh.root_namespace}
+    def _policies_of(self, workload: Pod | WorkloadEntry) -> list[str]:
+        namespaces = {workload.metadata.namespace, self.mesh.root_namespace}
+        labels = _labels(workload)
         chosen = [
             "/".join(policy.key)
             for namespace in namespaces
             for policy in self.policies.within(namespace)
             if (selector := authorization.selector(policy))
-            and matches(selector, pod.metadata.labels)
+            and matches(selector, labels)
             and authorization.is_sent(policy, self.mesh)
         ]
-        levels = self._levels(pod.metadata.namespace, pod.metadata.labels)
+        levels = self._levels(workload.metadata.namespace, labels)
         return [*sorted(chosen), *peer_authentication.attached(levels, self.mesh.root_namespace)]
 
     def _levels(self, namespace: str, labels: dict[str, str] | None) -> peer_authentication.Levels:
@@ -259,27 +339,41 @@ class Model:
         translated = peer_authentication.converted(peer, parent_is_strict=parent_is_strict)
         return [] if translated is None else [resources.of_policy(translated)]
 
-    def _scope(self, namespace: str) -> Iterable[Pod]:
-        """Return the pods that an object in ``namespace`` may be about: the root namespace is about all."""
-        return self.pods if namespace == self.mesh.root_namespace else self.pods.within(namespace)
+    def _scope(self, namespace: str) -> str | None:
+        """Return the namespace that an object in ``namespace`` is about; ``None``: all, from the root namespace."""
+        return None if namespace == self.mesh.root_namespace else namespace
 
     def _mark(self, kind: str, key: Key) -> None:
         self._dirty[kind, key] = None
 
-    def _mark_pods(self, pods: Iterable[Pod]) -> None:
-        for pod in pods:
-            self._mark("pod", pod.key)
+    def _mark_entry(self, entry: ServiceEntry) -> None:
+        """Mark an entry and what it chooses: a host may have become its own, or no longer be."""
+        self._mark("entry", entry.key)
+        if entry.spec.workload_selector is not None and entry.spec.workload_selector.labels:
+            self._mark_chosen(entry.metadata.namespace, entry.spec.workload_selector.labels)
+
+    def _mark_all(self, kind: str, items: Iterable[Object]) -> None:
+        for item in items:
+            self._mark(kind, item.key)
+
+    def _mark_chosen(self, namespace: str | None, selector: dict[str, str]) -> None:
+        """Mark the workloads of a namespace (``None``: of all) that a selector chooses; an empty one chooses all."""
+        pods = self.pods if namespace is None else self.pods.within(namespace)
+        others = self.workload_entries if namespace is None else self.workload_entries.within(namespace)
+        self._mark_all("pod", (pod for pod in pods if matches(selector, pod.metadata.labels)))
+        self._mark_all("workload", (entry for entry in others if matches(selector, entry.spec.labels)))
 
 
-def _selects(service: Service, pod: Pod) -> bool:
-    return matches(service.spec.selector, pod.metadata.labels)
+def _labels(workload: Pod | WorkloadEntry) -> dict[str, str]:
+    return workload.spec.labels if isinstance(workload, WorkloadEntry) else workload.metadata.labels
 
 
 def _service_key(item: EndpointSlice) -> Key:
     return (item.metadata.namespace, item.metadata.labels.get(_SERVICE_NAME_LABEL, ""))
 
 
-def _key(old: EndpointSlice | Node | AuthorizationPolicy | PeerAuthentication | None, new: object) -> Key:
+def _key(old: Object | None, new: Object | None) -> Key:
     item = new if new is not None else old
-    assert isinstance(item, EndpointSlice | Node | AuthorizationPolicy | PeerAuthentication)
+    if item is None:
+        raise AssertionError("an event is about an object")
     return item.key

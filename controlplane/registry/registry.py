@@ -13,11 +13,10 @@ from controlplane.registry import mesh_config
 from controlplane.registry.notices import Notices
 from meshapi import names
 from meshapi.errors import DataError
-from meshapi.resources import base, core, security
+from meshapi.resources import base, core, networking, security
 from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
 
 ObjectT = TypeVar("ObjectT", bound=base.Object)
-Policy = TypeVar("Policy", security.AuthorizationPolicy, security.PeerAuthentication)
 
 
 class Registry:
@@ -54,11 +53,15 @@ class Registry:
             self._model_informer(kinds.POD, _reader(core.Pod), model.put_pod),
             self._model_informer(kinds.SERVICE, _reader(core.Service), model.put_service),
             self._model_informer(kinds.ENDPOINT_SLICE, _reader(core.EndpointSlice), model.put_slice),
+            self._model_informer(kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), model.put_entry),
             self._model_informer(
-                kinds.AUTHORIZATION_POLICY, self._policy_reader(security.AuthorizationPolicy), model.put_policy
+                kinds.WORKLOAD_ENTRY, self._open_reader(networking.WorkloadEntry), model.put_workload_entry
             ),
             self._model_informer(
-                kinds.PEER_AUTHENTICATION, self._policy_reader(security.PeerAuthentication), model.put_peer
+                kinds.AUTHORIZATION_POLICY, self._open_reader(security.AuthorizationPolicy), model.put_policy
+            ),
+            self._model_informer(
+                kinds.PEER_AUTHENTICATION, self._open_reader(security.PeerAuthentication), model.put_peer
             ),
         ]
 
@@ -96,10 +99,10 @@ class Registry:
 
         return Informer(self._client, kind, parse, selection=selection, on_refused=refused)
 
-    def _policy_reader(self, model: type[Policy]) -> Callable[[Json], Policy]:
-        def parse(item: Json) -> Policy:
+    def _open_reader(self, model: type[ObjectT]) -> Callable[[Json], ObjectT]:
+        def parse(item: Json) -> ObjectT:
             policy = base.read(model, item)
-            unknown = security.unknown_fields(policy)
+            unknown = base.unknown_fields(policy)
             name = "/".join(policy.key)
             if unknown:
                 self._notices.say(

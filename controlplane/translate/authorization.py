@@ -20,7 +20,7 @@ from typing import Final
 from controlplane.translate.mesh import Mesh
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
-from meshapi.resources import security
+from meshapi.resources import base, security
 
 _LAYER_7_SOURCE: Final = (
     "request_principals",
@@ -165,7 +165,7 @@ def _condition(condition: security.Condition, namespace: str, path: str, lost: l
     return result
 
 
-def _given(model: security.Open, fields: Iterable[str], path: str) -> list[str]:
+def _given(model: base.Open, fields: Iterable[str], path: str) -> list[str]:
     declared = type(model).model_fields
     return [f"{path}.{declared[name].alias}" for name in fields if getattr(model, name)]
 

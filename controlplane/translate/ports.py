@@ -69,9 +69,14 @@ def _named_port(pod: Pod, name: str) -> int:
     return 0
 
 
-def _port(port: ServicePort, target: int) -> workload_pb2.Port:
-    word = port.app_protocol.lower() or port.name.split("-", 1)[0].lower()
-    if port.name.startswith("grpc-web") and not port.app_protocol:
+def protocol_of(name: str, app_protocol: str) -> workload_pb2.AppProtocol:
+    """Return a port's application protocol by its ``appProtocol``, else by its name."""
+    word = app_protocol.lower() or name.split("-", 1)[0].lower()
+    if name.startswith("grpc-web") and not app_protocol:
         word = "grpc-web"
-    protocol = _PROTOCOLS.get(word, workload_pb2.UNKNOWN)
+    return _PROTOCOLS.get(word, workload_pb2.UNKNOWN)
+
+
+def _port(port: ServicePort, target: int) -> workload_pb2.Port:
+    protocol = protocol_of(port.name, port.app_protocol)
     return workload_pb2.Port(service_port=port.port, target_port=target, app_protocol=protocol)

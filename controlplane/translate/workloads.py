@@ -22,7 +22,13 @@ def pod_uid(pod: Pod, mesh: Mesh) -> str:
 
 
 def translate_pod(
-    pod: Pod, mesh: Mesh, *, services: Iterable[Service], node: Node | None, policies: Sequence[str]
+    pod: Pod,
+    mesh: Mesh,
+    *,
+    services: Iterable[Service],
+    node: Node | None,
+    policies: Sequence[str],
+    entries: Iterable[tuple[str, workload_pb2.PortList]] = (),
 ) -> workload_pb2.Workload | None:
     """Return the workload of a pod; ``None`` for one that has ended or has no address yet.
 
@@ -32,6 +38,7 @@ def translate_pod(
         services: those that select the pod.
         node: the pod's node, for its place.
         policies: names of the policies that select the pod.
+        entries: hosts of ServiceEntries that select the pod, by resource name, and the ports by which they reach it.
     """
     if pod.is_terminal or not pod.addresses:
         return None
@@ -55,7 +62,7 @@ def translate_pod(
         or "latest",
         workload_type=workload_pb2.POD,
         workload_name=name,
-        services={mesh.service_name(service): pod_ports(service, pod) for service in services},
+        services={**dict(entries), **{mesh.service_name(service): pod_ports(service, pod) for service in services}},
         authorization_policies=policies,
         status=workload_pb2.HEALTHY if pod.is_ready else workload_pb2.UNHEALTHY,
         cluster_id=mesh.cluster_id,

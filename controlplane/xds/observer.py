@@ -69,7 +69,7 @@ def _describe(peer: Peer) -> dict[str, object]:
             "rejects": item.record.rejects,
             "error": item.record.error,
             "wildcard": item.wildcard,
-            "resources": len(item.held),
+            "resources": item.size(),
             "synced": item.record.acked == item.record.sent,
         }
         for type_url, item in peer.subscriptions.items()

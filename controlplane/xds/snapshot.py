@@ -1,6 +1,6 @@
 """The resources as they are served: by name, by alias, by parent, with listeners told of every change."""
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Set
 from typing import Final
 
 from controlplane.model.model import Changes
@@ -51,7 +51,7 @@ class Snapshot:
             found.update({item: held[item] for item in self._by_parent[type_url].get(parent, ())})
         return found.values()
 
-    def all(self, type_url: str) -> Iterable[Resource]:
+    def all(self, type_url: str) -> Collection[Resource]:
         """Return every resource of the type."""
         return self._resources[type_url].values()
 

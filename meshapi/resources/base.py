@@ -4,6 +4,7 @@ Models of core objects hold only the fields that are read: everything else, such
 dropped on reading, so two readings are equal exactly when nothing that matters has changed.
 """
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +24,12 @@ class Fields(BaseModel):
         if isinstance(data, dict):
             return {key: value for key, value in data.items() if value is not None}
         return data
+
+
+class Open(Fields):
+    """A model that keeps fields which it does not know."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
 
 
 class OwnerReference(Fields):
@@ -85,3 +92,22 @@ def field_path(location: tuple[str | int, ...]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return path.removeprefix(".")
+
+
+def unknown_fields(item: Object) -> list[str]:
+    """Return the paths of fields that mean nothing here, as ``spec.rules[0].from[0].source.pricipals``."""
+    return sorted(_unknown("spec", getattr(item, "spec", None)))
+
+
+def _unknown(path: str, value: object) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        for name in value.model_extra or {}:
+            yield f"{path}.{name}"
+        for name, field in type(value).model_fields.items():
+            yield from _unknown(f"{path}.{field.alias or name}", getattr(value, name))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _unknown(f"{path}[{index}]", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unknown(f"{path}.{key}", item)

@@ -7,14 +7,12 @@ translation need not check again. Unknown fields are kept and named by ``unknown
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources.base import Fields, Object
+from meshapi.resources.base import Object, Open
 
 _SERVICE_ACCOUNT = re.compile(r"(?:[a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -74,12 +72,6 @@ Text = Annotated[str, AfterValidator(_text)]
 IpBlock = Annotated[str, AfterValidator(_ip_block)]
 Port = Annotated[str, AfterValidator(_port)]
 ServiceAccount = Annotated[str, AfterValidator(_service_account)]
-
-
-class Open(Fields):
-    """A model that keeps fields which it does not know."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
 
 
 class WorkloadSelector(Open):
@@ -236,22 +228,3 @@ class PeerAuthentication(Object):
     """Mutual TLS that workloads demand from their callers."""
 
     spec: PeerAuthenticationSpec = PeerAuthenticationSpec()
-
-
-def unknown_fields(policy: AuthorizationPolicy | PeerAuthentication) -> list[str]:
-    """Return the paths of fields that mean nothing here, as ``spec.rules[0].from[0].source.pricipals``."""
-    return sorted(_unknown("spec", policy.spec))
-
-
-def _unknown(path: str, value: object) -> Iterator[str]:
-    if isinstance(value, BaseModel):
-        for name in value.model_extra or {}:
-            yield f"{path}.{name}"
-        for name, field in type(value).model_fields.items():
-            yield from _unknown(f"{path}.{field.alias or name}", getattr(value, name))
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _unknown(f"{path}[{index}]", item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _unknown(f"{path}.{key}", item)

@@ -15,7 +15,7 @@ Rejected: delivering events through a queue per handler. Handlers here only note
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -153,17 +153,20 @@ class Informer(Generic[T]):
         if self._objects and self._absences < 2:
             _log.warning("kind is suddenly not known, looking again before believing it", kind=self.kind.name)
             return False
-        self._replace({})
+        self._complete(set())
         _log.info("kind is not installed, nothing to watch", kind=self.kind.name)
         return True
 
     async def _list(self) -> None:
-        found: dict[Key, Json] = {}
+        found: set[Key] = set()
         version = ""
         async for page in self._client.pages(self.kind, self._selection.namespace, self._selection.query()):
-            found.update({_key(item): item for item in page.get("items") or []})
+            # Page by page, so that a large cluster's objects are never held as JSON all at once.
+            for item in page.get("items") or []:
+                found.add(_key(item))
+                self._set(_key(item), item)
             version = page["metadata"]["resourceVersion"]
-        self._replace(found)
+        self._complete(found)
         self._absences = 0
         self._version = version
         self._backoff.reset()
@@ -191,11 +194,10 @@ class Informer(Generic[T]):
             delivered = True
         return delivered
 
-    def _replace(self, found: dict[Key, Json]) -> None:
+    def _complete(self, found: Set[Key]) -> None:
+        """Take ``found`` for all there is."""
         for key in [key for key in self._objects if key not in found]:
             self._set(key, None)
-        for key, item in found.items():
-            self._set(key, item)
         self._synced.set()
 
     def _set(self, key: Key, item: Json | None) -> None:

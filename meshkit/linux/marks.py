@@ -1,7 +1,11 @@
 """Routing of marked packets in the namespace that the calling thread is in (see ``netns.run``)."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -39,7 +43,7 @@ def has_ipv6() -> bool:
 
 def add(delivery: LocalDelivery) -> None:
     """Put rule and route in place, IPv6 too where the namespace has it; what is there already stays."""
-    with IPRoute() as netlink:
+    with _netlink() as netlink:
         for family, everything in _families():
             route = {"dst": everything, "oif": _LOOPBACK, "table": delivery.table, "type": _LOCAL}
             netlink.route("replace", family=family, scope=_SCOPE_HOST, **route)
@@ -50,9 +54,25 @@ def add(delivery: LocalDelivery) -> None:
                     raise
 
 
+def missing(delivery: LocalDelivery) -> tuple[str, ...]:
+    """Name what ``add`` put in place and is not there any more."""
+    found: list[str] = []
+    with _netlink() as netlink:
+        for family, _ in _families():
+            label = "IPv4" if family == _V4 else "IPv6"
+            if not any(_is_rule(message, delivery) for message in netlink.get_rules(family=family)):
+                found.append(f"{label} rule for the mark")
+            if not any(
+                message["type"] == _LOCAL and message["dst_len"] == 0
+                for message in netlink.get_routes(family=family, table=delivery.table)
+            ):
+                found.append(f"{label} route")
+    return tuple(found)
+
+
 def remove(delivery: LocalDelivery) -> None:
     """Take rule and route away; what is not there is no error."""
-    with IPRoute() as netlink:
+    with _netlink() as netlink:
         for family in (_V4, _V6):
             for verb in ("rule", "routes"):
                 try:
@@ -63,6 +83,21 @@ def remove(delivery: LocalDelivery) -> None:
                 except NetlinkError as error:
                     if error.code not in _ABSENT:
                         raise
+
+
+@contextmanager
+def _netlink() -> Iterator[IPRoute]:
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as error:
+        raise OSError(error.code, f"routing of marks: {os.strerror(error.code)}") from error
+
+
+def _is_rule(message: Any, delivery: LocalDelivery) -> bool:
+    wanted = (delivery.mark, delivery.mask, delivery.table, delivery.priority)
+    keys = ("FRA_FWMARK", "FRA_FWMASK", "FRA_TABLE", "FRA_PRIORITY")
+    return wanted == tuple(message.get_attr(key) for key in keys)
 
 
 def _rule(delivery: LocalDelivery) -> dict[str, int]:

@@ -85,6 +85,16 @@ def run(target: Path | int, work: Callable[[], T]) -> T:
     return _in_thread(enter)
 
 
+def scratch(work: Callable[[], T]) -> T:
+    """Run ``work`` inside a new namespace that nobody else sees and that ends with it."""
+
+    def enter() -> T:
+        syscalls.unshare(Clone.NEWNET)
+        return work()
+
+    return _in_thread(enter)
+
+
 def _in_thread(work: Callable[[], T]) -> T:
     results: list[T] = []
     errors: list[BaseException] = []

@@ -52,6 +52,12 @@ def apply(commands: str) -> None:
     _run(commands)
 
 
+def tables() -> frozenset[tuple[str, str]]:
+    """Return family and name of every table."""
+    lines = (line.split() for line in _run("list tables").splitlines())
+    return frozenset((words[1], words[2]) for words in lines if len(words) == 3)
+
+
 def list_table(family: str, name: str) -> str | None:
     """Return a table as text, or ``None`` where there is none."""
     try:

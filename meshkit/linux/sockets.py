@@ -3,12 +3,13 @@
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from pyroute2 import DiagSocket
 
 _V4, _V6 = 2, 10
-_LISTEN = 10
+_ESTABLISHED, _LISTEN = 1, 10
 _ALL_BUT_GONE = 0xFFF & ~((1 << 6) | (1 << 7))
 """Every state but TIME_WAIT (6) and CLOSE (7)."""
 
@@ -55,3 +56,25 @@ def connections_on(ports: Set[int]) -> int:
             for message in diag.get_sock_stats(family=family, states=_ALL_BUT_GONE):
                 count += message["idiag_state"] != _LISTEN and message["idiag_sport"] in ports
     return count
+
+
+def established(*, but: Set[int]) -> int:
+    """Return the number of established TCP connections that lead out of the namespace.
+
+    Args:
+        but: connections from or to these ports do not count.
+    """
+    count = 0
+    with DiagSocket() as diag:
+        diag.bind()
+        for family in (_V4, _V6):
+            for message in diag.get_sock_stats(family=family, states=1 << _ESTABLISHED):
+                here, there = ip_address(message["idiag_src"]), ip_address(message["idiag_dst"])
+                ports = {message["idiag_sport"], message["idiag_dport"]}
+                count += here != there and not _is_loopback(there) and not ports & but
+    return count
+
+
+def _is_loopback(address: IPv4Address | IPv6Address) -> bool:
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -3,15 +3,16 @@
 from collections.abc import AsyncIterator
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from envoy.service.discovery.v3 import discovery_pb2
 
-from meshkit.xds import credentials
+from meshkit.xds import credentials, methods
+from meshkit.xds.admission import Admission
 from meshkit.xds.errors import Unauthenticated
 from meshkit.xds.source import ResourceSource
 from meshkit.xds.stream import DeltaStream, Observer, SilentObserver
 
 
-class AggregatedDiscovery(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]  # generated, untyped
+class AggregatedDiscovery:
     """Serves every type of ``source`` to callers that ``authenticate`` lets in."""
 
     def __init__(
@@ -23,6 +24,7 @@ class AggregatedDiscovery(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # t
         self._source = source
         self._authenticate = authenticate
         self._observer = observer or SilentObserver()
+        self._admission = Admission()
 
     async def DeltaAggregatedResources(
         self,
@@ -34,7 +36,8 @@ class AggregatedDiscovery(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # t
             identity = await self._authenticate(credentials.metadata_of(context))
         except Unauthenticated as error:
             await credentials.refuse(context, error)
-        await DeltaStream(self._source, self._observer, identity).run(request_iterator, context.write)
+        stream = DeltaStream(self._source, self._observer, identity, self._admission)
+        await stream.run(request_iterator, context.write)
 
     async def StreamAggregatedResources(
         self,
@@ -46,4 +49,9 @@ class AggregatedDiscovery(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # t
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register with a server that has not been started."""
-        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, server)
+        methods.register(
+            server,
+            "envoy.service.discovery.v3.AggregatedDiscoveryService",
+            whole=("StreamAggregatedResources", self.StreamAggregatedResources),
+            delta=("DeltaAggregatedResources", self.DeltaAggregatedResources),
+        )

@@ -11,12 +11,12 @@ import grpc
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from envoy.service.secret.v3 import sds_pb2_grpc
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
 from meshapi import names
 from meshkit.log import logger
+from meshkit.xds import methods
 from meshkit.xds.errors import BadSecret
 from meshkit.xds.sotw import WholeSubscription
 from meshkit.xds.source import Resource, ResourceSource
@@ -75,7 +75,7 @@ def decode(body: bytes) -> KeyPair | TrustBundle:
     raise BadSecret(f"secret {secret.name!r} holds neither an inline certificate with its key nor inline roots")
 
 
-class SecretDiscovery(sds_pb2_grpc.SecretDiscoveryServiceServicer):  # type: ignore[misc]  # generated, untyped
+class SecretDiscovery:
     """Serves the secrets of ``source`` to whoever can open the socket."""
 
     def __init__(self, source: ResourceSource, observer: Observer | None = None) -> None:
@@ -127,17 +127,14 @@ class SecretDiscovery(sds_pb2_grpc.SecretDiscoveryServiceServicer):  # type: ign
             pusher.cancel()
             await asyncio.gather(pusher, return_exceptions=True)
 
-    async def FetchSecrets(
-        self,
-        request: discovery_pb2.DiscoveryRequest,  # noqa: ARG002
-        context: grpc.aio.ServicerContext,
-    ) -> None:
-        """Refuse the polling variant."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "use DeltaSecrets or StreamSecrets")
-
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Register with a server that has not been started."""
-        sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(self, server)
+        """Register with a server that has not been started; there is no polling variant."""
+        methods.register(
+            server,
+            "envoy.service.secret.v3.SecretDiscoveryService",
+            whole=("StreamSecrets", self.StreamSecrets),
+            delta=("DeltaSecrets", self.DeltaSecrets),
+        )
 
     @staticmethod
     async def _send(

@@ -1,8 +1,11 @@
 """What a discovery server serves: named, versioned, already serialized resources that change."""
 
-from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Set
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,26 @@ class Resource:
     body: bytes
     aliases: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
+    _entries: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def entry(self, type_url: str) -> bytes:
+        """Return the resource as an entry of a delta response, ready to be joined with others.
+
+        Made once: what changes for a thousand streams is encoded for the first of them.
+        """
+        entry = self._entries.get(type_url)
+        if entry is None:
+            entry = self._entries[type_url] = discovery_pb2.DeltaDiscoveryResponse(
+                resources=[
+                    discovery_pb2.Resource(
+                        name=self.name,
+                        version=self.version,
+                        aliases=self.aliases,
+                        resource=any_pb2.Any(type_url=type_url, value=self.body),
+                    )
+                ]
+            ).SerializeToString()
+        return entry
 
 
 Listener = Callable[[str, Set[str]], None]
@@ -50,7 +73,7 @@ class ResourceSource(Protocol):
         """Return what a client gets that asks for ``name``: by primary name or alias, with what it brings along."""
         ...
 
-    def all(self, type_url: str) -> Iterable[Resource]:
+    def all(self, type_url: str) -> Collection[Resource]:
         """Return every resource of the type: what a wildcard subscription gets."""
         ...
 

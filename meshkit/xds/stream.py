@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import any_pb2
 
+from meshkit.xds.admission import Admission, Slot
 from meshkit.xds.source import ResourceSource
 from meshkit.xds.subscription import Delta, Subscription
 
@@ -77,7 +77,10 @@ class SilentObserver:
 class DeltaStream:
     """Serves one stream until the client leaves. Construct, then ``run`` once."""
 
-    def __init__(self, source: ResourceSource, observer: Observer, identity: str) -> None:
+    def __init__(
+        self, source: ResourceSource, observer: Observer, identity: str, admission: Admission | None = None
+    ) -> None:
+        self._admission = admission or Admission()
         self._source = source
         self._observer = observer
         self._loop = asyncio.get_running_loop()
@@ -91,18 +94,20 @@ class DeltaStream:
     async def run(
         self,
         requests: AsyncIterator[discovery_pb2.DeltaDiscoveryRequest],
-        write: Callable[[discovery_pb2.DeltaDiscoveryResponse], Awaitable[None]],
+        write: Callable[[bytes], Awaitable[None]],
     ) -> None:
         """Serve ``requests`` with ``write`` until either ends."""
+        slot = await self._admission.enter()
         stop_watching = self._source.watch(self._on_change)
         self._observer.connected(self.peer)
         reader = asyncio.create_task(self._read(requests))
-        writer = asyncio.create_task(self._write(write))
+        writer = asyncio.create_task(self._write(write, slot))
         try:
             done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
+            slot.leave()
             stop_watching()
             for task in (reader, writer):
                 task.cancel()
@@ -148,8 +153,10 @@ class DeltaStream:
         if error is not None:
             self._observer.refused(self.peer, request.type_url, resources, error)
 
-    async def _write(self, write: Callable[[discovery_pb2.DeltaDiscoveryResponse], Awaitable[None]]) -> None:
+    async def _write(self, write: Callable[[bytes], Awaitable[None]], slot: Slot) -> None:
         while True:
+            if self._has_begun():
+                slot.leave()
             await self._wake.wait()
             self._wake.clear()
             answers, self._answers = self._answers, []
@@ -161,9 +168,14 @@ class DeltaStream:
                 delta = self.peer.subscriptions[type_url].changed(names)
                 await self._send(write, type_url, delta, since[type_url])
 
+    def _has_begun(self) -> bool:
+        """Say whether the client has its first answer of each type that it has asked for."""
+        subscriptions = self.peer.subscriptions.values()
+        return bool(subscriptions) and not self._answers and all(item.record.sent for item in subscriptions)
+
     async def _send(
         self,
-        write: Callable[[discovery_pb2.DeltaDiscoveryResponse], Awaitable[None]],
+        write: Callable[[bytes], Awaitable[None]],
         type_url: str,
         delta: Delta,
         since: float | None,
@@ -178,19 +190,11 @@ class DeltaStream:
         self._observer.sent(self.peer, type_url, delta, None if since is None else self._loop.time() - since)
 
 
-def encode(type_url: str, delta: Delta, nonce: str) -> discovery_pb2.DeltaDiscoveryResponse:
-    """Return the message for a delta; bodies are copied as they are."""
-    return discovery_pb2.DeltaDiscoveryResponse(
-        type_url=type_url,
-        nonce=nonce,
-        resources=[
-            discovery_pb2.Resource(
-                name=item.name,
-                version=item.version,
-                aliases=item.aliases,
-                resource=any_pb2.Any(type_url=type_url, value=item.body),
-            )
-            for item in delta.upserts
-        ],
-        removed_resources=delta.removes,
-    )
+def encode(type_url: str, delta: Delta, nonce: str) -> bytes:
+    """Return the serialized ``DeltaDiscoveryResponse`` for a delta.
+
+    Messages that are joined are merged (Protocol Buffers, "Last one wins"): lists are appended, so ready entries need
+    not be encoded again.
+    """
+    head = discovery_pb2.DeltaDiscoveryResponse(type_url=type_url, nonce=nonce, removed_resources=delta.removes)
+    return b"".join((head.SerializeToString(), *(item.entry(type_url) for item in delta.upserts)))

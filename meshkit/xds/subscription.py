@@ -11,6 +11,8 @@ Rules (xDS protocol, "Incremental xDS" and "How the client specifies what resour
     if only with an empty response: clients take it as "you now have everything".
 4.  A NACK changes nothing here: the client keeps its last good resource, and the same bytes would fail again. The
     next version is sent as usual.
+5.  What a client with a wildcard holds is what the source has, but for the changes that are on their way to it. So
+    nothing is remembered for it: a thousand streams with a hundred thousand resources would cost gigabytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -90,6 +92,10 @@ class Subscription:
         """Return what the client must learn after ``names`` have changed in the source."""
         upserts = []
         removes = []
+        if self.wildcard:
+            found = {name: self.source.lookup(self.type_url, name) for name in names}
+            upserts = [resource for resource in found.values() if resource is not None]
+            return Delta(upserts, [name for name, resource in found.items() if resource is None])
         for name in names:
             resource = self.source.lookup(self.type_url, name)
             if resource is None:
@@ -99,6 +105,10 @@ class Subscription:
                 self.held[name] = resource.version
                 upserts.append(resource)
         return Delta(upserts, removes)
+
+    def size(self) -> int:
+        """Return how many resources the client holds, or is about to."""
+        return len(self.source.all(self.type_url)) if self.wildcard else len(self.held)
 
     def sent(self) -> str:
         """Count one response; return its nonce."""
@@ -133,6 +143,8 @@ class Subscription:
             if self.source.announces_missing:
                 removes += gone
         self.held.update({item.name: item.version for item in upserts.values()})
+        if self.wildcard:
+            self.held.clear()
         complete_answer = first and (self.wildcard or self.source.announces_missing)
         return Delta(list(upserts.values()), removes, must_send=complete_answer)
 

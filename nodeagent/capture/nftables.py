@@ -1,25 +1,55 @@
 """Capture by nftables. Applies plans; decides nothing."""
 
 from collections.abc import Set
-from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
-from meshkit.linux import marks, netns, nft, sysctl
+from meshkit.linux import changes, netns, nft
 from nodeagent.capture import nftables_rules as rules
-from nodeagent.capture.plan import REPLIES, Mode, PodPlan
+from nodeagent.capture import preparation
+from nodeagent.capture.plan import Mode, PodPlan
 
 
 class NftablesBackend:
     """See ``CaptureBackend``. Tables are replaced whole: whoever has changed one of ours is corrected."""
 
+    name = "nftables"
+    how = "libnftables"
+
     def prepare(self, netns: int) -> None:
         """See ``CaptureBackend.prepare``."""
-        _inside(netns, _prepare)
+        _inside(netns, preparation.prepare)
 
     def apply(self, netns: int, plan: PodPlan) -> None:
         """See ``CaptureBackend.apply``."""
         _inside(netns, lambda: _apply(plan))
+
+    def clear(self, netns: int) -> bool:
+        """See ``CaptureBackend.clear``."""
+        return _inside(netns, lambda: _remove(rules.POD_TABLE))
+
+    def present(self, netns: int) -> bool:
+        """See ``CaptureBackend.present``."""
+        return _inside(netns, lambda: _listed(rules.POD_TABLE)) is not None
+
+    def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
+        """See ``CaptureBackend.missing``."""
+        return _inside(netns, lambda: _rules_missing(plan) + preparation.missing(plan))
+
+    def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
+        """See ``CaptureBackend.repair``."""
+
+        def work() -> tuple[str, ...]:
+            missing = _rules_missing(plan)
+            if missing:
+                _apply(plan)
+            return missing + preparation.repair(plan)
+
+        return _inside(netns, work)
+
+    def watch(self, netns: int, plan: PodPlan) -> changes.Changes:  # noqa: ARG002
+        """See ``CaptureBackend.watch``."""
+        return _inside(netns, changes.watch)
 
     def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
         """See ``CaptureBackend.apply_probes``."""
@@ -31,36 +61,54 @@ class NftablesBackend:
 
     def remove_probes(self, netns: Path) -> None:
         """See ``CaptureBackend.remove_probes``."""
-        _inside(netns, lambda: nft.apply(rules.remove_probe_rules()))
+        _inside(netns, lambda: _remove(rules.HOST_TABLE))
+
+    def probes_missing(self, netns: Path, addresses: Set[str]) -> tuple[str, ...]:
+        """See ``CaptureBackend.probes_missing``."""
+        found = _inside(netns, lambda: _listed(rules.HOST_TABLE))
+        return () if found == _as_listed(rules.probe_rules(addresses), rules.HOST_TABLE) else _unlike(found, "probes")
+
+    def watch_probes(self, netns: Path) -> changes.Changes:
+        """See ``CaptureBackend.watch_probes``."""
+        return _inside(netns, lambda: changes.watch(routes=False))
 
 
 _inside = netns.run
 
 
-_SETTINGS: Final = {
-    # When one of two ztunnels closes its listener, connections that are queued in it go to the other's (Linux 5.14).
-    # Without it a few may be reset in an upgrade.
-    "net/ipv4/tcp_migrate_req": "1",
-    # The tunnel connects to the application in its clients' names. Of one client that connects often, every port waits
-    # for a minute in TIME_WAIT; with time stamps a port can be used again after a second (RFC 6191). Without it, some
-    # 375 new connections a second between one client and one pod are the most that can be sustained.
-    "net/ipv4/tcp_tw_reuse": "1",
-}
-"""Settings of a captured pod's namespace. Here and not in the engine, because ztunnel should not need what it takes to
-write them from a container. They stay when the pod is let go: an application notices neither."""
-
-
-def _prepare() -> None:
-    marks.add(REPLIES)
-    for name, value in _SETTINGS.items():
-        # Capture is right without them, so a kernel that does not know one is no reason to leave a pod uncaptured.
-        with suppress(OSError):
-            sysctl.write(name, value)
-
-
 def _apply(plan: PodPlan) -> None:
-    fresh = nft.list_table(rules.FAMILY, rules.POD_TABLE) is None
+    fresh = _listed(rules.POD_TABLE) is None
     nft.apply(rules.pod_rules(plan, fresh=fresh))
-    # The way back for answers outlives the rules: a captured connection needs it from its first packet to its last.
-    if plan.mode is Mode.NONE:
-        marks.remove(REPLIES)
+    preparation.finish(plan)
+
+
+def _remove(table: str) -> bool:
+    if _listed(table) is None:
+        return False
+    nft.apply(rules.remove(table))
+    return True
+
+
+def _rules_missing(plan: PodPlan) -> tuple[str, ...]:
+    wanted = None if plan.mode is Mode.NONE else _as_listed(rules.pod_rules(plan, fresh=True), rules.POD_TABLE)
+    found = _listed(rules.POD_TABLE)
+    return () if found == wanted else _unlike(found, "rules")
+
+
+def _unlike(found: str | None, what: str) -> tuple[str, ...]:
+    return (f"nftables {what}" if found is None else f"nftables {what} changed",)
+
+
+def _listed(table: str) -> str | None:
+    return nft.list_table(rules.FAMILY, table)
+
+
+@lru_cache(maxsize=64)
+def _as_listed(transaction: str, table: str) -> str | None:
+    """Return how the kernel shows a table that is as wanted: it is asked, in a namespace made for the question."""
+
+    def ask() -> str | None:
+        nft.apply(transaction)
+        return _listed(table)
+
+    return netns.scratch(ask)

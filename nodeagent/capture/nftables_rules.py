@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from meshapi import names
-from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.plan import Mode, Network, PodPlan
 
 FAMILY: Final = "inet"
 POD_TABLE: Final = "culvert"
@@ -22,6 +22,7 @@ _NOT_OURS = f"meta mark & {names.TUNNEL_MARK_MASK:#x} != {names.TUNNEL_MARK:#x}"
 _REPLY = f"{names.REPLY_CONNMARK_MASK:#x} == {names.REPLY_CONNMARK:#x}"
 _SET_REPLY = f"{0xFFFFFFFF ^ names.REPLY_CONNMARK_MASK:#x} | {names.REPLY_CONNMARK:#x}"
 _SYN = "tcp flags & (fin | syn | rst | ack) == syn"
+_DNS = 53
 
 
 def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
@@ -32,7 +33,7 @@ def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
         fresh: there is no table yet. Deleting, even nothing, makes the kernel wait for all its readers: some ten
             milliseconds that a new pod need not wait too.
     """
-    replace = "" if fresh else f"table {FAMILY} {POD_TABLE}\ndelete table {FAMILY} {POD_TABLE}\n"
+    replace = "" if fresh else remove(POD_TABLE)
     if plan.mode is Mode.NONE:
         return replace
     capture = plan.mode is Mode.CAPTURE
@@ -43,37 +44,84 @@ def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
             [f"{_OURS} ct mark set ct mark & {_SET_REPLY}"],
         ),
         _chain("mangle_output", "type route hook output priority -150", [f"ct mark & {_REPLY} meta mark set ct mark"]),
-        _chain(
-            "nat_prerouting",
-            "type nat hook prerouting priority -100",
-            _inbound() if capture and plan.inbound else [],
-        ),
-        _chain("nat_output", "type nat hook output priority -100", _outbound() if capture else []),
+        _chain("nat_prerouting", "type nat hook prerouting priority -100", _inbound(plan) if capture else []),
+        _chain("nat_output", "type nat hook output priority -100", _outbound(plan) if capture else []),
     ]
+    if capture and plan.dns:
+        zone = f"ct zone set {names.DNS_CONNTRACK_ZONE}"
+        raw = [
+            ("output", f"udp dport {_DNS} {_OURS} {zone}"),
+            ("prerouting", f"udp sport {_DNS} {_NOT_OURS} {zone}"),
+        ]
+        chains += [_chain(f"raw_{hook}", f"type filter hook {hook} priority -300", [rule]) for hook, rule in raw]
     return f"{replace}table {FAMILY} {POD_TABLE} {{\n" + "".join(chains) + "}\n"
 
 
-def _inbound() -> list[str]:
-    redirect = f"tcp dport != {names.HBONE_PORT} {_NOT_OURS} {_SYN} redirect to :{names.INBOUND_PLAINTEXT_PORT}"
-    return [
+def _inbound(plan: PodPlan) -> list[str]:
+    rules = []
+    for name in plan.virtual_interfaces:
+        rules += [f'iifname "{name}" {_SYN} redirect to :{names.OUTBOUND_PORT}', f'iifname "{name}" return']
+    if plan.inbound is None:
+        return rules
+    rules += [f'iifname "{name}" return' for name in plan.excluded_interfaces]
+    rules += [
         f"ip saddr {names.PROBE_SOURCE_V4} meta l4proto tcp accept",
         f"ip6 saddr {names.PROBE_SOURCE_V6} meta l4proto tcp accept",
-        f"ip daddr != 127.0.0.1 {redirect}",
-        f"ip6 daddr != ::1 {redirect}",
     ]
+    redirect = f"{_NOT_OURS} {_SYN} redirect to :{names.INBOUND_PLAINTEXT_PORT}"
+    ports = f"tcp dport != {names.HBONE_PORT}"
+    if plan.inbound.only is not None:
+        if not plan.inbound.only:
+            return rules
+        ports += f" tcp dport {_any(plan.inbound.only)}"
+    elif plan.inbound.never:
+        rules.append(f"tcp dport {_any(plan.inbound.never)} return")
+    return [*rules, f"ip daddr != 127.0.0.1 {ports} {redirect}", f"ip6 daddr != ::1 {ports} {redirect}"]
 
 
-def _outbound() -> list[str]:
-    redirect = f"meta l4proto tcp {_NOT_OURS} {_SYN} redirect to :{names.OUTBOUND_PORT}"
-    return [
+def _outbound(plan: PodPlan) -> list[str]:
+    outbound = plan.outbound
+    rules = [f'oifname "{name}" return' for name in plan.excluded_interfaces]
+    rules += [
         f"ip daddr {names.PROBE_SOURCE_V4} meta l4proto tcp accept",
         f"ip6 daddr {names.PROBE_SOURCE_V6} meta l4proto tcp accept",
+    ]
+    if outbound.never_ports:
+        rules.append(f"meta l4proto {{ tcp, udp }} th dport {_any(outbound.never_ports)} return")
+    if plan.dns:
+        redirect = f"redirect to :{names.DNS_PORT}"
+        rules += [
+            f'oifname != "lo" udp dport {_DNS} {_NOT_OURS} {redirect}',
+            f"ip daddr != 127.0.0.1 tcp dport {_DNS} {_NOT_OURS} {_SYN} {redirect}",
+            f"ip6 daddr != ::1 tcp dport {_DNS} {_NOT_OURS} {_SYN} {redirect}",
+        ]
+    rules += [
         f"meta l4proto tcp meta mark & {_REPLY} accept",
         'oifname "lo" ip daddr != 127.0.0.1 accept',
         'oifname "lo" ip6 daddr != ::1 accept',
-        f"ip daddr != 127.0.0.1 {redirect}",
-        f"ip6 daddr != ::1 {redirect}",
     ]
+    for protocol, loopback, version in (("ip", "127.0.0.1", 4), ("ip6", "::1", 6)):
+        if never := _ranges(outbound.never_ranges, version):
+            rules.append(f"{protocol} daddr {never} return")
+        match = f"{protocol} daddr != {loopback}"
+        redirect = f"{_NOT_OURS} {_SYN} redirect to :{names.OUTBOUND_PORT}"
+        if outbound.ranges is None:
+            rules.append(f"{match} meta l4proto tcp {redirect}")
+            continue
+        if outbound.ports:
+            rules.append(f"{match} tcp dport {_any(outbound.ports)} {redirect}")
+        if only := _ranges(outbound.ranges, version):
+            rules.append(f"{match} {protocol} daddr {only} meta l4proto tcp {redirect}")
+    return rules
+
+
+def _any(values: Iterable[object]) -> str:
+    return "{ " + ", ".join(str(value) for value in values) + " }"
+
+
+def _ranges(ranges: Iterable[Network], version: int) -> str:
+    found = [network for network in ranges if network.version == version]
+    return _any(found) if found else ""
 
 
 def probe_rules(addresses: Iterable[str]) -> str:
@@ -93,8 +141,7 @@ def probe_rules(addresses: Iterable[str]) -> str:
     ]
     # Before the source address is rewritten by anybody else: Kubernetes masquerades at 100 (`srcnat`).
     chain = _chain("postrouting", "type nat hook postrouting priority 99", rules)
-    table = f"table {FAMILY} {HOST_TABLE}"
-    return f"{table}\ndelete {table}\n{table} {{\n" + "".join(sets) + chain + "}\n"
+    return f"{remove(HOST_TABLE)}table {FAMILY} {HOST_TABLE} {{\n" + "".join(sets) + chain + "}\n"
 
 
 def probe_changes(added: Iterable[str], removed: Iterable[str]) -> str:
@@ -106,10 +153,9 @@ def probe_changes(added: Iterable[str], removed: Iterable[str]) -> str:
     )
 
 
-def remove_probe_rules() -> str:
-    """Return the transaction that removes the host's table."""
-    table = f"table {FAMILY} {HOST_TABLE}"
-    return f"{table}\ndelete {table}\n"
+def remove(table: str) -> str:
+    """Return the transaction that removes one of our tables."""
+    return f"table {FAMILY} {table}\ndelete table {FAMILY} {table}\n"
 
 
 def _chain(name: str, hook: str, rules: list[str]) -> str:

@@ -4,15 +4,19 @@ Order of a pod's life, so that no connection meets a rule without a listener or 
 listeners, then ``CAPTURE``, then the announcement; and back: announcement withdrawn, ``DRAIN``, listeners gone,
 ``NONE``. ``DRAIN`` redirects nothing new but keeps what open connections stand on: the kernel forgets how to rewrite
 their packets when the last NAT chain of a namespace goes, and the application's answers find the tunnel only by mark.
+
+How annotations become a plan stands in ``annotations``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from meshapi import names
 from meshkit.linux.marks import LocalDelivery
+
+Network = IPv4Network | IPv6Network
 
 
 class Mode(StrEnum):
@@ -24,16 +28,55 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Inbound:
+    """Which plain-text connections to the pod are taken.
+
+    Attributes:
+        only: these ports; ``None``: all of them.
+        never: not these ports, where ``only`` is ``None``.
+    """
+
+    only: tuple[int, ...] | None = None
+    never: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """Which connections from the pod are taken; the first that applies decides, in this order.
+
+    Attributes:
+        never_ports: not to these ports.
+        never_ranges: not to these addresses.
+        ports: to these ports, whatever the address.
+        ranges: to these addresses; ``None``: to all of them.
+    """
+
+    never_ports: tuple[int, ...] = ()
+    never_ranges: tuple[Network, ...] = ()
+    ports: tuple[int, ...] = ()
+    ranges: tuple[Network, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PodPlan:
     """The wanted state of one pod's namespace.
 
     Attributes:
         mode: see ``Mode``.
-        inbound: whether plain-text connections to the pod are taken (not at gateways that serve outsiders).
+        inbound: which plain-text connections to the pod are taken; ``None``: none of them (gateways that serve
+            outsiders).
+        outbound: which connections from the pod are taken.
+        dns: whether the pod's DNS queries are answered by the tunnel.
+        virtual_interfaces: links to machines inside the pod (KubeVirt): what comes from them leaves the pod.
+        excluded_interfaces: links whose traffic is left alone.
     """
 
     mode: Mode = Mode.CAPTURE
-    inbound: bool = True
+    inbound: Inbound | None = Inbound()
+    outbound: Outbound = Outbound()
+    dns: bool = False
+    virtual_interfaces: tuple[str, ...] = ()
+    excluded_interfaces: tuple[str, ...] = ()
 
 
 REPLIES: Final = LocalDelivery(
@@ -43,9 +86,3 @@ REPLIES: Final = LocalDelivery(
     priority=names.REPLY_RULE_PRIORITY,
 )
 """The application's answers to connections that the tunnel opened under a client's address come back to the tunnel."""
-
-
-def plan_pod(annotations: Mapping[str, str]) -> PodPlan:
-    """Plan the capture of a pod of the mesh."""
-    bypass = annotations.get(names.BYPASS_INBOUND_ANNOTATION, "").lower() in {"true", "1", "t"}
-    return PodPlan(mode=Mode.CAPTURE, inbound=not bypass)

@@ -6,7 +6,7 @@ A certificate that is still valid is served until a better one is there, whateve
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -171,7 +171,7 @@ class Keeper:
         found = self.lookup(type_url, name)
         return () if found is None else (found,)
 
-    def all(self, type_url: str) -> Iterable[Resource]:
+    def all(self, type_url: str) -> Collection[Resource]:
         """See ``ResourceSource.all``."""
         everyone = [names.ROOT_SECRET_NAME, *map(str, self._kept)]
         return [found for name in everyone if (found := self.lookup(type_url, name)) is not None]

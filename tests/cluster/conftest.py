@@ -1,5 +1,6 @@
-"""One lab for all tests of a session; set CULVERT_KEEP_LAB to keep it for the next."""
+"""One lab for all tests of a session; CULVERT_KEEP_LAB keeps it for the next, CULVERT_TEST_LAB names another."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from tests.support.mesh import Mesh
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Lab]:
-    with running("test", nodes=2) as found:
+    with running(os.environ.get("CULVERT_TEST_LAB", "test"), nodes=2) as found:
         yield found
 
 

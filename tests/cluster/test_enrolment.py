@@ -12,6 +12,8 @@ pytestmark = pytest.mark.root
 
 NS = "enrolment"
 SECONDS = 8
+KEPT = 5
+"""Connections that the load keeps open (``programs/load.py``)."""
 HBONE_SYN = r"> 10\.244\.\d+\.\d+\.15008: Flags \[S\]"
 
 
@@ -63,6 +65,7 @@ def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None
     # The figure in the README is taken on an idle machine; this bound only notices a broken order.
     assert first - labelled < 2.0
 
+    assert app.left_outside(NS, "client") >= KEPT, "the report says how many connections stayed as they were"
     with capture(app) as after:
         assert app.ask(NS, "client", "server") == f"{client_ip} hello"
     assert after[0].packets("hello") == 0

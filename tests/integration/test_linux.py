@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from meshkit.linux import cgroups, links, netns, sockets, syscalls, sysctl
+from meshkit.linux import cgroups, links, marks, netns, sockets, syscalls, sysctl
 from meshkit.linux.syscalls import Clone, Mount
 
 pytestmark = pytest.mark.root
@@ -137,3 +137,14 @@ def test_listeners_are_told_apart_by_their_owners(name: str) -> None:
         assert set(found.values()) <= sockets.own_inodes()
     assert not set(found.values()) & sockets.own_inodes()
     assert netns.run(path, look) == {}
+
+
+def test_marks_fail_as_everything_here_does(name: str) -> None:
+    """A loopback link that is down is refused by netlink with an error of its own kind."""
+    delivery = marks.LocalDelivery(mark=0x111, mask=0xFFF, table=100, priority=32764)
+    path = netns.create(name)
+    with pytest.raises(OSError, match="routing of marks: Network is down"):
+        netns.run(path, lambda: marks.add(delivery))
+    netns.run(path, lambda: links.set_up("lo"))
+    netns.run(path, lambda: marks.add(delivery))
+    assert netns.run(path, lambda: marks.missing(delivery)) == ()

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 
 from meshapi.proto import authorization_pb2, workload_pb2
-from tests.support import namespaced
+from tests.support import backends, namespaced
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
 
 @pytest.fixture(params=["10.77.0.0/24", "fd77::/64"], ids=["ipv4", "ipv6"])
-async def mesh(request: pytest.FixtureRequest):
-    async with namespaced.mesh(request.param) as made:
+def subnet(request):
+    return request.param
+
+
+@pytest.fixture(params=["nftables", "iptables-legacy"])
+async def mesh(request, subnet, tmp_path):
+    async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock")) as made:
         yield made
 
 
@@ -51,8 +57,12 @@ async def test_a_client_outside_the_mesh_is_served_in_plain_text_unless_strict(m
     assert seen == [outsider.ip]
     line = await server.node.logged(direction="inbound", src__workload="outsider")
     assert "src.identity" not in line
-    refused = [line for line in server.node.log if "explicitly denied by: shop/strict" in str(line.get("error"))]
-    assert len(refused) == 1
+
+    def refused() -> int:
+        return sum("explicitly denied by: shop/strict" in str(line.get("error")) for line in server.node.log)
+
+    await until(refused)
+    assert refused() == 1
 
 
 async def test_a_client_of_the_mesh_passes_under_strict(mesh) -> None:

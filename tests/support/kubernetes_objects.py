@@ -72,3 +72,18 @@ def peer(
     if ports:
         spec["portLevelMtls"] = {port: {"mode": value} for port, value in ports.items()}
     return {"metadata": {"name": name, "namespace": namespace, "creationTimestamp": created}, "spec": spec}
+
+
+def service_entry(
+    name: str,
+    namespace: str = "shop",
+    *,
+    hosts: list[str],
+    selector: dict[str, str] | None = None,
+    created: str = "",
+    **spec: Any,
+) -> Json:
+    given = {"hosts": hosts, **spec}
+    if selector:
+        given["workloadSelector"] = {"labels": selector}
+    return {"metadata": {"name": name, "namespace": namespace, "creationTimestamp": created}, "spec": given}

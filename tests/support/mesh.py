@@ -146,6 +146,25 @@ class Mesh:
         eventually(look, f"an access-log line with {words}", within_s=within_s)
         return found[-1]
 
+    def left_outside(self, namespace: str, app: str) -> int:
+        """How many connections of a pod stayed uncaptured when it was captured, as the node agent has logged."""
+        agents = f"-l=app={names.NODE_AGENT_SERVICE_ACCOUNT}"
+        name = re.escape(f"{namespace}/{self.pod(namespace, app)['metadata']['name']}")
+        lines = self.lab.kubectl("logs", "-n", SYSTEM, agents, "--tail=-1").splitlines()
+        line = next(line for line in reversed(lines) if re.search(rf'pod captured.*pod="?{name}"?', line))
+        found = re.search(r"connections_outside=(\d+)", line)
+        assert found is not None, line
+        return int(found.group(1))
+
+    def repairs(self, node: str) -> float:
+        """How often the node's agent has put back rules of pods."""
+        plan = next(one for one in self._plan().nodes if one.name == node)
+        url = f"http://{plan.address}:{names.NODE_AGENT_METRICS_PORT}/metrics"
+        done = subprocess.run(["curl", "-sS", "-m", "5", url], capture_output=True, text=True, check=True)
+        found = re.search(r'^nodeagent_capture_repairs_total\{scope="pod"\} (\S+)$', done.stdout, re.MULTILINE)
+        assert found is not None, done.stdout
+        return float(found.group(1))
+
     def node_link(self, node: str) -> str:
         """This computer's end of a node's cable."""
         plan = self._plan()

@@ -16,7 +16,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
 from meshengine import Engine, events
 from meshkit.linux import links, netns
+from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
 from tests.support.authority import IssuesCertificates, TestAuthority
@@ -119,6 +120,7 @@ class Pod:
     namespace: str = "shop"
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     captured: bool = False
+    plan: PodPlan = field(default_factory=PodPlan)
     labels_policies: list[str] = field(default_factory=list)
 
     @property
@@ -136,9 +138,8 @@ class Pod:
         """Put the rules in place, as the node agent does."""
         descriptor = os.open(netns.path(self.netns), os.O_RDONLY)
         try:
-            backend = NftablesBackend()
-            backend.prepare(descriptor)
-            backend.apply(descriptor, PodPlan(mode=mode))
+            self.mesh.backend.prepare(descriptor)
+            self.mesh.backend.apply(descriptor, replace(self.plan, mode=mode))
         finally:
             os.close(descriptor)
 
@@ -205,8 +206,16 @@ class Pod:
 class Mesh:
     """Pods and nodes; what ``apply`` is given goes to every node, as a control plane would send it."""
 
-    def __init__(self, stack: AsyncExitStack, prefix: str, subnet: str, authority: IssuesCertificates) -> None:
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        prefix: str,
+        subnet: str,
+        authority: IssuesCertificates,
+        backend: CaptureBackend,
+    ) -> None:
         self.stack = stack
+        self.backend = backend
         self.authority = authority
         self.prefix = prefix
         self.subnet = subnet
@@ -340,9 +349,14 @@ def route_everything() -> None:
 
 
 @asynccontextmanager
-async def mesh(subnet: str = "10.77.0.0/24", authority: IssuesCertificates | None = None) -> AsyncIterator[Mesh]:
+async def mesh(
+    subnet: str = "10.77.0.0/24",
+    authority: IssuesCertificates | None = None,
+    backend: CaptureBackend | None = None,
+) -> AsyncIterator[Mesh]:
     """A mesh of its own, removed at the end."""
     async with AsyncExitStack() as stack:
-        made = Mesh(stack, f"cv{uuid.uuid4().hex[:5]}", subnet, authority or TestAuthority())
+        prefix = f"cv{uuid.uuid4().hex[:5]}"
+        made = Mesh(stack, prefix, subnet, authority or TestAuthority(), backend or NftablesBackend())
         await made.start()
         yield made

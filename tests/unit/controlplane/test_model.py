@@ -10,7 +10,7 @@ from controlplane.model.model import Model
 from controlplane.translate.mesh import Mesh
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
-from meshapi.resources import base, core, security
+from meshapi.resources import base, core, networking, security
 from meshkit.xds.source import Resource
 from tests.support import kubernetes_objects as objects
 
@@ -96,7 +96,32 @@ def peers(draw: st.DrawFn) -> security.PeerAuthentication:
     return base.read(security.PeerAuthentication, item)
 
 
-OBJECTS = st.one_of(pods(), services(), slices(), nodes(), policies(), peers())
+@st.composite
+def entries(draw: st.DrawFn) -> networking.ServiceEntry:
+    selector = draw(SELECTORS)
+    hosts = st.sampled_from(["a.example.com", "*.example.com", "svc-0.shop.svc.cluster.local"])
+    item = objects.service_entry(
+        f"entry-{draw(NUMBERS)}",
+        draw(NAMESPACES),
+        hosts=draw(st.lists(hosts, min_size=1, max_size=2)),
+        ports=draw(st.sampled_from([[], [{"number": 443, "name": "tls", "protocol": "TLS"}]])),
+        resolution=draw(st.sampled_from(["NONE", "DNS"])),
+        selector=selector,
+        created=f"2026-01-0{draw(st.integers(1, 2))}T00:00:00Z",
+    )
+    return base.read(networking.ServiceEntry, item)
+
+
+@st.composite
+def workload_entries(draw: st.DrawFn) -> networking.WorkloadEntry:
+    spec = {"address": draw(st.sampled_from(["", "10.1.0.1", "vm.example.com"])), "labels": draw(LABELS)}
+    metadata = {"name": f"vm-{draw(NUMBERS)}", "namespace": draw(NAMESPACES)}
+    return base.read(networking.WorkloadEntry, {"metadata": metadata, "spec": spec})
+
+
+OBJECTS = st.one_of(
+    pods(), services(), slices(), nodes(), policies(), peers(), entries(), entries(), workload_entries()
+)
 MESHES = st.builds(
     Mesh,
     trust_domain=st.sampled_from(["cluster.local", "example.org"]),
@@ -135,6 +160,8 @@ class World:
             core.Node: self.model.put_node,
             security.AuthorizationPolicy: self.model.put_policy,
             security.PeerAuthentication: self.model.put_peer,
+            networking.ServiceEntry: self.model.put_entry,
+            networking.WorkloadEntry: self.model.put_workload_entry,
         }[type(item)]
         put(old, new)
 

@@ -91,6 +91,13 @@ def test_only_the_node_agent_is_free_of_apparmor(helm: Path, objects: Objects) -
     assert "appArmorProfile" not in older
 
 
+def test_capture_is_as_without_the_chart(objects: Objects) -> None:
+    given = environment(pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT))
+    fields = NodeAgentSettings.model_fields
+    assert given["CAPTURE_BACKEND"] == fields["capture_backend"].default
+    assert given["DNS_CAPTURE"] == str(fields["dns_capture"].default).lower()
+
+
 def test_only_the_node_agent_shares_the_nodes_network_and_processes(objects: Objects) -> None:
     agent = pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT)
     assert (agent["hostNetwork"], agent["hostPID"], agent["dnsPolicy"]) == (True, True, "ClusterFirstWithHostNet")
@@ -106,7 +113,9 @@ def test_folders_of_the_node_that_are_mounted(objects: Objects) -> None:
     sockets = str(Path(names.ZDS_SOCKET).parent)
     assert paths("ztunnel") == {sockets}
     cni_socket = str(Path(names.CNI_EVENT_SOCKET).parent)
-    assert paths("culvert-nodeagent") == {sockets, cni_socket, names.CNI_BIN_DIR, names.CNI_NET_DIR}
+    assert paths("culvert-nodeagent") == {
+        sockets, cni_socket, names.CNI_BIN_DIR, names.CNI_NET_DIR, names.XTABLES_LOCK,
+    }  # fmt: skip
     assert not [one for one in pod(objects, "Deployment", "istiod").get("volumes", []) if "hostPath" in one]
 
 
@@ -174,6 +183,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
         *read(("discovery.k8s.io", "endpointslices")),
         *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
+        *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
         *read(("", "configmaps"), only=root),
         ("", "configmaps", "patch", root),
         ("", "configmaps", "create", ""),
@@ -228,7 +238,8 @@ def test_our_own_pods_are_never_enrolled(objects: Objects) -> None:
 
 def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> None:
     spec = pod(template(helm, "nodeAgent.cni.enabled=false"), "DaemonSet", "culvert-nodeagent")
-    assert [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume] == ["/var/run/ztunnel"]
+    mounted = {volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}
+    assert mounted == {"/var/run/ztunnel", names.XTABLES_LOCK}
     assert "CNI_PLUGIN" not in environment(spec)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from pathlib import Path
 
 import grpc
@@ -44,7 +44,7 @@ class Secrets:
     def resolve(self, type_url: str, name: str) -> Iterable[Resource]:
         return [self.held[name]] if name in self.held else []
 
-    def all(self, type_url: str) -> Iterable[Resource]:
+    def all(self, type_url: str) -> Collection[Resource]:
         return self.held.values()
 
     def watch(self, listener: Listener) -> Callable[[], None]:

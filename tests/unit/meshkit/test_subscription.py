@@ -1,6 +1,6 @@
 """The delta protocol's bookkeeping, as a table of conversations."""
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Set
 
 from meshkit.xds.sotw import WholeSubscription
 from meshkit.xds.source import Listener, Resource
@@ -26,7 +26,7 @@ class Source:
         children = [item for item in self.held.values() for parent in primary if parent.name in item.parents]
         return [*primary, *children]
 
-    def all(self, type_url: str) -> Iterable[Resource]:
+    def all(self, type_url: str) -> Collection[Resource]:
         return self.held.values()
 
     def watch(self, listener: Listener) -> Callable[[], None]:
@@ -141,10 +141,23 @@ def test_asking_again_by_name_is_answered_again() -> None:
 def test_removed_resource_is_told_once() -> None:
     source = Source(resource("a"))
     subscription = Subscription(TYPE, source)
-    subscription.request([], [], {})
+    subscription.request(["a"], [], {})
     del source.held["a"]
     assert subscription.changed({"a"}).removes == ["a"]
     assert not subscription.changed({"a"})
+
+
+def test_a_wildcard_follows_the_source_and_remembers_nothing() -> None:
+    source = Source(resource("a"), resource("b"))
+    subscription = Subscription(TYPE, source)
+    subscription.request([], [], {"a": "1"})
+    assert not subscription.held
+    assert subscription.size() == 2
+    source.held["b"] = resource("b", "2")
+    del source.held["a"]
+    delta = subscription.changed({"a", "b"})
+    assert (names(delta), delta.removes) == (["b"], ["a"])
+    assert subscription.size() == 1
 
 
 def test_unsubscribed_name_is_not_sent_any_more() -> None:
@@ -159,7 +172,7 @@ def test_unsubscribed_name_is_not_sent_any_more() -> None:
 def test_refusal_is_recorded_and_the_same_version_not_sent_again() -> None:
     source = Source(resource("a"))
     subscription = Subscription(TYPE, source)
-    subscription.request([], [], {})
+    subscription.request(["a"], [], {})
     nonce = subscription.sent()
     subscription.answered(nonce, "a: bad port")
     assert (subscription.record.nacked, subscription.record.error, subscription.record.rejects) == (1, "a: bad port", 1)

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from meshapi.identity import SpiffeId
+from nodeagent.adoption import Adoption
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.controller import Controller, Node
 from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.enrolled import Enrolled
+from nodeagent.exemption import ProbeExemption
 from nodeagent.zds.server import NotConnected, Served
 
 POD = PodFacts(
@@ -21,6 +23,23 @@ POD = PodFacts(
     addresses=("10.0.0.1",), host_network=False, terminal=False,
 )  # fmt: skip
 ENABLED = {"ambient.istio.io/redirection": "enabled"}
+
+
+class Other:
+    """A backend that an earlier life has used."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def present(self, netns: int) -> bool:
+        return False
+
+    def clear(self, netns: int) -> bool:
+        self._world.steps.append("other rules removed")
+        return True
+
+    def remove_probes(self, netns: Path) -> None:
+        self._world.steps.append("other probes removed")
 
 
 class World:
@@ -35,10 +54,13 @@ class World:
         self.broken_rules = 0
         self.probes: frozenset[str] = frozenset()
         self.certificates: list[SpiffeId] = []
+        self.found = False
+        host = Path("/proc/self/ns/net")
         self.controller = Controller(
-            Node("cluster.local", EnrolmentRules(), Path("/proc/self/ns/net")),
+            Node("cluster.local", EnrolmentRules()),
             pods=self.pods, namespace_labels=lambda _: self.labels, enrolled=self.enrolled, zds=self, backend=self,
             certificates=self, announce=self.announce, finder=NamespaceFinder(self._find),
+            exemption=ProbeExemption(self, host, self.enrolled.addresses), adoption=Adoption(self, [Other(self)], host),
         )  # fmt: skip
 
     def _find(self, uids: set[str]) -> dict[str, int]:
@@ -74,6 +96,9 @@ class World:
             raise OSError("the kernel says no")
         self.steps.append(f"rules {plan.mode}")
 
+    def present(self, netns: int) -> bool:
+        return self.found
+
     def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
         assert before is None or before == self.probes
         self.probes = frozenset(addresses)
@@ -102,7 +127,7 @@ def descriptors() -> int:
 async def test_listeners_come_before_rules_and_rules_before_the_announcement(world: World) -> None:
     await world.settle()
     assert set(world.steps[:3]) == {"listeners", "prepared", "probes 10.0.0.1"}
-    assert world.steps[3:] == ["rules capture", "announce enabled"]
+    assert world.steps[3:] == ["rules capture", "other rules removed", "announce enabled"]
     assert world.certificates == [SpiffeId("cluster.local", "shop", "web")]
     world.steps.clear()
     await world.settle()
@@ -137,7 +162,7 @@ async def test_nothing_is_redirected_while_nobody_listens(world: World) -> None:
     assert world.certificates == []
     world.connected = True
     await world.settle()
-    assert world.steps[-2:] == ["rules capture", "announce enabled"]
+    assert world.steps[-3:] == ["rules capture", "other rules removed", "announce enabled"]
 
 
 async def test_rules_that_fail_take_the_listeners_back_and_are_tried_again(world: World) -> None:
@@ -145,7 +170,7 @@ async def test_rules_that_fail_take_the_listeners_back_and_are_tried_again(world
     before = descriptors()
     await world.settle()
     assert "listeners withdrawn" in world.steps
-    assert world.steps[-2:] == ["rules capture", "announce enabled"]
+    assert world.steps[-3:] == ["rules capture", "other rules removed", "announce enabled"]
     assert len(world.enrolled) == 1
     assert descriptors() == before + 1, "one namespace is held, for the captured pod"
 
@@ -169,7 +194,9 @@ async def test_a_new_pod_is_captured_before_its_sandbox_is_done_or_not_at_all(wo
 async def test_captured_pods_are_adopted_after_a_restart(world: World) -> None:
     world.pods[POD.uid] = replace(POD, annotations=ENABLED)
     await world.controller.adopt()
-    assert world.steps == ["prepared", "rules capture", "probes 10.0.0.1"]
+    assert world.steps == [
+        "prepared", "rules capture", "other rules removed", "probes 10.0.0.1", "other probes removed",
+    ]  # fmt: skip
     assert list(world.enrolled) == [POD.uid]
 
 
@@ -178,7 +205,48 @@ async def test_a_label_that_went_while_the_agent_was_away_is_noticed(world: Worl
     world.labels = {}
     await world.controller.adopt()
     await world.settle()
-    assert world.steps == ["probes ", "announce None", "prepared", "rules drain"]
+    assert world.steps == [
+        "probes ", "other probes removed", "announce None", "prepared", "rules drain", "other rules removed",
+    ]  # fmt: skip
+
+
+async def test_a_pod_that_an_earlier_life_was_letting_go_is_found_by_its_rules(world: World) -> None:
+    world.found = True
+    world.labels = {}
+    await world.controller.adopt()
+    assert world.steps[:3] == ["prepared", "rules drain", "other rules removed"]
+    assert len(world.enrolled) == 0
+
+
+async def test_pods_without_rules_are_left_alone_at_the_start(world: World) -> None:
+    world.labels = {}
+    before = descriptors()
+    await world.controller.adopt()
+    assert world.steps == ["probes ", "other probes removed"]
+    assert descriptors() == before
+
+
+async def test_a_changed_annotation_changes_the_rules_of_a_captured_pod(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await world.settle()
+    world.steps.clear()
+    excluded = {"traffic.sidecar.istio.io/excludeOutboundPorts": "3306"}
+    world.pods[POD.uid] = replace(POD, annotations=ENABLED | excluded)
+    await world.settle()
+    assert world.steps == ["rules capture"]
+    captured = world.enrolled.find(POD.uid)
+    assert captured is not None
+    assert captured.plan.outbound.never_ports == (3306,)
+
+    wrong = {"traffic.sidecar.istio.io/excludeOutboundPorts": "mysql"}
+    world.pods[POD.uid] = replace(POD, annotations=ENABLED | wrong)
+    await world.settle()
+    await world.settle()
+    assert captured.plan.outbound.never_ports == (), "what cannot be read captures"
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "cannot be read" in line]
+    assert len(said) == 1, "once"
+    assert all(word in said[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
 
 
 def test_the_modes_are_the_ones_that_the_order_speaks_of() -> None:

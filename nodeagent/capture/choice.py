@@ -1,0 +1,124 @@
+"""Which backend this node uses: found out by trying, in a namespace made for the question."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from meshkit.linux import ipsets, links, netns, nft
+from nodeagent.capture import iptables_legacy, iptables_restore, nftables_rules
+from nodeagent.capture import iptables_rules as rules
+from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.iptables import IptablesBackend, Tables
+from nodeagent.capture.iptables_legacy import LegacyTables
+from nodeagent.capture.iptables_restore import RestoredTables
+from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.plan import PodPlan
+
+
+class Wanted(StrEnum):
+    """Values of the setting ``capture_backend``."""
+
+    AUTO = "auto"
+    NFTABLES = "nftables"
+    IPTABLES = "iptables"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was found.
+
+    Attributes:
+        backend: to use.
+        others: that work here too, so that an earlier life of the agent may have used them.
+        why: for the log.
+    """
+
+    backend: CaptureBackend
+    others: tuple[CaptureBackend, ...]
+    why: str
+
+
+class NoBackend(OSError):
+    """Nothing that is wanted works on this node; the text says what is missing."""
+
+
+def choose(wanted: Wanted, lock: Path) -> Choice:
+    """Try what there is; takes some hundred milliseconds.
+
+    Args:
+        wanted: the setting.
+        lock: of the host's iptables tables.
+
+    Raises:
+        NoBackend: names what is missing and the fix.
+    """
+    makers: dict[Wanted, list[Callable[[], CaptureBackend]]] = {
+        Wanted.NFTABLES: [_nftables],
+        Wanted.IPTABLES: [partial(_legacy, lock), partial(_restored, lock)],
+    }
+    found: dict[Wanted, list[CaptureBackend]] = {kind: [] for kind in makers}
+    failures: dict[Wanted, list[str]] = {kind: [] for kind in makers}
+    for kind, candidates in makers.items():
+        for make in candidates:
+            try:
+                found[kind].append(netns.scratch(make))
+            except OSError as error:
+                failures[kind].append(str(error))
+    order = [Wanted.NFTABLES, Wanted.IPTABLES] if wanted is Wanted.AUTO else [wanted]
+    chosen = next((found[kind][0] for kind in order if found[kind]), None)
+    if chosen is None:
+        reasons = "; ".join(text for kind in order for text in failures[kind])
+        raise NoBackend(f"capture_backend {wanted}: {reasons}")
+    others = tuple(backend for backends in found.values() for backend in backends if backend is not chosen)
+    lost = "; ".join(failures[Wanted.NFTABLES]) if wanted is Wanted.AUTO else ""
+    why = "as set" if wanted is not Wanted.AUTO else (f"nftables does not work: {lost}" if lost else "preferred")
+    return Choice(chosen, others, why)
+
+
+def _nftables() -> CaptureBackend:
+    try:
+        nft.apply(nftables_rules.pod_rules(_EVERYTHING, fresh=True))
+    except OSError as error:
+        raise NoBackend(f"nftables: {_first_line(error)}; load nf_tables, nft_redir and nft_ct") from error
+    return NftablesBackend()
+
+
+def _legacy(lock: Path) -> CaptureBackend:
+    return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables, iptable_nat and xt_REDIRECT", lock)
+
+
+def _restored(lock: Path) -> CaptureBackend:
+    return _iptables(RestoredTables(), iptables_restore.probe, "load nf_tables and nft_compat", lock)
+
+
+def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path) -> CaptureBackend:
+    links.set_up("lo")
+    versions = (4, 6) if Path("/proc/thread-self/net/if_inet6").exists() else (4,)
+    try:
+        for version in versions:
+            probe(version)
+            for name, table in rules.pod_tables(_EVERYTHING, version).items():
+                tables.apply(version, name, table, ("PREROUTING", "OUTPUT"))
+    except OSError as error:
+        raise NoBackend(f"{tables.label}: {_first_line(error)}; {fix}") from error
+    return IptablesBackend(tables, versions=versions, sets=_sets_work(tables), lock=lock)
+
+
+def _sets_work(tables: Tables) -> bool:
+    try:
+        ipsets.fill(rules.SETS[4], {"192.0.2.1"}, 4)
+        tables.apply(4, "nat", rules.probe_tables(4, None)["nat"], ("POSTROUTING",))
+    except OSError:
+        return False
+    return True
+
+
+def _first_line(error: OSError) -> str:
+    return str(error).partition("\n")[0]
+
+
+_EVERYTHING: Final = PodPlan(dns=True)
+"""Needs every feature of the kernel that any plan needs."""

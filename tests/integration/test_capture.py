@@ -1,0 +1,333 @@
+"""Capturing by each backend in the real kernel: what is planned is so, twice is once, others' rules stay."""
+
+import os
+import re
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from meshapi import names
+from meshkit.linux import ipsets, links, netns, sockets
+from nodeagent import adoption
+from nodeagent.adoption import Adoption
+from nodeagent.capture.annotations import plan_pod
+from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.choice import NoBackend, Wanted, choose
+from nodeagent.capture.plan import Mode, PodPlan
+from tests.support import backends
+from tests.support.wired import Wired, wired
+from tests.unit.nodeagent.test_rules import PODS
+
+pytestmark = pytest.mark.root
+
+T = TypeVar("T")
+DUMPS = ("nft list ruleset", "iptables-legacy-save", "ip6tables-legacy-save", "ip rule", "ip -6 rule", "ipset list")
+
+
+@pytest.fixture(params=backends.NAMES)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> CaptureBackend:
+    return backends.backend(request.param, tmp_path / "lock")
+
+
+@pytest.fixture
+def pods() -> Iterator[Wired]:
+    with wired() as made:
+        yield made
+
+
+@pytest.fixture
+def space(pods: Wired) -> Iterator[int]:
+    descriptor = os.open(pods.first, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def shell(space: int | Path, command: str) -> str:
+    def work() -> str:
+        return subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
+
+    return netns.run(space, work)
+
+
+def state(space: int) -> list[str]:
+    """Every rule of every kind; comments, counters and the kernel's own chains left out."""
+    lines = (line for dump in DUMPS for line in shell(space, dump).splitlines() if line[:1] not in "#:")
+    return sorted(re.sub(r"packets \d+ bytes \d+", "", line) for line in lines)
+
+
+@pytest.mark.parametrize("scenario", PODS)
+def test_what_is_planned_is_so_and_twice_is_once(backend: CaptureBackend, space: int, scenario: str) -> None:
+    backend.prepare(space)
+    backend.apply(space, PODS[scenario])
+    assert backend.missing(space, PODS[scenario]) == ()
+    before = state(space)
+    backend.prepare(space)
+    backend.apply(space, PODS[scenario])
+    assert backend.missing(space, PODS[scenario]) == ()
+    assert state(space) == before
+    assert backend.present(space) is (PODS[scenario].mode is not Mode.NONE)
+
+
+def test_every_plan_follows_every_other_without_a_trace(backend: CaptureBackend, space: int) -> None:
+    for before in PODS.values():
+        for after in (PODS["excluded"], PodPlan(), PODS["drain"]):
+            backend.prepare(space)
+            backend.apply(space, before)
+            backend.prepare(space)
+            backend.apply(space, after)
+            assert backend.missing(space, after) == ()
+    backend.apply(space, PodPlan(mode=Mode.NONE))
+    for dump in DUMPS:
+        assert "culvert" not in shell(space, dump).lower()
+    assert "0x111" not in shell(space, "ip rule; ip -6 rule")
+    assert shell(space, "ip route show table all | grep 'table 100' || true") == ""
+
+
+OTHERS = (
+    "iptables-legacy -t nat -A OUTPUT -p tcp --dport 7 -j RETURN",
+    "iptables-legacy -t mangle -A PREROUTING -j ACCEPT",
+    "ip6tables-legacy -t nat -N theirs",
+    "iptables-nft -t nat -A OUTPUT -p tcp --dport 7 -j RETURN",
+    "nft add table inet theirs; nft add chain inet theirs c",
+    "ip rule add fwmark 7 table 7 priority 7",
+)
+
+
+def test_what_belongs_to_others_stays(backend: CaptureBackend, space: int) -> None:
+    for command in OTHERS:
+        shell(space, command)
+    before = state(space)
+    backend.prepare(space)
+    for mode in Mode:
+        backend.apply(space, PodPlan(mode=mode))
+        assert backend.missing(space, PodPlan(mode=mode)) == (), "others' rules are not our matter"
+        assert not Counter(before) - Counter(state(space)), "nothing of theirs is gone"
+
+
+@pytest.mark.parametrize("command", [
+    "nft flush ruleset; iptables-legacy -t nat -F; ip6tables-legacy -t nat -F",
+    "iptables-legacy -t nat -F CULVERT_OUTPUT || iptables-nft -t nat -F CULVERT_OUTPUT "
+    "|| nft flush chain inet culvert nat_output",
+    "iptables-legacy -t mangle -D PREROUTING -j CULVERT_PRERT || iptables-nft -t mangle -D PREROUTING -j CULVERT_PRERT "
+    "|| nft delete chain inet culvert mangle_prerouting",
+    "ip rule del priority 32764",
+    "ip -6 rule del priority 32764",
+    "ip route flush table 100",
+    "ip -6 route flush table 100",
+])  # fmt: skip
+def test_what_somebody_takes_away_is_missed(backend: CaptureBackend, space: int, command: str) -> None:
+    backend.prepare(space)
+    backend.apply(space, PodPlan())
+    shell(space, command)
+    assert backend.missing(space, PodPlan())
+    backend.prepare(space)
+    backend.apply(space, PodPlan())
+    assert backend.missing(space, PodPlan()) == ()
+
+
+@pytest.mark.parametrize("sets", [True, False], ids=["sets", "no-sets"])
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_probes_are_exempt_by_address_and_by_nothing_else(name: str, sets: bool, tmp_path: Path, pods: Wired) -> None:
+    backend = backends.backend(name, tmp_path / "lock", sets=sets)
+    host = pods.second
+    backend.apply_probes(host, {"10.78.0.1", "fd78::1"}, None)
+    backend.apply_probes(host, {"10.78.0.1", "10.78.0.9", "fd78::1"}, {"10.78.0.1", "fd78::1"})
+    assert backend.probes_missing(host, {"10.78.0.1", "10.78.0.9", "fd78::1"}) == ()
+    assert backend.probes_missing(host, {"10.78.0.1", "fd78::1"})
+    shell(pods.first, f"ip route add {names.PROBE_SOURCE_V4} via 10.78.0.2")
+    shell(pods.first, f"ip -6 route add {names.PROBE_SOURCE_V6} via fd78::2")
+    assert seen_from(pods, "10.78.0.1") == names.PROBE_SOURCE_V4
+    assert seen_from(pods, "fd78::1") == names.PROBE_SOURCE_V6
+    backend.apply_probes(host, {"10.78.0.9"}, {"10.78.0.1", "10.78.0.9", "fd78::1"})
+    assert seen_from(pods, "10.78.0.1") == "10.78.0.2"
+    shell(host, "nft flush ruleset; iptables-legacy -t nat -F")
+    assert backend.probes_missing(host, {"10.78.0.9"})
+    backend.apply_probes(host, {"10.78.0.9"}, None)
+    assert backend.probes_missing(host, {"10.78.0.9"}) == ()
+    backend.remove_probes(host)
+    backend.remove_probes(host)
+    for dump in DUMPS:
+        assert "culvert" not in shell(host, dump).lower()
+
+
+def seen_from(pods: Wired, server: str) -> str:
+    """The address that a server in the first namespace sees of a client in the second."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(pods.listen(pods.first, 8080, server))
+        client = stack.enter_context(pods.connect(pods.second, server, 8080))
+        accepted, peer = listener.accept()
+        accepted.close()
+        assert client.getpeername()[0] == server
+        return str(peer[0])
+
+
+@pytest.mark.parametrize("before", backends.NAMES)
+@pytest.mark.parametrize("after", backends.NAMES)
+def test_another_backends_rules_go_when_the_new_ones_stand(
+    before: str, after: str, tmp_path: Path, space: int, pods: Wired
+) -> None:
+    if before == after:
+        pytest.skip("the same")
+    old, new = (backends.backend(name, tmp_path / "lock") for name in (before, after))
+    old.prepare(space)
+    old.apply(space, PodPlan())
+    old.apply_probes(pods.second, {"10.78.0.1"}, None)
+    take_over = Adoption(new, [old], pods.second)
+    assert take_over.has_rules(space)
+    take_over.take_over(space, PodPlan())
+    new.apply_probes(pods.second, {"10.78.0.1"}, None)
+    take_over.take_over_probes()
+    assert not old.present(space)
+    assert new.missing(space, PodPlan()) == ()
+    assert new.probes_missing(pods.second, {"10.78.0.1"}) == ()
+    assert not ipset_left(pods.second) or after != "nftables"
+
+
+def ipset_left(space: Path) -> bool:
+    return netns.run(space, lambda: ipsets.members("culvert-probes-v4")) is not None
+
+
+OUT, IN = "annotation of the client", "annotation of the server"
+
+
+@pytest.mark.parametrize(("annotations", "port", "answers"), [
+    pytest.param({}, 8080, "tunnel", id="captured"),
+    pytest.param({"excludeOutboundPorts": "8080"}, 8080, "application", id="excluded port"),
+    pytest.param({"excludeOutboundPorts": "8080"}, 8081, "tunnel", id="port beside an excluded one"),
+    pytest.param({"excludeOutboundIPRanges": "10.78.0.0/24,fd78::/64"}, 8080, "application", id="excluded range"),
+    pytest.param({"excludeOutboundIPRanges": "10.79.0.0/24,fd79::/64"}, 8080, "tunnel", id="other range excluded"),
+    pytest.param({"includeOutboundIPRanges": "10.79.0.0/24,fd79::/64"}, 8080, "application", id="other range included"),
+    pytest.param({"includeOutboundIPRanges": "10.78.0.0/24,fd78::/64"}, 8080, "tunnel", id="range included"),
+    pytest.param({"includeOutboundIPRanges": "", "includeOutboundPorts": "8080"}, 8080, "tunnel", id="port included"),
+    pytest.param({"includeOutboundIPRanges": "", "includeOutboundPorts": "80"}, 8080, "application", id="only a port"),
+    pytest.param({"excludeInterfaces": "eth0"}, 8080, "application", id="excluded interface"),
+])  # fmt: skip
+@pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
+def test_who_gets_a_connection_from_a_captured_pod(
+    backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
+) -> None:
+    plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
+    assert plan.faults == ()
+    backend.prepare(space)
+    backend.apply(space, plan.plan)
+    with (
+        pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
+        pods.answering(pods.second, port, "application"),
+    ):
+        assert pods.ask(pods.first, server, port) == answers
+
+
+@pytest.mark.parametrize(("annotations", "port", "answers"), [
+    pytest.param({}, 8080, "tunnel", id="captured"),
+    pytest.param({}, names.HBONE_PORT, "application", id="the tunnel's own port"),
+    pytest.param({"excludeInboundPorts": "8080"}, 8080, "application", id="excluded port"),
+    pytest.param({"excludeInboundPorts": "8080"}, 8081, "tunnel", id="port beside an excluded one"),
+    pytest.param({"includeInboundPorts": "8080"}, 8080, "tunnel", id="included port"),
+    pytest.param({"includeInboundPorts": "8080"}, 8081, "application", id="port beside an included one"),
+    pytest.param({"includeInboundPorts": ""}, 8080, "application", id="nothing included"),
+    pytest.param({"excludeInterfaces": "eth0"}, 8080, "application", id="excluded interface"),
+])  # fmt: skip
+@pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
+def test_who_gets_a_connection_to_a_captured_pod(
+    backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
+) -> None:
+    plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
+    backend.prepare(space)
+    backend.apply(space, plan.plan)
+    with (
+        pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "tunnel"),
+        pods.answering(pods.first, port, "application"),
+    ):
+        assert pods.ask(pods.second, server, port) == answers
+
+
+@pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
+def test_what_comes_from_a_machine_inside_the_pod_leaves_it(
+    backend: CaptureBackend, pods: Wired, space: int, server: str
+) -> None:
+    backend.prepare(space)
+    backend.apply(space, plan_pod({"istio.io/reroute-virtual-interfaces": "eth0"}).plan)
+    with pods.answering(pods.first, names.OUTBOUND_PORT, "outbound"):
+        assert pods.ask(pods.second, server, 8080) == "outbound"
+
+
+@pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
+def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
+    backend: CaptureBackend, pods: Wired, space: int, server: str
+) -> None:
+    loopback = "::1" if ":" in server else "127.0.0.1"
+    backend.prepare(space)
+    backend.apply(space, PodPlan(dns=True))
+    with (
+        pods.answering(pods.first, names.DNS_PORT, "tunnel", mark=names.TUNNEL_MARK),
+        # At the address that the kernel redirects to: an answer from another one would not be taken for an answer.
+        pods.answering_datagrams(pods.first, names.DNS_PORT, "tunnel", at=loopback, mark=names.TUNNEL_MARK),
+        pods.answering_datagrams(pods.second, 53, "server"),
+    ):
+        assert pods.ask(pods.first, server, 53) == "tunnel"
+        assert pods.ask_datagram(pods.first, server, 53) == "tunnel"
+        # The same source port as the application's, at the same time: the zone keeps the two apart.
+        with pods.datagrams(pods.first, server) as application:
+            application.bind(("", 40053))
+            assert pods.exchange(application, server, 53) == "tunnel"
+            with pods.datagrams(pods.first, server, mark=names.TUNNEL_MARK) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                assert pods.exchange(own, server, 53) == "server"
+            assert pods.exchange(application, server, 53) == "tunnel"
+
+
+def test_connections_that_stay_outside_are_counted(pods: Wired, space: int) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(pods.answering(pods.second, 8080, "application"))
+        stack.enter_context(pods.answering(pods.first, 8081, "application"))
+        for server in ("10.78.0.2", "fd78::2"):
+            stack.enter_context(pods.connect(pods.first, server, 8080))
+        stack.enter_context(pods.connect(pods.second, "10.78.0.1", 8081))
+        stack.enter_context(pods.connect(pods.first, "127.0.0.1", 8081))
+        assert adoption.outside(space) == 3
+        assert netns.run(space, lambda: sockets.established(but={8080})) == 1
+
+
+@pytest.mark.parametrize(("wanted", "name"), [("auto", "nftables"), ("nftables", "nftables"), ("iptables", "iptables")])
+def test_the_backend_is_chosen_by_trying(wanted: str, name: str, tmp_path: Path) -> None:
+    choice = choose(Wanted(wanted), tmp_path / "lock")
+    assert choice.backend.name == name
+    assert choice.backend not in choice.others
+    assert {other.name for other in choice.others} >= {"nftables", "iptables"} - {name}
+
+
+def test_a_kernel_without_nftables_is_said_and_iptables_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse("nodeagent.capture.choice.nftables_rules.pod_rules", monkeypatch)
+    choice = choose(Wanted.AUTO, tmp_path / "lock")
+    assert choice.backend.name == "iptables"
+    assert "nftables does not work" in choice.why
+    with pytest.raises(NoBackend, match=r"capture_backend nftables: nftables: .*; load nf_tables"):
+        choose(Wanted.NFTABLES, tmp_path / "lock")
+
+
+def refuse(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a function return what no kernel understands, as a kernel without a feature would refuse it."""
+    nonsense: Callable[..., str] = lambda *_, **__: "add rule inet nothing nowhere redirect\n"  # noqa: E731
+    monkeypatch.setattr(function, nonsense)
+
+
+def test_names_of_interfaces_are_matched_whole(backend: CaptureBackend, pods: Wired, space: int) -> None:
+    """python-iptables would compare one bit of each byte of an IPv6 interface's name."""
+    netns.run(pods.first, lambda: links.add_address("lo", ip_interface("fd78:1::1/128")))
+    plan = plan_pod({"traffic.sidecar.istio.io/excludeInterfaces": "gth2"}).plan
+    backend.prepare(space)
+    backend.apply(space, plan)
+    with (
+        pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
+        pods.answering(pods.second, 8080, "application"),
+    ):
+        assert pods.ask(pods.first, "fd78::2", 8080) == "tunnel"
