@@ -137,9 +137,12 @@ class Client:
         """Replace an object; ``errors.Conflict`` when it has changed since ``metadata.resourceVersion``."""
         return await self._call("PUT", kind.path(namespace, body["metadata"]["name"]), body=self._typed(kind, body))
 
-    async def delete(self, kind: Kind, name: str, namespace: str | None = None) -> None:
-        """Delete an object."""
-        await self._call("DELETE", kind.path(namespace, name))
+    async def delete(
+        self, kind: Kind, name: str, namespace: str | None = None, *, grace_period_s: int | None = None
+    ) -> None:
+        """Delete an object; a pod is given ``grace_period_s`` where given, also one that is ending already."""
+        query = None if grace_period_s is None else {"gracePeriodSeconds": str(grace_period_s)}
+        await self._call("DELETE", kind.path(namespace, name), query)
 
     async def patch(
         self,
