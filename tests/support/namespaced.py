@@ -51,7 +51,7 @@ class Node:
         self.applied = 0
         self.stopped: set[str] = set()
         self.withhold: set[str] = set()
-        self._authority = authority
+        self.authority = authority
         self._started: dict[str, asyncio.Future[str]] = {}
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._follow())
@@ -98,8 +98,8 @@ class Node:
                         self.stopped.add(event.workload_stopped.uid)
                     case "certificate_wanted" if event.certificate_wanted.identity not in self.withhold:
                         identity = event.certificate_wanted.identity
-                        chain, key = self._authority.issue(identity)
-                        self.engine.set_certificate(identity, chain, key, self._authority.roots)
+                        chain, key = self.authority.issue(identity)
+                        self.engine.set_certificate(identity, chain, key, self.authority.roots)
                     case "applied":
                         self.applied = event.applied.sequence
                     case _:
