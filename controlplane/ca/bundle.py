@@ -20,7 +20,7 @@ _TERMINATING: Final = "Terminating"
 
 
 class RootBundle:
-    """Keeps the config maps. Run ``informer.run`` and ``run`` as tasks."""
+    """Keeps the config maps. Run ``informer.run`` as a task, and ``run`` while this replica is the one that writes."""
 
     def __init__(self, client: Client, root: Root, namespaces: "Informer[Namespace]") -> None:
         self._client = client
@@ -42,6 +42,7 @@ class RootBundle:
         """Put right what is due until cancelled."""
         backoff = Backoff(first_s=0.5, cap_s=30.0)
         await self.informer.wait_synced()
+        self._all_due()
         while True:
             await self._wake.wait()
             self._wake.clear()
