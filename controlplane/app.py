@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from controlplane import debug
+from controlplane.addresses.allocator import Allocator
 from controlplane.ca import rules
 from controlplane.ca.bundle import RootBundle
 from controlplane.ca.errors import CaError
@@ -25,6 +26,8 @@ from controlplane.model.model import Model
 from controlplane.registry.notices import Notices
 from controlplane.registry.registry import Registry
 from controlplane.settings import Settings, host_and_port
+from controlplane.status import conditions
+from controlplane.status.writer import Source, StatusWriter
 from controlplane.translate.mesh import Mesh
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
@@ -84,6 +87,14 @@ class ControlPlane:
             metrics=self.metrics,
         )
         self._bundle = RootBundle(self._client, self._root, self._registry.namespaces)
+        self._allocator = Allocator(self._client, self._registry.entries)
+        self._statuses = StatusWriter(
+            self._client,
+            Source(self._registry.policies, conditions.of_policy),
+            Source(self._registry.peers, conditions.of_peer),
+            mesh=lambda: self.model.mesh,
+        )
+        self._registry.on_mesh_change(self._statuses.mesh_changed)
         self._election = Election(
             self._client,
             namespace=settings.pod_namespace,
@@ -119,6 +130,8 @@ class ControlPlane:
         """Write what one replica only must write, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bundle.run())
+            tasks.create_task(self._allocator.run())
+            tasks.create_task(self._statuses.run())
 
     def pending(self) -> list[str]:
         """Return what the control plane still waits for."""

@@ -53,7 +53,7 @@ def is_sent(policy: security.AuthorizationPolicy, mesh: Mesh) -> bool:
         return False
     if spec.action not in {security.Action.ALLOW, security.Action.DENY}:
         return False
-    return mesh.sends_dry_run or not _is_dry_run(policy)
+    return mesh.sends_dry_run or not is_dry_run(policy)
 
 
 def selector(policy: security.AuthorizationPolicy) -> dict[str, str]:
@@ -73,7 +73,7 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
             namespace=namespace,
             scope=_scope(policy, mesh),
             action=pb.DENY if denies else pb.ALLOW,
-            dry_run=_is_dry_run(policy),
+            dry_run=is_dry_run(policy),
         )
     )
     assert result.policy is not None
@@ -85,6 +85,9 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
         if lost and not denies:
             result.problems.append(f"{path} allows nothing without a waypoint")
             continue
+        if lost:
+            effect = "denies nothing" if _never_fires(clauses) else "denies by its other attributes alone"
+            result.problems.append(f"{path} {effect} without a waypoint")
         result.policy.rules.append(pb.Rule(clauses=clauses))
     return result
 
@@ -95,7 +98,8 @@ def _scope(policy: security.AuthorizationPolicy, mesh: Mesh) -> pb.Scope:
     return pb.GLOBAL if policy.metadata.namespace == mesh.root_namespace else pb.NAMESPACE
 
 
-def _is_dry_run(policy: security.AuthorizationPolicy) -> bool:
+def is_dry_run(policy: security.AuthorizationPolicy) -> bool:
+    """Return whether the policy shall decide nothing and only tell what it would."""
     return policy.metadata.annotations.get(names.DRY_RUN_ANNOTATION, "").lower() == "true"
 
 
@@ -118,6 +122,11 @@ def _clauses(rule: security.Rule, namespace: str, path: str, lost: list[str]) ->
         for index, item in enumerate(rule.when)
     ]
     return clauses
+
+
+def _never_fires(clauses: Sequence[pb.Clause]) -> bool:
+    """Return whether one of the clauses has only matches without attributes, which match nothing."""
+    return any(not any(match.ByteSize() for match in clause.matches) for clause in clauses)
 
 
 def _operation(operation: security.Operation, path: str, lost: list[str]) -> pb.Match:
