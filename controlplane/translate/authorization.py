@@ -15,22 +15,11 @@ written; refusing the rule is the safe reading.
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from controlplane.translate.mesh import Mesh
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
-
-_LAYER_7_SOURCE: Final = (
-    "request_principals",
-    "not_request_principals",
-    "remote_ip_blocks",
-    "not_remote_ip_blocks",
-    "trust_domains",
-    "not_trust_domains",
-)
-_LAYER_7_OPERATION: Final = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
 
 
 @dataclass(slots=True)
@@ -130,7 +119,7 @@ def _never_fires(clauses: Sequence[pb.Clause]) -> bool:
 
 
 def _operation(operation: security.Operation, path: str, lost: list[str]) -> pb.Match:
-    lost += _given(operation, _LAYER_7_OPERATION, path)
+    lost += _given(operation, security.LAYER_7_OPERATION, path)
     return pb.Match(
         destination_ports=[int(port) for port in operation.ports],
         not_destination_ports=[int(port) for port in operation.not_ports],
@@ -138,7 +127,7 @@ def _operation(operation: security.Operation, path: str, lost: list[str]) -> pb.
 
 
 def _source(source: security.Source, namespace: str, path: str, lost: list[str]) -> pb.Match:
-    lost += _given(source, _LAYER_7_SOURCE, path)
+    lost += _given(source, security.LAYER_7_SOURCE, path)
     return pb.Match(
         principals=_strings(source.principals),
         not_principals=_strings(source.not_principals),
