@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from meshctl import install, proxy_status, status, uninstall, version, ztunnel_config
+from meshctl import analyze, install, proxy_status, status, uninstall, version, ztunnel_config
 
 GROUP: Final = "culvert.commands"
 
@@ -28,7 +28,7 @@ def main() -> None:
         pretty_exceptions_show_locals=False,
     )
     app.callback()(_root)
-    for command in (install.install, uninstall.uninstall, version.version, status.status):
+    for command in (install.install, uninstall.uninstall, version.version, status.status, analyze.analyze):
         app.command()(command)
     app.command("proxy-status")(proxy_status.proxy_status)
     app.command("ps", hidden=True)(proxy_status.proxy_status)
