@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import gc
 import signal
+import socket
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from controlplane import debug
+from controlplane.addresses.allocator import Allocator
 from controlplane.ca import rules
 from controlplane.ca.bundle import RootBundle
 from controlplane.ca.errors import CaError
@@ -17,11 +20,14 @@ from controlplane.ca.root import Root
 from controlplane.ca.service import CertificateService, Limits
 from controlplane.ca.serving import OwnCertificate
 from controlplane.ca.tokens import TokenAuthenticator
+from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
 from controlplane.model.model import Model
 from controlplane.registry.notices import Notices
 from controlplane.registry.registry import Registry
 from controlplane.settings import Settings, host_and_port
+from controlplane.status import conditions
+from controlplane.status.writer import Source, StatusWriter
 from controlplane.translate.mesh import Mesh
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
@@ -81,6 +87,21 @@ class ControlPlane:
             metrics=self.metrics,
         )
         self._bundle = RootBundle(self._client, self._root, self._registry.namespaces)
+        self._allocator = Allocator(self._client, self._registry.entries)
+        self._statuses = StatusWriter(
+            self._client,
+            Source(self._registry.policies, conditions.of_policy),
+            Source(self._registry.peers, conditions.of_peer),
+            mesh=lambda: self.model.mesh,
+        )
+        self._registry.on_mesh_change(self._statuses.mesh_changed)
+        self._election = Election(
+            self._client,
+            namespace=settings.pod_namespace,
+            name=names.CONTROL_PLANE_LEASE,
+            identity=f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}",
+            on_change=self.metrics.leads.set,
+        )
         self._own_certificate = OwnCertificate(
             self._root, identity=self._own_identity, dns_names=settings.serving_dns_names
         )
@@ -96,11 +117,21 @@ class ControlPlane:
         """
         async with self._client, self._pages(), asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(informer.run()) for informer in self._registry.informers]
-            running += [tasks.create_task(self._bundle.informer.run()), tasks.create_task(self._bundle.run())]
+            running += [
+                tasks.create_task(self._bundle.informer.run()),
+                tasks.create_task(self._election.run(self._duties)),
+            ]
             serving = tasks.create_task(self._serve())
             await stop.wait()
             for task in (*running, serving):
                 task.cancel()
+
+    async def _duties(self) -> None:
+        """Write what one replica only must write, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bundle.run())
+            tasks.create_task(self._allocator.run())
+            tasks.create_task(self._statuses.run())
 
     def pending(self) -> list[str]:
         """Return what the control plane still waits for."""

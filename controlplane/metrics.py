@@ -40,6 +40,7 @@ class Metrics:
         started = time.monotonic()
         uptime = Gauge("istiod_uptime_seconds", "Time since the start.", registry=registry)
         uptime.set_function(lambda: time.monotonic() - started)
+        self.leads = Gauge("culvert_leader", "Whether this replica is the one that writes.", registry=registry)
         self.connected = Gauge("pilot_xds", "Connected proxies.", ["version"], registry=registry)
         self.pushes = _count("pilot_xds_pushes", "Responses sent.", ["type"], registry=registry)
         self.rejects = _count("pilot_total_xds_rejects", "Responses refused.", ["type"], registry=registry)

@@ -20,6 +20,9 @@ class Settings(ProcessSettings):
     pod_namespace: str = Field(
         default=names.DEFAULT_NAMESPACE, description="Namespace of the control plane, its secrets and the mesh config."
     )
+    pod_name: str = Field(
+        default="", description="Name of this replica in the election of the leader; empty is the host's name."
+    )
     cluster_id: str = Field(default=names.DEFAULT_CLUSTER_ID, description="Name of this cluster in the mesh.")
     cluster_domain: str = Field(default=names.DEFAULT_CLUSTER_DOMAIN, description="Suffix of service names.")
     xds_address: str = Field(

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from meshctl import install, status, uninstall, version, ztunnel_config
+from meshctl import analyze, install, proxy_status, status, uninstall, version, ztunnel_config
 
 GROUP: Final = "culvert.commands"
 
@@ -28,8 +28,10 @@ def main() -> None:
         pretty_exceptions_show_locals=False,
     )
     app.callback()(_root)
-    for command in (install.install, uninstall.uninstall, version.version, status.status):
+    for command in (install.install, uninstall.uninstall, version.version, status.status, analyze.analyze):
         app.command()(command)
+    app.command("proxy-status")(proxy_status.proxy_status)
+    app.command("ps", hidden=True)(proxy_status.proxy_status)
     app.add_typer(ztunnel_config.app, name="ztunnel-config")
     for entry in sorted(_groups(), key=lambda entry: entry.name):
         app.add_typer(_load(entry), name=entry.name)

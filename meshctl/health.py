@@ -13,6 +13,7 @@ from typing import Any, Final
 from meshctl.components import Part, Readiness, reason
 from meshctl.output import Table
 from meshctl.pages import Process, Sample
+from meshctl.synchrony import State, state
 from meshkit.kube import Json
 
 _EXPIRY: Final = "culvert_certificate_expiry_timestamp_seconds"
@@ -102,9 +103,10 @@ def sync_of(node: str, streams: Sequence[Json]) -> Sync:
     if not mine:
         return Sync.NOT_CONNECTED
     types = [one for stream in mine for one in stream["types"].values()]
-    if any(one.get("error") for one in types):
+    states = {state(one) for one in types}
+    if State.NACK in states:
         return Sync.REFUSED
-    return Sync.SYNCED if all(one["synced"] for one in types) else Sync.BEHIND
+    return Sync.SYNCED if states <= {State.SYNCED} else Sync.BEHIND
 
 
 def problems(

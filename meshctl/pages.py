@@ -64,7 +64,7 @@ async def processes(client: kube.Client, namespace: str, *parts: Part) -> list[P
     return sorted(found, key=lambda one: (one.part.title, one.node, one.pod))
 
 
-async def page(client: kube.Client, process: Process, port: int, path: str) -> bytes:
+async def page(client: kube.Client, process: Process, port: int, path: str, *, method: str = "GET") -> bytes:
     """Return a page of a process.
 
     Raises:
@@ -75,7 +75,7 @@ async def page(client: kube.Client, process: Process, port: int, path: str) -> b
         async with (
             kube.forwarded(client, where) as local,
             aiohttp.ClientSession(timeout=_PATIENCE) as web,
-            web.get(f"http://127.0.0.1:{local}{path}") as answer,
+            web.request(method, f"http://127.0.0.1:{local}{path}") as answer,
         ):
             if answer.status != 200:
                 raise CommandError(f"pod {process.pod} answers {answer.status} to {path}")
@@ -83,6 +83,12 @@ async def page(client: kube.Client, process: Process, port: int, path: str) -> b
     except (aiohttp.ClientError, kube.KubeError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         raise CommandError(f"pod {process.pod} does not answer on port {port}: {reason}") from error
+
+
+async def set_log_level(client: kube.Client, process: Process, level: str) -> str:
+    """Set how much a ztunnel logs; return what it says. Raises ``CommandError``."""
+    path = f"/logging?level={level}"
+    return (await page(client, process, names.ZTUNNEL_ADMIN_PORT, path, method="POST")).decode()
 
 
 async def config_dump(client: kube.Client, process: Process) -> Json:

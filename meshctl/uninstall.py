@@ -51,6 +51,8 @@ def uninstall(
         await waiting.until_done(
             lambda: waiting.present(client, namespace), what="pods of Culvert are gone", timeout_s=timeout_s
         )
+        # A replica that had no time to give it back would keep the first one of the next installation waiting.
+        await _delete(client, kinds.LEASE, names.CONTROL_PLANE_LEASE, namespace)
         if purge:
             await _purge(client, namespace, chart.folder())
 

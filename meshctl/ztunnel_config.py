@@ -16,6 +16,7 @@ from meshctl.output import Form, Output, Table, show
 from meshctl.pages import Process
 from meshctl.session import CommandError
 from meshkit import kube
+from meshkit import log as log_levels
 from meshkit.kube import Json
 
 app = typer.Typer(help="What ztunnels know: workloads, services, policies, certificates, connections.")
@@ -93,6 +94,30 @@ def everything(
         asked = dumps if section in _OF_EACH_NODE else dict(list(dumps.items())[:1])
         parts.append(str(table([item for name, dump in asked.items() for item in _items(section, dump, name)])))
     show(output, "\n\n".join(parts), dumps)
+
+
+@app.command("log")
+def log(
+    *,
+    level: Annotated[log_levels.Level, typer.Argument(help="The new level.")],
+    pod: Annotated[str, typer.Argument(help="A ztunnel's pod; none means all.")] = "",
+    node: NodeName = "",
+    system_namespace: session.SystemNamespace = session.DEFAULT_NAMESPACE,
+    kubeconfig: session.Kubeconfig = None,
+    context: session.Context = None,
+) -> None:
+    """Set how much ztunnels log, until they are restarted."""
+
+    async def work(client: kube.Client) -> list[tuple[str, str]]:
+        chosen = _chosen(await pages.processes(client, system_namespace, Part.ZTUNNEL), pod=pod, node=node)
+        answers = await pages.each(pages.set_log_level(client, one, level) for one in chosen)
+        for answer in answers:
+            if isinstance(answer, CommandError):
+                raise answer
+        return [(one.pod, str(answer).strip()) for one, answer in zip(chosen, answers, strict=True)]
+
+    for name, answer in session.run("ztunnel-config log", work, kubeconfig=kubeconfig, context=context):
+        typer.echo(f"{name}: {answer}")
 
 
 def _chosen(found: list[Process], *, pod: str, node: str) -> list[Process]:

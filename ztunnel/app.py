@@ -5,6 +5,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from meshapi import names
@@ -237,6 +238,7 @@ def _node(settings: ZtunnelSettings) -> NodeInfo:
             "INSTANCE_IPS": settings.instance_ip,
             "NODE_NAME": settings.node_name,
             "CLUSTER_ID": settings.cluster_id,
+            "ISTIO_VERSION": version("culvert"),
         },
     )
 

@@ -4,30 +4,27 @@ Level-triggered: a namespace is put right when it appears, when somebody changes
 the roots change. Writing is one small task; a failure is retried and delays no other namespace for long.
 """
 
-import asyncio
+import contextlib
 from typing import Final, NoReturn
 
 from controlplane.ca.root import Root
+from controlplane.worklist import WorkList
 from meshapi import names
 from meshapi.resources.core import Namespace
-from meshkit.kube import Client, Informer, Json, KubeError, NotFound, Selection, kinds, objects
-from meshkit.log import logger
-from meshkit.tasks import Backoff
+from meshkit.kube import Client, Informer, Json, NotFound, Selection, kinds, objects
 
-_log = logger("controlplane.ca")
 _LABELS: Final = {"istio.io/config": "true"}
 _TERMINATING: Final = "Terminating"
 
 
 class RootBundle:
-    """Keeps the config maps. Run ``informer.run`` and ``run`` as tasks."""
+    """Keeps the config maps. Run ``informer.run`` as a task, and ``run`` while this replica is the one that writes."""
 
     def __init__(self, client: Client, root: Root, namespaces: "Informer[Namespace]") -> None:
         self._client = client
         self._root = root
         self._namespaces = namespaces
-        self._due: dict[str, None] = {}
-        self._wake = asyncio.Event()
+        self._due: WorkList[str] = WorkList("roots of a namespace")
         self.informer: Informer[tuple[str, str]] = Informer(
             client,
             kinds.CONFIG_MAP,
@@ -40,59 +37,35 @@ class RootBundle:
 
     async def run(self) -> NoReturn:
         """Put right what is due until cancelled."""
-        backoff = Backoff(first_s=0.5, cap_s=30.0)
         await self.informer.wait_synced()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            failed: dict[str, None] = {}
-            while self._due:
-                namespace = next(iter(self._due))
-                del self._due[namespace]
-                if not await self._put_right(namespace):
-                    failed[namespace] = None
-            if failed:
-                await asyncio.sleep(backoff.next())
-                self._due.update(failed)
-                self._wake.set()
-            else:
-                backoff.reset()
+        self._all_due()
+        await self._due.run(self._put_right)
 
-    async def _put_right(self, namespace: str) -> bool:
+    async def _put_right(self, namespace: str) -> None:
         known = self._namespaces.find(namespace)
         if known is None or known.status.phase == _TERMINATING or not self._root.is_loaded:
-            return True
+            return
         roots = self._root.current.roots_pem
         held = self.informer.find(names.ROOT_CERT_CONFIGMAP, namespace)
         if held is not None and held[1] == roots:
-            return True
-        try:
+            return
+        with contextlib.suppress(NotFound):  # the namespace has just gone
             await objects.ensure_config_map(
                 self._client, names.ROOT_CERT_CONFIGMAP, namespace, {names.ROOT_CERT_KEY: roots}, _LABELS
             )
-        except NotFound:
-            return True  # the namespace has just gone
-        except KubeError as error:
-            _log.warning("roots not written, will retry", namespace=namespace, reason=str(error))
-            return False
-        return True
 
     def _on_namespace(self, _: Namespace | None, new: Namespace | None) -> None:
         if new is not None:
-            self._make_due(new.metadata.name)
+            self._due.add(new.metadata.name)
 
     def _on_config_map(self, old: tuple[str, str] | None, new: tuple[str, str] | None) -> None:
         changed = new or old
         if changed is not None:
-            self._make_due(changed[0])
+            self._due.add(changed[0])
 
     def _all_due(self) -> None:
         for namespace in self._namespaces:
-            self._make_due(namespace.metadata.name)
-
-    def _make_due(self, namespace: str) -> None:
-        self._due[namespace] = None
-        self._wake.set()
+            self._due.add(namespace.metadata.name)
 
 
 def _namespace_and_roots(item: Json) -> tuple[str, str]:

@@ -37,6 +37,7 @@ class Registry:
         self._metrics = metrics
         self._notices = notices
         self._touch = touch
+        self._mesh_listeners: list[Callable[[], None]] = []
         self._client = client
         self._network = ""
         self._config = mesh_config.MeshConfig()
@@ -46,6 +47,15 @@ class Registry:
         only_mesh = Selection(namespace=system_namespace, fields=f"metadata.name={names.MESH_CONFIGMAP}")
         mesh = self._informer(kinds.CONFIG_MAP, mesh_config.parse, only_mesh)
         mesh.add_handler(self._on_mesh_config)
+        self.entries = self._model_informer(
+            kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), model.put_entry
+        )
+        self.policies = self._model_informer(
+            kinds.AUTHORIZATION_POLICY, self._open_reader(security.AuthorizationPolicy), model.put_policy
+        )
+        self.peers = self._model_informer(
+            kinds.PEER_AUTHENTICATION, self._open_reader(security.PeerAuthentication), model.put_peer
+        )
         self.informers: list[Informer[Any]] = [
             self.namespaces,
             mesh,
@@ -53,17 +63,17 @@ class Registry:
             self._model_informer(kinds.POD, _reader(core.Pod), model.put_pod),
             self._model_informer(kinds.SERVICE, _reader(core.Service), model.put_service),
             self._model_informer(kinds.ENDPOINT_SLICE, _reader(core.EndpointSlice), model.put_slice),
-            self._model_informer(kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), model.put_entry),
             self._model_informer(
                 kinds.WORKLOAD_ENTRY, self._open_reader(networking.WorkloadEntry), model.put_workload_entry
             ),
-            self._model_informer(
-                kinds.AUTHORIZATION_POLICY, self._open_reader(security.AuthorizationPolicy), model.put_policy
-            ),
-            self._model_informer(
-                kinds.PEER_AUTHENTICATION, self._open_reader(security.PeerAuthentication), model.put_peer
-            ),
+            self.entries,
+            self.policies,
+            self.peers,
         ]
+
+    def on_mesh_change(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` when facts about the whole mesh may have changed."""
+        self._mesh_listeners.append(listener)
 
     def pending(self) -> list[str]:
         """Return the kinds whose first list is not in yet."""
@@ -130,6 +140,8 @@ class Registry:
                 network=self._network,
             )
         )
+        for listener in self._mesh_listeners:
+            listener()
         self._touch()
 
 

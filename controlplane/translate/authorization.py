@@ -15,22 +15,11 @@ written; refusing the rule is the safe reading.
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from controlplane.translate.mesh import Mesh
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
-
-_LAYER_7_SOURCE: Final = (
-    "request_principals",
-    "not_request_principals",
-    "remote_ip_blocks",
-    "not_remote_ip_blocks",
-    "trust_domains",
-    "not_trust_domains",
-)
-_LAYER_7_OPERATION: Final = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
 
 
 @dataclass(slots=True)
@@ -53,7 +42,7 @@ def is_sent(policy: security.AuthorizationPolicy, mesh: Mesh) -> bool:
         return False
     if spec.action not in {security.Action.ALLOW, security.Action.DENY}:
         return False
-    return mesh.sends_dry_run or not _is_dry_run(policy)
+    return mesh.sends_dry_run or not is_dry_run(policy)
 
 
 def selector(policy: security.AuthorizationPolicy) -> dict[str, str]:
@@ -73,7 +62,7 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
             namespace=namespace,
             scope=_scope(policy, mesh),
             action=pb.DENY if denies else pb.ALLOW,
-            dry_run=_is_dry_run(policy),
+            dry_run=is_dry_run(policy),
         )
     )
     assert result.policy is not None
@@ -85,6 +74,9 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
         if lost and not denies:
             result.problems.append(f"{path} allows nothing without a waypoint")
             continue
+        if lost:
+            effect = "denies nothing" if _never_fires(clauses) else "denies by its other attributes alone"
+            result.problems.append(f"{path} {effect} without a waypoint")
         result.policy.rules.append(pb.Rule(clauses=clauses))
     return result
 
@@ -95,7 +87,8 @@ def _scope(policy: security.AuthorizationPolicy, mesh: Mesh) -> pb.Scope:
     return pb.GLOBAL if policy.metadata.namespace == mesh.root_namespace else pb.NAMESPACE
 
 
-def _is_dry_run(policy: security.AuthorizationPolicy) -> bool:
+def is_dry_run(policy: security.AuthorizationPolicy) -> bool:
+    """Return whether the policy shall decide nothing and only tell what it would."""
     return policy.metadata.annotations.get(names.DRY_RUN_ANNOTATION, "").lower() == "true"
 
 
@@ -120,8 +113,13 @@ def _clauses(rule: security.Rule, namespace: str, path: str, lost: list[str]) ->
     return clauses
 
 
+def _never_fires(clauses: Sequence[pb.Clause]) -> bool:
+    """Return whether one of the clauses has only matches without attributes, which match nothing."""
+    return any(not any(match.ByteSize() for match in clause.matches) for clause in clauses)
+
+
 def _operation(operation: security.Operation, path: str, lost: list[str]) -> pb.Match:
-    lost += _given(operation, _LAYER_7_OPERATION, path)
+    lost += _given(operation, security.LAYER_7_OPERATION, path)
     return pb.Match(
         destination_ports=[int(port) for port in operation.ports],
         not_destination_ports=[int(port) for port in operation.not_ports],
@@ -129,7 +127,7 @@ def _operation(operation: security.Operation, path: str, lost: list[str]) -> pb.
 
 
 def _source(source: security.Source, namespace: str, path: str, lost: list[str]) -> pb.Match:
-    lost += _given(source, _LAYER_7_SOURCE, path)
+    lost += _given(source, security.LAYER_7_SOURCE, path)
     return pb.Match(
         principals=_strings(source.principals),
         not_principals=_strings(source.not_principals),

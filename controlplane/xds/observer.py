@@ -68,6 +68,7 @@ def _describe(peer: Peer) -> dict[str, object]:
             "nacked": item.record.nacked,
             "rejects": item.record.rejects,
             "error": item.record.error,
+            "refused": item.record.refused,
             "wildcard": item.wildcard,
             "resources": item.size(),
             "synced": item.record.acked == item.record.sent,
@@ -78,5 +79,7 @@ def _describe(peer: Peer) -> dict[str, object]:
         "proxy": peer.node_id,
         "identity": peer.identity,
         "node": str(peer.metadata.get("NODE_NAME", "")),
+        "cluster": str(peer.metadata.get("CLUSTER_ID", "")),
+        "version": str(peer.metadata.get("ISTIO_VERSION", "")),
         "types": types,
     }

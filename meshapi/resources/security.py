@@ -29,6 +29,21 @@ _PLAIN_KEYS = IP_KEYS | {
     "request.auth.presenter",
     "connection.sni",
 }
+LAYER_7_SOURCE = (
+    "request_principals",
+    "not_request_principals",
+    "remote_ip_blocks",
+    "not_remote_ip_blocks",
+    "trust_domains",
+    "not_trust_domains",
+)
+"""Fields of a source that layer 4 cannot decide."""
+LAYER_7_OPERATION = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
+"""Fields of an operation that layer 4 cannot decide."""
+LAYER_4_KEYS = frozenset(
+    {"source.ip", "destination.ip", "source.namespace", "source.principal", "source.serviceAccount", PORT_KEY}
+)
+"""Keys of a condition that layer 4 can decide; all others are about requests."""
 _KEY_PATTERNS = (
     re.compile(r"request\.headers\[[^\]]+\]"),
     re.compile(r"request\.auth\.claims(\[[^\]]+\])+"),

@@ -89,7 +89,7 @@ class Informer(Generic[T]):
         self._parse = parse
         self._selection = selection or Selection()
         self._backoff = backoff or Backoff(first_s=0.1, cap_s=15.0)
-        self._on_refused = on_refused or self._log_refused
+        self._refusal_handlers = [on_refused or self._log_refused]
         self._absent_retry_s = absent_retry_s
         self._objects: dict[Key, T] = {}
         self._handlers: list[Handler[T]] = []
@@ -102,6 +102,10 @@ class Informer(Generic[T]):
         self._handlers.append(handler)
         for item in list(self._objects.values()):
             self._call(handler, None, item)
+
+    def add_refusal_handler(self, handler: Callable[[Key, DataError], None]) -> None:
+        """Tell ``handler`` too of objects that ``parse`` refuses."""
+        self._refusal_handlers.append(handler)
 
     def find(self, name: str, namespace: str = "") -> T | None:
         """Return one object of the local copy."""
@@ -209,7 +213,8 @@ class Informer(Generic[T]):
             try:
                 new = self._parse(item)
             except DataError as error:
-                self._on_refused(key, error)
+                for tell in self._refusal_handlers:
+                    tell(key, error)
                 return
             self._objects[key] = new
         if old != new:

@@ -149,7 +149,7 @@ class DeltaStream:
     def _acknowledge(self, subscription: Subscription, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
         resources = self._in_flight.pop((request.type_url, request.response_nonce), [])
         error = request.error_detail.message if request.HasField("error_detail") else None
-        subscription.answered(request.response_nonce, error)
+        subscription.answered(request.response_nonce, error, resources)
         if error is not None:
             self._observer.refused(self.peer, request.type_url, resources, error)
 
@@ -183,7 +183,7 @@ class DeltaStream:
         if not delta:
             return
         nonce = self.peer.subscriptions[type_url].sent()
-        self._in_flight[type_url, nonce] = [item.name for item in delta.upserts]
+        self._in_flight[type_url, nonce] = [*(item.name for item in delta.upserts), *delta.removes]
         if len(self._in_flight) > _MAX_UNANSWERED:
             del self._in_flight[next(iter(self._in_flight))]
         await write(encode(type_url, delta, nonce))

@@ -45,6 +45,7 @@ class Record:
         nacked: the last nonce that it refused.
         error: what it said then.
         rejects: how many responses it has refused.
+        refused: resources that it named when it refused them, and that it has not accepted since.
     """
 
     sent: int = 0
@@ -52,6 +53,7 @@ class Record:
     nacked: int = 0
     error: str = ""
     rejects: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -115,12 +117,16 @@ class Subscription:
         self.record.sent += 1
         return str(self.record.sent)
 
-    def answered(self, nonce: str, error: str | None) -> None:
-        """Note an ACK (``error`` is ``None``) or a NACK of the response with ``nonce``."""
+    def answered(self, nonce: str, error: str | None, names: Iterable[str] = ()) -> None:
+        """Note an ACK (``error`` is ``None``) or a NACK of the response with ``nonce``, which was about ``names``."""
         number = int(nonce) if nonce.isdecimal() else 0
         if error is None:
             self.record.acked = max(self.record.acked, number)
+            for name in names if self.record.refused else ():
+                self.record.refused.pop(name, None)
             return
+        # The protocol does not say which ones a NACK is about; clients that do so say it in the text.
+        self.record.refused.update({name: error for name in names if name in error})
         self.record.nacked = max(self.record.nacked, number)
         self.record.error = error
         self.record.rejects += 1

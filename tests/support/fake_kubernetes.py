@@ -1,6 +1,7 @@
 """The Kubernetes API on HTTP, as far as informers and small writes see it. Only for tests of the client's side.
 
-Keeps objects by path, a log of events with resource versions, and answers list, watch, create, patch and TokenReview.
+Keeps objects by path, a log of events with resource versions, and answers list, watch, create, replace, patch, delete
+and TokenReview; writes with an old ``resourceVersion`` are conflicts.
 ``expire`` forgets the log, so that the next watch from an old version gets 410. Schemas and rights are not imitated:
 the tests against a real API server are for those.
 """
@@ -23,6 +24,8 @@ class FakeKubernetes:
         self.absent: set[str] = set()
         self.tokens: dict[str, Json] = {}
         self.requests: list[str] = []
+        self.refuse: dict[str, int] = {}
+        """Status to answer with, by the beginning of ``METHOD /path``; 0 lets the request wait for ever."""
         self.lists = 0
         self.page_size = 2
         self._changed = asyncio.Event()
@@ -85,6 +88,10 @@ class FakeKubernetes:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
         self.requests.append(f"{request.method} {request.path}")
+        for start, code in self.refuse.items():
+            if self.requests[-1].startswith(start):
+                await asyncio.sleep(0 if code else 3600)
+                return _status(code, "Refused", "as told")
         parts = parts[2:] if parts[0] == "api" else parts[3:]
         namespace = ""
         if parts[0] == "namespaces" and len(parts) > 2:
@@ -105,12 +112,20 @@ class FakeKubernetes:
             item = await request.json()
             if self.get(plural, item["metadata"]["name"], namespace) is not None:
                 return _status(409, "AlreadyExists", "exists")
-            return web.json_response(self.put(plural, item, namespace))
+            return web.json_response(self.put(plural, item, namespace), status=201)
         held = self.get(plural, name, namespace)
         if held is None:
             return _status(404, "NotFound", f"{plural} {name} not found")
-        if request.method == "PATCH":
+        if request.method == "DELETE":
+            self.remove(plural, name, namespace)
+            return web.json_response({})
+        if request.method in ("PUT", "PATCH"):
             patch = json.loads(await request.text())
+            version = patch.get("metadata", {}).pop("resourceVersion", None)
+            if version not in (None, held["metadata"]["resourceVersion"]):
+                return _status(409, "Conflict", "the object has been modified")
+            if request.method == "PUT":
+                return web.json_response(self.put(plural, patch, namespace))
             merged = _merge(json.loads(json.dumps(held)), patch)
             return web.json_response(self.put(plural, merged, namespace))
         return web.json_response(held)

@@ -151,9 +151,11 @@ def test_layer_7_in_a_deny_rule_removes_the_attribute_only() -> None:
         {"clauses": [{"matches": [{"destinationPorts": [80]}]}]},
         {"clauses": [{"matches": [{}]}]},  # an empty match never matches
     ]
-    assert [problem.split(" ")[0] for problem in result.problems] == [
-        "spec.rules[0].to[0].operation.methods",
-        "spec.rules[1].to[0].operation.paths",
+    assert result.problems == [
+        "spec.rules[0].to[0].operation.methods needs a waypoint (layer 7)",
+        "spec.rules[0] denies by its other attributes alone without a waypoint",
+        "spec.rules[1].to[0].operation.paths needs a waypoint (layer 7)",
+        "spec.rules[1] denies nothing without a waypoint",
     ]
 
 

@@ -185,6 +185,9 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
         *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
         *read(("", "configmaps"), only=root),
+        ("security.istio.io", "authorizationpolicies/status", "patch", ""),
+        ("security.istio.io", "peerauthentications/status", "patch", ""),
+        ("networking.istio.io", "serviceentries/status", "patch", ""),
         ("", "configmaps", "patch", root),
         ("", "configmaps", "create", ""),
         ("authentication.k8s.io", "tokenreviews", "create", ""),
@@ -193,12 +196,31 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("", "configmaps"), only=names.MESH_CONFIGMAP),
         ("", "secrets", "get", f"{names.CACERTS_SECRET},{names.CA_SECRET}"),
         ("", "secrets", "create", ""),
+        ("coordination.k8s.io", "leases", "get", names.CONTROL_PLANE_LEASE),
+        ("coordination.k8s.io", "leases", "update", names.CONTROL_PLANE_LEASE),
+        ("coordination.k8s.io", "leases", "create", ""),
     }
     assert rules("ClusterRole", "culvert-nodeagent-istio-system") == {
         *read(("", "pods"), ("", "namespaces")),
         ("", "pods/status", "patch", ""),
     }
     assert rules("Role", "culvert-nodeagent") == {("apps", "daemonsets", "get", names.NODE_AGENT_SERVICE_ACCOUNT)}
+
+
+def test_several_replicas_are_spread_and_not_taken_away_together(helm: Path, objects: Objects) -> None:
+    budget = ("PodDisruptionBudget", "istiod")
+    assert budget not in objects, "a single replica must not keep its node from being drained"
+    assert "affinity" not in pod(objects, "Deployment", "istiod")
+    several = template(helm, "controlPlane.replicas=2")
+    deployment = several["Deployment", "istiod"]["spec"]
+    assert deployment["replicas"] == 2
+    labels = deployment["template"]["metadata"]["labels"]
+    assert several[budget]["spec"]["maxUnavailable"] == 1
+    (term,) = deployment["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
+    for selector in (several[budget]["spec"]["selector"], term["podAffinityTerm"]["labelSelector"]):
+        assert selector["matchLabels"].items() <= labels.items()
 
 
 def test_ztunnel_has_no_rights_at_all(objects: Objects) -> None:

@@ -68,9 +68,10 @@ def test_a_node_is_read_from_its_agents_metrics() -> None:
 
 def test_synchronisation() -> None:
     assert health.sync_of("n1", []) is Sync.NOT_CONNECTED
-    assert health.sync_of("n1", [stream(wds={"synced": True})]) is Sync.SYNCED
-    assert health.sync_of("n1", [stream(wds={"synced": True}, wads={"synced": False})]) is Sync.BEHIND
-    assert health.sync_of("n1", [stream(wds={"synced": False, "error": "no"})]) is Sync.REFUSED
+    good, behind, refusing = {"sent": 2, "acked": 2}, {"sent": 2, "acked": 1}, {"sent": 2, "acked": 1, "nacked": 2}
+    assert health.sync_of("n1", [stream(wds=good)]) is Sync.SYNCED
+    assert health.sync_of("n1", [stream(wds=good, wads=behind)]) is Sync.BEHIND
+    assert health.sync_of("n1", [stream(wds=refusing)]) is Sync.REFUSED
 
 
 def test_programs_get_the_same() -> None:

@@ -184,6 +184,18 @@ def test_refusal_is_recorded_and_the_same_version_not_sent_again() -> None:
     assert subscription.record.acked == 2
 
 
+def test_a_refused_resource_stays_refused_until_it_is_accepted() -> None:
+    """Responses about others are accepted meanwhile: the proxy still lacks this one."""
+    subscription = Subscription(TYPE, Source(resource("a"), resource("b")))
+    subscription.request([], [], {})
+    subscription.answered(subscription.sent(), "a: bad port", ["a", "b"])
+    assert subscription.record.refused == {"a": "a: bad port"}
+    subscription.answered(subscription.sent(), None, ["b"])
+    assert subscription.record.refused == {"a": "a: bad port"}
+    subscription.answered(subscription.sent(), None, ["a"])
+    assert subscription.record.refused == {}
+
+
 def test_state_of_the_world_sends_all_names_and_ignores_stale_requests() -> None:
     source = Source(resource("a"), resource("b"), announces_missing=False)
     subscription = WholeSubscription(TYPE, source)

@@ -74,22 +74,40 @@ impl Policies {
 
     /// Decide for a connection to `workload`.
     pub(crate) fn authorize(&self, workload: &Workload, subject: &Subject) -> Result<(), Denied> {
+        let applying = self.applying(workload)?;
+        decide(&applying, subject, |policy| !policy.dry_run)
+    }
+
+    /// Decide, and tell why a connection that passes would be refused if the policies of a dry run counted too.
+    pub(crate) fn rehearse(&self, workload: &Workload, subject: &Subject) -> Result<Option<Denied>, Denied> {
+        let applying = self.applying(workload)?;
+        decide(&applying, subject, |policy| !policy.dry_run)?;
+        if applying.iter().all(|policy| !policy.dry_run) {
+            return Ok(None);
+        }
+        Ok(decide(&applying, subject, |_| true).err())
+    }
+
+    fn applying(&self, workload: &Workload) -> Result<Vec<&Arc<Policy>>, Denied> {
         let mut applying: Vec<&Arc<Policy>> = self.global.iter().collect();
         applying.extend(self.by_namespace.get(&workload.namespace).into_iter().flatten());
         for key in &workload.policies {
             applying.push(self.all.get(key).ok_or_else(|| Denied::Unknown(key.clone()))?);
         }
-        applying.retain(|policy| !policy.dry_run);
-        let of = |action| applying.iter().filter(move |policy| policy.action == action);
-        if let Some(policy) = of(wire::Action::Deny).find(|policy| policy.matches(subject)) {
-            return Err(Denied::By(policy.key.clone()));
-        }
-        let mut allows = of(wire::Action::Allow).peekable();
-        if allows.peek().is_none() || allows.any(|policy| policy.matches(subject)) {
-            return Ok(());
-        }
-        Err(Denied::NotAllowed)
+        Ok(applying)
     }
+}
+
+fn decide(applying: &[&Arc<Policy>], subject: &Subject, counts: impl Fn(&Policy) -> bool) -> Result<(), Denied> {
+    let of = |action| applying.iter().filter(|policy| counts(policy)).filter(move |policy| policy.action == action);
+    if let Some(policy) = of(wire::Action::Deny).find(|policy| policy.matches(subject)) {
+        return Err(Denied::By(policy.key.clone()));
+    }
+    let mut allows = of(wire::Action::Allow).peekable();
+    if allows.peek().is_none() || allows.any(|policy| policy.matches(subject)) {
+        return Ok(());
+    }
+    Err(Denied::NotAllowed)
 }
 
 /// One policy, ready to be matched.

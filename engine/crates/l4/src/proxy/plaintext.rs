@@ -79,7 +79,10 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Sta
         protocol: "TCP",
     };
     let (listed, cut) = pod.registry().list_judged(info, subject.clone());
-    let verdict = pod.shared().store.read().policies.authorize(&workload, &subject);
+    let verdict = pod.shared().store.read().policies.rehearse(&workload, &subject);
+    if let Ok(Some(denied)) = &verdict {
+        flow.would_be_refused(pod.shared(), denied);
+    }
     if let Err(denied) = verdict {
         let error = format!("connection closed due to policy rejection: {denied}");
         return refuse(flow, ResponseFlag::Denied, error);

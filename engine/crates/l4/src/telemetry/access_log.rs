@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use culvert_core::proto::engine::AccessLog;
 
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
+use crate::policy::Denied;
 use crate::shared::Shared;
 
 pub(super) enum Value {
@@ -24,6 +25,16 @@ pub(crate) fn write(shared: &Arc<Shared>, flow: &Flow, duration: Duration, sent:
     emit(shared, level, ("access", "connection complete"), &fields);
 }
 
+/// Write what policies of a dry run would do to a connection that has not begun yet.
+pub(crate) fn write_dry_run(shared: &Arc<Shared>, flow: &Flow, denied: &Denied) {
+    if shared.config.access_log == AccessLog::Off {
+        return;
+    }
+    let mut fields = about(flow);
+    fields.push(("dry_run", Value::Text(denied.to_string())));
+    emit(shared, "info", ("access", "connection would be refused"), &fields);
+}
+
 /// Write one line of `what`: a scope and a message.
 pub(super) fn emit(shared: &Shared, level: &str, what: (&str, &str), fields: &[(&'static str, Value)]) {
     let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
@@ -35,6 +46,23 @@ pub(super) fn emit(shared: &Shared, level: &str, what: (&str, &str), fields: &[(
 }
 
 fn fields(flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowEnd) -> Vec<(&'static str, Value)> {
+    let mut all = about(flow);
+    // At the client's side, what the destination received was sent by us.
+    let (bytes_sent, bytes_received) = match flow.direction {
+        Direction::Inbound => (sent, received),
+        Direction::Outbound => (received, sent),
+    };
+    all.push(("bytes_sent", Value::Number(bytes_sent)));
+    all.push(("bytes_recv", Value::Number(bytes_received)));
+    all.push(("duration", Value::Text(format!("{}ms", duration.as_millis()))));
+    if let Some(error) = &end.error {
+        all.push(("error", Value::Text(error.clone())));
+    }
+    all
+}
+
+/// Who talks to whom.
+fn about(flow: &Flow) -> Vec<(&'static str, Value)> {
     let mut all = Vec::with_capacity(20);
     let mut put = |key: &'static str, value: Option<String>| {
         all.extend(value.filter(|value| !value.is_empty()).map(|value| (key, Value::Text(value))));
@@ -56,17 +84,6 @@ fn fields(flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowE
     put("dst.cluster", destination.cluster);
     let direction = if flow.direction == Direction::Inbound { "inbound" } else { "outbound" };
     put("direction", Some(direction.to_owned()));
-    // At the client's side, what the destination received was sent by us.
-    let (bytes_sent, bytes_received) = match flow.direction {
-        Direction::Inbound => (sent, received),
-        Direction::Outbound => (received, sent),
-    };
-    all.push(("bytes_sent", Value::Number(bytes_sent)));
-    all.push(("bytes_recv", Value::Number(bytes_received)));
-    all.push(("duration", Value::Text(format!("{}ms", duration.as_millis()))));
-    if let Some(error) = &end.error {
-        all.push(("error", Value::Text(error.clone())));
-    }
     all
 }
 

@@ -12,6 +12,7 @@ use culvert_hbone::headers::Baggage;
 
 use super::access_log;
 use super::metrics::{Labels, Series};
+use crate::policy::Denied;
 use crate::shared::Shared;
 use crate::state::{Service, Workload};
 
@@ -121,6 +122,12 @@ impl Flow {
             received: AtomicU64::new(0),
             finished: false,
         }
+    }
+
+    /// Count and log that policies of a dry run would refuse the connection; it goes on.
+    pub(crate) fn would_be_refused(&self, shared: &Arc<Shared>, denied: &Denied) {
+        shared.metrics.dry_runs.count(denied);
+        access_log::write_dry_run(shared, self, denied);
     }
 
     /// Count and log a connection that was refused before it began.

@@ -9,6 +9,7 @@ use culvert_core::proto::engine as wire;
 use parking_lot::Mutex;
 
 use super::dns::DnsMetrics;
+use super::dry_run::DryRuns;
 use super::flow::{Direction, Flow, Peer, ResponseFlag, Security};
 use super::on_demand_dns::OnDemandDns;
 use super::retries::Retries;
@@ -159,6 +160,7 @@ pub(crate) struct Metrics {
     /// TLS handshakes of clients that failed.
     pub(crate) handshake_failures: AtomicU64,
     pub(crate) retries: Retries,
+    pub(crate) dry_runs: DryRuns,
     pub(crate) dns: DnsMetrics,
     pub(crate) on_demand_dns: OnDemandDns,
 }
@@ -227,6 +229,7 @@ impl Metrics {
             ],
         ));
         families.push(self.retries.family());
+        families.push(self.dry_runs.family());
         families.extend(self.dns.families());
         families.push(self.on_demand_dns.family());
         wire::MetricFamilies { families }

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod dns;
+mod dry_run;
 mod flow;
 mod metrics;
 mod on_demand_dns;

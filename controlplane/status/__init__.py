@@ -1,0 +1,1 @@
+"""What the mesh made of users' policies, in the status of the objects: which words (``conditions``), and when."""

@@ -1,0 +1,83 @@
+"""What layer 4 makes of a policy, as a condition. Pure.
+
+Type and reasons are Istio's (``pilot/pkg/serviceregistry/ambient/policies.go``). ``False`` does not mean that nothing
+of the policy is in force; the message says what is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from controlplane.translate import authorization, peer_authentication
+from controlplane.translate.mesh import Mesh
+from meshapi.resources import base, security
+
+TYPE: Final = "ZtunnelAccepted"
+ACCEPTED: Final = "Accepted"
+UNSUPPORTED: Final = "UnsupportedValue"
+INVALID: Final = "Invalid"
+_ATTACHED: Final = "attached to ztunnel"
+_SHOWN: Final = 10
+"""Problems that a message lists: a status shall be read, and the API server bounds an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition without its times."""
+
+    accepted: bool
+    reason: str
+    message: str
+
+
+def of_policy(policy: security.AuthorizationPolicy, mesh: Mesh) -> Condition | None:
+    """Return the condition of an AuthorizationPolicy; ``None`` for one that is a waypoint's business alone."""
+    spec = policy.spec
+    if spec.target_ref is not None or spec.target_refs:
+        return None
+    if spec.action not in {security.Action.ALLOW, security.Action.DENY}:
+        return Condition(False, UNSUPPORTED, f"action {spec.action} needs a waypoint (layer 7); ztunnels do not get it")
+    if not authorization.is_sent(policy, mesh):
+        reason = "dry run is not sent to ztunnels; set controlPlane.dryRunPolicies to true in the chart's values"
+        return Condition(False, UNSUPPORTED, reason)
+    problems = [*authorization.translate(policy, mesh).problems, *_unknown(policy)]
+    if problems:
+        return _unsupported(problems)
+    if authorization.is_dry_run(policy):
+        return Condition(True, ACCEPTED, f"{_ATTACHED} for a dry run: it decides nothing, what it would is counted")
+    return Condition(True, ACCEPTED, _ATTACHED)
+
+
+def of_peer(peer: security.PeerAuthentication, mesh: Mesh) -> Condition:
+    """Return the condition of a PeerAuthentication."""
+    chooses = bool(peer_authentication.selector(peer))
+    problems = []
+    if chooses and peer.metadata.namespace == mesh.root_namespace:
+        problems.append("a selector in the root namespace chooses nothing; write the object into the pods' namespace")
+    if peer.spec.port_level_mtls and not chooses:
+        problems.append("spec.portLevelMtls counts only with spec.selector; it is ignored")
+    modes = {"spec.mtls.mode": peer.spec.mtls.mode} | {
+        f"spec.portLevelMtls[{port}].mode": tls.mode for port, tls in sorted(peer.spec.port_level_mtls.items())
+    }
+    problems += [
+        f"{path} DISABLE is taken for PERMISSIVE: calls between pods of the mesh stay encrypted"
+        for path, mode in modes.items()
+        if mode is security.MtlsMode.DISABLE
+    ]
+    problems += _unknown(peer)
+    return _unsupported(problems) if problems else Condition(True, ACCEPTED, _ATTACHED)
+
+
+def of_refused(reason: str) -> Condition:
+    """Return the condition of an object that could not be read."""
+    return Condition(False, INVALID, f"{reason}; the last good form stays in effect, if there was one")
+
+
+def _unsupported(problems: Sequence[str]) -> Condition:
+    more = len(problems) - _SHOWN
+    shown = [*problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return Condition(False, UNSUPPORTED, "; ".join(shown))
+
+
+def _unknown(item: base.Object) -> list[str]:
+    return [f"{path} is not known and ignored" for path in base.unknown_fields(item)]

@@ -1,0 +1,70 @@
+"""Objects that something must be done about: each once, however often it was named, and again until it is done."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, NoReturn, TypeVar
+
+from meshkit.kube import Conflict, KubeError
+from meshkit.log import logger
+from meshkit.tasks import Backoff
+
+_log = logger("controlplane.worklist")
+KeyT = TypeVar("KeyT")
+
+
+class WorkList(Generic[KeyT]):
+    """Collects keys at any time and works on them while ``run`` runs. What is cancelled half way stays on the list.
+
+    Args:
+        task: what is done, for log lines.
+        backoff: waits before what has failed is tried again; no other key waits for it longer than that.
+    """
+
+    def __init__(self, task: str, backoff: Backoff | None = None) -> None:
+        self._task = task
+        self._backoff = backoff or Backoff(first_s=0.5, cap_s=30.0)
+        self._due: dict[KeyT, None] = {}
+        self._wake = asyncio.Event()
+
+    def add(self, key: KeyT) -> None:
+        """Put a key on the list."""
+        self._due[key] = None
+        self._wake.set()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    async def run(self, work: Callable[[KeyT], Awaitable[None]]) -> NoReturn:
+        """Work on the keys until cancelled; ``work`` fails by raising ``KubeError``."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            failed = [key for key in await self._round(work) if key not in self._due]
+            if failed:
+                await asyncio.sleep(self._backoff.next())
+                for key in failed:
+                    self.add(key)
+            else:
+                self._backoff.reset()
+
+    async def _round(self, work: Callable[[KeyT], Awaitable[None]]) -> list[KeyT]:
+        """Work on all keys once; return those that failed."""
+        failed: list[KeyT] = []
+        try:
+            while self._due:
+                key = next(iter(self._due))
+                del self._due[key]
+                failed.append(key)
+                try:
+                    await work(key)
+                except Conflict as error:
+                    _log.debug("changed in between, will look again", task=self._task, reason=str(error))
+                except KubeError as error:
+                    _log.warning("not written, will retry", task=self._task, reason=str(error))
+                else:
+                    failed.pop()
+        except BaseException:
+            for key in failed:
+                self.add(key)
+            raise
+        return failed

@@ -1,0 +1,1 @@
+"""What is wrong with a configuration, before traffic shows it. Pure but for ``sources`` and the command."""

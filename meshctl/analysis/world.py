@@ -1,0 +1,107 @@
+"""The objects that are looked at, read into models; what cannot be read is a finding already."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import yaml
+
+from meshapi import names
+from meshapi.errors import InvalidResource
+from meshapi.resources import base, core, networking, security
+from meshctl.analysis.messages import Code, Finding
+from meshkit.kube import Json, Kind, kinds
+
+ObjectT = TypeVar("ObjectT", bound=base.Object)
+Key = tuple[str, str, str]
+"""Kind, namespace, name."""
+
+MODELS: Final[Mapping[str, tuple[Kind, type[base.Object]]]] = {
+    "Namespace": (kinds.NAMESPACE, core.Namespace),
+    "Pod": (kinds.POD, core.Pod),
+    "Service": (kinds.SERVICE, core.Service),
+    "AuthorizationPolicy": (kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy),
+    "PeerAuthentication": (kinds.PEER_AUTHENTICATION, security.PeerAuthentication),
+    "ServiceEntry": (kinds.SERVICE_ENTRY, networking.ServiceEntry),
+    "WorkloadEntry": (kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
+}
+_GROUPS: Final = {kind.name: kind.group for kind, _ in MODELS.values()}
+
+
+@dataclass(slots=True)
+class World:
+    """What there is.
+
+    Attributes:
+        root_namespace: where policies hold for the whole mesh.
+        cluster_domain: suffix of service names.
+        knows_pods: whether all pods were looked at; without them nothing is said about selectors.
+        findings: about objects that could not be read.
+    """
+
+    root_namespace: str = names.DEFAULT_NAMESPACE
+    cluster_domain: str = names.DEFAULT_CLUSTER_DOMAIN
+    knows_pods: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    _objects: dict[Key, base.Object] = field(default_factory=dict)
+    _origins: dict[Key, str] = field(default_factory=dict)
+
+    def add(self, item: Json, kind: str, origin: str = "") -> None:
+        """Read one object; a later one of the same name takes the place of an earlier."""
+        model = MODELS[kind][1]
+        metadata = item.get("metadata") or {}
+        key = (kind, str(metadata.get("namespace", "")), str(metadata.get("name", "")))
+        try:
+            read = base.read(model, item)
+        except InvalidResource as error:
+            self.findings.append(Finding(Code.INVALID, *key, error.field, error.reason, origin))
+            return
+        self._objects[key], self._origins[key] = read, origin
+
+    def all(self, model: type[ObjectT], namespace: str | None = None) -> Iterator[ObjectT]:
+        """Return the objects of a kind, of one namespace or of all."""
+        for (_, found, _), item in self._objects.items():
+            if isinstance(item, model) and namespace in (None, found):
+                yield item
+
+    def finding(self, code: Code, item: base.Object, path: str, text: str) -> Finding:
+        """Return a finding about an object."""
+        key = (type(item).__name__, *item.key)
+        return Finding(code, *key, path, text, self._origins.get(key, ""))
+
+    def unknown(self, item: base.Object) -> Iterator[Finding]:
+        """Return a finding for each field that means nothing here."""
+        for path in base.unknown_fields(item):
+            yield self.finding(Code.UNKNOWN_FIELD, item, path, "is not known and ignored; check the spelling")
+
+    def is_enrolled(self, pod: core.Pod) -> bool:
+        """Return whether a pod's labels, or its namespace's, ask for the mesh."""
+        own = pod.metadata.labels.get(names.DATAPLANE_MODE_LABEL)
+        namespace = self._objects.get(("Namespace", "", pod.metadata.namespace))
+        inherited = namespace.metadata.labels.get(names.DATAPLANE_MODE_LABEL) if namespace is not None else None
+        return (own or inherited) == names.DATAPLANE_MODE_AMBIENT and not pod.spec.host_network
+
+
+def documents(text: str, default_namespace: str) -> Iterable[tuple[Json, str]]:
+    """Return the objects of a YAML text that are of a kind that is looked at, with that kind.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        loaded: list[Any] = list(yaml.safe_load_all(text))
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    for document in loaded:
+        items = document.get("items") if isinstance(document, dict) and "items" in document else [document]
+        for item in items or ():
+            if not isinstance(item, dict):
+                continue
+            kind, version = str(item.get("kind", "")), str(item.get("apiVersion", ""))
+            group = version.rpartition("/")[0]
+            if kind not in MODELS or group != _GROUPS[kind]:
+                continue
+            metadata = item.setdefault("metadata", {})
+            if MODELS[kind][0].namespaced:
+                metadata.setdefault("namespace", default_namespace)
+            yield item, kind

@@ -1,0 +1,89 @@
+"""Two control planes: both serve, one writes; the one that writes is killed and nothing is lost."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshapi import names
+from tests.support.lab import Lab, eventually
+from tests.support.mesh import SYSTEM, Mesh
+
+pytestmark = pytest.mark.root
+
+NS = "leader"
+LATE_NS = "leader-late"
+TAKEOVER_S = 15 + 2 * 2.2 + 1
+"""A lease's duration, at most two waits between attempts, and a second for the API."""
+DENY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody}
+spec:
+  action: DENY
+  rules: [{}]
+"""
+
+
+@pytest.fixture(scope="module")
+def app(mesh: Mesh) -> Iterator[Mesh]:
+    mesh.namespace(NS, enrolled=True)
+    mesh.lab.kubectl("delete", "namespace", LATE_NS, "--ignore-not-found", "--wait", timeout_s=120)
+    mesh.echo(NS, "server", "node1")
+    mesh.client(NS, "client", "node2")
+    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    mesh.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=2")
+    mesh.lab.rolled_out("istiod", namespace=SYSTEM, timeout_s=90)
+    try:
+        yield mesh
+    finally:
+        mesh.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=1")
+        mesh.lab.kubectl("delete", "namespace", LATE_NS, "--ignore-not-found", "--wait=false")
+        mesh.ready()
+
+
+def holder(lab: Lab) -> str:
+    """Return the pod that leads."""
+    lease = lab.resource("lease", "-n", SYSTEM, names.CONTROL_PLANE_LEASE)
+    return str(lease["spec"].get("holderIdentity", "")).partition("_")[0]
+
+
+def process_of(pod: dict[str, Any]) -> int:
+    """Return the control plane's process of a pod, as this machine numbers it."""
+    uid = pod["metadata"]["uid"]
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            groups, command = (folder / "cgroup").read_text(), (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if (uid in groups or uid.replace("-", "_") in groups) and b"culvert-controlplane" in command:
+            return int(folder.name)
+    raise AssertionError(f"pod {pod['metadata']['name']} runs no control plane")
+
+
+def test_the_leader_is_killed_and_no_change_is_lost(app: Mesh) -> None:
+    eventually(lambda: holder(app.lab) != "", "somebody leads")
+    dead = holder(app.lab)
+    pods = app.lab.resource("pods", "-n", SYSTEM, "-l", "app=istiod")["items"]
+    (victim,) = [pod for pod in pods if pod["metadata"]["name"] == dead]
+    assert "proxy connected" in app.lab.kubectl("logs", "-n", SYSTEM, dead), "it is one that proxies are connected to"
+    os.kill(process_of(victim), signal.SIGKILL)
+    killed = time.monotonic()
+    app.lab.apply(DENY, namespace=NS)
+    app.lab.kubectl("create", "namespace", LATE_NS)
+
+    eventually(lambda: not app.ask(NS, "client", "server").endswith("hello"), "the change reaches the proxies")
+    changed = time.monotonic() - killed
+    eventually(lambda: holder(app.lab) not in ("", dead), "another leads", within_s=TAKEOVER_S + 5)
+    led = time.monotonic() - killed
+    roots = ("configmap", "-n", LATE_NS, names.ROOT_CERT_CONFIGMAP, "--ignore-not-found", "-o", "name")
+    eventually(lambda: app.lab.kubectl("get", *roots) != "", "the new leader writes what was missed", within_s=5)
+    print(f"leader killed: change in force after {changed:.1f} s, another leads after {led:.1f} s")
+    assert led < TAKEOVER_S
+
+    app.lab.kubectl("delete", "authorizationpolicy", "-n", NS, "nobody")
+    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "and so do later changes")

@@ -1,0 +1,154 @@
+"""The election of the one replica that writes, against the API on HTTP; times are a tenth of the real ones."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from controlplane.ca.root import Root
+from controlplane.leader import Election, Timing
+from controlplane.metrics import Metrics
+from meshapi import names
+from meshkit import kube
+from tests.support.fake_kubernetes import FakeKubernetes
+from tests.support.waiting import until
+
+FAST = Timing(duration_s=1.5, renew_s=1.0, retry_s=0.1)
+NAMESPACE = names.DEFAULT_NAMESPACE
+
+
+class Candidate:
+    """One replica, its connection, and what it did in the order in which it happened."""
+
+    def __init__(self, client: kube.Client, name: str, diary: list[str]) -> None:
+        self.name = name
+        self.diary = diary
+        self.election = Election(client, namespace=NAMESPACE, name="lease", identity=name, timing=FAST)
+        self.task = asyncio.create_task(self.election.run(self.duties))
+
+    async def duties(self) -> None:
+        self.diary.append(f"{self.name} begins")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.diary.append(f"{self.name} ends")
+
+    @property
+    def works(self) -> bool:
+        return [entry for entry in self.diary if entry.startswith(self.name)][-1:] == [f"{self.name} begins"]
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def candidates(api: FakeKubernetes, *labels: str) -> AsyncIterator[list[Candidate]]:
+    diary: list[str] = []
+    async with contextlib.AsyncExitStack() as stack:
+        found = []
+        for label in labels:
+            client = await stack.enter_async_context(kube.Client(kube.explicit(api.url)))
+            found.append(Candidate(client, label, diary))
+            stack.push_async_callback(found[-1].end)
+        yield found
+
+
+def holder(api: FakeKubernetes) -> str:
+    lease = api.get("leases", "lease", NAMESPACE)
+    return str(lease["spec"]["holderIdentity"]) if lease else ""
+
+
+async def test_of_several_one_leads_and_keeps_leading() -> None:
+    async with FakeKubernetes() as api, candidates(api, "a", "b", "c") as (first, *_):
+        await until(lambda: len(first.diary) == 1)
+        # Renewed for longer than a lease lasts.
+        await until(lambda: _renewals(api) * FAST.retry_s > FAST.duration_s * 1.5, within_s=10)
+        assert first.diary == [f"{holder(api)} begins"]
+        lease = api.get("leases", "lease", NAMESPACE)
+        assert lease is not None
+        assert lease["spec"]["leaseTransitions"] == 0
+
+
+def _renewals(api: FakeKubernetes) -> int:
+    return sum(request.startswith("PUT") for request in api.requests)
+
+
+async def test_a_clean_exit_hands_over_at_once() -> None:
+    async with FakeKubernetes() as api, candidates(api, "a") as (first,):
+        await until(lambda: first.works)
+        async with candidates(api, "b") as (second,):
+            await first.end()
+            assert holder(api) == ""
+            began = asyncio.get_running_loop().time()
+            await until(lambda: second.works)
+            assert asyncio.get_running_loop().time() - began < FAST.duration_s, "did not wait for the lease to run out"
+            assert holder(api) == "b"
+            lease = api.get("leases", "lease", NAMESPACE)
+            assert lease is not None
+            assert lease["spec"]["leaseTransitions"] == 1
+
+
+async def test_a_lease_whose_holder_is_dead_is_taken_when_it_has_run_out() -> None:
+    spec = {"holderIdentity": "dead", "leaseDurationSeconds": 1, "renewTime": "2099-01-01T00:00:00.000000Z"}
+    async with FakeKubernetes() as api:
+        api.put("leases", {"metadata": {"name": "lease"}, "spec": spec}, NAMESPACE)
+        began = asyncio.get_running_loop().time()
+        async with candidates(api, "a") as (first,):
+            await until(lambda: first.works)
+            assert asyncio.get_running_loop().time() - began >= FAST.duration_s, "somebody else's time is not believed"
+
+
+async def test_a_leader_that_cannot_renew_stops_before_another_begins() -> None:
+    async with FakeKubernetes() as api, candidates(api, "a") as (first,):
+        await until(lambda: first.works)
+        api.refuse["PUT /apis/coordination.k8s.io"] = 0
+        await until(lambda: first.diary[-1] == "a ends")
+        assert holder(api) == "a", "the lease has not even run out"
+        api.refuse.clear()
+        await until(lambda: first.works)
+
+
+async def test_a_leader_whose_lease_was_taken_stops_at_once() -> None:
+    async with FakeKubernetes() as api, candidates(api, "a") as (first,):
+        await until(lambda: first.works)
+        lease = api.get("leases", "lease", NAMESPACE)
+        assert lease is not None
+        api.put("leases", {**lease, "spec": {**lease["spec"], "holderIdentity": "b"}}, NAMESPACE)
+        await until(lambda: first.diary[-1] == "a ends")
+
+
+async def test_two_that_write_at_once_do_not_both_lead() -> None:
+    """The API knows of the conflict, by the resource version that both have read."""
+    spec = {"holderIdentity": "", "leaseDurationSeconds": 1}
+    async with FakeKubernetes() as api:
+        api.put("leases", {"metadata": {"name": "lease"}, "spec": spec}, NAMESPACE)
+        async with candidates(api, *"abcdefgh") as everyone:
+            await until(lambda: everyone[0].diary)
+            await until(lambda: _renewals(api) > len(everyone) * 2)
+            assert len(everyone[0].diary) == 1
+
+
+async def test_duties_that_fail_end_the_candidate_and_give_the_lease_back() -> None:
+    async def broken() -> None:
+        raise RuntimeError("duties")
+
+    async with FakeKubernetes() as api, kube.Client(kube.explicit(api.url)) as client:
+        election = Election(client, namespace=NAMESPACE, name="lease", identity="a", timing=FAST)
+        with pytest.raises(RuntimeError, match="duties"):
+            await election.run(broken)
+        assert holder(api) == ""
+
+
+async def test_replicas_that_start_together_have_one_root() -> None:
+    async with FakeKubernetes() as api, contextlib.AsyncExitStack() as stack:
+        roots = []
+        for _ in range(4):
+            client = await stack.enter_async_context(kube.Client(kube.explicit(api.url)))
+            roots.append(Root(client, namespace=NAMESPACE, life=timedelta(days=1), metrics=Metrics()))
+        await asyncio.gather(*(root.load("cluster.local") for root in roots))
+        made = [request for request in api.requests if request.startswith("POST")]
+        assert len(made) > 1, "they really met"
+        assert len({root.current.roots_pem for root in roots}) == 1

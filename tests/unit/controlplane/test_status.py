@@ -1,0 +1,199 @@
+"""Conditions on policies: what they say, and that they are written once and by the leader's rules."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from controlplane.registry.registry import ObjectT
+from controlplane.status import conditions
+from controlplane.status.conditions import Condition
+from controlplane.status.writer import Source, StatusWriter
+from controlplane.translate.mesh import Mesh
+from meshapi.resources import base, security
+from meshkit import kube
+from meshkit.kube import Informer, kinds
+from tests.support.fake_kubernetes import FakeKubernetes, Json
+from tests.support.kubernetes_objects import peer, policy
+from tests.support.waiting import until
+
+MESH = Mesh()
+WEB = {"matchLabels": {"app": "web"}}
+DRY = {"istio.io/dry-run": "true"}
+
+
+def of_policy(mesh: Mesh = MESH, **options: Any) -> Condition | None:
+    return conditions.of_policy(base.read(security.AuthorizationPolicy, policy("p", **options)), mesh)
+
+
+def of_peer(namespace: str = "shop", **options: Any) -> Condition:
+    return conditions.of_peer(base.read(security.PeerAuthentication, peer("p", namespace, **options)), MESH)
+
+
+def test_what_layer_4_takes_whole_is_accepted() -> None:
+    assert of_policy(rules=[{"to": [{"operation": {"ports": ["80"]}}]}]) == Condition(
+        True, "Accepted", "attached to ztunnel"
+    )
+    assert of_peer(mode="STRICT").accepted
+
+
+def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
+    target = {"kind": "Gateway", "group": "gateway.networking.k8s.io", "name": "waypoint"}
+    assert of_policy(targetRefs=[target]) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"action": "AUDIT"}, ["AUDIT"]),
+        (
+            {"rules": [{"to": [{"operation": {"paths": ["/x"]}}]}]},
+            ["spec.rules[0].to[0].operation.paths", "spec.rules[0] allows nothing"],
+        ),
+        (
+            {"action": "DENY", "rules": [{}, {"to": [{"operation": {"paths": ["/x"]}}]}]},
+            ["spec.rules[1].to[0].operation.paths", "spec.rules[1] denies nothing"],
+        ),
+        (
+            {"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["GET"], "ports": ["80"]}}]}]},
+            ["spec.rules[0] denies by its other attributes alone"],
+        ),
+        ({"rules": [{"from": [{"source": {"pricipals": ["x"]}}]}]}, ["source.pricipals is not known and ignored"]),
+        ({"annotations": DRY}, ["dryRunPolicies"]),
+    ],
+)
+def test_what_layer_4_leaves_out_is_named(spec: dict[str, Any], said: list[str]) -> None:
+    found = of_policy(**spec)
+    assert found is not None
+    assert (found.accepted, found.reason) == (False, "UnsupportedValue")
+    for words in said:
+        assert words in found.message
+
+
+def test_a_dry_run_that_is_sent_is_accepted_and_says_so() -> None:
+    found = of_policy(Mesh(sends_dry_run=True), annotations=DRY)
+    assert found is not None
+    assert found.accepted
+    assert "decides nothing" in found.message
+
+
+def test_a_message_is_bounded() -> None:
+    rules = [{"to": [{"operation": {"paths": ["/x"]}}]}] * 50
+    found = of_policy(rules=rules)
+    assert found is not None
+    assert found.message.endswith("and 90 more")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mode": "DISABLE"}, "spec.mtls.mode DISABLE"),
+        ({"mode": "STRICT", "ports": {"80": "DISABLE"}, "selector": {"app": "web"}}, "spec.portLevelMtls[80].mode"),
+        ({"mode": "STRICT", "ports": {"80": "PERMISSIVE"}}, "only with spec.selector"),
+        ({"mode": "STRICT", "selector": {"app": "web"}, "namespace": "istio-system"}, "root namespace"),
+    ],
+)
+def test_what_a_peer_authentication_cannot_mean_is_named(options: dict[str, Any], said: str) -> None:
+    found = of_peer(**options)
+    assert not found.accepted
+    assert said in found.message
+
+
+class Following:
+    """A replica's writer and what it reads."""
+
+    def __init__(self, client: kube.Client) -> None:
+        self.mesh = MESH
+        self.policies = Informer(client, kinds.AUTHORIZATION_POLICY, _reader(security.AuthorizationPolicy))
+        self.peers = Informer(client, kinds.PEER_AUTHENTICATION, _reader(security.PeerAuthentication))
+        self.writer = StatusWriter(
+            client,
+            Source(self.policies, conditions.of_policy),
+            Source(self.peers, conditions.of_peer),
+            mesh=lambda: self.mesh,
+        )
+
+
+@contextlib.asynccontextmanager
+async def leading(api: FakeKubernetes) -> AsyncIterator[Following]:
+    async with kube.Client(kube.explicit(api.url)) as client, asyncio.TaskGroup() as tasks:
+        following = Following(client)
+        running = [following.policies.run(), following.peers.run(), following.writer.run()]
+        running_tasks = [tasks.create_task(one) for one in running]
+        yield following
+        for task in running_tasks:
+            task.cancel()
+
+
+def _reader(model: type[ObjectT]) -> Any:
+    return lambda item: base.read(model, item)
+
+
+def condition(api: FakeKubernetes, name: str, plural: str = "authorizationpolicies") -> Json:
+    item = api.get(plural, name, "shop") or {}
+    found = (item.get("status") or {}).get("conditions") or [{}]
+    return dict(found[0])
+
+
+def writes(api: FakeKubernetes) -> int:
+    return sum(request.startswith("PATCH") for request in api.requests)
+
+
+def put(api: FakeKubernetes, item: Json, generation: int, plural: str = "authorizationpolicies") -> None:
+    item["metadata"]["generation"] = generation
+    held = api.get(plural, item["metadata"]["name"], "shop")
+    api.put(plural, {**item, "status": (held or {}).get("status", {})})
+
+
+async def test_a_condition_is_written_once_and_follows_the_object() -> None:
+    async with FakeKubernetes() as api:
+        put(api, policy("p"), 1)
+        async with leading(api):
+            await until(lambda: condition(api, "p"))
+            first = condition(api, "p")
+            assert (first["type"], first["status"], first["observedGeneration"]) == ("ZtunnelAccepted", "True", 1)
+            put(api, policy("p", action="DENY"), 2)
+            await until(lambda: condition(api, "p")["observedGeneration"] == 2)
+            assert condition(api, "p")["lastTransitionTime"] == first["lastTransitionTime"], "it is still accepted"
+            put(api, peer("s", mode="STRICT"), 1, "peerauthentications")
+            await until(lambda: condition(api, "s", "peerauthentications"))
+            assert writes(api) == 3
+        async with leading(api):  # the next leader finds everything as it shall be
+            put(api, policy("other"), 1)
+            await until(lambda: condition(api, "other"))
+            assert writes(api) == 4
+
+
+async def test_a_change_of_the_mesh_is_judged_anew() -> None:
+    async with FakeKubernetes() as api:
+        put(api, policy("p", annotations=DRY), 1)
+        async with leading(api) as following:
+            await until(lambda: condition(api, "p").get("status") == "False")
+            following.mesh = Mesh(sends_dry_run=True)
+            following.writer.mesh_changed()
+            await until(lambda: condition(api, "p")["status"] == "True")
+
+
+async def test_an_object_that_cannot_be_read_says_why() -> None:
+    async with FakeKubernetes() as api:
+        put(api, policy("p"), 1)
+        async with leading(api):
+            await until(lambda: condition(api, "p"))
+            put(api, policy("p", rules=[{"to": [{"operation": {"ports": ["http"]}}]}]), 2)
+            await until(lambda: condition(api, "p")["reason"] == "Invalid")
+            assert "spec.rules[0].to[0].operation.ports[0]" in condition(api, "p")["message"]
+            assert condition(api, "p")["observedGeneration"] == 2
+            put(api, policy("p"), 3)
+            await until(lambda: condition(api, "p")["reason"] == "Accepted")
+
+
+async def test_a_policy_that_becomes_a_waypoints_loses_the_condition() -> None:
+    async with FakeKubernetes() as api:
+        put(api, policy("p"), 1)
+        async with leading(api):
+            await until(lambda: condition(api, "p"))
+            before = writes(api)
+            put(api, policy("p", targetRefs=[{"kind": "Service", "name": "web"}]), 2)
+            await until(lambda: writes(api) > before)
