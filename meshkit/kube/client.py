@@ -16,7 +16,7 @@ import aiohttp
 from kubernetes_asyncio.client.rest import RESTClientObject
 
 from meshapi import names
-from meshkit.kube import errors
+from meshkit.kube import errors, nesting
 from meshkit.kube.config import Access
 from meshkit.kube.kinds import Kind
 
@@ -102,8 +102,8 @@ class Client:
                 if response.status >= 400:
                     raise errors.from_status(response.status, _decoded(await response.read()), f"watch {path}")
                 async for line in _lines(response.content):
-                    yield cast("Json", json.loads(line))
-        except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError) as error:
+                    yield cast("Json", nesting.decode(line))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise errors.Unreachable(f"watch {path}: {type(error).__name__}: {error}") from error
 
     async def items(
@@ -233,6 +233,6 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _decoded(body: bytes) -> object:
     try:
-        return json.loads(body) if body else {}
+        return nesting.decode(body) if body else {}
     except ValueError:
         return body[:500].decode(errors="replace")
