@@ -15,6 +15,7 @@ Rules (xDS protocol, "Incremental xDS" and "How the client specifies what resour
     nothing is remembered for it: a thousand streams with a hundred thousand resources would cost gigabytes.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -126,7 +127,7 @@ class Subscription:
                 self.record.refused.pop(name, None)
             return
         # The protocol does not say which ones a NACK is about; clients that do so say it in the text.
-        self.record.refused.update({name: error for name in names if name in error})
+        self.record.refused.update({name: error for name in names if _is_named(name, error)})
         self.record.nacked = max(self.record.nacked, number)
         self.record.error = error
         self.record.rejects += 1
@@ -172,3 +173,8 @@ class Subscription:
             if not self.wildcard:
                 for resource in self.source.resolve(self.type_url, name):
                     self.held.pop(resource.name, None)
+
+
+def _is_named(name: str, text: str) -> bool:
+    """Return whether a text has a resource's name, and not only one that begins or ends with it."""
+    return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", text) is not None

@@ -186,13 +186,13 @@ def test_refusal_is_recorded_and_the_same_version_not_sent_again() -> None:
 
 def test_a_refused_resource_stays_refused_until_it_is_accepted() -> None:
     """Responses about others are accepted meanwhile: the proxy still lacks this one."""
-    subscription = Subscription(TYPE, Source(resource("a"), resource("b")))
+    subscription = Subscription(TYPE, Source(resource("shop/a"), resource("shop/a-b")))
     subscription.request([], [], {})
-    subscription.answered(subscription.sent(), "a: bad port", ["a", "b"])
-    assert subscription.record.refused == {"a": "a: bad port"}
-    subscription.answered(subscription.sent(), None, ["b"])
-    assert subscription.record.refused == {"a": "a: bad port"}
-    subscription.answered(subscription.sent(), None, ["a"])
+    subscription.answered(subscription.sent(), "shop/a: bad port", ["shop/a", "shop/a-b"])
+    assert subscription.record.refused == {"shop/a": "shop/a: bad port"}
+    subscription.answered(subscription.sent(), None, ["shop/a-b"])
+    assert subscription.record.refused == {"shop/a": "shop/a: bad port"}
+    subscription.answered(subscription.sent(), None, ["shop/a"])
     assert subscription.record.refused == {}
 
 
