@@ -30,7 +30,7 @@ class Registry:
         system_namespace: str,
         metrics: Metrics,
         notices: Notices,
-        touch: Callable[[], None],
+        touch: Callable[[str], None],
     ) -> None:
         self._model = model
         self._defaults = model.mesh
@@ -98,7 +98,7 @@ class Registry:
             updates.inc()
             if new is None and old is not None:
                 self._notices.forget(kind.name, "/".join(filter(None, old.key)))
-            self._touch()
+            self._touch(kind.name.lower())
 
         informer.add_handler(handle)
         return informer
@@ -142,7 +142,7 @@ class Registry:
         )
         for listener in self._mesh_listeners:
             listener()
-        self._touch()
+        self._touch("mesh")
 
 
 def _reader(model: type[ObjectT]) -> Callable[[Json], ObjectT]:

@@ -268,3 +268,17 @@ async def test_mesh_config_changes_the_trust_domain_and_bad_yaml_does_not(runnin
 async def test_debug_model_shows_resources(running: Running) -> None:
     document = json.loads(await running.page("/debug/model"))
     assert WEB in document["addresses"]
+
+
+async def test_a_policy_is_withdrawn_after_the_workloads_that_named_it(running: Running) -> None:
+    """Else they would be closed to everybody for a moment: a policy that is named and not known refuses."""
+    seen = Recorder()
+    running.api.put("peerauthentications", peer("strict", mode="STRICT"))
+    async with running.subscriber(seen) as subscriber:
+        await asyncio.wait_for(subscriber.wait_received(), 5)
+        await until(lambda: "istio-system/istio_converted_static_strict" in seen.held)
+        before = len(seen.updates)
+        running.api.remove("peerauthentications", "strict", "shop")
+        await until(lambda: "istio-system/istio_converted_static_strict" not in seen.held)
+        told = [(type_url, bool(upserts), bool(removes)) for type_url, upserts, removes, _ in seen.updates[before:]]
+        assert told == [(names.ADDRESS_TYPE, True, False), (names.AUTHORIZATION_TYPE, False, True)]

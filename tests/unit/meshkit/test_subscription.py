@@ -114,6 +114,28 @@ def test_service_brings_its_workloads_and_later_ones() -> None:
     assert names(subscription.changed({"pod-2", "pod-3"})) == ["pod-2"]
 
 
+def test_service_that_appears_after_its_workloads_brings_them() -> None:
+    source = Source(resource("w", parents=("s",)))
+    subscription = Subscription(TYPE, source)
+    subscription.request(["s"], ["*"], {})
+    assert not subscription.concerns({"w"}), "nobody has asked for it"
+    source.held["s"] = resource("s")
+    assert subscription.concerns({"s"})
+    assert names(subscription.changed({"s"})) == ["s", "w"]
+    assert not subscription.changed({"s", "w"})
+
+
+def test_what_was_not_asked_for_does_not_concern() -> None:
+    source = Source(resource("a", aliases=("10.0.0.1",)), resource("b"), resource("c"))
+    subscription = Subscription(TYPE, source)
+    subscription.request(["10.0.0.1", "missing"], [], {})
+    assert subscription.concerns({"a"})
+    assert subscription.concerns({"missing"})
+    assert not subscription.concerns({"b", "c"})
+    del source.held["a"]
+    assert subscription.concerns({"a"}), "it has to be told that it is gone"
+
+
 def test_reconnect_skips_what_is_held_and_removes_what_is_gone() -> None:
     source = Source(resource("same"), resource("changed", "2"), resource("new"))
     delta = Subscription(TYPE, source).request([], [], {"same": "1", "changed": "1", "gone": "1"})
