@@ -69,7 +69,7 @@ def _cpu_us(contender: Contender, before: list[int], count: float) -> float:
     return _mean([each / count / 1000 for each in used])
 
 
-def resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int | str = "self") -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 

@@ -5,7 +5,7 @@ every pod go and takes its plugin out of the nodes' CNI configuration. Then the 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,6 +16,9 @@ from meshctl.install import MADE_BY_US
 from meshctl.session import CommandError
 from meshkit import kube
 from meshkit.kube import Kind, kinds
+
+_STREAMS_GRACE_S: Final = 30
+"""What connections that are still open in a tunnel get to end."""
 
 
 def uninstall(
@@ -44,6 +47,7 @@ def uninstall(
         await _clean_nodes(client, namespace, timeout_s)
         arguments = ["uninstall", chart.RELEASE, f"--namespace={namespace}", "--ignore-not-found"]
         await chart.helm(program, arguments, kubeconfig=kubeconfig, context=context)
+        await _end_streams(client, namespace)
         await waiting.until_done(
             lambda: waiting.present(client, namespace), what="pods of Culvert are gone", timeout_s=timeout_s
         )
@@ -66,6 +70,13 @@ async def _clean_nodes(client: kube.Client, namespace: str, timeout_s: float) ->
     )
 
 
+async def _end_streams(client: kube.Client, namespace: str) -> None:
+    """Do not wait an hour for connections that are still open in a tunnel: who uninstalls wants it gone."""
+    selector = {"labelSelector": f"app={Part.ZTUNNEL.object_name}"}
+    for pod in await client.items(kinds.POD, namespace, selector):
+        await _delete(client, kinds.POD, pod["metadata"]["name"], namespace, grace_period_s=_STREAMS_GRACE_S)
+
+
 async def _purge(client: kube.Client, namespace: str, folder: Path) -> None:
     for definition in chart.definitions(folder):
         await _delete(client, kinds.CUSTOM_RESOURCE_DEFINITION, definition["metadata"]["name"])
@@ -80,8 +91,10 @@ async def _purge(client: kube.Client, namespace: str, folder: Path) -> None:
     session.say("custom resource definitions, signing key and roots removed")
 
 
-async def _delete(client: kube.Client, kind: Kind, name: str, namespace: str | None = None) -> None:
+async def _delete(
+    client: kube.Client, kind: Kind, name: str, namespace: str | None = None, *, grace_period_s: int | None = None
+) -> None:
     try:
-        await client.delete(kind, name, namespace)
+        await client.delete(kind, name, namespace, grace_period_s=grace_period_s)
     except kube.NotFound:
         return

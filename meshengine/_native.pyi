@@ -78,6 +78,32 @@ class Engine:
             ConfigRejected: names what was refused; the rest is in force all the same.
         """
 
+    def authorize(
+        self,
+        workload_uid: str,
+        source_identity: str | None,
+        source_ip: str,
+        destination_ip: str,
+        destination_port: int,
+    ) -> bytes:
+        """Say what policy would say of a connection at this moment, without making one.
+
+        The code that judges real connections answers. For an operator ("why is this refused?") and for tests.
+
+        Args:
+            workload_uid: the workload that would be called, as the control plane calls it.
+            source_identity: SPIFFE URI of the caller; ``None`` for plain text.
+            source_ip: the caller's address.
+            destination_ip: address of the application.
+            destination_port: port of the application, not of a service.
+
+        Returns: a ``Verdict``.
+
+        Raises:
+            ValueError: an address is none.
+            ConfigRejected: no workload has this uid, or ``source_identity`` is none.
+        """
+
     def set_certificate(self, identity: str, chain: bytes, private_key: bytes, roots: bytes) -> None:
         """Take over an identity's certificate chain (leaf first), key (PKCS#8) and trust bundle, all PEM.
 

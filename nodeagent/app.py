@@ -32,6 +32,7 @@ from nodeagent.enrolled import Enrolled
 from nodeagent.exemption import ProbeExemption
 from nodeagent.podwatch import PodWatch
 from nodeagent.repair import Repairs
+from nodeagent.secrets import roots
 from nodeagent.secrets.authority import Authority
 from nodeagent.secrets.keeper import Keeper
 from nodeagent.settings import NodeAgentSettings
@@ -123,6 +124,7 @@ class NodeAgent:
         running.append(tasks.create_task(self._zds.run()))
         running.append(tasks.create_task(self._controller.run()))
         running.append(tasks.create_task(self._repairs.run()))
+        running.append(tasks.create_task(roots.follow(self._settings.ca_root, self._keeper.renew_all)))
         await self._zds.wait_connected()
         self._watch.on_change(self._controller.notice)
         if self._installer is not None:

@@ -8,7 +8,7 @@ from meshapi import names
 from meshkit.settings import ProcessSettings
 from nodeagent.capture.choice import Wanted
 
-DNS_CAPTURE = False
+DNS_CAPTURE = True
 """The one place of the default, besides the chart's ``nodeAgent.dnsCapture``."""
 
 

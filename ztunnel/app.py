@@ -20,6 +20,7 @@ from ztunnel.certificates import Certificates
 from ztunnel.mesh import MeshState
 from ztunnel.settings import AccessLog, ZtunnelSettings
 from ztunnel.snapshot import Snapshot
+from ztunnel.supervisor import CRASHED, supervise
 from ztunnel.workloads import Workloads
 from ztunnel.zds import ZdsClient
 
@@ -36,10 +37,16 @@ class EngineFatal(Exception):
 
 
 class Ztunnel:
-    """One running ztunnel. Construct, then ``run``."""
+    """One running ztunnel. Construct, then ``run``.
 
-    def __init__(self, settings: ZtunnelSettings) -> None:
+    Args:
+        settings: what it shall do.
+        crashes: how often one of this container has crashed before.
+    """
+
+    def __init__(self, settings: ZtunnelSettings, crashes: int = 0) -> None:
         self._settings = settings
+        self._crashes = crashes
         self._engine = Engine(_engine_config(settings).SerializeToString())
         node = _node(settings)
         self._snapshot = Snapshot(Path(settings.snapshot_path)) if settings.snapshot_path else None
@@ -104,7 +111,10 @@ class Ztunnel:
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         registry = telemetry.registry(
-            self._engine.metrics, lambda: self._workloads.active, lambda: len(self._workloads.pending)
+            self._engine.metrics,
+            lambda: self._workloads.active,
+            lambda: len(self._workloads.pending),
+            crashes=self._crashes,
         )
         scrape = admin.metrics(registry)
         anywhere = "0.0.0.0"  # noqa: S104  (scraped by Prometheus and probed by the kubelet)
@@ -129,11 +139,13 @@ class Ztunnel:
     async def _note_first_state(self, *, restored: bool) -> None:
         """Wait for the state of the mesh; a restored one is good enough when the control plane does not answer."""
         try:
-            async with asyncio.timeout(_FRESH_STATE_WAIT_S if restored else None):
+            # After a crash, what the last process wrote is as good as new, and nobody else serves meanwhile.
+            patience_s = 0.0 if self._crashes else _FRESH_STATE_WAIT_S
+            async with asyncio.timeout(patience_s if restored else None):
                 await self._xds.wait_received()
             _log.info("state of the mesh received")
         except TimeoutError:
-            _log.warning("control plane does not answer, serving the restored state", waited_s=_FRESH_STATE_WAIT_S)
+            _log.warning("control plane has not answered, serving the restored state", waited_s=patience_s)
         self._state_known.set()
 
     async def _serve_workloads(self) -> None:
@@ -235,15 +247,26 @@ def main() -> None:
     """Entry point of ``culvert-ztunnel``."""
     settings = ZtunnelSettings.from_command_line()
     log.configure(level=settings.log_level, log_format=settings.log_format)
+    sys.exit(supervise(partial(_serve, settings)))
+
+
+def _serve(settings: ZtunnelSettings, crashes: int) -> int:
+    """Run one ztunnel; return the process's exit status."""
     try:
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, crashes))
     except (Exception, BaseExceptionGroup) as error:
         cause = first_cause(error)
-        if not isinstance(cause, EngineFatal | KernelUnsupported | OSError):
-            raise
-        _log.error("ztunnel cannot go on", reason=f"{type(cause).__name__}: {cause}")
-        raise SystemExit(1) from None
+        reason = f"{type(cause).__name__}: {cause}"
+        if isinstance(cause, KernelUnsupported | OSError):
+            _log.error("ztunnel cannot go on", reason=reason)
+            return 1
+        if isinstance(cause, EngineFatal):
+            _log.error("ztunnel has failed", reason=reason)
+        else:
+            _log.exception("ztunnel has failed", reason=reason)
+        return CRASHED
+    return 0
 
 
-async def _run(settings: ZtunnelSettings) -> None:
-    await Ztunnel(settings).run()
+async def _run(settings: ZtunnelSettings, crashes: int) -> None:
+    await Ztunnel(settings, crashes).run()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -40,9 +40,16 @@ def _metric(family: engine_pb2.MetricFamily) -> Metric:
 
 
 def registry(
-    families: Callable[[], bytes], active: Callable[[], float], pending: Callable[[], float]
+    families: Callable[[], bytes], active: Callable[[], float], pending: Callable[[], float], *, crashes: int = 0
 ) -> CollectorRegistry:
-    """Return the registry that port 15020 exposes."""
+    """Return the registry that port 15020 exposes.
+
+    Args:
+        families: the engine's metrics.
+        active: number of workloads that are served.
+        pending: number of workloads whose listeners do not stand.
+        crashes: how often the process was started again within its container.
+    """
     made = CollectorRegistry()
     made.register(EngineMetrics(families))
     ProcessCollector(registry=made)
@@ -52,4 +59,6 @@ def registry(
     serving.set_function(active)
     waiting = Gauge("workload_manager_pending_proxy_count", "Workloads whose listeners do not stand", registry=made)
     waiting.set_function(pending)
+    crashed = Counter("culvert_ztunnel_crashes", "Times that ztunnel was started again in its container", registry=made)
+    crashed.inc(crashes)
     return made

@@ -21,9 +21,16 @@ class Notices:
 
     def refuse(self, kind: str, name: str, message: str) -> None:
         """Warn about an object that cannot be used; its last good form stays."""
+        self._refuse(kind, name, f"{message}; the last good form stays in effect")
+
+    def replace(self, kind: str, name: str, message: str) -> None:
+        """Warn about a policy that cannot be used and has no last good form."""
+        self._refuse(kind, name, f"{message}; until that is mended, the workloads that it is for let nobody in by it")
+
+    def _refuse(self, kind: str, name: str, message: str) -> None:
         if self._said.get((kind, name)) != message:
             self._metrics.rejected_configs.labels(kind).inc()
-        self.say(kind, name, f"{message}; the last good form stays in effect")
+        self.say(kind, name, message)
 
     def forget(self, kind: str, name: str) -> None:
         """Forget an object that is gone or good again."""

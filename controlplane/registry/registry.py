@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from controlplane.metrics import Metrics
+from controlplane.model.index import Index
 from controlplane.model.model import Model
-from controlplane.registry import mesh_config
+from controlplane.registry import mesh_config, stand_ins
 from controlplane.registry.notices import Notices
 from meshapi import names
-from meshapi.errors import DataError
+from meshapi.errors import DataError, InvalidResource
 from meshapi.resources import base, core, networking, security
 from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
 
@@ -51,10 +52,14 @@ class Registry:
             kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), model.put_entry
         )
         self.policies = self._model_informer(
-            kinds.AUTHORIZATION_POLICY, self._open_reader(security.AuthorizationPolicy), model.put_policy
+            kinds.AUTHORIZATION_POLICY,
+            self._closing_reader(security.AuthorizationPolicy, model.policies, stand_ins.policy),
+            model.put_policy,
         )
         self.peers = self._model_informer(
-            kinds.PEER_AUTHENTICATION, self._open_reader(security.PeerAuthentication), model.put_peer
+            kinds.PEER_AUTHENTICATION,
+            self._closing_reader(security.PeerAuthentication, model.peers, stand_ins.peer),
+            model.put_peer,
         )
         self.informers: list[Informer[Any]] = [
             self.namespaces,
@@ -118,6 +123,28 @@ class Registry:
                 self._notices.say(
                     model.__name__, name, f"unknown fields are ignored: {', '.join(unknown)}; check the spelling"
                 )
+            return policy
+
+        return parse
+
+    def _closing_reader(
+        self, model: type[ObjectT], held: Index[ObjectT], stand_in: Callable[[Json], ObjectT]
+    ) -> Callable[[Json], ObjectT]:
+        """Read a policy; one that cannot be read and has no last good form is replaced by one that closes."""
+        read = self._open_reader(model)
+        replaced: set[tuple[str, str]] = set()
+
+        def parse(item: Json) -> ObjectT:
+            key = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
+            try:
+                policy = read(item)
+            except InvalidResource as error:
+                if held.find(key) is not None and key not in replaced:
+                    raise
+                replaced.add(key)
+                self._notices.replace(model.__name__, "/".join(key), str(error))
+                return stand_in(item)
+            replaced.discard(key)
             return policy
 
         return parse

@@ -186,3 +186,15 @@ class Sample(_message.Message):
     buckets: _containers.RepeatedScalarFieldContainer[int]
     sum: float
     def __init__(self, label_values: _Optional[_Iterable[str]] = ..., value: _Optional[int] = ..., buckets: _Optional[_Iterable[int]] = ..., sum: _Optional[float] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("allowed", "policy", "reason", "dry_run")
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    allowed: bool
+    policy: str
+    reason: str
+    dry_run: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, allowed: _Optional[bool] = ..., policy: _Optional[str] = ..., reason: _Optional[str] = ..., dry_run: _Optional[_Iterable[str]] = ...) -> None: ...

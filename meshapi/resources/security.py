@@ -8,11 +8,14 @@ translation need not check again. Unknown fields are kept and named by ``unknown
 import ipaddress
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from meshapi.resources.base import Object, Open
+
+ItemT = TypeVar("ItemT")
+OpenT = TypeVar("OpenT", bound=Open)
 
 _SERVICE_ACCOUNT = re.compile(r"(?:[a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -89,6 +92,20 @@ Port = Annotated[str, AfterValidator(_port)]
 ServiceAccount = Annotated[str, AfterValidator(_service_account)]
 
 
+def _not_empty(value: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
+    """An empty list would match everybody where its author meant nobody (CVE-2025-64715 is such a mistake)."""
+    if not value:
+        raise ValueError("is an empty list; leave the field out to match everything, or name something")
+    return value
+
+
+def _says_something(value: OpenT) -> OpenT:
+    """A match without any field that is known matches nothing: a DENY rule would never fire, without a word."""
+    if not any(getattr(value, name) for name in type(value).model_fields):
+        raise ValueError("has no field that is known and not empty; check the spelling, or leave it out")
+    return value
+
+
 class WorkloadSelector(Open):
     """Chooses pods by their labels; no labels choose all."""
 
@@ -132,7 +149,7 @@ class Source(Open):
 class RuleFrom(Open):
     """One alternative for the caller."""
 
-    source: Source = Field(default=Source(), description="Who calls.")
+    source: Annotated[Source, AfterValidator(_says_something)] = Field(description="Who calls.")
 
 
 class Operation(Open):
@@ -151,7 +168,7 @@ class Operation(Open):
 class RuleTo(Open):
     """One alternative for what is called."""
 
-    operation: Operation = Field(default=Operation(), description="What is called.")
+    operation: Annotated[Operation, AfterValidator(_says_something)] = Field(description="What is called.")
 
 
 class Condition(Open):
@@ -177,8 +194,12 @@ class Condition(Open):
 class Rule(Open):
     """Matches when one of ``from``, one of ``to`` and all of ``when`` match; what is absent matches everything."""
 
-    from_: tuple[RuleFrom, ...] = Field(default=(), alias="from", description="Alternatives for the caller.")
-    to: tuple[RuleTo, ...] = Field(default=(), description="Alternatives for what is called.")
+    from_: Annotated[tuple[RuleFrom, ...], AfterValidator(_not_empty)] = Field(
+        default=(), alias="from", description="Alternatives for the caller."
+    )
+    to: Annotated[tuple[RuleTo, ...], AfterValidator(_not_empty)] = Field(
+        default=(), description="Alternatives for what is called."
+    )
     when: tuple[Condition, ...] = Field(default=(), description="Further conditions, all of them.")
 
 

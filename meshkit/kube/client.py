@@ -16,7 +16,7 @@ import aiohttp
 from kubernetes_asyncio.client.rest import RESTClientObject
 
 from meshapi import names
-from meshkit.kube import errors
+from meshkit.kube import errors, nesting
 from meshkit.kube.config import Access
 from meshkit.kube.kinds import POD, Kind
 
@@ -102,8 +102,8 @@ class Client:
                 if response.status >= 400:
                     raise errors.from_status(response.status, _decoded(await response.read()), f"watch {path}")
                 async for line in _lines(response.content):
-                    yield cast("Json", json.loads(line))
-        except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError) as error:
+                    yield cast("Json", nesting.decode(line))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise errors.Unreachable(f"watch {path}: {type(error).__name__}: {error}") from error
 
     async def items(
@@ -145,9 +145,12 @@ class Client:
         """Replace an object; ``errors.Conflict`` when it has changed since ``metadata.resourceVersion``."""
         return await self._call("PUT", kind.path(namespace, body["metadata"]["name"]), body=self._typed(kind, body))
 
-    async def delete(self, kind: Kind, name: str, namespace: str | None = None) -> None:
-        """Delete an object."""
-        await self._call("DELETE", kind.path(namespace, name))
+    async def delete(
+        self, kind: Kind, name: str, namespace: str | None = None, *, grace_period_s: int | None = None
+    ) -> None:
+        """Delete an object; a pod is given ``grace_period_s`` where given, also one that is ending already."""
+        query = None if grace_period_s is None else {"gracePeriodSeconds": str(grace_period_s)}
+        await self._call("DELETE", kind.path(namespace, name), query)
 
     async def patch(
         self,
@@ -248,6 +251,6 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _decoded(body: bytes) -> object:
     try:
-        return json.loads(body) if body else {}
+        return nesting.decode(body) if body else {}
     except ValueError:
         return body[:500].decode(errors="replace")

@@ -6,6 +6,7 @@ from enum import IntFlag
 from pathlib import Path
 from typing import Final
 
+_PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -88,6 +89,11 @@ def mount(source: str, target: str | Path, kind: str = "", flags: Mount = Mount.
 def unmount(target: str | Path) -> None:
     """Detach what is mounted on ``target`` now; it ends when nobody uses it any more."""
     _check(_libc.umount2(os.fsencode(target), UMOUNT_DETACH), f"unmount {target}")
+
+
+def die_with_parent(number: int) -> None:
+    """Have the kernel send this process the signal ``number`` when the thread that made it ends."""
+    _check(_libc.prctl(ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(number)), "prctl(PR_SET_PDEATHSIG)")
 
 
 def _check(result: int, what: str) -> None:

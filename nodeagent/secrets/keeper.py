@@ -1,5 +1,9 @@
 """Keeps a certificate of every identity that is wanted: asks, renews at half of its life, tries again on failure.
 
+A certificate comes with the roots of its time. When the mesh is told of other roots, all are renewed at once instead of
+at half of their lives: a root can be exchanged in minutes, not in days (the new root beside the old one, then the
+signing key, then the old root goes).
+
 A certificate that is still valid is served until a better one is there, whatever happens to the authority.
 """
 
@@ -27,6 +31,7 @@ _PARALLEL: Final = 16
 _RENEW_AT: Final = 0.5
 _RENEW_JITTER: Final = 0.1
 _MIN_WAIT_S: Final = 1.0
+_SPREAD_S: Final = 5.0
 
 
 class Issuer(Protocol):
@@ -43,6 +48,7 @@ class _Kept:
     issued: Issued | None = None
     task: asyncio.Task[None] | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    renew: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Keeper:
@@ -97,6 +103,11 @@ class Keeper:
             return False
         return True
 
+    def renew_all(self) -> None:
+        """Ask for everything anew within ``_SPREAD_S`` seconds: the mesh has other roots than those held."""
+        for kept in self._kept.values():
+            kept.renew.set()
+
     def expirations(self) -> dict[str, datetime | None]:
         """Return the end of validity by identity; ``None`` where there is no certificate yet."""
         return {
@@ -136,7 +147,16 @@ class Keeper:
                 changed.add(names.ROOT_SECRET_NAME)
             self._tell(changed)
             _log.info("certificate issued", identity=identity, not_after=issued.not_after.isoformat())
-            await asyncio.sleep(self._renewal_delay_s(issued))
+            await self._rest(kept, self._renewal_delay_s(issued))
+
+    async def _rest(self, kept: _Kept, delay_s: float) -> None:
+        """Wait until a certificate is due, or until all are."""
+        try:
+            await asyncio.wait_for(kept.renew.wait(), delay_s)
+        except TimeoutError:
+            return
+        kept.renew.clear()
+        await asyncio.sleep(self._uniform(0, _SPREAD_S))
 
     def _renewal_delay_s(self, issued: Issued) -> float:
         """Half of the life, give or take a tenth: a node's certificates must not all come due at once."""

@@ -3,52 +3,37 @@
 import asyncio
 import struct
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from meshapi import names
 from meshapi.proto import engine_pb2, workload_pb2
-from meshkit.linux import nft
-from tests.support import dns, namespaced
+from tests.support import backends, dns, namespaced
 from tests.support.namespaced import route_everything
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
 HOST = "web.shop.svc.cluster.local"
-OURS = f"meta mark & {names.TUNNEL_MARK_MASK:#x} == {names.TUNNEL_MARK:#x}"
-OTHERS = f"meta mark & {names.TUNNEL_MARK_MASK:#x} != {names.TUNNEL_MARK:#x}"
-REDIRECT = f"""
-table inet dns {{
-    chain nat_output {{
-        type nat hook output priority -101; policy accept;
-        oifname != "lo" udp dport 53 {OTHERS} redirect to :{names.DNS_PORT}
-        oifname != "lo" tcp dport 53 {OTHERS} redirect to :{names.DNS_PORT}
-    }}
-    chain raw_output {{
-        type filter hook output priority -300; policy accept;
-        udp dport 53 {OURS} ct zone set 1
-    }}
-    chain raw_prerouting {{
-        type filter hook prerouting priority -300; policy accept;
-        udp sport 53 {OTHERS} ct zone set 1
-    }}
-}}
-"""
-"""As the node agent's. The tunnel's own queries are tracked apart: an application that comes to use the port of one of
-them would otherwise follow its entry past the tunnel."""
 
 
 @pytest.fixture(params=["10.77.0.0/24", "fd77::/64"], ids=["ipv4", "ipv6"])
-async def mesh(request: pytest.FixtureRequest):
-    async with namespaced.mesh(request.param) as made:
+def subnet(request):
+    return request.param
+
+
+@pytest.fixture(params=["nftables", "iptables-legacy"])
+async def mesh(request, subnet, tmp_path):
+    async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock")) as made:
         yield made
 
 
 async def a_client(mesh: namespaced.Mesh, name: str = "client", **fields) -> namespaced.Pod:
     client = await mesh.pod(name, **fields)
-    client.in_namespace(lambda: nft.apply(REDIRECT))
+    client.plan = replace(client.plan, dns=True)
+    client.capture()
     return client
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import time
 from collections import Counter
 from ipaddress import ip_address
@@ -17,6 +18,9 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.root
 
 REPLACEMENTS = 12
+UPGRADES = int(os.environ.get("CULVERT_UPGRADES", "8"))
+"""Further ones repeat the same: 50 are run by hand, see docs/performance.md."""
+KEPT = 4
 
 
 class Load:
@@ -93,6 +97,44 @@ async def test_no_new_connection_is_refused_while_ztunnels_are_replaced(tmp_path
         await load.stop()
         print(f"{REPLACEMENTS} replacements, {order}: {dict(load.done)} connections, failures: {load.failures}")
         assert load.failures == []
+
+
+async def test_open_connections_survive_upgrades_however_many(tmp_path: Path) -> None:
+    """Each old process lives as long as the connection that was opened through it, and no longer."""
+    async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
+        server = await mesh.pod("server", node=1)
+        client = await mesh.pod("client", captured=False)
+        capture(client)
+        node.serve(client.uid, client.name, netns.path(client.netns))
+        await server.serve_peer(8080)
+        await node.write_state(*announce(mesh, server, client))
+        current = await node.start(termination_grace_period_seconds=3600)
+        await current.ready()
+        load = Load([client], server.ip)
+        kept, old = [], []
+        for number in range(UPGRADES):
+            if number < KEPT:
+                kept.append(await client.connect(server.ip, 8080))
+            new = await node.start(termination_grace_period_seconds=3600)
+            await new.ready()
+            current.terminate()
+            await until(lambda current=current: "successor=true" in current.log, within_s=20)
+            old.append(current)
+            current = new
+        await load.stop()
+        print(f"{UPGRADES} upgrades: {dict(load.done)} new connections, failures: {load.failures}")
+        assert load.failures == []
+        assert load.done["client"] > UPGRADES * 10
+        for number, process in enumerate(old[KEPT:], start=KEPT):
+            assert await process.ended() == 0, f"upgrade {number}: {process.log}"
+        for (reader, writer), process in zip(kept, old, strict=False):
+            writer.write(b"still here")
+            writer.write_eof()
+            async with asyncio.timeout(3):
+                assert await reader.read(-1) == f"{client.ip} still here".encode()
+            writer.close()
+            assert await process.ended() == 0
+            assert "cut=0" in process.log
 
 
 async def test_without_a_successor_connections_are_taken_for_the_bound_and_refused_afterwards(tmp_path: Path) -> None:

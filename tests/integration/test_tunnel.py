@@ -1,6 +1,7 @@
 """The tunnel between real network namespaces, with the node agent's real rules."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,16 @@ async def test_the_tunnel_never_takes_a_port_that_the_client_itself_might(mesh) 
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert len(ports) == 40
     assert max(ports) < lowest
+
+
+async def test_an_engine_that_is_closed_holds_no_namespace() -> None:
+    def held() -> int:
+        # The folder is listed through a descriptor that is gone by the time it is looked at.
+        links = [os.readlink(one) for one in Path("/proc/self/fd").iterdir() if os.path.lexists(one)]  # noqa: PTH115
+        return sum(link.startswith("net:") or link == "/" for link in links)
+
+    before = held()
+    async with namespaced.mesh() as made:
+        await made.pod("client")
+        assert held() > before
+    assert held() == before

@@ -100,7 +100,7 @@ class Mesh:
 
     def load(self, namespace: str, client: str, host: str, seconds: float, port: int = 9000) -> Load:
         """Set a client to work."""
-        command = self._exec(namespace, client, "python3", "/load/load.py", "run", host, str(port), str(seconds))
+        command = self.command(namespace, client, "python3", "/load/load.py", "run", host, str(port), str(seconds))
         return Load(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
 
     def ask(self, namespace: str, client: str, host: str, port: int = 9000, timeout_s: float = 3) -> str:
@@ -113,7 +113,11 @@ class Mesh:
             "except OSError as error: print(f'<{type(error).__name__}>')\n"
         )
         done = subprocess.run(
-            self._exec(namespace, client, "python3", "-c", code), capture_output=True, text=True, timeout=60, check=True
+            self.command(namespace, client, "python3", "-c", code),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
         return done.stdout.strip()
 
@@ -196,7 +200,8 @@ class Mesh:
         for workload in ("deploy/istiod", "ds/ztunnel", f"ds/{names.NODE_AGENT_SERVICE_ACCOUNT}"):
             self.lab.kubectl("rollout", "status", "-n", SYSTEM, workload, limit, timeout_s=within_s + 5)
 
-    def _exec(self, namespace: str, deployment: str, *command: str) -> list[str]:
+    def command(self, namespace: str, deployment: str, *command: str) -> list[str]:
+        """Return the command line that runs ``command`` in a pod."""
         program = shutil.which("kubectl") or str(Path(sys.executable).with_name("kubectl"))
         return [
             program,

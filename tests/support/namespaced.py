@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl import rt_type
 
 from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
@@ -31,6 +32,7 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
 from tests.support.authority import IssuesCertificates, TestAuthority
+from tests.support.waiting import until
 
 NODES = 2
 
@@ -49,7 +51,7 @@ class Node:
         self.applied = 0
         self.stopped: set[str] = set()
         self.withhold: set[str] = set()
-        self._authority = authority
+        self.authority = authority
         self._started: dict[str, asyncio.Future[str]] = {}
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._follow())
@@ -96,8 +98,8 @@ class Node:
                         self.stopped.add(event.workload_stopped.uid)
                     case "certificate_wanted" if event.certificate_wanted.identity not in self.withhold:
                         identity = event.certificate_wanted.identity
-                        chain, key = self._authority.issue(identity)
-                        self.engine.set_certificate(identity, chain, key, self._authority.roots)
+                        chain, key = self.authority.issue(identity)
+                        self.engine.set_certificate(identity, chain, key, self.authority.roots)
                     case "applied":
                         self.applied = event.applied.sequence
                     case _:
@@ -242,6 +244,8 @@ class Mesh:
             links.set_up("lo")
 
         pod.in_namespace(configure)
+        # The kernel makes an IPv6 address its own a moment after it has been added: until then answers to it go astray.
+        await until(lambda: pod.in_namespace(lambda: _is_local(ip)))
         self.pods.append(pod)
         if captured:
             await self.enrol(pod)
@@ -329,6 +333,11 @@ class Mesh:
         netns.run(self._space, lambda: links.add_bridge(self.bridge))
         for node in self.nodes:
             self.stack.push_async_callback(node.close)
+
+
+def _is_local(ip: str) -> bool:
+    with IPRoute() as netlink:
+        return any(route["type"] == rt_type["local"] for route in netlink.route("get", dst=ip))
 
 
 def route_everything() -> None:

@@ -55,6 +55,11 @@ class Ztunnel:
         except TimeoutError:
             raise AssertionError(f"not ready within {within_s} s: {self.log}") from None
 
+    def worker(self) -> int:
+        """The process that serves, a child of the one that was started."""
+        pid = self._process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 

@@ -86,7 +86,9 @@ def test_a_closed_engine_refuses_and_leaves_no_thread_and_no_descriptor() -> Non
         with pytest.raises(EngineClosed):
             engine.apply(names.ADDRESS_TYPE, [], [])
         del engine
-    assert (threads(), descriptors()) == before
+    # Fewer is fine: other tests' libraries may let go of theirs meanwhile. A leak would show a hundred times.
+    assert threads() <= before[0]
+    assert descriptors() <= before[1]
 
 
 def test_a_forked_child_cannot_use_the_handle(engine: Engine) -> None:

@@ -241,7 +241,9 @@ async def test_bad_policy_keeps_the_last_good_one_and_says_which_field(
     await until(lambda: running.plane.model.policies.find(("shop", "p")))
     bad = {"from": [{"source": {"ipBlocks": ["10.0.0.0/8", "ten"]}}]}
     running.api.put("authorizationpolicies", policy("p", action="DENY", rules=[bad]))
-    running.api.put("authorizationpolicies", policy("q", rules=[{"from": [{"source": {"pricipals": ["*"]}}]}]))
+    running.api.put(
+        "authorizationpolicies", policy("q", rules=[{"from": [{"source": {"principals": ["*"], "pricipals": ["*"]}}]}])
+    )
     await until(lambda: running.plane.model.policies.find(("shop", "q")))
     held = running.plane.model.policies.find(("shop", "p"))
     assert held is not None

@@ -60,7 +60,10 @@ def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
             {"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["GET"], "ports": ["80"]}}]}]},
             ["spec.rules[0] denies by its other attributes alone"],
         ),
-        ({"rules": [{"from": [{"source": {"pricipals": ["x"]}}]}]}, ["source.pricipals is not known and ignored"]),
+        (
+            {"rules": [{"from": [{"source": {"pricipals": ["x"], "namespaces": ["a"]}}]}]},
+            ["source.pricipals is not known and ignored"],
+        ),
         ({"annotations": DRY}, ["dryRunPolicies"]),
     ],
 )

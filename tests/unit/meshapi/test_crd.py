@@ -51,7 +51,7 @@ def test_definition_serves_both_versions() -> None:
 
 
 def test_unknown_fields_are_named() -> None:
-    item = objects.policy("p", rulez=[], rules=[{"from": [{"source": {"pricipals": ["x"]}}]}])
+    item = objects.policy("p", rulez=[], rules=[{"from": [{"source": {"namespaces": ["x"], "pricipals": ["x"]}}]}])
     policy = base.read(security.AuthorizationPolicy, item)
     assert base.unknown_fields(policy) == ["spec.rules[0].from[0].source.pricipals", "spec.rulez"]
     peer = base.read(security.PeerAuthentication, objects.peer("p", ports={"80": "STRICT"}))

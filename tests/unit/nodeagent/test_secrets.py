@@ -2,12 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshkit.xds import sds
+from nodeagent.secrets import roots
 from nodeagent.secrets.authority import AuthorityUnavailable
 from nodeagent.secrets.keeper import Keeper
 from nodeagent.secrets.request import BadCertificate, Issued, make_request, read_answer
@@ -129,3 +131,32 @@ def test_an_answer_for_somebody_else_or_another_key_is_refused() -> None:
         read_answer(WEB, request, [ours.decode()])
     with pytest.raises(BadCertificate, match="cannot be read"):
         read_answer(WEB, request, ["junk", roots])
+
+
+async def test_other_roots_renew_all_certificates_at_once(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    keeper = Keeper(issuer, uniform=lambda low, high: low)
+    keeper.want(WEB)
+    keeper.want(SpiffeId("cluster.local", "shop", "db"))
+    await until(lambda: issuer.calls == 2)
+    file = tmp_path / "root-cert.pem"
+    file.write_bytes(b"roots-1")
+    following = asyncio.create_task(roots.follow(file, keeper.renew_all, look_s=0.01))
+    try:
+        await asyncio.sleep(0.05)
+        file.unlink()
+        await asyncio.sleep(0.05)
+        file.write_bytes(b"roots-1")
+        await asyncio.sleep(0.05)
+        assert issuer.calls == 2, "the same roots are no reason"
+        issuer.roots = b"roots-1 roots-2"
+        file.write_bytes(b"roots-1 roots-2")
+        await until(lambda: issuer.calls == 4)
+        held = sds.decode(keeper.lookup(names.SECRET_TYPE, names.ROOT_SECRET_NAME).body)
+        assert held == sds.TrustBundle(b"roots-1 roots-2")
+        await asyncio.sleep(0.05)
+        assert issuer.calls == 4
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await keeper.close()

@@ -1,14 +1,16 @@
 //! The engine as its host sees it: short synchronous calls, and events behind a descriptor.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
-use culvert_core::proto::engine::{EventBatch, MetricFamilies, WorkloadRef};
+use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
 use culvert_core::proto::{security, workload as wire};
+use culvert_net::socket::canonical;
 use culvert_tls::WorkloadCertificate;
 use parking_lot::Mutex;
 use prost::Message;
@@ -18,7 +20,7 @@ use crate::config::Config;
 use crate::dump::{self, Section};
 use crate::error::{EngineError, Rejection};
 use crate::events::Events;
-use crate::policy::Policy;
+use crate::policy::{Denied, Policy, Subject};
 use crate::proxy::{Command, CoreHandle, PodInfo, Started, Stopped};
 use crate::shared::{Reach, Shared};
 use crate::state::{Service, ServiceKey, Workload};
@@ -30,6 +32,19 @@ pub struct Upsert {
     pub name: String,
     /// The serialized message.
     pub value: Vec<u8>,
+}
+
+/// A connection that somebody asks about.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Uid of the workload that would be called.
+    pub workload: &'a str,
+    /// Who would call; `None` in plain text.
+    pub peer: Option<&'a str>,
+    /// The caller's address.
+    pub source: IpAddr,
+    /// Address and port of the application.
+    pub destination: SocketAddr,
 }
 
 /// The running engine.
@@ -129,6 +144,34 @@ impl Engine {
             store.policies.remove(name);
         }
         rejected
+    }
+
+    /// Say what policy would say of a connection, without one: what an operator asks, and what tests compare.
+    ///
+    /// `peer` is `None` for plain text. The answer is of this moment.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`] where no workload has the uid.
+    pub fn authorize(&self, question: Question<'_>) -> Result<Verdict, EngineError> {
+        self.check_open()?;
+        let Question { workload, peer, source, destination } = question;
+        let store = self.shared.store.read();
+        let workload =
+            store.workload(workload).ok_or_else(|| rejected_question(workload, "no workload has this uid"))?;
+        let peer = peer.map(parse_identity).transpose()?;
+        let subject = Subject { peer, source: source.to_canonical(), destination: canonical(destination) };
+        let judged = store.policies.judge(workload, &subject);
+        let policy = match &judged {
+            Ok(allowed) => allowed.clone(),
+            Err(Denied::By(key) | Denied::Unknown(key)) => Some(key.clone()),
+            Err(Denied::NotAllowed) => None,
+        };
+        Ok(Verdict {
+            allowed: judged.is_ok(),
+            policy: policy.as_deref().unwrap_or_default().to_owned(),
+            reason: judged.err().map(|denied| denied.to_string()).unwrap_or_default(),
+            dry_run: store.policies.dry_run(workload, &subject).iter().map(ToString::to_string).collect(),
+        })
     }
 
     /// Take over an identity's certificate, in PEM.
@@ -295,6 +338,13 @@ fn parse_all<T>(upserts: Vec<Upsert>, parse: impl Fn(&[u8]) -> Result<T, Rejecti
 
 fn parse_identity(text: &str) -> Result<Identity, EngineError> {
     text.parse().map_err(|error: culvert_core::identity::InvalidIdentity| certificate_rejected(text, error.to_string()))
+}
+
+fn rejected_question(workload: &str, reason: &str) -> EngineError {
+    EngineError::ConfigRejected {
+        type_url: names::ADDRESS_TYPE.to_owned(),
+        rejected: vec![Rejection::new("", reason).of(workload)],
+    }
 }
 
 fn certificate_rejected(name: &str, reason: String) -> EngineError {

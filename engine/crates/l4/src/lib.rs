@@ -17,5 +17,5 @@ mod telemetry;
 
 pub use config::Config;
 pub use dump::Section;
-pub use engine::{Engine, Upsert};
+pub use engine::{Engine, Question, Upsert};
 pub use error::{EngineError, Rejection};

@@ -74,8 +74,12 @@ impl Policies {
 
     /// Decide for a connection to `workload`.
     pub(crate) fn authorize(&self, workload: &Workload, subject: &Subject) -> Result<(), Denied> {
-        let applying = self.applying(workload)?;
-        decide(&applying, subject, |policy| !policy.dry_run)
+        self.judge(workload, subject).map(drop)
+    }
+
+    /// The same with the ALLOW policy that let the connection through; `None` where there is no ALLOW policy at all.
+    pub(crate) fn judge(&self, workload: &Workload, subject: &Subject) -> Result<Option<Arc<str>>, Denied> {
+        decide(&self.applying(workload)?, subject, |policy| !policy.dry_run)
     }
 
     /// Decide, and tell why a connection that passes would be refused if the policies of a dry run counted too.
@@ -88,26 +92,46 @@ impl Policies {
         Ok(decide(&applying, subject, |_| true).err())
     }
 
+    /// The policies in dry run that match a connection to `workload`, by name.
+    pub(crate) fn dry_run(&self, workload: &Workload, subject: &Subject) -> Vec<Arc<str>> {
+        let named = workload.policies.iter().filter_map(|key| self.all.get(key));
+        let matching =
+            self.everywhere(workload).chain(named).filter(|policy| policy.dry_run && policy.matches(subject));
+        let mut keys: Vec<_> = matching.map(|policy| policy.key.clone()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
     fn applying(&self, workload: &Workload) -> Result<Vec<&Arc<Policy>>, Denied> {
-        let mut applying: Vec<&Arc<Policy>> = self.global.iter().collect();
-        applying.extend(self.by_namespace.get(&workload.namespace).into_iter().flatten());
+        let mut applying: Vec<&Arc<Policy>> = self.everywhere(workload).collect();
         for key in &workload.policies {
             applying.push(self.all.get(key).ok_or_else(|| Denied::Unknown(key.clone()))?);
         }
         Ok(applying)
     }
+
+    /// Policies that no workload needs to name.
+    fn everywhere(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Policy>> {
+        self.global.iter().chain(self.by_namespace.get(&workload.namespace).into_iter().flatten())
+    }
 }
 
-fn decide(applying: &[&Arc<Policy>], subject: &Subject, counts: impl Fn(&Policy) -> bool) -> Result<(), Denied> {
+/// Decide by the policies that count; a connection that passes comes with the ALLOW policy that let it through, if any.
+fn decide(
+    applying: &[&Arc<Policy>],
+    subject: &Subject,
+    counts: impl Fn(&Policy) -> bool,
+) -> Result<Option<Arc<str>>, Denied> {
     let of = |action| applying.iter().filter(|policy| counts(policy)).filter(move |policy| policy.action == action);
     if let Some(policy) = of(wire::Action::Deny).find(|policy| policy.matches(subject)) {
         return Err(Denied::By(policy.key.clone()));
     }
     let mut allows = of(wire::Action::Allow).peekable();
-    if allows.peek().is_none() || allows.any(|policy| policy.matches(subject)) {
-        return Ok(());
+    if allows.peek().is_none() {
+        return Ok(None);
     }
-    Err(Denied::NotAllowed)
+    allows.find(|policy| policy.matches(subject)).map(|policy| Some(policy.key.clone())).ok_or(Denied::NotAllowed)
 }
 
 /// One policy, ready to be matched.
@@ -255,6 +279,11 @@ impl Pattern {
 fn parse_range(field: &str, wire: &wire::Address) -> Result<IpNet, Rejection> {
     let ip = parse_ip(field, &wire.address)?;
     let length = u8::try_from(wire.length).unwrap_or(u8::MAX);
+    // Connections are seen with IPv4 as IPv4; a range of IPv4 in IPv6's clothes would match none of them.
+    let (ip, length) = match (ip.to_canonical(), length.checked_sub(96)) {
+        (plain @ IpAddr::V4(_), Some(shorter)) if ip.is_ipv6() => (plain, shorter),
+        _ => (ip, length),
+    };
     IpNet::new(ip, length)
         .map(|range| range.trunc())
         .map_err(|_| Rejection::new(field, format!("{} is no prefix length of {ip}", wire.length)))

@@ -5,11 +5,12 @@
 
 mod errors;
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use culvert_core::proto::engine::{EngineConfig, WorkloadRef};
-use culvert_l4::{Config, Engine as Inner, Section, Upsert};
+use culvert_l4::{Config, Engine as Inner, Question, Section, Upsert};
 use prost::Message;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -25,6 +26,10 @@ struct Engine {
 
 fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> PyResult<M> {
     M::decode(bytes).map_err(|error| PyValueError::new_err(format!("{what}: {error}")))
+}
+
+fn address(what: &str, text: &str) -> PyResult<IpAddr> {
+    text.parse().map_err(|_| PyValueError::new_err(format!("{what}: {text:?} is not an IP address")))
 }
 
 impl Engine {
@@ -67,6 +72,27 @@ impl Engine {
         let inner = self.inner()?;
         let upserts = upserts.into_iter().map(|(name, value)| Upsert { name, value }).collect();
         py.detach(|| inner.apply(type_url, upserts, &removes)).map_err(to_python)
+    }
+
+    #[pyo3(signature = (workload_uid, source_identity, source_ip, destination_ip, destination_port))]
+    fn authorize<'py>(
+        &self,
+        py: Python<'py>,
+        workload_uid: &str,
+        source_identity: Option<&str>,
+        source_ip: &str,
+        destination_ip: &str,
+        destination_port: u16,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.inner()?;
+        let question = Question {
+            workload: workload_uid,
+            peer: source_identity,
+            source: address("source_ip", source_ip)?,
+            destination: SocketAddr::new(address("destination_ip", destination_ip)?, destination_port),
+        };
+        let verdict = py.detach(|| inner.authorize(question)).map_err(to_python)?;
+        Ok(PyBytes::new(py, &verdict.encode_to_vec()))
     }
 
     fn set_certificate(

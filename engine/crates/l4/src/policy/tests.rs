@@ -205,3 +205,29 @@ fn what_cannot_be_understood_is_refused_whole() {
     let scope = wire::Authorization { scope: 9, ..policy("a", wire::Action::Deny, None) };
     assert!(Policy::parse(scope).unwrap_err().to_string().contains("scope"));
 }
+
+#[test]
+fn a_range_of_ipv4_in_ipv6_form_means_ipv4() {
+    let mapped = |last: u8, length| wire::Address {
+        address: vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last].into(),
+        length,
+    };
+    let denied = |range| {
+        let matching = wire::Match { source_ips: vec![range], ..Default::default() };
+        verdict(vec![policy("d", wire::Action::Deny, one(matching))], &from(WEB)).is_err()
+    };
+    assert!(denied(mapped(9, 128)));
+    assert!(denied(mapped(0, 120)));
+    assert!(!denied(mapped(8, 128)));
+}
+
+#[test]
+fn who_decided_is_told() {
+    let allow = || policy("a", wire::Action::Allow, Some(vec![]));
+    let mut all = Policies::default();
+    assert_eq!(all.judge(&workload(&[]), &from(WEB)), Ok(None));
+    all.insert(Policy::parse(allow()).unwrap());
+    all.insert(Policy::parse(wire::Authorization { name: "dry".into(), dry_run: true, ..allow() }).unwrap());
+    assert_eq!(all.judge(&workload(&[]), &from(WEB)), Ok(Some("shop/a".into())));
+    assert_eq!(all.dry_run(&workload(&["shop/dry"]), &from(WEB)), vec!["shop/dry".into()]);
+}

@@ -134,9 +134,17 @@ async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mp
             _ = tick.tick() => core.release_idle(),
         }
     }
+    core.forget();
 }
 
 impl Core {
+    /// Let go of all pods: they refer to their core as it does to them, so neither would ever be dropped.
+    fn forget(&self) {
+        let pods = std::mem::take(&mut *self.pods.borrow_mut());
+        let leaving = std::mem::take(&mut *self.leaving.borrow_mut());
+        pods.into_values().chain(leaving).for_each(|pod| pod.enter(Phase::Stopped));
+    }
+
     fn add(self: &Rc<Self>, info: Arc<PodInfo>, netns: OwnedFd) -> io::Result<()> {
         let sockets = SocketFactory::new(Netns::new(netns)?, TUNNEL_MARK, fastrand::u16(..));
         let known = self.pods.borrow().get(&info.uid).cloned();

@@ -88,6 +88,10 @@ impl Store {
         found.iter().max_by_key(|workload| (workload.uid.contains("//Pod/"), workload.protocol == Protocol::Hbone))
     }
 
+    pub(crate) fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
     pub(crate) fn workload_named(&self, namespace: &str, name: &str, account: &str) -> Option<&Arc<Workload>> {
         let found = self.by_name.get(&(namespace.into(), name.into()))?;
         found.iter().find(|workload| workload.identity.service_account() == account)

@@ -1,0 +1,71 @@
+"""``python -m bench.state``: a large mesh in one node's tunnel: memory, time to load, cost of one change.
+
+The process is the engine in a bare Python host (``bench.engine_host`` without pods), fed with the resources that the
+control plane makes of ``bench.cluster``. A change is one workload told again with another state of health.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+
+from bench import cluster
+from bench.rows import resident_bytes
+from controlplane.model.model import Model
+from controlplane.translate.mesh import Mesh
+from meshapi import names
+from meshapi.proto import engine_pb2, workload_pb2
+from meshapi.resources import base, core
+from meshengine import Engine
+
+_BATCH = 5_000
+
+
+def resources(size: cluster.Size) -> Iterator[tuple[str, bytes]]:
+    """Yield the mesh as the control plane tells it."""
+    model = Model(Mesh())
+    for number in range(size.services):
+        model.put_service(None, base.read(core.Service, cluster.service(size, number)))
+    for resource in model.flush()[names.ADDRESS_TYPE].values():
+        assert resource is not None
+        yield resource.name, resource.body
+    for number in range(size.pods):
+        pod = base.read(core.Pod, cluster.pod(size, number))
+        model.put_pod(None, pod)
+        for resource in model.flush()[names.ADDRESS_TYPE].values():
+            assert resource is not None
+            yield resource.name, resource.body
+        model.put_pod(pod, None)
+        model.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.state", description=__doc__.splitlines()[0])
+    parser.add_argument("--pods", type=int, default=100_000)
+    parser.add_argument("--services", type=int, default=10_000)
+    chosen = parser.parse_args()
+    told = list(resources(cluster.Size(chosen.pods, chosen.services, 1_000)))
+    engine = Engine(engine_pb2.EngineConfig(node="node-0", cores=2).SerializeToString())
+    before, began = resident_bytes(), time.perf_counter()
+    for start in range(0, len(told), _BATCH):
+        engine.apply(names.ADDRESS_TYPE, told[start : start + _BATCH], [])
+    took_s, grown = time.perf_counter() - began, resident_bytes() - before
+    print(f"{chosen.pods} workloads, {chosen.services} services: {took_s:.2f} s, {grown / 1e6:.0f} MB")
+    print(
+        f"memory for each workload: {grown / len(told):.0f} bytes; told in {sum(len(b) for _, b in told) / 1e6:.0f} MB"
+    )
+    costs = []
+    for name, body in told[-1000:]:
+        address = workload_pb2.Address.FromString(body)
+        address.workload.status = workload_pb2.UNHEALTHY
+        changed = [(name, address.SerializeToString())]
+        began = time.perf_counter()
+        engine.apply(names.ADDRESS_TYPE, changed, [])
+        costs.append((time.perf_counter() - began) * 1e6)
+    costs.sort()
+    print(f"one change, p50 / p99: {statistics.median(costs):.0f} / {costs[len(costs) * 99 // 100]:.0f} µs")
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Certificates and roots exchanged under load: no connection fails, and what has expired is refused."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from tests.integration.test_handover import Load
+from tests.support import namespaced
+from tests.support.authority import TestAuthority
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+
+async def renewed(mesh: namespaced.Mesh, pods: list[namespaced.Pod], signer: TestAuthority, roots: bytes) -> None:
+    """Give each node the pods' certificates by ``signer``, one node after the other, as it happens in a mesh."""
+    for pod in pods:
+        chain, key = signer.issue(pod.identity, life=timedelta(seconds=60))
+        for node in mesh.nodes:
+            node.engine.set_certificate(pod.identity, chain, key, roots)
+        await asyncio.sleep(0.02)
+
+
+async def test_minute_long_certificates_are_renewed_under_load_without_a_failure() -> None:
+    async with namespaced.mesh() as mesh:
+        server, client = await mesh.pod("server", node=1), await mesh.pod("client")
+        await server.serve_peer(8080)
+        reader, writer = await client.connect(server.ip, 8080)
+        load = Load([client], server.ip)
+        for _ in range(40):
+            await renewed(mesh, [server, client], mesh.authority, mesh.authority.roots)
+        await until(lambda: load.done["client"] > 200, within_s=30)
+        await load.stop()
+        assert load.failures == []
+        writer.write(b"still here")
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(-1), 3) == f"{client.ip} still here".encode()
+        writer.close()
+
+
+class Signer:
+    """An authority of a time: it signs with one root and tells some."""
+
+    def __init__(self, authority: TestAuthority, roots: bytes) -> None:
+        self._authority = authority
+        self.roots = roots
+
+    def issue(self, uri: str, *, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
+        return self._authority.issue(uri, life=life)
+
+
+async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
+    """Both roots, then the new signer, then the new root alone; new tunnels are made at every step."""
+    async with namespaced.mesh() as mesh:
+        server, client = await mesh.pod("server", node=1), await mesh.pod("client")
+        await server.serve_peer(8080)
+        old, new = mesh.authority, TestAuthority()
+        both = old.roots + new.roots
+        load = Load([client], server.ip)
+        await until(lambda: load.done["client"] > 20, within_s=10)
+        known = [server, client]
+        for step, signer in enumerate([Signer(old, both), Signer(new, both), Signer(new, new.roots)]):
+            for node in mesh.nodes:
+                node.authority = signer
+            for pod in known:
+                certificate = signer.issue(pod.identity)
+                for node in mesh.nodes:
+                    node.engine.set_certificate(pod.identity, *certificate, signer.roots)
+                    # A new pod shakes hands with each while only some of the nodes have heard.
+                    fresh = await mesh.pod(f"fresh{step}{pod.name}{node.name[-1]}")
+                    assert await fresh.ask(server.ip, 8080) == f"{fresh.ip} hello".encode()
+            before = load.done["client"]
+            await until(lambda before=before: load.done["client"] > before + 50, within_s=20)
+        await load.stop()
+        assert load.failures == []
+        for node in mesh.nodes:
+            node.authority = Signer(old, both)
+        late = await mesh.pod("late")
+        with pytest.raises((OSError, AssertionError)):
+            await late.ask(server.ip, 8080)
+        assert not any(line.get("src.identity") == late.identity for line in server.node.log)
+
+
+async def test_an_expired_certificate_is_refused_and_nothing_goes_in_plain_text() -> None:
+    async with namespaced.mesh() as mesh:
+        server, client = await mesh.pod("server", node=1), await mesh.pod("client")
+        await server.serve_peer(8080)
+        chain, key = mesh.authority.issue(client.identity, life=timedelta(seconds=-1))
+        for node in mesh.nodes:
+            node.engine.set_certificate(client.identity, chain, key, mesh.authority.roots)
+        with pytest.raises((OSError, AssertionError)):
+            await client.ask(server.ip, 8080)
+        assert all(line.get("src.identity") or line.get("error") for line in server.node.log)
