@@ -90,8 +90,13 @@ class ControlPlane:
         self._allocator = Allocator(self._client, self._registry.entries)
         self._statuses = StatusWriter(
             self._client,
-            Source(self._registry.policies, conditions.of_policy),
-            Source(self._registry.peers, conditions.of_peer),
+            *(
+                Source(informer, judge, self._registry.replaced[informer.kind.name])
+                for informer, judge in (
+                    (self._registry.policies, conditions.of_policy),
+                    (self._registry.peers, conditions.of_peer),
+                )
+            ),
             mesh=lambda: self.model.mesh,
         )
         self._registry.on_mesh_change(self._statuses.mesh_changed)

@@ -58,6 +58,28 @@ class Metrics:
             buckets=_PUSH_BUCKETS,
             registry=registry,
         )
+        self.queue_time = Histogram(
+            "pilot_proxy_queue_time",
+            "Seconds from a change to the moment at which a proxy's response is begun.",
+            buckets=_CONVERGENCE_BUCKETS,
+            registry=registry,
+        )
+        self.send_time = Histogram(
+            "pilot_xds_send_time", "Seconds to write a response.", buckets=_PUSH_BUCKETS, registry=registry
+        )
+        self.debounce_time = Histogram(
+            "pilot_debounce_time",
+            "Seconds from the first of several changes to their computation.",
+            buckets=_PUSH_BUCKETS,
+            registry=registry,
+        )
+        self.first_computation = Histogram(
+            "pilot_pushcontext_init_seconds",
+            "Seconds of the first computation of everything.",
+            buckets=(0.01, 0.1, 0.5, 1, 3, 5),
+            registry=registry,
+        )
+        self.triggers = _count("pilot_push_triggers", "What has led to a computation.", ["type"], registry=registry)
         self.size = Histogram(
             "pilot_xds_config_size_bytes",
             "Size of responses.",

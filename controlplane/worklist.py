@@ -1,6 +1,7 @@
 """Objects that something must be done about: each once, however often it was named, and again until it is done."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, NoReturn, TypeVar
 
@@ -23,7 +24,7 @@ class WorkList(Generic[KeyT]):
     def __init__(self, task: str, backoff: Backoff | None = None) -> None:
         self._task = task
         self._backoff = backoff or Backoff(first_s=0.5, cap_s=30.0)
-        self._due: dict[KeyT, None] = {}
+        self._due: OrderedDict[KeyT, None] = OrderedDict()
         self._wake = asyncio.Event()
 
     def add(self, key: KeyT) -> None:
@@ -52,8 +53,7 @@ class WorkList(Generic[KeyT]):
         failed: list[KeyT] = []
         try:
             while self._due:
-                key = next(iter(self._due))
-                del self._due[key]
+                key, _ = self._due.popitem(last=False)
                 failed.append(key)
                 try:
                     await work(key)

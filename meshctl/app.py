@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from meshctl import analyze, install, proxy_status, status, uninstall, version, ztunnel_config
+from meshctl import analyze, bug_report, install, proxy_status, status, uninstall, version, ztunnel_config
 
 GROUP: Final = "culvert.commands"
 
@@ -28,7 +28,14 @@ def main() -> None:
         pretty_exceptions_show_locals=False,
     )
     app.callback()(_root)
-    for command in (install.install, uninstall.uninstall, version.version, status.status, analyze.analyze):
+    for command in (
+        install.install,
+        uninstall.uninstall,
+        version.version,
+        status.status,
+        analyze.analyze,
+        bug_report.bug_report,
+    ):
         app.command()(command)
     app.command("proxy-status")(proxy_status.proxy_status)
     app.command("ps", hidden=True)(proxy_status.proxy_status)

@@ -16,7 +16,7 @@ from meshkit import kube
 from meshkit.kube import Json, kinds
 
 _PATIENCE: Final = aiohttp.ClientTimeout(total=20.0)
-_METRICS: Final[Mapping[Part, int]] = {
+METRICS_PORTS: Final[Mapping[Part, int]] = {
     Part.CONTROL_PLANE: names.CONTROL_PLANE_METRICS_PORT,
     Part.NODE_AGENT: names.NODE_AGENT_METRICS_PORT,
     Part.ZTUNNEL: names.METRICS_PORT,
@@ -105,7 +105,7 @@ async def streams(client: kube.Client, process: Process) -> list[Json]:
 
 async def metrics(client: kube.Client, process: Process) -> list[Sample]:
     """Return the metrics of a process. Raises ``CommandError``."""
-    text = (await page(client, process, _METRICS[process.part], "/metrics")).decode()
+    text = (await page(client, process, METRICS_PORTS[process.part], "/metrics")).decode()
     return [
         Sample(sample.name, sample.labels, sample.value)
         for family in text_string_to_metric_families(text)

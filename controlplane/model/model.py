@@ -4,6 +4,10 @@ Two steps. ``put_…`` files an object and marks what depends on it; ``flush`` r
 once, and returns the resources whose bytes have really changed. Every computed thing depends on the objects held and
 on nothing else, so any order of events leads to the same resources as a computation from scratch (property test).
 
+A flush may be told to do only so much (``limit``): a change of the whole mesh marks every pod. What is marked is then
+done in this order: policies; what single events marked; what an event marked by the hundreds. A resource that nobody
+makes any more is withdrawn when everything has been computed.
+
 =====================  =========================================================================================
 changed                marks
 =====================  =========================================================================================
@@ -20,12 +24,13 @@ mesh                   everything
 =====================  =========================================================================================
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Final
 
 from controlplane.model import resources
 from controlplane.model.entries import Entries
 from controlplane.model.index import Index, Key
+from controlplane.model.marked import POLICY_KINDS, Mark, Marked
 from controlplane.translate import authorization, entries, peer_authentication, services, workloads
 from controlplane.translate.mesh import Mesh, matches
 from meshapi import names
@@ -38,7 +43,8 @@ from meshkit.xds.source import Resource
 Changes = dict[str, dict[str, Resource | None]]
 """By type URL: resource name to the new resource, or ``None`` for a removed one."""
 
-_ADDRESS_KINDS: Final = frozenset({"pod", "service", "slice", "entry", "workload"})
+_CROWD: Final = 256
+"""An event that marks more than so many objects lets others go first."""
 _SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 
 
@@ -69,8 +75,11 @@ class Model:
         }
         self._pods_on: dict[str, set[Key]] = {}
         self._resources: dict[str, dict[str, Resource]] = {names.ADDRESS_TYPE: {}, names.AUTHORIZATION_TYPE: {}}
-        self._made: dict[tuple[str, Key], frozenset[str]] = {}
-        self._dirty: dict[tuple[str, Key], None] = {}
+        self._made: dict[Mark, frozenset[str]] = {}
+        self._owners: dict[str, dict[str, Mark]] = {names.ADDRESS_TYPE: {}, names.AUTHORIZATION_TYPE: {}}
+        self._marked = Marked()
+        self._failures: list[tuple[Mark, Exception]] = []
+        self._orphans: dict[str, set[str]] = {names.ADDRESS_TYPE: set(), names.AUTHORIZATION_TYPE: set()}
 
     def put_pod(self, old: Pod | None, new: Pod | None) -> None:
         """File a pod."""
@@ -169,32 +178,66 @@ class Model:
         self._mark_all("policy", self.policies)
         self._mark_all("peer", self.peers)
 
-    def flush(self) -> Changes:
-        """Recompute what is marked; return the resources that differ from before."""
-        dirty, self._dirty = self._dirty, {}
-        gone: dict[str, set[str]] = {}
-        made: dict[str, dict[str, Resource]] = {}
-        for kind, key in dirty:
-            type_url = names.ADDRESS_TYPE if kind in _ADDRESS_KINDS else names.AUTHORIZATION_TYPE
-            items = {item.name: item for item in self._compute[kind](key)}
-            gone.setdefault(type_url, set()).update(self._made.pop((kind, key), ()))
-            made.setdefault(type_url, {}).update(items)
-            if items:
-                self._made[kind, key] = frozenset(items)
-        # Only now, because a name may have moved from one object to another: a host of two ServiceEntries.
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to compute."""
+        return not len(self._marked)
+
+    def flush(self, limit: int | None = None) -> Changes:
+        """Recompute what is marked, at most ``limit`` objects; return the resources that differ from before."""
+        made: dict[str, dict[str, Resource]] = {names.AUTHORIZATION_TYPE: {}, names.ADDRESS_TYPE: {}}
+        for kind, key in self._marked.take(limit):
+            type_url = names.AUTHORIZATION_TYPE if kind in POLICY_KINDS else names.ADDRESS_TYPE
+            try:
+                items = {item.name: item for item in self._compute[kind](key)}
+            except Exception as error:  # one object that nobody foresaw must not take others with it
+                self._failures.append(((kind, key), error))
+                continue
+            self._own(type_url, (kind, key), items.keys())
+            made[type_url].update(items)
         changes: Changes = {}
         for type_url, items in made.items():
+            changed = self._withdrawn(type_url)
             held = self._resources[type_url]
-            changed: dict[str, Resource | None] = dict.fromkeys(sorted(gone[type_url] - items.keys()))
             changed |= {name: item for name, item in items.items() if held.get(name) != item}
             for name, item in changed.items():
                 if item is None:
-                    del held[name]
+                    held.pop(name, None)
                 else:
                     held[name] = item
             if changed:
                 changes[type_url] = changed
         return changes
+
+    def take_failures(self) -> list[tuple[Mark, Exception]]:
+        """Return the objects that could not be computed since the last call; what they made before stays."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    def _own(self, type_url: str, maker: Mark, made: Set[str]) -> None:
+        """Note which resources an object makes now; what nobody makes any more is an orphan."""
+        owners, orphans = self._owners[type_url], self._orphans[type_url]
+        for name in self._made.pop(maker, frozenset()) - made:
+            if owners.get(name) == maker:
+                del owners[name]
+                orphans.add(name)
+        for name in made:
+            owners[name] = maker
+            orphans.discard(name)
+        if made:
+            self._made[maker] = frozenset(made)
+
+    def _withdrawn(self, type_url: str) -> dict[str, Resource | None]:
+        """Return what is gone.
+
+        Not before everything is computed that may still need it: a name may move from one object to another, and a
+        workload that names a policy which is gone is closed to everybody.
+        """
+        orphans = self._orphans[type_url]
+        if not orphans or len(self._marked):
+            return {}
+        self._orphans[type_url] = set()
+        return dict.fromkeys(sorted(orphans))
 
     def pods_on(self, node: str) -> list[Pod]:
         """Return the pods that are scheduled on a node."""
@@ -344,7 +387,7 @@ class Model:
         return None if namespace == self.mesh.root_namespace else namespace
 
     def _mark(self, kind: str, key: Key) -> None:
-        self._dirty[kind, key] = None
+        self._marked.add(kind, key)
 
     def _mark_entry(self, entry: ServiceEntry) -> None:
         """Mark an entry and what it chooses: a host may have become its own, or no longer be."""
@@ -353,8 +396,9 @@ class Model:
             self._mark_chosen(entry.metadata.namespace, entry.spec.workload_selector.labels)
 
     def _mark_all(self, kind: str, items: Iterable[Object]) -> None:
-        for item in items:
-            self._mark(kind, item.key)
+        keys = [item.key for item in items]
+        for key in keys:
+            self._marked.add(kind, key, is_one_of_many=len(keys) > _CROWD)
 
     def _mark_chosen(self, namespace: str | None, selector: dict[str, str]) -> None:
         """Mark the workloads of a namespace (``None``: of all) that a selector chooses; an empty one chooses all."""

@@ -31,7 +31,7 @@ class Registry:
         system_namespace: str,
         metrics: Metrics,
         notices: Notices,
-        touch: Callable[[], None],
+        touch: Callable[[str], None],
     ) -> None:
         self._model = model
         self._defaults = model.mesh
@@ -39,6 +39,8 @@ class Registry:
         self._notices = notices
         self._touch = touch
         self._mesh_listeners: list[Callable[[], None]] = []
+        self.replaced: dict[str, dict[Key, str]] = {}
+        """By kind: policies that something stands in for because they cannot be read, and why they cannot."""
         self._client = client
         self._network = ""
         self._config = mesh_config.MeshConfig()
@@ -102,8 +104,9 @@ class Registry:
             put(old, new)
             updates.inc()
             if new is None and old is not None:
+                self.replaced.get(kind.name, {}).pop(old.key, None)
                 self._notices.forget(kind.name, "/".join(filter(None, old.key)))
-            self._touch()
+            self._touch(kind.name.lower())
 
         informer.add_handler(handle)
         return informer
@@ -132,7 +135,7 @@ class Registry:
     ) -> Callable[[Json], ObjectT]:
         """Read a policy; one that cannot be read and has no last good form is replaced by one that closes."""
         read = self._open_reader(model)
-        replaced: set[tuple[str, str]] = set()
+        replaced = self.replaced.setdefault(model.__name__, {})
 
         def parse(item: Json) -> ObjectT:
             key = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
@@ -141,10 +144,10 @@ class Registry:
             except InvalidResource as error:
                 if held.find(key) is not None and key not in replaced:
                     raise
-                replaced.add(key)
+                replaced[key] = str(error)
                 self._notices.replace(model.__name__, "/".join(key), str(error))
                 return stand_in(item)
-            replaced.discard(key)
+            replaced.pop(key, None)
             return policy
 
         return parse
@@ -169,7 +172,7 @@ class Registry:
         )
         for listener in self._mesh_listeners:
             listener()
-        self._touch()
+        self._touch("mesh")
 
 
 def _reader(model: type[ObjectT]) -> Callable[[Json], ObjectT]:

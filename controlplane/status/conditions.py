@@ -70,7 +70,12 @@ def of_peer(peer: security.PeerAuthentication, mesh: Mesh) -> Condition:
 
 def of_refused(reason: str) -> Condition:
     """Return the condition of an object that could not be read."""
-    return Condition(False, INVALID, f"{reason}; the last good form stays in effect, if there was one")
+    return Condition(False, INVALID, f"{reason}; the last good form stays in effect")
+
+
+def of_replaced(reason: str) -> Condition:
+    """Return the condition of an object that could not be read and has no last good form."""
+    return Condition(False, INVALID, f"{reason}; until that is mended, what it is for lets nobody in by it")
 
 
 def _unsupported(problems: Sequence[str]) -> Condition:

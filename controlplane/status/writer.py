@@ -5,8 +5,8 @@ type). What is there is read once, when a replica begins to lead; afterwards nob
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
@@ -33,10 +33,12 @@ class Source:
     Attributes:
         informer: the objects.
         judge: what layer 4 makes of one; ``None`` for no condition at all.
+        replaced: objects that something else stands in for, as they cannot be read, and why they cannot.
     """
 
     informer: "Informer[Any]"
     judge: Callable[[Any, Mesh], Condition | None]
+    replaced: Mapping[Key, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -122,12 +124,16 @@ class StatusWriter:
             wanted = conditions.of_refused(self._refused[due]) if found is not None else None
         else:
             generation = item.metadata.generation if item is not None else 0
-            wanted = source.judge(item, self._mesh()) if item is not None else None
+            wanted = self._judge(source, item) if item is not None else None
         if item is None and wanted is None:
             self._held.pop(due, None)
             self._refused.pop(due, None)
             return
         await self._write(source.kind, due, _rendered(wanted, generation))
+
+    def _judge(self, source: Source, item: base.Object) -> Condition | None:
+        reason = source.replaced.get(item.key)
+        return source.judge(item, self._mesh()) if reason is None else conditions.of_replaced(reason)
 
     async def _write(self, kind: Kind, due: tuple[str, Key], wanted: Json | None) -> None:
         _, (namespace, name) = due

@@ -5,7 +5,7 @@ import json
 from controlplane.metrics import Metrics
 from meshapi import names
 from meshkit.log import logger
-from meshkit.xds.stream import Peer
+from meshkit.xds.stream import Peer, Timing
 from meshkit.xds.subscription import Delta
 
 _log = logger("controlplane.xds")
@@ -33,13 +33,15 @@ class StreamObserver:
         self._connected.dec()
         _log.info("proxy disconnected", proxy=peer.node_id, identity=peer.identity)
 
-    def sent(self, peer: Peer, type_url: str, delta: Delta, waited_s: float | None) -> None:
+    def sent(self, peer: Peer, type_url: str, delta: Delta, timing: Timing) -> None:
         """Count a response."""
         short = _SHORT.get(type_url, type_url)
         self._metrics.pushes.labels(short).inc()
         self._metrics.size.labels(short).observe(sum(len(item.body) for item in delta.upserts))
-        if waited_s is not None:
-            self._metrics.convergence.observe(waited_s)
+        self._metrics.send_time.observe(timing.write_s)
+        if timing.queued_s is not None:
+            self._metrics.queue_time.observe(timing.queued_s)
+            self._metrics.convergence.observe(timing.queued_s + timing.write_s)
         _log.debug("pushed", proxy=peer.node_id, type=short, resources=len(delta.upserts), removed=len(delta.removes))
 
     def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:

@@ -31,8 +31,9 @@ class Snapshot:
                 continue
             for name, resource in changed.items():
                 self._put(type_url, name, resource)
+            told = frozenset(changed)
             for listener in list(self._listeners.values()):
-                listener(type_url, changed.keys())
+                listener(type_url, told)
 
     def serves(self, type_url: str) -> bool:
         """Return whether the type is known here."""

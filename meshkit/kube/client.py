@@ -18,7 +18,7 @@ from kubernetes_asyncio.client.rest import RESTClientObject
 from meshapi import names
 from meshkit.kube import errors, nesting
 from meshkit.kube.config import Access
-from meshkit.kube.kinds import Kind
+from meshkit.kube.kinds import POD, Kind
 
 Json = dict[str, Any]
 """One object as the API sends it."""
@@ -112,6 +112,14 @@ class Client:
         """Return a whole list's objects; for people's tools, which ask once."""
         return [item async for page in self.pages(kind, namespace, selectors) for item in page.get("items") or []]
 
+    async def version(self) -> Json:
+        """Return the API server's version."""
+        return await self._call("GET", "/version")
+
+    async def log(self, pod: str, namespace: str, query: Mapping[str, str]) -> bytes:
+        """Return what a container of a pod has written; ``query`` as the API's (``container``, ``limitBytes``...)."""
+        return await self._raw("GET", POD.path(namespace, pod, "log"), query)
+
     @asynccontextmanager
     async def websocket(
         self, path: str, query: Mapping[str, str], protocol: str
@@ -172,21 +180,31 @@ class Client:
         body: Json | None = None,
         content_type: str = "application/json",
     ) -> Json:
+        data = None if body is None else json.dumps(body).encode()
+        return cast("Json", _decoded(await self._raw(method, path, query, data=data, content_type=content_type)))
+
+    async def _raw(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        data: bytes | None = None,
+        content_type: str = "",
+    ) -> bytes:
         headers = await self._headers()
-        data = None
-        if body is not None:
+        if data is not None:
             headers["Content-Type"] = content_type
-            data = json.dumps(body).encode()
         try:
             async with self._session().request(
                 method, self._url(path), params=query, data=data, headers=headers, timeout=_TIMEOUT, **self._extra()
             ) as response:
-                answer = _decoded(await response.read())
+                answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise errors.Unreachable(f"{method} {path}: {type(error).__name__}: {error}") from error
         if response.status >= 400:
-            raise errors.from_status(response.status, answer, f"{method} {path}")
-        return cast("Json", answer)
+            raise errors.from_status(response.status, _decoded(answer), f"{method} {path}")
+        return answer
 
     async def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": names.FIELD_MANAGER}

@@ -47,7 +47,7 @@ class Resource:
         return entry
 
 
-Listener = Callable[[str, Set[str]], None]
+Listener = Callable[[str, frozenset[str]], None]
 """Called with a type URL and the primary names that were added, changed or removed. Must not block."""
 
 

@@ -1,11 +1,12 @@
 """One delta discovery stream on the server's side: requests in, responses out, at the client's speed.
 
 A change reaches an idle stream at once. While a response is being written (a slow client, a large answer) further
-changes collect as names, so a stream never holds more than one response in memory and always sends the newest state.
+changes collect as sets of names, so a stream never holds more than one response in memory and always sends the newest
+state.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +39,19 @@ class Peer:
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a response took, in seconds.
+
+    Attributes:
+        queued_s: from the change that caused it to its beginning; ``None`` for the answer to a request.
+        write_s: until it was written.
+    """
+
+    queued_s: float | None
+    write_s: float
+
+
 class Observer(Protocol):
     """Sees what happens on the streams of a server: for metrics, logs and debug pages."""
 
@@ -49,8 +63,8 @@ class Observer(Protocol):
         """Note that the stream has ended."""
         ...
 
-    def sent(self, peer: Peer, type_url: str, delta: Delta, waited_s: float | None) -> None:
-        """Note a response; ``waited_s`` is the time since the change that caused it, ``None`` for an answer."""
+    def sent(self, peer: Peer, type_url: str, delta: Delta, timing: Timing) -> None:
+        """Note a response that has been written."""
         ...
 
     def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:
@@ -67,7 +81,7 @@ class SilentObserver:
     def disconnected(self, peer: Peer) -> None:
         """Ignore it."""
 
-    def sent(self, peer: Peer, type_url: str, delta: Delta, waited_s: float | None) -> None:
+    def sent(self, peer: Peer, type_url: str, delta: Delta, timing: Timing) -> None:
         """Ignore it."""
 
     def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:
@@ -85,7 +99,7 @@ class DeltaStream:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self.peer = Peer(identity=identity, connected_at=self._loop.time())
-        self._changed: dict[str, set[str]] = {}
+        self._changed: dict[str, list[frozenset[str]]] = {}
         self._changed_at: dict[str, float] = {}
         self._answers: list[tuple[str, Delta]] = []
         self._wake = asyncio.Event()
@@ -114,10 +128,12 @@ class DeltaStream:
             await asyncio.gather(reader, writer, return_exceptions=True)
             self._observer.disconnected(self.peer)
 
-    def _on_change(self, type_url: str, names: Set[str]) -> None:
-        if type_url not in self.peer.subscriptions:
+    def _on_change(self, type_url: str, names: frozenset[str]) -> None:
+        subscription = self.peer.subscriptions.get(type_url)
+        if subscription is None or not subscription.concerns(names):
             return
-        self._changed.setdefault(type_url, set()).update(names)
+        # The set is the source's own and shared by all streams: a change of everything is not copied a thousand times.
+        self._changed.setdefault(type_url, []).append(names)
         self._changed_at.setdefault(type_url, self._loop.time())
         self._wake.set()
 
@@ -164,8 +180,18 @@ class DeltaStream:
                 await self._send(write, type_url, delta, None)
             changed, self._changed = self._changed, {}
             since, self._changed_at = self._changed_at, {}
-            for type_url, names in changed.items():
-                delta = self.peer.subscriptions[type_url].changed(names)
+            # What is made comes before what needs it, what is gone after what needed it: types have the order in which
+            # the source tells of them, and removals the reverse.
+            gone = []
+            for number, (type_url, names) in enumerate(changed.items(), start=1):
+                delta = self.peer.subscriptions[type_url].changed(
+                    names[0] if len(names) == 1 else names[0].union(*names[1:])
+                )
+                if delta.removes and number < len(changed):
+                    gone.append((type_url, Delta((), delta.removes)))
+                    delta = Delta(delta.upserts, ())
+                await self._send(write, type_url, delta, since[type_url])
+            for type_url, delta in reversed(gone):
                 await self._send(write, type_url, delta, since[type_url])
 
     def _has_begun(self) -> bool:
@@ -186,8 +212,10 @@ class DeltaStream:
         self._in_flight[type_url, nonce] = [*(item.name for item in delta.upserts), *delta.removes]
         if len(self._in_flight) > _MAX_UNANSWERED:
             del self._in_flight[next(iter(self._in_flight))]
+        begun = self._loop.time()
         await write(encode(type_url, delta, nonce))
-        self._observer.sent(self.peer, type_url, delta, None if since is None else self._loop.time() - since)
+        timing = Timing(None if since is None else begun - since, self._loop.time() - begun)
+        self._observer.sent(self.peer, type_url, delta, timing)
 
 
 def encode(type_url: str, delta: Delta, nonce: str) -> bytes:

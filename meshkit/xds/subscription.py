@@ -15,6 +15,7 @@ Rules (xDS protocol, "Incremental xDS" and "How the client specifies what resour
     nothing is remembered for it: a thousand streams with a hundred thousand resources would cost gigabytes.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -92,21 +93,36 @@ class Subscription:
 
     def changed(self, names: Set[str]) -> Delta:
         """Return what the client must learn after ``names`` have changed in the source."""
-        upserts = []
+        upserts: list[Resource] = []
         removes = []
         if self.wildcard:
-            found = {name: self.source.lookup(self.type_url, name) for name in names}
-            upserts = [resource for resource in found.values() if resource is not None]
-            return Delta(upserts, [name for name, resource in found.items() if resource is None])
+            present = {name: self.source.lookup(self.type_url, name) for name in names}
+            upserts = [resource for resource in present.values() if resource is not None]
+            return Delta(upserts, [name for name, resource in present.items() if resource is None])
         for name in names:
             resource = self.source.lookup(self.type_url, name)
             if resource is None:
                 if self.held.pop(name, None) is not None:
                     removes.append(name)
             elif self.held.get(name) != resource.version and self._wants(resource):
-                self.held[name] = resource.version
-                upserts.append(resource)
+                # One that is new to the client brings along what hangs on it, which may have been there before it.
+                found = () if name in self.held else self.source.resolve(self.type_url, name)
+                news = [item for item in (resource, *found) if self._is_news(item)]
+                upserts += {item.name: item for item in news}.values()
+                self.held.update({item.name: item.version for item in news})
         return Delta(upserts, removes)
+
+    def concerns(self, names: Set[str]) -> bool:
+        """Return whether one of ``names``, which have changed, may have to be told: some look-ups for each."""
+        if self.wildcard:
+            return True
+        for name in names:
+            if name in self.held or name in self.names:
+                return True
+            resource = self.source.lookup(self.type_url, name)
+            if resource is not None and self._wants(resource):
+                return True
+        return False
 
     def size(self) -> int:
         """Return how many resources the client holds, or is about to."""
@@ -126,7 +142,7 @@ class Subscription:
                 self.record.refused.pop(name, None)
             return
         # The protocol does not say which ones a NACK is about; clients that do so say it in the text.
-        self.record.refused.update({name: error for name in names if name in error})
+        self.record.refused.update({name: error for name in names if _is_named(name, error)})
         self.record.nacked = max(self.record.nacked, number)
         self.record.error = error
         self.record.rejects += 1
@@ -172,3 +188,8 @@ class Subscription:
             if not self.wildcard:
                 for resource in self.source.resolve(self.type_url, name):
                     self.held.pop(resource.name, None)
+
+
+def _is_named(name: str, text: str) -> bool:
+    """Return whether a text has a resource's name, and not only one that begins or ends with it."""
+    return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", text) is not None

@@ -167,7 +167,7 @@ class Keeper:
 
     def _tell(self, changed: Set[str]) -> None:
         for listener in list(self._listeners):
-            listener(names.SECRET_TYPE, changed)
+            listener(names.SECRET_TYPE, frozenset(changed))
 
     # --- ResourceSource, for the SDS server -------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class FakeKubernetes:
         self.oldest = 0
         self.absent: set[str] = set()
         self.tokens: dict[str, Json] = {}
+        self.logs: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.refuse: dict[str, int] = {}
         """Status to answer with, by the beginning of ``METHOD /path``; 0 lets the request wait for ever."""
@@ -105,6 +106,8 @@ class FakeKubernetes:
             if request.query.get("watch"):
                 return await self._watch(request, plural, namespace)
             return self._list(request, plural, namespace)
+        if rest[1:] == ["log"]:
+            return web.Response(body=self.logs[rest[0]])
         return await self._single(request, plural, namespace, rest[0] if rest else "")
 
     async def _single(self, request: web.Request, plural: str, namespace: str, name: str) -> web.Response:

@@ -270,3 +270,35 @@ async def test_mesh_config_changes_the_trust_domain_and_bad_yaml_does_not(runnin
 async def test_debug_model_shows_resources(running: Running) -> None:
     document = json.loads(await running.page("/debug/model"))
     assert WEB in document["addresses"]
+
+
+async def test_a_policy_is_withdrawn_after_the_workloads_that_named_it(running: Running) -> None:
+    """Else they would be closed to everybody for a moment: a policy that is named and not known refuses."""
+    seen = Recorder()
+    running.api.put("peerauthentications", peer("strict", mode="STRICT"))
+    async with running.subscriber(seen) as subscriber:
+        await asyncio.wait_for(subscriber.wait_received(), 5)
+        await until(lambda: "istio-system/istio_converted_static_strict" in seen.held)
+        before = len(seen.updates)
+        running.api.remove("peerauthentications", "strict", "shop")
+        await until(lambda: "istio-system/istio_converted_static_strict" not in seen.held)
+        told = [(type_url, bool(upserts), bool(removes)) for type_url, upserts, removes, _ in seen.updates[before:]]
+        assert told == [(names.ADDRESS_TYPE, True, False), (names.AUTHORIZATION_TYPE, False, True)]
+
+
+async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(running: Running) -> None:
+    def condition(name: str) -> dict[str, str]:
+        item = running.api.get("authorizationpolicies", name, "shop") or {}
+        found = (item.get("status") or {}).get("conditions") or [{}]
+        return dict(found[0])
+
+    bad = [{"to": [{"operation": {"ports": ["http"]}}]}]
+    running.api.put("authorizationpolicies", policy("bad", rules=bad))
+    await until(lambda: condition("bad"))
+    assert (condition("bad")["status"], condition("bad")["reason"]) == ("False", "Invalid")
+    assert "spec.rules[0].to[0].operation.ports[0]" in condition("bad")["message"]
+    assert "lets nobody in" in condition("bad")["message"]
+    held = running.api.get("authorizationpolicies", "bad", "shop") or {}
+    mended = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
+    running.api.put("authorizationpolicies", mended)
+    await until(lambda: condition("bad")["reason"] == "Accepted")

@@ -114,6 +114,28 @@ def test_service_brings_its_workloads_and_later_ones() -> None:
     assert names(subscription.changed({"pod-2", "pod-3"})) == ["pod-2"]
 
 
+def test_service_that_appears_after_its_workloads_brings_them() -> None:
+    source = Source(resource("w", parents=("s",)))
+    subscription = Subscription(TYPE, source)
+    subscription.request(["s"], ["*"], {})
+    assert not subscription.concerns({"w"}), "nobody has asked for it"
+    source.held["s"] = resource("s")
+    assert subscription.concerns({"s"})
+    assert names(subscription.changed({"s"})) == ["s", "w"]
+    assert not subscription.changed({"s", "w"})
+
+
+def test_what_was_not_asked_for_does_not_concern() -> None:
+    source = Source(resource("a", aliases=("10.0.0.1",)), resource("b"), resource("c"))
+    subscription = Subscription(TYPE, source)
+    subscription.request(["10.0.0.1", "missing"], [], {})
+    assert subscription.concerns({"a"})
+    assert subscription.concerns({"missing"})
+    assert not subscription.concerns({"b", "c"})
+    del source.held["a"]
+    assert subscription.concerns({"a"}), "it has to be told that it is gone"
+
+
 def test_reconnect_skips_what_is_held_and_removes_what_is_gone() -> None:
     source = Source(resource("same"), resource("changed", "2"), resource("new"))
     delta = Subscription(TYPE, source).request([], [], {"same": "1", "changed": "1", "gone": "1"})
@@ -186,13 +208,13 @@ def test_refusal_is_recorded_and_the_same_version_not_sent_again() -> None:
 
 def test_a_refused_resource_stays_refused_until_it_is_accepted() -> None:
     """Responses about others are accepted meanwhile: the proxy still lacks this one."""
-    subscription = Subscription(TYPE, Source(resource("a"), resource("b")))
+    subscription = Subscription(TYPE, Source(resource("shop/a"), resource("shop/a-b")))
     subscription.request([], [], {})
-    subscription.answered(subscription.sent(), "a: bad port", ["a", "b"])
-    assert subscription.record.refused == {"a": "a: bad port"}
-    subscription.answered(subscription.sent(), None, ["b"])
-    assert subscription.record.refused == {"a": "a: bad port"}
-    subscription.answered(subscription.sent(), None, ["a"])
+    subscription.answered(subscription.sent(), "shop/a: bad port", ["shop/a", "shop/a-b"])
+    assert subscription.record.refused == {"shop/a": "shop/a: bad port"}
+    subscription.answered(subscription.sent(), None, ["shop/a-b"])
+    assert subscription.record.refused == {"shop/a": "shop/a: bad port"}
+    subscription.answered(subscription.sent(), None, ["shop/a"])
     assert subscription.record.refused == {}
 
 

@@ -1,0 +1,80 @@
+"""The command line against an installed mesh: who is in sync, what is wrong, and a report without secrets."""
+
+import base64
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from meshapi import names
+from tests.support.lab import ROOT, eventually
+from tests.support.mesh import SYSTEM, Mesh
+
+pytestmark = pytest.mark.root
+
+NS = "commands"
+WRONG = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: wrong}
+spec:
+  selector: {matchLabels: {app: nothing}}
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+"""
+
+
+def culvert(mesh: Mesh, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "meshctl", *arguments, f"--kubeconfig={mesh.lab.kubeconfig}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_proxies_are_in_sync(mesh: Mesh) -> None:
+    eventually(lambda: culvert(mesh, "proxy-status").returncode == 0, "all proxies are in sync", within_s=30)
+    found = json.loads(culvert(mesh, "ps", "-o", "json").stdout)
+    assert {one["node"] for one in found} == {"node1", "node2"}
+    assert all(one["types"] == {"addresses": "SYNCED", "policies": "SYNCED"} for one in found)
+    assert all(one["controlPlane"].startswith("istiod-") and one["version"] for one in found)
+
+
+def test_a_wrong_policy_is_found_before_it_is_applied_and_after(mesh: Mesh, tmp_path: Path) -> None:
+    mesh.namespace(NS)
+    file = tmp_path / "wrong.yaml"
+    file.write_text(WRONG)
+    before = culvert(mesh, "analyze", "-n", NS, "--failure-threshold=Warning", str(file))
+    assert before.returncode == 79, before.stderr
+    mesh.lab.apply(WRONG, namespace=NS)
+    after = culvert(mesh, "analyze", "-n", NS, "-o", "json")
+    assert after.returncode == 0, "warnings are below the threshold"
+    assert {one["code"] for one in json.loads(after.stdout)} == {"IST0127", "CUL0102"}
+    assert "[IST0127]" in before.stdout
+
+
+def test_a_report_has_logs_and_dumps_and_no_secret(mesh: Mesh, tmp_path: Path) -> None:
+    path = tmp_path / "report.tar.gz"
+    done = culvert(mesh, "bug-report", "-o", str(path))
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(path) as packed:
+        files = {entry.name.partition("/")[2]: packed.extractfile(entry) for entry in packed.getmembers()}
+        found = {name: file.read().decode() for name, file in files.items() if file is not None}
+    assert found["failures.txt"].strip() == ""
+    ends = ("discovery.log", "nodeagent.log", "config_dump.json", "syncz.json", "metrics.txt")
+    for end in ends:
+        assert [name for name, text in found.items() if name.endswith(end) and text], end
+    assert json.loads(found["proxy-status.json"])["proxies"]
+    secret = mesh.lab.resource("secret", "-n", SYSTEM, names.CA_SECRET)["data"]["ca-key.pem"]
+    lines = base64.b64decode(secret).decode().splitlines()[1:-1]
+    everything = "\n".join(found.values())
+    assert not [line for line in lines if line in everything]
+    assert "PRIVATE KEY" not in everything
+
+
+def test_the_log_level_is_set_at_run_time(mesh: Mesh) -> None:
+    done = culvert(mesh, "ztunnel-config", "log", "debug")
+    try:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("debug") == 2
+    finally:
+        assert culvert(mesh, "ztunnel-config", "log", "info").returncode == 0

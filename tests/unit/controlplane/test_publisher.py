@@ -1,0 +1,102 @@
+"""When changes are computed: at once, in slices, with turns of others in between."""
+
+import asyncio
+import itertools
+from typing import Any
+
+from controlplane.metrics import Metrics
+from controlplane.model.model import Changes, Model
+from controlplane.registry.notices import Notices
+from controlplane.translate.mesh import Mesh
+from controlplane.xds import publisher
+from controlplane.xds.publisher import Publisher
+from controlplane.xds.snapshot import Snapshot
+from meshapi import names
+from meshapi.resources import base, core, security
+from tests.support import kubernetes_objects as objects
+from tests.support.waiting import until
+
+
+class Applied(Snapshot):
+    """A snapshot that notes in which turn of the event loop it was changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = 0
+        self.turns: list[int] = []
+
+    def apply(self, changes: Changes) -> None:
+        super().apply(changes)
+        self.turns.append(self.turn)
+
+    async def count(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.turn += 1
+
+
+def plane() -> tuple[Model, Applied, Metrics, Publisher]:
+    metrics = Metrics()
+    model, snapshot = Model(Mesh()), Applied()
+    return model, snapshot, metrics, Publisher(model, snapshot, metrics, Notices(metrics))
+
+
+def pods(model: Model, count: int) -> None:
+    for number in range(count):
+        item = objects.pod(f"p{number}", ip=f"10.0.{number >> 8}.{number & 255}")
+        model.put_pod(None, base.read(core.Pod, item))
+
+
+def strict() -> security.PeerAuthentication:
+    return base.read(security.PeerAuthentication, objects.peer("mesh", "istio-system", mode="STRICT"))
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def test_between_slices_everybody_else_has_a_turn() -> None:
+    model, snapshot, metrics, published = plane()
+    pods(model, publisher._SLICE * 5)
+    published.open()
+    counting = asyncio.create_task(snapshot.count())
+    model.put_peer(None, strict())
+    published.touch("peerauthentication")
+    await until(lambda: model.is_settled)
+    counting.cancel()
+    _first, *slices = snapshot.turns
+    assert len(slices) == 6, "five of pods, and the policies in the first"
+    assert all(later - earlier > publisher._TURNS for earlier, later in itertools.pairwise(slices))
+    held = snapshot.all(names.ADDRESS_TYPE)
+    assert len(held) == publisher._SLICE * 5
+    assert value(metrics, "pilot_push_triggers", type="peerauthentication") == 1
+    assert value(metrics, "pilot_debounce_time_count") == 1, "slices of one change are no changes"
+
+
+async def test_a_single_change_is_computed_in_the_same_turn() -> None:
+    model, snapshot, _, published = plane()
+    published.open()
+    pods(model, 1)
+    published.touch()
+    assert not snapshot.all(names.ADDRESS_TYPE)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(snapshot.all(names.ADDRESS_TYPE)) == 1
+
+
+async def test_an_object_that_cannot_be_computed_takes_no_other_with_it() -> None:
+    model, snapshot, metrics, published = plane()
+    published.open()
+    compute = model._compute["pod"]
+
+    def faulty(key: Any) -> Any:
+        if key[1] == "p3":
+            raise ZeroDivisionError
+        return compute(key)
+
+    model._compute["pod"] = faulty
+    pods(model, 10)
+    published.touch()
+    await until(lambda: model.is_settled)
+    assert len(snapshot.all(names.ADDRESS_TYPE)) == 9
+    assert value(metrics, "pilot_total_xds_internal_errors") == 1
