@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import statistics
 import sys
 import tempfile
@@ -87,12 +88,18 @@ async def started(folder: Path, api: FakeKubernetes, stack: AsyncExitStack) -> t
             }
         )
     )
-    ports = {"xds": 21012, "metrics": 21014, "health": 21080, "admin": 21081}
+    ports = {name: free_port() for name in ("xds", "metrics", "health", "admin")}
     arguments = [f"--{name}-address=127.0.0.1:{port}" for name, port in ports.items()]
     process = await pods.start(
         stack, sys.executable, "-m", "controlplane.app", f"--kubeconfig={kubeconfig}", "--log-level=warn", *arguments
     )
     return Process(process.pid), f"127.0.0.1:{ports['xds']}"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on: several rounds may run beside each other."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 async def listening(address: str, within_s: float) -> None:
