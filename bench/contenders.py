@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import pods
 from meshapi import names
-from meshapi.proto import workload_pb2
+from meshapi.proto import engine_pb2, workload_pb2
 from tests.support import envoy, envoy_config
 from tests.support.authority import TestAuthority
 
@@ -41,9 +41,13 @@ async def bare(stack: AsyncExitStack, bridge: pods.Bridge, load: Path) -> Conten
     return contender
 
 
-async def culvert(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path) -> Contender:
-    """Two engines, a process each, as on two nodes."""
-    contender = Contender("Culvert", bridge.pod("our-client"), bridge.pod("our-server"))
+async def culvert(
+    stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, access_log: bool = False
+) -> Contender:
+    """Two engines, a process each, as on two nodes; their lines go to ``/dev/null`` through the host."""
+    kind = "log" if access_log else "our"
+    name = "Culvert, logging" if access_log else "Culvert"
+    contender = Contender(name, bridge.pod(f"{kind}-client"), bridge.pod(f"{kind}-server"))
     await _serve(stack, contender, load)
     authority = TestAuthority()
     both = [contender.client, contender.server]
@@ -52,7 +56,11 @@ async def culvert(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder
         chain, key = authority.issue(pod.identity)
         certificate = {"chain": chain.decode(), "key": key.decode(), "roots": authority.roots.decode()}
         spec = {
-            "config": {"node": f"node-{pod.name}", "cores": THREADS},
+            "config": {
+                "node": f"node-{pod.name}",
+                "cores": THREADS,
+                "access_log": engine_pb2.TEXT if access_log else engine_pb2.OFF,
+            },
             "workload": {"uid": pod.name, "name": pod.name, "namespace": "bench", "service_account": pod.name},
             "netns": str(pod.netns_path),
             "certificate": {"identity": pod.identity, **certificate},

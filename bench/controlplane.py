@@ -97,9 +97,9 @@ async def started(folder: Path, api: FakeKubernetes, stack: AsyncExitStack) -> t
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on: several rounds may run beside each other."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def listening(address: str, within_s: float) -> None:

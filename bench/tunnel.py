@@ -30,6 +30,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each figure (default: 1)")
     names = [row.name for row in ROWS]
     parser.add_argument("--only", action="append", choices=names, help="measure this row; may be given several times")
+    parser.add_argument(
+        "--access-log", action="store_true", help="measure what the access log costs: our tunnel with it and without"
+    )
     chosen = parser.parse_args()
     if chosen.rounds < 1 or not 0.1 <= chosen.seconds <= 60:
         parser.error("at least one round, of 0.1 to 60 seconds a figure")
@@ -66,11 +69,12 @@ async def measure(chosen: argparse.Namespace) -> tuple[list[str], Results]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="culvert-bench-")))
         bridge = pods.Bridge(stack)
-        everyone = [
-            await contenders.bare(stack, bridge, load),
-            await contenders.culvert(stack, bridge, load, folder),
-            await contenders.envoys(stack, bridge, load, folder),
-        ]
+        everyone = [await contenders.bare(stack, bridge, load)]
+        if chosen.access_log:
+            everyone.append(await contenders.culvert(stack, bridge, load, folder, access_log=True))
+        everyone.append(await contenders.culvert(stack, bridge, load, folder))
+        if not chosen.access_log:
+            everyone.append(await contenders.envoys(stack, bridge, load, folder))
         for row in rows:
             for contender in everyone if row.once else []:
                 await one(row, contender)

@@ -51,6 +51,11 @@ def helm(say: Say) -> Path:
     return _tool("helm", "helm.sh/helm/v3/cmd/helm", say, "about 1 minute", version_flag)
 
 
+def h2spec(say: Say) -> Path:
+    """Return the folder with the program ``h2spec``, which tests use."""
+    return _tool("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", say, "some seconds")
+
+
 def pause(say: Say, source: Path) -> Path:
     """Return the folder with the static program ``pause``, compiled from ``source``."""
 

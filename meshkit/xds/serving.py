@@ -13,6 +13,8 @@ import grpc
 from meshkit import unix
 
 _OPTIONS = (
+    # Two servers on one port would share its clients without a word; the second one must fail instead.
+    ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
