@@ -36,35 +36,39 @@ class WorkList(Generic[KeyT]):
         return len(self._due)
 
     async def run(self, work: Callable[[KeyT], Awaitable[None]]) -> NoReturn:
-        """Work on the keys until cancelled; ``work`` fails by raising ``KubeError``."""
+        """Work on the keys until cancelled; ``work`` fails by raising."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            failed = [key for key in await self._round(work) if key not in self._due]
-            if failed:
-                await asyncio.sleep(self._backoff.next())
-                for key in failed:
-                    self.add(key)
-            else:
+            failed = await self._round(work)
+            if not failed:
                 self._backoff.reset()
-
-    async def _round(self, work: Callable[[KeyT], Awaitable[None]]) -> list[KeyT]:
-        """Work on all keys once; return those that failed."""
-        failed: list[KeyT] = []
-        try:
-            while self._due:
-                key, _ = self._due.popitem(last=False)
-                failed.append(key)
-                try:
-                    await work(key)
-                except Conflict as error:
-                    _log.debug("changed in between, will look again", task=self._task, reason=str(error))
-                except KubeError as error:
-                    _log.warning("not written, will retry", task=self._task, reason=str(error))
-                else:
-                    failed.pop()
-        except BaseException:
+                continue
+            await asyncio.sleep(self._backoff.next())
             for key in failed:
                 self.add(key)
-            raise
+
+    async def _round(self, work: Callable[[KeyT], Awaitable[None]]) -> list[KeyT]:
+        """Work on all keys once; return those that failed. One line is logged, however many they are."""
+        failed: list[KeyT] = []
+        reason = ""
+        while self._due:
+            key, _ = self._due.popitem(last=False)
+            try:
+                await work(key)
+            except Conflict as error:
+                failed.append(key)
+                _log.debug("changed in between, will look again", task=self._task, reason=str(error))
+            except KubeError as error:
+                failed.append(key)
+                reason = reason or str(error)
+            except asyncio.CancelledError:
+                for undone in (*failed, key):
+                    self.add(undone)
+                raise
+            except Exception:  # one object that nobody foresaw must not stop the work on others
+                failed.append(key)
+                _log.exception("failed, will retry", task=self._task, key=str(key))
+        if reason:
+            _log.warning("not written, will retry", task=self._task, failed=len(failed), reason=reason)
         return failed

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from meshapi import names
 from tests.support.lab import eventually
-from tests.support.mesh import Mesh
+from tests.support.mesh import SYSTEM, Mesh
 
 pytestmark = pytest.mark.root
 
 NS = "status"
+DRY_RUN_SETTING = "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY"
 
 
 def policy(name: str, **spec: Any) -> str:
@@ -39,3 +41,28 @@ def test_a_policy_says_what_layer_4_makes_of_it(mesh: Mesh) -> None:
     eventually(lambda: conditions(mesh, "p")["ZtunnelAccepted"]["status"] == "True", "it follows the object")
     assert conditions(mesh, "p")["ZtunnelAccepted"]["observedGeneration"] == 2
     assert "Other" in conditions(mesh, "p"), "somebody else's condition stays"
+
+
+def test_a_dry_run_refuses_nothing_and_tells_what_it_would(mesh: Mesh) -> None:
+    mesh.namespace(NS, enrolled=True)
+    mesh.echo(NS, "server", "node1")
+    mesh.client(NS, "client", "node2")
+    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    switch = f"{DRY_RUN_SETTING}=true"
+    mesh.lab.kubectl("set", "env", "-n", SYSTEM, "deploy/istiod", switch)
+    try:
+        mesh.lab.rolled_out("istiod", namespace=SYSTEM, timeout_s=90)
+        document = json.loads(policy("dry", action="DENY", rules=[{}]))
+        document["metadata"]["annotations"] = {names.DRY_RUN_ANNOTATION: "true"}
+        mesh.lab.apply(json.dumps(document), namespace=NS)
+        eventually(lambda: "ZtunnelAccepted" in conditions(mesh, "dry"), "a condition is there", within_s=30)
+        assert conditions(mesh, "dry")["ZtunnelAccepted"]["status"] == "True"
+
+        def told() -> bool:
+            assert mesh.ask(NS, "client", "server").endswith("hello")
+            return f'dry_run="explicitly denied by: {NS}/dry"' in mesh.ztunnel_log(since_s=60)
+
+        eventually(told, "the server's access log tells")
+    finally:
+        mesh.lab.kubectl("set", "env", "-n", SYSTEM, "deploy/istiod", f"{DRY_RUN_SETTING}=false")
+        mesh.lab.rolled_out("istiod", namespace=SYSTEM, timeout_s=90)

@@ -53,3 +53,5 @@ async def running(tmp_path: Path, unused_tcp_port_factory: object) -> AsyncItera
         finally:
             stop.set()
             await asyncio.wait_for(task, 10)
+            lease = api.get("leases", names.CONTROL_PLANE_LEASE, "istio-system")
+            assert lease is None or lease["spec"]["holderIdentity"] == "", "a clean exit gives the lease back"

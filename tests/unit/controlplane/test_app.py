@@ -302,3 +302,28 @@ async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(runn
     mended = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
     running.api.put("authorizationpolicies", mended)
     await until(lambda: condition("bad")["reason"] == "Accepted")
+
+
+METRICS = """
+pilot_xds pilot_xds_pushes pilot_xds_push_time pilot_proxy_convergence_time pilot_proxy_queue_time pilot_xds_send_time
+pilot_pushcontext_init_seconds pilot_debounce_time pilot_xds_config_size_bytes pilot_push_triggers pilot_services
+pilot_inbound_updates pilot_total_xds_rejects pilot_total_xds_internal_errors pilot_total_rejected_configs
+citadel_server_csr_count citadel_server_success_cert_issuance_count citadel_server_authentication_failure_count
+citadel_server_csr_parsing_err_count citadel_server_csr_sign_err_count citadel_server_root_cert_expiry_timestamp
+citadel_server_root_cert_expiry_seconds citadel_server_cert_chain_expiry_timestamp
+citadel_server_cert_chain_expiry_seconds istio_build pilot_info istiod_uptime_seconds culvert_leader
+process_resident_memory_bytes process_cpu_seconds
+"""
+
+
+async def test_metrics_have_the_names_that_dashboards_ask_for(running: Running) -> None:
+    seen = Recorder()
+    async with running.subscriber(seen) as subscriber:
+        await asyncio.wait_for(subscriber.wait_received(), 5)
+        running.api.put("pods", pod("new", ip="10.0.0.77"))
+        await until(lambda: "Kubernetes//Pod/shop/new" in seen.held)
+    families = {family.name: family for family in running.plane.metrics.registry.collect()}
+    assert [name for name in METRICS.split() if name not in families] == []
+    counted = ("pilot_proxy_convergence_time", "pilot_proxy_queue_time", "pilot_xds_send_time", "pilot_debounce_time")
+    for name in counted:
+        assert running.plane.metrics.registry.get_sample_value(f"{name}_count"), name

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controlplane.settings import Settings
 from meshapi import names
 from meshctl import chart
 from meshlab import programs
@@ -147,10 +148,14 @@ def test_the_snapshot_is_kept_in_the_folder_that_all_ztunnels_of_a_node_share(ob
 
 
 def test_every_variable_is_a_setting(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, settings in (("ztunnel", ZtunnelSettings), (names.NODE_AGENT_SERVICE_ACCOUNT, NodeAgentSettings)):
-        given = environment(pod(objects, "DaemonSet", name))
+    for kind, name, settings in (
+        ("Deployment", "istiod", Settings),
+        ("DaemonSet", "ztunnel", ZtunnelSettings),
+        ("DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT, NodeAgentSettings),
+    ):
+        given = environment(pod(objects, kind, name))
         known = {field.upper() for field in settings.model_fields}
-        assert set(given) - known <= {"POD_NAME"}, name
+        assert set(given) - known <= {"POD_NAME", "NODE_NAME"}, name
         for variable, value in given.items():
             monkeypatch.setenv(variable, value if isinstance(value, str) else "10.0.0.1")
         settings.from_command_line([])

@@ -1,0 +1,56 @@
+"""Work that must be done in the end, whatever comes in between."""
+
+import asyncio
+
+from controlplane.worklist import WorkList
+from meshkit.kube import Conflict, Unreachable
+from meshkit.tasks import Backoff
+from tests.support.waiting import until
+
+
+def listed(*keys: str) -> WorkList[str]:
+    work: WorkList[str] = WorkList("test", Backoff(first_s=0.01, cap_s=0.02))
+    for key in keys:
+        work.add(key)
+    return work
+
+
+async def test_what_fails_is_tried_again_and_holds_nobody_up() -> None:
+    done: list[str] = []
+    tries = {"bad": 3, "odd": 2, "late": 2}
+    errors = {"bad": Unreachable("no"), "odd": ZeroDivisionError(), "late": Conflict(409, "", "", "")}
+
+    async def work(key: str) -> None:
+        if tries.get(key, 0) > 0:
+            tries[key] -= 1
+            raise errors[key]
+        done.append(key)
+
+    work_list = listed("bad", "odd", "late", "good", "good")
+    task = asyncio.create_task(work_list.run(work))
+    await until(lambda: len(done) == 4)
+    assert done[0] == "good"
+    assert sorted(done) == ["bad", "good", "late", "odd"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_cancelled_half_way_is_done_by_the_next() -> None:
+    done: list[str] = []
+
+    async def work(key: str) -> None:
+        if key == "b" and not done[1:]:
+            done.append("b begun")
+            await asyncio.Event().wait()
+        done.append(key)
+
+    work_list = listed("a", "b", "c")
+    task = asyncio.create_task(work_list.run(work))
+    await until(lambda: "b begun" in done)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(work_list) == 2
+    task = asyncio.create_task(work_list.run(work))
+    await until(lambda: set(done) >= {"a", "b", "c"})
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,109 @@
+"""What wakes a stream, and in which order it tells of what has changed at once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Set
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshkit.xds.source import Listener, Resource
+from meshkit.xds.stream import DeltaStream, SilentObserver
+from tests.support.waiting import until
+
+Request = discovery_pb2.DeltaDiscoveryRequest
+
+
+class Source:
+    """Two types, ``a`` before ``b``; counts how often it is asked for a resource."""
+
+    announces_missing = True
+
+    def __init__(self) -> None:
+        self.held: dict[str, dict[str, Resource]] = {"a": {}, "b": {}}
+        self.listener: Listener | None = None
+        self.lookups = 0
+
+    def put(self, type_url: str, *names: str, version: str = "1") -> None:
+        self.held[type_url].update({name: Resource(name, version, version.encode()) for name in names})
+
+    def tell(self, type_url: str, *names: str) -> None:
+        assert self.listener is not None
+        self.listener(type_url, frozenset(names))
+
+    def serves(self, type_url: str) -> bool:
+        return type_url in self.held
+
+    def lookup(self, type_url: str, name: str) -> Resource | None:
+        self.lookups += 1
+        return self.held[type_url].get(name)
+
+    def resolve(self, type_url: str, name: str) -> Iterable[Resource]:
+        found = self.held[type_url].get(name)
+        return [found] if found is not None else []
+
+    def all(self, type_url: str) -> Collection[Resource]:
+        return self.held[type_url].values()
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        self.listener = listener
+        return lambda: None
+
+    def wanted(self, type_url: str, names: Set[str]) -> None:
+        pass
+
+
+class Conversation:
+    """One stream, its client's requests, and what it is told: type, names, removed names."""
+
+    def __init__(self, source: Source, *requests: Request) -> None:
+        self.told: list[tuple[str, list[str], list[str]]] = []
+        self.stream = DeltaStream(source, SilentObserver(), "test")
+        self.task = asyncio.create_task(self.stream.run(self._requests(requests), self._write))
+
+    async def _requests(self, requests: tuple[Request, ...]) -> AsyncIterator[Request]:
+        for request in requests:
+            yield request
+        await asyncio.Event().wait()
+
+    async def _write(self, body: bytes) -> None:
+        response = discovery_pb2.DeltaDiscoveryResponse.FromString(body)
+        names = sorted(item.name for item in response.resources)
+        self.told.append((response.type_url, names, list(response.removed_resources)))
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_a_change_that_nobody_asked_for_wakes_nobody() -> None:
+    source = Source()
+    source.put("a", "mine", *(f"other-{number}" for number in range(100)))
+    talk = Conversation(source, Request(type_url="a", resource_names_subscribe=["mine"]))
+    await until(lambda: talk.told == [("a", ["mine"], [])])
+    source.lookups = 0
+    for number in range(100):
+        source.put("a", f"other-{number}", version="2")
+        source.tell("a", f"other-{number}")
+        assert not talk.stream._wake.is_set()
+    assert source.lookups == 100, "one look-up for each change"
+    assert not talk.stream._changed
+    source.put("a", "mine", version="2")
+    source.tell("a", "mine")
+    await until(lambda: len(talk.told) == 2)
+    await talk.end()
+
+
+async def test_what_is_gone_is_told_after_what_needed_it() -> None:
+    source = Source()
+    source.put("a", "policy")
+    source.put("b", "workload")
+    talk = Conversation(source, Request(type_url="a"), Request(type_url="b"))
+    await until(lambda: len(talk.told) == 2)
+    del talk.told[:]
+    source.put("a", "new policy")
+    del source.held["a"]["policy"]
+    source.put("b", "workload", version="2")
+    source.tell("a", "new policy", "policy")
+    source.tell("b", "workload")
+    await until(lambda: len(talk.told) == 3)
+    assert talk.told == [("a", ["new policy"], []), ("b", ["workload"], []), ("a", [], ["policy"])]
+    await talk.end()
