@@ -10,13 +10,16 @@ use std::time::Duration;
 use crate::cni::AddRequest;
 
 /// Said with every failure.
-pub(crate) const ADVICE: &str = "the pod starts when the Culvert node agent runs on this node and captures it";
+pub const ADVICE: &str = "the pod starts when the Culvert node agent runs on this node and captures it";
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Ask the node agent to capture a pod; returns when it is captured, or is none of the mesh's.
-pub(crate) fn add(socket: &str, request: &AddRequest) -> Result<(), String> {
+///
+/// # Errors
+/// The agent is not there, or refuses.
+pub fn add(socket: &str, request: &AddRequest) -> Result<(), String> {
     let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
     let answer = post(socket, &body).map_err(|error| format!("node agent at {socket}: {error}"))?;
     let answer = String::from_utf8_lossy(&answer);
