@@ -87,7 +87,7 @@ fix: $(VENV) ## Format the code and repair what the checks can repair.
 	cd engine && cargo fmt
 
 .PHONY: test
-test: setup lint test-rust test-python ## Set everything up and run all tests.
+test: setup lint test-rust test-fuzz test-python ## Set everything up and run all tests.
 
 .PHONY: test-rust
 test-rust: ## Tests of the engine's crates.
@@ -96,6 +96,14 @@ test-rust: ## Tests of the engine's crates.
 .PHONY: test-python
 test-python: setup ## Unit, integration, interop and cluster tests (TESTS=path to run some).
 	$(PY) -m pytest $(or $(TESTS),tests)
+
+.PHONY: fuzz
+fuzz: ## Feed parsers with mutated input, FUZZ_SECONDS (60) for each target (TARGETS="dns tunnel" for some).
+	setup/fuzz $(TARGETS)
+
+.PHONY: test-fuzz
+test-fuzz: ## The same for a few seconds each: that the targets build, and that the seeds pass.
+	FUZZ_SECONDS=3 setup/fuzz
 
 .PHONY: bench
 bench: setup ## Measure against bare TCP and two Envoys, side by side; prints ratios.

@@ -14,12 +14,13 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl import rt_type
@@ -40,11 +41,14 @@ NODES = 2
 class Node:
     """One engine, followed."""
 
-    def __init__(self, name: str, authority: IssuesCertificates, resolv_conf: Path) -> None:
+    def __init__(
+        self, name: str, authority: IssuesCertificates, resolv_conf: Path, settings: Mapping[str, object]
+    ) -> None:
         config = engine_pb2.EngineConfig(
             node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000, dns_proxy=True, dns_log=True,
             resolv_conf=str(resolv_conf),
         )  # fmt: skip
+        config.MergeFrom(engine_pb2.EngineConfig(**settings))
         self.name = name
         self.engine = Engine(config.SerializeToString())
         self.log: list[dict[str, object]] = []
@@ -213,6 +217,7 @@ class Mesh:
         subnet: str,
         authority: IssuesCertificates,
         backend: CaptureBackend,
+        settings: Mapping[str, object],
     ) -> None:
         self.stack = stack
         self.backend = backend
@@ -221,7 +226,8 @@ class Mesh:
         self.subnet = subnet
         self.bridge = f"{prefix}b"
         self._resolv_conf = Path(stack.enter_context(TemporaryDirectory())) / "resolv.conf"
-        self.nodes = [Node(f"node-{number}", self.authority, self._resolv_conf) for number in range(NODES)]
+        self._settings = settings
+        self.nodes = [self._node(f"node-{number}") for number in range(NODES)]
         self.pods: list[Pod] = []
 
     async def pod(self, name: str, *, node: int = 0, captured: bool = True, namespace: str = "shop") -> Pod:
@@ -259,10 +265,13 @@ class Mesh:
 
     def node(self, name: str) -> Node:
         """One more engine; it knows what is told from now on."""
-        node = Node(name, self.authority, self._resolv_conf)
+        node = self._node(name)
         self.nodes.append(node)
         self.stack.push_async_callback(node.close)
         return node
+
+    def _node(self, name: str) -> Node:
+        return Node(name, self.authority, self._resolv_conf, self._settings)
 
     def resolvers(self, *addresses: str) -> None:
         """Say who is asked by the engines themselves; before the first that asks."""
@@ -353,10 +362,11 @@ async def mesh(
     subnet: str = "10.77.0.0/24",
     authority: IssuesCertificates | None = None,
     backend: CaptureBackend | None = None,
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> AsyncIterator[Mesh]:
-    """A mesh of its own, removed at the end."""
+    """A mesh of its own, removed at the end. ``settings``: fields of ``EngineConfig`` that differ from its usual."""
     async with AsyncExitStack() as stack:
         prefix = f"cv{uuid.uuid4().hex[:5]}"
-        made = Mesh(stack, prefix, subnet, authority or TestAuthority(), backend or NftablesBackend())
+        made = Mesh(stack, prefix, subnet, authority or TestAuthority(), backend or NftablesBackend(), settings)
         await made.start()
         yield made

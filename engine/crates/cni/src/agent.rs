@@ -10,13 +10,16 @@ use std::time::Duration;
 use crate::cni::AddRequest;
 
 /// Said with every failure.
-pub(crate) const ADVICE: &str = "the pod starts when the Culvert node agent runs on this node and captures it";
+pub const ADVICE: &str = "the pod starts when the Culvert node agent runs on this node and captures it";
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Ask the node agent to capture a pod; returns when it is captured, or is none of the mesh's.
-pub(crate) fn add(socket: &str, request: &AddRequest) -> Result<(), String> {
+///
+/// # Errors
+/// The agent is not there, or refuses.
+pub fn add(socket: &str, request: &AddRequest) -> Result<(), String> {
     let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
     let answer = post(socket, &body).map_err(|error| format!("node agent at {socket}: {error}"))?;
     let answer = String::from_utf8_lossy(&answer);
@@ -32,13 +35,15 @@ fn post(socket: &str, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let head = format!(
+    let mut request = format!(
         "POST /cmdadd HTTP/1.1\r\nHost: node-agent\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",
         body.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body)?;
+    )
+    .into_bytes();
+    // At once: an agent that answers before it has read all would break the pipe of a second write.
+    request.extend_from_slice(body);
+    stream.write_all(&request)?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
     Ok(answer)

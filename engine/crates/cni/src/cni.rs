@@ -4,47 +4,57 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// A configuration is some kilobytes; more is no configuration.
-pub(crate) const MAX_INPUT: u64 = 1024 * 1024;
+pub const MAX_INPUT: u64 = 1024 * 1024;
 
-/// Error codes of the CNI specification.
-pub(crate) const UNSUPPORTED: u32 = 4;
-pub(crate) const IO_FAILURE: u32 = 5;
-pub(crate) const UNDECODABLE: u32 = 6;
-pub(crate) const INVALID: u32 = 7;
-pub(crate) const TRY_AGAIN: u32 = 11;
+/// Error code of the CNI specification: a field or command that is not supported.
+pub const UNSUPPORTED: u32 = 4;
+/// Error code: input could not be read.
+pub const IO_FAILURE: u32 = 5;
+/// Error code: input could not be decoded.
+pub const UNDECODABLE: u32 = 6;
+/// Error code: the configuration or environment is wrong.
+pub const INVALID: u32 = 7;
+/// Error code: later it may work.
+pub const TRY_AGAIN: u32 = 11;
 
 const NEWEST: &str = "1.1.0";
 
 /// An answer other than success.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     code: u32,
     message: String,
 }
 
 impl Failure {
-    pub(crate) const fn new(code: u32, message: String) -> Self {
+    /// A failure with one of the codes above.
+    #[must_use]
+    pub const fn new(code: u32, message: String) -> Self {
         Self { code, message }
     }
 
-    pub(crate) fn to_json(&self) -> String {
+    /// The form that a runtime expects.
+    #[must_use]
+    pub fn to_json(&self) -> String {
         json!({"cniVersion": NEWEST, "code": self.code, "msg": format!("culvert-cni: {}", self.message)}).to_string()
     }
 }
 
-pub(crate) fn versions() -> String {
+/// The answer to VERSION.
+#[must_use]
+pub fn versions() -> String {
     json!({"cniVersion": NEWEST, "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", NEWEST]}).to_string()
 }
 
 /// The plugin's part of the node's configuration.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Config {
+pub struct Config {
     #[serde(rename = "cniVersion", default)]
     version: String,
     #[serde(rename = "prevResult")]
     previous: Option<Value>,
     /// The node agent's socket on the host.
-    pub(crate) agent_socket: String,
+    pub agent_socket: String,
     /// Namespace of the node agent.
     #[serde(default)]
     agent_namespace: String,
@@ -54,13 +64,18 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(crate) fn parse(input: &[u8]) -> Result<Self, Failure> {
+    /// Read the configuration that the runtime writes.
+    ///
+    /// # Errors
+    /// It is no JSON, or a field is missing.
+    pub fn parse(input: &[u8]) -> Result<Self, Failure> {
         serde_json::from_slice(input)
             .map_err(|error| Failure::new(UNDECODABLE, format!("network configuration: {error}")))
     }
 
     /// A chained plugin hands on what the one before it said.
-    pub(crate) fn previous_result(&self) -> String {
+    #[must_use]
+    pub fn previous_result(&self) -> String {
         let result = self.previous.clone().unwrap_or_else(|| json!({"cniVersion": self.version}));
         result.to_string()
     }
@@ -68,7 +83,7 @@ impl Config {
 
 /// What the node agent is asked.
 #[derive(Debug, Serialize)]
-pub(crate) struct AddRequest {
+pub struct AddRequest {
     #[serde(rename = "Netns")]
     netns: String,
     #[serde(rename = "PodName")]
@@ -83,17 +98,18 @@ pub(crate) struct AddRequest {
 
 impl AddRequest {
     /// Whether the pod is part of the mesh's own machinery: waiting for itself, it would never start after a reboot.
-    pub(crate) fn is_exempt(&self, config: &Config) -> bool {
+    #[must_use]
+    pub fn is_exempt(&self, config: &Config) -> bool {
         self.pod_namespace == config.agent_namespace
             && config.exempt_pod_prefixes.iter().any(|prefix| self.pod_name.starts_with(prefix))
     }
 }
 
 /// Build the request from the runtime's environment.
-pub(crate) fn add_request(
-    config: &Config,
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<AddRequest, Failure> {
+///
+/// # Errors
+/// The runtime left something out.
+pub fn add_request(config: &Config, environment: impl Fn(&str) -> Option<String>) -> Result<AddRequest, Failure> {
     let missing = |name: &str| Failure::new(INVALID, format!("the runtime did not set {name}"));
     let netns = environment("CNI_NETNS").filter(|path| !path.is_empty()).ok_or_else(|| missing("CNI_NETNS"))?;
     let arguments = environment("CNI_ARGS").unwrap_or_default();

@@ -23,10 +23,10 @@ const NAMESPACE: &str = "/ns/";
 const ACCOUNT: &str = "/sa/";
 
 impl Identity {
-    /// Build an identity from its parts, which must be non-empty and free of `/`.
+    /// Build an identity from its parts: letters, digits, `-`, `.` and `_`.
     ///
     /// # Errors
-    /// [`InvalidIdentity`] where a part is empty or holds a `/`.
+    /// [`InvalidIdentity`] where a part is empty or holds anything else.
     pub fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, InvalidIdentity> {
         format!("{SCHEME}{trust_domain}{NAMESPACE}{namespace}{ACCOUNT}{service_account}").parse()
     }
@@ -63,6 +63,12 @@ impl Identity {
     }
 }
 
+/// What SPIFFE allows between slashes (SPIFFE-ID, sections 2.1 and 2.2). A NUL, a user, a port, a query, a fragment or an
+/// escape is a forgery, never a Kubernetes object (CVE-2025-66220, CVE-2026-47778).
+fn is_name(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+}
+
 impl FromStr for Identity {
     type Err = InvalidIdentity;
 
@@ -74,9 +80,7 @@ impl FromStr for Identity {
         else {
             return Err(invalid());
         };
-        // A NUL or other control character in a name is a forgery, never a Kubernetes object (CVE-2025-66220).
-        if domain.is_empty() || namespace.is_empty() || account.is_empty() || uri.bytes().any(|b| b.is_ascii_control())
-        {
+        if ![domain, namespace, account].into_iter().all(is_name) {
             return Err(invalid());
         }
         let trust_domain_end = SCHEME.len() + domain.len();
@@ -125,6 +129,15 @@ mod tests {
             "spiffe:///ns/a/sa/b",
             "spiffe://td/NS/a/sa/b",
             "spiffe://td/ns/a/sa/b\0",
+            "spiffe://td/ns/a/sa/b?x",
+            "spiffe://td/ns/a/sa/b#x",
+            "spiffe://td/ns/a/sa/b%2fc",
+            "spiffe://user@td/ns/a/sa/b",
+            "spiffe://td:443/ns/a/sa/b",
+            "spiffe://*/ns/a/sa/b",
+            "spiffe://td/ns/a/sa/b ",
+            "spiffe://td/ns/\u{430}/sa/b",
+            "SPIFFE://td/ns/a/sa/b",
             "https://td/ns/a/sa/b",
             "spiffe://td/ns/a/sa/",
         ] {

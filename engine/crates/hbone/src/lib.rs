@@ -3,6 +3,7 @@
 //! Everything here lives on one thread: a tunnel belongs to the core that opened or accepted it.
 //! This crate knows neither workloads nor policy; who may connect where is decided by its caller.
 
+pub mod authority;
 pub mod client;
 mod error;
 pub mod headers;

@@ -9,6 +9,7 @@ use culvert_net::buffered::BufferedStream;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderValue, Method, Response, StatusCode, request};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -87,6 +88,19 @@ pub async fn serve(
     authenticated: Authenticated,
     patience: Duration,
     drain: impl Future<Output = ()>,
+    handle: impl FnMut(Connect),
+) -> Result<(), Error> {
+    serve_on(authenticated.stream, patience, drain, handle).await
+}
+
+/// The same over any stream, whoever its peer is: for fuzzing.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    patience: Duration,
+    drain: impl Future<Output = ()>,
     mut handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
     let mut builder = h2::server::Builder::new();
@@ -97,7 +111,7 @@ pub async fn serve(
         .max_header_list_size(limits::SERVER_HEADER_LIST)
         .max_concurrent_streams(limits::CONCURRENT_STREAMS)
         .max_send_buffer_size(limits::SEND_BUFFER);
-    let mut connection = tokio::time::timeout(patience, builder.handshake(authenticated.stream))
+    let mut connection = tokio::time::timeout(patience, builder.handshake(stream))
         .await
         .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
         .map_err(Error::Handshake)?;

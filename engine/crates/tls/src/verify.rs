@@ -25,12 +25,15 @@ pub enum PeerIdentityError {
     /// The certificate is not X.509.
     #[error("the peer's certificate cannot be read")]
     Malformed,
+    /// More than one SPIFFE URI.
+    #[error("the peer's certificate has more than one SPIFFE identity")]
+    Ambiguous,
     /// No URI in the certificate is a workload identity.
     #[error("the peer's certificate has no SPIFFE identity")]
     NoIdentity,
 }
 
-/// The first workload identity among a certificate's URIs; URIs of other forms are skipped.
+/// The one workload identity among a certificate's URIs; URIs of other schemes are skipped.
 ///
 /// # Errors
 /// [`PeerIdentityError`] where there is none.
@@ -39,18 +42,27 @@ pub fn peer_identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, P
     identities(leaf)?.into_iter().next().ok_or(PeerIdentityError::NoIdentity)
 }
 
+/// At most one: with two SPIFFE URIs, one could satisfy a check and the other be taken for the name (X509-SVID, section
+/// 2: a validator must reject them). One that is no workload identity counts, so that it cannot hide behind another.
 pub(crate) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<Identity>, PeerIdentityError> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| PeerIdentityError::Malformed)?;
     let names = certificate.subject_alternative_name().map_err(|_| PeerIdentityError::Malformed)?;
-    Ok(names
+    let mut spiffe = names
         .iter()
         .flat_map(|extension| &extension.value.general_names)
         .filter_map(|name| match name {
-            GeneralName::URI(uri) => uri.parse().ok(),
+            GeneralName::URI(uri) => Some(*uri),
             _ => None,
         })
-        .collect())
+        .filter(|uri| uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE)));
+    let first = spiffe.next();
+    if spiffe.next().is_some() {
+        return Err(PeerIdentityError::Ambiguous);
+    }
+    Ok(first.and_then(|uri| uri.parse().ok()).into_iter().collect())
 }
+
+const SPIFFE: &str = "spiffe:";
 
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(error))))

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
+use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
@@ -194,18 +195,15 @@ fn target(
     local: SocketAddr,
 ) -> Result<SocketAddr, Refusal> {
     let bad = |reason: String| (StatusCode::BAD_REQUEST, reason);
-    let authority = authority.ok_or_else(|| bad("CONNECT without authority".to_owned()))?;
-    let port = authority.port_u16().ok_or_else(|| bad(format!("authority {authority} has no port")))?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let port = match host.parse::<std::net::IpAddr>() {
-        Ok(ip) => {
-            let ip = ip.to_canonical();
+    let (host, port) = authority::destination(authority).map_err(|error| bad(error.to_string()))?;
+    let port = match host {
+        Host::Ip(ip) => {
             if ip != local.ip() && !pod.shared().store.read().is_waypoint_of(workload, ip) {
                 return Err(bad(format!("ip mismatch: {ip} != {}", local.ip())));
             }
             port
         }
-        Err(_) => pod.shared().store.read().local_port(workload, host, port).ok_or_else(|| {
+        Host::Name(host) => pod.shared().store.read().local_port(workload, host, port).ok_or_else(|| {
             (StatusCode::SERVICE_UNAVAILABLE, format!("no service {host} with port {port} on this workload"))
         })?,
     };

@@ -99,11 +99,16 @@ fn a_certificate_of_somebody_else_is_not_taken() {
 }
 
 #[test]
-fn the_first_uri_that_is_an_identity_is_the_peer() {
+fn the_one_uri_of_the_scheme_is_the_peer() {
     let ca = Authority::new();
-    let (chain, _) = ca.issue(&["https://example.com/", WEB, DATABASE]);
-    let der = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
-    assert_eq!(crate::peer_identity(Some(&[der])).unwrap().as_str(), WEB);
+    let peer = |uris: &[&str]| {
+        let der = CertificateDer::from_pem_slice(ca.issue(uris).0.as_bytes()).unwrap();
+        crate::peer_identity(Some(&[der])).map_err(|error| error.to_string())
+    };
+    assert_eq!(peer(&["https://example.com/", WEB]).unwrap().as_str(), WEB);
+    assert!(peer(&[WEB, DATABASE]).unwrap_err().contains("more than one"));
+    assert!(peer(&["SPIFFE://other/x", WEB]).unwrap_err().contains("more than one"));
+    assert!(peer(&["https://example.com/"]).unwrap_err().contains("no SPIFFE"));
 }
 
 #[test]
