@@ -150,7 +150,7 @@ class ControlPlane:
     async def _serve(self) -> None:
         # Proxies take the first answer as complete, so none is given before every kind has been listed.
         await self._registry.wait_synced()
-        self._publisher.open()
+        await self._publisher.open()
         # A search for cycles through everything that a large cluster holds stops all streams for a second or more.
         # What has been listed mostly stays, and has no cycles: it is taken out of the search.
         gc.collect()

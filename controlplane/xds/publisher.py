@@ -41,12 +41,17 @@ class Publisher:
         self._touched_at: float | None = None
         self._changed = asyncio.Event()
 
-    def open(self) -> None:
-        """Publish all that is known and begin to follow changes. Before, changes only collect in the model."""
-        self._is_open = True
+    async def open(self) -> None:
+        """Publish all that is known and begin to follow changes. Before, changes only collect in the model.
+
+        In slices too: with a hundred thousand pods it takes longer than a leader may be silent.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self._publish(None)
+        while not self._model.is_settled:
+            self._publish(_SLICE)
+            await asyncio.sleep(0)
+        self._is_open = True
         self._metrics.first_computation.observe(loop.time() - started)
 
     def touch(self, trigger: str = "") -> None:
@@ -101,7 +106,7 @@ class Publisher:
             loop = asyncio.get_running_loop()
             self._scheduled = loop.call_at(max(self._not_before, loop.time()), self._slice)
 
-    def _publish(self, limit: int | None) -> None:
+    def _publish(self, limit: int) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._snapshot.apply(self._model.flush(limit))

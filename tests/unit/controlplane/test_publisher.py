@@ -58,13 +58,15 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 async def test_between_slices_everybody_else_has_a_turn() -> None:
     model, snapshot, metrics, published = plane()
     pods(model, publisher._SLICE * 5)
-    published.open()
+    await published.open()
+    assert len(snapshot.turns) == 5, "the first computation is in slices too"
+    del snapshot.turns[:]
     counting = asyncio.create_task(snapshot.count())
     model.put_peer(None, strict())
     published.touch("peerauthentication")
     await until(lambda: model.is_settled)
     counting.cancel()
-    _first, *slices = snapshot.turns
+    slices = snapshot.turns
     assert len(slices) == 6, "five of pods, and the policies in the first"
     assert all(later - earlier > publisher._TURNS for earlier, later in itertools.pairwise(slices))
     held = snapshot.all(names.ADDRESS_TYPE)
@@ -75,7 +77,7 @@ async def test_between_slices_everybody_else_has_a_turn() -> None:
 
 async def test_a_single_change_is_computed_in_the_same_turn() -> None:
     model, snapshot, _, published = plane()
-    published.open()
+    await published.open()
     pods(model, 1)
     published.touch()
     assert not snapshot.all(names.ADDRESS_TYPE)
@@ -86,7 +88,7 @@ async def test_a_single_change_is_computed_in_the_same_turn() -> None:
 
 async def test_an_object_that_cannot_be_computed_takes_no_other_with_it() -> None:
     model, snapshot, metrics, published = plane()
-    published.open()
+    await published.open()
     compute = model._compute["pod"]
 
     def faulty(key: Any) -> Any:
@@ -104,7 +106,7 @@ async def test_an_object_that_cannot_be_computed_takes_no_other_with_it() -> Non
 
 async def test_a_failure_does_not_end_publishing() -> None:
     model, snapshot, metrics, published = plane()
-    published.open()
+    await published.open()
 
     def faulty(_: str, __: frozenset[str]) -> None:
         stop()
