@@ -14,7 +14,8 @@ _NAME = re.compile(r"[-.0-9A-Z_a-z]+")
 class SpiffeId:
     """Identity of a workload: trust domain, namespace and service account.
 
-    Source: SPIFFE-ID.md section 2, which allows letters, digits, ``-``, ``.`` and ``_`` only; the path ``/ns/<namespace>/sa/<service account>`` is Istio's.
+    Source: SPIFFE-ID.md section 2, which allows letters, digits, ``-``, ``.`` and ``_`` only; the path
+    ``/ns/<namespace>/sa/<service account>`` is Istio's.
     """
 
     trust_domain: str
