@@ -74,7 +74,11 @@ class Publisher:
             self._metrics.debounce_time.observe(loop.time() - self._touched_at)
             self._touched_at = None
         used_s = time.process_time()
-        self._publish(_SLICE)
+        try:
+            self._publish(_SLICE)
+        except Exception:  # what nobody foresaw must not end all pushing
+            self._metrics.internal_errors.inc()
+            _log.exception("publishing failed")
         # Not free yet: whoever touches meanwhile is served by the slice after the streams' turns.
         self._scheduled = loop.call_soon(self._settle, used_s, _TURNS)
 

@@ -21,6 +21,9 @@ _OPTIONS = (
     # Istio's ztunnel pings every 30 s whether or not there are calls; gRPC's default would call that abuse.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # After a restart a thousand clients call at the same moment and are served a few at a time; gRPC would cancel those
+    # that wait for half a minute, and they would only come again.
+    ("grpc.server_max_unrequested_time_in_server", 600),
     # A client that comes back lists the names and versions that it holds: some 85 bytes each.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 200 * 1024 * 1024),

@@ -129,6 +129,24 @@ async def test_who_wants_none_gets_none_and_loses_what_it_has() -> None:
         await until(lambda: not given_to(api, "a"))
 
 
+async def test_the_addresses_of_a_deleted_entry_are_free_again() -> None:
+    async with FakeKubernetes() as api, kube.Client(kube.explicit(api.url)) as client:
+        plane = Plane(client)
+        async with plane.leading():
+            put(api, "a", "a.test")
+            await until(lambda: given_to(api, "a"))
+            freed = set(given_to(api, "a")["a.test"])
+            api.remove("serviceentries", "a", "shop")
+            await until(lambda: not plane.allocator._pool.held(("shop", "a")))
+            # Somebody who wrote one of them on purpose may have it now.
+            item = put(api, "b", "b.test")
+            item["status"] = {"addresses": [{"value": address, "host": "b.test"} for address in freed]}
+            api.put("serviceentries", item)
+            put(api, "c", "c.test")
+            await until(lambda: given_to(api, "c"))
+            assert set(given_to(api, "b")["b.test"]) == freed
+
+
 async def test_of_two_with_one_address_the_older_keeps_it() -> None:
     """As it may be left by a leader that did not know yet that it was none."""
     async with FakeKubernetes() as api:

@@ -100,3 +100,21 @@ async def test_an_object_that_cannot_be_computed_takes_no_other_with_it() -> Non
     await until(lambda: model.is_settled)
     assert len(snapshot.all(names.ADDRESS_TYPE)) == 9
     assert value(metrics, "pilot_total_xds_internal_errors") == 1
+
+
+async def test_a_failure_does_not_end_publishing() -> None:
+    model, snapshot, metrics, published = plane()
+    published.open()
+
+    def faulty(_: str, __: frozenset[str]) -> None:
+        stop()
+        raise ZeroDivisionError
+
+    stop = snapshot.watch(faulty)
+    pods(model, 1)
+    published.touch()
+    await until(lambda: value(metrics, "pilot_total_xds_internal_errors") == 1)
+    item = objects.pod("later", ip="10.1.0.1")
+    model.put_pod(None, base.read(core.Pod, item))
+    published.touch()
+    await until(lambda: "Kubernetes//Pod/shop/later" in {one.name for one in snapshot.all(names.ADDRESS_TYPE)})
