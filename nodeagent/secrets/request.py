@@ -5,11 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshapi.errors import DataError
 from meshapi.identity import SpiffeId
+
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for a certificate that is none, or none that it knows; they have no common root."""
 
 
 class BadCertificate(DataError):
@@ -74,13 +85,14 @@ def read_answer(identity: SpiffeId, request: Request, chain: Sequence[str]) -> I
         leaf = x509.load_pem_x509_certificate(chain[0].encode())
         roots = x509.load_pem_x509_certificates(chain[-1].encode())
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as error:
+        certified = leaf.public_key()
+    except _UNREADABLE as error:
         raise BadCertificate(f"the authority's answer for {identity} cannot be read: {error}") from error
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if uris[:1] != [str(identity)]:
         raise BadCertificate(f"the authority answered for {uris[:1]}, not for {identity}")
     key = serialization.load_pem_private_key(request.key_pem, password=None)
-    if leaf.public_key() != key.public_key():
+    if certified != key.public_key():
         raise BadCertificate(f"the authority certified another key for {identity}")
     parts = [part.strip() + "\n" for part in chain[:-1]]
     return Issued(

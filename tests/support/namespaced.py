@@ -51,6 +51,7 @@ class Node:
         config.MergeFrom(engine_pb2.EngineConfig(**settings))
         self.name = name
         self.engine = Engine(config.SerializeToString())
+        self.lines: list[str] = []
         self.log: list[dict[str, object]] = []
         self.applied = 0
         self.stopped: set[str] = set()
@@ -93,7 +94,9 @@ class Node:
     async def _follow(self) -> None:
         async for packed in events.batches(self.engine):
             batch = engine_pb2.EventBatch.FromString(packed)
-            self.log += [json.loads(line) for line in batch.access_log.splitlines()]
+            lines = batch.access_log.decode().split("\n")[:-1]
+            self.lines += lines
+            self.log += [json.loads(line) for line in lines if line.startswith("{")]
             for event in batch.events:
                 match event.WhichOneof("kind"):
                     case "workload_started":
@@ -295,6 +298,11 @@ class Mesh:
         )
         workload.MergeFrom(workload_pb2.Workload(**fields))
         self.apply(workload.uid, workload_pb2.Address(workload=workload))
+
+    def withdraw(self, pod: Pod) -> None:
+        """Tell every node that a pod is not known any more."""
+        for node in self.nodes:
+            node.engine.apply(names.ADDRESS_TYPE, [], [f"Kubernetes//Pod/{pod.namespace}/{pod.name}"])
 
     def service(self, name: str, vip: str, ports: dict[int, int], namespace: str = "shop", **fields: object) -> None:
         """Tell every node of a service; pods join with ``announce(pod, services=...)``."""

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from controlplane.app import ControlPlane
+from controlplane.settings import Settings
 from meshapi import names
 from meshapi.proto import authorization_pb2, ca_pb2, ca_pb2_grpc, workload_pb2
 from meshkit.xds import client
@@ -44,11 +45,12 @@ class Recorder:
 
 
 class Running:
-    def __init__(self, api: FakeKubernetes, plane: ControlPlane, folder: Path, admin: str) -> None:
+    def __init__(self, api: FakeKubernetes, plane: ControlPlane, folder: Path, settings: Settings) -> None:
         self.api = api
+        self.settings = settings
         self.plane = plane
         self.folder = folder
-        self.admin = admin
+        self.admin = settings.admin_address
         self.token_file = folder / "token"
         self.token_file.write_text("ztunnel-token\n")
 

@@ -51,7 +51,12 @@ class Scene:
                     await asyncio.sleep(0.01)
 
             task = asyncio.create_task(exchange())
-            yield
+            try:
+                yield
+            except BaseException:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                raise
             before = turns
             async with asyncio.timeout(5):
                 while turns < before + 3 and not task.done():

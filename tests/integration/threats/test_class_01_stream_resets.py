@@ -4,7 +4,8 @@ import pytest
 from hyperframe import frame as frames
 
 from meshapi.proto import authorization_pb2
-from tests.integration.threats.conftest import Costs, Scene
+from tests.integration.threats.conftest import PORT, Costs, Scene
+from tests.support import namespaced
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -56,6 +57,35 @@ async def test_more_streams_than_allowed_are_refused_and_the_others_stand(scene:
             assert isinstance(await attack.answer(2 * number + 1), frames.HeadersFrame)
         attack.send(frames.DataFrame(1, b"still there"))
         await until(lambda: attack.data(1).endswith(b"still there"))
+
+
+async def test_connections_of_all_tunnels_have_one_bound_for_each_pod() -> None:
+    """Three tunnels of 40 connections each, where 60 places are: a tunnel takes one, and each connection in it."""
+    async with namespaced.mesh(settings={"max_connections_per_workload": 60}) as mesh:
+        server = await mesh.pod("server", node=1)
+        neighbour = await mesh.pod("neighbour", node=1)
+        client = await mesh.pod("client")
+        outsider = await mesh.pod("outsider", captured=False)
+        scene = Scene(mesh, server, client, outsider, await server.serve_peer(PORT))
+        await neighbour.serve_peer(PORT)
+        async with scene.attack() as first, scene.attack() as second, scene.attack() as third:
+            answers = []
+            for attack in (first, second, third):
+                for number in range(40):
+                    attack.connect(2 * number + 1, scene.authority)
+                answers += [await attack.answer(2 * number + 1) for number in range(40)]
+            stand = [one for one in answers if "END_STREAM" not in one.flags]
+            assert len(stand) == len(scene.seen) == 60 - 3
+            assert scene.metric("culvert_connections_rejected", reason="connection_limit") == 120 - len(stand)
+            # What stands goes on, and the bound is this pod's alone.
+            first.send(frames.DataFrame(1, b"still there"))
+            await until(lambda: first.data(1).endswith(b"still there"))
+            assert (await client.ask(neighbour.ip, PORT)).endswith(b"hello")
+            with pytest.raises(OSError):
+                await client.ask(server.ip, PORT)
+        # Places come back.
+        await until(lambda: server.node.engine.connections() == 0)
+        assert (await client.ask(server.ip, PORT)).endswith(b"hello")
 
 
 async def test_streams_that_policy_refuses_cost_no_dial(scene: Scene) -> None:

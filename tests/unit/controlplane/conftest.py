@@ -19,12 +19,11 @@ from tests.support.waiting import until
 @pytest_asyncio.fixture
 async def running(tmp_path: Path, unused_tcp_port_factory: object) -> AsyncIterator[Running]:
     port = unused_tcp_port_factory  # type: ignore[assignment]
-    admin = f"127.0.0.1:{port()}"  # type: ignore[operator]
     settings = Settings(
         xds_address="127.0.0.1:0",
         metrics_address=f"127.0.0.1:{port()}",  # type: ignore[operator]
         health_address=f"127.0.0.1:{port()}",  # type: ignore[operator]
-        admin_address=admin,
+        admin_address=f"127.0.0.1:{port()}",  # type: ignore[operator]
     )
     async with FakeKubernetes() as api:
         api.put("namespaces", {"metadata": {"name": "istio-system"}, "status": {"phase": "Active"}})
@@ -49,7 +48,7 @@ async def running(tmp_path: Path, unused_tcp_port_factory: object) -> AsyncItera
                 if task.done():
                     task.result()
             await until(lambda: api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "shop"))
-            yield Running(api, plane, tmp_path, admin)
+            yield Running(api, plane, tmp_path, settings)
         finally:
             stop.set()
             await asyncio.wait_for(task, 10)

@@ -39,7 +39,9 @@ const SHOWN: usize = 300;
 pub fn destination(authority: Option<&Authority>) -> Result<(Host<'_>, u16), BadAuthority> {
     let authority = authority.ok_or(BadAuthority::Missing)?;
     let shown = || authority.as_str().chars().take(SHOWN).collect::<String>();
-    let port = authority.port_u16().ok_or_else(|| BadAuthority::NoPort(shown()))?;
+    // The library's numbers may have a sign.
+    let digits = authority.port().filter(|port| port.as_str().bytes().all(|byte| byte.is_ascii_digit()));
+    let port = digits.map(|port| port.as_u16()).ok_or_else(|| BadAuthority::NoPort(shown()))?;
     let host = authority.host();
     if authority.as_str().contains('@') {
         return Err(BadAuthority::NoHost(shown()));
@@ -91,6 +93,7 @@ mod tests {
             "web:",
             "web:65536",
             "web:-1",
+            "web:+1",
             ":80",
             "[fe80::1%eth0]:80",
             "[fe80::1%25eth0]:80",

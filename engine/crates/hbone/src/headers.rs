@@ -14,7 +14,7 @@ pub const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// W3C trace context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What a peer says of a workload. Values are as written; an empty value reads as absent.
+/// What a peer says of a workload. Values are as written; one that is empty or too long reads as absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Baggage {
     /// `k8s.cluster.name`.
@@ -37,6 +37,8 @@ pub struct Baggage {
 
 /// A header longer than this is not read: it is a peer's word about itself, worth no more memory.
 const LONGEST: usize = 4096;
+/// No name in Kubernetes is longer; values become labels of metrics, which are kept.
+const LONGEST_VALUE: usize = 253;
 const WORKLOAD_TYPES: [&str; 4] = ["deployment", "cronjob", "pod", "job"];
 
 impl Baggage {
@@ -54,7 +56,7 @@ impl Baggage {
     }
 
     fn set(&mut self, key: &str, value: &str) {
-        let value = (!value.is_empty()).then(|| value.to_owned());
+        let value = (1..=LONGEST_VALUE).contains(&value.len()).then(|| value.to_owned());
         match key {
             "k8s.cluster.name" => self.cluster = value,
             "k8s.namespace.name" => self.namespace = value,

@@ -49,6 +49,8 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
     };
     let peer = authenticated.peer.clone();
     let ended = server::serve(authenticated, patience, pod.reached(Phase::Draining), |connect| {
+        // A tunnel takes a place, and so does each connection in it: what peers may hold open here has one bound.
+        let Some(place) = pod.place() else { return connect.refuse(StatusCode::SERVICE_UNAVAILABLE) };
         // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection:
         // the former is on the heap and gone by then.
         let opening = Box::pin(open(pod.clone(), connect, client, local, peer.clone()));
@@ -57,7 +59,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
             let (sent, received) = (|bytes| flow.sent(bytes), |bytes| flow.received(bytes));
             let end = until_cut(pin!(stream.carry(&application, sent, received)), cut).await;
             flow.finish(&end);
-            drop(listed);
+            drop((listed, place));
         });
     });
     // How a tunnel ends is told to each of its connections.

@@ -217,7 +217,7 @@ impl Pod {
     }
 
     /// A place for one more connection, if the limit allows.
-    fn place(self: &Rc<Self>) -> Option<Place> {
+    pub(super) fn place(self: &Rc<Self>) -> Option<Place> {
         if self.connections.get() >= self.shared().config.max_connections {
             self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
             return None;

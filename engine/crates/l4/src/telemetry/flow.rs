@@ -11,7 +11,7 @@ use culvert_core::identity::Identity;
 use culvert_hbone::headers::Baggage;
 
 use super::access_log;
-use super::metrics::{Labels, Series};
+use super::metrics::Series;
 use crate::policy::Denied;
 use crate::shared::Shared;
 use crate::state::{Service, Workload};
@@ -109,9 +109,19 @@ impl FlowEnd {
 }
 
 impl Flow {
+    /// Whether an end describes itself, because the control plane does not.
+    pub(super) fn is_said(&self) -> bool {
+        [&self.source, &self.destination].iter().any(|peer| peer.workload.is_none() && peer.baggage.is_some())
+    }
+
+    pub(super) fn without_baggage(&self) -> Self {
+        let known = |peer: &Peer| Peer { baggage: None, ..peer.clone() };
+        Self { source: known(&self.source), destination: known(&self.destination), ..self.clone() }
+    }
+
     /// Count the connection as opened.
     pub(crate) fn open(self, shared: &Arc<Shared>) -> OpenFlow {
-        let series = shared.metrics.series(Labels::of(&self, ResponseFlag::None));
+        let series = shared.metrics.series(&self, ResponseFlag::None);
         series.opened.fetch_add(1, Ordering::Relaxed);
         OpenFlow {
             flow: self,
@@ -159,10 +169,10 @@ impl OpenFlow {
         let metrics = &self.shared.metrics;
         match end.flag {
             ResponseFlag::None => self.series.closed.fetch_add(1, Ordering::Relaxed),
-            flag => metrics.series(Labels::of(&self.flow, flag)).closed.fetch_add(1, Ordering::Relaxed),
+            flag => metrics.series(&self.flow, flag).closed.fetch_add(1, Ordering::Relaxed),
         };
         if end.error.is_some() {
-            metrics.series(Labels::of(&self.flow, end.flag)).failed.fetch_add(1, Ordering::Relaxed);
+            metrics.series(&self.flow, end.flag).failed.fetch_add(1, Ordering::Relaxed);
         }
         let (sent, received) = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
         access_log::write(&self.shared, &self.flow, self.started.elapsed(), sent, received, end);

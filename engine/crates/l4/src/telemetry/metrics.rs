@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use culvert_core::identity::Identity;
 use culvert_core::proto::engine as wire;
@@ -16,6 +16,10 @@ use super::retries::Retries;
 
 /// Label sets that are kept; beyond, connections are counted together under `unknown` labels.
 const MAX_SERIES: usize = 20_000;
+
+/// Of these, label sets in which a peer describes itself (baggage): any client of the mesh can make up as many as it
+/// likes (CVE-2025-43915), and must not use up the place of those that are known. Beyond, what it says is left out.
+const MAX_SAID: usize = 2_000;
 
 const UNKNOWN: &str = "unknown";
 
@@ -129,7 +133,8 @@ impl End {
             workload: known(said.workload.as_deref()),
             canonical_name: known(said.service.as_deref()),
             canonical_revision: known(said.version.as_deref()),
-            namespace: known(said.namespace.as_deref()),
+            // The certificate says it too, and has been checked.
+            namespace: known(peer.identity.as_ref().map(Identity::namespace).or(said.namespace.as_deref())),
             cluster: known(said.cluster.as_deref()),
             zone: known(said.zone.as_deref()),
             region: known(said.region.as_deref()),
@@ -152,6 +157,8 @@ pub(crate) struct Series {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     series: Mutex<HashMap<Labels, Arc<Series>>>,
+    /// How many of them hold what a peer said.
+    said: AtomicUsize,
     /// Connections refused because a limit was reached, by limit.
     pub(crate) over_connection_limit: AtomicU64,
     pub(crate) over_handshake_limit: AtomicU64,
@@ -176,8 +183,16 @@ const FAMILIES: [(&str, &str, Pick); 5] = [
 ];
 
 impl Metrics {
-    pub(crate) fn series(&self, labels: Labels) -> Arc<Series> {
+    pub(crate) fn series(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
+        let mut labels = Labels::of(flow, flag);
         let mut all = self.series.lock();
+        if flow.is_said() && !all.contains_key(&labels) {
+            if self.said.load(Ordering::Relaxed) < MAX_SAID {
+                self.said.fetch_add(1, Ordering::Relaxed);
+            } else {
+                labels = Labels::of(&flow.without_baggage(), flag);
+            }
+        }
         if all.len() >= MAX_SERIES && !all.contains_key(&labels) {
             return all.entry(Labels::overflow()).or_default().clone();
         }

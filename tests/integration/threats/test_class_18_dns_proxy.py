@@ -1,0 +1,146 @@
+"""Class 18, DNS proxies: compression loops, long chains and answers (RUSTSEC-2018-0007, 2026-0118, 2026-0119)."""
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.integration.threats.conftest import Costs
+from tests.support import dns, namespaced
+
+pytestmark = pytest.mark.root
+
+QUESTION = struct.pack("!2H", dns.A, 1)
+
+
+def head(questions: int = 1, answers: int = 0, more: int = 0, flags: int = 0x0100) -> bytes:
+    return struct.pack("!6H", 4711, flags, questions, answers, 0, more)
+
+
+def long_name(labels: int, length: int) -> bytes:
+    return (bytes([length]) + b"a" * length) * labels + b"\0"
+
+
+PACKETS = {
+    "pointer-to-itself": head() + b"\xc0\x0c" + QUESTION,
+    "pointers-in-a-ring": head() + b"\xc0\x0e\xc0\x0c" + QUESTION,
+    "pointer-forward": head() + b"\xc0\xff" + QUESTION,
+    "pointer-behind-a-label": head() + b"\x01a\xc0\x0c" + QUESTION,
+    "pointer-cut": head() + b"\xc0",
+    "reserved-label": head() + b"\x80a\0" + QUESTION,
+    "label-cut": head() + b"\x3fabc",
+    "name-of-257": head() + long_name(128, 1) + QUESTION,
+    "name-of-64k": head() + long_name(1000, 63) + QUESTION,
+    "no-end": head() + b"\x01a" * 30_000,
+    "no-question": head(questions=0),
+    "many-questions": head(questions=65535) + (dns.wire_name("web.shop") + QUESTION) * 2000,
+    "announced-and-missing": head(questions=1, answers=65535, more=65535) + dns.wire_name("web.shop") + QUESTION,
+    "a-response": head(flags=0x8180) + dns.wire_name("web.shop") + QUESTION,
+    "empty": b"",
+    "one-byte": b"\0",
+    "head-cut": head()[:11],
+    "unknown-operation": head(flags=0x7900) + dns.wire_name("web.shop") + QUESTION,
+    "edns-with-endless-options": head(more=1) + dns.wire_name("web.shop") + QUESTION
+    + b"\0" + struct.pack("!HHIH", 41, 65535, 0, 65535) + b"\xff" * 1000,
+    "ring-in-an-answer": head(answers=1, flags=0x8180) + dns.wire_name("x") + QUESTION
+    + b"\xc0\x14\xc0\x12" + bytes(10),
+}  # fmt: skip
+
+
+@dataclass
+class Asked:
+    client: namespaced.Pod
+    resolver: dns.Resolver
+    ip: str
+
+    async def works(self) -> None:
+        """Names of the mesh and of others are answered, both ways."""
+        for name, address in (("web.shop.svc.cluster.local", "10.99.0.1"), ("example.com", "1.2.3.4")):
+            assert (await dns.ask_udp(self.client, self.ip, dns.query(name))).addresses == [address]
+            [answer] = await dns.ask_tcp(self.client, self.ip, dns.query(name))
+            assert answer.addresses == [address]
+
+
+@asynccontextmanager
+async def asking(reply: dns.Reply | None = None) -> AsyncIterator[Asked]:
+    async def usual(asked: bytes, _: str) -> bytes:
+        return dns.response(asked, "1.2.3.4")
+
+    async with namespaced.mesh() as mesh:
+        pod = await mesh.pod("resolver", node=1, captured=False)
+        resolver = dns.Resolver(reply or usual)
+        await resolver.serve(pod)
+        client = await mesh.pod("client")
+        client.plan = replace(client.plan, dns=True)
+        client.capture()
+        mesh.service("web", "10.99.0.1", {80: 8080})
+        yield Asked(client, resolver, pod.ip)
+
+
+@contextlib.contextmanager
+def datagrams(pod: namespaced.Pod, server: str):
+    with pod.in_namespace(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.setblocking(False)
+        sock.connect((server, 53))
+        yield sock
+
+
+@pytest.mark.parametrize("kind", PACKETS)
+async def test_a_packet_that_is_no_query_costs_its_sender_only(kind: str) -> None:
+    packet = PACKETS[kind]
+    async with asking() as asked:
+        costs = Costs.now()
+        with datagrams(asked.client, asked.ip) as sock:
+            for _ in range(200):
+                with contextlib.suppress(OSError):  # longer than a datagram may be, or the buffer is full
+                    sock.send(packet)
+        for sent in (packet[:65535], b"\xff\xff" + packet):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+                await dns.ask_tcp(asked.client, asked.ip, sent, within_s=0.3)
+        await asked.works()
+        assert costs.engine_cpu_s < 2
+        assert costs.memory_mib < 64
+
+
+async def test_answers_of_an_evil_resolver_are_passed_on_or_dropped() -> None:
+    """Rings of pointers, other questions, other numbers, garbage: the pod gets bytes or silence, never somebody's."""
+    dice = random.Random(18)
+
+    async def evil(asked: bytes, _: str) -> bytes:
+        good = dns.response(asked, *["1.2.3.4"] * 50)
+        return dice.choice(
+            [
+                good, good[:20], b"", dice.randbytes(500), asked, b"\0\0" + good[2:],
+                good[:12] + b"\xc0\x0c" + good[14:], dns.response(b"\0\1" + dns.query("other.example")[2:], "6.6.6.6"),
+            ]
+        )  # fmt: skip
+
+    async with asking(evil) as asked:
+        costs = Costs.now()
+        for _ in range(60):
+            query = dns.query("example.com", ident=99)
+            with contextlib.suppress(TimeoutError, OSError, struct.error, IndexError):
+                answer = await dns.ask_udp(asked.client, asked.ip, query, within_s=0.1)
+                assert "6.6.6.6" not in answer.addresses
+                assert answer.ident == 99
+        mesh_name = await dns.ask_udp(asked.client, asked.ip, dns.query("web.shop.svc.cluster.local"))
+        assert mesh_name.addresses == ["10.99.0.1"]
+        assert costs.memory_mib < 64
+
+
+async def test_connections_that_say_nothing_or_half_do_not_keep_others_out() -> None:
+    async with asking() as asked:
+        opened = [await asked.client.connect(asked.ip, 53) for _ in range(100)]
+        for _, writer in opened[::2]:
+            writer.write(b"\x00")
+        for _, writer in opened[1::2]:
+            writer.write(b"\xff\xff" + bytes(100))
+        await asked.works()
+        for _, writer in opened:
+            writer.transport.abort()

@@ -1,0 +1,76 @@
+"""Class 19, metrics and log injection, cardinality (CVE-2025-43915)."""
+
+import json
+
+import pytest
+from hyperframe import frame as frames
+
+from meshapi.proto import engine_pb2
+from tests.integration.threats.conftest import Costs, Scene
+from tests.support import attacker, namespaced
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+
+def series(scene: Scene) -> int:
+    families = engine_pb2.MetricFamilies.FromString(scene.server.node.engine.metrics()).families
+    return max(len(one.samples) for one in families if one.name.startswith("istio_tcp"))
+
+
+async def test_what_peers_say_of_themselves_makes_a_bounded_number_of_series(scene: Scene) -> None:
+    """A client that nobody announced may describe itself as it likes; here, as somebody else each time."""
+    stranger = await scene.mesh.pod("stranger", captured=False)
+    identity = "spiffe://cluster.local/ns/shop/sa/stranger-of-another-network"
+    authority = scene.mesh.authority
+    context = attacker.tls_context(*authority.issue(identity), authority.roots)
+    costs = Costs.now()
+    async with scene.others_are_served():
+        for batch in range(60):
+            async with attacker.attacker(stranger, scene.server, context=context) as attack:
+                for number in range(100):
+                    host = f"host-{batch}-{number}"
+                    said = f"service.name={host},k8s.deployment.name={host},k8s.namespace.name={host}"
+                    # A port without a listener: counted and over.
+                    attack.connect(2 * number + 1, f"{scene.server.ip}:81", ("baggage", said))
+                await attack.answer(199)
+        assert series(scene) < 2_500
+    assert costs.memory_mib < 64
+    # Those that are known are still counted by name.
+    assert scene.metric("istio_tcp_connections_opened", source_workload="client", destination_workload="server") > 0
+    # Nobody is somebody of another namespace by saying so.
+    assert scene.metric("istio_tcp_connections_opened", source_workload_namespace="host-0-0") == 0
+
+
+@pytest.mark.parametrize("form", ["JSON", "TEXT"])
+async def test_no_value_ends_its_line_or_looks_like_another_field(form: str) -> None:
+    access_log = engine_pb2.AccessLog.Value(form)
+    async with namespaced.mesh(settings={"access_log": access_log}) as mesh:
+        server = await mesh.pod("server", node=1)
+        outsider = await mesh.pod("outsider", captured=False)
+        scene = Scene(mesh, server, outsider, outsider, await server.serve_peer(8080))
+        # A source that nobody announced, or what it says would not be used.
+        mesh.withdraw(outsider)
+        evil = 'x" src.identity="spiffe://cluster.local/ns/shop/sa/admin" \\" \t {"level":"error"}'
+        sent = [
+            ("baggage", f"k8s.deployment.name={evil},k8s.namespace.name={evil},k8s.cluster.name={evil}"),
+            ("forwarded", f"host={evil}"),
+            ("baggage", "k8s.cluster.name=a\r\nb"),
+            ("baggage", "k8s.cluster.name=a\x00b"),
+        ]
+        for header in sent:
+            async with scene.attack() as attack:
+                attack.connect(1, scene.authority, header)
+                # A header that HTTP does not allow is an error of the connection.
+                await attack.wait(lambda one: isinstance(one, frames.HeadersFrame | frames.GoAwayFrame))
+        await until(lambda: len(scene.server.node.lines) >= 2)
+        for line in scene.server.node.lines:
+            if form == "JSON":
+                fields = json.loads(line)
+                assert fields.get("src.identity", outsider.identity) == outsider.identity
+            else:
+                assert line.count("\t") == 4, line
+                unquoted = line.replace("\\\\", "").replace('\\"', "")
+                outside = "".join(unquoted.split('"')[::2])
+                assert outside.count("src.identity=") <= 1, line
+                assert "level" not in outside.split("\t", 4)[4]

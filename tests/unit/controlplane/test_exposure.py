@@ -1,0 +1,92 @@
+"""Classes 21 and 23 of the threats: who may see what, and whom a namespaced object may touch."""
+
+import aiohttp
+import grpc
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from controlplane.model.model import Model
+from controlplane.settings import Settings
+from controlplane.translate.mesh import Mesh
+from meshapi import names
+from meshapi.proto import workload_pb2
+from meshapi.resources import base, core, networking
+from meshkit.xds import client
+from tests.support import kubernetes_objects as objects
+from tests.support.running_control_plane import Running
+
+PAGES = [
+    "/debug/model",
+    "/debug/syncz",
+    "/config_dump",
+    "/quitquitquit",
+    "/debug/",
+    "/debug/../debug/model",
+    "//debug/model",
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_nothing_but_metrics_and_readiness_is_served_beyond_localhost(running: Running, page: str) -> None:
+    settings = running.settings
+    async with aiohttp.ClientSession() as session:
+        for address in (settings.metrics_address, settings.health_address):
+            for method in ("GET", "POST", "PUT", "DELETE"):
+                async with session.request(method, f"http://{address}{page}") as response:
+                    assert response.status in {404, 405}, (address, method)
+                    assert "ztunnel" not in await response.text()
+
+
+def test_debug_pages_are_on_localhost_unless_somebody_says_otherwise() -> None:
+    assert Settings().admin_address.startswith("127.0.0.1:")
+
+
+async def test_the_debug_pages_hold_no_key(running: Running) -> None:
+    for page in ("/debug/model", "/debug/syncz"):
+        text = await running.page(page)
+        assert "PRIVATE KEY" not in text
+        assert "ztunnel-token" not in text
+
+
+@pytest.mark.parametrize("token", ["", "made-up"])
+@pytest.mark.parametrize(
+    "kind", ["istio.io/debug/syncz", "istio.io/debug", "type.googleapis.com/istio.io.debug.v1", ""]
+)
+async def test_without_a_token_no_stream_says_anything(running: Running, token: str, kind: str) -> None:
+    """Istio served its debug pages over discovery; unauthenticated, that was CVE-2026-31838."""
+    async with running.connect()() as channel:
+        call = channel.stream_stream(
+            client.Service.AGGREGATED.value,
+            request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
+            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+        )(metadata=(("authorization", f"Bearer {token}"),) if token else ())
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.write(discovery_pb2.DeltaDiscoveryRequest(type_url=kind))
+            await call.read()
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def workload(model: Model, uid: str) -> workload_pb2.Workload:
+    return workload_pb2.Address.FromString(model.all(names.ADDRESS_TYPE)[uid].body).workload
+
+
+def test_an_entry_of_one_namespace_takes_no_name_and_no_pod_of_another() -> None:
+    model = Model(Mesh())
+    pod = base.read(core.Pod, objects.pod("web", "shop", labels={"app": "web"}, captured=True))
+    service = base.read(core.Service, objects.service("web", "shop", ports=[{"port": 80, "targetPort": 8080}]))
+    model.put_pod(None, pod)
+    model.put_service(None, service)
+    model.flush()
+    before = model.all(names.ADDRESS_TYPE)
+    hostile = objects.service_entry(
+        "mine", "dev", hosts=["web.shop.svc.cluster.local"], selector={"app": "web"}, resolution="STATIC",
+        ports=[{"number": 80, "name": "http", "protocol": "HTTP"}],
+    )  # fmt: skip
+    model.put_entry(None, base.read(networking.ServiceEntry, hostile))
+    model.flush()
+    after = model.all(names.ADDRESS_TYPE)
+    # What was there is as it was, byte by byte; what is new is of the other namespace and not the canonical one.
+    assert {name: after[name] for name in before} == before
+    for name in after.keys() - before.keys():
+        assert name.startswith("dev/")
+        assert not workload_pb2.Address.FromString(after[name].body).service.canonical
