@@ -95,6 +95,7 @@ class Ztunnel:
                 for task in running:
                     task.cancel()
         finally:
+            self._write(engine_pb2.EventBatch.FromString(self._engine.drain_events()))
             await asyncio.to_thread(self._engine.close)
             if self._snapshot is not None:
                 self._snapshot.close()
@@ -162,11 +163,15 @@ class Ztunnel:
     async def _follow_engine(self) -> None:
         async for packed in events.batches(self._engine):
             batch = engine_pb2.EventBatch.FromString(packed)
-            if batch.access_log:
-                sys.stdout.buffer.write(batch.access_log)
-                sys.stdout.buffer.flush()
+            self._write(batch)
             for event in batch.events:
                 self._handle(event)
+
+    @staticmethod
+    def _write(batch: engine_pb2.EventBatch) -> None:
+        if batch.access_log:
+            sys.stdout.buffer.write(batch.access_log)
+            sys.stdout.buffer.flush()
 
     def _handle(self, event: engine_pb2.Event) -> None:
         match event.WhichOneof("kind"):

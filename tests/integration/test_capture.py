@@ -169,7 +169,7 @@ def seen_from(pods: Wired, server: str) -> str:
         return str(peer[0])
 
 
-@pytest.mark.parametrize(("before", "after"), itertools.permutations(backends.NAMES, 2))
+@pytest.mark.parametrize(("before", "after"), list(itertools.permutations(backends.NAMES, 2)))
 def test_another_backends_rules_go_when_the_new_ones_stand(
     before: str, after: str, tmp_path: Path, space: int, pods: Wired
 ) -> None:

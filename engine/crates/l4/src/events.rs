@@ -4,15 +4,22 @@
 //! and are dropped, counted, when the host does not keep up: telemetry must not hold memory or connections hostage.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_core::identity::Identity;
 use culvert_core::proto::engine as wire;
 use culvert_net::wakeup::Wakeup;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use wire::event::Kind;
 
 /// Bytes of access log kept for the host; about 10,000 lines.
 const ACCESS_LOG_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a line waits for others, and how many bytes do not wait.
+const ACCESS_LOG_DELAY: Duration = Duration::from_millis(20);
+const ACCESS_LOG_BATCH: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -26,6 +33,8 @@ struct Pending {
     access_log: Vec<u8>,
     dropped: u64,
     signalled: bool,
+    /// Somebody will signal for the lines of access log that wait.
+    promised: bool,
 }
 
 impl Events {
@@ -41,7 +50,7 @@ impl Events {
     /// Take all that is pending.
     pub(crate) fn drain(&self) -> wire::EventBatch {
         let mut pending = self.pending.lock();
-        pending.signalled = false;
+        (pending.signalled, pending.promised) = (false, false);
         self.wakeup.reset();
         wire::EventBatch {
             events: std::mem::take(&mut pending.events),
@@ -75,15 +84,29 @@ impl Events {
         self.push(Kind::Applied(wire::Applied { sequence }));
     }
 
-    /// Add one line, which ends with a newline.
-    pub(crate) fn access_log(&self, line: &[u8]) {
+    /// Add one line, which ends with a newline. The host hears of it within [`ACCESS_LOG_DELAY`]: at once, it would be
+    /// woken for every connection, which costs it more than the line.
+    pub(crate) fn access_log(self: &Arc<Self>, line: &[u8]) {
         let mut pending = self.pending.lock();
         if pending.access_log.len() + line.len() > ACCESS_LOG_BYTES {
             pending.dropped += 1;
             return;
         }
         pending.access_log.extend_from_slice(line);
-        self.signal(&mut pending);
+        if pending.signalled || pending.promised && pending.access_log.len() < ACCESS_LOG_BATCH {
+            return;
+        }
+        match Handle::try_current() {
+            Ok(core) if pending.access_log.len() < ACCESS_LOG_BATCH => {
+                pending.promised = true;
+                let events = self.clone();
+                core.spawn(async move {
+                    tokio::time::sleep(ACCESS_LOG_DELAY).await;
+                    events.signal(&mut events.pending.lock());
+                });
+            }
+            _ => self.signal(&mut pending),
+        }
     }
 
     fn push(&self, kind: Kind) {
