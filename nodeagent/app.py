@@ -60,7 +60,7 @@ class NodeAgent:
         self._zds = ZdsServer(settings.zds_socket, self._enrolled)
         self._watch = PodWatch(client, settings.node_name)
         self._backend = choice.backend
-        exemption = ProbeExemption(self._backend, settings.host_netns, self._enrolled.addresses)
+        self._exemption = ProbeExemption(self._backend, settings.host_netns, self._enrolled.addresses)
         self._controller = Controller(
             Node(
                 trust_domain=settings.trust_domain,
@@ -75,10 +75,10 @@ class NodeAgent:
             certificates=self._keeper,
             announce=self._announce,
             finder=NamespaceFinder(),
-            exemption=exemption,
+            exemption=self._exemption,
             adoption=Adoption(self._backend, choice.others, settings.host_netns),
         )
-        self._repairs = Repairs(self._backend, self._enrolled, exemption, self._controller.turn)
+        self._repairs = Repairs(self._backend, self._enrolled, self._exemption, self._controller.turn)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
         self._adopted = False
@@ -178,7 +178,7 @@ class NodeAgent:
         with suppress(OSError):
             await self._controller.dismiss(_DISMISSAL_PATIENCE_S)
         with suppress(OSError):
-            await asyncio.to_thread(self._backend.remove_probes, self._settings.host_netns)
+            await self._exemption.remove()
 
     async def _successor_expected(self) -> bool:
         """Whether our DaemonSet still stands. Unknown counts as yes; rights that were taken away count as no."""

@@ -18,6 +18,7 @@ class ProbeExemption:
         self._wanted = wanted
         self._made: frozenset[str] | None = None
         self._turn = asyncio.Lock()
+        self._removed = False
 
     async def update(self) -> None:
         """Exempt what is wanted now.
@@ -27,12 +28,22 @@ class ProbeExemption:
         """
         async with self._turn:
             wanted, before = self._wanted(), self._made
-            if wanted == before:
+            if wanted == before or self._removed:
                 return
             # After a failure nothing is known.
             self._made = None
             await asyncio.to_thread(self._backend.apply_probes, self._host, wanted, before)
             self._made = wanted
+
+    async def remove(self) -> None:
+        """Take everything back for good: neither an update nor a repair makes it again.
+
+        Raises:
+            OSError: something of it is left.
+        """
+        async with self._turn:
+            self._removed, self._made = True, None
+            await asyncio.to_thread(self._backend.remove_probes, self._host)
 
     def watch(self) -> Changes:
         """Begin to notice changes on the host; blocking, and the caller closes the result."""

@@ -67,6 +67,10 @@ class Ztunnel:
         return await asyncio.wait_for(self._process.wait(), within_s)
 
     @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    @property
     def log(self) -> str:
         return self._log.read_text()
 
