@@ -4,13 +4,13 @@ pyroute2's verbs and dictionaries stay in this file. All functions fail with ``O
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
 from pathlib import Path
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import IPRoute
+
+from meshkit.linux.netlink import opened
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -38,7 +38,7 @@ class Route:
 
 def links() -> tuple[Link, ...]:
     """Return all links."""
-    with _netlink() as netlink:
+    with opened() as netlink:
         return tuple(
             Link(
                 index=message["index"],
@@ -52,13 +52,13 @@ def links() -> tuple[Link, ...]:
 
 def exists(name: str) -> bool:
     """Say whether a link has this name."""
-    with _netlink() as netlink:
+    with opened() as netlink:
         return bool(netlink.link_lookup(ifname=name))
 
 
 def add_bridge(name: str) -> None:
     """Make a bridge, up."""
-    with _netlink() as netlink:
+    with opened() as netlink:
         netlink.link("add", ifname=name, kind="bridge")
         netlink.link("set", index=_index(netlink, name), state="up")
 
@@ -67,7 +67,7 @@ def add_veth(name: str, *, master: str, peer: str, peer_netns: Path) -> None:
     """Make a pair: ``name`` here, up, as a port of the bridge ``master``; ``peer``, down, inside ``peer_netns``."""
     descriptor = os.open(peer_netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with _netlink() as netlink:
+        with opened() as netlink:
             netlink.link("add", ifname=name, kind="veth", peer={"ifname": peer, "net_ns_fd": descriptor})
             netlink.link("set", index=_index(netlink, name), master=_index(netlink, master), state="up")
     finally:
@@ -76,13 +76,13 @@ def add_veth(name: str, *, master: str, peer: str, peer_netns: Path) -> None:
 
 def set_up(name: str) -> None:
     """Bring a link up."""
-    with _netlink() as netlink:
+    with opened() as netlink:
         netlink.link("set", index=_index(netlink, name), state="up")
 
 
 def delete(name: str) -> bool:
     """Delete a link and say whether it was there."""
-    with _netlink() as netlink:
+    with opened() as netlink:
         found = netlink.link_lookup(ifname=name)
         if found:
             netlink.link("del", index=found[0])
@@ -92,7 +92,7 @@ def delete(name: str) -> bool:
 def add_address(name: str, address: Interface) -> None:
     """Give a link an address; IPv6 without duplicate detection, so that it can be used at once."""
     nodad = 0x02
-    with _netlink() as netlink:
+    with opened() as netlink:
         options = {"flags": nodad} if address.version == 6 else {}
         netlink.addr(
             "add", index=_index(netlink, name), address=str(address.ip), prefixlen=address.network.prefixlen, **options
@@ -101,7 +101,7 @@ def add_address(name: str, address: Interface) -> None:
 
 def add_route(destination: Network, gateway: Address) -> None:
     """Route ``destination`` over ``gateway``."""
-    with _netlink() as netlink:
+    with opened() as netlink:
         netlink.route("add", dst=str(destination), gateway=str(gateway))
 
 
@@ -109,7 +109,7 @@ def routes() -> tuple[Route, ...]:
     """Return the unicast routes of the main table, IPv4 and IPv6."""
     main_table, unicast = 254, 1
     found = []
-    with _netlink() as netlink:
+    with opened() as netlink:
         for family, default in ((2, str(IPv4Address(0))), (10, "::")):
             for message in netlink.get_routes(family=family, table=main_table):
                 if message["type"] != unicast:
@@ -131,12 +131,3 @@ def _index(netlink: IPRoute, name: str) -> int:
     if not found:
         raise FileNotFoundError(f"no link named {name}")
     return int(found[0])
-
-
-@contextmanager
-def _netlink() -> Iterator[IPRoute]:
-    try:
-        with IPRoute() as netlink:
-            yield netlink
-    except NetlinkError as error:
-        raise OSError(error.code, f"netlink: {os.strerror(error.code)}") from error

@@ -1,14 +1,14 @@
 """Routing of marked packets in the namespace that the calling thread is in (see ``netns.run``)."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import NetlinkError
 
+from meshkit.linux.netlink import opened
+
+_WHAT = "routing of marks"
 _EXISTS = 17
 _ABSENT = (2, 3, 97)
 """ENOENT, ESRCH, EAFNOSUPPORT: it is not there, which is what a removal wants."""
@@ -43,7 +43,7 @@ def has_ipv6() -> bool:
 
 def add(delivery: LocalDelivery) -> None:
     """Put rule and route in place, IPv6 too where the namespace has it; what is there already stays."""
-    with _netlink() as netlink:
+    with opened(_WHAT) as netlink:
         for family, everything in _families():
             route = {"dst": everything, "oif": _LOOPBACK, "table": delivery.table, "type": _LOCAL}
             netlink.route("replace", family=family, scope=_SCOPE_HOST, **route)
@@ -57,7 +57,7 @@ def add(delivery: LocalDelivery) -> None:
 def missing(delivery: LocalDelivery) -> tuple[str, ...]:
     """Name what ``add`` put in place and is not there any more."""
     found: list[str] = []
-    with _netlink() as netlink:
+    with opened(_WHAT) as netlink:
         for family, _ in _families():
             label = "IPv4" if family == _V4 else "IPv6"
             if not any(_is_rule(message, delivery) for message in netlink.get_rules(family=family)):
@@ -72,7 +72,7 @@ def missing(delivery: LocalDelivery) -> tuple[str, ...]:
 
 def remove(delivery: LocalDelivery) -> None:
     """Take rule and route away; what is not there is no error."""
-    with _netlink() as netlink:
+    with opened(_WHAT) as netlink:
         for family in (_V4, _V6):
             for verb in ("rule", "routes"):
                 try:
@@ -83,15 +83,6 @@ def remove(delivery: LocalDelivery) -> None:
                 except NetlinkError as error:
                     if error.code not in _ABSENT:
                         raise
-
-
-@contextmanager
-def _netlink() -> Iterator[IPRoute]:
-    try:
-        with IPRoute() as netlink:
-            yield netlink
-    except NetlinkError as error:
-        raise OSError(error.code, f"routing of marks: {os.strerror(error.code)}") from error
 
 
 def _is_rule(message: Any, delivery: LocalDelivery) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from meshkit.linux import netns
-from tests.integration.test_handover import announce
 from tests.support import namespaced, ztunnels
 from tests.support.waiting import until
 
@@ -24,11 +23,9 @@ async def test_a_killed_ztunnel_serves_again_within_a_second_each_time(tmp_path:
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client", captured=False)
-        client.capture()
-        client.captured = True
+        node.capture(client)
         await server.serve_peer(8080)
-        node.serve(client.uid, client.name, netns.path(client.netns))
-        await node.write_state(*announce(mesh, server, client))
+        await node.know(mesh, server, client)
         ztunnel = await node.start()
         await ztunnel.ready()
         assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
@@ -59,7 +56,7 @@ async def test_a_request_to_end_reaches_the_process_that_serves(tmp_path: Path) 
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         client = await mesh.pod("client", captured=False)
         node.serve(client.uid, client.name, netns.path(client.netns))
-        await node.write_state(*announce(mesh, client))
+        await node.know(mesh, client)
         ztunnel = await node.start(termination_grace_period_seconds=6, handover_s=0)
         await ztunnel.ready()
         worker = ztunnel.worker()

@@ -5,13 +5,11 @@ import errno
 import os
 import time
 from collections import Counter
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from meshapi.proto import workload_pb2
-from meshkit.linux import netns, sockets
+from meshkit.linux import sockets
 from tests.support import namespaced, ztunnels
 from tests.support.waiting import until
 
@@ -48,25 +46,6 @@ class Load:
             await asyncio.sleep(0.005)
 
 
-def announce(mesh: namespaced.Mesh, *pods: namespaced.Pod) -> list[workload_pb2.Workload]:
-    made = []
-    for pod in pods:
-        mesh.announce(pod)
-        made.append(
-            workload_pb2.Workload(
-                uid=f"Kubernetes//Pod/{pod.namespace}/{pod.name}", name=pod.name, namespace=pod.namespace,
-                addresses=[ip_address(pod.ip).packed], tunnel_protocol=workload_pb2.HBONE, service_account=pod.account,
-                node=pod.node.name, workload_name=pod.name, canonical_name=pod.name, workload_type=workload_pb2.POD,
-            )
-        )  # fmt: skip
-    return made
-
-
-def capture(pod: namespaced.Pod) -> None:
-    pod.capture()
-    pod.captured = True
-
-
 @pytest.mark.parametrize("order", ["successor-first", "end-first"])
 async def test_no_new_connection_is_refused_while_ztunnels_are_replaced(tmp_path: Path, order: str) -> None:
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
@@ -74,10 +53,9 @@ async def test_no_new_connection_is_refused_while_ztunnels_are_replaced(tmp_path
         near = await mesh.pod("near", captured=False)
         far = await mesh.pod("far", node=1)
         for pod in (server, near):
-            capture(pod)
-            node.serve(pod.uid, pod.name, netns.path(pod.netns))
+            node.capture(pod)
         await server.serve_peer(8080)
-        await node.write_state(*announce(mesh, server, near, far))
+        await node.know(mesh, server, near, far)
         old = await node.start()
         await old.ready()
         load = Load([near, far], server.ip)
@@ -104,10 +82,9 @@ async def test_open_connections_survive_upgrades_however_many(tmp_path: Path) ->
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client", captured=False)
-        capture(client)
-        node.serve(client.uid, client.name, netns.path(client.netns))
+        node.capture(client)
         await server.serve_peer(8080)
-        await node.write_state(*announce(mesh, server, client))
+        await node.know(mesh, server, client)
         current = await node.start(termination_grace_period_seconds=3600)
         await current.ready()
         load = Load([client], server.ip)
@@ -142,10 +119,9 @@ async def test_without_a_successor_connections_are_taken_for_the_bound_and_refus
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client", captured=False)
-        capture(client)
-        node.serve(client.uid, client.name, netns.path(client.netns))
+        node.capture(client)
         await server.serve_peer(8080)
-        await node.write_state(*announce(mesh, server, client))
+        await node.know(mesh, server, client)
         ztunnel = await node.start(handover_s=3)
         await ztunnel.ready()
         reader, writer = await client.connect(server.ip, 8080)

@@ -1,38 +1,25 @@
 """ztunnel started without a control plane, as the process that users run."""
 
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from meshapi.proto import workload_pb2
-from meshkit.linux import netns
 from tests.support import namespaced, ztunnels
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
 
-def workload(pod: namespaced.Pod) -> workload_pb2.Workload:
-    return workload_pb2.Workload(
-        uid=f"Kubernetes//Pod/{pod.namespace}/{pod.name}", name=pod.name, namespace=pod.namespace,
-        addresses=[ip_address(pod.ip).packed], tunnel_protocol=workload_pb2.HBONE, service_account=pod.account,
-        node=pod.node.name, workload_name=pod.name, canonical_name=pod.name, workload_type=workload_pb2.POD,
-    )  # fmt: skip
-
-
 async def test_a_ztunnel_without_control_plane_serves_the_state_of_its_snapshot(tmp_path: Path) -> None:
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client", captured=False)
-        client.capture()
-        client.captured = True
+        node.capture(client)
         await server.serve_peer(8080)
         mesh.announce(client)
-        node.serve(client.uid, client.name, netns.path(client.netns))
         with pytest.raises(OSError):
             await client.ask(server.ip, 8080)
-        await node.write_state(workload(server), workload(client))
+        await node.know(mesh, server, client)
         ztunnel = await node.start()
         await ztunnel.ready()
         assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()

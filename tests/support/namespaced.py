@@ -141,6 +141,24 @@ class Pod:
     def in_namespace(self, work):
         return netns.run(netns.path(self.netns), work)
 
+    @property
+    def workload(self) -> workload_pb2.Workload:
+        """The pod as a control plane tells of it."""
+        return workload_pb2.Workload(
+            uid=f"Kubernetes//Pod/{self.namespace}/{self.name}",
+            name=self.name,
+            namespace=self.namespace,
+            addresses=[ip_address(self.ip).packed],
+            tunnel_protocol=workload_pb2.HBONE if self.captured else workload_pb2.NONE,
+            service_account=self.account,
+            node=self.node.name,
+            workload_name=self.name,
+            canonical_name=self.name,
+            canonical_revision="v1",
+            workload_type=workload_pb2.POD,
+            authorization_policies=self.labels_policies,
+        )
+
     def capture(self, mode: Mode = Mode.CAPTURE) -> None:
         """Put the rules in place, as the node agent does."""
         descriptor = os.open(netns.path(self.netns), os.O_RDONLY)
@@ -282,20 +300,7 @@ class Mesh:
 
     def announce(self, pod: Pod, **fields: object) -> None:
         """Tell every node of a pod."""
-        workload = workload_pb2.Workload(
-            uid=f"Kubernetes//Pod/{pod.namespace}/{pod.name}",
-            name=pod.name,
-            namespace=pod.namespace,
-            addresses=[ip_address(pod.ip).packed],
-            tunnel_protocol=workload_pb2.HBONE if pod.captured else workload_pb2.NONE,
-            service_account=pod.account,
-            node=pod.node.name,
-            workload_name=pod.name,
-            canonical_name=pod.name,
-            canonical_revision="v1",
-            workload_type=workload_pb2.POD,
-            authorization_policies=pod.labels_policies,
-        )
+        workload = pod.workload
         workload.MergeFrom(workload_pb2.Workload(**fields))
         self.apply(workload.uid, workload_pb2.Address(workload=workload))
 

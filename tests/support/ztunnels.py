@@ -18,10 +18,12 @@ from pathlib import Path
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.proto import workload_pb2, zds_pb2
+from meshkit.linux import netns
 from meshkit.xds import sds, serving
 from nodeagent.secrets.keeper import Keeper
 from nodeagent.secrets.request import Issued
 from nodeagent.zds.server import Served, ZdsServer
+from tests.support import namespaced
 from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT
 from tests.support.waiting import until
@@ -105,6 +107,18 @@ class NodeSide:
         info = zds_pb2.WorkloadInfo(name=name, namespace="shop", service_account=name)
         self.workloads[uid] = Served(info, descriptor)
         self._keeper.want(SpiffeId("cluster.local", "shop", name))
+
+    def capture(self, pod: namespaced.Pod) -> None:
+        """Put the rules into a pod and have ztunnels serve it."""
+        pod.capture()
+        pod.captured = True
+        self.serve(pod.uid, pod.name, netns.path(pod.netns))
+
+    async def know(self, mesh: namespaced.Mesh, *pods: namespaced.Pod) -> None:
+        """Tell the mesh's engines of pods, and ztunnels by the snapshot that they start from."""
+        for pod in pods:
+            mesh.announce(pod)
+        await self.write_state(*(pod.workload for pod in pods))
 
     async def write_state(self, *workloads: workload_pb2.Workload) -> None:
         snapshot = Snapshot(self.folder / "state.snapshot")
