@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from bench import cluster, pods
 from bench.rows import resident_bytes
 from meshapi import names
 from tests.support.fake_kubernetes import FakeKubernetes, token_user
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 SYNC_S = 1800.0
@@ -94,12 +94,6 @@ async def started(folder: Path, api: FakeKubernetes, stack: AsyncExitStack) -> t
         stack, sys.executable, "-m", "controlplane.app", f"--kubeconfig={kubeconfig}", "--log-level=warn", *arguments
     )
     return Process(process.pid), f"127.0.0.1:{ports['xds']}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def listening(address: str, within_s: float) -> None:

@@ -4,10 +4,11 @@ Models of core objects hold only the fields that are read: everything else, such
 dropped on reading, so two readings are equal exactly when nothing that matters has changed.
 """
 
+import ipaddress
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from meshapi.errors import InvalidResource
@@ -30,6 +31,18 @@ class Open(Fields):
     """A model that keeps fields which it does not know."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
+
+
+def ip_block(value: str) -> str:
+    """Check an IP address or CIDR."""
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("is not an IP address or CIDR; write as 10.0.0.0/8 or 10.1.2.3") from None
+    return value
+
+
+IpBlock = Annotated[str, AfterValidator(ip_block)]
 
 
 class OwnerReference(Fields):

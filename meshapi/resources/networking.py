@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources.base import Object, Open
+from meshapi.resources.base import IpBlock, Object, Open
 
 _LABEL = r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*\.?")
@@ -22,14 +22,6 @@ def _host(value: str) -> str:
     if len(value) > _MAX_HOST or not _HOST.fullmatch(value):
         raise ValueError("is not a host name; write as api.example.com or *.example.com")
     return value.rstrip(".").lower()
-
-
-def _address(value: str) -> str:
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        raise ValueError("is not an IP address or CIDR; write as 10.1.2.3 or 10.0.0.0/8") from None
-    return value
 
 
 def _port(value: int) -> int:
@@ -43,7 +35,6 @@ def _target(value: int) -> int:
 
 
 Host = Annotated[str, AfterValidator(_host)]
-Address = Annotated[str, AfterValidator(_address)]
 PortNumber = Annotated[int, AfterValidator(_port)]
 
 
@@ -105,7 +96,7 @@ class ServiceEntrySpec(Open):
     """Hosts that the mesh shall know though Kubernetes does not."""
 
     hosts: tuple[Host, ...] = Field(description="Host names; the first label may be * alone.")
-    addresses: tuple[Address, ...] = Field(default=(), description="Virtual addresses or CIDRs of the hosts.")
+    addresses: tuple[IpBlock, ...] = Field(default=(), description="Virtual addresses or CIDRs of the hosts.")
     ports: tuple[ServicePort, ...] = Field(default=(), description="Ports of the hosts.")
     location: Location = Field(default=Location.MESH_EXTERNAL, description="Whether the hosts are part of the mesh.")
     resolution: Resolution = Field(default=Resolution.NONE, description="How endpoints are found.")

@@ -5,14 +5,13 @@ Values that could never mean anything (an address that is none, an unknown condi
 translation need not check again. Unknown fields are kept and named by ``unknown_fields``.
 """
 
-import ipaddress
 import re
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources.base import Object, Open
+from meshapi.resources.base import IpBlock, Object, Open, ip_block
 
 ItemT = TypeVar("ItemT")
 OpenT = TypeVar("OpenT", bound=Open)
@@ -60,14 +59,6 @@ def _text(value: str) -> str:
     return value
 
 
-def _ip_block(value: str) -> str:
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        raise ValueError("is not an IP address or CIDR; write as 10.0.0.0/8 or 10.1.2.3") from None
-    return value
-
-
 def _port(value: str) -> str:
     if not value.isdecimal() or not 0 < int(value) < 65536:
         raise ValueError("is not a port; write a number from 1 to 65535")
@@ -87,7 +78,6 @@ def _condition_key(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
-IpBlock = Annotated[str, AfterValidator(_ip_block)]
 Port = Annotated[str, AfterValidator(_port)]
 ServiceAccount = Annotated[str, AfterValidator(_service_account)]
 
@@ -180,7 +170,7 @@ class Condition(Open):
 
     @model_validator(mode="after")
     def _values_fit_key(self) -> "Condition":
-        check = {**dict.fromkeys(IP_KEYS, _ip_block), PORT_KEY: _port, "source.serviceAccount": _service_account}
+        check = {**dict.fromkeys(IP_KEYS, ip_block), PORT_KEY: _port, "source.serviceAccount": _service_account}
         if not self.values and not self.not_values:
             raise ValueError("has neither values nor notValues; give at least one")
         for value in (*self.values, *self.not_values):

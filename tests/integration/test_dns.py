@@ -10,24 +10,13 @@ import pytest
 
 from meshapi import names
 from meshapi.proto import engine_pb2, workload_pb2
-from tests.support import backends, dns, namespaced
+from tests.support import dns, namespaced
 from tests.support.namespaced import route_everything
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
 HOST = "web.shop.svc.cluster.local"
-
-
-@pytest.fixture(params=["10.77.0.0/24", "fd77::/64"], ids=["ipv4", "ipv6"])
-def subnet(request):
-    return request.param
-
-
-@pytest.fixture(params=["nftables", "iptables-legacy"])
-async def mesh(request, subnet, tmp_path):
-    async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock")) as made:
-        yield made
 
 
 async def a_client(mesh: namespaced.Mesh, name: str = "client", **fields) -> namespaced.Pod:

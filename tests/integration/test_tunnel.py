@@ -7,21 +7,10 @@ from pathlib import Path
 import pytest
 
 from meshapi.proto import authorization_pb2, workload_pb2
-from tests.support import backends, namespaced
+from tests.support import namespaced
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(params=["10.77.0.0/24", "fd77::/64"], ids=["ipv4", "ipv6"])
-def subnet(request):
-    return request.param
-
-
-@pytest.fixture(params=["nftables", "iptables-legacy"])
-async def mesh(request, subnet, tmp_path):
-    async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock")) as made:
-        yield made
 
 
 def strict(mesh: namespaced.Mesh) -> None:

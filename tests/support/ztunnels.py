@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from nodeagent.zds.server import Served, ZdsServer
 from tests.support import namespaced
 from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT
+from tests.support.ports import free_port
 from tests.support.waiting import until
 from ztunnel.snapshot import Snapshot
 
@@ -129,7 +129,7 @@ class NodeSide:
 
     async def start(self, **settings: object) -> Ztunnel:
         """Start a process; see ``Ztunnel.ready``."""
-        ports = [_free_port() for _ in range(3)]
+        ports = [free_port() for _ in range(3)]
         given = {
             "node_name": "node-0",
             "xds_address": "127.0.0.1:1",
@@ -177,9 +177,3 @@ async def node_side(folder: Path, authority: TestAuthority) -> AsyncIterator[Nod
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
