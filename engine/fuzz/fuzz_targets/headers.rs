@@ -4,7 +4,7 @@
 
 use culvert_core::identity::Identity;
 use culvert_hbone::authority::{Host, destination};
-use culvert_hbone::headers::{BAGGAGE, Baggage, FORWARDED, TRACEPARENT, forwarded_host, trace_id};
+use culvert_hbone::headers::{BAGGAGE, Baggage, FORWARDED, TRACEPARENT, Trace, forwarded_host};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
             map.append(name, value);
         }
     }
-    let _ = (forwarded_host(&map), trace_id(&map));
+    let _ = (forwarded_host(&map), Trace::parse(&map));
     for line in lines {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             map.append(BAGGAGE, value);

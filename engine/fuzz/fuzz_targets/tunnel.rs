@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use culvert_hbone::authority::destination;
-use culvert_hbone::headers::{Baggage, forwarded_host, trace_id};
+use culvert_hbone::headers::{Baggage, Trace, forwarded_host};
 use culvert_hbone::server::{Connect, serve_on};
 use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn handle(connect: Connect) {
     let headers = &connect.request.headers;
-    let _ = (Baggage::parse(headers), forwarded_host(headers), trace_id(headers));
+    let _ = (Baggage::parse(headers), forwarded_host(headers), Trace::parse(headers));
     match destination(connect.request.uri.authority()) {
         Ok(_) => drop(connect.accept(Baggage::default().encode())),
         Err(_) => connect.refuse(StatusCode::BAD_REQUEST),

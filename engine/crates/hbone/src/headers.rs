@@ -113,18 +113,46 @@ pub fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     text.split(';').find_map(|pair| pair.trim().strip_prefix("host=")).map(|host| host.trim_matches('"'))
 }
 
-/// A new trace: version 00, the given random ids, not sampled.
-#[must_use]
-pub fn traceparent(trace_id: u128, parent_id: u64) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!("00-{trace_id:032x}-{parent_id:016x}-00")).ok()
+/// The ids of a `traceparent`: what both ends of a connection log of it, so that their entries can be joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// `trace-id`, in the order of the header's digits.
+    pub id: [u8; 16],
+    /// `parent-id`: the span in which the header was written.
+    pub parent: [u8; 8],
 }
 
-/// The trace id of a well-formed `traceparent`.
-#[must_use]
-pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok().filter(|text| text.len() == 55)?;
-    let id = text.get(3..35)?;
-    id.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(id)
+impl Trace {
+    /// A trace of these random ids, which are not 0.
+    #[must_use]
+    pub fn new(id: u128, parent: u64) -> Self {
+        Self { id: id.to_be_bytes(), parent: parent.to_be_bytes() }
+    }
+
+    /// The header's value: version 00, not sampled.
+    #[must_use]
+    pub fn encode(&self) -> Option<HeaderValue> {
+        let (id, parent) = (u128::from_be_bytes(self.id), u64::from_be_bytes(self.parent));
+        HeaderValue::try_from(format!("00-{id:032x}-{parent:016x}-00")).ok()
+    }
+
+    /// Read a well-formed header of version 00; an id of zeros is none (W3C Trace Context, section 3.2.2).
+    #[must_use]
+    pub fn parse(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(TRACEPARENT)?.to_str().ok().filter(|text| text.len() == 55)?;
+        let mut parts = text.split('-');
+        let (version, id, parent) = (parts.next()?, parts.next()?, parts.next()?);
+        if version != "00" || id.len() != 32 || parent.len() != 16 || !text.bytes().all(is_digit_or_dash) {
+            return None;
+        }
+        let (id, parent) = (u128::from_str_radix(id, 16).ok()?, u64::from_str_radix(parent, 16).ok()?);
+        (id != 0 && parent != 0).then(|| Self::new(id, parent))
+    }
+}
+
+/// Digits are lower case there; `from_str_radix` would take a sign too.
+fn is_digit_or_dash(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-')
 }
 
 #[cfg(test)]
@@ -177,10 +205,19 @@ mod tests {
 
     #[test]
     fn only_a_well_formed_trace_is_read() {
-        let good = traceparent(0xabc, 0x1).unwrap();
-        assert_eq!(good.len(), 55);
+        let good = Trace::new(0xabc, 0x1).encode().unwrap();
+        assert_eq!(good, "00-00000000000000000000000000000abc-0000000000000001-00");
         let map: HeaderMap = std::iter::once((TRACEPARENT, good)).collect();
-        assert_eq!(trace_id(&map), Some("00000000000000000000000000000abc"));
-        assert_eq!(trace_id(&headers(&[(TRACEPARENT, "00-zz")])), None);
+        assert_eq!(Trace::parse(&map), Some(Trace::new(0xabc, 1)));
+        for bad in [
+            "00-zz",
+            "00-00000000000000000000000000000000-0000000000000001-00",
+            "00-00000000000000000000000000000abc-0000000000000000-00",
+            "00-+0000000000000000000000000000abc-0000000000000001-00",
+            "00-00000000000000000000000000000ABC-0000000000000001-00",
+            "01-00000000000000000000000000000abc-0000000000000001-00",
+        ] {
+            assert_eq!(Trace::parse(&headers(&[(TRACEPARENT, bad)])), None, "{bad}");
+        }
     }
 }

@@ -27,6 +27,7 @@ pub struct Config {
     pub max_connections: usize,
     pub max_handshakes: usize,
     pub access_log: AccessLog,
+    pub access_log_records: bool,
     pub connect_attempts: usize,
     pub connect_patience: Duration,
     pub(crate) outliers: OutlierSettings,
@@ -46,6 +47,7 @@ impl From<EngineConfig> for Config {
         Self {
             cores: number(wire.cores, 2).min(machine),
             access_log: wire.access_log(),
+            access_log_records: wire.access_log_records,
             trust_domain: text(wire.trust_domain, names::DEFAULT_TRUST_DOMAIN),
             network: wire.network.into(),
             cluster_id: text(wire.cluster_id, names::DEFAULT_CLUSTER_ID),

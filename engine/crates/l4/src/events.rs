@@ -1,7 +1,10 @@
 //! What the engine tells its host: a bounded batch behind one descriptor.
 //!
-//! Events of state are few (workloads, identities, sequence numbers) and kept until drained. Access-log lines are many
-//! and are dropped, counted, when the host does not keep up: telemetry must not hold memory or connections hostage.
+//! Events of state are few (workloads, identities, sequence numbers) and kept until drained. Entries of the access log,
+//! lines and records, are many and are dropped, counted, when the host does not keep up: telemetry must not hold memory
+//! or connections hostage.
+
+mod records;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use culvert_core::identity::Identity;
 use culvert_core::proto::engine as wire;
 use culvert_net::wakeup::Wakeup;
 use parking_lot::Mutex;
+use records::Records;
 use tokio::runtime::Handle;
 use wire::event::Kind;
 
@@ -32,8 +36,9 @@ struct Pending {
     events: Vec<wire::Event>,
     access_log: Vec<u8>,
     dropped: u64,
+    records: Records,
     signalled: bool,
-    /// Somebody will signal for the lines of access log that wait.
+    /// Somebody will signal for what waits of the access log.
     promised: bool,
 }
 
@@ -56,6 +61,8 @@ impl Events {
             events: std::mem::take(&mut pending.events),
             access_log: std::mem::take(&mut pending.access_log).into(),
             access_log_dropped: pending.dropped,
+            access_log_records: pending.records.take(),
+            access_log_records_dropped: pending.records.dropped(),
         }
     }
 
@@ -93,11 +100,24 @@ impl Events {
             return;
         }
         pending.access_log.extend_from_slice(line);
-        if pending.signalled || pending.promised && pending.access_log.len() < ACCESS_LOG_BATCH {
+        self.signal_soon(&mut pending);
+    }
+
+    /// Add one log record, an element of `ScopeLogs.log_records`; the host hears of it as of a line.
+    pub(crate) fn access_log_record(self: &Arc<Self>, record: &[u8]) {
+        let mut pending = self.pending.lock();
+        if pending.records.add(record) {
+            self.signal_soon(&mut pending);
+        }
+    }
+
+    fn signal_soon(self: &Arc<Self>, pending: &mut Pending) {
+        let is_much = pending.access_log.len() + pending.records.len() >= ACCESS_LOG_BATCH;
+        if pending.signalled || pending.promised && !is_much {
             return;
         }
         match Handle::try_current() {
-            Ok(core) if pending.access_log.len() < ACCESS_LOG_BATCH => {
+            Ok(core) if !is_much => {
                 pending.promised = true;
                 let events = self.clone();
                 core.spawn(async move {
@@ -105,7 +125,7 @@ impl Events {
                     events.signal(&mut events.pending.lock());
                 });
             }
-            _ => self.signal(&mut pending),
+            _ => self.signal(pending),
         }
     }
 

@@ -83,6 +83,7 @@ fn flow(pod: &Pod, client: SocketAddr, local: SocketAddr, target: SocketAddr, pe
         source: Peer { identity: peer, ..Peer::default() },
         destination: Peer { identity: Some(pod.info.identity.clone()), ..Peer::default() },
         service: None,
+        trace: None,
     }
 }
 
@@ -128,6 +129,7 @@ async fn open(
     };
     let mut flow = flow(pod, client, local, local, Some(peer.clone()));
     describe(pod, &mut flow, &connect);
+    flow.trace = headers::Trace::parse(&connect.request.headers);
     let refuse = |connect: Connect, flow: Flow, status, flag, error: String| {
         connect.refuse(status);
         flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));

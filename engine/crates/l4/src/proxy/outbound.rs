@@ -98,6 +98,7 @@ pub(super) fn beginning(client: SocketAddr, target: SocketAddr) -> Flow {
         source: Peer::default(),
         destination: Peer::default(),
         service: None,
+        trace: None,
     }
 }
 
@@ -140,8 +141,10 @@ async fn tunnelled(
     source: &Workload,
     flow: &mut Flow,
 ) -> Result<Way, Failure> {
+    let trace = headers::Trace::new(fastrand::u128(1..), fastrand::u64(1..));
+    flow.trace = Some(trace);
     let key = TunnelKey { address: flow.destination_address, identities };
-    let opened = match connect_request(authority, flow, source) {
+    let opened = match connect_request(authority, flow, &trace, source) {
         Ok(request) => pod.pool.open(pod, &key, &request).await,
         Err(error) => Err(error.into()),
     };
@@ -152,14 +155,19 @@ async fn tunnelled(
     Ok(Way::Tunnel(stream, guard))
 }
 
-fn connect_request(authority: SocketAddr, flow: &Flow, source: &Workload) -> Result<Request<()>, http::Error> {
+fn connect_request(
+    authority: SocketAddr,
+    flow: &Flow,
+    trace: &headers::Trace,
+    source: &Workload,
+) -> Result<Request<()>, http::Error> {
     let uri = Uri::builder().authority(authority.to_string()).build()?;
     let mut request = Request::builder().method(Method::CONNECT).uri(uri).version(http::Version::HTTP_2).body(())?;
     let service = flow.service.as_deref().map(|service: &Service| &*service.key.hostname);
     let values = [
         (headers::BAGGAGE, source.baggage().encode()),
         (headers::FORWARDED, headers::forwarded(flow.source_address, service)),
-        (headers::TRACEPARENT, headers::traceparent(fastrand::u128(1..), fastrand::u64(1..))),
+        (headers::TRACEPARENT, trace.encode()),
     ];
     for (name, value) in values {
         request.headers_mut().extend(value.map(|value| (name, value)));

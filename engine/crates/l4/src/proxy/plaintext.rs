@@ -56,6 +56,7 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Sta
         source: Peer::default(),
         destination: Peer::default(),
         service: None,
+        trace: None,
     };
     let refuse = |flow: Flow, flag, error: String| {
         flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));

@@ -1,4 +1,4 @@
-//! One line a connection, in the fields and order of Istio's ztunnel.
+//! One entry a connection, in the fields and order of Istio's ztunnel: as a line, as an OpenTelemetry log record, or both.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use culvert_core::proto::engine::AccessLog;
 
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
+use super::otlp::{self, Severity};
+use crate::config::Config;
 use crate::policy::Denied;
 use crate::shared::Shared;
 
@@ -16,28 +18,45 @@ pub(super) enum Value {
 }
 
 pub(crate) fn write(shared: &Arc<Shared>, flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowEnd) {
-    let form = shared.config.access_log;
-    if form == AccessLog::Off {
-        return;
+    if is_on(&shared.config) {
+        let severity = if end.error.is_some() { Severity::Error } else { Severity::Info };
+        let fields = fields(flow, duration, sent, received, end);
+        enter(shared, severity, "connection complete", flow, &fields);
     }
-    let fields = fields(flow, duration, sent, received, end);
-    let level = if end.error.is_some() { "error" } else { "info" };
-    emit(shared, level, ("access", "connection complete"), &fields);
 }
 
 /// Write what policies of a dry run would do to a connection that has not begun yet.
 pub(crate) fn write_dry_run(shared: &Arc<Shared>, flow: &Flow, denied: &Denied) {
-    if shared.config.access_log == AccessLog::Off {
-        return;
+    if is_on(&shared.config) {
+        let mut fields = about(flow);
+        fields.push(("dry_run", Value::Text(denied.to_string())));
+        enter(shared, Severity::Info, "connection would be refused", flow, &fields);
     }
-    let mut fields = about(flow);
-    fields.push(("dry_run", Value::Text(denied.to_string())));
-    emit(shared, "info", ("access", "connection would be refused"), &fields);
 }
 
-/// Write one line of `what`: a scope and a message.
+fn is_on(config: &Config) -> bool {
+    config.access_log != AccessLog::Off || config.access_log_records
+}
+
+/// Write an entry in each form that is on.
+fn enter(shared: &Shared, severity: Severity, message: &str, flow: &Flow, fields: &[(&'static str, Value)]) {
+    let now = SystemTime::now();
+    if shared.config.access_log != AccessLog::Off {
+        let level = if severity == Severity::Error { "error" } else { "info" };
+        write_line(shared, now, level, ("access", message), fields);
+    }
+    if shared.config.access_log_records {
+        shared.events.access_log_record(&otlp::record(now, severity, message, flow.trace.as_ref(), fields));
+    }
+}
+
+/// Write one line of `what`, a scope and a message, that is not an entry of the access log.
 pub(super) fn emit(shared: &Shared, level: &str, what: (&str, &str), fields: &[(&'static str, Value)]) {
-    let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    write_line(shared, SystemTime::now(), level, what, fields);
+}
+
+fn write_line(shared: &Shared, now: SystemTime, level: &str, what: (&str, &str), fields: &[(&'static str, Value)]) {
+    let time = humantime::format_rfc3339_micros(now).to_string();
     let line = match shared.config.access_log {
         AccessLog::Json => json(level, &time, what, fields),
         _ => text(level, &time, what, fields),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use culvert_core::identity::Identity;
-use culvert_hbone::headers::Baggage;
+use culvert_hbone::headers::{Baggage, Trace};
 
 use super::access_log;
 use super::metrics::Series;
@@ -76,6 +76,8 @@ pub(crate) struct Flow {
     pub source: Peer,
     pub destination: Peer,
     pub service: Option<Arc<Service>>,
+    /// Shared by the entries of both ends of a tunnelled connection.
+    pub trace: Option<Trace>,
 }
 
 /// A counted connection; [`OpenFlow::finish`] must be called, and a dropped one counts as closed without error.

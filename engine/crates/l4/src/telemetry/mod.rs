@@ -6,6 +6,7 @@ mod dry_run;
 mod flow;
 mod metrics;
 mod on_demand_dns;
+mod otlp;
 mod retries;
 
 pub(crate) use dns::{DnsRecord, log as dns_log};
