@@ -42,9 +42,9 @@ async def bare(stack: AsyncExitStack, bridge: pods.Bridge, load: Path) -> Conten
 
 
 async def culvert(
-    stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, access_log: bool = False
+    stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, access_log: str | None = None
 ) -> Contender:
-    """Two engines, a process each, as on two nodes; their lines go to ``/dev/null`` through the host."""
+    """Two engines, a process each, as on two nodes; their lines or records go to ``/dev/null`` through the host."""
     kind = "log" if access_log else "our"
     name = "Culvert, logging" if access_log else "Culvert"
     contender = Contender(name, bridge.pod(f"{kind}-client"), bridge.pod(f"{kind}-server"))
@@ -59,7 +59,8 @@ async def culvert(
             "config": {
                 "node": f"node-{pod.name}",
                 "cores": THREADS,
-                "access_log": engine_pb2.TEXT if access_log else engine_pb2.OFF,
+                "access_log": engine_pb2.TEXT if access_log == "text" else engine_pb2.OFF,
+                "access_log_records": access_log == "otlp",
             },
             "workload": {"uid": pod.name, "name": pod.name, "namespace": "bench", "service_account": pod.name},
             "netns": str(pod.netns_path),

@@ -18,7 +18,7 @@ from meshengine import Engine, events
 
 START_S = 10.0
 NOWHERE = os.open(os.devnull, os.O_WRONLY)
-"""Where lines of the access log go: what the host does for them is measured, not what a disk does."""
+"""Where the access log goes: what the host does for it is measured, not what a disk or a collector does."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ async def follow(engine: Engine, spec: Spec, started: asyncio.Future[str]) -> No
         batch = engine_pb2.EventBatch.FromString(packed)
         if batch.access_log:
             os.write(NOWHERE, batch.access_log)
+        for portion in batch.access_log_records:
+            os.write(NOWHERE, portion.records)
         for event in batch.events:
             match event.WhichOneof("kind"):
                 case "certificate_wanted":

@@ -31,7 +31,11 @@ def options() -> argparse.Namespace:
     names = [row.name for row in ROWS]
     parser.add_argument("--only", action="append", choices=names, help="measure this row; may be given several times")
     parser.add_argument(
-        "--access-log", action="store_true", help="measure what the access log costs: our tunnel with it and without"
+        "--access-log",
+        nargs="?",
+        const="text",
+        choices=["text", "otlp"],
+        help="measure what the access log costs: our tunnel with it and without (default: text)",
     )
     chosen = parser.parse_args()
     if chosen.rounds < 1 or not 0.1 <= chosen.seconds <= 60:
@@ -71,7 +75,7 @@ async def measure(chosen: argparse.Namespace) -> tuple[list[str], Results]:
         bridge = pods.Bridge(stack)
         everyone = [await contenders.bare(stack, bridge, load)]
         if chosen.access_log:
-            everyone.append(await contenders.culvert(stack, bridge, load, folder, access_log=True))
+            everyone.append(await contenders.culvert(stack, bridge, load, folder, access_log=chosen.access_log))
         everyone.append(await contenders.culvert(stack, bridge, load, folder))
         if not chosen.access_log:
             everyone.append(await contenders.envoys(stack, bridge, load, folder))

@@ -43,6 +43,8 @@ def _row(name: str, info: FieldInfo) -> str:
 
 
 def _plain(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

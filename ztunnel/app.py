@@ -18,6 +18,8 @@ from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, u
 from ztunnel import handover, pages, telemetry
 from ztunnel.certificates import Certificates
 from ztunnel.mesh import MeshState
+from ztunnel.otlp import wiring
+from ztunnel.otlp.exporter import Portion, Reason
 from ztunnel.settings import AccessLog, ZtunnelSettings
 from ztunnel.snapshot import Snapshot
 from ztunnel.supervisor import CRASHED, supervise
@@ -61,6 +63,7 @@ class Ztunnel:
             subscriptions={names.AUTHORIZATION_TYPE: EVERYTHING, names.ADDRESS_TYPE: EVERYTHING},
             receiver=self._mesh,
         )
+        self._exporter = wiring.exporter(settings)
         self._state_known = asyncio.Event()
         self._quit = asyncio.Event()
 
@@ -89,11 +92,18 @@ class Ztunnel:
                         self._workloads.retry_pending(),
                     )
                 ]
+                exporting = tasks.create_task(self._exporter.run()) if self._exporter else None
                 following = tasks.create_task(self._serve_workloads())
                 await self._quit.wait()
                 await self._drain(following)
                 for task in running:
                     task.cancel()
+                if self._exporter and exporting:
+                    self._write(engine_pb2.EventBatch.FromString(self._engine.drain_events()))
+                    # Half of the time between drain and kill.
+                    spare_s = self._settings.termination_grace_period_seconds - self._settings.drain_s
+                    await self._exporter.finish(spare_s / 2)
+                    exporting.cancel()
         finally:
             self._write(engine_pb2.EventBatch.FromString(self._engine.drain_events()))
             await asyncio.to_thread(self._engine.close)
@@ -116,6 +126,7 @@ class Ztunnel:
             lambda: self._workloads.active,
             lambda: len(self._workloads.pending),
             crashes=self._crashes,
+            exported=self._exporter.counts if self._exporter else None,
         )
         scrape = admin.metrics(registry)
         anywhere = "0.0.0.0"  # noqa: S104  (scraped by Prometheus and probed by the kubelet)
@@ -167,11 +178,13 @@ class Ztunnel:
             for event in batch.events:
                 self._handle(event)
 
-    @staticmethod
-    def _write(batch: engine_pb2.EventBatch) -> None:
+    def _write(self, batch: engine_pb2.EventBatch) -> None:
         if batch.access_log:
             sys.stdout.buffer.write(batch.access_log)
             sys.stdout.buffer.flush()
+        if self._exporter and batch.access_log_records:
+            self._exporter.offer(Portion(one.records, one.count) for one in batch.access_log_records)
+            self._exporter.counts.dropped[Reason.HOST_BUSY] = batch.access_log_records_dropped
 
     def _handle(self, event: engine_pb2.Event) -> None:
         match event.WhichOneof("kind"):
@@ -230,6 +243,7 @@ def _engine_config(settings: ZtunnelSettings) -> engine_pb2.EngineConfig:
         max_handshakes_per_workload=settings.max_handshakes_per_workload,
         removal_drain_ms=round(settings.removal_drain_s * 1000),
         access_log=_ACCESS_LOG[settings.access_log],
+        access_log_records=bool(settings.otlp_endpoint),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 
 from meshapi import names
-from meshkit.settings import ProcessSettings
+from ztunnel.otlp.settings import OtlpSettings
 
 
 class AccessLog(StrEnum):
@@ -17,7 +17,7 @@ class AccessLog(StrEnum):
     JSON = "json"
 
 
-class ZtunnelSettings(ProcessSettings):
+class ZtunnelSettings(OtlpSettings):
     """Settings of ``culvert-ztunnel``."""
 
     node_name: str = Field(description="Name of the node that this process serves.")

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from meshapi.proto import engine_pb2
+from ztunnel.otlp.exporter import Counts, Reason
 
 
 class EngineMetrics(Collector):
@@ -21,6 +22,23 @@ class EngineMetrics(Collector):
         """Yield one family for each of the engine's."""
         for family in engine_pb2.MetricFamilies.FromString(self._families()).families:
             yield _metric(family)
+
+
+class OtlpMetrics(Collector):
+    """What became of the log records that go to an OpenTelemetry collector."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield two counters."""
+        help_text = "Records of the access log that the OpenTelemetry collector has taken"
+        yield CounterMetricFamily("culvert_otlp_log_records_exported", help_text, value=self._counts.exported)
+        help_text = "Records of the access log that no OpenTelemetry collector got"
+        dropped = CounterMetricFamily("culvert_otlp_log_records_dropped", help_text, labels=["reason"])
+        for reason in Reason:
+            dropped.add_metric([reason], self._counts.dropped[reason])
+        yield dropped
 
 
 def _metric(family: engine_pb2.MetricFamily) -> Metric:
@@ -40,7 +58,12 @@ def _metric(family: engine_pb2.MetricFamily) -> Metric:
 
 
 def registry(
-    families: Callable[[], bytes], active: Callable[[], float], pending: Callable[[], float], *, crashes: int = 0
+    families: Callable[[], bytes],
+    active: Callable[[], float],
+    pending: Callable[[], float],
+    *,
+    crashes: int = 0,
+    exported: Counts | None = None,
 ) -> CollectorRegistry:
     """Return the registry that port 15020 exposes.
 
@@ -49,9 +72,12 @@ def registry(
         active: number of workloads that are served.
         pending: number of workloads whose listeners do not stand.
         crashes: how often the process was started again within its container.
+        exported: what became of exported log records, where there is an exporter.
     """
     made = CollectorRegistry()
     made.register(EngineMetrics(families))
+    if exported is not None:
+        made.register(OtlpMetrics(exported))
     ProcessCollector(registry=made)
     build = Gauge("istio_build", "Component and version", ["component", "tag"], registry=made)
     build.labels(component="ztunnel", tag=version("culvert")).set(1)

@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
+from opentelemetry.proto.logs.v1 import logs_pb2
 from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl import rt_type
 
@@ -52,6 +53,7 @@ class Node:
         self.name = name
         self.engine = Engine(config.SerializeToString())
         self.lines: list[str] = []
+        self.records: list[logs_pb2.LogRecord] = []
         self.log: list[dict[str, object]] = []
         self.applied = 0
         self.stopped: set[str] = set()
@@ -96,6 +98,10 @@ class Node:
             batch = engine_pb2.EventBatch.FromString(packed)
             lines = batch.access_log.decode().split("\n")[:-1]
             self.lines += lines
+            for portion in batch.access_log_records:
+                records = logs_pb2.ScopeLogs.FromString(portion.records).log_records
+                assert len(records) == portion.count
+                self.records += records
             self.log += [json.loads(line) for line in lines if line.startswith("{")]
             for event in batch.events:
                 match event.WhichOneof("kind"):

@@ -43,9 +43,10 @@ class _Issuer:
 class Ztunnel:
     """One process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, readiness: int, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, readiness: int, metrics: int, log: Path) -> None:
         self._process = process
         self._readiness = readiness
+        self._metrics = metrics
         self._log = log
 
     async def ready(self, within_s: float = 20) -> None:
@@ -75,6 +76,12 @@ class Ztunnel:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    def metric(self, series: str) -> float:
+        """The value of a series as its page names it; 0 if it is not there."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=5) as answer:
+            lines = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
+        return next((float(value) for name, _, value in lines if name == series), 0.0)
 
     async def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -151,7 +158,7 @@ class NodeSide:
                 sys.executable, "-c", "from ztunnel.app import main; main()",
                 cwd=ROOT, env=environment, stdout=output, stderr=output,
             )  # fmt: skip
-        started = Ztunnel(process, ports[2], log)
+        started = Ztunnel(process, ports[2], ports[1], log)
         self.started.append(started)
         self._stack.push_async_callback(started.close)
         return started

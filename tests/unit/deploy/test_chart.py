@@ -263,6 +263,23 @@ def test_our_own_pods_are_never_enrolled(objects: Objects) -> None:
             assert labels[names.DATAPLANE_MODE_LABEL] == names.DATAPLANE_MODE_NONE
 
 
+def test_the_collector_of_the_access_log_is_told_to_ztunnel(helm: Path, objects: Objects) -> None:
+    assert not [name for name in environment(pod(objects, "DaemonSet", "ztunnel")) if name.startswith("OTEL_")]
+    given = "endpoint=https://collector.observe:4317,caConfigMap=roots,headersSecret=tenant,resourceAttributes=a=b"
+    spec = pod(
+        template(helm, *(f"ztunnel.accessLogOtlp.{value}" for value in given.split(","))), "DaemonSet", "ztunnel"
+    )
+    told = {name: value for name, value in environment(spec).items() if name.startswith("OTEL_")}
+    headers = told.pop("OTEL_EXPORTER_OTLP_LOGS_HEADERS")
+    assert headers == {"secretKeyRef": {"name": "tenant", "key": "headers"}}
+    settings = ZtunnelSettings.model_validate({"node_name": "node1"} | told)
+    assert (settings.otlp_endpoint, settings.otlp_resource_attributes) == ("https://collector.observe:4317", "a=b")
+    [mount] = [one for one in spec["containers"][0]["volumeMounts"] if one["name"] == "otlp-ca"]
+    assert Path(mount["mountPath"]) / "ca.crt" == settings.otlp_certificate
+    [volume] = [one for one in spec["volumes"] if one["name"] == "otlp-ca"]
+    assert volume["configMap"] == {"name": "roots"}
+
+
 def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> None:
     spec = pod(template(helm, "nodeAgent.cni.enabled=false"), "DaemonSet", "culvert-nodeagent")
     mounted = {volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}
@@ -276,6 +293,7 @@ def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> Non
         ("ztunel.accessLog=text", "ztunel"),
         ("nodeAgent.cni.enable=true", "enable"),
         ("ztunnel.accessLog=verbose", "accessLog"),
+        ("ztunnel.accessLogOtlp.endpoint=http://collector:4318/v1/logs", "endpoint"),
         ("controlPlane.replicas=0", "replicas"),
     ],
 )
