@@ -23,6 +23,7 @@ from meshlab.progress import Progress
 _API_TIMEOUT_S = 90.0
 _NODES_TIMEOUT_S = 90.0
 _IMPORT_TIMEOUT_S = 300.0
+_DEPLOYMENT_TIMEOUT_S = 120.0
 _POLL_S = 0.05
 _LOOK_EVERY_S = 1.0
 
@@ -161,6 +162,28 @@ def holds(machine: Machine, image: str) -> bool:
     """Say whether a node's container runtime has an image of this name."""
     done = machine.run(_ctr("images", "ls", "-q", f"name=={image}"))
     return done.status == 0 and image in done.text.split()
+
+
+def wait_for_deployment(api: Api, namespace: str, name: str) -> None:
+    """Wait until a Deployment runs as it was applied last.
+
+    Raises:
+        ComponentFailed: it does not in time.
+    """
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+    end = time.monotonic() + _DEPLOYMENT_TIMEOUT_S
+    while not _is_rolled_out(api.read(path)):
+        if time.monotonic() > end:
+            look = f"`kubectl describe pod -n {namespace} -l app={name}`"
+            raise ComponentFailed(f"{name} not available after {_DEPLOYMENT_TIMEOUT_S:.0f} s: {look} says why")
+        time.sleep(_POLL_S)
+
+
+def _is_rolled_out(item: Resource) -> bool:
+    status = item.get("status", {})
+    seen = (status.get("observedGeneration"), status.get("updatedReplicas"), status.get("availableReplicas"))
+    wanted: int = item["spec"]["replicas"]
+    return seen == (item["metadata"]["generation"], wanted, wanted)
 
 
 def ready_nodes(api: Api) -> list[str]:

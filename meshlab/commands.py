@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from meshlab import images, lab, requirements, state
+from meshlab import addons, images, lab, requirements, state
 from meshlab.errors import LabError
 from meshlab.images import Image
 from meshlab.lab import Change, MachineStatus
@@ -99,6 +99,21 @@ def kubeconfig(name: Name = DEFAULT_NAME) -> None:
     with _plain_errors():
         lab.existing(name)
     typer.echo(str(state.kubeconfig(name)))
+
+
+@app.command()
+def addon(
+    what: Annotated[str, typer.Argument(help="As prometheus; none lists them.")] = "", name: Name = DEFAULT_NAME
+) -> None:
+    """Add something to a lab, as Prometheus, and say where it is."""
+    if not what:
+        typer.echo("\n".join(f"{each}\t{known.about}" for each, known in addons.ADDONS.items()))
+        return
+    with _plain_errors():
+        found = addons.named(what)
+        url = lab.add(name, what, found, progress=Progress())
+    typer.echo(url)
+    typer.echo(f"in the lab: http://{what}.{found.namespace}:{found.port}", err=True)
 
 
 @images_app.command("load")

@@ -18,6 +18,7 @@ from meshlab.programs import Say
 PREFIX = "localhost/culvert"
 PAUSE = f"{PREFIX}/pause:1"
 COREDNS = f"{PREFIX}/coredns:1"
+PROMETHEUS = f"{PREFIX}/prometheus:1"
 SAMPLES = f"{PREFIX}/samples:1"
 
 _SUITE = "bookworm"
@@ -131,6 +132,11 @@ def pause(say: Say) -> Archive:
 def coredns(say: Say) -> Archive:
     """Return the image of the cluster's name server."""
     return build(Image(COREDNS, _definitions() / "coredns" / "Dockerfile", programs.coredns(say)), say)
+
+
+def prometheus(say: Say) -> Archive:
+    """Return the image of the addon that collects metrics."""
+    return build(Image(PROMETHEUS, _definitions() / "prometheus" / "Dockerfile", programs.prometheus(say)), say)
 
 
 def samples(say: Say) -> Archive:

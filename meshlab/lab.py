@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from meshlab import cluster, images, programs, requirements, state
+from meshlab.addons import Addon
 from meshlab.api import Api
 from meshlab.cluster import Cluster, Programs
 from meshlab.components import credentials
@@ -127,6 +128,23 @@ def load_images(name: str, archives: Sequence[Archive]) -> None:
     """Load images into every node of a lab."""
     nodes = [machine(name, plan.name) for plan in existing(name).plan.nodes]
     cluster.load_everywhere(nodes, archives)
+
+
+def add(name: str, what: str, addon: Addon, *, progress: Progress) -> str:
+    """Add something to a lab, or bring it up to date; return a URL at which this computer reaches it.
+
+    Raises:
+        LabError: there is no such lab, or the addon does not come up.
+    """
+    record = existing(name)
+    api = _api(record.plan)
+    load_images(name, [addon.image(progress.say)])
+    with progress.step(f"{what} runs in lab {name}"):
+        for resource in addon.resources():
+            api.apply(resource)
+        cluster.wait_for_deployment(api, addon.namespace, what)
+    service = api.read(f"/api/v1/namespaces/{addon.namespace}/services/{what}")
+    return f"http://{record.plan.nodes[0].address}:{service['spec']['ports'][0]['nodePort']}"
 
 
 def existing(name: str) -> Record:

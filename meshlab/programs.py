@@ -1,4 +1,4 @@
-"""Programs that the lab builds from source: Kubernetes' components, CoreDNS, Helm and pause.
+"""Programs that the lab builds from source: Kubernetes' components, CoreDNS, Helm, Prometheus and pause.
 
 Each function returns the folder of the built program in the cache and builds it only if it is not there. Versions are
 pinned by the Go modules beside this file; nothing is downloaded by another way than the Go module proxy.
@@ -49,6 +49,16 @@ def helm(say: Say) -> Path:
     version = _required_version(module / "go.mod", "helm.sh/helm/v3")
     version_flag = f"-X helm.sh/helm/v3/internal/version.version={version}"
     return _tool("helm", "helm.sh/helm/v3/cmd/helm", say, "about 1 minute", version_flag)
+
+
+def prometheus(say: Say) -> Path:
+    """Return the folder with the program ``prometheus``, which an addon runs."""
+    module = "github.com/prometheus/prometheus"
+    _, minor, patch = _required_version(_TOOLS / "prometheus" / "go.mod", module).split(".")
+    # As a module, release 3.9.1 is v0.309.1.
+    release = f"{int(minor) // 100}.{int(minor) % 100}.{patch}"
+    version_flag = f"-X github.com/prometheus/common/version.Version={release}"
+    return _tool("prometheus", f"{module}/cmd/prometheus", say, "3 to 6 minutes on two cores", version_flag)
 
 
 def h2spec(say: Say) -> Path:

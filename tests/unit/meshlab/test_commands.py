@@ -40,6 +40,25 @@ def test_down_without_a_lab_does_nothing_and_says_so() -> None:
     assert result.stderr == "there is no lab x, nothing to do\n"
 
 
+def test_addons_are_listed() -> None:
+    result = run("addon")
+    assert result.exit_code == 0
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["prometheus"]
+
+
+def test_an_addon_that_is_not_there_is_named_with_those_that_are() -> None:
+    result = run("addon", "grafana")
+    assert result.exit_code == 1
+    assert result.stderr == "culvert lab: there is no addon grafana; there are: prometheus\n"
+
+
+def test_an_addon_of_a_lab_that_is_not_there_builds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshlab.cache.obtain", lambda *_: pytest.fail("something was built"))
+    result = run("addon", "prometheus", "--name", "x")
+    assert result.exit_code == 1
+    assert result.stderr == "culvert lab: there is no lab x: `culvert lab up --name x` makes it\n"
+
+
 def test_a_missing_tool_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "runc" else f"/usr/bin/{tool}")
     with pytest.raises(requirements.MissingRequirement, match="runc is not installed: install the package runc"):
