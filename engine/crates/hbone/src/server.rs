@@ -1,11 +1,14 @@
 //! The accepting side of a tunnel.
 
+use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
+use culvert_net::room::Room;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderValue, Method, Response, StatusCode, request};
@@ -16,6 +19,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use crate::stream::TunnelStream;
+use crate::window::TunnelWindow;
 use crate::{Error, headers, keepalive, limits};
 
 /// A connection whose peer has proved its identity.
@@ -52,6 +56,7 @@ pub struct Connect {
     pub request: request::Parts,
     receive: RecvStream,
     respond: SendResponse<Bytes>,
+    window: Rc<TunnelWindow>,
 }
 
 impl Connect {
@@ -65,7 +70,7 @@ impl Connect {
             response.headers_mut().insert(headers::BAGGAGE, baggage);
         }
         let send = self.respond.send_response(response, false)?;
-        Ok(TunnelStream::new(send, self.receive))
+        Ok(TunnelStream::new(send, self.receive, self.window))
     }
 
     /// Answer with a status and end the stream.
@@ -79,7 +84,7 @@ impl Connect {
 
 /// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
 ///
-/// When `drain` resolves, the peer is told to open no more streams here (GOAWAY); those that stand go on to their end.
+/// What the peer may send ahead is lent from `room`. When `drain` resolves, the peer is told to open no more streams here (GOAWAY); those that stand go on to their end.
 /// Dropping the future ends all of them at once.
 ///
 /// # Errors
@@ -87,10 +92,11 @@ impl Connect {
 pub async fn serve(
     authenticated: Authenticated,
     patience: Duration,
+    room: Arc<Room>,
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
-    serve_on(authenticated.stream, patience, drain, handle).await
+    serve_on(authenticated.stream, patience, room, drain, handle).await
 }
 
 /// The same over any stream, whoever its peer is: for fuzzing.
@@ -100,13 +106,16 @@ pub async fn serve(
 pub async fn serve_on(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     patience: Duration,
+    room: Arc<Room>,
     drain: impl Future<Output = ()>,
     mut handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
+    let (window, windows) = TunnelWindow::new(room);
+    let window = Rc::new(window);
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(limits::STREAM_WINDOW)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .initial_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_frame_size(limits::FRAME_SIZE)
         .max_header_list_size(limits::SERVER_HEADER_LIST)
         .max_concurrent_streams(limits::CONCURRENT_STREAMS)
@@ -119,10 +128,17 @@ pub async fn serve_on(
     let mut drain = std::pin::pin!(drain);
     let mut draining = false;
     loop {
+        let accepted = poll_fn(|context| {
+            if let Some(larger) = window.grown() {
+                connection.set_target_window_size(larger.connection);
+                connection.set_initial_window_size(larger.stream)?;
+            }
+            connection.poll_accept(context).map(Option::transpose)
+        });
         tokio::select! {
-            accepted = connection.accept() => match accepted {
+            accepted = accepted => match accepted? {
                 None => return Ok(()),
-                Some(accepted) => dispatch(accepted?, &mut handle),
+                Some(accepted) => dispatch(accepted, window.clone(), &mut handle),
             },
             () = &mut alive => return Err(Error::Timeout("keepalive")),
             () = &mut drain, if !draining => {
@@ -133,9 +149,11 @@ pub async fn serve_on(
     }
 }
 
-fn dispatch((request, respond): (http::Request<RecvStream>, SendResponse<Bytes>), handle: &mut impl FnMut(Connect)) {
+type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+fn dispatch((request, respond): Accepted, window: Rc<TunnelWindow>, handle: &mut impl FnMut(Connect)) {
     let (request, receive) = request.into_parts();
-    let connect = Connect { request, receive, respond };
+    let connect = Connect { request, receive, respond, window };
     if connect.request.method == Method::CONNECT {
         handle(connect);
     } else {

@@ -5,14 +5,18 @@
 //! Backpressure is per stream: window is returned only when the application has taken the bytes.
 
 use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use culvert_net::copy;
+use culvert_net::room::Room;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
 use crate::Error;
+use crate::window::TunnelWindow;
 
 /// The tunnel's side of a user connection. Dropped before both directions have ended, it is aborted: the peer sees a
 /// reset, not an end.
@@ -20,17 +24,18 @@ use crate::Error;
 pub struct TunnelStream {
     send: SendStream<Bytes>,
     receive: RecvStream,
+    window: Rc<TunnelWindow>,
     ended: bool,
 }
 
 impl TunnelStream {
-    pub(crate) const fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, ended: false }
+    pub(crate) const fn new(send: SendStream<Bytes>, receive: RecvStream, window: Rc<TunnelWindow>) -> Self {
+        Self { send, receive, window, ended: false }
     }
 
     /// Copy both ways until both directions have ended.
     ///
-    /// `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
+    /// Large steps are lent from `room`. `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
     /// aborted.
     ///
     /// # Errors
@@ -38,14 +43,15 @@ impl TunnelStream {
     pub fn carry(
         mut self,
         application: &TcpStream,
+        room: &Arc<Room>,
         to_tunnel: impl Fn(u64),
         from_tunnel: impl Fn(u64),
     ) -> impl Future<Output = Result<(), Error>> {
         let mut guard = Some(copy::ResetUnlessEnded::new(application));
         let (mut up, mut down) = (Upload::default(), Download::default());
         poll_fn(move |context| {
-            let up = up.poll(application, &mut self.send, &to_tunnel, context)?;
-            let down = down.poll(&mut self.receive, application, &from_tunnel, context)?;
+            let up = up.poll(application, &mut self.send, room, &to_tunnel, context)?;
+            let down = down.poll(&mut self.receive, application, &self.window, &from_tunnel, context)?;
             if up.is_pending() || down.is_pending() {
                 return Poll::Pending;
             }
@@ -79,13 +85,14 @@ impl Upload {
         &mut self,
         application: &TcpStream,
         send: &mut SendStream<Bytes>,
+        room: &Arc<Room>,
         count: &impl Fn(u64),
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         while !self.ended {
             if self.chunk.is_empty() {
-                match copy::poll_read(application, self.carried, context) {
-                    Poll::Ready(chunk) => self.chunk = chunk.map_err(Error::Application)?.freeze(),
+                match copy::poll_read(application, self.carried, room, context) {
+                    Poll::Ready(chunk) => self.chunk = chunk.map_err(Error::Application)?,
                     Poll::Pending => {
                         peer_stopped(ready!(send.poll_reset(context)))?;
                         self.ended = true;
@@ -161,6 +168,7 @@ impl Download {
         &mut self,
         receive: &mut RecvStream,
         application: &TcpStream,
+        window: &TunnelWindow,
         count: &impl Fn(u64),
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
@@ -180,6 +188,7 @@ impl Download {
             }
             ready!(copy::poll_write_all(application, &mut self.chunk, context)).map_err(Error::Application)?;
             receive.flow_control().release_capacity(self.length)?;
+            window.took(self.length);
             count(self.length as u64);
             (self.length, self.chunk) = (0, Bytes::new());
         }

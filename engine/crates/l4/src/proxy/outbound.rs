@@ -1,6 +1,7 @@
 //! A connection that the pod's application opened.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -40,10 +41,19 @@ pub(super) fn begin(pod: Rc<Pod>, place: Place, application: TcpStream, client: 
     let opening = Box::pin(open(pod.clone(), application, client));
     pod.spawn(async move {
         let Some(Standing { application, way, flow, listed }) = opening.await else { return };
-        let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-        let end = match way {
-            Way::Plain(upstream) => FlowEnd::of(copy::bidirectional(&application, &upstream, received, sent).await),
-            Way::Tunnel(stream, _guard) => FlowEnd::of(stream.carry(&application, received, sent).await),
+        let end = {
+            let pod = place.pod();
+            let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
+            match way {
+                Way::Plain(upstream) => {
+                    let carried = pin!(copy::bidirectional(&application, &upstream, pod.room(), received, sent));
+                    FlowEnd::of(pod.paced(&flow, carried).await)
+                }
+                Way::Tunnel(stream, _guard) => {
+                    let carried = pin!(stream.carry(&application, pod.room(), received, sent));
+                    FlowEnd::of(pod.paced(&flow, carried).await)
+                }
+            }
         };
         flow.finish(&end);
         drop((listed, place));
@@ -142,7 +152,7 @@ async fn tunnelled(
     flow: &mut Flow,
 ) -> Result<Way, Failure> {
     let trace = headers::Trace::new(fastrand::u128(1..), fastrand::u64(1..));
-    flow.trace = Some(trace);
+    flow.trace = pod.shared().config.access_log_records.then(|| trace.into());
     let key = TunnelKey { address: flow.destination_address, identities };
     let opened = match connect_request(authority, flow, &trace, source) {
         Ok(request) => pod.pool.open(pod, &key, &request).await,

@@ -46,7 +46,7 @@ fn enter(shared: &Shared, severity: Severity, message: &str, flow: &Flow, fields
         write_line(shared, now, level, ("access", message), fields);
     }
     if shared.config.access_log_records {
-        shared.events.access_log_record(&otlp::record(now, severity, message, flow.trace.as_ref(), fields));
+        shared.events.access_log_record(&otlp::record(now, severity, message, flow.trace.as_deref(), fields));
     }
 }
 

@@ -76,8 +76,9 @@ pub(crate) struct Flow {
     pub source: Peer,
     pub destination: Peer,
     pub service: Option<Arc<Service>>,
-    /// Shared by the entries of both ends of a tunnelled connection.
-    pub trace: Option<Trace>,
+    /// Shared by the records of both ends of a tunnelled connection. Only where records are made, and in a box, since
+    /// each byte here is one of every open connection.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// A counted connection; [`OpenFlow::finish`] must be called, and a dropped one counts as closed without error.
@@ -159,6 +160,11 @@ impl OpenFlow {
     pub(crate) fn received(&self, bytes: u64) {
         self.received.fetch_add(bytes, Ordering::Relaxed);
         self.series.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes so far, both ways together.
+    pub(crate) fn carried(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
     }
 
     /// Count the end and write the access log's line.
