@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from tests.support import mesh as support
 from tests.support.lab import eventually
 from tests.support.mesh import Mesh
+from tests.support.wire import captured
 
 pytestmark = pytest.mark.root
 
@@ -27,7 +27,7 @@ def app(mesh: Mesh) -> Mesh:
 
 def capture(mesh: Mesh):
     """What crosses between the nodes of pods' traffic."""
-    return support.captured(mesh.node_link("node1"), "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16")
+    return captured(mesh.node_link("node1"), "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16")
 
 
 def enrolled(mesh: Mesh, *names: str) -> None:

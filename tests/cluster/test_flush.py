@@ -10,9 +10,9 @@ import pytest
 
 from meshkit.linux import netns
 from nodeagent.discovery import namespaces
-from tests.support import mesh as support
 from tests.support.lab import eventually
-from tests.support.mesh import Mesh, Wire
+from tests.support.mesh import Mesh
+from tests.support.wire import Wire, captured
 
 pytestmark = pytest.mark.root
 
@@ -71,7 +71,7 @@ def plain(wire: Wire) -> list[float]:
 def test_plain_text_is_on_the_wire_only_until_the_rules_are_back(app: Mesh, space: int) -> None:
     """Under STRICT the server refuses it, but what a client has sent cannot be taken back."""
     windows = []
-    with support.captured(app.node_link("node1"), "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16") as wire:
+    with captured(app.node_link("node1"), "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16") as wire:
         load = app.load(NS, "client", "server", SECONDS)
         for _ in range(FLUSHES):
             repaired = app.repairs("node2")

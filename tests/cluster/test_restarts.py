@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from tests.support import mesh as support
 from tests.support.lab import eventually
 from tests.support.mesh import SYSTEM, Mesh
+from tests.support.wire import captured
 
 pytestmark = pytest.mark.root
 
@@ -38,7 +38,7 @@ def app(mesh: Mesh) -> Mesh:
 def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selector: str) -> None:
     """A ztunnel that is told to end before its successor exists goes on accepting until it does."""
     expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
-    with support.captured(app.node_link("node1"), expression) as wire:
+    with captured(app.node_link("node1"), expression) as wire:
         load = app.load(NS, "client", "server", SECONDS)
         time.sleep(2)
         app.lab.kubectl("delete", "pods", "-n", SYSTEM, "-l", selector, "--wait=false")
@@ -55,7 +55,7 @@ def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selecto
 def test_a_rollout_of_ztunnel_fails_no_connection(app: Mesh) -> None:
     """Both nodes' ztunnels are replaced; connections that are open go on in the old ones."""
     expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
-    with support.captured(app.node_link("node1"), expression) as wire:
+    with captured(app.node_link("node1"), expression) as wire:
         load = app.load(NS, "client", "server", ROLLOUT_SECONDS)
         time.sleep(2)
         app.lab.kubectl("rollout", "restart", "-n", SYSTEM, "ds/ztunnel")
@@ -79,7 +79,7 @@ def test_ztunnels_killed_twice_serve_again_within_a_second_and_leak_nothing(app:
     """The process that serves is killed on both nodes; the kubelet's back-off plays no part."""
     pods = [pod["metadata"]["name"] for pod in app.lab.resource("pods", "-n", SYSTEM, "-l", "app=ztunnel")["items"]]
     expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
-    with support.captured(app.node_link("node1"), expression) as wire:
+    with captured(app.node_link("node1"), expression) as wire:
         load = app.load(NS, "client", "server", SECONDS)
         for _ in range(2):
             time.sleep(3)

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.root
 
 REPLACEMENTS = 12
 UPGRADES = int(os.environ.get("CULVERT_UPGRADES", "8"))
-"""Further ones repeat the same: 50 are run by hand, see docs/performance.md."""
+PAUSE_S = float(os.environ.get("CULVERT_UPGRADE_PAUSE_S", "0"))
+"""More of them repeat the same: 50 within ten minutes are run by hand, see docs/performance.md."""
 KEPT = 4
 
 
@@ -44,6 +45,37 @@ class Load:
             except (OSError, TimeoutError, AssertionError) as error:
                 self.failures.append(f"{client.name} after {time.monotonic() - began:.3f} s: {error!r}")
             await asyncio.sleep(0.005)
+
+
+class Chat:
+    """A connection that stands and is used all the time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, greeting: bytes) -> None:
+        self._reader, self._writer, self._greeting = reader, writer, greeting
+        self._began = time.monotonic()
+        self._stopped = False
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> int:
+        assert await self._reader.readexactly(len(self._greeting)) == self._greeting
+        rounds = 0
+        while not self._stopped:
+            message = f"message {rounds}".encode()
+            self._writer.write(message)
+            async with asyncio.timeout(3):
+                assert await self._reader.readexactly(len(message)) == message
+            rounds += 1
+            await asyncio.sleep(0.05)
+        self._writer.write_eof()
+        async with asyncio.timeout(3):
+            assert await self._reader.read(-1) == b""
+        self._writer.close()
+        return rounds
+
+    async def stop(self) -> tuple[int, float]:
+        """End it; return how many messages went there and back, and in how many seconds."""
+        self._stopped = True
+        return await self._task, time.monotonic() - self._began
 
 
 @pytest.mark.parametrize("order", ["successor-first", "end-first"])
@@ -88,28 +120,28 @@ async def test_open_connections_survive_upgrades_however_many(tmp_path: Path) ->
         current = await node.start(termination_grace_period_seconds=3600)
         await current.ready()
         load = Load([client], server.ip)
-        kept, old = [], []
+        kept: list[Chat] = []
+        old = []
         for number in range(UPGRADES):
             if number < KEPT:
-                kept.append(await client.connect(server.ip, 8080))
+                kept.append(Chat(*await client.connect(server.ip, 8080), f"{client.ip} ".encode()))
             new = await node.start(termination_grace_period_seconds=3600)
             await new.ready()
             current.terminate()
             await until(lambda current=current: "successor=true" in current.log, within_s=20)
             old.append(current)
             current = new
+            await asyncio.sleep(PAUSE_S)
         await load.stop()
         # Which process has which is open: one that was told to end accepts until its listeners are closed.
         await until(lambda: sum(process.running for process in old) <= KEPT, within_s=20)
         print(f"{UPGRADES} upgrades: {dict(load.done)} new connections, failures: {load.failures}")
         assert load.failures == []
         assert load.done["client"] > UPGRADES * 10
-        for reader, writer in kept:
-            writer.write(b"still here")
-            writer.write_eof()
-            async with asyncio.timeout(3):
-                assert await reader.read(-1) == f"{client.ip} still here".encode()
-            writer.close()
+        for chat in kept:
+            rounds, seconds = await chat.stop()
+            print(f"a connection stood for {seconds:.0f} s and carried {rounds} messages")
+            assert rounds > UPGRADES
         for process in old:
             assert await process.ended() == 0, process.log
             assert "cut=0" in process.log
