@@ -121,8 +121,10 @@ class Election:
             for task in (work, renewal):
                 task.cancel()
             await asyncio.gather(work, renewal, return_exceptions=True)
+            # Not wait_for: before Python 3.12 it forgets a cancellation that comes as its work ends.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._release(), _RELEASE_PATIENCE_S)
+                async with asyncio.timeout(_RELEASE_PATIENCE_S):
+                    await self._release()
 
     async def _renew(self) -> None:
         """Return when the lease is lost."""

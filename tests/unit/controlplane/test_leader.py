@@ -120,6 +120,29 @@ async def test_a_leader_whose_lease_was_taken_stops_at_once() -> None:
         await until(lambda: "a ends" in first.diary)
 
 
+async def test_a_candidate_that_is_cancelled_as_it_gives_the_lease_back_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    releasing, released = asyncio.Event(), asyncio.Event()
+
+    async def release(_: Election) -> None:
+        releasing.set()
+        await released.wait()
+
+    monkeypatch.setattr(Election, "_release", release)
+    async with FakeKubernetes() as api, kube.Client(kube.explicit(api.url)) as client:
+        election = Election(client, namespace=NAMESPACE, name="lease", identity="a", timing=FAST)
+        task = asyncio.create_task(election.run(asyncio.Event().wait))
+        await until(lambda: holder(api) == "a")
+        lease = api.get("leases", "lease", NAMESPACE)
+        assert lease is not None
+        api.put("leases", {**lease, "spec": {**lease["spec"], "holderIdentity": "b"}}, NAMESPACE)
+        await asyncio.wait_for(releasing.wait(), 5)
+        released.set()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task}, timeout=5)
+        assert task.cancelled()
+
+
 async def test_two_that_write_at_once_do_not_both_lead() -> None:
     """The API knows of the conflict, by the resource version that both have read."""
     spec = {"holderIdentity": "", "leaseDurationSeconds": 1}
