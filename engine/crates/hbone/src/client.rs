@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
+use culvert_tls::{AcceptedPeer, WorkloadCertificate};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
 
+use crate::revoked::Revoked;
 use crate::stream::TunnelStream;
 use crate::{Error, keepalive, limits};
 
@@ -47,8 +48,8 @@ pub struct PoolSettings {
 
 /// Opens the TCP connection and knows our certificate; the pool knows neither.
 pub trait Dial {
-    /// Connect to the peer and say which TLS configuration to use.
-    fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<ClientConfig>), Error>>;
+    /// Connect to the peer and say which certificate to use.
+    fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<WorkloadCertificate>), Error>>;
 }
 
 /// Tunnels of one workload.
@@ -71,6 +72,7 @@ struct Tunnel {
     streams: Cell<usize>,
     last_used: Cell<Instant>,
     closed: Cell<bool>,
+    revoked: Revoked,
 }
 
 /// A stream that is connected to its destination, and what the peer said of itself.
@@ -144,7 +146,8 @@ impl Pool {
             return Err(Error::Refused(response.status()));
         }
         let (parts, receive) = response.into_parts();
-        Ok(Opened { stream: TunnelStream::new(send, receive), headers: parts.headers, guard })
+        let revoked = guard.0.revoked.clone();
+        Ok(Opened { stream: TunnelStream::new(send, receive, revoked), headers: parts.headers, guard })
     }
 
     /// A place on a tunnel, dialling one where none has room.
@@ -173,7 +176,9 @@ impl Pool {
 
     async fn dial(&self, dial: &impl Dial, key: &TunnelKey) -> Result<Rc<Tunnel>, Error> {
         let patience = self.settings.patience;
-        let (stream, config) = dial.dial(key).await?;
+        let (stream, certificate) = dial.dial(key).await?;
+        let config =
+            certificate.client_config(key.identities.clone()).map_err(|error| Error::Certificate(error.to_string()))?;
         let name = tokio_rustls::rustls::pki_types::ServerName::IpAddress(key.address.ip().into());
         let mut stream =
             tokio::time::timeout(patience, TlsConnector::from(config).connect(name, BufferedStream::new(stream)))
@@ -181,6 +186,8 @@ impl Pool {
                 .map_err(|_| Error::Timeout("TLS handshake"))?
                 .map_err(Error::Tls)?;
         stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
+        let accepted = certificate.accepted_server(stream.get_ref().1.peer_certificates());
+        drop(certificate);
         let (send, connection) = tokio::time::timeout(patience, handshake(stream))
             .await
             .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
@@ -190,8 +197,9 @@ impl Pool {
             streams: Cell::new(0),
             last_used: Cell::new(Instant::now()),
             closed: Cell::new(false),
+            revoked: Revoked::default(),
         });
-        tokio::task::spawn_local(drive(connection, Rc::downgrade(&tunnel)));
+        tokio::task::spawn_local(drive(connection, accepted, tunnel.revoked.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 
@@ -222,13 +230,16 @@ async fn handshake(stream: TlsStream<BufferedStream>) -> Result<(SendRequest<Byt
         .await
 }
 
-/// Move the tunnel's frames until it ends, by itself or because the peer has fallen silent.
-async fn drive(mut connection: Connection, tunnel: std::rc::Weak<Tunnel>) {
+/// Move the tunnel's frames until it ends: by itself, because the peer has fallen silent, or because it is revoked.
+async fn drive(mut connection: Connection, peer: AcceptedPeer, revoked: Revoked, tunnel: std::rc::Weak<Tunnel>) {
     let alive = keepalive::watch(connection.ping_pong());
+    let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // How a tunnel ends is told to each of its streams; there is nobody else to tell.
-        _ = connection => {}
+        _ = &mut connection => {}
         () = alive => {}
+        // Told before the connection is dropped, which ends the streams.
+        () = peer.revoked() => revoked.set(),
     }
     if let Some(tunnel) = tunnel.upgrade() {
         tunnel.closed.set(true);

@@ -13,6 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
 use crate::Error;
+use crate::revoked::Revoked;
 
 /// The tunnel's side of a user connection. Dropped before both directions have ended, it is aborted: the peer sees a
 /// reset, not an end.
@@ -20,12 +21,13 @@ use crate::Error;
 pub struct TunnelStream {
     send: SendStream<Bytes>,
     receive: RecvStream,
+    revoked: Revoked,
     ended: bool,
 }
 
 impl TunnelStream {
-    pub(crate) const fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, ended: false }
+    pub(crate) const fn new(send: SendStream<Bytes>, receive: RecvStream, revoked: Revoked) -> Self {
+        Self { send, receive, revoked, ended: false }
     }
 
     /// Copy both ways until both directions have ended.
@@ -34,7 +36,7 @@ impl TunnelStream {
     /// aborted.
     ///
     /// # Errors
-    /// The first failure of either side.
+    /// The first failure of either side; [`Error::Revoked`] where the tunnel was closed for that.
     pub fn carry(
         mut self,
         application: &TcpStream,
@@ -44,6 +46,9 @@ impl TunnelStream {
         let mut guard = Some(copy::ResetUnlessEnded::new(application));
         let (mut up, mut down) = (Upload::default(), Download::default());
         poll_fn(move |context| {
+            if self.revoked.is_set() {
+                return Poll::Ready(Err(Error::Revoked));
+            }
             let up = up.poll(application, &mut self.send, &to_tunnel, context)?;
             let down = down.poll(&mut self.receive, application, &from_tunnel, context)?;
             if up.is_pending() || down.is_pending() {

@@ -14,6 +14,7 @@ use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::socket::{self, SocketFactory};
+use culvert_tls::WorkloadCertificate;
 use pin_project_lite::pin_project;
 use slab::Slab;
 use tokio::net::{TcpListener, TcpStream};
@@ -301,22 +302,16 @@ impl Drop for HandshakePlace<'_> {
 }
 
 impl Dial for Pod {
-    async fn dial(
-        &self,
-        key: &TunnelKey,
-    ) -> Result<(TcpStream, Arc<tokio_rustls::rustls::ClientConfig>), culvert_hbone::Error> {
+    async fn dial(&self, key: &TunnelKey) -> Result<(TcpStream, Arc<WorkloadCertificate>), culvert_hbone::Error> {
         let config = &self.shared().config;
         let certificate =
             self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
-        let tls = certificate
-            .client_config(key.identities.clone())
-            .map_err(|error| culvert_hbone::Error::Certificate(error.to_string()))?;
         let stream = self
             .sockets
             .connect(&self.core.home, None, key.address, config.connect_timeout)
             .await
             .map_err(culvert_hbone::Error::Dial)?;
-        Ok((stream, tls))
+        Ok((stream, certificate))
     }
 }
 

@@ -7,6 +7,7 @@ mod flow;
 mod metrics;
 mod on_demand_dns;
 mod retries;
+mod revocations;
 
 pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
