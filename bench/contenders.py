@@ -8,7 +8,7 @@ import base64
 import json
 import shutil
 import sys
-from asyncio.subprocess import Process
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -37,7 +37,7 @@ class Contender:
 async def bare(stack: AsyncExitStack, bridge: pods.Bridge, load: Path) -> Contender:
     """No mesh."""
     contender = Contender("bare TCP", bridge.pod("bare-client"), bridge.pod("bare-server"))
-    await _serve(stack, contender, load)
+    await serve(stack, contender.server, load)
     return contender
 
 
@@ -48,31 +48,50 @@ async def culvert(
     kind = "log" if access_log else "our"
     name = "Culvert, logging" if access_log else "Culvert"
     contender = Contender(name, bridge.pod(f"{kind}-client"), bridge.pod(f"{kind}-server"))
-    await _serve(stack, contender, load)
+    await serve(stack, contender.server, load)
     authority = TestAuthority()
-    both = [contender.client, contender.server]
-    resources = [_workload(pod) for pod in both]
+    both = (contender.client, contender.server)
     for pod in both:
-        chain, key = authority.issue(pod.identity)
-        certificate = {"chain": chain.decode(), "key": key.decode(), "roots": authority.roots.decode()}
-        spec = {
-            "config": {
-                "node": f"node-{pod.name}",
-                "cores": THREADS,
-                "access_log": engine_pb2.TEXT if access_log else engine_pb2.OFF,
-            },
-            "workload": {"uid": pod.name, "name": pod.name, "namespace": "bench", "service_account": pod.name},
-            "netns": str(pod.netns_path),
-            "certificate": {"identity": pod.identity, **certificate},
-            "resources": resources,
-        }
-        file = folder / f"{pod.name}.json"
-        file.write_text(json.dumps(spec))
-        host = await pods.start(stack, sys.executable, "-m", "bench.engine_host", str(file))
-        await pods.ready(host)
-        contender.proxies.append(host.pid)
-        pod.capture()
+        contender.proxies.append(await engine(stack, folder, authority, [pod], both, access_log=access_log))
     return contender
+
+
+async def engine(
+    stack: AsyncExitStack,
+    folder: Path,
+    authority: TestAuthority,
+    served: Sequence[pods.Pod],
+    mesh: Sequence[pods.Pod],
+    *,
+    access_log: bool = False,
+) -> int:
+    """Start one node's tunnel for the pods ``served``, capture them, and return its process id."""
+    spec = {
+        "config": {
+            "node": f"node-{served[0].name}",
+            "cores": THREADS,
+            "access_log": engine_pb2.TEXT if access_log else engine_pb2.OFF,
+        },
+        "pods": [_served(pod, authority) for pod in served],
+        "resources": [_workload(pod) for pod in mesh],
+    }
+    file = folder / f"{served[0].name}.json"
+    file.write_text(json.dumps(spec))
+    host = await pods.start(stack, sys.executable, "-m", "bench.engine_host", str(file))
+    await pods.ready(host)
+    for pod in served:
+        pod.capture()
+    return host.pid
+
+
+def _served(pod: pods.Pod, authority: TestAuthority) -> dict[str, object]:
+    chain, key = authority.issue(pod.identity)
+    return {
+        "workload": {"uid": pod.name, "name": pod.name, "namespace": "bench", "service_account": pod.name},
+        "netns": str(pod.netns_path),
+        "identity": pod.identity,
+        "certificate": [chain.decode(), key.decode(), authority.roots.decode()],
+    }
 
 
 def _workload(pod: pods.Pod) -> tuple[str, str, str]:
@@ -97,7 +116,7 @@ def _workload(pod: pods.Pod) -> tuple[str, str, str]:
 async def envoys(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path) -> Contender:
     """Two Envoys: TCP tunnelling over mTLS HTTP/2 CONNECT, and its termination."""
     contender = Contender("Envoy", bridge.pod("envoy-client"), bridge.pod("envoy-server"))
-    await _serve(stack, contender, load)
+    await serve(stack, contender.server, load)
     authority = TestAuthority()
     client, server = contender.client, contender.server
 
@@ -125,10 +144,10 @@ async def envoys(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder:
     return contender
 
 
-async def _serve(stack: AsyncExitStack, contender: Contender, load: Path) -> Process:
-    server = await contender.server.run(stack, str(load), "serve", contender.server.ip, str(PORT))
+async def serve(stack: AsyncExitStack, pod: pods.Pod, load: Path, how: str = "serve") -> None:
+    """Start a server of the load generator in ``pod``."""
+    server = await pod.run(stack, str(load), how, pod.ip, str(PORT))
     await pods.ready(server)
-    return server
 
 
 def missing() -> str | None:

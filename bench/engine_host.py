@@ -1,4 +1,4 @@
-"""One node's tunnel as a process of its own: an engine, one pod, the mesh as a file says it. Ends with its input.
+"""One node's tunnel as a process of its own: an engine, its pods, the mesh as a file says it. Ends with its input.
 
 It is the part of ``culvert-ztunnel`` that moves bytes. Where workloads and certificates come from is left out: the file
 has them, so that nothing but the tunnel is measured.
@@ -22,18 +22,31 @@ NOWHERE = os.open(os.devnull, os.O_WRONLY)
 
 
 @dataclass(frozen=True)
+class Served:
+    """A pod of this node."""
+
+    workload: dict[str, str]
+    netns: str
+    identity: str
+    certificate: list[str]
+
+
+@dataclass(frozen=True)
 class Spec:
     """What the file says."""
 
     config: dict[str, Any]
-    workload: dict[str, str]
-    netns: str
-    certificate: dict[str, str]
+    pods: list[Served]
     resources: list[list[str]]
 
+    @classmethod
+    def read(cls, file: Path) -> "Spec":
+        said = json.loads(file.read_text())
+        return cls(said["config"], [Served(**pod) for pod in said["pods"]], said["resources"])
 
-async def follow(engine: Engine, spec: Spec, started: asyncio.Future[str]) -> None:
-    certificate = [spec.certificate[part].encode() for part in ("chain", "key", "roots")]
+
+async def follow(engine: Engine, spec: Spec, started: asyncio.Queue[str]) -> None:
+    certificates = {pod.identity: [part.encode() for part in pod.certificate] for pod in spec.pods}
     async for packed in events.batches(engine):
         batch = engine_pb2.EventBatch.FromString(packed)
         if batch.access_log:
@@ -41,9 +54,10 @@ async def follow(engine: Engine, spec: Spec, started: asyncio.Future[str]) -> No
         for event in batch.events:
             match event.WhichOneof("kind"):
                 case "certificate_wanted":
-                    engine.set_certificate(event.certificate_wanted.identity, *certificate)
-                case "workload_started" if not started.done():
-                    started.set_result(event.workload_started.error)
+                    identity = event.certificate_wanted.identity
+                    engine.set_certificate(identity, *certificates[identity])
+                case "workload_started":
+                    started.put_nowait(event.workload_started.error)
                 case "fatal":
                     sys.exit(f"engine: {event.fatal.reason}")
                 case _:
@@ -53,19 +67,21 @@ async def follow(engine: Engine, spec: Spec, started: asyncio.Future[str]) -> No
 def serve(engine: Engine, spec: Spec) -> None:
     for type_url, name, body in spec.resources:
         engine.apply(type_url, [(name, base64.b64decode(body))], [])
-    with Path(spec.netns).open("rb") as netns:
-        engine.add_workload(engine_pb2.WorkloadRef(**spec.workload).SerializeToString(), netns.fileno())
+    for pod in spec.pods:
+        with Path(pod.netns).open("rb") as netns:
+            engine.add_workload(engine_pb2.WorkloadRef(**pod.workload).SerializeToString(), netns.fileno())
 
 
 async def main(spec: Spec) -> None:
     engine = Engine(engine_pb2.EngineConfig(**spec.config).SerializeToString())
     loop = asyncio.get_running_loop()
-    started: asyncio.Future[str] = loop.create_future()
+    started: asyncio.Queue[str] = asyncio.Queue()
     following = asyncio.create_task(follow(engine, spec, started))
     try:
         serve(engine, spec)
-        if error := await asyncio.wait_for(started, START_S):
-            sys.exit(error)
+        for _ in spec.pods:
+            if error := await asyncio.wait_for(started.get(), START_S):
+                sys.exit(error)
         print("ready", flush=True)
         await loop.run_in_executor(None, sys.stdin.buffer.read)
     finally:
@@ -75,4 +91,4 @@ async def main(spec: Spec) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Spec(**json.loads(Path(sys.argv[1]).read_text()))))
+    asyncio.run(main(Spec.read(Path(sys.argv[1]))))

@@ -15,7 +15,7 @@ from meshkit import admin, log
 from meshkit.tasks import first_cause
 from meshkit.xds import credentials
 from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
-from ztunnel import handover, pages, telemetry
+from ztunnel import handover, limits, pages, telemetry
 from ztunnel.certificates import Certificates
 from ztunnel.mesh import MeshState
 from ztunnel.settings import AccessLog, ZtunnelSettings
@@ -226,8 +226,12 @@ def _engine_config(settings: ZtunnelSettings) -> engine_pb2.EngineConfig:
         dns_proxy=settings.dns_proxy,
         dns_log=settings.log_level is log.Level.DEBUG,
         cluster_domain=settings.cluster_domain,
-        max_connections_per_workload=settings.max_connections_per_workload,
+        max_connections_per_workload=limits.connections_per_workload(
+            settings.max_connections_per_workload, limits.raise_descriptors()
+        ),
         max_handshakes_per_workload=settings.max_handshakes_per_workload,
+        max_buffered_bytes_per_workload=settings.max_buffered_bytes_per_workload,
+        max_bandwidth_per_workload=settings.max_bandwidth_per_workload,
         removal_drain_ms=round(settings.removal_drain_s * 1000),
         access_log=_ACCESS_LOG[settings.access_log],
     )

@@ -103,6 +103,14 @@ class ZtunnelSettings(ProcessSettings):
     )
     max_connections_per_workload: int = Field(default=20_000, ge=1, description="Open connections of one workload.")
     max_handshakes_per_workload: int = Field(default=512, ge=1, description="TLS handshakes of one workload at a time.")
+    max_buffered_bytes_per_workload: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes held for one workload's connections; beyond, they move in small steps.",
+    )
+    max_bandwidth_per_workload: int = Field(
+        default=0, ge=0, description="Bytes a second that one workload's connections carry together; 0 is no bound."
+    )
     removal_drain_s: float = Field(
         default=3600.0, ge=0, description="How long open streams of a removed workload may go on, seconds."
     )

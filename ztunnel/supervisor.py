@@ -9,6 +9,7 @@ the kernel lacks something) are passed on; a signal or ``CRASHED`` begins a new 
 within ``_WINDOW_S`` is not worth hiding: the container ends, and Kubernetes shows it.
 """
 
+import gc
 import os
 import signal
 import time
@@ -55,6 +56,9 @@ def supervise(serve: Callable[[int], int], crashes: Crashes | None = None) -> in
     Call it from a process without threads: a child has only the thread that made it.
     """
     crashes = crashes or Crashes(time.monotonic)
+    # What the collector never touches again stays one memory for parent and children.
+    gc.collect()
+    gc.freeze()
     while True:
         # Blocked until the child is known: a request to end that comes in between must reach it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

@@ -5,6 +5,8 @@
  *   load bulk IP PORT CONNECTIONS SECONDS    each connection sends as fast as it is taken
  *   load connect IP PORT CLIENTS SECONDS     each client: connect, one byte there and back, close; again
  *   load idle IP PORT CONNECTIONS            open that many, one round trip on each, hold until standard input ends
+ *   load deaf IP PORT                        take 8 MiB of each connection, then nothing, until standard input ends
+ *   load stuff IP PORT CONNECTIONS           each connection sends what is taken; hold until standard input ends
  *
  * A client says first what it wants: eight bytes, the size of its messages in network order; 0 means bulk. The server
  * sends each message back whole, or counts bulk bytes and says the number when the client has ended its half, so that
@@ -104,6 +106,7 @@ struct peer {
 };
 
 static int listener;
+static uint64_t heard = UINT64_MAX; /* bytes of each connection that are taken */
 
 static void answer(struct peer *peer, const char *bytes, size_t length) {
     /* Messages are smaller than a socket's buffer and one at a time, so this does not wait in practice. */
@@ -198,6 +201,8 @@ static void *serve(void *unused) {
                 admit(epoll);
             else if (!take(peer, buffer))
                 drop(peer);
+            else if (peer->received > heard)
+                epoll_ctl(epoll, EPOLL_CTL_DEL, peer->fd, NULL);
         }
     }
 }
@@ -320,9 +325,37 @@ static void run_idle(int connections) {
     }
 }
 
+/* Fill connections until nobody takes anything for a second. */
+static void run_stuff(int connections) {
+    char *chunk = calloc(1, CHUNK), end;
+    int epoll = epoll_create1(EPOLL_CLOEXEC), ready;
+    struct epoll_event events[64];
+    uint64_t total = 0;
+    if (!chunk || epoll < 0)
+        fail("epoll");
+    for (int number = 0; number < connections; number++) {
+        struct epoll_event event = {.events = EPOLLOUT, .data.fd = open_connection(0, NULL, 0)};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, event.data.fd, &event))
+            fail("epoll");
+    }
+    while ((ready = epoll_wait(epoll, events, 64, 1000)) > 0) {
+        for (int at = 0; at < ready; at++) {
+            ssize_t sent = send(events[at].data.fd, chunk, CHUNK, MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (sent > 0)
+                total += (uint64_t)sent;
+            else if (errno != EAGAIN && epoll_ctl(epoll, EPOLL_CTL_DEL, events[at].data.fd, NULL))
+                fail("epoll");
+        }
+    }
+    printf("{\"bytes\": %llu}\n", (unsigned long long)total);
+    fflush(stdout);
+    while (read(STDIN_FILENO, &end, 1) > 0) {
+    }
+}
+
 int main(int count, char **words) {
     if (count < 4) {
-        fputs("load: serve|rtt|bulk|connect|idle IP PORT ...; see the head of load.c\n", stderr);
+        fputs("load: serve|rtt|bulk|connect|idle|deaf|stuff IP PORT ...; see the head of load.c\n", stderr);
         return 2;
     }
     const char *what = words[1];
@@ -334,6 +367,11 @@ int main(int count, char **words) {
         fail("address");
     if (!strcmp(what, "serve")) {
         run_server();
+    } else if (!strcmp(what, "deaf")) {
+        heard = 8 * 1024 * 1024;
+        run_server();
+    } else if (!strcmp(what, "stuff")) {
+        run_stuff(number);
     } else if (!strcmp(what, "rtt") && number > 0) {
         message_size = (size_t)number;
         run_rtt();

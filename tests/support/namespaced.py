@@ -86,6 +86,17 @@ class Node:
                     raise
         return line
 
+    def metric(self, family: str, **labels: str) -> int:
+        """Sum of a family's samples that have these labels."""
+        families = engine_pb2.MetricFamilies.FromString(self.engine.metrics()).families
+        return sum(
+            sample.value
+            for one in families
+            if one.name == family
+            for sample in one.samples
+            if labels.items() <= dict(zip(one.label_names, sample.label_values, strict=True)).items()
+        )
+
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

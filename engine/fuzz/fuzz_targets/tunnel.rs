@@ -2,11 +2,13 @@
 
 #![no_main]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_hbone::authority::destination;
 use culvert_hbone::headers::{Baggage, forwarded_host, trace_id};
 use culvert_hbone::server::{Connect, serve_on};
+use culvert_net::room::Room;
 use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,7 +35,8 @@ fuzz_target!(|data: &[u8]| {
             let mut answer = Vec::new();
             let _ = client.read_to_end(&mut answer).await;
         };
-        let serving = serve_on(server, Duration::from_secs(1), std::future::pending(), handle);
+        let room = Room::new(64 << 20, Arc::default());
+        let serving = serve_on(server, Duration::from_secs(1), room, std::future::pending(), handle);
         // A client that has hung up is served no longer: an end that does not come is a hang, and found by the fuzzer.
         let (ended, ()) = tokio::join!(serving, client);
         drop(ended);

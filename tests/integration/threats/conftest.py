@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from meshapi.proto import engine_pb2
 from tests.support import attacker, namespaced
 
 PORT = 8080
@@ -69,14 +68,7 @@ class Scene:
 
     def metric(self, family: str, **labels: str) -> int:
         """Sum of the samples of the victim's node that have these labels."""
-        families = engine_pb2.MetricFamilies.FromString(self.server.node.engine.metrics()).families
-        return sum(
-            sample.value
-            for one in families
-            if one.name == family
-            for sample in one.samples
-            if labels.items() <= dict(zip(one.label_names, sample.label_values, strict=True)).items()
-        )
+        return self.server.node.metric(family, **labels)
 
 
 @dataclass

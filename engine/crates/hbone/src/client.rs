@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
+use culvert_net::room::Room;
 use culvert_tls::{AcceptedPeer, WorkloadCertificate};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
@@ -24,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::revoked::Revoked;
 use crate::stream::TunnelStream;
+use crate::window::{TunnelWindow, Windows};
 use crate::{Error, keepalive, limits};
 
 /// Where a tunnel goes, and whom it expects there.
@@ -36,7 +40,7 @@ pub struct TunnelKey {
 }
 
 /// Limits of a pool.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PoolSettings {
     /// Streams on one tunnel before another is opened.
     pub max_streams: usize,
@@ -44,12 +48,17 @@ pub struct PoolSettings {
     pub idle: Duration,
     /// Patience with each step of opening a tunnel.
     pub patience: Duration,
+    /// What tunnels may hold is lent from here.
+    pub room: Arc<Room>,
 }
 
-/// Opens the TCP connection and knows our certificate; the pool knows neither.
+/// Opens the TCP connection, knows our certificate and runs tasks; the pool knows none of it.
 pub trait Dial {
     /// Connect to the peer and say which certificate to use.
     fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<WorkloadCertificate>), Error>>;
+
+    /// Run the task that moves a tunnel's frames.
+    fn spawn(&self, tunnel: impl Future<Output = ()> + 'static);
 }
 
 /// Tunnels of one workload.
@@ -73,6 +82,7 @@ struct Tunnel {
     last_used: Cell<Instant>,
     closed: Cell<bool>,
     revoked: Revoked,
+    window: Rc<TunnelWindow>,
 }
 
 /// A stream that is connected to its destination, and what the peer said of itself.
@@ -146,8 +156,8 @@ impl Pool {
             return Err(Error::Refused(response.status()));
         }
         let (parts, receive) = response.into_parts();
-        let revoked = guard.0.revoked.clone();
-        Ok(Opened { stream: TunnelStream::new(send, receive, revoked), headers: parts.headers, guard })
+        let stream = TunnelStream::new(send, receive, guard.0.window.clone(), guard.0.revoked.clone());
+        Ok(Opened { stream, headers: parts.headers, guard })
     }
 
     /// A place on a tunnel, dialling one where none has room.
@@ -188,7 +198,8 @@ impl Pool {
         stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
         let accepted = certificate.accepted_server(stream.get_ref().1.peer_certificates());
         drop(certificate);
-        let (send, connection) = tokio::time::timeout(patience, handshake(stream))
+        let (window, windows) = TunnelWindow::new(self.settings.room.clone());
+        let (send, connection) = tokio::time::timeout(patience, handshake(stream, windows))
             .await
             .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
             .map_err(Error::Handshake)?;
@@ -198,8 +209,9 @@ impl Pool {
             last_used: Cell::new(Instant::now()),
             closed: Cell::new(false),
             revoked: Revoked::default(),
+            window: Rc::new(window),
         });
-        tokio::task::spawn_local(drive(connection, accepted, tunnel.revoked.clone(), Rc::downgrade(&tunnel)));
+        dial.spawn(drive(connection, accepted, tunnel.revoked.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 
@@ -218,10 +230,13 @@ impl Pool {
 
 type Connection = h2::client::Connection<TlsStream<BufferedStream>>;
 
-async fn handshake(stream: TlsStream<BufferedStream>) -> Result<(SendRequest<Bytes>, Connection), h2::Error> {
+async fn handshake(
+    stream: TlsStream<BufferedStream>,
+    windows: Windows,
+) -> Result<(SendRequest<Bytes>, Connection), h2::Error> {
     h2::client::Builder::new()
-        .initial_window_size(limits::STREAM_WINDOW)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .initial_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_frame_size(limits::FRAME_SIZE)
         .max_header_list_size(limits::CLIENT_HEADER_LIST)
         .max_send_buffer_size(limits::SEND_BUFFER)
@@ -233,10 +248,17 @@ async fn handshake(stream: TlsStream<BufferedStream>) -> Result<(SendRequest<Byt
 /// Move the tunnel's frames until it ends: by itself, because the peer has fallen silent, or because it is revoked.
 async fn drive(mut connection: Connection, peer: AcceptedPeer, revoked: Revoked, tunnel: std::rc::Weak<Tunnel>) {
     let alive = keepalive::watch(connection.ping_pong());
-    let mut connection = std::pin::pin!(connection);
+    let window = tunnel.upgrade().map(|tunnel| tunnel.window.clone());
+    let mut moved = std::pin::pin!(poll_fn(move |context| {
+        if let Some(larger) = window.as_ref().and_then(|window| window.grown()) {
+            connection.set_target_window_size(larger.connection);
+            connection.set_initial_window_size(larger.stream)?;
+        }
+        Pin::new(&mut connection).poll(context)
+    }));
     tokio::select! {
         // How a tunnel ends is told to each of its streams; there is nobody else to tell.
-        _ = &mut connection => {}
+        _ = &mut moved => {}
         () = alive => {}
         // Told before the connection is dropped, which ends the streams.
         () = peer.revoked() => revoked.set(),

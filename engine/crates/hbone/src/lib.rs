@@ -11,15 +11,12 @@ mod keepalive;
 mod revoked;
 pub mod server;
 pub mod stream;
+mod window;
 
 pub use error::Error;
 
 /// HTTP/2 limits of both sides. Numbers are those of Istio's ztunnel unless a comment says why not.
 pub(crate) mod limits {
-    /// Bytes a stream may have in flight.
-    pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-    /// Four streams' worth, so that one stalled stream cannot block its neighbours on the connection window.
-    pub const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
     /// Largest frame that we accept.
     pub const FRAME_SIZE: u32 = 1024 * 1024;
     /// Encrypted bytes that wait for the socket: one large read of the application, in TLS records, at once.

@@ -1,11 +1,14 @@
 //! The accepting side of a tunnel.
 
 use std::future::{pending, poll_fn};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
+use culvert_net::room::Room;
 use culvert_tls::{AcceptedPeer, WorkloadCertificate};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
@@ -17,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::revoked::Revoked;
 use crate::stream::TunnelStream;
+use crate::window::TunnelWindow;
 use crate::{Error, headers, keepalive, limits};
 
 /// A connection whose peer has proved its identity.
@@ -60,6 +64,7 @@ pub struct Connect {
     receive: RecvStream,
     respond: SendResponse<Bytes>,
     revoked: Revoked,
+    window: Rc<TunnelWindow>,
 }
 
 impl Connect {
@@ -73,7 +78,7 @@ impl Connect {
             response.headers_mut().insert(headers::BAGGAGE, baggage);
         }
         let send = self.respond.send_response(response, false)?;
-        Ok(TunnelStream::new(send, self.receive, self.revoked))
+        Ok(TunnelStream::new(send, self.receive, self.window, self.revoked))
     }
 
     /// Answer with a status and end the stream.
@@ -87,8 +92,9 @@ impl Connect {
 
 /// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
 ///
-/// When `drain` resolves, the peer is told to open no more streams here (GOAWAY); those that stand go on to their end.
-/// When the peer's certificate is revoked, they end at once. Dropping the future ends all of them too.
+/// What the peer may send ahead is lent from `room`. When `drain` resolves, the peer is told to open no more streams here
+/// (GOAWAY); those that stand go on to their end. When the peer's certificate is revoked, they end at once. Dropping the
+/// future ends all of them too.
 ///
 /// # Errors
 /// [`Error::Handshake`] where the peer does not speak HTTP/2, [`Error::Tunnel`] where it breaks the protocol or is gone,
@@ -96,11 +102,12 @@ impl Connect {
 pub async fn serve(
     authenticated: Authenticated,
     patience: Duration,
+    room: Arc<Room>,
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
     let Authenticated { stream, accepted, .. } = authenticated;
-    serve_until(stream, patience, drain, accepted.revoked(), handle).await
+    serve_until(stream, patience, room, drain, accepted.revoked(), handle).await
 }
 
 /// The same over any stream, whoever its peer is: for fuzzing.
@@ -110,23 +117,27 @@ pub async fn serve(
 pub async fn serve_on(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     patience: Duration,
+    room: Arc<Room>,
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
-    serve_until(stream, patience, drain, pending(), handle).await
+    serve_until(stream, patience, room, drain, pending(), handle).await
 }
 
 async fn serve_until(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     patience: Duration,
+    room: Arc<Room>,
     drain: impl Future<Output = ()>,
     revoked: impl Future<Output = ()>,
     mut handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
+    let (window, windows) = TunnelWindow::new(room);
+    let window = Rc::new(window);
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(limits::STREAM_WINDOW)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .initial_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_frame_size(limits::FRAME_SIZE)
         .max_header_list_size(limits::SERVER_HEADER_LIST)
         .max_concurrent_streams(limits::CONCURRENT_STREAMS)
@@ -141,6 +152,13 @@ async fn serve_until(
     let word = Revoked::default();
     let mut draining = false;
     loop {
+        let accepted = poll_fn(|context| {
+            if let Some(larger) = window.grown() {
+                connection.set_target_window_size(larger.connection);
+                connection.set_initial_window_size(larger.stream)?;
+            }
+            connection.poll_accept(context).map(Option::transpose)
+        });
         tokio::select! {
             biased; // A peer that is revoked already opens nothing.
             () = &mut revoked => break,
@@ -149,9 +167,9 @@ async fn serve_until(
                 connection.graceful_shutdown();
             }
             () = &mut alive => return Err(Error::Timeout("keepalive")),
-            accepted = connection.accept() => match accepted {
+            accepted = accepted => match accepted? {
                 None => return Ok(()),
-                Some(accepted) => dispatch(accepted?, &word, &mut handle),
+                Some(accepted) => dispatch(accepted, window.clone(), word.clone(), &mut handle),
             },
         }
     }
@@ -162,13 +180,16 @@ async fn serve_until(
     Err(Error::Revoked)
 }
 
+type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
 fn dispatch(
-    (request, respond): (http::Request<RecvStream>, SendResponse<Bytes>),
-    revoked: &Revoked,
+    (request, respond): Accepted,
+    window: Rc<TunnelWindow>,
+    revoked: Revoked,
     handle: &mut impl FnMut(Connect),
 ) {
     let (request, receive) = request.into_parts();
-    let connect = Connect { request, receive, respond, revoked: revoked.clone() };
+    let connect = Connect { request, receive, respond, revoked, window };
     if connect.request.method == Method::CONNECT {
         handle(connect);
     } else {

@@ -5,15 +5,19 @@
 //! Backpressure is per stream: window is returned only when the application has taken the bytes.
 
 use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use culvert_net::copy;
+use culvert_net::room::Room;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
 use crate::Error;
 use crate::revoked::Revoked;
+use crate::window::TunnelWindow;
 
 /// The tunnel's side of a user connection. Dropped before both directions have ended, it is aborted: the peer sees a
 /// reset, not an end.
@@ -22,17 +26,23 @@ pub struct TunnelStream {
     send: SendStream<Bytes>,
     receive: RecvStream,
     revoked: Revoked,
+    window: Rc<TunnelWindow>,
     ended: bool,
 }
 
 impl TunnelStream {
-    pub(crate) const fn new(send: SendStream<Bytes>, receive: RecvStream, revoked: Revoked) -> Self {
-        Self { send, receive, revoked, ended: false }
+    pub(crate) const fn new(
+        send: SendStream<Bytes>,
+        receive: RecvStream,
+        window: Rc<TunnelWindow>,
+        revoked: Revoked,
+    ) -> Self {
+        Self { send, receive, revoked, window, ended: false }
     }
 
     /// Copy both ways until both directions have ended.
     ///
-    /// `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
+    /// Large steps are lent from `room`. `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
     /// aborted.
     ///
     /// # Errors
@@ -40,6 +50,7 @@ impl TunnelStream {
     pub fn carry(
         mut self,
         application: &TcpStream,
+        room: &Arc<Room>,
         to_tunnel: impl Fn(u64),
         from_tunnel: impl Fn(u64),
     ) -> impl Future<Output = Result<(), Error>> {
@@ -49,8 +60,8 @@ impl TunnelStream {
             if self.revoked.is_set() {
                 return Poll::Ready(Err(Error::Revoked));
             }
-            let up = up.poll(application, &mut self.send, &to_tunnel, context)?;
-            let down = down.poll(&mut self.receive, application, &from_tunnel, context)?;
+            let up = up.poll(application, &mut self.send, room, &to_tunnel, context)?;
+            let down = down.poll(&mut self.receive, application, &self.window, &from_tunnel, context)?;
             if up.is_pending() || down.is_pending() {
                 return Poll::Pending;
             }
@@ -84,13 +95,14 @@ impl Upload {
         &mut self,
         application: &TcpStream,
         send: &mut SendStream<Bytes>,
+        room: &Arc<Room>,
         count: &impl Fn(u64),
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         while !self.ended {
             if self.chunk.is_empty() {
-                match copy::poll_read(application, self.carried, context) {
-                    Poll::Ready(chunk) => self.chunk = chunk.map_err(Error::Application)?.freeze(),
+                match copy::poll_read(application, self.carried, room, context) {
+                    Poll::Ready(chunk) => self.chunk = chunk.map_err(Error::Application)?,
                     Poll::Pending => {
                         peer_stopped(ready!(send.poll_reset(context)))?;
                         self.ended = true;
@@ -166,6 +178,7 @@ impl Download {
         &mut self,
         receive: &mut RecvStream,
         application: &TcpStream,
+        window: &TunnelWindow,
         count: &impl Fn(u64),
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
@@ -185,6 +198,7 @@ impl Download {
             }
             ready!(copy::poll_write_all(application, &mut self.chunk, context)).map_err(Error::Application)?;
             receive.flow_control().release_capacity(self.length)?;
+            window.took(self.length);
             count(self.length as u64);
             (self.length, self.chunk) = (0, Bytes::new());
         }

@@ -26,6 +26,8 @@ pub struct Config {
     pub removal_accept: Duration,
     pub max_connections: usize,
     pub max_handshakes: usize,
+    pub max_buffered_bytes: usize,
+    pub max_bandwidth: u64,
     pub access_log: AccessLog,
     pub connect_attempts: usize,
     pub connect_patience: Duration,
@@ -59,6 +61,11 @@ impl From<EngineConfig> for Config {
             removal_accept: duration(wire.removal_accept_ms, 10_000),
             max_connections: number(wire.max_connections_per_workload, 20_000),
             max_handshakes: number(wire.max_handshakes_per_workload, 512),
+            max_buffered_bytes: match wire.max_buffered_bytes_per_workload {
+                0 => 256 << 20,
+                bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+            },
+            max_bandwidth: wire.max_bandwidth_per_workload,
             connect_attempts: number(wire.connect_attempts, 3),
             connect_patience: duration(wire.connect_patience_ms, 1_000),
             outliers: OutlierSettings {

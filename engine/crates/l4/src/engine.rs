@@ -21,7 +21,7 @@ use crate::dump::{self, Section};
 use crate::error::{EngineError, Rejection};
 use crate::events::Events;
 use crate::policy::{Denied, Policy, Subject};
-use crate::proxy::{Command, CoreHandle, PodInfo, Started, Stopped};
+use crate::proxy::{Bounds, Command, CoreHandle, PodInfo, Started, Stopped};
 use crate::shared::{Reach, Shared};
 use crate::state::{Service, ServiceKey, Workload};
 
@@ -234,6 +234,7 @@ impl Engine {
             namespace: workload.namespace.into(),
             service_account: workload.service_account.into(),
             identity,
+            bounds: Bounds::new(&self.shared),
         });
         let cores = self.cores.lock();
         let cores = cores.as_ref().ok_or(EngineError::Closed)?;

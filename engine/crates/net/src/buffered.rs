@@ -12,6 +12,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::turn;
+
 /// Bytes asked for while much arrives: what the other side's tunnel sends at once.
 const LARGE: usize = 256 * 1024;
 
@@ -41,9 +43,17 @@ impl BufferedStream {
         ready!(self.stream.poll_read_ready(context))?;
         self.waiting.reserve(LARGE);
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, &mut self.waiting))?;
+        turn::spend(read, context);
         self.much = read >= LARGE / 32;
         Poll::Ready(Ok(()))
     }
+}
+
+fn spent(written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(bytes)) = &written {
+        turn::spend(*bytes, context);
+    }
+    written
 }
 
 impl AsyncRead for BufferedStream {
@@ -72,7 +82,7 @@ impl AsyncRead for BufferedStream {
 
 impl AsyncWrite for BufferedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        spent(Pin::new(&mut self.stream).poll_write(context, bytes), context)
     }
 
     fn poll_write_vectored(
@@ -80,7 +90,7 @@ impl AsyncWrite for BufferedStream {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        spent(Pin::new(&mut self.stream).poll_write_vectored(context, parts), context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,40 +5,61 @@
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use crate::room::{self, Room};
+use crate::turn;
 
 /// Sizes in bytes and the volume after which each is used.
 ///
 /// With a tunnel's nine bytes of framing, the larger ones fill whole TLS records: what is left over would travel in a
 /// record, a system call and a packet of its own.
 const STEPS: [(u64, usize); 3] =
-    [(4 * 1024 * 1024, 16 * RECORD - FRAMING), (64 * 1024, 2 * RECORD - FRAMING), (0, 2 * 1024)];
+    [(4 * 1024 * 1024, 16 * RECORD - FRAMING), (64 * 1024, 2 * RECORD - FRAMING), (0, SMALL)];
+/// A step that everybody may take: all else is lent.
+const SMALL: usize = 2 * 1024;
 const RECORD: usize = 16 * 1024;
 const FRAMING: usize = 9;
 
 /// Read size in bytes for a connection that has carried `carried` bytes so far.
-#[must_use]
-pub fn read_size(carried: u64) -> usize {
-    STEPS.iter().find(|(from, _)| carried >= *from).map_or(2048, |(_, size)| *size)
+fn read_size(carried: u64) -> usize {
+    STEPS.iter().find(|(from, _)| carried >= *from).map_or(SMALL, |(_, size)| *size)
 }
 
-/// Read into fresh memory once `stream` is readable. An empty result is the end of the stream.
+/// Read into fresh memory once `stream` is readable. An empty result is the end of the stream. What the read takes beyond
+/// a small step is lent from `room`, and given back when the bytes are dropped.
 ///
 /// Polled by one task only: the socket remembers one reader. Here and below a poll instead of an `async fn`: these are
 /// most of what a connection keeps in memory while it stands, and of what runs for each of its bytes.
 ///
 /// # Errors
 /// The kernel's.
-pub fn poll_read(stream: &TcpStream, carried: u64, context: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
+pub fn poll_read(
+    stream: &TcpStream,
+    carried: u64,
+    room: &Arc<Room>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Bytes>> {
     loop {
         ready!(stream.poll_read_ready(context))?;
-        match read_now(stream, read_size(carried)) {
+        let wanted = read_size(carried);
+        let loan = if wanted > SMALL { room.lend(wanted) } else { None };
+        let size = if loan.is_some() { wanted } else { SMALL };
+        match read_now(stream, size) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            other => return Poll::Ready(other),
+            Err(error) => return Poll::Ready(Err(error)),
+            Ok(bytes) => {
+                turn::spend(bytes.len(), context);
+                return Poll::Ready(Ok(match loan {
+                    Some(loan) => room::held(bytes, loan),
+                    None => bytes.freeze(),
+                }));
+            }
         }
     }
 }
@@ -72,9 +93,13 @@ fn read_now(stream: &TcpStream, size: usize) -> io::Result<BytesMut> {
 /// The kernel's; `WriteZero` where it takes nothing.
 pub fn poll_write_all(stream: &TcpStream, bytes: &mut impl Buf, context: &mut Context<'_>) -> Poll<io::Result<()>> {
     while bytes.has_remaining() {
+        ready!(turn::poll_left(context));
         match stream.try_write(bytes.chunk()) {
             Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-            Ok(written) => bytes.advance(written),
+            Ok(written) => {
+                bytes.advance(written);
+                turn::spend(written, context);
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready!(stream.poll_write_ready(context))?,
             Err(error) => return Poll::Ready(Err(error)),
         }
@@ -108,14 +133,15 @@ pub fn reset_on_drop(stream: &TcpStream) {
 pub fn bidirectional(
     a: &TcpStream,
     b: &TcpStream,
+    room: &Arc<Room>,
     sent: impl Fn(u64),
     received: impl Fn(u64),
 ) -> impl Future<Output = io::Result<()>> {
     let mut guards = Some((ResetUnlessEnded::new(a), ResetUnlessEnded::new(b)));
     let (mut there, mut back) = (OneWay::default(), OneWay::default());
     poll_fn(move |context| {
-        let forth = there.poll(a, b, &sent, context)?;
-        let back = back.poll(b, a, &received, context)?;
+        let forth = there.poll(a, b, room, &sent, context)?;
+        let back = back.poll(b, a, room, &received, context)?;
         if forth.is_pending() || back.is_pending() {
             return Poll::Pending;
         }
@@ -129,7 +155,7 @@ pub fn bidirectional(
 
 #[derive(Debug, Default)]
 struct OneWay {
-    chunk: BytesMut,
+    chunk: Bytes,
     carried: u64,
     ended: bool,
 }
@@ -139,12 +165,13 @@ impl OneWay {
         &mut self,
         from: &TcpStream,
         to: &TcpStream,
+        room: &Arc<Room>,
         count: &impl Fn(u64),
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.ended {
             if self.chunk.is_empty() {
-                self.chunk = ready!(poll_read(from, self.carried, context))?;
+                self.chunk = ready!(poll_read(from, self.carried, room, context))?;
                 if self.chunk.is_empty() {
                     shutdown_write(to)?;
                     self.ended = true;
@@ -157,7 +184,7 @@ impl OneWay {
             self.carried += moved;
             count(moved);
             ready!(written)?;
-            self.chunk = BytesMut::new();
+            self.chunk = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }

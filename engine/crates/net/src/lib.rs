@@ -7,5 +7,7 @@ pub mod conntrack;
 pub mod copy;
 pub mod dns;
 pub mod netns;
+pub mod room;
 pub mod socket;
+pub mod turn;
 pub mod wakeup;

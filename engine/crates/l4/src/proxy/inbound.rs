@@ -14,14 +14,14 @@ use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
-use culvert_net::socket;
+use culvert_net::{socket, turn};
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::connections::{ConnectionInfo, Listed};
-use super::pod::{Phase, Place, Pod};
+use super::pod::{HANDSHAKE_COST, Phase, Place, Pod};
 use crate::policy::{Denied, Subject};
 use crate::state::Workload;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
@@ -49,7 +49,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
         }
     };
     let peer = authenticated.peer.clone();
-    let ended = server::serve(authenticated, patience, pod.reached(Phase::Draining), |connect| {
+    let ended = server::serve(authenticated, patience, pod.room().clone(), pod.reached(Phase::Draining), |connect| {
         // A tunnel takes a place, and so does each connection in it: what peers may hold open here has one bound.
         let Some(place) = pod.place() else { return connect.refuse(StatusCode::SERVICE_UNAVAILABLE) };
         // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection:
@@ -57,8 +57,12 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
         let opening = Box::pin(open(pod.clone(), connect, client, local, peer.clone()));
         pod.spawn(async move {
             let Some(Standing { stream, application, flow, listed, cut }) = opening.await else { return };
-            let (sent, received) = (|bytes| flow.sent(bytes), |bytes| flow.received(bytes));
-            let end = until_cut(pin!(stream.carry(&application, sent, received)), cut).await;
+            let end = {
+                let pod = place.pod();
+                let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
+                let carried = pin!(stream.carry(&application, pod.room(), sent, received));
+                until_cut(pin!(pod.paced(&flow, carried)), cut).await
+            };
             flow.finish(&end);
             drop((listed, place));
         });
@@ -71,6 +75,7 @@ async fn authenticate(pod: &Pod, stream: TcpStream) -> Result<server::Authentica
     let config = &pod.shared().config;
     let _place = pod.handshake_place().ok_or(Error::Certificate("too many handshakes at once".to_owned()))?;
     let certificate = pod.certificate.get(config.workload_wait).await.map_err(Error::Certificate)?;
+    turn::give_way_after(HANDSHAKE_COST).await;
     server::authenticate(stream, &certificate, config.handshake_timeout).await
 }
 

@@ -6,9 +6,12 @@ mod core;
 mod dns;
 mod inbound;
 mod outbound;
+mod pace;
 mod plaintext;
 mod pod;
+mod tasks;
+mod turns;
 
 pub(crate) use connections::Connections;
 pub(crate) use core::{Command, CoreHandle, Started, Stopped};
-pub(crate) use pod::PodInfo;
+pub(crate) use pod::{Bounds, PodInfo};

@@ -1,6 +1,7 @@
 //! A connection that the pod's application opened.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -40,10 +41,19 @@ pub(super) fn begin(pod: Rc<Pod>, place: Place, application: TcpStream, client: 
     let opening = Box::pin(open(pod.clone(), application, client));
     pod.spawn(async move {
         let Some(Standing { application, way, flow, listed }) = opening.await else { return };
-        let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-        let end = match way {
-            Way::Plain(upstream) => FlowEnd::of(copy::bidirectional(&application, &upstream, received, sent).await),
-            Way::Tunnel(stream, _guard) => FlowEnd::of(stream.carry(&application, received, sent).await),
+        let end = {
+            let pod = place.pod();
+            let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
+            match way {
+                Way::Plain(upstream) => {
+                    let carried = pin!(copy::bidirectional(&application, &upstream, pod.room(), received, sent));
+                    FlowEnd::of(pod.paced(&flow, carried).await)
+                }
+                Way::Tunnel(stream, _guard) => {
+                    let carried = pin!(stream.carry(&application, pod.room(), received, sent));
+                    FlowEnd::of(pod.paced(&flow, carried).await)
+                }
+            }
         };
         flow.finish(&end);
         drop((listed, place));

@@ -23,8 +23,12 @@ pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: Socke
     let opening = Box::pin(open(pod.clone(), stream, client));
     pod.spawn(async move {
         let Some(Standing { stream, application, flow, listed, cut }) = opening.await else { return };
-        let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-        let end = inbound::until_cut(pin!(copy::bidirectional(&stream, &application, received, sent)), cut).await;
+        let end = {
+            let pod = place.pod();
+            let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
+            let carried = pin!(copy::bidirectional(&stream, &application, pod.room(), received, sent));
+            inbound::until_cut(pin!(pod.paced(&flow, carried)), cut).await
+        };
         flow.finish(&end);
         drop((listed, place));
     });

@@ -1,36 +1,42 @@
 //! One pod on one core: its listeners, its tunnels, its limits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
+use culvert_net::room::Room;
 use culvert_net::socket::{self, SocketFactory};
+use culvert_net::turn;
 use culvert_tls::WorkloadCertificate;
-use pin_project_lite::pin_project;
-use slab::Slab;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use super::core::Core;
 use super::dns::{self, Dns};
+use super::pace::{self, Pace};
+use super::tasks::Tasks;
+use super::turns::Share;
 use super::{inbound, outbound, plaintext};
 use crate::certificates::CertificateUse;
+use crate::config::Config;
 use crate::proxy::Connections;
 use crate::shared::{Held, Shared};
 use crate::state::Workload;
+use crate::telemetry::OpenFlow;
 
-/// Bytes that a connection's task may keep while the connection stands.
-const MAX_TASK: usize = 640;
+/// An accepted connection and a handshake take as long as moving so many bytes.
+const ACCEPT_COST: usize = 16 * 1024;
+pub(super) const HANDSHAKE_COST: usize = 128 * 1024;
 
 /// What the node agent says of a pod.
 #[derive(Debug)]
@@ -40,6 +46,43 @@ pub(crate) struct PodInfo {
     pub namespace: Arc<str>,
     pub service_account: Arc<str>,
     pub identity: Identity,
+    /// Bounds that hold on all cores together.
+    pub bounds: Bounds,
+}
+
+/// What a pod may take of this process.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    room: Arc<Room>,
+    pace: Option<Pace>,
+    connections: Places,
+    handshakes: Places,
+}
+
+/// Places for things that a pod may have at once.
+#[derive(Debug)]
+struct Places(AtomicUsize);
+
+impl Places {
+    fn take(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn give(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Bounds {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let Config { max_buffered_bytes, max_bandwidth, max_connections, max_handshakes, .. } = shared.config;
+        Self {
+            room: Room::new(max_buffered_bytes, shared.metrics.slowed_by_memory.clone()),
+            pace: Pace::new(max_bandwidth),
+            connections: Places(max_connections.into()),
+            handshakes: Places(max_handshakes.into()),
+        }
+    }
 }
 
 /// A pod's life here. Order matters: each phase allows less than the one before.
@@ -65,10 +108,8 @@ pub(crate) struct Pod {
     phase: watch::Sender<Phase>,
     connections: Cell<usize>,
     listeners: Cell<usize>,
-    handshakes: Cell<usize>,
     quiet: tokio::sync::Notify,
-    /// What is cut when the pod is stopped.
-    tasks: RefCell<Slab<AbortHandle>>,
+    tasks: Rc<Tasks>,
 }
 
 /// Counts a connection until dropped.
@@ -109,8 +150,10 @@ impl Pod {
             max_streams: config.max_streams_per_tunnel,
             idle: config.tunnel_idle,
             patience: config.handshake_timeout,
+            room: info.bounds.room.clone(),
         });
         let certificate = core.shared.certificates.want(&info.identity);
+        let tasks = Tasks::new(Share::new(core.turns.clone()));
         let pod = Rc::new(Self {
             core,
             info,
@@ -121,17 +164,16 @@ impl Pod {
             phase: watch::channel(Phase::Serving).0,
             connections: Cell::new(0),
             listeners: Cell::new(0),
-            handshakes: Cell::new(0),
             quiet: tokio::sync::Notify::new(),
-            tasks: RefCell::default(),
+            tasks,
         });
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
-            tokio::task::spawn_local(accept(pod.clone(), listener, handler, open));
+            pod.tasks.spawn_free(accept(pod.clone(), listener, handler, open));
         }
         for socket in datagrams {
             if let Some(dns) = pod.dns.clone() {
-                tokio::task::spawn_local(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
+                pod.tasks.spawn_free(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
             }
         }
         Ok(pod)
@@ -173,24 +215,30 @@ impl Pod {
         });
         self.quiet.notify_waiters();
         if phase == Phase::Stopped {
-            // Taken out first: a task that ends takes itself out.
-            let tasks: Vec<_> = self.tasks.borrow_mut().iter().map(|(_, task)| task.clone()).collect();
-            tasks.iter().for_each(AbortHandle::abort);
+            self.tasks.stop();
         }
     }
 
     /// Run a connection's task; it is cut when the pod is stopped.
-    ///
-    /// A list of tasks costs each of them less memory than a wait for the pod's end would.
-    pub(crate) fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: F) {
-        const { assert!(size_of::<F>() <= MAX_TASK) };
-        if *self.phase.borrow() == Phase::Stopped {
-            return;
-        }
-        let mut tasks = self.tasks.borrow_mut();
-        let entry = tasks.vacant_entry();
-        let listed = ListedTask { pod: self.clone(), key: entry.key() };
-        entry.insert(tokio::task::spawn_local(CutTask { task, _listed: listed }).abort_handle());
+    pub(crate) fn spawn<F: Future<Output = ()> + 'static>(&self, task: F) {
+        self.tasks.spawn(task);
+    }
+
+    /// Memory for what its connections hold.
+    pub(super) fn room(&self) -> &Arc<Room> {
+        &self.info.bounds.room
+    }
+
+    /// Let a connection carry no faster than the pod may.
+    pub(super) fn paced<T>(
+        &self,
+        flow: &OpenFlow,
+        carried: Pin<&mut impl Future<Output = T>>,
+    ) -> impl Future<Output = T> {
+        let slowed = || {
+            self.shared().metrics.slowed_by_bandwidth.fetch_add(1, Ordering::Relaxed);
+        };
+        pace::paced(self.info.bounds.pace.as_ref(), carried, || flow.carried(), slowed)
     }
 
     /// Wait until the pod has reached `phase`.
@@ -219,7 +267,7 @@ impl Pod {
 
     /// A place for one more connection, if the limit allows.
     pub(super) fn place(self: &Rc<Self>) -> Option<Place> {
-        if self.connections.get() >= self.shared().config.max_connections {
+        if !self.info.bounds.connections.take() {
             self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -229,18 +277,24 @@ impl Pod {
 
     /// A place for one more handshake, if the limit allows.
     pub(crate) fn handshake_place(&self) -> Option<HandshakePlace<'_>> {
-        if self.handshakes.get() >= self.shared().config.max_handshakes {
+        if !self.info.bounds.handshakes.take() {
             self.shared().metrics.over_handshake_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        self.handshakes.set(self.handshakes.get() + 1);
         Some(HandshakePlace(self))
+    }
+}
+
+impl Place {
+    pub(super) const fn pod(&self) -> &Rc<Pod> {
+        &self.0
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
+        self.0.info.bounds.connections.give();
         self.0.quiet.notify_waiters();
         if std::thread::panicking() {
             self.0.shared().metrics.panics.fetch_add(1, Ordering::Relaxed);
@@ -266,38 +320,9 @@ impl Drop for OpenListener {
     }
 }
 
-pin_project! {
-    /// A task on a pod's list. By hand, because an `async` block would hold the task twice.
-    struct CutTask<F> {
-        #[pin]
-        task: F,
-        _listed: ListedTask,
-    }
-}
-
-impl<F: Future> Future for CutTask<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().task.poll(context)
-    }
-}
-
-/// Takes a task off the list when it ends, however it does.
-struct ListedTask {
-    pod: Rc<Pod>,
-    key: usize,
-}
-
-impl Drop for ListedTask {
-    fn drop(&mut self) {
-        self.pod.tasks.borrow_mut().try_remove(self.key);
-    }
-}
-
 impl Drop for HandshakePlace<'_> {
     fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get() - 1);
+        self.0.info.bounds.handshakes.give();
     }
 }
 
@@ -311,7 +336,12 @@ impl Dial for Pod {
             .connect(&self.core.home, None, key.address, config.connect_timeout)
             .await
             .map_err(culvert_hbone::Error::Dial)?;
+        turn::give_way_after(HANDSHAKE_COST).await;
         Ok((stream, certificate))
+    }
+
+    fn spawn(&self, tunnel: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn(Box::pin(tunnel));
     }
 }
 
@@ -320,7 +350,7 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => accepted,
+            accepted = poll_fn(|context| poll_accept(&listener, context)) => accepted,
             () = pod.reached(Phase::Draining) => break,
         };
         match accepted {
@@ -341,6 +371,12 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
     }
     // Closed before it is no longer counted: arguments are dropped after locals.
     drop(listener);
+}
+
+fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    let accepted = ready!(listener.poll_accept(context));
+    turn::spend(ACCEPT_COST, context);
+    Poll::Ready(accepted)
 }
 
 /// Serve an accepted connection if there is a place for it.

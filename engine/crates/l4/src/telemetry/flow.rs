@@ -176,6 +176,11 @@ impl OpenFlow {
         self.series.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes so far, both ways together.
+    pub(crate) fn carried(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
+    }
+
     /// Count the end and write the access log's line.
     pub(crate) fn finish(mut self, end: &FlowEnd) {
         self.finished = true;

@@ -163,6 +163,9 @@ pub(crate) struct Metrics {
     /// Connections refused because a limit was reached, by limit.
     pub(crate) over_connection_limit: AtomicU64,
     pub(crate) over_handshake_limit: AtomicU64,
+    /// Connections slowed down because a limit was reached, by limit.
+    pub(crate) slowed_by_memory: Arc<AtomicU64>,
+    pub(crate) slowed_by_bandwidth: AtomicU64,
     /// Connections lost to a defect of ours.
     pub(crate) panics: AtomicU64,
     /// TLS handshakes of clients that failed.
@@ -244,6 +247,11 @@ impl Metrics {
                 ("handshake_failed", &self.handshake_failures),
                 ("internal_error", &self.panics),
             ],
+        ));
+        families.push(plain(
+            "culvert_connections_slowed",
+            "Times that a connection was slowed down because its workload had reached a limit, by limit",
+            &[("buffered_bytes", &self.slowed_by_memory), ("bandwidth", &self.slowed_by_bandwidth)],
         ));
         families.push(self.retries.family());
         families.extend(self.revocations.families());

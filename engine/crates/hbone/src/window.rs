@@ -1,0 +1,98 @@
+//! How much a peer may send before anybody has taken it.
+//!
+//! Each byte of window is a byte that we may have to hold. A tunnel begins with little and gets more once what it has
+//! carried shows the need, as long as its workload has room. Readers that stall carry nothing, so they get no more.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use culvert_net::room::{Loan, Room};
+
+/// Window sizes in bytes. A connection's is four streams' worth, so that one stalled stream cannot block its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Windows {
+    pub stream: u32,
+    pub connection: u32,
+}
+
+impl Windows {
+    const fn of(stream: u32) -> Self {
+        Self { stream, connection: 4 * stream }
+    }
+}
+
+/// The least that HTTP/2 works well with, for workloads without room.
+const LEAST: Windows = Windows::of(32 * 1024);
+const FIRST: Windows = Windows::of(256 * 1024);
+/// Istio's ztunnel has these from the start.
+const FULL: Windows = Windows::of(4 * 1024 * 1024);
+
+/// Bytes carried after which a tunnel may have full windows, or may ask again.
+const EARNED: u64 = FULL.stream as u64;
+
+/// One tunnel's windows.
+#[derive(Debug)]
+pub(crate) struct TunnelWindow {
+    room: Arc<Room>,
+    loans: RefCell<Vec<Loan>>,
+    carried: Cell<u64>,
+    /// Bytes carried at which more is asked for.
+    asks_at: Cell<u64>,
+}
+
+impl TunnelWindow {
+    /// A new tunnel's windows.
+    pub(crate) fn new(room: Arc<Room>) -> (Self, Windows) {
+        let loan = room.lend(FIRST.connection as usize);
+        let windows = if loan.is_some() { FIRST } else { LEAST };
+        let loans = RefCell::new(loan.into_iter().collect());
+        (Self { room, loans, carried: Cell::new(0), asks_at: Cell::new(EARNED) }, windows)
+    }
+
+    /// Count bytes that somebody has taken.
+    pub(crate) fn took(&self, bytes: usize) {
+        self.carried.set(self.carried.get() + bytes as u64);
+    }
+
+    /// Larger windows, if the tunnel has earned them and there is room; cheap enough to ask whenever frames move.
+    pub(crate) fn grown(&self) -> Option<Windows> {
+        if self.carried.get() < self.asks_at.get() {
+            return None;
+        }
+        match self.room.lend((FULL.connection - FIRST.connection) as usize) {
+            Some(loan) => {
+                self.loans.borrow_mut().push(loan);
+                self.asks_at.set(u64::MAX);
+                Some(FULL)
+            }
+            None => {
+                self.asks_at.set(self.carried.get() + EARNED);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_grow_with_what_is_taken_as_long_as_there_is_room() {
+        let full = FULL.connection as usize;
+        let room = Room::new(full + FIRST.connection as usize, Arc::default());
+        let (busy, first) = TunnelWindow::new(room.clone());
+        let (stalled, second) = TunnelWindow::new(room.clone());
+        busy.took(EARNED as usize);
+        assert_eq!(busy.grown(), Some(FULL));
+        let (_late, third) = TunnelWindow::new(room);
+        assert_eq!((first, second, third), (FIRST, FIRST, LEAST));
+        assert_eq!((busy.grown(), stalled.grown()), (None, None));
+        stalled.took(EARNED as usize);
+        assert_eq!(stalled.grown(), None);
+        drop(busy);
+        assert_eq!(stalled.grown(), None, "asks again only after as much again");
+        stalled.took(EARNED as usize);
+        assert_eq!(stalled.grown(), Some(FULL));
+    }
+}

@@ -1,0 +1,94 @@
+//! A bound on how much a workload's connections carry in a second, all of them together.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::ready;
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+/// How far ahead a workload may be: less would cut large steps to pieces.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// See the module. Shared by the cores.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    bytes_per_s: u64,
+    began: Instant,
+    /// Nanoseconds after `began` at which all that was carried so far is paid for.
+    paid_ns: AtomicU64,
+}
+
+impl Pace {
+    /// `None` for no bound.
+    pub(super) fn new(bytes_per_s: u64) -> Option<Self> {
+        (bytes_per_s > 0).then(|| Self { bytes_per_s, began: Instant::now(), paid_ns: AtomicU64::new(0) })
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Count `bytes`.
+    pub(super) fn carried(&self, bytes: u64) {
+        let (now, cost) = (self.now_ns(), u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_s));
+        let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+        let paid = |paid: u64| Some(paid.max(now).saturating_add(cost));
+        // The closure always has an answer.
+        let _ = self.paid_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+    }
+
+    /// How long to wait until more may be carried.
+    fn wait(&self) -> Option<Duration> {
+        let ahead = Duration::from_nanos(self.paid_ns.load(Ordering::Relaxed).saturating_sub(self.now_ns()));
+        // Some of the way back, so that waits are not all for one step.
+        (ahead > AHEAD).then(|| ahead.saturating_sub(AHEAD / 2))
+    }
+}
+
+/// Carry at the workload's pace. `total` says what has been carried so far, `slowed` is called for each wait.
+pub(super) fn paced<T>(
+    pace: Option<&Pace>,
+    mut carried: Pin<&mut impl Future<Output = T>>,
+    total: impl Fn() -> u64,
+    slowed: impl Fn(),
+) -> impl Future<Output = T> {
+    let mut waiting: Option<Pin<Box<Sleep>>> = None;
+    let mut counted = 0;
+    poll_fn(move |context| {
+        let Some(pace) = pace else { return carried.as_mut().poll(context) };
+        loop {
+            if let Some(sleep) = &mut waiting {
+                ready!(sleep.as_mut().poll(context));
+                waiting = None;
+            }
+            let Some(wait) = pace.wait() else { break };
+            slowed();
+            waiting = Some(Box::pin(tokio::time::sleep(wait)));
+        }
+        let polled = carried.as_mut().poll(context);
+        let now = total();
+        pace.carried(now - counted);
+        counted = now;
+        polled
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn waits_follow_what_was_carried() {
+        let pace = Pace::new(1_000_000).unwrap();
+        assert_eq!(pace.wait(), None);
+        pace.carried(40_000);
+        assert_eq!(pace.wait(), None, "40 ms ahead");
+        pace.carried(960_000);
+        let wait = pace.wait().unwrap();
+        assert!((Duration::from_millis(900)..Duration::from_secs(1)).contains(&wait), "{wait:?}");
+        assert!(Pace::new(0).is_none());
+    }
+}

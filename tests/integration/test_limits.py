@@ -1,0 +1,98 @@
+"""What one pod may take of its node's tunnel, and that others do not feel it."""
+
+import asyncio
+import time
+
+import pytest
+
+from bench.rows import resident_bytes
+from tests.support import namespaced
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+PORT = 8080
+MIB = 1024 * 1024
+ROOM = 4 * MIB
+
+
+class Sink:
+    """An application that takes ``at_most`` bytes of each connection and answers ``done`` at the end."""
+
+    def __init__(self, at_most: int | None = None) -> None:
+        self.taken: list[int] = []
+        self.reads_on = asyncio.Event()
+        self._at_most = at_most
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = len(self.taken)
+        self.taken.append(0)
+        try:
+            while data := await reader.read(65536):
+                self.taken[mine] += len(data)
+                if self._at_most is not None and self.taken[mine] >= self._at_most:
+                    await self.reads_on.wait()
+            writer.write(b"done")
+            await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+async def send(client: namespaced.Pod, server: namespaced.Pod, size: int) -> None:
+    assert await client.ask(server.ip, PORT, b"x" * size, within_s=30) == b"done"
+
+
+async def test_a_pod_carries_no_more_than_its_bandwidth_and_its_neighbour_is_not_slowed() -> None:
+    async with namespaced.mesh(settings={"max_bandwidth_per_workload": 4 * MIB}) as mesh:
+        server = await mesh.pod("server", node=1)
+        client, neighbour = await mesh.pod("client"), await mesh.pod("neighbour")
+        other = await mesh.pod("other", node=1)
+        await server.serve(PORT, Sink().take)
+        await other.serve(PORT, Sink().take)
+        began = time.monotonic()
+        slow = [asyncio.create_task(send(client, server, 4 * MIB)) for _ in range(2)]
+        await until(lambda: client.node.metric("culvert_connections_slowed", reason="bandwidth") > 0)
+        await send(neighbour, other, MIB)
+        assert not any(task.done() for task in slow), "the neighbour has a bound of its own"
+        await asyncio.gather(*slow)
+        # Two seconds, less what may be ahead and what lies in the sockets of the client's side.
+        assert time.monotonic() - began > 1
+
+
+async def test_readers_that_stop_cost_no_more_memory_than_the_pod_may_take() -> None:
+    """Each connection carries enough to move in large steps, then its reader stops."""
+    async with namespaced.mesh(settings={"max_buffered_bytes_per_workload": ROOM}) as mesh:
+        server, client = await mesh.pod("server", node=1), await mesh.pod("client")
+        neighbour, other = await mesh.pod("neighbour"), await mesh.pod("other", node=1)
+        sink = Sink(at_most=5 * MIB)
+        await server.serve(PORT, sink.take)
+        await other.serve(PORT, Sink().take)
+        await send(neighbour, other, 5 * MIB)  # what the allocator keeps is not counted below
+        writers = [(await client.connect(server.ip, PORT))[1] for _ in range(24)]
+        before = resident_bytes()
+
+        async def stuff(writer: asyncio.StreamWriter) -> None:
+            piece = b"x" * 65536
+            while True:
+                writer.write(piece)
+                await writer.drain()
+
+        stuffing = [asyncio.create_task(stuff(writer)) for writer in writers]
+        try:
+            await until(lambda: len(sink.taken) == 24 and min(sink.taken) >= 5 * MIB, within_s=60)
+            await asyncio.sleep(0.5)  # they fill what there is to fill
+            grown = resident_bytes() - before
+            assert client.node.metric("culvert_connections_slowed", reason="buffered_bytes") > 0
+            await send(neighbour, other, 5 * MIB)
+        finally:
+            for task in stuffing:
+                task.cancel()
+            await asyncio.gather(*stuffing, return_exceptions=True)
+            sink.reads_on.set()
+            for writer in writers:
+                writer.transport.abort()
+        await until(lambda: server.node.engine.connections() == 0)
+        print(f"{grown / MIB:.0f} MiB for 24 stalled connections")
+        assert grown < 24 * MIB, "without a bound it is more than 30"
