@@ -5,13 +5,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pyroute2 import DiagSocket
+if TYPE_CHECKING:
+    from pyroute2 import DiagSocket
 
 _V4, _V6 = 2, 10
 _ESTABLISHED, _LISTEN = 1, 10
 _ALL_BUT_GONE = 0xFFF & ~((1 << 6) | (1 << 7))
 """Every state but TIME_WAIT (6) and CLOSE (7)."""
+
+
+def _diag() -> "DiagSocket":
+    # A process that asks once, at its end, shall not have the library in memory all its life: 8 MB.
+    from pyroute2 import DiagSocket  # noqa: PLC0415
+
+    return DiagSocket()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +34,7 @@ class Listener:
 def listeners_on(ports: Set[int]) -> list[Listener]:
     """Return the listening TCP sockets of all processes on ``ports``."""
     found: list[Listener] = []
-    with DiagSocket() as diag:
+    with _diag() as diag:
         diag.bind()
         for family in (_V4, _V6):
             found += [
@@ -50,7 +59,7 @@ def own_inodes() -> frozenset[int]:
 def connections_on(ports: Set[int]) -> int:
     """Return the number of TCP connections, listeners left out, whose local port is one of ``ports``."""
     count = 0
-    with DiagSocket() as diag:
+    with _diag() as diag:
         diag.bind()
         for family in (_V4, _V6):
             for message in diag.get_sock_stats(family=family, states=_ALL_BUT_GONE):
@@ -65,7 +74,7 @@ def established(*, but: Set[int]) -> int:
         but: connections from or to these ports do not count.
     """
     count = 0
-    with DiagSocket() as diag:
+    with _diag() as diag:
         diag.bind()
         for family in (_V4, _V6):
             for message in diag.get_sock_stats(family=family, states=1 << _ESTABLISHED):
