@@ -81,7 +81,6 @@ struct Tunnel {
     streams: Cell<usize>,
     last_used: Cell<Instant>,
     closed: Cell<bool>,
-    revoked: Revoked,
     window: Rc<TunnelWindow>,
 }
 
@@ -156,7 +155,7 @@ impl Pool {
             return Err(Error::Refused(response.status()));
         }
         let (parts, receive) = response.into_parts();
-        let stream = TunnelStream::new(send, receive, guard.0.window.clone(), guard.0.revoked.clone());
+        let stream = TunnelStream::new(send, receive, guard.0.window.clone());
         Ok(Opened { stream, headers: parts.headers, guard })
     }
 
@@ -208,10 +207,9 @@ impl Pool {
             streams: Cell::new(0),
             last_used: Cell::new(Instant::now()),
             closed: Cell::new(false),
-            revoked: Revoked::default(),
             window: Rc::new(window),
         });
-        dial.spawn(drive(connection, accepted, tunnel.revoked.clone(), Rc::downgrade(&tunnel)));
+        dial.spawn(drive(connection, accepted, tunnel.window.revoked.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 

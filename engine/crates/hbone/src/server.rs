@@ -18,7 +18,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::revoked::Revoked;
 use crate::stream::TunnelStream;
 use crate::window::TunnelWindow;
 use crate::{Error, headers, keepalive, limits};
@@ -63,7 +62,6 @@ pub struct Connect {
     pub request: request::Parts,
     receive: RecvStream,
     respond: SendResponse<Bytes>,
-    revoked: Revoked,
     window: Rc<TunnelWindow>,
 }
 
@@ -78,7 +76,7 @@ impl Connect {
             response.headers_mut().insert(headers::BAGGAGE, baggage);
         }
         let send = self.respond.send_response(response, false)?;
-        Ok(TunnelStream::new(send, self.receive, self.window, self.revoked))
+        Ok(TunnelStream::new(send, self.receive, self.window))
     }
 
     /// Answer with a status and end the stream.
@@ -149,7 +147,6 @@ async fn serve_until(
     let mut alive = std::pin::pin!(keepalive::watch(connection.ping_pong()));
     let mut drain = std::pin::pin!(drain);
     let mut revoked = std::pin::pin!(revoked);
-    let word = Revoked::default();
     let mut draining = false;
     loop {
         let accepted = poll_fn(|context| {
@@ -169,11 +166,11 @@ async fn serve_until(
             () = &mut alive => return Err(Error::Timeout("keepalive")),
             accepted = accepted => match accepted? {
                 None => return Ok(()),
-                Some(accepted) => dispatch(accepted, window.clone(), word.clone(), &mut handle),
+                Some(accepted) => dispatch(accepted, window.clone(), &mut handle),
             },
         }
     }
-    word.set();
+    window.revoked.set();
     connection.abrupt_shutdown(Reason::NO_ERROR);
     // Whether the peer has taken it or not, the connection is closed.
     let _ = tokio::time::timeout(FAREWELL, poll_fn(|context| connection.poll_closed(context))).await;
@@ -182,14 +179,9 @@ async fn serve_until(
 
 type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
 
-fn dispatch(
-    (request, respond): Accepted,
-    window: Rc<TunnelWindow>,
-    revoked: Revoked,
-    handle: &mut impl FnMut(Connect),
-) {
+fn dispatch((request, respond): Accepted, window: Rc<TunnelWindow>, handle: &mut impl FnMut(Connect)) {
     let (request, receive) = request.into_parts();
-    let connect = Connect { request, receive, respond, revoked, window };
+    let connect = Connect { request, receive, respond, window };
     if connect.request.method == Method::CONNECT {
         handle(connect);
     } else {

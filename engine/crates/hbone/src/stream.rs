@@ -16,7 +16,6 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
 use crate::Error;
-use crate::revoked::Revoked;
 use crate::window::TunnelWindow;
 
 /// The tunnel's side of a user connection. Dropped before both directions have ended, it is aborted: the peer sees a
@@ -25,19 +24,13 @@ use crate::window::TunnelWindow;
 pub struct TunnelStream {
     send: SendStream<Bytes>,
     receive: RecvStream,
-    revoked: Revoked,
     window: Rc<TunnelWindow>,
     ended: bool,
 }
 
 impl TunnelStream {
-    pub(crate) const fn new(
-        send: SendStream<Bytes>,
-        receive: RecvStream,
-        window: Rc<TunnelWindow>,
-        revoked: Revoked,
-    ) -> Self {
-        Self { send, receive, revoked, window, ended: false }
+    pub(crate) const fn new(send: SendStream<Bytes>, receive: RecvStream, window: Rc<TunnelWindow>) -> Self {
+        Self { send, receive, window, ended: false }
     }
 
     /// Copy both ways until both directions have ended.
@@ -57,7 +50,7 @@ impl TunnelStream {
         let mut guard = Some(copy::ResetUnlessEnded::new(application));
         let (mut up, mut down) = (Upload::default(), Download::default());
         poll_fn(move |context| {
-            if self.revoked.is_set() {
+            if self.window.revoked.is_set() {
                 return Poll::Ready(Err(Error::Revoked));
             }
             let up = up.poll(application, &mut self.send, room, &to_tunnel, context)?;
