@@ -13,8 +13,7 @@ from datetime import timedelta
 
 from controlplane import debug
 from controlplane.addresses.allocator import Allocator
-from controlplane.ca import rules
-from controlplane.ca.bundle import RootBundle
+from controlplane.ca import bundle, rules
 from controlplane.ca.errors import CaError
 from controlplane.ca.root import Root
 from controlplane.ca.service import CertificateService, Limits
@@ -86,7 +85,10 @@ class ControlPlane:
             life=timedelta(seconds=settings.self_signed_ca_ttl_s),
             metrics=self.metrics,
         )
-        self._bundle = RootBundle(self._client, self._root, self._registry.namespaces)
+        self._bundles = [
+            make(self._client, self._root, self._registry.namespaces)
+            for make in (bundle.of_roots, bundle.of_revocation_lists)
+        ]
         self._allocator = Allocator(self._client, self._registry.entries)
         self._statuses = StatusWriter(
             self._client,
@@ -123,7 +125,7 @@ class ControlPlane:
         async with self._client, self._pages(), asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(informer.run()) for informer in self._registry.informers]
             running += [
-                tasks.create_task(self._bundle.informer.run()),
+                *(tasks.create_task(one.informer.run()) for one in self._bundles),
                 tasks.create_task(self._election.run(self._duties)),
             ]
             serving = tasks.create_task(self._serve())
@@ -134,7 +136,8 @@ class ControlPlane:
     async def _duties(self) -> None:
         """Write what one replica only must write, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._bundle.run())
+            for one in self._bundles:
+                tasks.create_task(one.run())
             tasks.create_task(self._allocator.run())
             tasks.create_task(self._statuses.run())
 

@@ -81,9 +81,9 @@ async def _purge(client: kube.Client, namespace: str, folder: Path) -> None:
     for definition in chart.definitions(folder):
         await _delete(client, kinds.CUSTOM_RESOURCE_DEFINITION, definition["metadata"]["name"])
     await _delete(client, kinds.SECRET, names.CA_SECRET, namespace)
-    roots = await client.items(kinds.CONFIG_MAP, None, {"fieldSelector": f"metadata.name={names.ROOT_CERT_CONFIGMAP}"})
-    for item in roots:
-        await _delete(client, kinds.CONFIG_MAP, names.ROOT_CERT_CONFIGMAP, item["metadata"]["namespace"])
+    for name in (names.ROOT_CERT_CONFIGMAP, names.CRL_CONFIGMAP):
+        for item in await client.items(kinds.CONFIG_MAP, None, {"fieldSelector": f"metadata.name={name}"}):
+            await _delete(client, kinds.CONFIG_MAP, name, item["metadata"]["namespace"])
     own = await client.find(kinds.NAMESPACE, namespace)
     labels = (own or {}).get("metadata", {}).get("labels") or {}
     if MADE_BY_US.items() <= labels.items():

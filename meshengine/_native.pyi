@@ -111,6 +111,15 @@ class Engine:
             ConfigRejected: one of them cannot be used; a certificate that is held and valid stays.
         """
 
+    def set_revocation_lists(self, lists: bytes) -> None:
+        """Take over the revocation lists of all issuers, PEM; empty where there are none.
+
+        In force for every handshake that ends after the call; tunnels whose peer they revoke are closed at once.
+
+        Raises:
+            ConfigRejected: one of them cannot be used; those that are held stay.
+        """
+
     def certificate_unavailable(self, identity: str, reason: str) -> None:
         """Tell why an identity has no certificate; one that is held and valid stays.
 

@@ -35,6 +35,7 @@ from nodeagent.repair import Repairs
 from nodeagent.secrets import roots
 from nodeagent.secrets.authority import Authority
 from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.settings import NodeAgentSettings
 from nodeagent.zds.server import ZdsServer
 
@@ -56,6 +57,7 @@ class NodeAgent:
             validity_s=settings.certificate_ttl_s,
         )
         self._keeper = Keeper(self._authority)
+        self._revocations = RevocationFile(settings.crl_path, self._keeper.revoke)
         self._enrolled = Enrolled()
         self._zds = ZdsServer(settings.zds_socket, self._enrolled)
         self._watch = PodWatch(client, settings.node_name)
@@ -118,12 +120,14 @@ class NodeAgent:
         await self._watch.wait_synced()
         await self._controller.adopt()
         self._adopted = True
+        await self._revocations.look()  # roots are never served without them
         secrets = sds.SecretDiscovery(self._keeper)
         await stack.enter_async_context(serving.serve_unix(self._settings.sds_socket, [secrets], mode=0o600))
         await stack.enter_async_context(self._requests.serve(self._settings.cni_socket))
         running.append(tasks.create_task(self._zds.run()))
         running.append(tasks.create_task(self._controller.run()))
         running.append(tasks.create_task(self._repairs.run()))
+        running.append(tasks.create_task(self._revocations.follow()))
         running.append(tasks.create_task(roots.follow(self._settings.ca_root, self._keeper.renew_all)))
         await self._zds.wait_connected()
         self._watch.on_change(self._controller.notice)
@@ -134,7 +138,7 @@ class NodeAgent:
         settings = self._settings
         state = telemetry.AgentState(
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, keeper=self._keeper,
-            requests=self._requests, installer=self._installer, repairs=self._repairs,
+            requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
         )  # fmt: skip
         scrape = admin.metrics(telemetry.registry(state))
         await stack.enter_async_context(

@@ -36,6 +36,10 @@ class NodeAgentSettings(ProcessSettings):
     ca_server_name: str = Field(
         default="", description="Name that the authority's certificate must have, where it is not the address."
     )
+    crl_path: Path = Field(
+        default=Path(names.CRL_PATH),
+        description="PEM file of revocation lists that peers' certificates are checked against; it may be missing.",
+    )
     token_path: Path = Field(default=Path(names.TOKEN_PATH), description="File of the token shown to the authority.")
     certificate_ttl_s: int = Field(
         default=24 * 3600, ge=60, description="Life asked for workload certificates, seconds."

@@ -12,6 +12,7 @@ from nodeagent.controller import Controller
 from nodeagent.enrolled import Enrolled
 from nodeagent.repair import Repairs
 from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.zds.server import ZdsServer
 
 
@@ -28,6 +29,7 @@ class AgentState(Collector):
         requests: PluginRequests,
         installer: Installer | None,
         repairs: Repairs,
+        revocations: RevocationFile,
     ) -> None:
         self._controller = controller
         self._enrolled = enrolled
@@ -36,6 +38,7 @@ class AgentState(Collector):
         self._requests = requests
         self._installer = installer
         self._repairs = repairs
+        self._revocations = revocations
 
     def collect(self) -> list[Metric]:
         """Return all families."""
@@ -59,6 +62,12 @@ class AgentState(Collector):
             ),
             repairs,
             CounterMetricFamily("culvert_certificate_failures", "Certificates not issued", value=self._keeper.failures),
+            GaugeMetricFamily("culvert_crl_lists", "Revocation lists in force", value=self._revocations.lists),
+            CounterMetricFamily(
+                "culvert_crl_failures",
+                "Contents of the file of revocation lists that could not be used",
+                value=self._revocations.failures,
+            ),
             requests,
         ]
         expiry = GaugeMetricFamily(

@@ -1,7 +1,7 @@
 """Certificates from the node's SDS socket to the engine.
 
-The engine says which identities are served; each is a secret's name. The trust bundle is one secret for all, so a new
-bundle is a new certificate for each of them.
+The engine says which identities are served; each is a secret's name. The trust bundle is one secret for all, so new
+roots are a new certificate for each of them. Revocation lists come with the roots, and are in force before any of them.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ class Certificates:
     def __init__(self, engine: Engine, connect: Connect, node: NodeInfo) -> None:
         self._engine = engine
         self._pairs: dict[str, sds.KeyPair] = {}
-        self._roots: sds.TrustBundle | None = None
+        self._roots: bytes | None = None
+        self._crl = b""
         self._client = DeltaClient(
             connect=connect,
             node=node,
@@ -56,9 +57,13 @@ class Certificates:
         changed = set()
         for name, _, body in upserts:
             try:
-                changed |= self._take(name, sds.decode(body))
+                secret = sds.decode(body)
             except BadSecret as error:
                 rejections.append(Rejection(name, str(error)))
+                continue
+            changed |= self._take(name, secret)
+            if isinstance(secret, sds.TrustBundle):
+                rejections += self._revoke(name, secret.crl_pem)
         for identity in changed:
             rejections += self._hand_over(identity)
         for name in removes:
@@ -72,18 +77,32 @@ class Certificates:
 
     def _take(self, name: str, secret: sds.KeyPair | sds.TrustBundle) -> set[str]:
         """Note a secret; return the identities that it changes."""
-        if isinstance(secret, sds.TrustBundle):
-            self._roots = secret
-            return set(self._pairs)
-        self._pairs[name] = secret
-        return {name}
+        if isinstance(secret, sds.KeyPair):
+            self._pairs[name] = secret
+            return {name}
+        if secret.roots_pem == self._roots:
+            return set()
+        self._roots = secret.roots_pem
+        return set(self._pairs)
+
+    def _revoke(self, name: str, crl_pem: bytes) -> list[Rejection]:
+        """Put revocation lists in force. Bad ones are refused for themselves: the roots that came with them are not."""
+        if crl_pem == self._crl:
+            return []
+        try:
+            self._engine.set_revocation_lists(crl_pem)
+        except ConfigRejected as error:
+            return [Rejection(name, str(error))]
+        self._crl = crl_pem
+        _log.info("revocation lists taken over", bytes=len(crl_pem))
+        return []
 
     def _hand_over(self, identity: str) -> list[Rejection]:
         if self._roots is None or identity not in self._pairs:
             return []
         pair = self._pairs[identity]
         try:
-            self._engine.set_certificate(identity, pair.chain_pem, pair.key_pem, self._roots.roots_pem)
+            self._engine.set_certificate(identity, pair.chain_pem, pair.key_pem, self._roots)
         except ConfigRejected as error:
             return [Rejection(identity, str(error))]
         _log.info("certificate taken over", identity=identity)

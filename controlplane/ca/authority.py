@@ -81,6 +81,12 @@ class Authority:
         return self.certificate.not_valid_after_utc
 
     @property
+    def authorities(self) -> list[x509.Certificate]:
+        """The signing certificate and all above it."""
+        above = "".join((*self.intermediates_pem, self.roots_pem))
+        return [self.certificate, *x509.load_pem_x509_certificates(above.encode())]
+
+    @property
     def roots_expire(self) -> datetime:
         """When the first root ends."""
         roots = x509.load_pem_x509_certificates(self.roots_pem.encode())

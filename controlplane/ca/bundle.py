@@ -1,10 +1,12 @@
-"""The roots in every namespace: config map ``istio-ca-root-cert``, which pods mount to trust the control plane.
+"""What pods mount, in every namespace: the roots to trust (``istio-ca-root-cert``), what is revoked (``istio-ca-crl``).
 
 Level-triggered: a namespace is put right when it appears, when somebody changes or deletes its config map, and when
-the roots change. Writing is one small task; a failure is retried and delays no other namespace for long.
+the content changes. Writing is one small task; a failure is retried and delays no other namespace for long.
 """
 
 import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from controlplane.ca.root import Root
@@ -17,57 +19,98 @@ _LABELS: Final = {"istio.io/config": "true"}
 _TERMINATING: Final = "Terminating"
 
 
-class RootBundle:
-    """Keeps the config maps. Run ``informer.run`` as a task, and ``run`` while this replica is the one that writes."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A config map as it is."""
 
-    def __init__(self, client: Client, root: Root, namespaces: "Informer[Namespace]") -> None:
+    namespace: str
+    content: str
+    is_ours: bool
+
+
+class Bundle:
+    """Keeps one config map in every namespace. Run ``informer.run`` as a task, and ``run`` while this replica writes.
+
+    Args:
+        content: what it should hold; empty: it should not be there; ``None``: not known yet, and nothing is touched.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        namespaces: "Informer[Namespace]",
+        *,
+        name: str,
+        key: str,
+        content: Callable[[], str | None],
+    ) -> None:
         self._client = client
-        self._root = root
         self._namespaces = namespaces
-        self._due: WorkList[str] = WorkList("roots of a namespace")
-        self.informer: Informer[tuple[str, str]] = Informer(
-            client,
-            kinds.CONFIG_MAP,
-            _namespace_and_roots,
-            selection=Selection(fields=f"metadata.name={names.ROOT_CERT_CONFIGMAP}"),
+        self._name = name
+        self._key = key
+        self._content = content
+        self._due: WorkList[str] = WorkList(f"config map {name} of a namespace")
+        self.informer: Informer[_Held] = Informer(
+            client, kinds.CONFIG_MAP, self._held, selection=Selection(fields=f"metadata.name={name}")
         )
         self.informer.add_handler(self._on_config_map)
         namespaces.add_handler(self._on_namespace)
-        root.on_change(self._all_due)
 
     async def run(self) -> NoReturn:
         """Put right what is due until cancelled."""
         await self.informer.wait_synced()
-        self._all_due()
+        self.all_due()
         await self._due.run(self._put_right)
+
+    def all_due(self) -> None:
+        """Put right all namespaces: the content has changed."""
+        for namespace in self._namespaces:
+            self._due.add(namespace.metadata.name)
 
     async def _put_right(self, namespace: str) -> None:
         known = self._namespaces.find(namespace)
-        if known is None or known.status.phase == _TERMINATING or not self._root.is_loaded:
+        content = self._content()
+        if known is None or known.status.phase == _TERMINATING or content is None:
             return
-        roots = self._root.current.roots_pem
-        held = self.informer.find(names.ROOT_CERT_CONFIGMAP, namespace)
-        if held is not None and held[1] == roots:
-            return
-        with contextlib.suppress(NotFound):  # the namespace has just gone
-            await objects.ensure_config_map(
-                self._client, names.ROOT_CERT_CONFIGMAP, namespace, {names.ROOT_CERT_KEY: roots}, _LABELS
-            )
+        held = self.informer.find(self._name, namespace)
+        if not content:
+            # One that somebody else has made stays: it may serve another mesh.
+            if held is not None and held.is_ours:
+                with contextlib.suppress(NotFound):
+                    await self._client.delete(kinds.CONFIG_MAP, self._name, namespace)
+        elif held is None or held.content != content:
+            with contextlib.suppress(NotFound):  # the namespace has just gone
+                await objects.ensure_config_map(self._client, self._name, namespace, {self._key: content}, _LABELS)
 
     def _on_namespace(self, _: Namespace | None, new: Namespace | None) -> None:
         if new is not None:
             self._due.add(new.metadata.name)
 
-    def _on_config_map(self, old: tuple[str, str] | None, new: tuple[str, str] | None) -> None:
+    def _on_config_map(self, old: _Held | None, new: _Held | None) -> None:
         changed = new or old
         if changed is not None:
-            self._due.add(changed[0])
+            self._due.add(changed.namespace)
 
-    def _all_due(self) -> None:
-        for namespace in self._namespaces:
-            self._due.add(namespace.metadata.name)
+    def _held(self, item: Json) -> _Held:
+        metadata, data = item["metadata"], item.get("data") or {}
+        is_ours = _LABELS.items() <= (metadata.get("labels") or {}).items()
+        return _Held(metadata["namespace"], str(data.get(self._key, "")), is_ours)
 
 
-def _namespace_and_roots(item: Json) -> tuple[str, str]:
-    data = item.get("data") or {}
-    return (item["metadata"]["namespace"], str(data.get(names.ROOT_CERT_KEY, "")))
+def of_roots(client: Client, root: Root, namespaces: "Informer[Namespace]") -> Bundle:
+    """Return the bundle of the roots."""
+    bundle = Bundle(
+        client, namespaces, name=names.ROOT_CERT_CONFIGMAP, key=names.ROOT_CERT_KEY,
+        content=lambda: root.current.roots_pem if root.is_loaded else None,
+    )  # fmt: skip
+    root.on_change(bundle.all_due)
+    return bundle
+
+
+def of_revocation_lists(client: Client, root: Root, namespaces: "Informer[Namespace]") -> Bundle:
+    """Return the bundle of the revocation lists."""
+    bundle = Bundle(
+        client, namespaces, name=names.CRL_CONFIGMAP, key=names.CRL_KEY, content=lambda: root.revocations.pem
+    )
+    root.revocations.on_change(bundle.all_due)
+    return bundle

@@ -1,6 +1,7 @@
 """Where the signing authority comes from: a secret of the operator, or a root of our own that is kept in a secret.
 
-Secret ``cacerts`` wins (ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem). Without it, a root is made once and
+Secret ``cacerts`` wins (ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem; ca-crl.pem with the revocation lists
+of the authorities, where there are any). Without it, a root is made once and
 kept in ``istio-ca-secret``; of several replicas that start together one creates it and the others use that one.
 Both are looked at again every minute; what cannot be used is reported and the authority in use stays.
 """
@@ -12,6 +13,7 @@ from typing import Final, NoReturn
 
 from controlplane.ca import authority
 from controlplane.ca.errors import BadAuthority, CaError
+from controlplane.ca.revocation import Revocations
 from controlplane.metrics import Metrics
 from meshapi import names
 from meshkit.kube import Client, Json, KubeError, kinds, objects
@@ -26,7 +28,11 @@ _LOOK_AGAIN_S: Final = 60.0
 
 
 class Root:
-    """Holds the authority in use. ``load`` first, then run ``follow`` as a task."""
+    """Holds the authority in use. ``load`` first, then run ``follow`` as a task.
+
+    Attributes:
+        revocations: what the authorities have revoked.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class Root:
         self._clock = clock
         self._current: authority.Authority | None = None
         self._listeners: list[Callable[[], None]] = []
+        self.revocations = Revocations(f"{namespace}/{names.CACERTS_SECRET}")
 
     @property
     def current(self) -> authority.Authority:
@@ -88,6 +95,9 @@ class Root:
         except CaError as error:
             raise BadAuthority(f"Secret {self._namespace}/{name}: {error}") from error
         self._use(loaded, name)
+        # The self-made root's secret is nobody's to write lists into.
+        lists = data.get(names.CRL_KEY, b"") if name == names.CACERTS_SECRET else b""
+        self.revocations.take(lists, loaded.authorities)
 
     async def follow(self, organization: Callable[[], str]) -> NoReturn:
         """Look at the secrets again and again until cancelled."""

@@ -43,13 +43,16 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class TrustBundle:
-    """The roots that peers are checked against, PEM."""
+    """The roots that peers are checked against, and the revocation lists of their authorities (may be empty); PEM."""
 
     roots_pem: bytes
+    crl_pem: bytes = b""
 
     def encode(self, name: str) -> bytes:
         """Return the serialized secret."""
         context = common_pb2.CertificateValidationContext(trusted_ca=base_pb2.DataSource(inline_bytes=self.roots_pem))
+        if self.crl_pem:
+            context.crl.inline_bytes = self.crl_pem
         return bytes(secret_pb2.Secret(name=name, validation_context=context).SerializeToString(deterministic=True))
 
 
@@ -71,7 +74,7 @@ def decode(body: bytes) -> KeyPair | TrustBundle:
     elif secret.HasField("validation_context"):
         roots = _inline(secret.validation_context.trusted_ca)
         if roots:
-            return TrustBundle(roots)
+            return TrustBundle(roots, _inline(secret.validation_context.crl))
     raise BadSecret(f"secret {secret.name!r} holds neither an inline certificate with its key nor inline roots")
 
 

@@ -69,6 +69,7 @@ class Keeper:
         self._uniform = uniform
         self._kept: dict[SpiffeId, _Kept] = {}
         self._roots: bytes | None = None
+        self._revoked = b""
         self._listeners: list[Listener] = []
         self._parallel = asyncio.Semaphore(_PARALLEL)
         self.failures = 0
@@ -107,6 +108,12 @@ class Keeper:
         """Ask for everything anew within ``_SPREAD_S`` seconds: the mesh has other roots than those held."""
         for kept in self._kept.values():
             kept.renew.set()
+
+    def revoke(self, lists_pem: bytes) -> None:
+        """Serve these revocation lists, PEM, beside the roots; empty where there are none."""
+        self._revoked = lists_pem
+        if self._roots is not None:
+            self._tell({names.ROOT_SECRET_NAME})
 
     def expirations(self) -> dict[str, datetime | None]:
         """Return the end of validity by identity; ``None`` where there is no certificate yet."""
@@ -180,7 +187,8 @@ class Keeper:
         if type_url != names.SECRET_TYPE:
             return None
         if name == names.ROOT_SECRET_NAME:
-            return None if self._roots is None else _resource(name, sds.TrustBundle(self._roots).encode(name))
+            bundle = None if self._roots is None else sds.TrustBundle(self._roots, self._revoked)
+            return None if bundle is None else _resource(name, bundle.encode(name))
         issued = next((kept.issued for identity, kept in self._kept.items() if str(identity) == name), None)
         if issued is None:
             return None

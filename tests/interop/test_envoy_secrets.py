@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from controlplane.ca import authority
 from meshapi import names
 from meshkit.xds import sds, serving
+from tests.support import attacker
+from tests.support.certificates import Issuer, IssuesAs
 from tests.support.waiting import until
 from tests.unit.meshkit.test_secrets import NAME, Secrets
 
@@ -133,3 +136,49 @@ async def test_envoy_takes_and_renews_its_certificate(tmp_path: Path, unused_tcp
         first = await serial(unused_tcp_port)
         source.put(NAME, pair(), "2")
         await serial(unused_tcp_port, other_than=first)
+
+
+async def listener_port(admin_port: int) -> int:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{admin_port}/listeners") as answer:
+        return int((await answer.text()).strip().rpartition(":")[2])
+
+
+async def echoes(port: int, context: ssl.SSLContext) -> bool:
+    """Whether a client with this certificate is answered."""
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="")
+            try:
+                writer.write(b"hello")
+                return await reader.readexactly(5) == b"hello"
+            finally:
+                writer.transport.abort()
+    except (OSError, asyncio.IncompleteReadError):
+        return False
+
+
+async def test_envoy_refuses_whom_the_lists_beside_our_roots_revoke(tmp_path: Path, unused_tcp_port: int) -> None:
+    issuer = Issuer.root()
+    signer = IssuesAs(issuer)
+    contexts: dict[str, ssl.SSLContext] = {}
+    for who in ("good", "revoked"):
+        chain, key = signer.issue(f"spiffe://cluster.local/ns/shop/sa/{who}")
+        contexts[who] = attacker.tls_context(chain, key, issuer.pem)
+    lists = issuer.revoking(signer.serials["spiffe://cluster.local/ns/shop/sa/revoked"])
+
+    source = Secrets()
+    socket = tmp_path / "sds.sock"
+    async with (
+        serving.serve_unix(socket, [sds.SecretDiscovery(source)]),
+        envoy(tmp_path, config(socket, unused_tcp_port, "DELTA_GRPC")),
+    ):
+        source.put(names.ROOT_SECRET_NAME, sds.TrustBundle(issuer.pem, lists), "1")
+        source.put(NAME, sds.KeyPair(*signer.issue(NAME)), "1")
+        await serial(unused_tcp_port)
+        port = await listener_port(unused_tcp_port)
+        assert await echoes(port, contexts["good"])
+        assert not await echoes(port, contexts["revoked"])
+        source.put(names.ROOT_SECRET_NAME, sds.TrustBundle(issuer.pem), "2")
+        async with asyncio.timeout(20):
+            while not await echoes(port, contexts["revoked"]):
+                await asyncio.sleep(0.05)

@@ -47,6 +47,24 @@ class Issuer:
         private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return signed.public_bytes(PEM), private
 
+    def revoking(
+        self,
+        *serials: int,
+        key: ec.EllipticCurvePrivateKey | None = None,
+        next_update: datetime.datetime = datetime.datetime(2049, 1, 1, tzinfo=datetime.UTC),
+        extensions: Sequence[x509.ExtensionType] = (x509.CRLNumber(1),),
+    ) -> bytes:
+        """A revocation list, PEM; ``key``: of somebody else, who signs in this issuer's name."""
+        long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
+        builder = builder.last_update(long_ago).next_update(next_update)
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(long_ago).build()
+            builder = builder.add_revoked_certificate(entry)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=not isinstance(extension, x509.CRLNumber))
+        return builder.sign(key or self.key, hashes.SHA256()).public_bytes(PEM)
+
     @property
     def pem(self) -> bytes:
         return self.certificate.public_bytes(PEM)
@@ -57,6 +75,8 @@ class IssuesAs:
 
     def __init__(self, issuer: Issuer) -> None:
         self.issuer = issuer
+        self.serials: dict[str, int] = {}
+        """Of the last certificate of each identity."""
 
     @property
     def roots(self) -> bytes:
@@ -64,7 +84,9 @@ class IssuesAs:
 
     def issue(self, uri: str, *, life: datetime.timedelta = datetime.timedelta(hours=1)) -> tuple[bytes, bytes]:
         both = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
-        return self.issuer.leaf([x509.UniformResourceIdentifier(uri)], usages=both, life=life)
+        chain, key = self.issuer.leaf([x509.UniformResourceIdentifier(uri)], usages=both, life=life)
+        self.serials[uri] = x509.load_pem_x509_certificate(chain).serial_number
+        return chain, key
 
 
 def _name(text: str) -> x509.Name:

@@ -4,6 +4,8 @@
 
 #![no_main]
 
+use std::sync::Arc;
+
 use culvert_core::identity::Identity;
 use culvert_tls::{WorkloadCertificate, peer_identity};
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +14,8 @@ fuzz_target!(|data: &[u8]| {
     let wanted = Identity::new("cluster.local", "shop", "web").expect("is one");
     let mut parts = data.split(|&byte| byte == 0);
     let (chain, key) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    if let Ok(certificate) = WorkloadCertificate::from_pem(&wanted, chain, key, parts.next().unwrap_or_default()) {
+    let (roots, revocations) = (parts.next().unwrap_or_default(), Arc::default());
+    if let Ok(certificate) = WorkloadCertificate::from_pem(&wanted, chain, key, roots, &revocations) {
         assert_eq!(certificate.identity(), &wanted);
         let _ = certificate.details();
     }

@@ -138,6 +138,10 @@ def test_the_node_agent_finds_its_mounts(objects: Objects) -> None:
     mounted = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
     wanted = (settings.cni_bin_dir, settings.cni_net_dir, settings.zds_socket.parent, settings.cni_socket.parent)
     assert {str(path) for path in wanted} <= mounted
+    assert str(settings.crl_path.parent) in mounted
+    lists = next(volume["configMap"] for volume in spec["volumes"] if volume["name"] == names.CRL_CONFIGMAP)
+    assert lists == {"name": names.CRL_CONFIGMAP, "optional": True}
+    assert settings.crl_path.name == names.CRL_KEY
 
 
 def test_the_snapshot_is_kept_in_the_folder_that_all_ztunnels_of_a_node_share(objects: Objects) -> None:
@@ -190,10 +194,13 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
         *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
         *read(("", "configmaps"), only=root),
+        *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
         ("security.istio.io", "authorizationpolicies/status", "patch", ""),
         ("security.istio.io", "peerauthentications/status", "patch", ""),
         ("networking.istio.io", "serviceentries/status", "patch", ""),
         ("", "configmaps", "patch", root),
+        ("", "configmaps", "patch", names.CRL_CONFIGMAP),
+        ("", "configmaps", "delete", names.CRL_CONFIGMAP),
         ("", "configmaps", "create", ""),
         ("authentication.k8s.io", "tokenreviews", "create", ""),
     }

@@ -17,14 +17,15 @@ use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
 use culvert_net::room::Room;
+use culvert_tls::{AcceptedPeer, WorkloadCertificate};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
 
+use crate::revoked::Revoked;
 use crate::stream::TunnelStream;
 use crate::window::{TunnelWindow, Windows};
 use crate::{Error, keepalive, limits};
@@ -53,8 +54,8 @@ pub struct PoolSettings {
 
 /// Opens the TCP connection, knows our certificate and runs tasks; the pool knows none of it.
 pub trait Dial {
-    /// Connect to the peer and say which TLS configuration to use.
-    fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<ClientConfig>), Error>>;
+    /// Connect to the peer and say which certificate to use.
+    fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<WorkloadCertificate>), Error>>;
 
     /// Run the task that moves a tunnel's frames.
     fn spawn(&self, tunnel: impl Future<Output = ()> + 'static);
@@ -184,7 +185,9 @@ impl Pool {
 
     async fn dial(&self, dial: &impl Dial, key: &TunnelKey) -> Result<Rc<Tunnel>, Error> {
         let patience = self.settings.patience;
-        let (stream, config) = dial.dial(key).await?;
+        let (stream, certificate) = dial.dial(key).await?;
+        let config =
+            certificate.client_config(key.identities.clone()).map_err(|error| Error::Certificate(error.to_string()))?;
         let name = tokio_rustls::rustls::pki_types::ServerName::IpAddress(key.address.ip().into());
         let mut stream =
             tokio::time::timeout(patience, TlsConnector::from(config).connect(name, BufferedStream::new(stream)))
@@ -192,6 +195,8 @@ impl Pool {
                 .map_err(|_| Error::Timeout("TLS handshake"))?
                 .map_err(Error::Tls)?;
         stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
+        let accepted = certificate.accepted_server(stream.get_ref().1.peer_certificates());
+        drop(certificate);
         let (window, windows) = TunnelWindow::new(self.settings.room.clone());
         let (send, connection) = tokio::time::timeout(patience, handshake(stream, windows))
             .await
@@ -204,7 +209,7 @@ impl Pool {
             closed: Cell::new(false),
             window: Rc::new(window),
         });
-        dial.spawn(drive(connection, Rc::downgrade(&tunnel)));
+        dial.spawn(drive(connection, accepted, tunnel.window.revoked.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 
@@ -238,21 +243,23 @@ async fn handshake(
         .await
 }
 
-/// Move the tunnel's frames until it ends, by itself or because the peer has fallen silent.
-async fn drive(mut connection: Connection, tunnel: std::rc::Weak<Tunnel>) {
+/// Move the tunnel's frames until it ends: by itself, because the peer has fallen silent, or because it is revoked.
+async fn drive(mut connection: Connection, peer: AcceptedPeer, revoked: Revoked, tunnel: std::rc::Weak<Tunnel>) {
     let alive = keepalive::watch(connection.ping_pong());
     let window = tunnel.upgrade().map(|tunnel| tunnel.window.clone());
-    let moved = poll_fn(move |context| {
+    let mut moved = std::pin::pin!(poll_fn(move |context| {
         if let Some(larger) = window.as_ref().and_then(|window| window.grown()) {
             connection.set_target_window_size(larger.connection);
             connection.set_initial_window_size(larger.stream)?;
         }
         Pin::new(&mut connection).poll(context)
-    });
+    }));
     tokio::select! {
         // How a tunnel ends is told to each of its streams; there is nobody else to tell.
-        _ = moved => {}
+        _ = &mut moved => {}
         () = alive => {}
+        // Told before the connection is dropped, which ends the streams.
+        () = peer.revoked() => revoked.set(),
     }
     if let Some(tunnel) = tunnel.upgrade() {
         tunnel.closed.set(true);

@@ -26,6 +26,9 @@ pub enum Error {
     /// A step took too long.
     #[error("{0} timed out")]
     Timeout(&'static str),
+    /// The peer's certificate, or one above it, was revoked while the tunnel stood.
+    #[error("connection closed: peer certificate revoked by CRL")]
+    Revoked,
     /// A request could not be formed.
     #[error("request: {0}")]
     Request(#[from] http::Error),
@@ -35,6 +38,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the peer is refused because its certificate, or one above it, is revoked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        match self {
+            Self::Revoked => true,
+            Self::Tls(error) => culvert_tls::is_revoked(error),
+            _ => false,
+        }
+    }
+
     /// Whether another tunnel might carry the same stream: the peer never answered it, and may just be going away.
     #[must_use]
     pub fn may_retry(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The accepting side of a tunnel.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
 use culvert_net::room::Room;
-use h2::RecvStream;
+use culvert_tls::{AcceptedPeer, WorkloadCertificate};
 use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
 use http::{HeaderValue, Method, Response, StatusCode, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use crate::stream::TunnelStream;
@@ -28,25 +28,31 @@ pub struct Authenticated {
     stream: TlsStream<BufferedStream>,
     /// Who the peer is.
     pub peer: Identity,
+    accepted: AcceptedPeer,
 }
 
-/// Shake hands with a client.
+/// Patience with a revoked peer that does not take its GOAWAY; its streams have ended by then.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Shake hands with a client, as the server that `certificate` names.
 ///
 /// # Errors
 /// [`Error::Tls`] or [`Error::Timeout`].
 pub async fn authenticate(
     stream: TcpStream,
-    config: Arc<ServerConfig>,
+    certificate: &WorkloadCertificate,
     patience: Duration,
 ) -> Result<Authenticated, Error> {
-    let mut stream = tokio::time::timeout(patience, TlsAcceptor::from(config).accept(BufferedStream::new(stream)))
+    let acceptor = TlsAcceptor::from(certificate.server_config());
+    let mut stream = tokio::time::timeout(patience, acceptor.accept(BufferedStream::new(stream)))
         .await
         .map_err(|_| Error::Timeout("TLS handshake"))?
         .map_err(Error::Tls)?;
     stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
-    let peer = culvert_tls::peer_identity(stream.get_ref().1.peer_certificates())
-        .map_err(|error| Error::Tls(std::io::Error::other(error)))?;
-    Ok(Authenticated { stream, peer })
+    let chain = stream.get_ref().1.peer_certificates();
+    let peer = culvert_tls::peer_identity(chain).map_err(|error| Error::Tls(std::io::Error::other(error)))?;
+    let accepted = certificate.accepted_client(chain);
+    Ok(Authenticated { stream, peer, accepted })
 }
 
 /// A client's wish to be connected; must be answered.
@@ -84,11 +90,13 @@ impl Connect {
 
 /// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
 ///
-/// What the peer may send ahead is lent from `room`. When `drain` resolves, the peer is told to open no more streams here (GOAWAY); those that stand go on to their end.
-/// Dropping the future ends all of them at once.
+/// What the peer may send ahead is lent from `room`. When `drain` resolves, the peer is told to open no more streams here
+/// (GOAWAY); those that stand go on to their end. When the peer's certificate is revoked, they end at once. Dropping the
+/// future ends all of them too.
 ///
 /// # Errors
-/// [`Error::Handshake`] where the peer does not speak HTTP/2, [`Error::Tunnel`] where it breaks the protocol or is gone.
+/// [`Error::Handshake`] where the peer does not speak HTTP/2, [`Error::Tunnel`] where it breaks the protocol or is gone,
+/// [`Error::Revoked`].
 pub async fn serve(
     authenticated: Authenticated,
     patience: Duration,
@@ -96,7 +104,8 @@ pub async fn serve(
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
-    serve_on(authenticated.stream, patience, room, drain, handle).await
+    let Authenticated { stream, accepted, .. } = authenticated;
+    serve_until(stream, patience, room, drain, accepted.revoked(), handle).await
 }
 
 /// The same over any stream, whoever its peer is: for fuzzing.
@@ -108,6 +117,17 @@ pub async fn serve_on(
     patience: Duration,
     room: Arc<Room>,
     drain: impl Future<Output = ()>,
+    handle: impl FnMut(Connect),
+) -> Result<(), Error> {
+    serve_until(stream, patience, room, drain, pending(), handle).await
+}
+
+async fn serve_until(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    patience: Duration,
+    room: Arc<Room>,
+    drain: impl Future<Output = ()>,
+    revoked: impl Future<Output = ()>,
     mut handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
     let (window, windows) = TunnelWindow::new(room);
@@ -126,6 +146,7 @@ pub async fn serve_on(
         .map_err(Error::Handshake)?;
     let mut alive = std::pin::pin!(keepalive::watch(connection.ping_pong()));
     let mut drain = std::pin::pin!(drain);
+    let mut revoked = std::pin::pin!(revoked);
     let mut draining = false;
     loop {
         let accepted = poll_fn(|context| {
@@ -136,17 +157,24 @@ pub async fn serve_on(
             connection.poll_accept(context).map(Option::transpose)
         });
         tokio::select! {
-            accepted = accepted => match accepted? {
-                None => return Ok(()),
-                Some(accepted) => dispatch(accepted, window.clone(), &mut handle),
-            },
-            () = &mut alive => return Err(Error::Timeout("keepalive")),
+            biased; // A peer that is revoked already opens nothing.
+            () = &mut revoked => break,
             () = &mut drain, if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
             }
+            () = &mut alive => return Err(Error::Timeout("keepalive")),
+            accepted = accepted => match accepted? {
+                None => return Ok(()),
+                Some(accepted) => dispatch(accepted, window.clone(), &mut handle),
+            },
         }
     }
+    window.revoked.set();
+    connection.abrupt_shutdown(Reason::NO_ERROR);
+    // Whether the peer has taken it or not, the connection is closed.
+    let _ = tokio::time::timeout(FAREWELL, poll_fn(|context| connection.poll_closed(context))).await;
+    Err(Error::Revoked)
 }
 
 type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);

@@ -39,7 +39,7 @@ impl TunnelStream {
     /// aborted.
     ///
     /// # Errors
-    /// The first failure of either side.
+    /// The first failure of either side; [`Error::Revoked`] where the tunnel was closed for that.
     pub fn carry(
         mut self,
         application: &TcpStream,
@@ -50,6 +50,9 @@ impl TunnelStream {
         let mut guard = Some(copy::ResetUnlessEnded::new(application));
         let (mut up, mut down) = (Upload::default(), Download::default());
         poll_fn(move |context| {
+            if self.window.revoked.is_set() {
+                return Poll::Ready(Err(Error::Revoked));
+            }
             let up = up.poll(application, &mut self.send, room, &to_tunnel, context)?;
             let down = down.poll(&mut self.receive, application, &self.window, &from_tunnel, context)?;
             if up.is_pending() || down.is_pending() {

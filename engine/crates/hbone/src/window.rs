@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use culvert_net::room::{Loan, Room};
 
+use crate::revoked::Revoked;
+
 /// Window sizes in bytes. A connection's is four streams' worth, so that one stalled stream cannot block its neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Windows {
@@ -38,6 +40,8 @@ pub(crate) struct TunnelWindow {
     carried: Cell<u64>,
     /// Bytes carried at which more is asked for.
     asks_at: Cell<u64>,
+    /// Told to the tunnel's streams by what each of them refers to anyway: they are many.
+    pub revoked: Revoked,
 }
 
 impl TunnelWindow {
@@ -46,7 +50,7 @@ impl TunnelWindow {
         let loan = room.lend(FIRST.connection as usize);
         let windows = if loan.is_some() { FIRST } else { LEAST };
         let loans = RefCell::new(loan.into_iter().collect());
-        (Self { room, loans, carried: Cell::new(0), asks_at: Cell::new(EARNED) }, windows)
+        (Self { room, loans, carried: Cell::new(0), asks_at: Cell::new(EARNED), revoked: Revoked::default() }, windows)
     }
 
     /// Count bytes that somebody has taken.

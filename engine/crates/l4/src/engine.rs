@@ -11,7 +11,7 @@ use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
 use culvert_core::proto::{security, workload as wire};
 use culvert_net::socket::canonical;
-use culvert_tls::WorkloadCertificate;
+use culvert_tls::{RevocationLists, WorkloadCertificate};
 use parking_lot::Mutex;
 use prost::Message;
 
@@ -181,7 +181,7 @@ impl Engine {
     pub fn set_certificate(&self, identity: &str, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
         let identity = parse_identity(identity)?;
-        match WorkloadCertificate::from_pem(&identity, chain, key, roots) {
+        match WorkloadCertificate::from_pem(&identity, chain, key, roots, &self.shared.revocations) {
             Ok(certificate) => {
                 self.shared.certificates.set(&identity, State::Available(Arc::new(certificate)));
                 Ok(())
@@ -191,6 +191,21 @@ impl Engine {
                 Err(certificate_rejected(identity.as_str(), error.to_string()))
             }
         }
+    }
+
+    /// Take over the revocation lists of all issuers, in PEM; nothing but white space means that there are none.
+    ///
+    /// In force for every handshake that ends after the call. Tunnels that stand and whose peer is revoked by them are
+    /// closed at once.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`]; lists that are held stay.
+    pub fn set_revocation_lists(&self, pem: &[u8]) -> Result<(), EngineError> {
+        self.check_open()?;
+        let lists = RevocationLists::from_pem(pem)
+            .map_err(|error| certificate_rejected("revocation lists", error.to_string()))?;
+        self.shared.revocations.replace(lists);
+        Ok(())
     }
 
     /// Tell why an identity has no certificate. One that is held and still valid stays.

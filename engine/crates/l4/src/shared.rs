@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use culvert_dns::resolv_conf;
+use culvert_tls::Revocations;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub config: Config,
     pub store: RwLock<Store>,
     pub certificates: Arc<Certificates>,
+    pub revocations: Arc<Revocations>,
     pub events: Arc<Events>,
     pub metrics: Metrics,
     pub outliers: Outliers,
@@ -79,6 +81,7 @@ impl Shared {
         Self {
             store: RwLock::default(),
             certificates: Certificates::new(events.clone()),
+            revocations: Arc::default(),
             metrics: Metrics::default(),
             outliers: Outliers::new(config.outliers),
             hosts: Hosts::default(),

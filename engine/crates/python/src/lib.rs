@@ -107,6 +107,11 @@ impl Engine {
         py.detach(|| inner.set_certificate(identity, chain, private_key, roots)).map_err(to_python)
     }
 
+    fn set_revocation_lists(&self, py: Python<'_>, lists: &[u8]) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.set_revocation_lists(lists)).map_err(to_python)
+    }
+
     fn certificate_unavailable(&self, py: Python<'_>, identity: &str, reason: &str) -> PyResult<()> {
         let inner = self.inner()?;
         py.detach(|| inner.certificate_unavailable(identity, reason)).map_err(to_python)

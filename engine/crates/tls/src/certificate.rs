@@ -9,7 +9,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::verify::{ExpectedIdentities, TrustDomainVerifier, identities};
+use crate::revocation::{AcceptedPeer, PeerRole, Revocations};
+use crate::verify::{ExpectedIdentities, Trust, TrustDomainVerifier, identities};
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,19 +60,24 @@ pub struct WorkloadCertificate {
 
 #[derive(Debug)]
 struct ClientParts {
-    provider: Arc<CryptoProvider>,
-    roots: Arc<RootCertStore>,
+    trust: Trust,
     resolver: Arc<dyn rustls::client::ResolvesClientCert>,
 }
 
 const ALPN: &[u8] = b"h2";
 
 impl WorkloadCertificate {
-    /// Make a certificate ready from PEM.
+    /// Make a certificate ready from PEM. Peers are held against what `revocations` has at the time.
     ///
     /// # Errors
     /// [`CertificateError`]: nothing half-usable is returned.
-    pub fn from_pem(wanted: &Identity, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<Self, CertificateError> {
+    pub fn from_pem(
+        wanted: &Identity,
+        chain: &[u8],
+        key: &[u8],
+        roots: &[u8],
+        revocations: &Arc<Revocations>,
+    ) -> Result<Self, CertificateError> {
         let chain = pem_certificates(chain).map_err(CertificateError::Chain)?;
         let roots_der = pem_certificates(roots).map_err(CertificateError::Roots)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| CertificateError::Key(error.to_string()))?;
@@ -89,13 +95,12 @@ impl WorkloadCertificate {
         for root in &roots_der {
             store.add(root.clone()).map_err(|error| CertificateError::Roots(error.to_string()))?;
         }
-        let roots = Arc::new(store);
-        let provider = provider();
-        let certified = rustls::sign::CertifiedKey::from_der(chain.clone(), key, &provider)
+        let trust = Trust { roots: Arc::new(store), provider: provider(), revocations: revocations.clone() };
+        let certified = rustls::sign::CertifiedKey::from_der(chain.clone(), key, &trust.provider)
             .map_err(|error| CertificateError::Key(error.to_string()))?;
         let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
-        let server = server_config(&provider, &roots, resolver.clone(), wanted)?;
-        let client = ClientParts { provider, roots, resolver };
+        let server = server_config(&trust, resolver.clone(), wanted)?;
+        let client = ClientParts { trust, resolver };
         Ok(Self { identity: wanted.clone(), not_after, server, client, chain, roots_der })
     }
 
@@ -122,9 +127,9 @@ impl WorkloadCertificate {
     /// # Errors
     /// Not with the provider and versions built in; rustls' type says it could.
     pub fn client_config(&self, wanted: Arc<[Identity]>) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let ClientParts { provider, roots, resolver } = &self.client;
-        let verifier = ExpectedIdentities { roots: roots.clone(), provider: provider.clone(), wanted };
-        let mut config = ClientConfig::builder_with_provider(provider.clone())
+        let ClientParts { trust, resolver } = &self.client;
+        let verifier = ExpectedIdentities { trust: trust.clone(), wanted };
+        let mut config = ClientConfig::builder_with_provider(trust.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -133,6 +138,18 @@ impl WorkloadCertificate {
         config.enable_sni = false;
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
+    }
+
+    /// A client that has proved itself to [`Self::server_config`], by the chain that it presented.
+    #[must_use]
+    pub fn accepted_client(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
+        self.client.trust.accepted(PeerRole::Client, chain)
+    }
+
+    /// A server that has proved itself to [`Self::client_config`], by the chain that it presented.
+    #[must_use]
+    pub fn accepted_server(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
+        self.client.trust.accepted(PeerRole::Server, chain)
     }
 
     /// The chain, leaf first, and the roots, for an operator.
@@ -160,20 +177,20 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn server_config(
-    provider: &Arc<CryptoProvider>,
-    roots: &Arc<RootCertStore>,
+    trust: &Trust,
     resolver: Arc<dyn rustls::server::ResolvesServerCert>,
     identity: &Identity,
 ) -> Result<Arc<ServerConfig>, CertificateError> {
-    let verifier = TrustDomainVerifier::new(roots.clone(), provider.clone(), identity.trust_domain())
+    let verifier = TrustDomainVerifier::new(trust.clone(), identity.trust_domain())
         .map_err(|error| CertificateError::Roots(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
+    let mut config = ServerConfig::builder_with_provider(trust.provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| CertificateError::Key(error.to_string()))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(resolver);
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // Clients of the mesh do not resume, so tickets would be bytes and state for nobody.
+    // Clients of the mesh do not resume, so tickets would be bytes and state for nobody. Who resumed would also be spared
+    // the look at revocation lists.
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }

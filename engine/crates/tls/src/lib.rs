@@ -3,7 +3,11 @@
 //! This crate knows neither HTTP/2 nor sockets of the tunnel nor where certificates come from.
 
 mod certificate;
+mod revocation;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate};
-pub use verify::{PeerIdentityError, explain, peer_identity};
+pub use revocation::{AcceptedPeer, BadRevocationLists, RevocationLists, Revocations};
+pub use verify::{PeerIdentityError, explain, is_revoked, peer_identity};

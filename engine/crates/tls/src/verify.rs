@@ -1,7 +1,7 @@
 //! Who a peer is: a chain to the mesh's roots, and a SPIFFE identity in the leaf.
 //!
 //! Names of hosts play no part. A server accepts any identity of its own trust domain; a client accepts only the
-//! identities that it was told to expect. Everything else is refused.
+//! identities that it was told to expect. Everything else is refused, and so is what its issuer has revoked.
 
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::revocation::{AcceptedPeer, Chain, PeerRole, Revocations};
 
 /// Why a certificate names nobody.
 #[derive(Debug, thiserror::Error)]
@@ -88,21 +90,74 @@ enum Unwanted {
     Identity { presented: Vec<Identity>, wanted: Arc<[Identity]> },
 }
 
+/// Whether a handshake failed because the peer's certificate, or one above it, has been revoked.
+#[must_use]
+pub fn is_revoked(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(inner, Some(Error::InvalidCertificate(CertificateError::Revoked)))
+}
+
+/// What a peer's chain is held against.
+#[derive(Debug, Clone)]
+pub(crate) struct Trust {
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) revocations: Arc<Revocations>,
+}
+
+impl Trust {
+    /// Ask the revocation lists, if there are any; then what a chain is without them, in `otherwise`, the library's own
+    /// words and alerts. One verification where all is well.
+    fn verify<T>(
+        &self,
+        role: PeerRole,
+        (leaf, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        at: UnixTime,
+        accepted: T,
+        otherwise: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let lists = self.revocations.current();
+        if lists.is_empty() {
+            return otherwise();
+        }
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        match lists.verify(&Chain { leaf, intermediates, roots: &self.roots, algorithms, at, role }) {
+            Ok(()) => Ok(accepted),
+            Err(webpki::Error::CertRevoked) => Err(CertificateError::Revoked.into()),
+            Err(error) => otherwise().and_then(|_| Err(refused(UnusableList(error)))),
+        }
+    }
+
+    /// Keep what `chain` takes to be asked again.
+    pub(crate) fn accepted(&self, role: PeerRole, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
+        AcceptedPeer {
+            chain: chain.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect(),
+            roots: self.roots.clone(),
+            algorithms: self.provider.signature_verification_algorithms.all,
+            revocations: self.revocations.clone(),
+            role,
+            at: UnixTime::now(),
+        }
+    }
+}
+
+/// The chain is good, but a list of one of its issuers is not.
+#[derive(Debug, thiserror::Error)]
+#[error("the revocation list of the peer's issuer cannot be used: {0}")]
+struct UnusableList(webpki::Error);
+
 /// Verifies clients of an HBONE server.
 #[derive(Debug)]
 pub(crate) struct TrustDomainVerifier {
     chain: Arc<dyn ClientCertVerifier>,
+    trust: Trust,
     trust_domain: String,
 }
 
 impl TrustDomainVerifier {
-    pub(crate) fn new(
-        roots: Arc<RootCertStore>,
-        provider: Arc<CryptoProvider>,
-        trust_domain: &str,
-    ) -> Result<Arc<Self>, rustls::server::VerifierBuilderError> {
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
-        Ok(Arc::new(Self { chain, trust_domain: trust_domain.to_owned() }))
+    pub(crate) fn new(trust: Trust, trust_domain: &str) -> Result<Arc<Self>, rustls::server::VerifierBuilderError> {
+        let chain = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), trust.provider.clone()).build()?;
+        Ok(Arc::new(Self { chain, trust, trust_domain: trust_domain.to_owned() }))
     }
 }
 
@@ -118,7 +173,9 @@ impl ClientCertVerifier for TrustDomainVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        let otherwise = || self.chain.verify_client_cert(leaf, intermediates, now);
+        let accepted = ClientCertVerified::assertion();
+        let verified = self.trust.verify(PeerRole::Client, (leaf, intermediates), now, accepted, otherwise)?;
         let presented = identities(leaf).map_err(refused)?;
         if presented.iter().any(|identity| identity.trust_domain() == self.trust_domain) {
             Ok(verified)
@@ -153,8 +210,7 @@ impl ClientCertVerifier for TrustDomainVerifier {
 /// Verifies the server of one tunnel.
 #[derive(Debug)]
 pub(crate) struct ExpectedIdentities {
-    pub(crate) roots: Arc<RootCertStore>,
-    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) trust: Trust,
     pub(crate) wanted: Arc<[Identity]>,
 }
 
@@ -167,9 +223,13 @@ impl ServerCertVerifier for ExpectedIdentities {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        let Trust { roots, provider, .. } = &self.trust;
+        let otherwise = || {
+            let parsed = ParsedCertificate::try_from(leaf)?;
+            let algorithms = provider.signature_verification_algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+        };
+        self.trust.verify(PeerRole::Server, (leaf, intermediates), now, (), otherwise)?;
         let presented = identities(leaf).map_err(refused)?;
         if presented.iter().any(|identity| self.wanted.contains(identity)) {
             Ok(ServerCertVerified::assertion())
@@ -184,7 +244,7 @@ impl ServerCertVerifier for ExpectedIdentities {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.trust.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -193,10 +253,10 @@ impl ServerCertVerifier for ExpectedIdentities {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.trust.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.trust.provider.signature_verification_algorithms.supported_schemes()
     }
 }

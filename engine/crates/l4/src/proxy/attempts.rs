@@ -214,6 +214,7 @@ impl Failure {
     pub(super) fn of_tunnel(error: &Error) -> Self {
         let flag = match error {
             Error::Refused(StatusCode::UNAUTHORIZED) => ResponseFlag::Denied,
+            revoked if revoked.is_revoked() => ResponseFlag::Revoked,
             Error::Tls(_) => ResponseFlag::Tls,
             Error::Handshake(_) => ResponseFlag::Http2,
             Error::Certificate(_) => ResponseFlag::Identity,

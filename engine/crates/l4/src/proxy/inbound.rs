@@ -44,7 +44,8 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
         Err(error) => {
             pod.shared().metrics.handshake_failures.fetch_add(1, Ordering::Relaxed);
             let flow = flow(&pod, client, local, local, None);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(ResponseFlag::Tls, error));
+            let flag = if error.is_revoked() { ResponseFlag::Revoked } else { ResponseFlag::Tls };
+            return flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
         }
     };
     let peer = authenticated.peer.clone();
@@ -75,7 +76,7 @@ async fn authenticate(pod: &Pod, stream: TcpStream) -> Result<server::Authentica
     let _place = pod.handshake_place().ok_or(Error::Certificate("too many handshakes at once".to_owned()))?;
     let certificate = pod.certificate.get(config.workload_wait).await.map_err(Error::Certificate)?;
     turn::give_way_after(HANDSHAKE_COST).await;
-    server::authenticate(stream, certificate.server_config(), config.handshake_timeout).await
+    server::authenticate(stream, &certificate, config.handshake_timeout).await
 }
 
 fn flow(pod: &Pod, client: SocketAddr, local: SocketAddr, target: SocketAddr, peer: Option<Identity>) -> Flow {
@@ -102,7 +103,7 @@ struct Standing {
 }
 
 /// Wait for `carried`, or for policy to forbid it.
-pub(super) fn until_cut<E: std::fmt::Display>(
+pub(super) fn until_cut<E: Into<FlowEnd>>(
     mut carried: Pin<&mut impl Future<Output = Result<(), E>>>,
     mut cut: oneshot::Receiver<Denied>,
 ) -> impl Future<Output = FlowEnd> {

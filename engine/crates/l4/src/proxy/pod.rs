@@ -17,6 +17,7 @@ use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::room::Room;
 use culvert_net::socket::{self, SocketFactory};
 use culvert_net::turn;
+use culvert_tls::WorkloadCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -326,23 +327,17 @@ impl Drop for HandshakePlace<'_> {
 }
 
 impl Dial for Pod {
-    async fn dial(
-        &self,
-        key: &TunnelKey,
-    ) -> Result<(TcpStream, Arc<tokio_rustls::rustls::ClientConfig>), culvert_hbone::Error> {
+    async fn dial(&self, key: &TunnelKey) -> Result<(TcpStream, Arc<WorkloadCertificate>), culvert_hbone::Error> {
         let config = &self.shared().config;
         let certificate =
             self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
-        let tls = certificate
-            .client_config(key.identities.clone())
-            .map_err(|error| culvert_hbone::Error::Certificate(error.to_string()))?;
         let stream = self
             .sockets
             .connect(&self.core.home, None, key.address, config.connect_timeout)
             .await
             .map_err(culvert_hbone::Error::Dial)?;
         turn::give_way_after(HANDSHAKE_COST).await;
-        Ok((stream, tls))
+        Ok((stream, certificate))
     }
 
     fn spawn(&self, tunnel: impl Future<Output = ()> + 'static) {

@@ -2,6 +2,7 @@
 //!
 //! Bytes are named from the destination's side, as Istio does: *received* came from the client, *sent* went to it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,8 @@ pub(crate) enum ResponseFlag {
     Tls,
     Http2,
     Identity,
+    /// A certificate of the peer's chain is revoked.
+    Revoked,
 }
 
 impl ResponseFlag {
@@ -50,6 +53,7 @@ impl ResponseFlag {
             Self::Tls => "TLS_FAILURE",
             Self::Http2 => "H2_HANDSHAKE_FAILURE",
             Self::Identity => "IDENTITY_ERROR",
+            Self::Revoked => "CERT_REVOKED",
         }
     }
 }
@@ -102,12 +106,25 @@ pub(crate) struct FlowEnd {
 
 impl FlowEnd {
     /// How carrying bytes ended.
-    pub(crate) fn of<E: std::fmt::Display>(result: Result<(), E>) -> Self {
-        Self { flag: ResponseFlag::None, error: result.err().map(|error| error.to_string()) }
+    pub(crate) fn of<E: Into<Self>>(result: Result<(), E>) -> Self {
+        result.map_or_else(Into::into, |()| Self { flag: ResponseFlag::None, error: None })
     }
 
     pub(crate) fn failed(flag: ResponseFlag, error: impl std::fmt::Display) -> Self {
         Self { flag, error: Some(error.to_string()) }
+    }
+}
+
+impl From<io::Error> for FlowEnd {
+    fn from(error: io::Error) -> Self {
+        Self::failed(ResponseFlag::None, error)
+    }
+}
+
+impl From<culvert_hbone::Error> for FlowEnd {
+    fn from(error: culvert_hbone::Error) -> Self {
+        let flag = if error.is_revoked() { ResponseFlag::Revoked } else { ResponseFlag::None };
+        Self::failed(flag, error)
     }
 }
 
@@ -179,6 +196,9 @@ impl OpenFlow {
             ResponseFlag::None => self.series.closed.fetch_add(1, Ordering::Relaxed),
             flag => metrics.series(&self.flow, flag).closed.fetch_add(1, Ordering::Relaxed),
         };
+        if end.flag == ResponseFlag::Revoked {
+            metrics.revocations.count(self.flow.direction);
+        }
         if end.error.is_some() {
             metrics.series(&self.flow, end.flag).failed.fetch_add(1, Ordering::Relaxed);
         }

@@ -8,6 +8,7 @@ mod metrics;
 mod on_demand_dns;
 mod otlp;
 mod retries;
+mod revocations;
 
 pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};

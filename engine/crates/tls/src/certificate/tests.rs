@@ -1,30 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-
 use super::*;
-
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn issue(&self, uris: &[&str]) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-
-    fn certificate(&self, uri: &str) -> WorkloadCertificate {
-        let (chain, key) = self.issue(&[uri]);
-        WorkloadCertificate::from_pem(&uri.parse().unwrap(), chain.as_bytes(), key.as_bytes(), self.0.pem().as_bytes())
-            .unwrap()
-    }
-}
+use crate::testing::{Authority, DATABASE, WEB, explained, meet};
 
 /// Shake hands in memory; the server's view of the peer, or the first error.
 fn handshake(
@@ -32,32 +8,16 @@ fn handshake(
     server: &WorkloadCertificate,
     expected: &str,
 ) -> Result<Identity, rustls::Error> {
-    let wanted: Arc<[Identity]> = Arc::from([expected.parse::<Identity>().unwrap()]);
-    let name = rustls_pki_types::ServerName::IpAddress(std::net::IpAddr::from([10, 0, 0, 1]).into());
-    let mut client = rustls::ClientConnection::new(client.client_config(wanted)?, name)?;
-    let mut server = rustls::ServerConnection::new(server.server_config())?;
-    for _ in 0..4 {
-        let mut wire = Vec::new();
-        client.write_tls(&mut wire).unwrap();
-        server.read_tls(&mut wire.as_slice()).unwrap();
-        server.process_new_packets()?;
-        let mut wire = Vec::new();
-        server.write_tls(&mut wire).unwrap();
-        client.read_tls(&mut wire.as_slice()).unwrap();
-        client.process_new_packets()?;
-    }
-    assert_eq!(server.alpn_protocol(), Some(b"h2".as_slice()));
-    assert_eq!(server.server_name(), None, "HBONE sends no SNI");
-    Ok(crate::peer_identity(server.peer_certificates()).unwrap())
+    let met = meet(client, server, expected)?;
+    assert_eq!(met.server.alpn_protocol(), Some(b"h2".as_slice()));
+    assert_eq!(met.server.server_name(), None, "HBONE sends no SNI");
+    Ok(crate::peer_identity(met.server.peer_certificates()).unwrap())
 }
 
-/// What an operator reads of a failed handshake.
-fn explained(error: rustls::Error) -> String {
-    crate::explain(&std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+fn from_pem(wanted: &str, chain: &str, key: &str, roots: &[u8]) -> Result<WorkloadCertificate, CertificateError> {
+    let revocations = Arc::default();
+    WorkloadCertificate::from_pem(&wanted.parse().unwrap(), chain.as_bytes(), key.as_bytes(), roots, &revocations)
 }
-
-const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
-const DATABASE: &str = "spiffe://cluster.local/ns/shop/sa/db";
 
 #[test]
 fn peers_of_one_trust_domain_meet() {
@@ -91,10 +51,8 @@ fn a_chain_to_another_root_is_refused() {
 #[test]
 fn a_certificate_of_somebody_else_is_not_taken() {
     let ca = Authority::new();
-    let (chain, key) = ca.issue(&[DATABASE]);
-    let error =
-        WorkloadCertificate::from_pem(&WEB.parse().unwrap(), chain.as_bytes(), key.as_bytes(), ca.0.pem().as_bytes())
-            .unwrap_err();
+    let (chain, key) = ca.issue(&[DATABASE], 1);
+    let error = from_pem(WEB, &chain, &key, ca.roots()).unwrap_err();
     assert!(matches!(error, CertificateError::WrongIdentity { .. }), "{error}");
 }
 
@@ -102,7 +60,7 @@ fn a_certificate_of_somebody_else_is_not_taken() {
 fn the_one_uri_of_the_scheme_is_the_peer() {
     let ca = Authority::new();
     let peer = |uris: &[&str]| {
-        let der = CertificateDer::from_pem_slice(ca.issue(uris).0.as_bytes()).unwrap();
+        let der = CertificateDer::from_pem_slice(ca.issue(uris, 1).0.as_bytes()).unwrap();
         crate::peer_identity(Some(&[der])).map_err(|error| error.to_string())
     };
     assert_eq!(peer(&["https://example.com/", WEB]).unwrap().as_str(), WEB);
@@ -114,13 +72,8 @@ fn the_one_uri_of_the_scheme_is_the_peer() {
 #[test]
 fn a_key_of_another_certificate_is_refused() {
     let ca = Authority::new();
-    let (chain, _) = ca.issue(&[WEB]);
-    let (_, other_key) = ca.issue(&[WEB]);
-    let result = WorkloadCertificate::from_pem(
-        &WEB.parse().unwrap(),
-        chain.as_bytes(),
-        other_key.as_bytes(),
-        ca.0.pem().as_bytes(),
-    );
+    let (chain, _) = ca.issue(&[WEB], 1);
+    let (_, other_key) = ca.issue(&[WEB], 1);
+    let result = from_pem(WEB, &chain, &other_key, ca.roots());
     assert!(matches!(result, Err(CertificateError::Key(_))), "{result:?}");
 }

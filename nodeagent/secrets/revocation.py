@@ -1,0 +1,77 @@
+"""The mesh's revocation lists: the file that Kubernetes projects into this pod, read again when it is another one.
+
+Without the file there is no list. A file that cannot be used changes nothing: what was last read stays in force, and
+one line in the log tells why, not one at each look.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+from meshkit import revocation
+from meshkit.log import logger
+
+_log = logger("secrets")
+
+LOOK_S: Final = 2.0
+
+
+class RevocationFile:
+    """Reads the file. ``look`` once before anybody is served, then run ``follow``.
+
+    Attributes:
+        lists: number of lists in force.
+        failures: contents that could not be used, since the start.
+    """
+
+    def __init__(self, file: Path, changed: Callable[[bytes], None]) -> None:
+        """``changed`` is called with the lists, PEM, at each change; with nothing where there is none any more."""
+        self._file = file
+        self._changed = changed
+        self._seen: bytes | str = b""
+        self._pem = b""
+        self.lists = 0
+        self.failures = 0
+
+    async def follow(self, *, look_s: float = LOOK_S) -> NoReturn:
+        """Look every ``look_s`` seconds until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(look_s)
+
+    async def look(self) -> None:
+        """Look once; never raises for what the file holds."""
+        # Kubernetes exchanges a whole folder by one symbolic link, so what is read is never half of a change.
+        try:
+            content = await asyncio.to_thread(self._file.read_bytes)
+        except (FileNotFoundError, NotADirectoryError):
+            content = b""
+        except OSError as error:
+            self._refused(str(error), str(error))
+            return
+        digest = hashlib.sha256(content).digest()
+        if digest == self._seen:
+            return
+        try:
+            lists = await asyncio.to_thread(revocation.read, content)
+        except revocation.BadRevocationLists as error:
+            self._refused(digest, str(error))
+            return
+        self._seen = digest
+        pem = revocation.render(lists).encode()
+        if pem == self._pem:
+            return
+        self._pem, self.lists = pem, len(lists)
+        _log.info("revocation lists have changed", file=self._file, lists=self.lists)
+        self._changed(pem)
+
+    def _refused(self, seen: bytes | str, reason: str) -> None:
+        if seen == self._seen:
+            return
+        self._seen = seen
+        self.failures += 1
+        _log.error(
+            "revocation lists cannot be used, those in force stay", file=self._file, reason=reason, lists=self.lists
+        )

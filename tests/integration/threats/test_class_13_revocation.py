@@ -1,0 +1,204 @@
+"""Class 13, revocation logic (RUSTSEC-2026-0049, 0104): what is revoked is refused, and ends where it stands.
+
+What lists may say, and what becomes of those that are damaged, is tested where they are read (``engine/crates/tls``).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from cryptography import x509
+
+from meshapi.proto import engine_pb2
+from meshengine import ConfigRejected
+from tests.integration.threats.conftest import PORT, Scene
+from tests.support import attacker, namespaced
+from tests.support.certificates import Issuer, IssuesAs
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+LIVE = "connection closed: peer certificate revoked by CRL"
+REFUSED = "TLS handshake failed: invalid peer certificate: Revoked"
+
+
+class Below(IssuesAs):
+    """An authority below the root, as ``cacerts`` has it."""
+
+    def __init__(self) -> None:
+        self.root = Issuer.root()
+        super().__init__(self.root.intermediate(1))
+
+    @property
+    def roots(self) -> bytes:
+        return self.root.pem
+
+    def issue(self, uri: str, **more: object) -> tuple[bytes, bytes]:
+        chain, key = super().issue(uri, **more)
+        return chain + self.issuer.pem, key
+
+    def revoking(self, *pods: namespaced.Pod) -> bytes:
+        return self.issuer.revoking(*(self.serials[pod.identity] for pod in pods))
+
+
+@dataclass
+class RevocationScene(Scene):
+    """``suspect`` is a second client, on the other's node."""
+
+    suspect: namespaced.Pod
+    authority_below: Below
+
+    def revoke(self, lists: bytes, *nodes: namespaced.Node) -> None:
+        for node in nodes or self.mesh.nodes:
+            node.engine.set_revocation_lists(lists)
+
+    @asynccontextmanager
+    async def standing(
+        self, client: namespaced.Pod
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection of ``client`` that carries bytes both ways."""
+        reader, writer = await client.connect(self.server.ip, PORT)
+        try:
+            await reader.readexactly(len(client.ip) + 1)
+            writer.write(b"before")
+            assert await asyncio.wait_for(reader.readexactly(6), 3) == b"before"
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    async def is_refused(self, client: namespaced.Pod) -> bool:
+        try:
+            return await client.ask(self.server.ip, PORT) != f"{client.ip} hello".encode()
+        except OSError:
+            return True
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[RevocationScene]:
+    below = Below()
+    async with namespaced.mesh(authority=below) as mesh:
+        server = await mesh.pod("server", node=1)
+        client, suspect = await mesh.pod("client"), await mesh.pod("suspect")
+        outsider = await mesh.pod("outsider", captured=False)
+        yield RevocationScene(mesh, server, client, outsider, await server.serve_peer(PORT), suspect, below)
+
+
+def counted(node: namespaced.Node, reporter: str) -> int:
+    families = engine_pb2.MetricFamilies.FromString(node.engine.metrics()).families
+    family = next(one for one in families if one.name == "istio_crl_policy_rejections")
+    return next(sample.value for sample in family.samples if list(sample.label_values) == [reporter])
+
+
+async def breaks(reader: asyncio.StreamReader, within_s: float) -> None:
+    """The connection is reset, not ended in an orderly way."""
+    with pytest.raises(ConnectionResetError):
+        async with asyncio.timeout(within_s):
+            assert await reader.read(-1) == b"", "nothing more arrives"
+            raise AssertionError("the connection ended as if all had been said")
+
+
+async def test_a_revoked_client_is_cut_and_refused_and_nobody_else_notices(scene: RevocationScene) -> None:
+    server = scene.server.node
+    async with scene.others_are_served(), scene.standing(scene.suspect) as (reader, _):
+        scene.revoke(scene.authority_below.revoking(scene.suspect), server)
+        await breaks(reader, within_s=1)
+        line = await server.logged(error=LIVE, direction="inbound")
+        assert line["src.identity"] == scene.suspect.identity
+        assert counted(server, "destination") == 1
+        assert await scene.is_refused(scene.suspect)
+        await server.logged(error=REFUSED, direction="inbound")
+        assert counted(server, "destination") >= 2
+        await until(lambda: scene.metric("istio_tcp_connections_closed", response_flags="CERT_REVOKED") >= 2)
+        assert counted(server, "source") == 0
+    scene.revoke(b"", server)
+    assert not await scene.is_refused(scene.suspect)
+
+
+async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationScene) -> None:
+    node = scene.client.node
+    other = await scene.mesh.pod("other", node=1)
+    await other.serve_peer(PORT)
+    async with scene.standing(scene.client) as (reader, _):
+        scene.revoke(scene.authority_below.revoking(scene.server), node)
+        await breaks(reader, within_s=1)
+        line = await node.logged(error=LIVE, direction="outbound")
+        assert line["dst.identity"] == scene.server.identity
+    assert await scene.is_refused(scene.client)
+    await node.logged(error=REFUSED, direction="outbound")
+    assert counted(node, "source") == 2
+    assert scene.metric("istio_crl_policy_rejections", reporter="destination") == 0, "it has no list and sees no fault"
+    assert await scene.client.ask(other.ip, PORT) == f"{scene.client.ip} hello".encode()
+    scene.revoke(b"", node)
+    assert not await scene.is_refused(scene.client)
+
+
+async def test_a_revoked_authority_takes_all_below_it_along(scene: RevocationScene) -> None:
+    below = scene.authority_below
+    lists = below.root.revoking(below.issuer.certificate.serial_number)
+    async with scene.standing(scene.client) as (first, _), scene.standing(scene.suspect) as (second, _):
+        scene.revoke(lists)
+        await asyncio.gather(breaks(first, within_s=1), breaks(second, within_s=1))
+    assert await scene.is_refused(scene.client)
+    assert await scene.is_refused(scene.suspect)
+    scene.revoke(below.revoking())
+    assert not await scene.is_refused(scene.client)
+
+
+async def test_a_bad_list_is_refused_and_the_last_good_one_stays(scene: RevocationScene) -> None:
+    good = scene.authority_below.revoking(scene.suspect)
+    scene.revoke(good)
+    async with scene.others_are_served():
+        for bad in (b"no list", good[:-30], good + scene.authority_below.issuer.revoking(1, extensions=[])):
+            with pytest.raises(ConfigRejected, match="revocation list"):
+                scene.revoke(bad)
+        assert await scene.is_refused(scene.suspect)
+
+
+async def test_a_list_that_its_issuer_did_not_sign_cuts_nothing_that_stands(scene: RevocationScene) -> None:
+    """New connections are refused rather than let through unchecked; the control plane lets no such list pass."""
+    serial = scene.authority_below.serials[scene.suspect.identity]
+    forged = scene.authority_below.issuer.revoking(serial, key=Issuer.root().key)
+    async with scene.standing(scene.suspect) as (reader, writer):
+        scene.revoke(forged)
+        writer.write(b"after")
+        assert await asyncio.wait_for(reader.readexactly(5), 3) == b"after"
+        with pytest.raises((OSError, ConnectionError)):
+            async with scene.attack():
+                pass
+        await scene.server.node.logged(
+            error="TLS handshake failed: the revocation list of the peer's issuer cannot be used: "
+            "InvalidCrlSignatureForPublicKey"
+        )
+
+
+async def test_a_revoked_tunnel_is_told_goodbye_and_closed_with_or_without_streams(scene: RevocationScene) -> None:
+    below = scene.authority_below
+    for opens in (True, False):
+        chain, key = below.issue(scene.outsider.identity)
+        async with scene.attack(context=attacker.tls_context(chain, key, scene.mesh.authority.roots)) as attack:
+            if opens:
+                attack.connect(1, scene.authority)
+                await attack.answer(1)
+            assert await attack.is_alive()
+            began = time.monotonic()
+            serial = x509.load_pem_x509_certificate(chain).serial_number
+            scene.revoke(below.issuer.revoking(serial), scene.server.node)
+            assert await attack.hung_up(within_s=1)
+            assert time.monotonic() - began < 1
+            assert attack.goodbye == 0
+    assert not await scene.is_refused(scene.client)
+
+
+async def test_ten_thousand_entries_cost_a_tunnel_that_stands_nothing(scene: RevocationScene) -> None:
+    """A list is read once for all; tunnels that it does not name look their numbers up and go on."""
+    serials = range(2**64, 2**64 + 10_000)
+    async with scene.others_are_served():
+        began = time.monotonic()
+        scene.revoke(scene.authority_below.issuer.revoking(*serials))
+        assert time.monotonic() - began < 0.5 * len(scene.mesh.nodes)
+    assert not await scene.is_refused(scene.suspect)
