@@ -6,6 +6,7 @@
  *   load connect IP PORT CLIENTS SECONDS     each client: connect, one byte there and back, close; again
  *   load idle IP PORT CONNECTIONS            open that many, one round trip on each, hold until standard input ends
  *   load deaf IP PORT                        take 8 MiB of each connection, then nothing, until standard input ends
+ *   load swarm IP PORT CONNECTIONS SECONDS   that many connections, one small request at a time on each
  *   load stuff IP PORT CONNECTIONS           each connection sends what is taken; hold until standard input ends
  *
  * A client says first what it wants: eight bytes, the size of its messages in network order; 0 means bulk. The server
@@ -325,6 +326,32 @@ static void run_idle(int connections) {
     }
 }
 
+/* Many connections that are all busy, from one thread. */
+static void run_swarm(int connections) {
+    enum { SIZE = 64 };
+    char message[SIZE] = {0};
+    struct epoll_event events[256];
+    uint64_t count = 0;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0)
+        fail("epoll");
+    for (int number = 0; number < connections; number++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = open_connection(SIZE, NULL, 0)};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, event.data.fd, &event))
+            fail("epoll");
+        send_all(event.data.fd, message, SIZE);
+    }
+    uint64_t begin = now_ns(), end = begin + (uint64_t)(seconds * 1e9);
+    while (now_ns() < end) {
+        int ready = epoll_wait(epoll, events, 256, 100);
+        for (int at = 0; at < ready; at++, count++) {
+            receive_all(events[at].data.fd, message, SIZE);
+            send_all(events[at].data.fd, message, SIZE);
+        }
+    }
+    printf("{\"per_s\": %.3f}\n", (double)count / ((double)(now_ns() - begin) / 1e9));
+}
+
 /* Fill connections until nobody takes anything for a second. */
 static void run_stuff(int connections) {
     char *chunk = calloc(1, CHUNK), end;
@@ -355,7 +382,7 @@ static void run_stuff(int connections) {
 
 int main(int count, char **words) {
     if (count < 4) {
-        fputs("load: serve|rtt|bulk|connect|idle|deaf|stuff IP PORT ...; see the head of load.c\n", stderr);
+        fputs("load: serve|rtt|bulk|connect|idle|deaf|swarm|stuff IP PORT ...; see the head of load.c\n", stderr);
         return 2;
     }
     const char *what = words[1];
@@ -370,6 +397,8 @@ int main(int count, char **words) {
     } else if (!strcmp(what, "deaf")) {
         heard = 8 * 1024 * 1024;
         run_server();
+    } else if (!strcmp(what, "swarm")) {
+        run_swarm(number);
     } else if (!strcmp(what, "stuff")) {
         run_stuff(number);
     } else if (!strcmp(what, "rtt") && number > 0) {

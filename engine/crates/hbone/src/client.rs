@@ -52,13 +52,10 @@ pub struct PoolSettings {
     pub room: Arc<Room>,
 }
 
-/// Opens the TCP connection, knows our certificate and runs tasks; the pool knows none of it.
+/// Opens the TCP connection, knows our certificate; the pool knows neither.
 pub trait Dial {
     /// Connect to the peer and say which certificate to use.
     fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<WorkloadCertificate>), Error>>;
-
-    /// Run the task that moves a tunnel's frames.
-    fn spawn(&self, tunnel: impl Future<Output = ()> + 'static);
 }
 
 /// Tunnels of one workload.
@@ -209,7 +206,7 @@ impl Pool {
             closed: Cell::new(false),
             window: Rc::new(window),
         });
-        dial.spawn(drive(connection, accepted, tunnel.window.revoked.clone(), Rc::downgrade(&tunnel)));
+        tokio::task::spawn_local(drive(connection, accepted, tunnel.window.revoked.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 

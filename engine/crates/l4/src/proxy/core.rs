@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::pod::{Phase, Pod, PodInfo};
-use super::turns::Turns;
 use crate::shared::Shared;
 
 /// Commands that a core may have waiting: far more than workloads change in the time one takes.
@@ -115,17 +114,13 @@ pub(crate) struct Core {
     pub number: usize,
     pub home: Netns,
     pub shared: Arc<Shared>,
-    pub(super) turns: Rc<Turns>,
     pods: RefCell<HashMap<Arc<str>, Rc<Pod>>>,
     /// Pods that were removed or replaced and still have connections.
     leaving: RefCell<Vec<Rc<Pod>>>,
 }
 
 async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
-    let turns = Rc::new(Turns::default());
-    let (pods, leaving) = (RefCell::default(), RefCell::default());
-    let core = Rc::new(Core { number, home, shared, turns: turns.clone(), pods, leaving });
-    tokio::task::spawn_local(async move { turns.run().await });
+    let core = Rc::new(Core { number, home, shared, pods: RefCell::default(), leaving: RefCell::default() });
     tokio::task::spawn_local(judge_again(core.clone()));
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {

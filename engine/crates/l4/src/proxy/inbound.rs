@@ -14,14 +14,14 @@ use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
-use culvert_net::{socket, turn};
+use culvert_net::socket;
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::connections::{ConnectionInfo, Listed};
-use super::pod::{HANDSHAKE_COST, Phase, Place, Pod};
+use super::pod::{Phase, Place, Pod};
 use crate::policy::{Denied, Subject};
 use crate::state::Workload;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
@@ -75,7 +75,6 @@ async fn authenticate(pod: &Pod, stream: TcpStream) -> Result<server::Authentica
     let config = &pod.shared().config;
     let _place = pod.handshake_place().ok_or(Error::Certificate("too many handshakes at once".to_owned()))?;
     let certificate = pod.certificate.get(config.workload_wait).await.map_err(Error::Certificate)?;
-    turn::give_way_after(HANDSHAKE_COST).await;
     server::authenticate(stream, &certificate, config.handshake_timeout).await
 }
 

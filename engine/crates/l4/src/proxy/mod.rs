@@ -10,7 +10,6 @@ mod pace;
 mod plaintext;
 mod pod;
 mod tasks;
-mod turns;
 
 pub(crate) use connections::Connections;
 pub(crate) use core::{Command, CoreHandle, Started, Stopped};

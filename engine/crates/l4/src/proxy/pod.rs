@@ -25,7 +25,6 @@ use super::core::Core;
 use super::dns::{self, Dns};
 use super::pace::{self, Pace};
 use super::tasks::Tasks;
-use super::turns::Share;
 use super::{inbound, outbound, plaintext};
 use crate::certificates::CertificateUse;
 use crate::config::Config;
@@ -34,9 +33,8 @@ use crate::shared::{Held, Shared};
 use crate::state::Workload;
 use crate::telemetry::OpenFlow;
 
-/// An accepted connection and a handshake take as long as moving so many bytes.
+/// An accepted connection takes as long as moving so many bytes.
 const ACCEPT_COST: usize = 16 * 1024;
-pub(super) const HANDSHAKE_COST: usize = 128 * 1024;
 
 /// What the node agent says of a pod.
 #[derive(Debug)]
@@ -153,7 +151,6 @@ impl Pod {
             room: info.bounds.room.clone(),
         });
         let certificate = core.shared.certificates.want(&info.identity);
-        let tasks = Tasks::new(Share::new(core.turns.clone()));
         let pod = Rc::new(Self {
             core,
             info,
@@ -165,15 +162,15 @@ impl Pod {
             connections: Cell::new(0),
             listeners: Cell::new(0),
             quiet: tokio::sync::Notify::new(),
-            tasks,
+            tasks: Rc::default(),
         });
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
-            pod.tasks.spawn_free(accept(pod.clone(), listener, handler, open));
+            tokio::task::spawn_local(accept(pod.clone(), listener, handler, open));
         }
         for socket in datagrams {
             if let Some(dns) = pod.dns.clone() {
-                pod.tasks.spawn_free(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
+                tokio::task::spawn_local(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
             }
         }
         Ok(pod)
@@ -336,12 +333,7 @@ impl Dial for Pod {
             .connect(&self.core.home, None, key.address, config.connect_timeout)
             .await
             .map_err(culvert_hbone::Error::Dial)?;
-        turn::give_way_after(HANDSHAKE_COST).await;
         Ok((stream, certificate))
-    }
-
-    fn spawn(&self, tunnel: impl Future<Output = ()> + 'static) {
-        self.tasks.spawn(Box::pin(tunnel));
     }
 }
 

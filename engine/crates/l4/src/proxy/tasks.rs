@@ -1,4 +1,4 @@
-//! The tasks of one pod on one core: they share the pod's time, and are cut when the pod is stopped.
+//! The tasks of one pod on one core, which are cut when the pod is stopped.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -9,25 +9,18 @@ use pin_project_lite::pin_project;
 use slab::Slab;
 use tokio::task::AbortHandle;
 
-use super::turns::Share;
-
 /// Bytes that a connection's task may keep while the connection stands.
 const MAX_TASK: usize = 656;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tasks {
-    share: Share,
     /// What is cut when the pod is stopped: a list costs each task less memory than a wait for the pod's end would.
     running: RefCell<Slab<AbortHandle>>,
     stopped: Cell<bool>,
 }
 
 impl Tasks {
-    pub(super) fn new(share: Share) -> Rc<Self> {
-        Rc::new(Self { share, running: RefCell::default(), stopped: Cell::new(false) })
-    }
-
     /// Run a task that ends with the pod at the latest.
     pub(super) fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: F) {
         const { assert!(size_of::<F>() <= MAX_TASK) };
@@ -37,16 +30,7 @@ impl Tasks {
         let mut running = self.running.borrow_mut();
         let entry = running.vacant_entry();
         let listed = Listed { tasks: self.clone(), key: entry.key() };
-        entry.insert(tokio::task::spawn_local(Task { task, listed }).abort_handle());
-    }
-
-    /// Run a task that knows itself when to end.
-    pub(super) fn spawn_free<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: F) {
-        let tasks = self.clone();
-        let mut task = Box::pin(task);
-        tokio::task::spawn_local(std::future::poll_fn(move |context| {
-            tasks.share.poll(context, |context| task.as_mut().poll(context))
-        }));
+        entry.insert(tokio::task::spawn_local(Task { task, _listed: listed }).abort_handle());
     }
 
     /// Cut all tasks; there will be no others.
@@ -63,7 +47,7 @@ pin_project! {
     struct Task<F> {
         #[pin]
         task: F,
-        listed: Listed,
+        _listed: Listed,
     }
 }
 
@@ -71,8 +55,7 @@ impl<F: Future> Future for Task<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        this.listed.tasks.share.poll(context, |context| this.task.poll(context))
+        self.project().task.poll(context)
     }
 }
 
