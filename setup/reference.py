@@ -15,7 +15,8 @@ _HEAD = """# Configuration reference
 
 <!-- Made by `make docs` from the settings classes; a test compares. Edit those, not this page. -->
 
-Every setting is a flag and an environment variable; a flag wins. The chart's `values.yaml` sets what most users need.
+Every setting is a flag and an environment variable; a flag wins. The chart's `values.yaml` sets what most users
+need; the rest goes into `controlPlane.env`, `nodeAgent.env` and `ztunnel.env`.
 A value that cannot be used ends the process at its start with status 2 and one line that names it.
 """
 _PROCESSES: tuple[tuple[str, type[ProcessSettings]], ...] = (

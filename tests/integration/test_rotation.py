@@ -1,6 +1,7 @@
 """Certificates and roots exchanged under load: no connection fails, and what has expired is refused."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from tests.integration.test_handover import Load
 from tests.support import namespaced
 from tests.support.authority import TestAuthority
 from tests.support.waiting import until
+from tests.support.wire import captured
 
 pytestmark = pytest.mark.root
 
@@ -42,12 +44,13 @@ async def test_minute_long_certificates_are_renewed_under_load_without_a_failure
 class Signer:
     """An authority of a time: it signs with one root and tells some."""
 
-    def __init__(self, authority: TestAuthority, roots: bytes) -> None:
+    def __init__(self, authority: TestAuthority, roots: bytes, *, life: timedelta = timedelta(hours=1)) -> None:
         self._authority = authority
+        self._life = life
         self.roots = roots
 
-    def issue(self, uri: str, *, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
-        return self._authority.issue(uri, life=life)
+    def issue(self, uri: str, *, life: timedelta | None = None) -> tuple[bytes, bytes]:
+        return self._authority.issue(uri, life=life or self._life)
 
 
 async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
@@ -92,3 +95,38 @@ async def test_an_expired_certificate_is_refused_and_nothing_goes_in_plain_text(
         with pytest.raises((OSError, AssertionError)):
             await client.ask(server.ip, 8080)
         assert all(line.get("src.identity") or line.get("error") for line in server.node.log)
+
+
+async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_shows_no_plain_text() -> None:
+    """Tunnels that stand are no way around it; connections that stand go on, and a renewal opens the way again."""
+    async with namespaced.mesh() as mesh:
+        server, plain = await mesh.pod("server", node=1), await mesh.pod("plain", captured=False)
+        for pod in (server, plain):
+            await pod.serve_peer(8080)
+        outsider = await mesh.pod("outsider", captured=False)
+        mesh.nodes[0].authority = Signer(mesh.authority, mesh.authority.roots, life=timedelta(seconds=4))
+        client, begun = await mesh.pod("client"), time.time()
+        refused: list[float] = []
+        with captured("any", "tcp", mesh.space) as wire:
+            assert await outsider.ask(plain.ip, 8080) == f"{outsider.ip} hello".encode()
+            reader, writer = await client.connect(server.ip, 8080)
+            assert await reader.readexactly(len(client.ip) + 1) == f"{client.ip} ".encode()
+            for _ in range(60):
+                try:
+                    assert await client.ask(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
+                    assert refused == [], "what has expired stays refused"
+                except OSError:
+                    refused.append(time.time() - begun)
+                await asyncio.sleep(0.1)
+                writer.write(b"secret")
+                assert await asyncio.wait_for(reader.readexactly(6), 3) == b"secret"
+            for node in mesh.nodes:
+                node.engine.set_certificate(
+                    client.identity, *mesh.authority.issue(client.identity), mesh.authority.roots
+                )
+            assert await client.ask(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
+            writer.close()
+        assert min(refused) > 2
+        assert len(refused) > 3
+        assert wire[0].packets("hello") > 0, "the wire is heard"
+        assert wire[0].packets("secret") == 0

@@ -276,7 +276,7 @@ class Mesh:
         self.stack.callback(netns.delete, space)
         link, inside = f"{self.prefix}{number}", "eth0"
         netns.run(
-            self._space, lambda: links.add_veth(link, master=self.bridge, peer=inside, peer_netns=netns.path(space))
+            self.space, lambda: links.add_veth(link, master=self.bridge, peer=inside, peer_netns=netns.path(space))
         )
         ip = str(ip_interface(self.subnet).ip + number)
         prefix = ip_interface(self.subnet).network.prefixlen
@@ -363,13 +363,14 @@ class Mesh:
             node.engine.apply(names.AUTHORIZATION_TYPE, [], [f"{namespace}/{name}"])
 
     @property
-    def _space(self):
+    def space(self) -> Path:
+        """Namespace of the bridge."""
         return netns.path(f"{self.prefix}net")
 
     async def start(self) -> None:
         netns.create(f"{self.prefix}net")
         self.stack.callback(netns.delete, f"{self.prefix}net")
-        netns.run(self._space, lambda: links.add_bridge(self.bridge))
+        netns.run(self.space, lambda: links.add_bridge(self.bridge))
         for node in self.nodes:
             self.stack.push_async_callback(node.close)
 

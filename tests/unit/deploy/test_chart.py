@@ -287,6 +287,14 @@ def test_the_collector_of_the_access_log_is_told_to_ztunnel(helm: Path, objects:
     assert volume["configMap"] == {"name": "roots"}
 
 
+def test_further_settings_reach_each_component(helm: Path) -> None:
+    given = {"controlPlane": "PUSH_TIME", "nodeAgent": "CERTIFICATE_GRACE", "ztunnel": "MAX_BANDWIDTH_PER_WORKLOAD"}
+    objects = template(helm, *(f"{component}.env.{name}=a b" for component, name in given.items()))
+    workloads = [("Deployment", "istiod"), ("DaemonSet", "culvert-nodeagent"), ("DaemonSet", "ztunnel")]
+    for (kind, name), variable in zip(workloads, given.values(), strict=True):
+        assert environment(pod(objects, kind, name))[variable] == "a b"
+
+
 def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> None:
     spec = pod(template(helm, "nodeAgent.cni.enabled=false"), "DaemonSet", "culvert-nodeagent")
     mounted = {volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}

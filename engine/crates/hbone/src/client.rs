@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::UnixTime;
 
 use crate::revoked::Revoked;
 use crate::stream::TunnelStream;
@@ -78,6 +79,8 @@ struct Tunnel {
     streams: Cell<usize>,
     last_used: Cell<Instant>,
     closed: Cell<bool>,
+    /// When a certificate that it was opened with expires, seconds since the epoch: it takes no more streams then.
+    not_after: i64,
     window: Rc<TunnelWindow>,
 }
 
@@ -173,7 +176,9 @@ impl Pool {
 
     fn free_place(&self, destination: &Destination) -> Option<StreamGuard> {
         let mut tunnels = destination.tunnels.borrow_mut();
-        tunnels.retain(|tunnel| !tunnel.closed.get());
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        // One that only its streams hold goes with the last of them.
+        tunnels.retain(|tunnel| !tunnel.closed.get() && now < tunnel.not_after);
         let has_room = |tunnel: &&Rc<Tunnel>| {
             tunnel.streams.get() < self.settings.max_streams.min(tunnel.send.current_max_send_streams())
         };
@@ -193,6 +198,7 @@ impl Pool {
                 .map_err(Error::Tls)?;
         stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
         let accepted = certificate.accepted_server(stream.get_ref().1.peer_certificates());
+        let not_after = certificate.not_after().min(accepted.not_after());
         drop(certificate);
         let (window, windows) = TunnelWindow::new(self.settings.room.clone());
         let (send, connection) = tokio::time::timeout(patience, handshake(stream, windows))
@@ -204,6 +210,7 @@ impl Pool {
             streams: Cell::new(0),
             last_used: Cell::new(Instant::now()),
             closed: Cell::new(false),
+            not_after,
             window: Rc::new(window),
         });
         tokio::task::spawn_local(drive(connection, accepted, tunnel.window.revoked.clone(), Rc::downgrade(&tunnel)));

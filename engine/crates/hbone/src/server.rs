@@ -91,7 +91,8 @@ impl Connect {
 /// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
 ///
 /// What the peer may send ahead is lent from `room`. When `drain` resolves, the peer is told to open no more streams here
-/// (GOAWAY); those that stand go on to their end. When the peer's certificate is revoked, they end at once. Dropping the
+/// (GOAWAY); those that stand go on to their end. The same happens when the peer's certificate expires. When it is revoked,
+/// they end at once. Dropping the
 /// future ends all of them too.
 ///
 /// # Errors
@@ -105,6 +106,13 @@ pub async fn serve(
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
     let Authenticated { stream, accepted, .. } = authenticated;
+    // Who cannot prove itself any more opens nothing new, and comes back with another certificate if it has one.
+    let drain = async {
+        tokio::select! {
+            () = drain => {}
+            () = accepted.expired() => {}
+        }
+    };
     serve_until(stream, patience, room, drain, accepted.revoked(), handle).await
 }
 

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
@@ -183,11 +184,27 @@ pub struct AcceptedPeer {
     pub(crate) algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) role: PeerRole,
-    /// When it was accepted: that certificates expire ends no tunnel.
+    /// When it was accepted: that certificates expire ends no stream.
     pub(crate) at: UnixTime,
+    /// When the first certificate of the chain expires, seconds since the epoch.
+    pub(crate) not_after: i64,
 }
 
 impl AcceptedPeer {
+    /// When the peer's proof is none any more: the first end of validity in its chain, seconds since the epoch.
+    #[must_use]
+    pub const fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// Wait until then.
+    pub async fn expired(&self) {
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        // One second more: a certificate is valid in the second of its end too.
+        let left = self.not_after.saturating_sub(now).saturating_add(1);
+        tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or(0))).await;
+    }
+
     /// Wait until a list revokes the chain; at once, where one does already.
     pub async fn revoked(&self) {
         let mut changes = self.revocations.0.subscribe();

@@ -44,6 +44,11 @@ pub fn peer_identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, P
     identities(leaf)?.into_iter().next().ok_or(PeerIdentityError::NoIdentity)
 }
 
+fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// At most one: with two SPIFFE URIs, one could satisfy a check and the other be taken for the name (X509-SVID, section
 /// 2: a validator must reject them). One that is no workload identity counts, so that it cannot hide behind another.
 pub(crate) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<Identity>, PeerIdentityError> {
@@ -137,6 +142,7 @@ impl Trust {
             revocations: self.revocations.clone(),
             role,
             at: UnixTime::now(),
+            not_after: chain.unwrap_or_default().iter().filter_map(not_after).min().unwrap_or(i64::MAX),
         }
     }
 }
