@@ -69,10 +69,12 @@ class TestAuthority:
 
 
 class ProductAuthority:
-    """The same for the control plane's own code: its root, its certificates."""
+    """The same for the control plane's own code: its root, its certificates. Makes a root, or takes over one."""
 
-    def __init__(self) -> None:
-        self._root, key = authority.self_signed(organization="tests", now=datetime.now(UTC), life=timedelta(days=1))
+    def __init__(self, root: tuple[bytes, bytes] | None = None) -> None:
+        self._root, key = root or authority.self_signed(
+            organization="tests", now=datetime.now(UTC), life=timedelta(days=1)
+        )
         self._signer = authority.Authority.load(certificate_pem=self._root, key_pem=key)
 
     @property

@@ -14,9 +14,12 @@ from controlplane.app import ControlPlane
 from controlplane.settings import Settings
 from meshapi import names
 from meshapi.proto import authorization_pb2, ca_pb2, ca_pb2_grpc, workload_pb2
+from meshkit import kube
 from meshkit.xds import client
 from meshkit.xds.credentials import token_metadata
 from tests.support.fake_kubernetes import FakeKubernetes
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 
 class Recorder:
@@ -94,6 +97,33 @@ class Running:
     async def page(self, path: str) -> str:
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.admin}{path}") as response:
             return await response.text()
+
+
+@contextlib.asynccontextmanager
+async def serving(api: FakeKubernetes, folder: Path) -> AsyncIterator[Running]:
+    """Run a control plane on the API ``api``, which has the namespace ``shop``; files go into ``folder``."""
+    settings = Settings(
+        xds_address="127.0.0.1:0",
+        metrics_address=f"127.0.0.1:{free_port()}",
+        health_address=f"127.0.0.1:{free_port()}",
+        admin_address=f"127.0.0.1:{free_port()}",
+    )
+    plane = ControlPlane(settings, kube.explicit(api.url))
+    stop = asyncio.Event()
+    task = asyncio.create_task(plane.run(stop))
+    try:
+        async with asyncio.timeout(10):
+            ready = asyncio.create_task(plane.ready.wait())
+            await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        await until(lambda: api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "shop"))
+        yield Running(api, plane, folder, settings)
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 10)
+        lease = api.get("leases", names.CONTROL_PLANE_LEASE, "istio-system")
+        assert lease is None or lease["spec"]["holderIdentity"] == "", "a clean exit gives the lease back"
 
 
 def make_csr(key: ec.EllipticCurvePrivateKey | None = None) -> str:
