@@ -96,18 +96,16 @@ class WorkloadRef(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., service_account: _Optional[str] = ...) -> None: ...
 
 class EventBatch(_message.Message):
-    __slots__ = ("events", "access_log", "access_log_dropped", "access_log_records", "access_log_records_dropped")
+    __slots__ = ("events", "access_log", "access_log_records", "access_log_records_dropped")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_FIELD_NUMBER: _ClassVar[int]
-    ACCESS_LOG_DROPPED_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_RECORDS_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_RECORDS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     access_log: bytes
-    access_log_dropped: int
     access_log_records: _containers.RepeatedCompositeFieldContainer[LogRecords]
     access_log_records_dropped: int
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., access_log: _Optional[bytes] = ..., access_log_dropped: _Optional[int] = ..., access_log_records: _Optional[_Iterable[_Union[LogRecords, _Mapping]]] = ..., access_log_records_dropped: _Optional[int] = ...) -> None: ...
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., access_log: _Optional[bytes] = ..., access_log_records: _Optional[_Iterable[_Union[LogRecords, _Mapping]]] = ..., access_log_records_dropped: _Optional[int] = ...) -> None: ...
 
 class LogRecords(_message.Message):
     __slots__ = ("records", "count")

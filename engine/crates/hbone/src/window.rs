@@ -37,6 +37,8 @@ const EARNED: u64 = FULL.stream as u64;
 pub(crate) struct TunnelWindow {
     room: Arc<Room>,
     loans: RefCell<Vec<Loan>>,
+    /// Bytes of all loans together.
+    lent: Cell<u32>,
     carried: Cell<u64>,
     /// Bytes carried at which more is asked for.
     asks_at: Cell<u64>,
@@ -49,8 +51,15 @@ impl TunnelWindow {
     pub(crate) fn new(room: Arc<Room>) -> (Self, Windows) {
         let loan = room.lend(FIRST.connection as usize);
         let windows = if loan.is_some() { FIRST } else { LEAST };
-        let loans = RefCell::new(loan.into_iter().collect());
-        (Self { room, loans, carried: Cell::new(0), asks_at: Cell::new(EARNED), revoked: Revoked::default() }, windows)
+        let made = Self {
+            room,
+            lent: Cell::new(if loan.is_some() { FIRST.connection } else { 0 }),
+            loans: RefCell::new(loan.into_iter().collect()),
+            carried: Cell::new(0),
+            asks_at: Cell::new(EARNED),
+            revoked: Revoked::default(),
+        };
+        (made, windows)
     }
 
     /// Count bytes that somebody has taken.
@@ -63,9 +72,10 @@ impl TunnelWindow {
         if self.carried.get() < self.asks_at.get() {
             return None;
         }
-        match self.room.lend((FULL.connection - FIRST.connection) as usize) {
+        match self.room.lend((FULL.connection - self.lent.get()) as usize) {
             Some(loan) => {
                 self.loans.borrow_mut().push(loan);
+                self.lent.set(FULL.connection);
                 self.asks_at.set(u64::MAX);
                 Some(FULL)
             }
@@ -89,7 +99,7 @@ mod tests {
         let (stalled, second) = TunnelWindow::new(room.clone());
         busy.took(EARNED as usize);
         assert_eq!(busy.grown(), Some(FULL));
-        let (_late, third) = TunnelWindow::new(room);
+        let (late, third) = TunnelWindow::new(room.clone());
         assert_eq!((first, second, third), (FIRST, FIRST, LEAST));
         assert_eq!((busy.grown(), stalled.grown()), (None, None));
         stalled.took(EARNED as usize);
@@ -98,5 +108,10 @@ mod tests {
         assert_eq!(stalled.grown(), None, "asks again only after as much again");
         stalled.took(EARNED as usize);
         assert_eq!(stalled.grown(), Some(FULL));
+        drop(stalled);
+        late.took(EARNED as usize);
+        assert_eq!(late.grown(), Some(FULL));
+        assert!(room.lend(FIRST.connection as usize + 1).is_none(), "all that it may hold is lent");
+        assert!(room.lend(FIRST.connection as usize).is_some());
     }
 }

@@ -290,6 +290,7 @@ impl Engine {
     pub fn metrics(&self) -> MetricFamilies {
         let mut all = self.shared.metrics.families();
         all.families.extend(self.shared.outliers.families());
+        all.families.push(self.shared.events.family());
         all
     }
 

@@ -60,9 +60,18 @@ impl Events {
         wire::EventBatch {
             events: std::mem::take(&mut pending.events),
             access_log: std::mem::take(&mut pending.access_log).into(),
-            access_log_dropped: pending.dropped,
             access_log_records: pending.records.take(),
             access_log_records_dropped: pending.records.dropped(),
+        }
+    }
+
+    /// What was lost because nobody drained.
+    pub(crate) fn family(&self) -> wire::MetricFamily {
+        wire::MetricFamily {
+            name: "culvert_access_log_lines_dropped".to_owned(),
+            help: "Lines of the access log that did not get out of the engine in time".to_owned(),
+            samples: vec![wire::Sample { value: self.pending.lock().dropped, ..Default::default() }],
+            ..Default::default()
         }
     }
 
@@ -141,5 +150,24 @@ impl Events {
             pending.signalled = true;
             self.wakeup.signal();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn lines_that_nobody_drains_are_dropped_and_counted() {
+        let events = Arc::new(Events::new().unwrap());
+        let line = vec![b'x'; 1 << 16];
+        let offered = 2 * ACCESS_LOG_BYTES / line.len();
+        (0..offered).for_each(|_| events.access_log(&line));
+        let dropped = events.family().samples.first().unwrap().value;
+        let kept = events.drain().access_log.len();
+        assert!(kept <= ACCESS_LOG_BYTES);
+        assert_eq!(u64::try_from(offered - kept / line.len()), Ok(dropped));
+        assert!(dropped > 0);
     }
 }
