@@ -64,14 +64,19 @@ async def engine(
     mesh: Sequence[pods.Pod],
     *,
     access_log: str | None = None,
+    bandwidth: int = 0,
 ) -> int:
-    """Start one node's tunnel for the pods ``served``, capture them, and return its process id."""
+    """Start one node's tunnel for the pods ``served``, capture them, and return its process id.
+
+    ``bandwidth``: bytes a second that each pod may carry; 0 is no bound.
+    """
     spec = {
         "config": {
             "node": f"node-{served[0].name}",
             "cores": THREADS,
             "access_log": engine_pb2.TEXT if access_log == "text" else engine_pb2.OFF,
             "access_log_records": access_log == "otlp",
+            "max_bandwidth_per_workload": bandwidth,
         },
         "pods": [_served(pod, authority) for pod in served],
         "resources": [_workload(pod) for pod in mesh],

@@ -55,7 +55,9 @@ class Mesh:
     deaf: contenders.Contender
 
 
-async def mesh(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, shared: bool) -> Mesh:
+async def mesh(
+    stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, shared: bool, bandwidth: int
+) -> Mesh:
     """Make both pairs, with one tunnel a node or with two."""
     kind = "shared" if shared else "apart"
     names = ("near-client", "near-server", "flood-client", "flood-server", "deaf-server")
@@ -66,7 +68,7 @@ async def mesh(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: P
     everyone = (near, server, flood, far, deaf)
     authority = TestAuthority()
     nodes = [(near, flood), (server, far, deaf)] if shared else [(near,), (flood,), (server,), (far, deaf)]
-    proxies = [await contenders.engine(stack, folder, authority, node, everyone) for node in nodes]
+    proxies = [await contenders.engine(stack, folder, authority, node, everyone, bandwidth=bandwidth) for node in nodes]
     ours, theirs = (proxies, proxies) if shared else (proxies[::2], proxies[1::2])
     return Mesh(
         contenders.Contender(kind, near, server, ours),
@@ -100,6 +102,9 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--only", action="append", choices=[flood.name for flood in FLOODS], help="only this flood")
+    parser.add_argument(
+        "--bandwidth", type=int, default=0, help="bytes a second that each pod may carry (default: any)"
+    )
     parser.add_argument("--json", action="store_true", help="print medians as JSON")
     chosen = parser.parse_args()
     lacking = contenders.missing() or (None if os.geteuid() == 0 else "network namespaces need root")
@@ -111,7 +116,10 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="culvert-bench-")))
         bridge = pods.Bridge(stack)
-        meshes = [await mesh(stack, bridge, run.load, folder, shared=shared) for shared in (True, False)]
+        meshes = [
+            await mesh(stack, bridge, run.load, folder, shared=shared, bandwidth=chosen.bandwidth)
+            for shared in (True, False)
+        ]
         for number in range(chosen.rounds):
             progress(f"round {number + 1} of {chosen.rounds}")
             for flood in floods:

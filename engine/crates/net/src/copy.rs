@@ -47,7 +47,7 @@ pub fn poll_read(
 ) -> Poll<io::Result<Bytes>> {
     loop {
         ready!(stream.poll_read_ready(context))?;
-        let wanted = read_size(carried);
+        let wanted = read_size(carried).min(room.largest_step());
         let loan = if wanted > SMALL { room.lend(wanted) } else { None };
         let size = if loan.is_some() { wanted } else { SMALL };
         match read_now(stream, size) {

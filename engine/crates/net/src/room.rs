@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 #[derive(Debug)]
 pub struct Room {
     left: AtomicUsize,
+    largest_step: usize,
     denied: Arc<AtomicU64>,
 }
 
@@ -20,7 +21,17 @@ impl Room {
     /// Room for `size` bytes; `denied` counts how often it was not enough.
     #[must_use]
     pub fn new(size: usize, denied: Arc<AtomicU64>) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(size), denied })
+        Arc::new(Self { left: AtomicUsize::new(size), largest_step: usize::MAX, denied })
+    }
+
+    /// The same, for a workload that reads at most `largest_step` bytes at once.
+    #[must_use]
+    pub fn in_steps(size: usize, largest_step: usize, denied: Arc<AtomicU64>) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(size), largest_step, denied })
+    }
+
+    pub(crate) const fn largest_step(&self) -> usize {
+        self.largest_step
     }
 
     /// Take `bytes` of the room if it has them.

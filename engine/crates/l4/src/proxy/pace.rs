@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-/// How far ahead a workload may be: less would cut large steps to pieces.
-const AHEAD: Duration = Duration::from_millis(50);
+/// How far ahead a workload may be. Timers are exact to a millisecond; more would be bursts, which neighbours feel.
+const AHEAD: Duration = Duration::from_millis(4);
+
+const SMALL_STEP: usize = 2 * 1024;
 
 /// See the module. Shared by the cores.
 #[derive(Debug)]
@@ -24,6 +26,11 @@ impl Pace {
     /// `None` for no bound.
     pub(super) fn new(bytes_per_s: u64) -> Option<Self> {
         (bytes_per_s > 0).then(|| Self { bytes_per_s, began: Instant::now(), paid_ns: AtomicU64::new(0) })
+    }
+
+    /// What a connection may read at once: a millisecond's worth, but no less than a small step.
+    pub(super) fn largest_step(&self) -> usize {
+        usize::try_from(self.bytes_per_s / 1000).unwrap_or(usize::MAX).max(SMALL_STEP)
     }
 
     fn now_ns(&self) -> u64 {
@@ -84,11 +91,13 @@ mod tests {
     fn waits_follow_what_was_carried() {
         let pace = Pace::new(1_000_000).unwrap();
         assert_eq!(pace.wait(), None);
-        pace.carried(40_000);
-        assert_eq!(pace.wait(), None, "40 ms ahead");
-        pace.carried(960_000);
+        pace.carried(3_000);
+        assert_eq!(pace.wait(), None, "3 ms ahead");
+        pace.carried(997_000);
         let wait = pace.wait().unwrap();
         assert!((Duration::from_millis(900)..Duration::from_secs(1)).contains(&wait), "{wait:?}");
+        assert_eq!(pace.largest_step(), SMALL_STEP);
+        assert_eq!(Pace::new(125_000_000).unwrap().largest_step(), 125_000);
         assert!(Pace::new(0).is_none());
     }
 }

@@ -74,9 +74,11 @@ impl Places {
 impl Bounds {
     pub(crate) fn new(shared: &Shared) -> Self {
         let Config { max_buffered_bytes, max_bandwidth, max_connections, max_handshakes, .. } = shared.config;
+        let pace = Pace::new(max_bandwidth);
+        let largest_step = pace.as_ref().map_or(usize::MAX, Pace::largest_step);
         Self {
-            room: Room::new(max_buffered_bytes, shared.metrics.slowed_by_memory.clone()),
-            pace: Pace::new(max_bandwidth),
+            room: Room::in_steps(max_buffered_bytes, largest_step, shared.metrics.slowed_by_memory.clone()),
+            pace,
             connections: Places(max_connections.into()),
             handshakes: Places(max_handshakes.into()),
         }
