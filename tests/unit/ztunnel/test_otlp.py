@@ -138,6 +138,8 @@ async def test_while_the_collector_is_away_the_newest_are_kept_and_the_rest_is_c
             exporter.offer([portion(f"{number}a", f"{number}b")])
             await asyncio.sleep(0)
         assert exporter.waiting <= 20, "those that wait, and as many under way"
+        # Those under way come back, and are the oldest then.
+        await until(lambda: exporter.waiting == 10)
         async with collecting(collector, lambda server: server.add_insecure_port(f"127.0.0.1:{port}")):
             await until(lambda: len(collector.records) >= 10)
     kept = [f"{number}{which}" for number in range(95, 100) for which in "ab"]
