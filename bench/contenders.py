@@ -6,7 +6,6 @@ CONNECT with the same flow-control windows, two threads a proxy, and write no ac
 
 import base64
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -154,10 +153,3 @@ async def serve(stack: AsyncExitStack, pod: pods.Pod, load: Path, how: str = "se
     """Start a server of the load generator in ``pod``."""
     server = await pod.run(stack, str(load), how, pod.ip, str(PORT))
     await pods.ready(server)
-
-
-def missing() -> str | None:
-    """What this machine lacks for a bench, with the fix."""
-    if shutil.which("cc") is None:
-        return "no C compiler; run: make system"
-    return None

@@ -7,19 +7,15 @@ costs because client, servers and tunnels share the machine's cores; what the fo
 
 import argparse
 import asyncio
-import json
-import os
 import statistics
-import sys
 import tempfile
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import contenders, pods
+from bench import contenders, pods, session
 from bench.rows import Run, resident_bytes
-from bench.tunnel import build_load, progress
 from tests.support.authority import TestAuthority
 
 SIZE = 64
@@ -105,12 +101,9 @@ async def main() -> None:
     parser.add_argument(
         "--bandwidth", type=int, default=0, help="bytes a second that each pod may carry (default: any)"
     )
-    parser.add_argument("--json", action="store_true", help="print medians as JSON")
     chosen = parser.parse_args()
-    lacking = contenders.missing() or (None if os.geteuid() == 0 else "network namespaces need root")
-    if lacking:
-        sys.exit(f"bench: {lacking}")
-    run = Run(build_load(), chosen.seconds)
+    session.check()
+    run = Run(session.build_load(), chosen.seconds)
     floods = [flood for flood in FLOODS if not chosen.only or flood.name in chosen.only]
     results: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
@@ -121,15 +114,12 @@ async def main() -> None:
             for shared in (True, False)
         ]
         for number in range(chosen.rounds):
-            progress(f"round {number + 1} of {chosen.rounds}")
+            session.progress(f"round {number + 1} of {chosen.rounds}")
             for flood in floods:
                 for each in meshes:
                     for key, value in (await measure(run, each, flood)).items():
                         results[flood.name, each.neighbour.name, key].append(value)
     medians = {key: statistics.median(values) for key, values in results.items()}
-    if chosen.json:
-        print(json.dumps({" / ".join(key): value for key, value in medians.items()}))
-        return
     print(f"{'the other pod':36}{'p50 shared':>11}{'apart':>8}{'p99 shared':>12}{'apart':>8}{'ratio':>8}{'MB':>7}")
     for flood in floods:
         shared, apart = (
@@ -144,4 +134,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    session.run(main())

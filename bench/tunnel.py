@@ -6,19 +6,13 @@ which the machine was busy counts once; only ratios travel to another machine.
 """
 
 import argparse
-import asyncio
-import hashlib
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench import contenders, pods
+from bench import contenders, pods, session
 from bench.rows import ROWS, Row, Run
 
 Results = dict[str, dict[str, list[float]]]
@@ -43,21 +37,8 @@ def options() -> argparse.Namespace:
     return chosen
 
 
-def build_load() -> Path:
-    """Build the load generator into the cache, once for each version of its source."""
-    source = Path(__file__).parent / "load" / "load.c"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "culvert"
-    program = cache / f"load-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
-    if not program.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = program.with_suffix(f".{os.getpid()}")
-        subprocess.run(["cc", "-O2", "-Wall", "-pthread", "-o", unfinished, source], check=True)
-        unfinished.rename(program)
-    return program
-
-
 async def measure(chosen: argparse.Namespace) -> tuple[list[str], Results]:
-    load = build_load()
+    load = session.build_load()
     run = Run(load, chosen.seconds)
     rows = [row for row in ROWS if not chosen.only or row.name in chosen.only]
     results: Results = defaultdict(lambda: defaultdict(list))
@@ -83,15 +64,11 @@ async def measure(chosen: argparse.Namespace) -> tuple[list[str], Results]:
             for contender in everyone if row.once else []:
                 await one(row, contender)
         for number in range(chosen.rounds):
-            progress(f"round {number + 1} of {chosen.rounds}")
+            session.progress(f"round {number + 1} of {chosen.rounds}")
             for row in rows:
                 for contender in [] if row.once else everyone:
                     await one(row, contender)
         return [contender.name for contender in everyone], results
-
-
-def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def table(columns: list[str], results: Results) -> str:
@@ -116,18 +93,9 @@ def table(columns: list[str], results: Results) -> str:
 
 async def main() -> None:
     chosen = options()
-    lacking = contenders.missing() or (None if os.geteuid() == 0 else "network namespaces need root")
-    if lacking:
-        sys.exit(f"bench: {lacking}")
-    task = asyncio.current_task()
-    assert task is not None
-    # Namespaces and proxies go whichever way this ends; an interrupt does the same by asyncio's own means.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    session.check()
     print(table(*await measure(chosen)))
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
+    session.run(main())

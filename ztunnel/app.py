@@ -49,7 +49,7 @@ class Ztunnel:
     def __init__(self, settings: ZtunnelSettings, crashes: int = 0) -> None:
         self._settings = settings
         self._crashes = crashes
-        self._engine = Engine(_engine_config(settings).SerializeToString())
+        self._engine = Engine(_engine_config(settings, limits.raise_descriptors()).SerializeToString())
         node = _node(settings)
         self._snapshot = Snapshot(Path(settings.snapshot_path)) if settings.snapshot_path else None
         self._mesh = MeshState(self._engine, self._snapshot)
@@ -223,7 +223,7 @@ class Ztunnel:
         _log.info("drained", cut=self._engine.connections())
 
 
-def _engine_config(settings: ZtunnelSettings) -> engine_pb2.EngineConfig:
+def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.EngineConfig:
     return engine_pb2.EngineConfig(
         cores=settings.worker_threads,
         trust_domain=settings.trust_domain,
@@ -240,7 +240,7 @@ def _engine_config(settings: ZtunnelSettings) -> engine_pb2.EngineConfig:
         dns_log=settings.log_level is log.Level.DEBUG,
         cluster_domain=settings.cluster_domain,
         max_connections_per_workload=limits.connections_per_workload(
-            settings.max_connections_per_workload, limits.raise_descriptors()
+            settings.max_connections_per_workload, descriptors
         ),
         max_handshakes_per_workload=settings.max_handshakes_per_workload,
         max_buffered_bytes_per_workload=settings.max_buffered_bytes_per_workload,

@@ -13,9 +13,9 @@ from meshkit.linux import netns
 pytestmark = pytest.mark.root
 
 
-async def bench(*options: str) -> Process:
+async def bench(*options: str, what: str = "tunnel") -> Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.tunnel", *options, stdout=PIPE, stderr=PIPE, start_new_session=True
+        sys.executable, "-m", f"bench.{what}", *options, stdout=PIPE, stderr=PIPE, start_new_session=True
     )
 
 
@@ -34,6 +34,16 @@ async def test_the_bench_prints_a_ratio_for_every_row() -> None:
         *_, ratio, wanted = row.split()
         assert float(ratio) > 0
         assert wanted in ("less", "more")
+    assert left_behind(running) == set()
+
+
+async def test_the_bench_of_floods_prints_a_ratio_for_each() -> None:
+    running = await bench("--rounds", "1", "--seconds", "0.1", what="fairness")
+    out, err = await asyncio.wait_for(running.communicate(), 120)
+    assert running.returncode == 0, err.decode()
+    _, *rows = out.decode().splitlines()
+    assert len(rows) == 5
+    assert all(float(row.split()[-2]) > 0 for row in rows)
     assert left_behind(running) == set()
 
 

@@ -6,7 +6,7 @@ from asyncio.subprocess import PIPE, Process
 
 import pytest
 
-from bench.tunnel import build_load
+from bench.session import build_load
 from meshkit.linux import netns
 from tests.support import namespaced
 

@@ -24,9 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::UnixTime;
 
-use crate::revoked::Revoked;
 use crate::stream::TunnelStream;
 use crate::window::{TunnelWindow, Windows};
 use crate::{Error, keepalive, limits};
@@ -53,7 +51,7 @@ pub struct PoolSettings {
     pub room: Arc<Room>,
 }
 
-/// Opens the TCP connection, knows our certificate; the pool knows neither.
+/// Opens the TCP connection and knows our certificate; the pool knows neither.
 pub trait Dial {
     /// Connect to the peer and say which certificate to use.
     fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<WorkloadCertificate>), Error>>;
@@ -176,9 +174,8 @@ impl Pool {
 
     fn free_place(&self, destination: &Destination) -> Option<StreamGuard> {
         let mut tunnels = destination.tunnels.borrow_mut();
-        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
         // One that only its streams hold goes with the last of them.
-        tunnels.retain(|tunnel| !tunnel.closed.get() && now < tunnel.not_after);
+        tunnels.retain(|tunnel| !tunnel.closed.get() && !culvert_tls::has_expired(tunnel.not_after));
         let has_room = |tunnel: &&Rc<Tunnel>| {
             tunnel.streams.get() < self.settings.max_streams.min(tunnel.send.current_max_send_streams())
         };
@@ -213,7 +210,7 @@ impl Pool {
             not_after,
             window: Rc::new(window),
         });
-        tokio::task::spawn_local(drive(connection, accepted, tunnel.window.revoked.clone(), Rc::downgrade(&tunnel)));
+        tokio::task::spawn_local(drive(connection, accepted, tunnel.window.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 
@@ -248,11 +245,15 @@ async fn handshake(
 }
 
 /// Move the tunnel's frames until it ends: by itself, because the peer has fallen silent, or because it is revoked.
-async fn drive(mut connection: Connection, peer: AcceptedPeer, revoked: Revoked, tunnel: std::rc::Weak<Tunnel>) {
+async fn drive(
+    mut connection: Connection,
+    peer: AcceptedPeer,
+    window: Rc<TunnelWindow>,
+    tunnel: std::rc::Weak<Tunnel>,
+) {
     let alive = keepalive::watch(connection.ping_pong());
-    let window = tunnel.upgrade().map(|tunnel| tunnel.window.clone());
-    let mut moved = std::pin::pin!(poll_fn(move |context| {
-        if let Some(larger) = window.as_ref().and_then(|window| window.grown()) {
+    let mut moved = std::pin::pin!(poll_fn(|context| {
+        if let Some(larger) = window.grown() {
             connection.set_target_window_size(larger.connection);
             connection.set_initial_window_size(larger.stream)?;
         }
@@ -263,7 +264,7 @@ async fn drive(mut connection: Connection, peer: AcceptedPeer, revoked: Revoked,
         _ = &mut moved => {}
         () = alive => {}
         // Told before the connection is dropped, which ends the streams.
-        () = peer.revoked() => revoked.set(),
+        () = peer.revoked() => window.revoke(),
     }
     if let Some(tunnel) = tunnel.upgrade() {
         tunnel.closed.set(true);

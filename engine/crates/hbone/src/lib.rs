@@ -8,7 +8,6 @@ pub mod client;
 mod error;
 pub mod headers;
 mod keepalive;
-mod revoked;
 pub mod server;
 pub mod stream;
 mod window;

@@ -178,7 +178,7 @@ async fn serve_until(
             },
         }
     }
-    window.revoked.set();
+    window.revoke();
     connection.abrupt_shutdown(Reason::NO_ERROR);
     // Whether the peer has taken it or not, the connection is closed.
     let _ = tokio::time::timeout(FAREWELL, poll_fn(|context| connection.poll_closed(context))).await;

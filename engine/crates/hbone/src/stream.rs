@@ -50,7 +50,7 @@ impl TunnelStream {
         let mut guard = Some(copy::ResetUnlessEnded::new(application));
         let (mut up, mut down) = (Upload::default(), Download::default());
         poll_fn(move |context| {
-            if self.window.revoked.is_set() {
+            if self.window.is_revoked() {
                 return Poll::Ready(Err(Error::Revoked));
             }
             let up = up.poll(application, &mut self.send, room, &to_tunnel, context)?;

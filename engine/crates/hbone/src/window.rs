@@ -1,4 +1,4 @@
-//! How much a peer may send before anybody has taken it.
+//! What a tunnel and its streams share: above all how much the peer may send before anybody has taken it.
 //!
 //! Each byte of window is a byte that we may have to hold. A tunnel begins with little and gets more once what it has
 //! carried shows the need, as long as its workload has room. Readers that stall carry nothing, so they get no more.
@@ -7,8 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use culvert_net::room::{Loan, Room};
-
-use crate::revoked::Revoked;
 
 /// Window sizes in bytes. A connection's is four streams' worth, so that one stalled stream cannot block its neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +30,7 @@ const FULL: Windows = Windows::of(4 * 1024 * 1024);
 /// Bytes carried after which a tunnel may have full windows, or may ask again.
 const EARNED: u64 = FULL.stream as u64;
 
-/// One tunnel's windows.
+/// One tunnel's windows, and a word to its streams.
 #[derive(Debug)]
 pub(crate) struct TunnelWindow {
     room: Arc<Room>,
@@ -42,8 +40,9 @@ pub(crate) struct TunnelWindow {
     carried: Cell<u64>,
     /// Bytes carried at which more is asked for.
     asks_at: Cell<u64>,
-    /// Told to the tunnel's streams by what each of them refers to anyway: they are many.
-    pub revoked: Revoked,
+    /// Set before the tunnel is closed because its peer is revoked, so that its streams end by that and not by what the
+    /// closing looks like. Here, because each of them refers to this anyway: they are many.
+    revoked: Cell<bool>,
 }
 
 impl TunnelWindow {
@@ -57,7 +56,7 @@ impl TunnelWindow {
             loans: RefCell::new(loan.into_iter().collect()),
             carried: Cell::new(0),
             asks_at: Cell::new(EARNED),
-            revoked: Revoked::default(),
+            revoked: Cell::new(false),
         };
         (made, windows)
     }
@@ -65,6 +64,15 @@ impl TunnelWindow {
     /// Count bytes that somebody has taken.
     pub(crate) fn took(&self, bytes: usize) {
         self.carried.set(self.carried.get() + bytes as u64);
+    }
+
+    /// Tell the tunnel's streams that its peer has been revoked.
+    pub(crate) fn revoke(&self) {
+        self.revoked.set(true);
+    }
+
+    pub(crate) const fn is_revoked(&self) -> bool {
+        self.revoked.get()
     }
 
     /// Larger windows, if the tunnel has earned them and there is room; cheap enough to ask whenever frames move.

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use culvert_core::identity::Identity;
-use culvert_tls::WorkloadCertificate;
+use culvert_tls::{WorkloadCertificate, has_expired};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -65,7 +65,7 @@ impl Certificates {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(identity) else { return };
         entry.state.send_if_modified(|state| {
-            let keep = matches!((&*state, &new), (State::Available(held), State::Unavailable(_)) if is_valid(held));
+            let keep = matches!((&*state, &new), (State::Available(held), State::Unavailable(_)) if !has_expired(held.not_after()));
             if !keep {
                 *state = new;
             }
@@ -97,13 +97,13 @@ impl CertificateUse {
     /// Why there is none. An expired certificate is none: a peer would refuse it, and so do we.
     pub(crate) async fn get(&self, patience: Duration) -> Result<Arc<WorkloadCertificate>, String> {
         let mut state = self.state.clone();
-        let available = |state: &State| matches!(state, State::Available(held) if is_valid(held));
+        let available = |state: &State| matches!(state, State::Available(held) if !has_expired(held.not_after()));
         let found = match tokio::time::timeout(patience, state.wait_for(available)).await {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) | Err(_) => self.state.borrow().clone(),
         };
         match found {
-            State::Available(held) if is_valid(&held) => Ok(held),
+            State::Available(held) if !has_expired(held.not_after()) => Ok(held),
             State::Available(_) => Err(format!("the certificate of {} has expired", self.identity)),
             State::Initializing => Err(format!("no certificate of {} yet", self.identity)),
             State::Unavailable(reason) => Err(reason),
@@ -121,9 +121,4 @@ impl Drop for CertificateUse {
     fn drop(&mut self) {
         self.certificates.release(&self.identity);
     }
-}
-
-fn is_valid(certificate: &WorkloadCertificate) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).is_ok_and(|now| now < certificate.not_after())
 }

@@ -20,15 +20,15 @@ use crate::turn;
 /// With a tunnel's nine bytes of framing, the larger ones fill whole TLS records: what is left over would travel in a
 /// record, a system call and a packet of its own.
 const STEPS: [(u64, usize); 3] =
-    [(4 * 1024 * 1024, 16 * RECORD - FRAMING), (64 * 1024, 2 * RECORD - FRAMING), (0, SMALL)];
-/// A step that everybody may take: all else is lent.
-const SMALL: usize = 2 * 1024;
+    [(4 * 1024 * 1024, 16 * RECORD - FRAMING), (64 * 1024, 2 * RECORD - FRAMING), (0, SMALL_STEP)];
+/// Bytes of a step that everybody may take: all else is lent.
+pub const SMALL_STEP: usize = 2 * 1024;
 const RECORD: usize = 16 * 1024;
 const FRAMING: usize = 9;
 
 /// Read size in bytes for a connection that has carried `carried` bytes so far.
 fn read_size(carried: u64) -> usize {
-    STEPS.iter().find(|(from, _)| carried >= *from).map_or(SMALL, |(_, size)| *size)
+    STEPS.iter().find(|(from, _)| carried >= *from).map_or(SMALL_STEP, |(_, size)| *size)
 }
 
 /// Read into fresh memory once `stream` is readable. An empty result is the end of the stream. What the read takes beyond
@@ -48,8 +48,8 @@ pub fn poll_read(
     loop {
         ready!(stream.poll_read_ready(context))?;
         let wanted = read_size(carried).min(room.largest_step());
-        let loan = if wanted > SMALL { room.lend(wanted) } else { None };
-        let size = if loan.is_some() { wanted } else { SMALL };
+        let loan = if wanted > SMALL_STEP { room.lend(wanted) } else { None };
+        let size = if loan.is_some() { wanted } else { SMALL_STEP };
         match read_now(stream, size) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(error)),

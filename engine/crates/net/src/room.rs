@@ -21,7 +21,7 @@ impl Room {
     /// Room for `size` bytes; `denied` counts how often it was not enough.
     #[must_use]
     pub fn new(size: usize, denied: Arc<AtomicU64>) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(size), largest_step: usize::MAX, denied })
+        Self::in_steps(size, usize::MAX, denied)
     }
 
     /// The same, for a workload that reads at most `largest_step` bytes at once.

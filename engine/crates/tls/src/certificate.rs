@@ -1,6 +1,7 @@
 //! One workload's certificate with the roots it was issued under, made ready for handshakes.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_core::identity::Identity;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -199,6 +200,18 @@ fn pem_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
     let all: Vec<_> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if all.is_empty() { Err("holds no PEM certificate".into()) } else { Ok(all) }
+}
+
+/// Seconds since the epoch.
+pub(crate) fn seconds_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Whether a certificate that is good until `not_after`, seconds since the epoch, is good no more.
+#[must_use]
+pub fn has_expired(not_after: i64) -> bool {
+    seconds_now() >= not_after
 }
 
 fn details(der: &CertificateDer<'_>) -> Result<CertificateDetails, String> {

@@ -8,6 +8,6 @@ mod revocation;
 mod testing;
 mod verify;
 
-pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate};
+pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate, has_expired};
 pub use revocation::{AcceptedPeer, BadRevocationLists, RevocationLists, Revocations};
 pub use verify::{PeerIdentityError, explain, is_revoked, peer_identity};

@@ -25,6 +25,8 @@ use webpki::{
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
+use crate::certificate::seconds_now;
+
 /// A bundle of revocation lists that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRevocationLists {
@@ -199,9 +201,8 @@ impl AcceptedPeer {
 
     /// Wait until then.
     pub async fn expired(&self) {
-        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
         // One second more: a certificate is valid in the second of its end too.
-        let left = self.not_after.saturating_sub(now).saturating_add(1);
+        let left = self.not_after.saturating_sub(seconds_now()).saturating_add(1);
         tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or(0))).await;
     }
 

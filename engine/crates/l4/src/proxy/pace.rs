@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::ready;
 use std::time::{Duration, Instant};
 
+use culvert_net::copy::SMALL_STEP;
 use tokio::time::Sleep;
 
 /// How far ahead a workload may be. Timers are exact to a millisecond; more would be bursts, which neighbours feel.
 const AHEAD: Duration = Duration::from_millis(4);
-
-const SMALL_STEP: usize = 2 * 1024;
 
 /// See the module. Shared by the cores.
 #[derive(Debug)]
