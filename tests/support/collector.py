@@ -1,4 +1,7 @@
-"""An OpenTelemetry collector, as far as logs go, made of OpenTelemetry's own definitions."""
+"""An OpenTelemetry collector, as far as logs go.
+
+What comes is also read with OpenTelemetry's own definitions. Those at hand (beside Envoy's, in `xds-protos`) are of a
+version in which a scope was an "instrumentation library"; numbers and types have stayed."""
 
 import asyncio
 from collections import deque
@@ -9,10 +12,9 @@ from dataclasses import dataclass, field
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as service
-from opentelemetry.proto.common.v1 import common_pb2
-from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+
+from meshapi.proto import logs_pb2 as logs
 
 Value = str | int
 
@@ -42,7 +44,7 @@ class Partial:
 
 
 @dataclass
-class Collector(service.LogsServiceServicer):
+class Collector:
     """What has come, and what is answered next: by default yes."""
 
     requests: list[logs.ExportLogsServiceRequest] = field(default_factory=list)
@@ -61,6 +63,7 @@ class Collector(service.LogsServiceServicer):
             if answer.retry_after_s is not None:
                 context.set_trailing_metadata((("grpc-status-details-bin", answer.details),))
             await context.abort(answer.code, "as told")
+        confirmed_by_opentelemetry(request)
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         if answer is None:
@@ -69,7 +72,7 @@ class Collector(service.LogsServiceServicer):
         return logs.ExportLogsServiceResponse(partial_success=partial)
 
     @property
-    def records(self) -> list[logs_pb2.LogRecord]:
+    def records(self) -> list[logs.LogRecord]:
         scopes = [scope for request in self.requests for one in request.resource_logs for scope in one.scope_logs]
         return [record for scope in scopes for record in scope.log_records]
 
@@ -79,7 +82,23 @@ class Collector(service.LogsServiceServicer):
         return [found for record in self.records if expected <= (found := attributes(record.attributes)).items()]
 
 
-def attributes(pairs: list[common_pb2.KeyValue]) -> dict[str, Value]:
+def confirmed_by_opentelemetry(request: logs.ExportLogsServiceRequest) -> None:
+    """Check that a request means the same in OpenTelemetry's definitions as in ours."""
+    theirs = logs_service_pb2.ExportLogsServiceRequest.FromString(request.SerializeToString())
+    assert len(theirs.resource_logs) == len(request.resource_logs)
+    for ours, read in zip(request.resource_logs, theirs.resource_logs, strict=True):
+        assert attributes(read.resource.attributes) == attributes(ours.resource.attributes)
+        for scope, library in zip(ours.scope_logs, read.instrumentation_library_logs, strict=True):
+            assert library.instrumentation_library.name == scope.scope.name
+            assert library.instrumentation_library.version == scope.scope.version
+            for record, one in zip(scope.log_records, library.logs, strict=True):
+                assert one.body.string_value == record.body.string_value
+                assert attributes(one.attributes) == attributes(record.attributes)
+                for same in ("time_unix_nano", "severity_number", "severity_text", "trace_id", "span_id"):
+                    assert getattr(one, same) == getattr(record, same), same
+
+
+def attributes(pairs: list[logs.KeyValue]) -> dict[str, Value]:
     found = {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
     assert len(found) == len(pairs), "keys of attributes are unique"
     return found
@@ -96,7 +115,13 @@ def plain(server: grpc.aio.Server) -> int:
 async def collecting(collector: Collector, listen: Listen = plain) -> AsyncIterator[int]:
     """Serve; yields the port."""
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    service.add_LogsServiceServicer_to_server(collector, server)
+    export = grpc.unary_unary_rpc_method_handler(
+        collector.Export,
+        request_deserializer=logs.ExportLogsServiceRequest.FromString,
+        response_serializer=logs.ExportLogsServiceResponse.SerializeToString,
+    )
+    service = "opentelemetry.proto.collector.logs.v1.LogsService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": export}),))
     port = listen(server)
     await server.start()
     try:

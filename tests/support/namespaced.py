@@ -22,12 +22,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
-from opentelemetry.proto.logs.v1 import logs_pb2
 from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl import rt_type
 
 from meshapi import names
-from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
+from meshapi.proto import authorization_pb2, engine_pb2, logs_pb2, workload_pb2
 from meshengine import Engine, events
 from meshkit.linux import links, netns
 from nodeagent.capture.backend import CaptureBackend

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
-from opentelemetry.proto.common.v1 import common_pb2
-from opentelemetry.proto.logs.v1 import logs_pb2
-from opentelemetry.proto.resource.v1 import resource_pb2
+
+from meshapi.proto import logs_pb2
 
 METHOD = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-Response = logs_service_pb2.ExportLogsServiceResponse
+Response = logs_pb2.ExportLogsServiceResponse
 
-_RESOURCE_LOGS = logs_service_pb2.ExportLogsServiceRequest.RESOURCE_LOGS_FIELD_NUMBER
+_RESOURCE_LOGS = logs_pb2.ExportLogsServiceRequest.RESOURCE_LOGS_FIELD_NUMBER
 _SCOPE_LOGS = logs_pb2.ResourceLogs.SCOPE_LOGS_FIELD_NUMBER
 _SCOPE = "access"
 _STATUS_DETAILS = "grpc-status-details-bin"
@@ -38,14 +36,14 @@ class Envelope:
     """Makes requests of one resource."""
 
     def __init__(self, attributes: Mapping[str, str], version: str) -> None:
-        resource = resource_pb2.Resource(
+        resource = logs_pb2.Resource(
             attributes=[
-                common_pb2.KeyValue(key=key, value=common_pb2.AnyValue(string_value=value))
+                logs_pb2.KeyValue(key=key, value=logs_pb2.AnyValue(string_value=value))
                 for key, value in attributes.items()
                 if value
             ]
         )
-        scope = common_pb2.InstrumentationScope(name=_SCOPE, version=version)
+        scope = logs_pb2.InstrumentationScope(name=_SCOPE, version=version)
         self._resource = logs_pb2.ResourceLogs(resource=resource).SerializeToString()
         self._scope = logs_pb2.ScopeLogs(scope=scope).SerializeToString()
 

@@ -1,4 +1,4 @@
-"""The exporter of the access log, against a gRPC server made of OpenTelemetry's definitions."""
+"""The exporter of the access log, against a gRPC server that answers as collectors do."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,10 +10,9 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from opentelemetry.proto.common.v1 import common_pb2
-from opentelemetry.proto.logs.v1 import logs_pb2
 from prometheus_client import generate_latest
 
+from meshapi.proto import logs_pb2
 from meshkit import log
 from meshkit.tasks import Backoff
 from tests.support.certificates import Issuer
@@ -33,7 +32,7 @@ def _logging() -> None:
 
 
 def portion(*bodies: str) -> Portion:
-    records = [logs_pb2.LogRecord(body=common_pb2.AnyValue(string_value=body)) for body in bodies]
+    records = [logs_pb2.LogRecord(body=logs_pb2.AnyValue(string_value=body)) for body in bodies]
     return Portion(logs_pb2.ScopeLogs(log_records=records).SerializeToString(), len(bodies))
 
 
