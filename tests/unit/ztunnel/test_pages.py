@@ -85,6 +85,27 @@ def test_how_a_service_balances_is_in_istios_words(engine: Engine) -> None:
     assert found["ports"] == {"80": 8080}
 
 
+def test_ranges_of_a_service_are_objects(engine: Engine) -> None:
+    address = workload_pb2.NetworkAddress(network="net1", address=b"\x0a\x01\x00\x00", length=16)
+    put(engine, workload_pb2.Service(namespace="shop", hostname="web.shop", addresses=[address]))
+    (found,) = dumped(engine, "services")
+    assert found["cidrVips"] == [{"network": "net1", "cidr": "10.1.0.0/16"}]
+
+
+def test_lists_are_there_when_they_are_empty(engine: Engine) -> None:
+    put(
+        engine,
+        workload_pb2.Workload(uid="u", namespace="shop"),
+        workload_pb2.Service(namespace="shop", hostname="web.shop"),
+    )
+    policy = authorization_pb2.Authorization(name="p", namespace="shop")
+    engine.apply(names.AUTHORIZATION_TYPE, [("shop/p", policy.SerializeToString())], [])
+    assert dumped(engine, "workloads")[0]["workloadIps"] == []
+    service = dumped(engine, "services")[0]
+    assert (service["vips"], service["ports"], service["endpoints"]) == ([], {}, {})
+    assert dumped(engine, "policies")[0]["rules"] == []
+
+
 def test_a_service_account_of_a_policy_is_an_object(engine: Engine) -> None:
     match = authorization_pb2.Match(
         service_accounts=[authorization_pb2.ServiceAccountMatch(namespace="shop", serviceAccount="web")]

@@ -56,6 +56,9 @@ fn sorted(items: impl Iterator<Item = (String, Value)>) -> Value {
     items.collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
+/// What Istio's has even when there is nothing in it.
+const ALWAYS: [&str; 5] = ["workloadIps", "vips", "ports", "endpoints", "rules"];
+
 /// An object without what is absent: null, empty text, empty list, empty object.
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     let said = |value: &Value| match value {
@@ -65,8 +68,8 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
         Value::Object(map) => !map.is_empty(),
         _ => true,
     };
-    let fields = fields.into_iter().filter(|(_, value)| said(value)).map(|(key, value)| (key.to_owned(), value));
-    fields.collect::<Map<_, _>>().into()
+    let fields = fields.into_iter().filter(|(key, value)| said(value) || ALWAYS.contains(key));
+    fields.map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
 }
 
 fn workload(one: &Workload) -> Value {
@@ -152,7 +155,7 @@ fn service(store: &Store, one: &Service, ejected: Option<&Ejected>) -> Value {
         ("namespace", json!(one.key.namespace)),
         ("hostname", json!(one.key.hostname)),
         ("vips", one.addresses.iter().map(|vip| json!(format!("{}/{}", vip.network, vip.ip))).collect()),
-        ("cidrVips", one.ranges.iter().map(|(network, range)| json!(format!("{network}/{range}"))).collect()),
+        ("cidrVips", one.ranges.iter().map(|(network, range)| json!({"network": network, "cidr": range})).collect()),
         ("ports", json!(one.ports)),
         ("endpoints", endpoints.into()),
         ("subjectAltNames", one.identities.iter().map(|identity| json!(identity.as_str())).collect()),
