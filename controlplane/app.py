@@ -199,7 +199,12 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _pages(self) -> AsyncIterator[None]:
-        public = {"GET /metrics": admin.metrics(self.metrics.registry), "GET /version": admin.text_page(own_version())}
+        version = admin.text_page(own_version())
+        public = {
+            "GET /metrics": admin.metrics(self.metrics.registry),
+            "GET /version": version,
+            "GET //version": version,  # as `istioctl version` asks
+        }
         pages = {
             "GET /debug/syncz": admin.json_page(self._observer.page),
             "GET /debug/model": admin.json_page(lambda: debug.model_page(self.model)),

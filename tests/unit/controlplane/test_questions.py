@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import aiohttp
+import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.status.v3 import csds_pb2
 
@@ -73,7 +74,8 @@ async def test_a_question_for_a_page_is_answered_as_on_the_admin_port(running: R
         assert page.value == b"404 page not found"
 
 
-async def test_the_version_is_on_the_metrics_port(running: Running) -> None:
-    page = f"http://{running.settings.metrics_address}/version"
+@pytest.mark.parametrize("path", ["/version", "//version"])
+async def test_the_version_is_on_the_metrics_port(running: Running, path: str) -> None:
+    page = f"http://{running.settings.metrics_address}{path}"
     async with aiohttp.ClientSession() as session, session.get(page) as answer:
         assert await answer.text() == own_version()
