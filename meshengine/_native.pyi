@@ -58,7 +58,7 @@ def load_guard(
         tunnel_mark: of packets of the tunnel.
         tunnel_mark_mask: its bits that count.
         passed_mark: a bit that the rules set on what they have seen and let pass.
-        redirect_ports: where the tunnel listens for redirected connections, outbound and inbound. From other ports it may
+        redirect_ports: where the tunnel listens for redirected connections, outbound and inbound. From others it may
             say to other hosts what it likes.
         older: connections that may go on: address and port in the pod, address and port of the other end, and whether
             the handshake is over.

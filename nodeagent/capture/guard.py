@@ -2,7 +2,7 @@
 
 The rules mark what they let pass (``names.PASSED_MARK``). A BPF program on the pod's links drops TCP of the application
 without this mark, and what the tunnel says to the application, which would not understand it. It stands apart from the
-rules, so whoever flushes those does not open a way around the tunnel, whether or not the agent is there to put them back.
+rules, so whoever flushes those opens no way around the tunnel, whether or not the agent is there to put them back.
 """
 
 import os

@@ -103,7 +103,7 @@ def capture(backend: CaptureBackend, space: int, plan: PodPlan | None = None) ->
 
 
 def is_tried_again(connection: socket.socket) -> bool:
-    """Whether the kernel has sent something of a connection a second time, or tried to (``tcpi_retransmits``, probes)."""
+    """Whether the kernel has tried to send something of a connection again (``tcpi_retransmits`` and what follows)."""
     return any(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2:5])
 
 
