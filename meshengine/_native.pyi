@@ -107,6 +107,8 @@ class Engine:
     def set_certificate(self, identity: str, chain: bytes, private_key: bytes, roots: bytes) -> None:
         """Take over an identity's certificate chain (leaf first), key (PKCS#8) and trust bundle, all PEM.
 
+        The identity's tunnels whose peers none of the roots vouches for are closed at once.
+
         Raises:
             ConfigRejected: one of them cannot be used; a certificate that is held and valid stays.
         """

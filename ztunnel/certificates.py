@@ -1,7 +1,8 @@
 """Certificates from the node's SDS socket to the engine.
 
 The engine says which identities are served; each is a secret's name. The trust bundle is one secret for all, so new
-roots are a new certificate for each of them. Revocation lists come with the roots, and are in force before any of them.
+roots are a new certificate for each of them; a root that is gone ends tunnels. Revocation lists come with the roots,
+and are in force before any of them.
 """
 
 from collections.abc import Sequence
@@ -71,8 +72,9 @@ class Certificates:
         return rejections
 
     def _withdraw(self, name: str) -> None:
-        """Forget an identity's secret. Roots are kept: a source that has just started may not have its own yet."""
-        if self._pairs.pop(name, None) is not None:
+        """Say that an identity's secret is gone. The engine uses what it has while that is valid, so other roots must
+        reach it: the secret is kept. So are roots: a source that has just started may not have its own yet."""
+        if name in self._pairs:
             self._engine.certificate_unavailable(name, "the certificate source has withdrawn it")
 
     def _take(self, name: str, secret: sds.KeyPair | sds.TrustBundle) -> set[str]:
@@ -83,6 +85,7 @@ class Certificates:
         if secret.roots_pem == self._roots:
             return set()
         self._roots = secret.roots_pem
+        _log.info("trust bundle taken over", bytes=len(secret.roots_pem))
         return set(self._pairs)
 
     def _revoke(self, name: str, crl_pem: bytes) -> list[Rejection]:

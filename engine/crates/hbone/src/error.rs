@@ -2,6 +2,8 @@
 
 use std::io;
 
+use culvert_tls::Untrusted;
+
 /// Why a stream could not be opened or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,12 +31,24 @@ pub enum Error {
     /// The peer's certificate, or one above it, was revoked while the tunnel stood.
     #[error("connection closed: peer certificate revoked by CRL")]
     Revoked,
+    /// The root of the peer's certificate left the trust bundle while the tunnel stood.
+    #[error("connection closed: the root of the peer's certificate is not trusted any more")]
+    RootRemoved,
     /// A request could not be formed.
     #[error("request: {0}")]
     Request(#[from] http::Error),
     /// Our own certificate is missing or unusable.
     #[error("certificate: {0}")]
     Certificate(String),
+}
+
+impl From<Untrusted> for Error {
+    fn from(untrusted: Untrusted) -> Self {
+        match untrusted {
+            Untrusted::Revoked => Self::Revoked,
+            Untrusted::RootRemoved => Self::RootRemoved,
+        }
+    }
 }
 
 impl Error {

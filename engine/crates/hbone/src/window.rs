@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use culvert_net::room::{Loan, Room};
+use culvert_tls::Untrusted;
 
 /// Window sizes in bytes. A connection's is four streams' worth, so that one stalled stream cannot block its neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +41,9 @@ pub(crate) struct TunnelWindow {
     carried: Cell<u64>,
     /// Bytes carried at which more is asked for.
     asks_at: Cell<u64>,
-    /// Set before the tunnel is closed because its peer is revoked, so that its streams end by that and not by what the
-    /// closing looks like. Here, because each of them refers to this anyway: they are many.
-    revoked: Cell<bool>,
+    /// Set before the tunnel is closed because its peer is trusted no more, so that its streams end by that and not by
+    /// what the closing looks like. Here, because each of them refers to this anyway: they are many.
+    untrusted: Cell<Option<Untrusted>>,
 }
 
 impl TunnelWindow {
@@ -56,7 +57,7 @@ impl TunnelWindow {
             loans: RefCell::new(loan.into_iter().collect()),
             carried: Cell::new(0),
             asks_at: Cell::new(EARNED),
-            revoked: Cell::new(false),
+            untrusted: Cell::new(None),
         };
         (made, windows)
     }
@@ -66,13 +67,13 @@ impl TunnelWindow {
         self.carried.set(self.carried.get() + bytes as u64);
     }
 
-    /// Tell the tunnel's streams that its peer has been revoked.
-    pub(crate) fn revoke(&self) {
-        self.revoked.set(true);
+    /// Tell the tunnel's streams that its peer is trusted no more.
+    pub(crate) fn distrust(&self, untrusted: Untrusted) {
+        self.untrusted.set(Some(untrusted));
     }
 
-    pub(crate) const fn is_revoked(&self) -> bool {
-        self.revoked.get()
+    pub(crate) const fn untrusted(&self) -> Option<Untrusted> {
+        self.untrusted.get()
     }
 
     /// Larger windows, if the tunnel has earned them and there is room; cheap enough to ask whenever frames move.
