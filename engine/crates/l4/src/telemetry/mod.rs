@@ -1,6 +1,8 @@
 //! What is counted and logged of each connection. Names and labels are Istio's standard ones.
 
 mod access_log;
+#[cfg(test)]
+mod class_19;
 mod distrusted;
 mod dns;
 mod dry_run;
