@@ -21,10 +21,10 @@ def brief(text: str) -> str:
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}...{text[-_TAIL:]}"
 
 
-def listed(items: Sequence[str]) -> str:
-    """Return the first few of any number of things to say of one object."""
-    more = [f"and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
-    return "; ".join([*map(brief, items[:_SHOWN]), *more])
+def listed(items: Sequence[str], most: int = _SHOWN) -> str:
+    """Return the first few of any number of things to say, of one object or in one answer."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "; ".join([*map(brief, items[:most]), *more])
 
 
 class DataError(ValueError):

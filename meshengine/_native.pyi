@@ -113,6 +113,13 @@ class Engine:
             ConfigRejected: one of them cannot be used; a certificate that is held and valid stays.
         """
 
+    def check_roots(self, roots: bytes) -> None:
+        """Say whether a trust bundle, PEM, could be an identity's; for one that comes before any certificate.
+
+        Raises:
+            ConfigRejected: it holds no root, or one that cannot be used.
+        """
+
     def set_revocation_lists(self, lists: bytes) -> None:
         """Take over the revocation lists of all issuers, PEM; empty where there are none.
 

@@ -90,6 +90,7 @@ async def test_a_certificate_that_its_source_has_withdrawn_hears_of_other_roots(
     """It is used while it is valid, and must not trust for longer what the others trust no more."""
     host = Certificates(scene.server.node.engine, _nobody, NodeInfo(id="test"))
     name = scene.server.identity
+    host.want(name)
     roots = [sds.TrustBundle(pem).encode(names.ROOT_SECRET_NAME) for pem in (scene.both, scene.stays.roots)]
     pair = sds.KeyPair(*scene.stays.issue(name)).encode(name)
     first = [(names.ROOT_SECRET_NAME, "1", roots[0]), (name, "1", pair)]

@@ -11,7 +11,7 @@ use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
 use culvert_core::proto::{security, workload as wire};
 use culvert_net::socket::canonical;
-use culvert_tls::{RevocationLists, WorkloadCertificate};
+use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
 use parking_lot::Mutex;
 use prost::Message;
 
@@ -196,6 +196,16 @@ impl Engine {
                 Err(certificate_rejected(identity.as_str(), error.to_string()))
             }
         }
+    }
+
+    /// Whether roots, in PEM, could be an identity's.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`] where they could not.
+    pub fn check_roots(&self, pem: &[u8]) -> Result<(), EngineError> {
+        self.check_open()?;
+        let read = TrustBundle::from_pem(pem);
+        read.map(drop).map_err(|error| certificate_rejected("trust bundle", error.to_string()))
     }
 
     /// Take over the revocation lists of all issuers, in PEM; nothing but white space means that there are none.
