@@ -14,7 +14,7 @@ PACKAGES := meshapi meshengine meshkit nodeagent ztunnel controlplane meshlab me
 # What a stamp stands for is in its name, so a change makes a new one.
 hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
 VENV := .venv/stamp-$(call hash,setup/requirements-dev.txt)
-ENGINE_FILES := $(shell find engine meshapi/proto -name '*.rs' -o -name '*.proto' -o -name 'Cargo.*') pyproject.toml
+ENGINE_FILES := $(shell find engine meshapi/proto bpf -name '*.rs' -o -name '*.proto' -o -name 'Cargo.*' -o -name '*.[ch]') pyproject.toml
 ENGINE := .venv/engine-$(PROFILE)-$(call hash,$(ENGINE_FILES))
 
 .PHONY: help

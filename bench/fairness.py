@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import contenders, pods, session
@@ -52,12 +52,13 @@ class Mesh:
 
 
 async def mesh(
-    stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, shared: bool, bandwidth: int
+    stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, shared: bool, bandwidth: int, idle: bool
 ) -> Mesh:
     """Make both pairs, with one tunnel a node or with two."""
     kind = "shared" if shared else "apart"
     names = ("near-client", "near-server", "flood-client", "flood-server", "deaf-server")
     near, server, flood, far, deaf = (bridge.pod(f"{kind}-{name}") for name in names)
+    flood, far, deaf = (replace(pod, idle=idle) for pod in (flood, far, deaf))
     for pod in (server, far):
         await contenders.serve(stack, pod, load)
     await contenders.serve(stack, deaf, load, "deaf")
@@ -101,6 +102,9 @@ async def main() -> None:
     parser.add_argument(
         "--bandwidth", type=int, default=0, help="bytes a second that each pod may carry (default: any)"
     )
+    parser.add_argument(
+        "--idle", action="store_true", help="the flooding programs (not the tunnels) get the processor last"
+    )
     chosen = parser.parse_args()
     session.check()
     run = Run(session.build_load(), chosen.seconds)
@@ -110,7 +114,7 @@ async def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="culvert-bench-")))
         bridge = pods.Bridge(stack)
         meshes = [
-            await mesh(stack, bridge, run.load, folder, shared=shared, bandwidth=chosen.bandwidth)
+            await mesh(stack, bridge, run.load, folder, shared=shared, bandwidth=chosen.bandwidth, idle=chosen.idle)
             for shared in (True, False)
         ]
         for number in range(chosen.rounds):

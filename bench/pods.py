@@ -27,6 +27,8 @@ class Pod:
     name: str
     ip: str
     netns: str
+    idle: bool = False
+    """Whether its programs run only where nobody else wants the processor, as those of a pod with the least CPU weight."""
 
     @property
     def identity(self) -> str:
@@ -48,7 +50,8 @@ class Pod:
 
     async def run(self, stack: AsyncExitStack, *command: str) -> Process:
         """Start a program inside the pod; it ends with the stack."""
-        return await start(stack, "nsenter", f"--net={self.netns_path}", "--", *command)
+        idle = ("chrt", "--idle", "0") if self.idle else ()
+        return await start(stack, *idle, "nsenter", f"--net={self.netns_path}", "--", *command)
 
 
 async def start(stack: AsyncExitStack, *command: str) -> Process:

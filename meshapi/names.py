@@ -68,6 +68,8 @@ FIELD_MANAGER: Final = "culvert"
 OUTBOUND_PORT: Final = 15001
 INBOUND_PLAINTEXT_PORT: Final = 15006
 HBONE_PORT: Final = 15008
+TUNNEL_PORTS: Final = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT})
+"""That connections are accepted on inside a pod."""
 DNS_PORT: Final = 15053
 """DNS inside a captured pod, UDP and TCP, on loopback."""
 ZTUNNEL_ADMIN_PORT: Final = 15000
@@ -89,6 +91,8 @@ TUNNEL_MARK_MASK: Final = 0xFFF
 REPLY_CONNMARK: Final = 0x111
 """Connection mark of connections that ztunnel opened towards the application under the client's address."""
 REPLY_CONNMARK_MASK: Final = 0xFFF
+PASSED_MARK: Final = 0x1000
+"""Set by the capture rules on what leaves the pod uncaptured on purpose; the guard lets nothing else out."""
 REPLY_ROUTE_TABLE: Final = 100
 REPLY_RULE_PRIORITY: Final = 32764
 DNS_CONNTRACK_ZONE: Final = 1

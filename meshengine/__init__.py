@@ -12,6 +12,7 @@ from meshengine._native import (
     EngineError,
     EngineFailed,
     KernelUnsupported,
+    load_guard,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "EngineError",
     "EngineFailed",
     "KernelUnsupported",
+    "load_guard",
 ]

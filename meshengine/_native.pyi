@@ -17,6 +17,7 @@ __all__ = [
     "EngineError",
     "EngineFailed",
     "KernelUnsupported",
+    "load_guard",
 ]
 
 class EngineError(Exception):
@@ -42,6 +43,30 @@ class EngineClosed(EngineError):
 
 class EngineFailed(EngineError):
     """A thread of the engine has failed; the process should end."""
+
+def load_guard(
+    *,
+    tunnel_mark: int,
+    tunnel_mark_mask: int,
+    passed_mark: int,
+    older: Sequence[tuple[str, int, str, int, bool]],
+) -> int:
+    """Load the program that keeps TCP in a pod which the capture rules have not seen (``bpf/guard.bpf.c``).
+
+    Args:
+        tunnel_mark: of packets of the tunnel, which may leave.
+        tunnel_mark_mask: its bits that count.
+        passed_mark: a bit that the rules set where they let pass.
+        older: connections that may go on: address and port in the pod, address and port of the other end, and whether
+            the handshake is over.
+
+    Returns:
+        A descriptor of the program (``BPF_PROG_TYPE_SCHED_CLS``), which the caller closes.
+
+    Raises:
+        ValueError: an address cannot be read.
+        KernelUnsupported: the kernel lacks something, or does not allow it.
+    """
 
 @final
 class Engine:

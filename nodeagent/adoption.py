@@ -8,8 +8,6 @@ from meshkit.linux import netns, sockets
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import PodPlan
 
-_TUNNEL_PORTS = frozenset({names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT, names.HBONE_PORT})
-
 
 class Adoption:
     """Puts rules into pods that may have rules already, perhaps of a backend that was used before."""
@@ -46,4 +44,4 @@ class Adoption:
 
 def outside(namespace: int) -> int:
     """Count the connections of a pod that capturing it will leave as they are."""
-    return netns.run(namespace, lambda: sockets.established(but=_TUNNEL_PORTS))
+    return sum(one.open for one in netns.run(namespace, lambda: sockets.outside(names.TUNNEL_PORTS)))

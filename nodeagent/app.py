@@ -222,8 +222,15 @@ def main() -> None:
 
 
 async def _run(settings: NodeAgentSettings) -> None:
-    choice = await asyncio.to_thread(choose, settings.capture_backend, settings.xtables_lock)
+    choice = await asyncio.to_thread(
+        choose, settings.capture_backend, settings.xtables_lock, guard=settings.capture_guard
+    )
     _log.info("capture backend chosen", backend=choice.backend.name, how=choice.backend.how, why=choice.why)
+    if settings.capture_guard and choice.unguarded:
+        _log.warning(
+            "captured pods have no guard: while somebody else has flushed their rules, they are not captured",
+            reason=choice.unguarded,
+        )
     access = await kube_config.load(settings.kubeconfig)
     async with Client(access) as client:
         await NodeAgent(settings, client, choice).run()

@@ -16,8 +16,6 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import Mode, PodPlan
 
 _log = logger("draining")
-
-_PORTS: Final = frozenset({names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT, names.HBONE_PORT})
 _AT_LEAST_S: Final = 15.0
 """Peers that have not heard yet still open tunnels for a while, and those need the way back for answers."""
 _LOOK_EVERY_S: Final = 2.0
@@ -73,7 +71,9 @@ class Draining:
 
     async def _look(self, uid: str, pod: _Pod) -> None:
         try:
-            open_connections = await asyncio.to_thread(netns.run, pod.namespace, lambda: sockets.connections_on(_PORTS))
+            open_connections = await asyncio.to_thread(
+                netns.run, pod.namespace, lambda: sockets.connections_on(names.TUNNEL_PORTS)
+            )
             if open_connections or self._pods.get(uid) is not pod:
                 return
             await asyncio.to_thread(self._backend.apply, pod.namespace, PodPlan(mode=Mode.NONE))

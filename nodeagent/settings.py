@@ -56,6 +56,10 @@ class NodeAgentSettings(ProcessSettings):
         default=Wanted.AUTO,
         description="How traffic is captured: nftables, iptables, or auto, which takes nftables where it works.",
     )
+    capture_guard: bool = Field(
+        default=True,
+        description="Whether captured pods get a BPF program that keeps their TCP in while the capture rules are gone.",
+    )
     dns_capture: bool = Field(
         default=DNS_CAPTURE,
         description=f"Whether DNS queries are captured of pods without the annotation {names.DNS_CAPTURE_ANNOTATION}.",

@@ -18,8 +18,6 @@ from meshkit.linux import netns, sockets
 from meshkit.log import logger
 
 _log = logger("handover")
-
-_PORTS: Final = frozenset({names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT, names.HBONE_PORT})
 _LOOK_S: Final = 0.1
 
 
@@ -58,8 +56,8 @@ def _without_foreign_listeners(namespaces: Mapping[str, int]) -> list[str]:
 
 
 def _complete(listeners: Iterable[sockets.Listener], own: Set[int]) -> bool:
-    return {listener.port for listener in listeners if listener.inode not in own} >= _PORTS
+    return {listener.port for listener in listeners if listener.inode not in own} >= names.TUNNEL_PORTS
 
 
 def _listeners() -> list[sockets.Listener]:
-    return sockets.listeners_on(_PORTS)
+    return sockets.listeners_on(names.TUNNEL_PORTS)

@@ -1,8 +1,8 @@
 """Noticing that rules or routes of a network namespace changed, without asking again and again.
 
-The kernel reports changes of nftables, of route rules and of routes to whoever listens, and what it cannot deliver it
-reports as lost. It reports nothing of the old iptables tables; for those ``Changes.sizes`` is compared now and then.
-What has changed is not said: whoever is told compares the real state with the wanted one.
+The kernel reports changes of nftables, of links and their filters, of route rules and of routes to whoever listens, and
+what it cannot deliver it reports as lost. It reports nothing of the old iptables tables; for those ``Changes.sizes`` is
+compared now and then. What has changed is not said: whoever is told compares the real state with the wanted one.
 """
 
 import ctypes
@@ -16,8 +16,8 @@ from typing import Final
 
 _NETLINK_NETFILTER: Final = 12
 _NFTABLES: Final = 1 << 6  # NFNLGRP_NFTABLES
-_ROUTES: Final = 1 << 6 | 1 << 7 | 1 << 10 | 1 << 18
-"""RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE."""
+_ROUTES: Final = 1 << 0 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 18
+"""RTNLGRP_LINK, RTNLGRP_TC, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE."""
 _GET_INFO: Final = 64  # IPT_SO_GET_INFO and IP6T_SO_GET_INFO
 _LEVELS: Final = {4: (socket.AF_INET, 0), 6: (socket.AF_INET6, 41)}
 _INFO_BYTES: Final = 84
@@ -65,7 +65,7 @@ def watch(*, routes: bool = True, tables: Iterable[str] = (), versions: Iterable
     """Begin to listen in the namespace that the calling thread is in (see ``netns.run``).
 
     Args:
-        routes: whether rules and routes of routing count.
+        routes: whether links, their filters, and rules and routes of routing count.
         tables: iptables tables whose sizes can be asked for.
         versions: of IP, whose iptables tables they are.
 

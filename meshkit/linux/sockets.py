@@ -3,15 +3,15 @@
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyroute2 import DiagSocket
 
 _V4, _V6 = 2, 10
-_ESTABLISHED, _LISTEN = 1, 10
+_OPENING, _LISTEN = (2, 3), 10  # SYN_SENT and SYN_RECV
 _ALL_BUT_GONE = 0xFFF & ~((1 << 6) | (1 << 7))
 """Every state but TIME_WAIT (6) and CLOSE (7)."""
 
@@ -29,6 +29,15 @@ class Listener:
 
     port: int
     inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A TCP connection: address and port of both ends, and whether its handshake is over."""
+
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    open: bool
 
 
 def listeners_on(ports: Set[int]) -> list[Listener]:
@@ -67,23 +76,39 @@ def connections_on(ports: Set[int]) -> int:
     return count
 
 
-def established(*, but: Set[int]) -> int:
-    """Return the number of established TCP connections that lead out of the namespace.
+def outside(tunnel: Set[int]) -> tuple[Connection, ...]:
+    """Return the TCP connections that lead out of the namespace and are not carried by a tunnel in it.
 
     Args:
-        but: connections from or to these ports do not count.
+        tunnel: the tunnel's ports here and elsewhere. What is connected to one of them is the tunnel's; what the
+            tunnel has accepted, or has opened under another's address, has its other end in this namespace too.
     """
-    count = 0
     with _diag() as diag:
         diag.bind()
-        for family in (_V4, _V6):
-            for message in diag.get_sock_stats(family=family, states=1 << _ESTABLISHED):
-                here, there = ip_address(message["idiag_src"]), ip_address(message["idiag_dst"])
-                ports = {message["idiag_sport"], message["idiag_dport"]}
-                count += here != there and not _is_loopback(there) and not ports & but
-    return count
+        found = [
+            _connection(message)
+            for family in (_V4, _V6)
+            for message in diag.get_sock_stats(family=family, states=_ALL_BUT_GONE & ~(1 << _LISTEN))
+        ]
+    ends = {(one.local, one.remote) for one in found}
+    accepted = {one.remote for one in found if one.local[1] in tunnel}
+    return tuple(
+        one
+        for one in found
+        if not ({one.local[1], one.remote[1]} & tunnel or one.local in accepted or (one.remote, one.local) in ends)
+        and not ip_address(one.remote[0]).is_loopback
+    )
 
 
-def _is_loopback(address: IPv4Address | IPv6Address) -> bool:
+def _connection(message: Any) -> Connection:
+    local = (_plain(message["idiag_src"]), message["idiag_sport"])
+    return Connection(
+        local, (_plain(message["idiag_dst"]), message["idiag_dport"]), message["idiag_state"] not in _OPENING
+    )
+
+
+def _plain(text: str) -> str:
+    """Return an address as what it is on the wire: sockets of IPv6 show IPv4 as mapped."""
+    address = ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
+    return str(mapped or address)

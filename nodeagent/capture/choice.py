@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from meshkit.linux import ipsets, links, netns, nft
+from nodeagent.capture import guard as guards
 from nodeagent.capture import iptables_legacy, iptables_restore, nftables_rules
 from nodeagent.capture import iptables_rules as rules
 from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.iptables import IptablesBackend, Tables
+from nodeagent.capture.iptables import POD_HOOKS, IptablesBackend, Tables
 from nodeagent.capture.iptables_legacy import LegacyTables
 from nodeagent.capture.iptables_restore import RestoredTables
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import PodPlan
+from nodeagent.capture.preparation import Preparation
 
 
 class Wanted(StrEnum):
@@ -34,30 +36,35 @@ class Choice:
         backend: to use.
         others: that work here too, so that an earlier life of the agent may have used them.
         why: for the log.
+        unguarded: why captured pods have no guard; nothing where they have.
     """
 
     backend: CaptureBackend
     others: tuple[CaptureBackend, ...]
     why: str
+    unguarded: str = ""
 
 
 class NoBackend(OSError):
     """Nothing that is wanted works on this node; the text says what is missing."""
 
 
-def choose(wanted: Wanted, lock: Path) -> Choice:
+def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
     """Try what there is; takes some hundred milliseconds.
 
     Args:
         wanted: the setting.
         lock: of the host's iptables tables.
+        guard: whether pods shall have one, where the kernel can.
 
     Raises:
         NoBackend: names what is missing and the fix.
     """
+    unguarded = _unguarded() if guard else "as set"
+    around = Preparation(guarded=not unguarded)
     makers: dict[Wanted, list[Callable[[], CaptureBackend]]] = {
-        Wanted.NFTABLES: [_nftables],
-        Wanted.IPTABLES: [partial(_legacy, lock), partial(_restored, lock)],
+        Wanted.NFTABLES: [partial(_nftables, around)],
+        Wanted.IPTABLES: [partial(_legacy, lock, around), partial(_restored, lock, around)],
     }
     found: dict[Wanted, list[CaptureBackend]] = {kind: [] for kind in makers}
     failures: dict[Wanted, list[str]] = {kind: [] for kind in makers}
@@ -75,36 +82,46 @@ def choose(wanted: Wanted, lock: Path) -> Choice:
     others = tuple(backend for backends in found.values() for backend in backends if backend is not chosen)
     lost = "; ".join(failures[Wanted.NFTABLES]) if wanted is Wanted.AUTO else ""
     why = "as set" if wanted is not Wanted.AUTO else (f"nftables does not work: {lost}" if lost else "preferred")
-    return Choice(chosen, others, why)
+    return Choice(chosen, others, why, unguarded)
 
 
-def _nftables() -> CaptureBackend:
+def _unguarded() -> str:
+    try:
+        netns.scratch(guards.probe)
+    except OSError as error:
+        return _first_line(error)
+    return ""
+
+
+def _nftables(around: Preparation) -> CaptureBackend:
     try:
         nft.apply(nftables_rules.pod_rules(_EVERYTHING, fresh=True))
     except OSError as error:
         raise NoBackend(f"nftables: {_first_line(error)}; load nf_tables, nft_redir and nft_ct") from error
-    return NftablesBackend()
+    return NftablesBackend(around)
 
 
-def _legacy(lock: Path) -> CaptureBackend:
-    return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables, iptable_nat and xt_REDIRECT", lock)
+def _legacy(lock: Path, around: Preparation) -> CaptureBackend:
+    return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables, iptable_nat and xt_REDIRECT", lock, around)
 
 
-def _restored(lock: Path) -> CaptureBackend:
-    return _iptables(RestoredTables(), iptables_restore.probe, "load nf_tables and nft_compat", lock)
+def _restored(lock: Path, around: Preparation) -> CaptureBackend:
+    return _iptables(RestoredTables(), iptables_restore.probe, "load nf_tables and nft_compat", lock, around)
 
 
-def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path) -> CaptureBackend:
+def _iptables(
+    tables: Tables, probe: Callable[[int], None], fix: str, lock: Path, around: Preparation
+) -> CaptureBackend:
     links.set_up("lo")
     versions = (4, 6) if Path("/proc/thread-self/net/if_inet6").exists() else (4,)
     try:
         for version in versions:
             probe(version)
             for name, table in rules.pod_tables(_EVERYTHING, version).items():
-                tables.apply(version, name, table, ("PREROUTING", "OUTPUT"))
+                tables.apply(version, name, table, POD_HOOKS)
     except OSError as error:
         raise NoBackend(f"{tables.label}: {_first_line(error)}; {fix}") from error
-    return IptablesBackend(tables, versions=versions, sets=_sets_work(tables), lock=lock)
+    return IptablesBackend(tables, versions=versions, sets=_sets_work(tables), lock=lock, preparation=around)
 
 
 def _sets_work(tables: Tables) -> bool:

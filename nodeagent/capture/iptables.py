@@ -13,12 +13,13 @@ from meshapi import names
 from meshkit.linux import changes, ipsets
 from meshkit.linux import netns as namespaces
 from nodeagent.capture import iptables_rules as rules
-from nodeagent.capture import preparation
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.preparation import Preparation
 
 T = TypeVar("T")
 
-_POD_HOOKS: Final = ("PREROUTING", "OUTPUT")
+_GUARDED: Final = Preparation()
+POD_HOOKS: Final = ("PREROUTING", "OUTPUT", "POSTROUTING")
 _HOST_HOOKS: Final = ("POSTROUTING",)
 
 
@@ -53,7 +54,13 @@ class IptablesBackend:
     name = "iptables"
 
     def __init__(
-        self, tables: Tables, *, versions: tuple[int, ...], sets: bool, lock: Path = Path(names.XTABLES_LOCK)
+        self,
+        tables: Tables,
+        *,
+        versions: tuple[int, ...],
+        sets: bool,
+        lock: Path = Path(names.XTABLES_LOCK),
+        preparation: Preparation = _GUARDED,
     ) -> None:
         """Make a backend.
 
@@ -63,25 +70,28 @@ class IptablesBackend:
             sets: whether the kernel has IP sets; without them the host has a rule for each pod.
             lock: file that everybody holds who changes the host's tables. Namespaces of pods need none: nobody else
                 changes them while a pod starts, and later what others change is repaired.
+            preparation: what stands around the rules.
         """
         self.how = tables.label
         self._tables = tables
         self._versions = versions
         self._sets = sets
+        self._preparation = preparation
         self._lock = lock
         self._wanted = lru_cache(maxsize=64)(self._ask)
         self._wanted_probes = lru_cache(maxsize=1)(self._ask_probes)
 
     def prepare(self, netns: int) -> None:
         """See ``CaptureBackend.prepare``."""
-        _inside(netns, preparation.prepare)
+        _inside(netns, self._preparation.prepare)
 
     def apply(self, netns: int, plan: PodPlan) -> None:
         """See ``CaptureBackend.apply``."""
 
         def work() -> None:
+            self._preparation.before(plan)
             self._apply(plan)
-            preparation.finish(plan)
+            self._preparation.after(plan)
 
         _inside(netns, work)
 
@@ -103,7 +113,7 @@ class IptablesBackend:
     def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.missing``."""
         wanted = self._wanted(plan)
-        return _inside(netns, lambda: self._rules_missing(wanted) + preparation.missing(plan))
+        return _inside(netns, lambda: self._rules_missing(wanted) + self._preparation.missing(plan))
 
     def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.repair``."""
@@ -113,7 +123,7 @@ class IptablesBackend:
             missing = self._rules_missing(wanted)
             if missing:
                 self._apply(plan)
-            return missing + preparation.repair(plan)
+            return missing + self._preparation.repair(plan)
 
         return _inside(netns, work)
 
@@ -175,7 +185,7 @@ class IptablesBackend:
         order = rules.TABLES if plan.mode is Mode.CAPTURE else tuple(reversed(rules.TABLES))
         for name in order:
             for version in self._versions:
-                self._tables.apply(version, name, tables[version][name], _POD_HOOKS)
+                self._tables.apply(version, name, tables[version][name], POD_HOOKS)
 
     def _apply_probes(self, addresses: Set[str] | None) -> None:
         for version in self._versions:
@@ -189,7 +199,7 @@ class IptablesBackend:
 
     def _observe(self) -> dict[tuple[int, str], Mapping[str, object]]:
         return {
-            (version, name): self._tables.observe(version, name, _POD_HOOKS)
+            (version, name): self._tables.observe(version, name, POD_HOOKS)
             for version in self._versions
             for name in rules.TABLES
         }

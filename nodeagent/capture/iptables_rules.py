@@ -7,10 +7,10 @@ own, to which the kernel's chains jump; whatever else is in a table belongs to o
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from meshapi import names
-from nodeagent.capture.plan import Mode, Network, PodPlan
+from nodeagent.capture.plan import Mode, Network, Outbound, PodPlan
 
 CHAINS: Final = {"PREROUTING": "CULVERT_PRERT", "OUTPUT": "CULVERT_OUTPUT", "POSTROUTING": "CULVERT_POSTRT"}
 """Our chains, by the kernel's chain that jumps to them."""
@@ -70,7 +70,7 @@ def pod_tables(plan: PodPlan, version: int) -> dict[str, Table]:
     if plan.mode is Mode.NONE:
         return {name: {} for name in TABLES}
     capture = plan.mode is Mode.CAPTURE
-    mangle: Table = {
+    mangle: dict[str, tuple[Rule, ...]] = {
         "PREROUTING": (Rule(_target("CONNMARK", ("set-xmark", _REPLY)), matches=(_OURS,)),),
         "OUTPUT": (
             Rule(
@@ -79,6 +79,10 @@ def pod_tables(plan: PodPlan, version: int) -> dict[str, Table]:
             ),
         ),
     }
+    if capture:
+        passed = _match("connmark", ("mark", _PASSED))
+        rule = Rule(_target("MARK", ("set-xmark", _PASSED)), to_interface="!lo", matches=(_NOT_OURS, passed))
+        mangle["POSTROUTING"] = (rule,)
     nat: Table = {
         "PREROUTING": tuple(_inbound(plan, version)) if capture else (),
         "OUTPUT": tuple(_outbound(plan, version)) if capture else (),
@@ -128,16 +132,22 @@ def text(name: str, table: Table) -> str:
 def _inbound(plan: PodPlan, version: int) -> Iterable[Rule]:
     for name in plan.virtual_interfaces:
         yield Rule(_redirect(names.OUTBOUND_PORT), protocol="tcp", from_interface=name, matches=(_SYN,))
-        yield Rule(_RETURN, from_interface=name)
+        yield from _passed(_RETURN, from_interface=name)
+    yield from _inbound_plain(plan, version)
+    # Which connection is none of ours, is decided by its first packet.
+    yield Rule(_PASS, protocol="tcp", from_interface="!lo", matches=(_SYN, _NOT_OURS))
+
+
+def _inbound_plain(plan: PodPlan, version: int) -> Iterable[Rule]:
     if plan.inbound is None:
         return
     for name in plan.excluded_interfaces:
-        yield Rule(_RETURN, from_interface=name)
-    yield Rule(_ACCEPT, protocol="tcp", source=_PROBES[version])
+        yield from _passed(_RETURN, from_interface=name)
+    yield from _passed(_ACCEPT, protocol="tcp", source=_PROBES[version])
     redirect = _redirect(names.INBOUND_PLAINTEXT_PORT)
     if plan.inbound.only is None:
         for port in plan.inbound.never:
-            yield Rule(_RETURN, protocol="tcp", matches=(_match("tcp", ("dport", str(port))),))
+            yield from _passed(_RETURN, protocol="tcp", matches=(_match("tcp", ("dport", str(port))),))
         yield _captured(redirect, version, _match("tcp", ("dport", f"!{names.HBONE_PORT}")))
         return
     for port in plan.inbound.only:
@@ -148,11 +158,11 @@ def _inbound(plan: PodPlan, version: int) -> Iterable[Rule]:
 def _outbound(plan: PodPlan, version: int) -> Iterable[Rule]:
     outbound = plan.outbound
     for name in plan.excluded_interfaces:
-        yield Rule(_RETURN, to_interface=name)
-    yield Rule(_ACCEPT, protocol="tcp", destination=_PROBES[version])
+        yield from _passed(_RETURN, to_interface=name)
+    yield from _passed(_ACCEPT, protocol="tcp", destination=_PROBES[version])
     for port in outbound.never_ports:
         for protocol in ("tcp", "udp"):
-            yield Rule(_RETURN, protocol=protocol, matches=(_match(protocol, ("dport", str(port))),))
+            yield from _passed(_RETURN, protocol=protocol, matches=(_match(protocol, ("dport", str(port))),))
     if plan.dns:
         redirect = _redirect(names.DNS_PORT)
         question = _match("udp", ("dport", _DNS))
@@ -162,7 +172,12 @@ def _outbound(plan: PodPlan, version: int) -> Iterable[Rule]:
     yield Rule(_ACCEPT, to_interface="lo", destination=f"!{_LOOPBACK[version]}")
     for network in outbound.never_ranges:
         if network.version == version:
-            yield Rule(_RETURN, destination=str(network))
+            yield from _passed(_RETURN, destination=str(network))
+    yield from _to_outside(outbound, version)
+    yield Rule(_PASS, protocol="tcp", to_interface="!lo", matches=(_SYN,))
+
+
+def _to_outside(outbound: Outbound, version: int) -> Iterable[Rule]:
     redirect = _redirect(names.OUTBOUND_PORT)
     if outbound.ranges is None:
         yield _captured(redirect, version)
@@ -170,6 +185,12 @@ def _outbound(plan: PodPlan, version: int) -> Iterable[Rule]:
     for port in outbound.ports:
         yield _captured(redirect, version, _match("tcp", ("dport", str(port))))
     yield from _ranges(redirect, outbound.ranges, version)
+
+
+def _passed(target: Extension, **match: Any) -> Iterable[Rule]:
+    """Leave alone what matches, and say so to the guard."""
+    yield Rule(_PASS, **match)
+    yield Rule(target, **match)
 
 
 def _ranges(redirect: Extension, ranges: Iterable[Network], version: int) -> Iterable[Rule]:
@@ -207,10 +228,12 @@ _LOOPBACK: Final = {4: "127.0.0.1/32", 6: "::1/128"}
 _PROBES: Final = {4: f"{names.PROBE_SOURCE_V4}/32", 6: f"{names.PROBE_SOURCE_V6}/128"}
 _MARK: Final = f"{names.TUNNEL_MARK:#x}/{names.TUNNEL_MARK_MASK:#x}"
 _REPLY: Final = f"{names.REPLY_CONNMARK:#x}/{names.REPLY_CONNMARK_MASK:#x}"
+_PASSED: Final = f"{names.PASSED_MARK:#x}/{names.PASSED_MARK:#x}"
 _OURS: Final = _match("mark", ("mark", _MARK))
 _NOT_OURS: Final = _match("mark", ("mark", f"!{_MARK}"))
 _REPLYING: Final = _match("mark", ("mark", _REPLY))
 _CONNECTION: Final = _match("connmark", ("mark", _REPLY))
 _SYN: Final = _match("tcp", ("tcp-flags", "FIN,SYN,RST,ACK", "SYN"))
+_PASS: Final = _target("CONNMARK", ("set-xmark", _PASSED))
 _ACCEPT: Final = Extension("ACCEPT")
 _RETURN: Final = Extension("RETURN")

@@ -3,11 +3,14 @@
 from collections.abc import Set
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from meshkit.linux import changes, netns, nft
 from nodeagent.capture import nftables_rules as rules
-from nodeagent.capture import preparation
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.preparation import Preparation
+
+_GUARDED: Final = Preparation()
 
 
 class NftablesBackend:
@@ -16,13 +19,17 @@ class NftablesBackend:
     name = "nftables"
     how = "libnftables"
 
+    def __init__(self, preparation: Preparation = _GUARDED) -> None:
+        """Make a backend; ``preparation`` is what stands around its rules."""
+        self._preparation = preparation
+
     def prepare(self, netns: int) -> None:
         """See ``CaptureBackend.prepare``."""
-        _inside(netns, preparation.prepare)
+        _inside(netns, self._preparation.prepare)
 
     def apply(self, netns: int, plan: PodPlan) -> None:
         """See ``CaptureBackend.apply``."""
-        _inside(netns, lambda: _apply(plan))
+        _inside(netns, lambda: self._apply(plan))
 
     def clear(self, netns: int) -> bool:
         """See ``CaptureBackend.clear``."""
@@ -34,7 +41,7 @@ class NftablesBackend:
 
     def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.missing``."""
-        return _inside(netns, lambda: _rules_missing(plan) + preparation.missing(plan))
+        return _inside(netns, lambda: _rules_missing(plan) + self._preparation.missing(plan))
 
     def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.repair``."""
@@ -42,8 +49,8 @@ class NftablesBackend:
         def work() -> tuple[str, ...]:
             missing = _rules_missing(plan)
             if missing:
-                _apply(plan)
-            return missing + preparation.repair(plan)
+                self._apply(plan)
+            return missing + self._preparation.repair(plan)
 
         return _inside(netns, work)
 
@@ -72,14 +79,14 @@ class NftablesBackend:
         """See ``CaptureBackend.watch_probes``."""
         return _inside(netns, lambda: changes.watch(routes=False))
 
+    def _apply(self, plan: PodPlan) -> None:
+        self._preparation.before(plan)
+        fresh = _listed(rules.POD_TABLE) is None
+        nft.apply(rules.pod_rules(plan, fresh=fresh))
+        self._preparation.after(plan)
+
 
 _inside = netns.run
-
-
-def _apply(plan: PodPlan) -> None:
-    fresh = _listed(rules.POD_TABLE) is None
-    nft.apply(rules.pod_rules(plan, fresh=fresh))
-    preparation.finish(plan)
 
 
 def _remove(table: str) -> bool:

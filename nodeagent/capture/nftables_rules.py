@@ -21,6 +21,7 @@ _OURS = f"meta mark & {names.TUNNEL_MARK_MASK:#x} == {names.TUNNEL_MARK:#x}"
 _NOT_OURS = f"meta mark & {names.TUNNEL_MARK_MASK:#x} != {names.TUNNEL_MARK:#x}"
 _REPLY = f"{names.REPLY_CONNMARK_MASK:#x} == {names.REPLY_CONNMARK:#x}"
 _SET_REPLY = f"{0xFFFFFFFF ^ names.REPLY_CONNMARK_MASK:#x} | {names.REPLY_CONNMARK:#x}"
+_PASS = f"ct mark set ct mark | {names.PASSED_MARK:#x}"
 _SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 _DNS = 53
 
@@ -47,6 +48,10 @@ def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
         _chain("nat_prerouting", "type nat hook prerouting priority -100", _inbound(plan) if capture else []),
         _chain("nat_output", "type nat hook output priority -100", _outbound(plan) if capture else []),
     ]
+    if capture:
+        passed = f"ct mark & {names.PASSED_MARK:#x} != 0 meta mark set meta mark | {names.PASSED_MARK:#x}"
+        rule = f'oifname != "lo" {_NOT_OURS} {passed}'
+        chains.append(_chain("mangle_postrouting", "type filter hook postrouting priority -150", [rule]))
     if capture and plan.dns:
         zone = f"ct zone set {names.DNS_CONNTRACK_ZONE}"
         raw = [
@@ -59,35 +64,37 @@ def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
 
 def _inbound(plan: PodPlan) -> list[str]:
     rules = []
+    # Which connection is none of ours, is decided by its first packet.
+    rest = f'iifname != "lo" {_NOT_OURS} {_SYN} {_PASS}'
     for name in plan.virtual_interfaces:
-        rules += [f'iifname "{name}" {_SYN} redirect to :{names.OUTBOUND_PORT}', f'iifname "{name}" return']
+        rules += [f'iifname "{name}" {_SYN} redirect to :{names.OUTBOUND_PORT}', f'iifname "{name}" {_PASS} return']
     if plan.inbound is None:
-        return rules
-    rules += [f'iifname "{name}" return' for name in plan.excluded_interfaces]
+        return [*rules, rest]
+    rules += [f'iifname "{name}" {_PASS} return' for name in plan.excluded_interfaces]
     rules += [
-        f"ip saddr {names.PROBE_SOURCE_V4} meta l4proto tcp accept",
-        f"ip6 saddr {names.PROBE_SOURCE_V6} meta l4proto tcp accept",
+        f"ip saddr {names.PROBE_SOURCE_V4} meta l4proto tcp {_PASS} accept",
+        f"ip6 saddr {names.PROBE_SOURCE_V6} meta l4proto tcp {_PASS} accept",
     ]
     redirect = f"{_NOT_OURS} {_SYN} redirect to :{names.INBOUND_PLAINTEXT_PORT}"
     ports = f"tcp dport != {names.HBONE_PORT}"
     if plan.inbound.only is not None:
         if not plan.inbound.only:
-            return rules
+            return [*rules, rest]
         ports += f" tcp dport {_any(plan.inbound.only)}"
     elif plan.inbound.never:
-        rules.append(f"tcp dport {_any(plan.inbound.never)} return")
-    return [*rules, f"ip daddr != 127.0.0.1 {ports} {redirect}", f"ip6 daddr != ::1 {ports} {redirect}"]
+        rules.append(f"tcp dport {_any(plan.inbound.never)} {_PASS} return")
+    return [*rules, f"ip daddr != 127.0.0.1 {ports} {redirect}", f"ip6 daddr != ::1 {ports} {redirect}", rest]
 
 
 def _outbound(plan: PodPlan) -> list[str]:
     outbound = plan.outbound
-    rules = [f'oifname "{name}" return' for name in plan.excluded_interfaces]
+    rules = [f'oifname "{name}" {_PASS} return' for name in plan.excluded_interfaces]
     rules += [
-        f"ip daddr {names.PROBE_SOURCE_V4} meta l4proto tcp accept",
-        f"ip6 daddr {names.PROBE_SOURCE_V6} meta l4proto tcp accept",
+        f"ip daddr {names.PROBE_SOURCE_V4} meta l4proto tcp {_PASS} accept",
+        f"ip6 daddr {names.PROBE_SOURCE_V6} meta l4proto tcp {_PASS} accept",
     ]
     if outbound.never_ports:
-        rules.append(f"meta l4proto {{ tcp, udp }} th dport {_any(outbound.never_ports)} return")
+        rules.append(f"meta l4proto {{ tcp, udp }} th dport {_any(outbound.never_ports)} {_PASS} return")
     if plan.dns:
         redirect = f"redirect to :{names.DNS_PORT}"
         rules += [
@@ -102,7 +109,7 @@ def _outbound(plan: PodPlan) -> list[str]:
     ]
     for protocol, loopback, version in (("ip", "127.0.0.1", 4), ("ip6", "::1", 6)):
         if never := _ranges(outbound.never_ranges, version):
-            rules.append(f"{protocol} daddr {never} return")
+            rules.append(f"{protocol} daddr {never} {_PASS} return")
         match = f"{protocol} daddr != {loopback}"
         redirect = f"{_NOT_OURS} {_SYN} redirect to :{names.OUTBOUND_PORT}"
         if outbound.ranges is None:
@@ -112,7 +119,7 @@ def _outbound(plan: PodPlan) -> list[str]:
             rules.append(f"{match} tcp dport {_any(outbound.ports)} {redirect}")
         if only := _ranges(outbound.ranges, version):
             rules.append(f"{match} {protocol} daddr {only} meta l4proto tcp {redirect}")
-    return rules
+    return [*rules, f'oifname != "lo" {_SYN} {_PASS}']
 
 
 def _any(values: Iterable[object]) -> str:

@@ -1,9 +1,11 @@
 """What every backend needs in a pod's namespace besides rules. Called inside the namespace."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from meshkit.linux import marks, sysctl
+from nodeagent.capture import guard
 from nodeagent.capture.plan import REPLIES, Mode, PodPlan
 
 _SETTINGS: Final = {
@@ -19,32 +21,49 @@ _SETTINGS: Final = {
 write them from a container. They stay when the pod is let go: an application notices neither."""
 
 
-def prepare() -> None:
-    """Put in place what rules will need; changes nothing without them."""
-    marks.add(REPLIES)
-    for name, value in _SETTINGS.items():
-        # Capture is right without them, so a kernel that does not know one is no reason to leave a pod uncaptured.
-        with suppress(OSError):
-            sysctl.write(name, value)
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What stands around the rules.
 
-
-def finish(plan: PodPlan) -> None:
-    """Take the way back for answers away when the rules are gone.
-
-    It outlives them: a captured connection needs it from its first packet to its last.
+    Attributes:
+        guarded: whether pods get a guard (see ``guard``).
     """
-    if plan.mode is Mode.NONE:
-        marks.remove(REPLIES)
 
+    guarded: bool = True
 
-def repair(plan: PodPlan) -> tuple[str, ...]:
-    """Put back what is not there although the plan needs it, and name it."""
-    gone = missing(plan)
-    if gone:
-        prepare()
-    return gone
+    def prepare(self) -> None:
+        """Put in place what rules will need; changes nothing without them."""
+        marks.add(REPLIES)
+        for name, value in _SETTINGS.items():
+            # Capture is right without them, so a kernel that does not know one is no reason to leave a pod uncaptured.
+            with suppress(OSError):
+                sysctl.write(name, value)
 
+    def before(self, plan: PodPlan) -> None:
+        """Do what comes before the rules are made as planned."""
+        if self.guarded:
+            guard.lower(plan)
 
-def missing(plan: PodPlan) -> tuple[str, ...]:
-    """Name what is not there although the plan needs it."""
-    return () if plan.mode is Mode.NONE else marks.missing(REPLIES)
+    def after(self, plan: PodPlan) -> None:
+        """Do what comes after the rules were made as planned.
+
+        The way back for answers outlives them: a captured connection needs it from its first packet to its last.
+        """
+        if self.guarded:
+            guard.hoist(plan)
+        if plan.mode is Mode.NONE:
+            marks.remove(REPLIES)
+
+    def repair(self, plan: PodPlan) -> tuple[str, ...]:
+        """Put back what is not there although the plan needs it, and name it."""
+        gone = self.missing(plan)
+        if gone:
+            self.prepare()
+            self.after(plan)
+        return gone
+
+    def missing(self, plan: PodPlan) -> tuple[str, ...]:
+        """Name what is not there although the plan needs it."""
+        if plan.mode is Mode.NONE:
+            return ()
+        return marks.missing(REPLIES) + (guard.missing(plan) if self.guarded else ())

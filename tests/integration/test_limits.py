@@ -17,12 +17,21 @@ ROOM = 4 * MIB
 
 
 class Sink:
-    """An application that takes ``at_most`` bytes of each connection and answers ``done`` at the end."""
+    """An application that answers ``done`` at the end of each connection.
 
-    def __init__(self, at_most: int | None = None) -> None:
+    With ``enough`` it stops to read when it has taken so many bytes of each of ``readers`` connections: of all at the
+    same moment, because those that stop early leave less of the tunnel's window to the others.
+    """
+
+    def __init__(self, enough: int | None = None, readers: int = 0) -> None:
         self.taken: list[int] = []
         self.reads_on = asyncio.Event()
-        self._at_most = at_most
+        self._enough = enough
+        self._readers = readers
+
+    @property
+    def has_enough(self) -> bool:
+        return self._enough is not None and len(self.taken) == self._readers and min(self.taken) >= self._enough
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         mine = len(self.taken)
@@ -30,7 +39,7 @@ class Sink:
         try:
             while data := await reader.read(65536):
                 self.taken[mine] += len(data)
-                if self._at_most is not None and self.taken[mine] >= self._at_most:
+                if self.has_enough:
                     await self.reads_on.wait()
             writer.write(b"done")
             await writer.drain()
@@ -61,27 +70,81 @@ async def test_a_pod_carries_no_more_than_its_bandwidth_and_its_neighbour_is_not
         assert time.monotonic() - began > 1
 
 
+class Source:
+    """An application that says how much it was asked to: bytes without end to ``stuff``, 5 MiB to anything else."""
+
+    async def give(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wanted = await reader.readline()
+        try:
+            if wanted == b"stuff\n":
+                await stuff(writer)
+            writer.write(b"x" * 5 * MIB)
+            await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+async def stuff(writer: asyncio.StreamWriter) -> None:
+    piece = b"x" * 65536
+    while True:
+        writer.write(piece)
+        await writer.drain()
+
+
+async def test_readers_that_stop_do_not_hold_up_other_connections_of_the_same_tunnel() -> None:
+    """A tunnel has one window for all that it carries; what nobody reads must not use it up."""
+    async with namespaced.mesh() as mesh:
+        server, client = await mesh.pod("server", node=1), await mesh.pod("client")
+        idle = asyncio.Event()
+
+        async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            await idle.wait()
+            writer.close()
+
+        await server.serve(PORT, never_read)
+        await server.serve(PORT + 1, Sink().take)
+        await server.serve(PORT + 2, Source().give)
+        stuck = [await client.connect(server.ip, PORT) for _ in range(24)]
+        for _ in range(24):
+            reader, writer = await client.connect(server.ip, PORT + 2)
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"stuff\n")
+            stuck.append((reader, writer))
+        stuffing = [asyncio.create_task(stuff(writer)) for _, writer in stuck[:24]]
+        try:
+            await until(lambda: all(writer.transport.get_write_buffer_size() for _, writer in stuck[:24]))
+            answer, _ = await asyncio.gather(
+                client.ask(server.ip, PORT + 2, b"give\n", within_s=20),
+                client.ask(server.ip, PORT + 1, b"x" * 5 * MIB, within_s=20),
+            )
+            assert len(answer) == 5 * MIB
+        finally:
+            for task in stuffing:
+                task.cancel()
+            await asyncio.gather(*stuffing, return_exceptions=True)
+            idle.set()
+            for _, writer in stuck:
+                writer.transport.abort()
+        await until(lambda: server.node.engine.connections() == 0)
+
+
 async def test_readers_that_stop_cost_no_more_memory_than_the_pod_may_take() -> None:
     """Each connection carries enough to move in large steps, then its reader stops."""
     async with namespaced.mesh(settings={"max_buffered_bytes_per_workload": ROOM}) as mesh:
         server, client = await mesh.pod("server", node=1), await mesh.pod("client")
         neighbour, other = await mesh.pod("neighbour"), await mesh.pod("other", node=1)
-        sink = Sink(at_most=5 * MIB)
+        sink = Sink(enough=5 * MIB, readers=24)
         await server.serve(PORT, sink.take)
         await other.serve(PORT, Sink().take)
         await send(neighbour, other, 5 * MIB)  # what the allocator keeps is not counted below
         writers = [(await client.connect(server.ip, PORT))[1] for _ in range(24)]
         before = resident_bytes()
-
-        async def stuff(writer: asyncio.StreamWriter) -> None:
-            piece = b"x" * 65536
-            while True:
-                writer.write(piece)
-                await writer.drain()
-
         stuffing = [asyncio.create_task(stuff(writer)) for writer in writers]
         try:
-            await until(lambda: len(sink.taken) == 24 and min(sink.taken) >= 5 * MIB, within_s=60)
+            await until(lambda: sink.has_enough, within_s=60)
             await asyncio.sleep(0.5)  # they fill what there is to fill
             grown = resident_bytes() - before
             assert client.node.metric("culvert_connections_slowed", reason="buffered_bytes") > 0

@@ -92,6 +92,8 @@ FLUSHES = {
     "rule of IPv6": "ip -6 rule del priority 32764",
     "route": "ip route flush table 100",
     "route of IPv6": "ip -6 route flush table 100",
+    "guard": "tc qdisc del dev eth0 clsact",
+    "guard alone": "tc filter del dev eth0 egress",
 }
 
 
@@ -136,6 +138,7 @@ async def test_the_hosts_rules_are_back_within_a_second(agent: Agent) -> None:
 async def test_changes_of_others_that_are_not_our_matter_are_left_alone(agent: Agent) -> None:
     shell(
         agent.pods.first,
+        "ip link set eth0 alias theirs; "
         "nft add table inet theirs; ip route add 192.0.2.0/24 via 10.78.0.2; ip rule add priority 7 table 7; "
         "iptables-legacy -t nat -A OUTPUT -p tcp --dport 7 -j RETURN",
     )

@@ -261,10 +261,7 @@ async fn drive(
 ) {
     let alive = keepalive::watch(connection.ping_pong());
     let mut moved = std::pin::pin!(poll_fn(|context| {
-        if let Some(larger) = window.grown() {
-            connection.set_target_window_size(larger.connection);
-            connection.set_initial_window_size(larger.stream)?;
-        }
+        window.resize(&mut connection, context)?;
         Pin::new(&mut connection).poll(context)
     }));
     tokio::select! {

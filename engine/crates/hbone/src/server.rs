@@ -158,10 +158,7 @@ async fn serve_until(
     let mut draining = false;
     let untrusted = loop {
         let accepted = poll_fn(|context| {
-            if let Some(larger) = window.grown() {
-                connection.set_target_window_size(larger.connection);
-                connection.set_initial_window_size(larger.stream)?;
-            }
+            window.resize(&mut connection, context)?;
             connection.poll_accept(context).map(Option::transpose)
         });
         tokio::select! {

@@ -16,7 +16,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
 use crate::Error;
-use crate::window::TunnelWindow;
+use crate::window::{Stalled, TunnelWindow};
 
 /// The tunnel's side of a user connection. Dropped before both directions have ended, it is aborted: the peer sees a
 /// reset, not an end.
@@ -164,6 +164,7 @@ struct Download {
     chunk: Bytes,
     /// Bytes of window that the chunk has taken.
     length: usize,
+    stalled: Option<Stalled>,
     ended: bool,
 }
 
@@ -172,7 +173,7 @@ impl Download {
         &mut self,
         receive: &mut RecvStream,
         application: &TcpStream,
-        window: &TunnelWindow,
+        window: &Rc<TunnelWindow>,
         count: &impl Fn(u64),
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
@@ -190,7 +191,12 @@ impl Download {
                     }
                 }
             }
-            ready!(copy::poll_write_all(application, &mut self.chunk, context)).map_err(Error::Application)?;
+            let Poll::Ready(written) = copy::poll_write_all(application, &mut self.chunk, context) else {
+                self.stalled.get_or_insert_with(|| window.stall());
+                return Poll::Pending;
+            };
+            self.stalled = None;
+            written.map_err(Error::Application)?;
             receive.flow_control().release_capacity(self.length)?;
             window.took(self.length);
             count(self.length as u64);

@@ -4,6 +4,7 @@
 //! read is in `meshengine/_native.pyi`.
 
 mod errors;
+mod guard;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -186,5 +187,6 @@ impl Engine {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;
+    module.add_function(wrap_pyfunction!(guard::load_guard, module)?)?;
     errors::register(module)
 }

@@ -1,0 +1,135 @@
+/*
+ * Lets no TCP leave a captured pod that the capture rules have not seen.
+ *
+ * Attached to the egress of the pod's links, behind netfilter. What may leave carries a mark: the tunnel's sockets set
+ * theirs, and the rules mark what they let pass. So when somebody flushes the rules, packets of the application stay in
+ * the pod until the rules are back, and TCP sends them again. Connections that are older than the guard are known by
+ * their addresses. Nothing else is decided here: what is to be captured, only the rules know.
+ *
+ * What comes in needs no guard of its own: without answers there is no connection.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "guard.h"
+
+#define FRAGMENT_OFFSET 0x1fff
+#define EXTENSION_HEADERS 8 /* more than anybody has sent for a purpose */
+#define TCP_FLAGS 13
+#define TCP_SYN 0x02
+#define TCP_ACK 0x10
+
+volatile const __u32 tunnel_mark = 0;
+volatile const __u32 tunnel_mark_mask = 0;
+volatile const __u32 passed_mark = 0;
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 1); /* as many as there are, by the loader */
+    __type(key, struct connection);
+    __type(value, __u32); /* enum stage */
+} older SEC(".maps");
+
+enum found { NOT_TCP, TCP, UNREADABLE };
+
+static __always_inline int load(const struct __sk_buff *skb, __u32 offset, void *to, __u32 size) {
+    return bpf_skb_load_bytes_relative(skb, offset, to, size, BPF_HDR_START_NET);
+}
+
+static __always_inline void map_ipv4(__u8 *to, __be32 address) {
+    to[10] = 0xff;
+    to[11] = 0xff;
+    __builtin_memcpy(to + 12, &address, sizeof(address));
+}
+
+static __always_inline enum found find_tcp_v4(struct __sk_buff *skb, struct connection *connection, __u32 *offset) {
+    struct iphdr ip;
+
+    if (load(skb, 0, &ip, sizeof(ip)) < 0)
+        return UNREADABLE;
+    if (ip.protocol != IPPROTO_TCP)
+        return NOT_TCP;
+    if (ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
+        return UNREADABLE; /* whose it is, only the first fragment says */
+    map_ipv4(connection->local, ip.saddr);
+    map_ipv4(connection->remote, ip.daddr);
+    *offset = ip.ihl * 4;
+    return TCP;
+}
+
+static __always_inline enum found find_tcp_v6(struct __sk_buff *skb, struct connection *connection, __u32 *offset) {
+    struct ipv6hdr ip;
+    __u8 head[4];
+    __u8 next;
+
+    if (load(skb, 0, &ip, sizeof(ip)) < 0)
+        return UNREADABLE;
+    next = ip.nexthdr;
+    *offset = sizeof(ip);
+    for (int number = 0; number < EXTENSION_HEADERS; number++) {
+        switch (next) {
+        case IPPROTO_TCP:
+            __builtin_memcpy(connection->local, &ip.saddr, sizeof(ip.saddr));
+            __builtin_memcpy(connection->remote, &ip.daddr, sizeof(ip.daddr));
+            return TCP;
+        case IPPROTO_HOPOPTS:
+        case IPPROTO_ROUTING:
+        case IPPROTO_DSTOPTS:
+        case IPPROTO_FRAGMENT:
+            if (load(skb, *offset, head, sizeof(head)) < 0)
+                return UNREADABLE;
+            if (next == IPPROTO_FRAGMENT && ((head[2] << 8 | head[3]) & 0xfff8))
+                return head[0] == IPPROTO_TCP ? UNREADABLE : NOT_TCP;
+            *offset += next == IPPROTO_FRAGMENT ? 8 : (head[1] + 1) * 8;
+            next = head[0];
+            break;
+        default:
+            return NOT_TCP;
+        }
+    }
+    return UNREADABLE;
+}
+
+SEC("classifier")
+int guard(struct __sk_buff *skb) {
+    struct connection connection = {};
+    enum found found = NOT_TCP;
+    __u32 offset = 0, *stage;
+    __u8 tcp[14];
+
+    if ((skb->mark & tunnel_mark_mask) == tunnel_mark || skb->mark & passed_mark)
+        return TC_ACT_UNSPEC;
+    if (skb->protocol == bpf_htons(ETH_P_IP))
+        found = find_tcp_v4(skb, &connection, &offset);
+    else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+        found = find_tcp_v6(skb, &connection, &offset);
+    if (found == NOT_TCP)
+        return TC_ACT_UNSPEC;
+    if (found == UNREADABLE || load(skb, offset, tcp, sizeof(tcp)) < 0)
+        return TC_ACT_SHOT;
+    __builtin_memcpy(&connection.local_port, tcp, 2);
+    __builtin_memcpy(&connection.remote_port, tcp + 2, 2);
+    stage = bpf_map_lookup_elem(&older, &connection);
+    if (!stage)
+        return TC_ACT_SHOT;
+    if (!(tcp[TCP_FLAGS] & TCP_SYN)) {
+        *stage = STAGE_OPEN;
+        return TC_ACT_UNSPEC;
+    }
+    if (*stage == STAGE_OPENING)
+        return TC_ACT_UNSPEC;
+    /* The old connection has ended, and a new one has its ports. */
+    bpf_map_delete_elem(&older, &connection);
+    return TC_ACT_SHOT;
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,35 @@
+//! The guard's program for Python, which attaches it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{IntoRawFd, RawFd};
+
+use culvert_bpf::{Guard, Marks, Older};
+use pyo3::prelude::*;
+
+use crate::address;
+use crate::errors::KernelUnsupported;
+
+type Connection = (String, u16, String, u16, bool);
+
+#[pyfunction]
+#[pyo3(signature = (*, tunnel_mark, tunnel_mark_mask, passed_mark, older))]
+pub(crate) fn load_guard(
+    py: Python<'_>,
+    tunnel_mark: u32,
+    tunnel_mark_mask: u32,
+    passed_mark: u32,
+    older: Vec<Connection>,
+) -> PyResult<RawFd> {
+    let marks = Marks { tunnel: tunnel_mark, tunnel_mask: tunnel_mark_mask, passed: passed_mark };
+    let older: Vec<Older> = older.into_iter().map(connection).collect::<PyResult<_>>()?;
+    let guard = py.detach(|| Guard::load(marks, &older));
+    guard.map(|guard| guard.into_fd().into_raw_fd()).map_err(|error| KernelUnsupported::new_err(error.to_string()))
+}
+
+fn connection((local, local_port, remote, remote_port, open): Connection) -> PyResult<Older> {
+    let at = |text: &str, port| -> PyResult<SocketAddr> {
+        let address: IpAddr = address("older", text)?;
+        Ok(SocketAddr::new(address, port))
+    };
+    Ok(Older { local: at(&local, local_port)?, remote: at(&remote, remote_port)?, open })
+}

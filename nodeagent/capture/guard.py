@@ -1,0 +1,91 @@
+"""Keeps the application's TCP in the pod while the capture rules are gone. Called inside the namespace.
+
+The rules mark what they let pass (``names.PASSED_MARK``); a BPF program on the pod's links drops what has neither this
+mark nor the tunnel's. It stands apart from the rules, so whoever flushes those does not open a way around the tunnel,
+whether or not the agent is there to put them back.
+"""
+
+import os
+from functools import cache
+from typing import Final
+
+from meshapi import names
+from meshengine import KernelUnsupported, load_guard
+from meshkit.linux import egress, links, sockets
+from nodeagent.capture.plan import Mode, PodPlan
+
+_NAME: Final = "culvert-guard"
+
+
+def probe() -> None:
+    """Find out, in a namespace made for the question, whether this kernel can do it.
+
+    Raises:
+        OSError: it cannot; the text says why.
+    """
+    _attach({"lo"}, ())
+    egress.detach("lo", _NAME)
+
+
+def lower(plan: PodPlan) -> None:
+    """Take the guard away where the plan wants none. Before the rules go, so that nothing waits for them in vain."""
+    wanted = _wanted(plan)
+    for link in egress.attached(_NAME) - wanted:
+        egress.detach(link, _NAME)
+
+
+def hoist(plan: PodPlan) -> None:
+    """Put the guard where the plan wants it. After the rules: what they have not seen by then is older, and may go on.
+
+    Raises:
+        OSError: a link may be without guard.
+    """
+    lacking = _wanted(plan) - egress.attached(_NAME)
+    if lacking:
+        _attach(lacking, sockets.outside(names.TUNNEL_PORTS))
+
+
+def missing(plan: PodPlan) -> tuple[str, ...]:
+    """Name what is not there although the plan wants it."""
+    return tuple(f"guard of {link}" for link in sorted(_wanted(plan) - egress.attached(_NAME)))
+
+
+def present() -> bool:
+    """Say whether any link is guarded."""
+    return bool(egress.attached(_NAME))
+
+
+def _attach(where: frozenset[str] | set[str], older: tuple[sockets.Connection, ...]) -> None:
+    program = _load(older) if older else _for_new_pods()
+    try:
+        for link in sorted(where):
+            egress.attach(link, program, _NAME)
+    finally:
+        if older:
+            os.close(program)
+
+
+@cache
+def _for_new_pods() -> int:
+    """Return the program that knows no older connections; loaded once, because that takes 20 ms."""
+    return _load(())
+
+
+def _load(older: tuple[sockets.Connection, ...]) -> int:
+    try:
+        return load_guard(
+            tunnel_mark=names.TUNNEL_MARK,
+            tunnel_mark_mask=names.TUNNEL_MARK_MASK,
+            passed_mark=names.PASSED_MARK,
+            older=[(*one.local, *one.remote, one.open) for one in older],
+        )
+    except KernelUnsupported as error:
+        raise OSError(str(error)) from error
+
+
+def _wanted(plan: PodPlan) -> frozenset[str]:
+    """Return the links through which the application must not leave uncaptured."""
+    if plan.mode is not Mode.CAPTURE:
+        return frozenset()
+    left_alone = {"lo", *plan.excluded_interfaces, *plan.virtual_interfaces}
+    return frozenset(link.name for link in links.links()) - left_alone
