@@ -66,7 +66,9 @@ class Certificates:
             except BadSecret as error:
                 rejections.append(Rejection(name, str(error)))
                 continue
-            if isinstance(secret, sds.TrustBundle):
+            if isinstance(secret, sds.TrustBundle) and name != names.ROOT_SECRET_NAME:
+                rejections.append(Rejection(name, "roots were not asked for by this name"))
+            elif isinstance(secret, sds.TrustBundle):
                 rejections += self._trust(name, secret.roots_pem, changed)
                 rejections += self._revoke(name, secret.crl_pem)
             elif name in self._wanted:

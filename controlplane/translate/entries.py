@@ -52,15 +52,15 @@ def translate_hosts(
     # else those that were allocated.
     ports = [_port(port, target=port.target_port or port.number) for port in _tcp_ports(entry)]
     given = [_network_address(address, mesh) for address in entry.spec.addresses]
-    allocated: dict[str, list[workload_pb2.NetworkAddress]] = {}
-    for item in entry.status.addresses if not given else ():
-        allocated.setdefault(item.host, []).append(_network_address(item.value, mesh))
+    allocated: dict[str, list[str]] = {}
+    for item in entry.status.addresses:
+        allocated.setdefault(item.host, []).append(item.value)
     return [
         workload_pb2.Service(
             name=entry.metadata.name,
             namespace=entry.metadata.namespace,
             hostname=host,
-            addresses=given or allocated.get(host, []),
+            addresses=given or [_network_address(address, mesh) for address in allocated.get(host, ())],
             ports=ports,
             subject_alt_names=entry.spec.subject_alt_names,
             load_balancing=balancing,

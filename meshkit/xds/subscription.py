@@ -196,4 +196,5 @@ class Subscription:
 def _named(text: str) -> set[str]:
     """Return what a text may name, cut at what no name of a resource has: looking for each name would take as long as a
     client likes, who has as many names as it is sent and as much text as it sends."""
-    return {part.rstrip(".:") for part in _BETWEEN.split(text)}
+    parts = _BETWEEN.split(text)
+    return {*parts, *(part.rstrip(".:") for part in parts)}
