@@ -28,7 +28,7 @@ class Pod:
     ip: str
     netns: str
     idle: bool = False
-    """Whether its programs run only where nobody else wants the processor, as those of a pod with the least CPU weight."""
+    """Whether its programs get the processor last, as those of a pod with the least CPU weight."""
 
     @property
     def identity(self) -> str:

@@ -30,6 +30,7 @@ from controlplane.status.writer import Source, StatusWriter
 from controlplane.translate.mesh import Mesh
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
+from controlplane.xds.questions import Questions
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.identity import SpiffeId
@@ -102,11 +103,12 @@ class ControlPlane:
             mesh=lambda: self.model.mesh,
         )
         self._registry.on_mesh_change(self._statuses.mesh_changed)
+        self._instance = settings.pod_name or socket.gethostname()
         self._election = Election(
             self._client,
             namespace=settings.pod_namespace,
             name=names.CONTROL_PLANE_LEASE,
-            identity=f"{settings.pod_name or socket.gethostname()}_{uuid.uuid4()}",
+            identity=f"{self._instance}_{uuid.uuid4()}",
             on_change=self.metrics.leads.set,
         )
         self._own_certificate = OwnCertificate(
@@ -114,6 +116,7 @@ class ControlPlane:
         )
         self._tokens = TokenAuthenticator(self._client, time.monotonic)
         self._observer = StreamObserver(self.metrics, own_version())
+        self._questions = Questions(self._observer, namespace=settings.pod_namespace, instance=self._instance)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.
@@ -160,7 +163,7 @@ class ControlPlane:
         gc.freeze()
         await self._load_root()
         self._own_certificate.renew()
-        discovery = AggregatedDiscovery(self._snapshot, self._tokens.name, self._observer)
+        discovery = AggregatedDiscovery(self._snapshot, self._tokens.name, self._observer, self._questions.answer)
         authority = CertificateService(
             self._root,
             self._tokens,
@@ -196,14 +199,19 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _pages(self) -> AsyncIterator[None]:
-        metrics = admin.metrics(self.metrics.registry)
+        version = admin.text_page(own_version())
+        public = {
+            "GET /metrics": admin.metrics(self.metrics.registry),
+            "GET /version": version,
+            "GET //version": version,  # as `istioctl version` asks
+        }
         pages = {
             "GET /debug/syncz": admin.json_page(self._observer.page),
             "GET /debug/model": admin.json_page(lambda: debug.model_page(self.model)),
         }
         settings = self._settings
         async with (
-            admin.serve([host_and_port(settings.metrics_address)], {"GET /metrics": metrics}),
+            admin.serve([host_and_port(settings.metrics_address)], public),
             admin.serve([host_and_port(settings.health_address)], {"GET /ready": admin.readiness(self.pending)}),
             admin.serve([host_and_port(settings.admin_address)], pages),
         ):

@@ -1,5 +1,6 @@
 """What a ztunnel knows, as tables. Pure: from its configuration dump to rows, in the columns of ``istioctl``."""
 
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -109,10 +110,13 @@ _NAMESPACES: Final[Mapping[str, Callable[[Item], str]]] = {
 
 
 def _waypoint(item: Item) -> str:
-    destination = (item.get("waypoint") or {}).get("destination")
-    if isinstance(destination, Mapping):
-        return str(destination.get("hostname", "")).partition(".")[0]
-    return str(destination) if destination else "None"
+    destination = str((item.get("waypoint") or {}).get("destination") or "None")
+    name = destination.rpartition("/")[2]  # of namespace/hostname or network/address
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.partition(".")[0]
+    return destination
 
 
 def _endpoints(endpoints: Mapping[str, Item]) -> str:

@@ -62,6 +62,15 @@ def readiness(pending: Callable[[], Sequence[str]]) -> Handler:
     return handle
 
 
+def text_page(text: str) -> Handler:
+    """Answer with a text that stays the same."""
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=text)
+
+    return handle
+
+
 def json_page(content: Callable[[], str]) -> Handler:
     """Answer with a JSON document that ``content`` renders."""
 

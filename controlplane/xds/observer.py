@@ -1,6 +1,7 @@
 """What happens on discovery streams, as metrics, log lines and the ``/debug/syncz`` page."""
 
 import json
+from collections.abc import Collection
 
 from controlplane.metrics import Metrics
 from meshapi import names
@@ -56,6 +57,11 @@ class StreamObserver:
             resources=shown,
             reason=reason,
         )
+
+    @property
+    def peers(self) -> Collection[Peer]:
+        """Every connected proxy."""
+        return self._peers.values()
 
     def page(self) -> str:
         """Return ``/debug/syncz``: every connected proxy, with sent, accepted and refused responses by type."""

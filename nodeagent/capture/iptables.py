@@ -123,6 +123,7 @@ class IptablesBackend:
             missing = self._rules_missing(wanted)
             if missing:
                 self._apply(plan)
+                self._preparation.rules_are_back()
             return missing + self._preparation.repair(plan)
 
         return _inside(netns, work)

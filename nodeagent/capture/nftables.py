@@ -50,6 +50,7 @@ class NftablesBackend:
             missing = _rules_missing(plan)
             if missing:
                 self._apply(plan)
+                self._preparation.rules_are_back()
             return missing + self._preparation.repair(plan)
 
         return _inside(netns, work)

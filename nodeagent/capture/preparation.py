@@ -4,7 +4,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from meshkit.linux import marks, sysctl
+from meshapi import names
+from meshkit.linux import conntrack, marks, sysctl
 from nodeagent.capture import guard
 from nodeagent.capture.plan import REPLIES, Mode, PodPlan
 
@@ -53,6 +54,12 @@ class Preparation:
             guard.hoist(plan)
         if plan.mode is Mode.NONE:
             marks.remove(REPLIES)
+
+    def rules_are_back(self) -> None:
+        """Do what comes after rules that were missing."""
+        # What an application began meanwhile waits for an answer, and shall be captured when it is sent again.
+        with suppress(OSError):
+            conntrack.forget_opening(names.PASSED_MARK)
 
     def repair(self, plan: PodPlan) -> tuple[str, ...]:
         """Put back what is not there although the plan needs it, and name it."""

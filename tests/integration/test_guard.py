@@ -130,8 +130,10 @@ async def test_a_new_connection_waits_for_the_rules(
             assert opening.connect_ex((server, 8080)) == 115  # EINPROGRESS
             await until(lambda: is_tried_again(opening))
             assert seen.tcp() == []
-        backend.repair(space, PodPlan())
-        assert pods.ask(pods.first, server, 8080) == "tunnel"
+            backend.repair(space, PodPlan())
+            await until(lambda: has_come(opening))
+            assert opening.recv(100) == b"tunnel"
+        assert seen.tcp() == []
 
 
 @pytest.mark.parametrize("flush", FLUSHES)
@@ -178,10 +180,10 @@ async def test_a_connection_from_outside_waits_for_the_rules(
         application.settimeout(0)
         with pytest.raises(BlockingIOError):
             application.accept()
-        client.close()
-        backend.repair(space, PodPlan())
         stack.enter_context(pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "tunnel", mark=names.TUNNEL_MARK))
-        assert pods.ask(pods.second, HERE[server], 8080) == "tunnel"
+        backend.repair(space, PodPlan())
+        await until(lambda: has_come(client))
+        assert client.recv(100) == b"tunnel"
 
 
 @pytest.mark.parametrize("server", HERE)

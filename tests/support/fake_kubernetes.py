@@ -1,7 +1,7 @@
 """The Kubernetes API on HTTP, as far as informers and small writes see it. Only for tests of the client's side.
 
-Keeps objects by path, a log of events with resource versions, and answers list, watch, create, replace, patch, delete
-and TokenReview; writes with an old ``resourceVersion`` are conflicts.
+Keeps objects by path, a log of events with resource versions, and answers list, watch, create, replace, patch, delete,
+TokenReview and TokenRequest; writes with an old ``resourceVersion`` are conflicts.
 ``expire`` forgets the log, so that the next watch from an old version gets 410. Schemas and rights are not imitated:
 the tests against a real API server are for those.
 """
@@ -108,6 +108,8 @@ class FakeKubernetes:
             return self._list(request, plural, namespace)
         if rest[1:] == ["log"]:
             return web.Response(body=self.logs[rest[0]])
+        if rest[1:] == ["token"]:
+            return self._issue(f"system:serviceaccount:{namespace}:{rest[0]}")
         return await self._single(request, plural, namespace, rest[0] if rest else "")
 
     async def _single(self, request: web.Request, plural: str, namespace: str, name: str) -> web.Response:
@@ -151,10 +153,12 @@ class FakeKubernetes:
         ]
 
     async def _watch(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
+        if "sendInitialEvents" in request.query:
+            return _status(422, "Invalid", "lists are not streamed")
         since = int(request.query["resourceVersion"])
         if since < self.oldest:
             return _status(410, "Expired", "too old resource version")
-        response = web.StreamResponse()
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         self._watches.add(response)
         try:
@@ -176,6 +180,11 @@ class FakeKubernetes:
             return response
         finally:
             self._watches.discard(response)
+
+    def _issue(self, username: str) -> web.Response:
+        token = next(token for token, user in self.tokens.items() if user["username"] == username)
+        status = {"token": token, "expirationTimestamp": "2999-12-31T23:59:59Z"}
+        return web.json_response({"status": status}, status=201)
 
     def _review(self, review: Json) -> web.Response:
         user = self.tokens.get(review["spec"]["token"])

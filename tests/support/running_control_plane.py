@@ -9,6 +9,7 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from controlplane.app import ControlPlane
 from controlplane.settings import Settings
@@ -93,6 +94,16 @@ class Running:
             metadata = (("authorization", f"Bearer {token}"),) if token else ()
             answer = await stub.CreateCertificate(request, metadata=metadata, timeout=5)
         return list(answer.cert_chain)
+
+    async def ask(self, token: str, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
+        """Ask a question over discovery, as ``istioctl`` does."""
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        async with self.connect()() as channel:
+            call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources(metadata=metadata)
+            await call.write(discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=resources))
+            answer: discovery_pb2.DiscoveryResponse = await asyncio.wait_for(call.read(), 5)
+            call.cancel()
+        return answer
 
     async def page(self, path: str) -> str:
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.admin}{path}") as response:

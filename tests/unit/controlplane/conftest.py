@@ -24,6 +24,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         api.tokens = {
             "ztunnel-token": token_user("istio-system", "ztunnel", "ztunnel-1", "zt-uid"),
             "unbound-token": token_user("istio-system", "ztunnel"),
+            "admin-token": token_user("istio-system", "default"),
             "web-token": token_user("shop", "default", "web", "uid-web"),
         }
         async with serving(api, tmp_path) as made:

@@ -66,6 +66,32 @@ async def test_without_a_token_no_stream_says_anything(running: Running, token: 
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+KINDS = [names.SYNC_STATUS_TYPE, names.DEBUG_TYPE, "istio.io/debug/config_dump", names.ADDRESS_TYPE, ""]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("", [grpc.StatusCode.UNAUTHENTICATED] * 5),
+        ("made-up", [grpc.StatusCode.UNAUTHENTICATED] * 5),
+        ("web-token", [grpc.StatusCode.PERMISSION_DENIED] * 2 + [grpc.StatusCode.UNIMPLEMENTED] * 3),
+        ("admin-token", [None] * 2 + [grpc.StatusCode.UNIMPLEMENTED] * 3),
+    ],
+)
+async def test_questions_are_answered_to_the_control_planes_own_namespace_only(
+    running: Running, kind: str, token: str, expected: list[grpc.StatusCode | None]
+) -> None:
+    wanted = expected[KINDS.index(kind)]
+    if wanted is None:
+        assert (await running.ask(token, kind, "syncz")).type_url == kind
+        return
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await running.ask(token, kind, "syncz")
+    assert refused.value.code() is wanted
+    assert "ztunnel" not in (refused.value.details() or "")
+
+
 def workload(model: Model, uid: str) -> workload_pb2.Workload:
     return workload_pb2.Address.FromString(model.all(names.ADDRESS_TYPE)[uid].body).workload
 

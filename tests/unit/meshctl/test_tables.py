@@ -21,11 +21,13 @@ def test_columns_are_aligned_and_lines_have_no_end_of_blanks() -> None:
 
 
 def test_workloads() -> None:
-    through = {**WORKLOAD, "waypoint": {"destination": {"namespace": "shop", "hostname": "way.shop.svc.cluster.local"}}}
-    table = tables.workloads([{**through, "name": "web-2", "protocol": "TCP"}, WORKLOAD])
+    through = {**WORKLOAD, "waypoint": {"destination": "shop/way.shop.svc.cluster.local"}}
+    elsewhere = {**WORKLOAD, "name": "web-3", "waypoint": {"destination": "net1/10.0.0.9"}}
+    table = tables.workloads([{**through, "name": "web-2", "protocol": "TCP"}, WORKLOAD, elsewhere])
     assert table.rows == [
         ("shop", "web-1", "10.244.1.5,fd00::5", "node1", "None", "HBONE"),
         ("shop", "web-2", "10.244.1.5,fd00::5", "node1", "way", "TCP"),
+        ("shop", "web-3", "10.244.1.5,fd00::5", "node1", "net1/10.0.0.9", "HBONE"),
     ]
 
 

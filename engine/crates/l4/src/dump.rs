@@ -1,4 +1,7 @@
-//! What the engine knows, as JSON in the shape of Istio's ztunnel, so that `istioctl ztunnel-config` reads it.
+//! What the engine knows, as JSON in the shape of Istio's ztunnel: `istioctl ztunnel-config` decodes it strictly, and one
+//! value of another type (an object where it has text) makes it refuse the whole dump.
+//!
+//! What Istio's does not have is added under names of its own (`ejected`).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -53,6 +56,9 @@ fn sorted(items: impl Iterator<Item = (String, Value)>) -> Value {
     items.collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
+/// What Istio's has even when there is nothing in it.
+const ALWAYS: [&str; 5] = ["workloadIps", "vips", "ports", "endpoints", "rules"];
+
 /// An object without what is absent: null, empty text, empty list, empty object.
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     let said = |value: &Value| match value {
@@ -62,12 +68,13 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
         Value::Object(map) => !map.is_empty(),
         _ => true,
     };
-    let fields = fields.into_iter().filter(|(_, value)| said(value)).map(|(key, value)| (key.to_owned(), value));
-    fields.collect::<Map<_, _>>().into()
+    let fields = fields.into_iter().filter(|(key, value)| said(value) || ALWAYS.contains(key));
+    fields.map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
 }
 
 fn workload(one: &Workload) -> Value {
-    let services: Map<_, _> = one.services.iter().map(|(key, ports)| (key.to_string(), json!(ports))).collect();
+    let mut services: Vec<_> = one.services.keys().map(ToString::to_string).collect();
+    services.sort_unstable();
     object([
         ("workloadIps", json!(one.addresses)),
         ("waypoint", one.waypoint.as_ref().map_or(Value::Null, gateway)),
@@ -97,15 +104,15 @@ fn workload(one: &Workload) -> Value {
                 ("subzone", json!(one.locality.subzone)),
             ]),
         ),
-        ("services", services.into()),
+        ("services", json!(services)),
         ("capacity", json!(one.capacity)),
     ])
 }
 
 fn gateway(one: &Gateway) -> Value {
     let destination = match &one.destination {
-        GatewayDestination::Service(key) => json!({"namespace": key.namespace, "hostname": key.hostname}),
-        GatewayDestination::Address(address) => json!(format!("{}/{}", address.network, address.ip)),
+        GatewayDestination::Service(key) => key.to_string(),
+        GatewayDestination::Address(address) => format!("{}/{}", address.network, address.ip),
     };
     json!({"destination": destination, "hboneMtlsPort": one.hbone_port})
 }
@@ -135,9 +142,12 @@ fn service(store: &Store, one: &Service, ejected: Option<&Ejected>) -> Value {
         Value::Null
     } else {
         json!({
-            "routingPreferences": one.scopes.iter().map(|scope| scope.as_str_name()).collect::<Vec<_>>(),
-            "mode": one.mode.as_str_name(),
-            "healthPolicy": if one.publish_not_ready { "ALLOW_ALL" } else { "ONLY_HEALTHY" },
+            "routingPreferences": one.scopes.iter().map(|scope| camel(scope.as_str_name())).collect::<Vec<_>>(),
+            "mode": match one.mode {
+                wire::load_balancing::Mode::UnspecifiedMode => "Standard".to_owned(),
+                mode => camel(mode.as_str_name()),
+            },
+            "healthPolicy": if one.publish_not_ready { "AllowAll" } else { "OnlyHealthy" },
         })
     };
     object([
@@ -145,7 +155,7 @@ fn service(store: &Store, one: &Service, ejected: Option<&Ejected>) -> Value {
         ("namespace", json!(one.key.namespace)),
         ("hostname", json!(one.key.hostname)),
         ("vips", one.addresses.iter().map(|vip| json!(format!("{}/{}", vip.network, vip.ip))).collect()),
-        ("cidrVips", one.ranges.iter().map(|(network, range)| json!(format!("{network}/{range}"))).collect()),
+        ("cidrVips", one.ranges.iter().map(|(network, range)| json!({"network": network, "cidr": range})).collect()),
         ("ports", json!(one.ports)),
         ("endpoints", endpoints.into()),
         ("subjectAltNames", one.identities.iter().map(|identity| json!(identity.as_str())).collect()),
@@ -153,15 +163,22 @@ fn service(store: &Store, one: &Service, ejected: Option<&Ejected>) -> Value {
         ("loadBalancer", balancer),
         (
             "ipFamilies",
-            if one.ip_families == wire::IpFamilies::Automatic {
-                Value::Null
-            } else {
-                json!(one.ip_families.as_str_name())
+            match one.ip_families {
+                wire::IpFamilies::Automatic => Value::Null,
+                wire::IpFamilies::Ipv4Only => json!("IPv4"),
+                wire::IpFamilies::Ipv6Only => json!("IPv6"),
+                wire::IpFamilies::Dual => json!("Dual"),
             },
         ),
         ("canonical", if one.canonical { json!(true) } else { Value::Null }),
         ("visibility", if one.private { json!("Namespace") } else { Value::Null }),
     ])
+}
+
+/// The word of a protocol's enumeration as Istio's ztunnel writes it: `FAILOVER` is `Failover`.
+fn camel(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().into_iter().chain(letters.map(|letter| letter.to_ascii_lowercase())).collect()
 }
 
 fn policy(one: &Policy) -> Value {
@@ -201,7 +218,7 @@ fn one_match(one: &Match) -> Value {
     let (namespaces, not_namespaces) = both(&one.namespaces, pattern);
     let (principals, not_principals) = both(&one.principals, pattern);
     let (accounts, not_accounts) =
-        both(&one.service_accounts, |(namespace, account)| json!(format!("{namespace}/{account}")));
+        both(&one.service_accounts, |(namespace, account)| json!({"namespace": namespace, "serviceAccount": account}));
     let (sources, not_sources) = both(&one.sources, |range| json!(range));
     let (destinations, not_destinations) = both(&one.destinations, |range| json!(range));
     let (ports, not_ports) = both(&one.ports, |port| json!(port));
