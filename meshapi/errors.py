@@ -7,7 +7,24 @@
     └── InvalidResource     a Kubernetes object that cannot be used: names kind, object, field, and the fix
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_HEAD: Final = 150
+_TAIL: Final = 150
+_SHOWN: Final = 10
+
+
+def brief(text: str) -> str:
+    """Return the text, without its middle where it is long: a value may be as large as an object, a message not."""
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}...{text[-_TAIL:]}"
+
+
+def listed(items: Sequence[str], most: int = _SHOWN) -> str:
+    """Return the first few of any number of things to say, of one object or in one answer."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "; ".join([*map(brief, items[:most]), *more])
 
 
 class DataError(ValueError):

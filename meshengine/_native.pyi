@@ -135,8 +135,17 @@ class Engine:
     def set_certificate(self, identity: str, chain: bytes, private_key: bytes, roots: bytes) -> None:
         """Take over an identity's certificate chain (leaf first), key (PKCS#8) and trust bundle, all PEM.
 
+        The identity's tunnels whose peers none of the roots vouches for are closed at once.
+
         Raises:
             ConfigRejected: one of them cannot be used; a certificate that is held and valid stays.
+        """
+
+    def check_roots(self, roots: bytes) -> None:
+        """Say whether a trust bundle, PEM, could be an identity's; for one that comes before any certificate.
+
+        Raises:
+            ConfigRejected: it holds no root, or one that cannot be used.
         """
 
     def set_revocation_lists(self, lists: bytes) -> None:

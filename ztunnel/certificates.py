@@ -1,7 +1,8 @@
 """Certificates from the node's SDS socket to the engine.
 
 The engine says which identities are served; each is a secret's name. The trust bundle is one secret for all, so new
-roots are a new certificate for each of them. Revocation lists come with the roots, and are in force before any of them.
+roots are a new certificate for each of them; a root that is gone ends tunnels. Revocation lists come with the roots,
+and are in force before any of them.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ class Certificates:
 
     def __init__(self, engine: Engine, connect: Connect, node: NodeInfo) -> None:
         self._engine = engine
+        self._wanted: set[str] = set()
         self._pairs: dict[str, sds.KeyPair] = {}
         self._roots: bytes | None = None
         self._crl = b""
@@ -40,11 +42,13 @@ class Certificates:
 
     def want(self, identity: str) -> None:
         """Begin to follow an identity's certificate."""
+        self._wanted.add(identity)
         self._client.subscribe(names.SECRET_TYPE, [identity])
 
     def release(self, identity: str) -> None:
         """Forget an identity: nobody here has it any more."""
         self._client.unsubscribe(names.SECRET_TYPE, [identity])
+        self._wanted.discard(identity)
         self._pairs.pop(identity, None)
 
     async def on_update(
@@ -53,37 +57,46 @@ class Certificates:
         """Take secrets; see ``meshkit.xds.client.Receiver``."""
         if type_url != names.SECRET_TYPE:
             return [Rejection(name, f"type {type_url} was not asked for") for name, _, _ in upserts]
-        rejections = []
-        changed = set()
+        rejections: list[Rejection] = []
+        offered: dict[str, sds.KeyPair] = {}
+        changed: set[str] = set()
         for name, _, body in upserts:
             try:
                 secret = sds.decode(body)
             except BadSecret as error:
                 rejections.append(Rejection(name, str(error)))
                 continue
-            changed |= self._take(name, secret)
-            if isinstance(secret, sds.TrustBundle):
+            if isinstance(secret, sds.TrustBundle) and name != names.ROOT_SECRET_NAME:
+                rejections.append(Rejection(name, "roots were not asked for by this name"))
+            elif isinstance(secret, sds.TrustBundle):
+                rejections += self._trust(name, secret.roots_pem, changed)
                 rejections += self._revoke(name, secret.crl_pem)
-        for identity in changed:
-            rejections += self._hand_over(identity)
+            elif name in self._wanted:
+                offered[name] = secret
+        for identity in changed | offered.keys():
+            rejections += self._hand_over(identity, offered.get(identity))
         for name in removes:
             self._withdraw(name)
         return rejections
 
     def _withdraw(self, name: str) -> None:
-        """Forget an identity's secret. Roots are kept: a source that has just started may not have its own yet."""
-        if self._pairs.pop(name, None) is not None:
+        """Say that an identity's secret is gone. The engine uses what it has while that is valid, so other roots must
+        reach it: the secret is kept. So are roots: a source that has just started may not have its own yet."""
+        if name in self._pairs:
             self._engine.certificate_unavailable(name, "the certificate source has withdrawn it")
 
-    def _take(self, name: str, secret: sds.KeyPair | sds.TrustBundle) -> set[str]:
-        """Note a secret; return the identities that it changes."""
-        if isinstance(secret, sds.KeyPair):
-            self._pairs[name] = secret
-            return {name}
-        if secret.roots_pem == self._roots:
-            return set()
-        self._roots = secret.roots_pem
-        return set(self._pairs)
+    def _trust(self, name: str, roots_pem: bytes, changed: set[str]) -> list[Rejection]:
+        """Note other roots, and whom they change. Bad ones are refused: certificates are renewed under those held."""
+        if roots_pem == self._roots:
+            return []
+        try:
+            self._engine.check_roots(roots_pem)
+        except ConfigRejected as error:
+            return [Rejection(name, str(error))]
+        self._roots = roots_pem
+        changed.update(self._pairs)
+        _log.info("trust bundle taken over", bytes=len(roots_pem))
+        return []
 
     def _revoke(self, name: str, crl_pem: bytes) -> list[Rejection]:
         """Put revocation lists in force. Bad ones are refused for themselves: the roots that came with them are not."""
@@ -97,13 +110,19 @@ class Certificates:
         _log.info("revocation lists taken over", bytes=len(crl_pem))
         return []
 
-    def _hand_over(self, identity: str) -> list[Rejection]:
-        if self._roots is None or identity not in self._pairs:
+    def _hand_over(self, identity: str, offered: sds.KeyPair | None) -> list[Rejection]:
+        """Give the engine a pair with the roots of now: what is offered, or else, if that is bad, what is held."""
+        if self._roots is None:
+            self._pairs.update({identity: offered} if offered else {})
             return []
-        pair = self._pairs[identity]
-        try:
-            self._engine.set_certificate(identity, pair.chain_pem, pair.key_pem, self._roots)
-        except ConfigRejected as error:
-            return [Rejection(identity, str(error))]
-        _log.info("certificate taken over", identity=identity)
-        return []
+        rejections = []
+        for pair in filter(None, (offered, self._pairs.get(identity))):
+            try:
+                self._engine.set_certificate(identity, pair.chain_pem, pair.key_pem, self._roots)
+            except ConfigRejected as error:
+                rejections.append(Rejection(identity, str(error)))
+                continue
+            self._pairs[identity] = pair
+            _log.info("certificate taken over", identity=identity)
+            break
+        return rejections

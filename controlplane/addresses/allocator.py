@@ -12,7 +12,7 @@ from controlplane.addresses.pool import Pool, by_host
 from controlplane.model.index import Key
 from controlplane.translate import entries
 from controlplane.worklist import WorkList
-from meshapi.errors import DataError
+from meshapi.errors import DataError, brief
 from meshapi.resources import base
 from meshapi.resources.networking import ServiceEntry
 from meshkit.kube import Client, Informer, Json, KubeError, NotFound, kinds
@@ -82,7 +82,7 @@ class Allocator:
             "status": {"addresses": [{"value": address, "host": host} for address, host in given]},
         }
         await self._client.patch(_KIND, name, body, namespace, subresource="status")
-        _log.info("addresses given", entry="/".join(key), addresses=", ".join(address for address, _ in given))
+        _log.info("addresses given", entry="/".join(key), addresses=brief(", ".join(address for address, _ in given)))
 
     def _on_entry(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
         """Note an entry that has changed, unless it has what it shall have."""

@@ -27,6 +27,8 @@ class Pool:
 
     _owners: dict[str, tuple[Key, str]] = field(default_factory=dict)
     _by_key: dict[Key, list[Given]] = field(default_factory=dict)
+    _used: dict[int, set[int]] = field(default_factory=lambda: {4: set(), 6: set()})
+    """By family: places in its range that are taken. A search in a range that is nearly full looks at many."""
 
     def hold(self, key: Key, given: Iterable[Given], own: Iterable[str] = ()) -> None:
         """Note what an entry has now: ``given`` to its hosts, and its ``own`` addresses, which nobody else may get.
@@ -38,11 +40,13 @@ class Pool:
             text = _normal(address)
             if text is not None and self._owners.setdefault(text, (key, host)) == (key, host):
                 self._by_key.setdefault(key, []).append((text, host))
+                self._mark(text, taken=True)
 
     def release(self, key: Key) -> None:
         """Free what an entry has."""
         for held, _ in self._by_key.pop(key, ()):
             del self._owners[held]
+            self._mark(held, taken=False)
 
     def held(self, key: Key) -> list[Given]:
         """Return the addresses that an entry's hosts were given."""
@@ -73,12 +77,23 @@ class Pool:
         usable = min(network.num_addresses, _SPREAD) - 2  # neither the first nor the last of an IPv4 network
         digest = hashlib.blake2b("/".join((*key, host)).encode(), digest_size=8).digest()
         begin = int.from_bytes(digest, "big")
-        for step in range(min(usable, len(self._owners) + 1)):
-            address = str(network[1 + (begin + step) % usable])
-            if self._owners.setdefault(address, (key, host)) == (key, host):
-                self._by_key.setdefault(key, []).append((address, host))
-                return address
-        return None
+        used = self._used[network.version]
+        if len(used) >= usable:
+            return None
+        place = next(place for step in range(usable) if (place := 1 + (begin + step) % usable) not in used)
+        address = str(network[place])
+        self._owners[address] = (key, host)
+        self._by_key.setdefault(key, []).append((address, host))
+        used.add(place)
+        return address
+
+    def _mark(self, text: str, *, taken: bool) -> None:
+        address = ipaddress.ip_address(text)
+        network = RANGES[0] if address.version == 4 else RANGES[1]
+        place = int(address) - int(network.network_address)
+        # What nobody is given takes no place: addresses elsewhere, and those at the ends.
+        if 0 < place <= min(network.num_addresses, _SPREAD) - 2:
+            (self._used[address.version].add if taken else self._used[address.version].discard)(place)
 
 
 def by_host(given: Iterable[Given]) -> Mapping[str, frozenset[str]]:

@@ -1,9 +1,14 @@
 """ServiceEntries by host. Several may claim the same host: here is decided whose it is."""
 
-from collections.abc import Callable
+import bisect
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 from controlplane.model.index import Index, Key
 from meshapi.resources.networking import ServiceEntry
+
+_Age = tuple[str, Key]
+_NameT = TypeVar("_NameT", bound=Hashable)
 
 
 class Entries(Index[ServiceEntry]):
@@ -11,38 +16,59 @@ class Entries(Index[ServiceEntry]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_host: dict[str, set[Key]] = {}
+        self._by_host: dict[str, list[_Age]] = {}
+        self._within: dict[Key, list[_Age]] = {}
+        """By namespace and host. Lists are in order of age: whose a host is, is asked more often than changed."""
 
     def put(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
         """Replace ``old`` by ``new``."""
         super().put(old, new)
-        for host in old.spec.hosts if old is not None else ():
-            claimants = self._by_host.get(host, set())
-            claimants.discard(old.key if old is not None else ("", ""))
-            if not claimants:
-                self._by_host.pop(host, None)
-        for host in new.spec.hosts if new is not None else ():
-            self._by_host.setdefault(host, set()).add(new.key if new is not None else ("", ""))
+        if old is not None:
+            for host in set(old.spec.hosts):
+                _remove(self._by_host, host, _age(old))
+                _remove(self._within, (old.metadata.namespace, host), _age(old))
+        if new is not None:
+            for host in set(new.spec.hosts):
+                bisect.insort(self._by_host.setdefault(host, []), _age(new))
+                bisect.insort(self._within.setdefault((new.metadata.namespace, host), []), _age(new))
 
     def claimants(self, host: str) -> list[ServiceEntry]:
         """Return the entries that claim a host, the oldest first."""
-        found = (self.find(key) for key in self._by_host.get(host, ()))
-        return sorted((entry for entry in found if entry is not None), key=_age)
+        found = (self.find(key) for _, key in self._by_host.get(host, ()))
+        return [entry for entry in found if entry is not None]
+
+    def owners(self, entry: ServiceEntry) -> set[Key]:
+        """Return the entries that have a host of ``entry``'s, in its namespace or for all others. It is two for each
+        host, however many claim it."""
+        lists = [
+            ages
+            for host in entry.spec.hosts
+            for ages in (self._by_host.get(host), self._within.get((entry.metadata.namespace, host)))
+        ]
+        return {ages[0][1] for ages in lists if ages}
 
     def served(self, entry: ServiceEntry, is_taken: Callable[[str], bool]) -> list[str]:
         """Return the hosts that ``entry`` has within its namespace; ``is_taken``: by a service of Kubernetes there."""
-        namespace = entry.metadata.namespace
-        result = []
-        for host in dict.fromkeys(entry.spec.hosts):
-            first = next(item for item in self.claimants(host) if item.metadata.namespace == namespace)
-            if first.key == entry.key and not is_taken(host):
-                result.append(host)
-        return result
+        namespace, age = entry.metadata.namespace, _age(entry)
+        return [
+            host
+            for host in dict.fromkeys(entry.spec.hosts)
+            if self._within[namespace, host][0] == age and not is_taken(host)
+        ]
 
     def is_first(self, entry: ServiceEntry, host: str) -> bool:
         """Return whether ``entry`` is the oldest of all namespaces that claims ``host``."""
-        return self.claimants(host)[0].key == entry.key
+        return self._by_host[host][0] == _age(entry)
 
 
-def _age(entry: ServiceEntry) -> tuple[str, Key]:
+def _age(entry: ServiceEntry) -> _Age:
     return (entry.metadata.creation_timestamp, entry.key)
+
+
+def _remove(lists: dict[_NameT, list[_Age]], name: _NameT, age: _Age) -> None:
+    ages = lists.get(name, [])
+    place = bisect.bisect_left(ages, age)
+    if ages[place : place + 1] == [age]:
+        del ages[place]
+    if not ages:
+        lists.pop(name, None)

@@ -16,7 +16,7 @@ service                itself; workloads of its namespace that its old or new se
                        ServiceEntries that claim its name, as above
 endpoint slice         its workloads
 node                   the workloads of its pods
-ServiceEntry           itself, others that claim one of its hosts, and the workloads that any of them chooses
+ServiceEntry           itself, those that have or had one of its hosts, and the workloads that any of them chooses
 WorkloadEntry          its workload
 AuthorizationPolicy    itself; the workloads that its old or new selector chooses
 PeerAuthentication     itself and, one of a namespace or the mesh: all workloads and workload level objects below it
@@ -125,14 +125,12 @@ class Model:
 
     def put_entry(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
         """File a ServiceEntry."""
+        given = [entry for entry in (old, new) if entry is not None]
+        owners = {key for entry in given for key in self.entries.owners(entry)}
         self.entries.put(old, new)
-        for entry in (old, new):
-            if entry is None:
-                continue
+        owners |= {key for entry in given for key in self.entries.owners(entry)}
+        for entry in (*given, *(owner for key in owners if (owner := self.entries.find(key)) is not None)):
             self._mark_entry(entry)
-            for host in entry.spec.hosts:
-                for claimant in self.entries.claimants(host):
-                    self._mark_entry(claimant)
 
     def put_workload_entry(self, old: WorkloadEntry | None, new: WorkloadEntry | None) -> None:
         """File a WorkloadEntry."""

@@ -13,7 +13,7 @@ from controlplane.model.model import Model
 from controlplane.registry import mesh_config, stand_ins
 from controlplane.registry.notices import Notices
 from meshapi import names
-from meshapi.errors import DataError, InvalidResource
+from meshapi.errors import DataError, InvalidResource, listed
 from meshapi.resources import base, core, networking, security
 from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
 
@@ -123,9 +123,8 @@ class Registry:
             unknown = base.unknown_fields(policy)
             name = "/".join(policy.key)
             if unknown:
-                self._notices.say(
-                    model.__name__, name, f"unknown fields are ignored: {', '.join(unknown)}; check the spelling"
-                )
+                said = f"unknown fields are ignored: {listed(unknown)}; check the spelling"
+                self._notices.say(model.__name__, name, said)
             return policy
 
         return parse

@@ -10,6 +10,7 @@ from typing import Final
 
 from controlplane.translate import authorization, peer_authentication
 from controlplane.translate.mesh import Mesh
+from meshapi.errors import listed
 from meshapi.resources import base, security
 
 TYPE: Final = "ZtunnelAccepted"
@@ -17,8 +18,6 @@ ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"
 INVALID: Final = "Invalid"
 _ATTACHED: Final = "attached to ztunnel"
-_SHOWN: Final = 10
-"""Problems that a message lists: a status shall be read, and the API server bounds an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,7 @@ def of_replaced(reason: str) -> Condition:
 
 
 def _unsupported(problems: Sequence[str]) -> Condition:
-    more = len(problems) - _SHOWN
-    shown = [*problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-    return Condition(False, UNSUPPORTED, "; ".join(shown))
+    return Condition(False, UNSUPPORTED, listed(problems))
 
 
 def _unknown(item: base.Object) -> list[str]:

@@ -48,13 +48,20 @@ def translate_hosts(
     passes = entry.spec.resolution is Resolution.NONE
     balancing = _LB(mode=_LB.PASSTHROUGH, health_policy=_LB.ALLOW_ALL) if passes else None
     own = bool(entry.spec.export_to) and set(entry.spec.export_to) <= _OWN_NAMESPACE
+    # What is the same for all hosts is made once: there may be many of each. A host's addresses are the entry's own,
+    # else those that were allocated.
+    ports = [_port(port, target=port.target_port or port.number) for port in _tcp_ports(entry)]
+    given = [_network_address(address, mesh) for address in entry.spec.addresses]
+    allocated: dict[str, list[str]] = {}
+    for item in entry.status.addresses:
+        allocated.setdefault(item.host, []).append(item.value)
     return [
         workload_pb2.Service(
             name=entry.metadata.name,
             namespace=entry.metadata.namespace,
             hostname=host,
-            addresses=[_network_address(address, mesh) for address in addresses(entry, host)],
-            ports=[_port(port, target=port.target_port or port.number) for port in _tcp_ports(entry)],
+            addresses=given or [_network_address(address, mesh) for address in allocated.get(host, ())],
+            ports=ports,
             subject_alt_names=entry.spec.subject_alt_names,
             load_balancing=balancing,
             canonical=host in canonical,
@@ -62,12 +69,6 @@ def translate_hosts(
         )
         for host in hosts
     ]
-
-
-def addresses(entry: ServiceEntry, host: str) -> list[str]:
-    """Return a host's virtual addresses: the entry's own, else those that were allocated."""
-    given = list(entry.spec.addresses)
-    return given or [item.value for item in entry.status.addresses if item.host == host]
 
 
 def wants_addresses(entry: ServiceEntry) -> list[str]:
@@ -84,7 +85,7 @@ def translate_endpoints(entry: ServiceEntry, hosts: Sequence[str], mesh: Mesh) -
     by_dns = entry.spec.resolution not in {Resolution.NONE, Resolution.STATIC}
     found = {}
     for endpoint in entry.spec.endpoints:
-        services = {service_name(entry, host): entry_ports(entry, endpoint.ports) for host in hosts}
+        services = dict.fromkeys((service_name(entry, host) for host in hosts), entry_ports(entry, endpoint.ports))
         workload = _workload(entry.metadata.namespace, name, endpoint, services, mesh)
         found[endpoint.address] = workload
     if by_dns and not entry.spec.endpoints and entry.spec.workload_selector is None:

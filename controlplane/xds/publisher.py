@@ -16,6 +16,7 @@ from controlplane.metrics import Metrics
 from controlplane.model.model import Model
 from controlplane.registry.notices import Notices
 from controlplane.xds.snapshot import Snapshot
+from meshapi.errors import listed
 from meshkit.log import logger
 
 _log = logger("controlplane.xds")
@@ -116,4 +117,4 @@ class Publisher:
         self._metrics.push_time.labels("ALL").observe(loop.time() - started)
         self._metrics.services.set(len(self._model.services))
         for name, problems in self._model.problems.items():
-            self._notices.say("AuthorizationPolicy", name, "; ".join(problems))
+            self._notices.say("AuthorizationPolicy", name, listed(problems))

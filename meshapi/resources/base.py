@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from meshapi.errors import InvalidResource
+from meshapi.errors import InvalidResource, brief
 
 
 class Fields(BaseModel):
@@ -94,9 +94,9 @@ def read(model: type[ObjectT], item: dict[str, Any]) -> ObjectT:
         name = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
         fault = error.errors(include_url=False, include_context=False)[0]
         given = fault.get("input")
-        shown = f" (found {given!r})" if isinstance(given, str | int | bool) else ""
-        reason = fault["msg"].removeprefix("Value error, ") + shown
-        raise InvalidResource(model.__name__, name, field_path(fault["loc"]), reason) from error
+        shown = f" (found {brief(repr(given))})" if isinstance(given, str | int | bool) else ""
+        reason = brief(fault["msg"].removeprefix("Value error, ")) + shown
+        raise InvalidResource(model.__name__, name, brief(field_path(fault["loc"])), reason) from error
 
 
 def field_path(location: tuple[str | int, ...]) -> str:

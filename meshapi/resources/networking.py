@@ -6,6 +6,7 @@ What could never mean anything is refused here, so that translation need not che
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from meshapi.resources.base import IpBlock, Object, Open
 _LABEL = r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*\.?")
 _MAX_HOST = 253
+_MOST = 500_000
+_MOST_OF_ONE = 10_000
 
 
 def _host(value: str) -> str:
@@ -118,7 +121,21 @@ class ServiceEntrySpec(Open):
                 raise ValueError(
                     f"endpoints[{number}].address {endpoint.address!r} is no IP address; set resolution to DNS"
                 )
+        for fields, size, most in self._sizes():
+            if size > most:
+                raise ValueError(f"{fields} make {size:,} combinations, at most {most:,} are taken; divide the entry")
         return self
+
+    def _sizes(self) -> Iterator[tuple[str, int, int]]:
+        """What is computed of the entry: everything else is bounded by the size of an object, this is a product.
+
+        Half a million cost the control plane about a second, and proxies some megabytes.
+        """
+        hosts, ports = len(self.hosts), 1 + len(self.ports)
+        yield "hosts, addresses and ports", hosts * (len(self.addresses) + ports), _MOST
+        yield "hosts, endpoints and ports", hosts * len(self.endpoints) * ports, _MOST
+        if self.workload_selector is not None:
+            yield "hosts and ports of each chosen workload", hosts * ports, _MOST_OF_ONE
 
 
 class AllocatedAddress(Open):

@@ -17,8 +17,10 @@ import grpc
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import struct_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
+from meshapi.errors import brief, listed
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 from meshkit.xds import credentials
@@ -37,6 +39,8 @@ CHANNEL_OPTIONS = (
 _AUTHORITY = ("grpc.default_authority", "localhost")
 """A socket's path is no valid HTTP/2 authority; strict servers refuse it."""
 _CONNECT_TIMEOUT_S = 5.0
+_MOST_REASONS = 100
+"""Refused resources that one answer names: servers take messages of 4 MiB."""
 _OUTCOMES = (
     grpc.ChannelConnectivity.READY,
     grpc.ChannelConnectivity.TRANSIENT_FAILURE,
@@ -202,6 +206,8 @@ class DeltaClient:
             return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
         except OSError as error:
             return f"cannot read the token: {error}"
+        except DecodeError as error:
+            return f"the server sent what is no discovery response: {error}"
         except grpc.aio.AioRpcError as error:
             if error.code() in _EXPECTED_ENDS:
                 self._backoff.reset()
@@ -219,9 +225,11 @@ class DeltaClient:
         call = channel.stream_stream(
             self._service.value,
             request_serializer=Request.SerializeToString,
-            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+            response_deserializer=bytes,
         )
-        async for response in call(_drain(outgoing), metadata=self._metadata()):
+        async for body in call(_drain(outgoing), metadata=self._metadata()):
+            # Decoded here: the library gives nothing where its decoder fails.
+            response = discovery_pb2.DeltaDiscoveryResponse.FromString(body)
             if not self.connected:
                 self.connected = True
                 self._backoff.reset()
@@ -254,21 +262,26 @@ class DeltaClient:
 
     async def _take(self, response: discovery_pb2.DeltaDiscoveryResponse) -> Request:
         type_url = response.type_url
+        if type_url not in self._wanted:
+            return self._refusal(response, f"type {brief(type_url)!r} was not asked for")
         upserts = [(item.name, item.version, item.resource.value) for item in response.resources]
         removes = list(response.removed_resources)
         rejections = await self._receiver.on_update(type_url, upserts, removes)
         refused = {rejection.name for rejection in rejections}
-        held = self._held.setdefault(type_url, {})
+        held = self._held[type_url]
         held.update({name: version for name, version, _ in upserts if name not in refused})
         for name in refused.union(removes):
             held.pop(name, None)
-        answer = Request(type_url=type_url, response_nonce=response.nonce)
         if rejections:
-            message = "; ".join(f"{rejection.name}: {rejection.reason}" for rejection in rejections)
-            _log.warning("resources refused, last good ones stay", type=type_url, reason=message)
-            answer.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message))
-        else:
-            self._note_received(type_url)
+            reasons = [f"{rejection.name}: {rejection.reason}" for rejection in rejections]
+            return self._refusal(response, listed(reasons, most=_MOST_REASONS))
+        self._note_received(type_url)
+        return Request(type_url=type_url, response_nonce=response.nonce)
+
+    def _refusal(self, response: discovery_pb2.DeltaDiscoveryResponse, reason: str) -> Request:
+        _log.warning("resources refused, last good ones stay", type=response.type_url, reason=reason)
+        answer = Request(type_url=response.type_url, response_nonce=response.nonce)
+        answer.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=reason))
         return answer
 
     def _note_received(self, type_url: str) -> None:

@@ -15,6 +15,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
 from meshapi import names
+from meshapi.errors import brief
 from meshkit.log import logger
 from meshkit.xds import methods
 from meshkit.xds.errors import BadSecret
@@ -75,7 +76,7 @@ def decode(body: bytes) -> KeyPair | TrustBundle:
         roots = _inline(secret.validation_context.trusted_ca)
         if roots:
             return TrustBundle(roots, _inline(secret.validation_context.crl))
-    raise BadSecret(f"secret {secret.name!r} holds neither an inline certificate with its key nor inline roots")
+    raise BadSecret(f"secret {brief(secret.name)!r} holds neither an inline certificate with its key nor inline roots")
 
 
 class SecretDiscovery:
@@ -120,7 +121,7 @@ class SecretDiscovery:
         pusher = asyncio.create_task(push())
         try:
             async for request in request_iterator:
-                error = request.error_detail.message if request.HasField("error_detail") else None
+                error = brief(request.error_detail.message) if request.HasField("error_detail") else None
                 if error is not None:
                     _log.warning("secret refused by the client", names=sorted(subscription.names), reason=error)
                 answer = subscription.request(request.resource_names, request.response_nonce, error)

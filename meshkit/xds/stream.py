@@ -19,6 +19,9 @@ from meshkit.xds.subscription import Delta, Subscription
 _MAX_UNANSWERED = 64
 """Responses whose names are remembered for the log of a NACK; a client that answers none loses the oldest."""
 
+_MOST_ERROR = 16 * 1024
+"""Characters of a NACK that are looked at, logged and kept."""
+
 
 @dataclass(slots=True)
 class Peer:
@@ -164,7 +167,7 @@ class DeltaStream:
 
     def _acknowledge(self, subscription: Subscription, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
         resources = self._in_flight.pop((request.type_url, request.response_nonce), [])
-        error = request.error_detail.message if request.HasField("error_detail") else None
+        error = request.error_detail.message[:_MOST_ERROR] if request.HasField("error_detail") else None
         subscription.answered(request.response_nonce, error, resources)
         if error is not None:
             self._observer.refused(self.peer, request.type_url, resources, error)

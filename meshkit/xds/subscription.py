@@ -23,6 +23,8 @@ from meshkit.xds.source import Resource, ResourceSource
 
 WILDCARD = "*"
 
+_BETWEEN = re.compile(r"""[\s"'`,;()\[\]{}<>]+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -142,7 +144,8 @@ class Subscription:
                 self.record.refused.pop(name, None)
             return
         # The protocol does not say which ones a NACK is about; clients that do so say it in the text.
-        self.record.refused.update({name: error for name in names if _is_named(name, error)})
+        named = _named(error)
+        self.record.refused.update({name: error for name in names if name in named})
         self.record.nacked = max(self.record.nacked, number)
         self.record.error = error
         self.record.rejects += 1
@@ -190,6 +193,8 @@ class Subscription:
                     self.held.pop(resource.name, None)
 
 
-def _is_named(name: str, text: str) -> bool:
-    """Return whether a text has a resource's name, and not only one that begins or ends with it."""
-    return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", text) is not None
+def _named(text: str) -> set[str]:
+    """Return what a text may name, cut at what no name of a resource has: looking for each name would take as long as a
+    client likes, who has as many names as it is sent and as much text as it sends."""
+    parts = _BETWEEN.split(text)
+    return {*parts, *(part.rstrip(".:") for part in parts)}

@@ -64,6 +64,8 @@ class Authority:
                 raise
             # Another call has failed and closed the connection under this one, which gRPC calls cancelled too.
             raise AuthorityUnavailable("the connection failed") from None
+        if answer is None:  # what the library gives for bytes that are no message
+            raise AuthorityUnavailable("the authority has sent what is no answer")
         return read_answer(identity, request, list(answer.cert_chain))
 
     async def close(self) -> None:

@@ -54,7 +54,10 @@ class Signer:
 
 
 async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
-    """Both roots, then the new signer, then the new root alone; new tunnels are made at every step."""
+    """Both roots, then the new signer, then the new root alone; new tunnels are made at every step.
+
+    Connections that are older than the new certificates end with the old root, later ones do not.
+    """
     async with namespaced.mesh() as mesh:
         server, client = await mesh.pod("server", node=1), await mesh.pod("client")
         await server.serve_peer(8080)
@@ -62,6 +65,7 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
         both = old.roots + new.roots
         load = Load([client], server.ip)
         await until(lambda: load.done["client"] > 20, within_s=10)
+        standing = [await client.connect(server.ip, 8080)]
         known = [server, client]
         for step, signer in enumerate([Signer(old, both), Signer(new, both), Signer(new, new.roots)]):
             for node in mesh.nodes:
@@ -75,8 +79,16 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
                     assert await fresh.ask(server.ip, 8080) == f"{fresh.ip} hello".encode()
             before = load.done["client"]
             await until(lambda before=before: load.done["client"] > before + 50, within_s=20)
+            standing.append(await client.connect(server.ip, 8080))
         await load.stop()
         assert load.failures == []
+        for reader, _ in standing[:2]:
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(reader.read(-1), 3)
+        for reader, writer in standing[2:]:
+            writer.write_eof()
+            assert await asyncio.wait_for(reader.read(-1), 3) == f"{client.ip} ".encode()
+            writer.close()
         for node in mesh.nodes:
             node.authority = Signer(old, both)
         late = await mesh.pod("late")

@@ -273,14 +273,43 @@ async def test_the_tunnel_never_takes_a_port_that_the_client_itself_might(mesh) 
     assert max(ports) < lowest
 
 
-async def test_an_engine_that_is_closed_holds_no_namespace() -> None:
-    def held() -> int:
-        # The folder is listed through a descriptor that is gone by the time it is looked at.
-        links = [os.readlink(one) for one in Path("/proc/self/fd").iterdir() if os.path.lexists(one)]  # noqa: PTH115
-        return sum(link.startswith("net:") or link == "/" for link in links)
+@pytest.mark.parametrize("way", ["idle", "carrying", "dialling", "removed", "draining"])
+async def test_an_engine_that_is_closed_holds_no_namespace_and_no_event_loop(way: str) -> None:
+    """Whatever was under way: one socket that was left would hold the loop that it was made for.
 
-    before = held()
+    The descriptor of events is the handle's and goes with it.
+    """
+    before = _held()
+    await _closed_while(way)
+    assert _held() == before
+
+
+def _held() -> int:
+    # The folder is listed through a descriptor that is gone by the time it is looked at.
+    links = [os.readlink(one) for one in Path("/proc/self/fd").iterdir() if os.path.lexists(one)]  # noqa: PTH115
+    return sum(link.startswith(("net:", "anon_inode:[eventpoll]")) or link == "/" for link in links)
+
+
+async def _closed_while(way: str) -> None:
+    before = _held()
     async with namespaced.mesh() as made:
-        await made.pod("client")
-        assert held() > before
-    assert held() == before
+        server, client = await made.pod("server", node=1), await made.pod("client")
+        assert _held() > before
+        if way == "idle":
+            return
+        await server.serve_peer(8080)
+        reader, writer = await client.connect(server.ip, 8080)
+        await reader.readexactly(1)
+        dialling = asyncio.create_task(client.connect("10.77.0.250", 8080))
+        if way == "dialling":
+            await until(lambda: client.node.engine.connections() == 2 or client.node.engine.held() > 4)
+        for node in made.nodes:
+            if way == "draining":
+                node.engine.drain(60_000)
+            for pod in made.pods if way == "removed" else ():
+                node.engine.remove_workload(pod.uid)
+        for node in made.nodes:
+            await node.close()
+        dialling.cancel()
+        await asyncio.gather(dialling, return_exceptions=True)
+        writer.transport.abort()

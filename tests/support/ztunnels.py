@@ -30,7 +30,7 @@ from tests.support.waiting import until
 from ztunnel.snapshot import Snapshot
 
 
-class _Issuer:
+class LocalIssuer:
     def __init__(self, authority: TestAuthority) -> None:
         self._authority = authority
 
@@ -104,7 +104,7 @@ class NodeSide:
         self.workloads: dict[str, Served] = {}
         self.zds = ZdsServer(folder / "zds.sock", self.workloads)
         self.started: list[Ztunnel] = []
-        self._keeper = Keeper(_Issuer(authority))
+        self._keeper = Keeper(LocalIssuer(authority))
         self._stack = stack
 
     def serve(self, uid: str, name: str, namespace: Path) -> None:

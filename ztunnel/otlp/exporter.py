@@ -191,6 +191,8 @@ class Exporter:
         except Exception as error:
             # Telemetry must not end the tunnel. The text stays unsaid, since it may hold a header's value.
             return Failure(type(error).__name__, "the request could not be made", again=False)
+        if response is None:  # what the library gives for bytes that are no message
+            return Failure("ANSWER", "the collector has sent what is no answer", again=False)
         partial = response.partial_success
         rejected = min(count, max(0, partial.rejected_log_records))
         self.counts.exported += count - rejected

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use culvert_core::identity::Identity;
-use culvert_tls::{WorkloadCertificate, peer_identity};
+use culvert_tls::{TrustBundle, WorkloadCertificate, peer_identity};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -15,7 +15,9 @@ fuzz_target!(|data: &[u8]| {
     let mut parts = data.split(|&byte| byte == 0);
     let (chain, key) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let (roots, revocations) = (parts.next().unwrap_or_default(), Arc::default());
-    if let Ok(certificate) = WorkloadCertificate::from_pem(&wanted, chain, key, roots, &revocations) {
+    if let Ok(roots) = TrustBundle::from_pem(roots)
+        && let Ok(certificate) = WorkloadCertificate::from_pem(&wanted, chain, key, &Arc::new(roots), &revocations)
+    {
         assert_eq!(certificate.identity(), &wanted);
         let _ = certificate.details();
     }

@@ -66,9 +66,37 @@ class Scene:
             writer.close()
         assert (await self.client.ask(self.server.ip, PORT)).endswith(b"hello")
 
+    @asynccontextmanager
+    async def standing(
+        self, client: namespaced.Pod
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection of ``client`` that carries bytes both ways."""
+        reader, writer = await client.connect(self.server.ip, PORT)
+        try:
+            await reader.readexactly(len(client.ip) + 1)
+            writer.write(b"before")
+            assert await asyncio.wait_for(reader.readexactly(6), 3) == b"before"
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    async def is_refused(self, client: namespaced.Pod) -> bool:
+        try:
+            return await client.ask(self.server.ip, PORT) != f"{client.ip} hello".encode()
+        except OSError:
+            return True
+
     def metric(self, family: str, **labels: str) -> int:
         """Sum of the samples of the victim's node that have these labels."""
         return self.server.node.metric(family, **labels)
+
+
+async def breaks(reader: asyncio.StreamReader, within_s: float) -> None:
+    """The connection is reset, not ended in an orderly way."""
+    with pytest.raises(ConnectionResetError):
+        async with asyncio.timeout(within_s):
+            assert await reader.read(-1) == b"", "nothing more arrives"
+            raise AssertionError("the connection ended as if all had been said")
 
 
 @dataclass

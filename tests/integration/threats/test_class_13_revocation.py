@@ -6,7 +6,6 @@ What lists may say, and what becomes of those that are damaged, is tested where 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -14,14 +13,12 @@ from cryptography import x509
 
 from meshapi.proto import engine_pb2
 from meshengine import ConfigRejected
-from tests.integration.threats.conftest import PORT, Scene
+from tests.integration.threats.conftest import PORT, Scene, breaks
 from tests.support import attacker, namespaced
 from tests.support.certificates import Issuer, IssuesAs
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 LIVE = "connection closed: peer certificate revoked by CRL"
 REFUSED = "TLS handshake failed: invalid peer certificate: Revoked"
@@ -57,26 +54,6 @@ class RevocationScene(Scene):
         for node in nodes or self.mesh.nodes:
             node.engine.set_revocation_lists(lists)
 
-    @asynccontextmanager
-    async def standing(
-        self, client: namespaced.Pod
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection of ``client`` that carries bytes both ways."""
-        reader, writer = await client.connect(self.server.ip, PORT)
-        try:
-            await reader.readexactly(len(client.ip) + 1)
-            writer.write(b"before")
-            assert await asyncio.wait_for(reader.readexactly(6), 3) == b"before"
-            yield reader, writer
-        finally:
-            writer.transport.abort()
-
-    async def is_refused(self, client: namespaced.Pod) -> bool:
-        try:
-            return await client.ask(self.server.ip, PORT) != f"{client.ip} hello".encode()
-        except OSError:
-            return True
-
 
 @pytest.fixture
 async def scene() -> AsyncIterator[RevocationScene]:
@@ -92,14 +69,6 @@ def counted(node: namespaced.Node, reporter: str) -> int:
     families = engine_pb2.MetricFamilies.FromString(node.engine.metrics()).families
     family = next(one for one in families if one.name == "istio_crl_policy_rejections")
     return next(sample.value for sample in family.samples if list(sample.label_values) == [reporter])
-
-
-async def breaks(reader: asyncio.StreamReader, within_s: float) -> None:
-    """The connection is reset, not ended in an orderly way."""
-    with pytest.raises(ConnectionResetError):
-        async with asyncio.timeout(within_s):
-            assert await reader.read(-1) == b"", "nothing more arrives"
-            raise AssertionError("the connection ended as if all had been said")
 
 
 async def test_a_revoked_client_is_cut_and_refused_and_nobody_else_notices(scene: RevocationScene) -> None:

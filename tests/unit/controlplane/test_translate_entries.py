@@ -1,5 +1,6 @@
 """ServiceEntry and WorkloadEntry, object in, resources out."""
 
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -86,8 +87,9 @@ def test_allocated_addresses_are_the_hosts_own_and_only_where_none_are_given() -
     item = objects.service_entry("ext", hosts=["a.io", "b.io", "*.c.io"], resolution="DNS")
     item["status"] = {"addresses": [{"value": "240.240.0.1", "host": "a.io"}, {"value": "2001:2::1", "host": "a.io"}]}
     allocated = base.read(networking.ServiceEntry, item)
-    assert entries.addresses(allocated, "a.io") == ["240.240.0.1", "2001:2::1"]
-    assert entries.addresses(allocated, "b.io") == []
+    a, b = entries.translate_hosts(allocated, ["a.io", "b.io"], Mesh(), canonical=frozenset())
+    assert [ip_address(item.address) for item in a.addresses] == [ip_address("240.240.0.1"), ip_address("2001:2::1")]
+    assert not b.addresses
     assert entries.wants_addresses(allocated) == ["a.io", "b.io"]
     assert entries.wants_addresses(entry(hosts=["a.io"], resolution="NONE")) == []
     assert entries.wants_addresses(entry(hosts=["a.io"], resolution="DNS", addresses=["192.0.2.1"])) == []

@@ -1,5 +1,6 @@
 """The delta protocol's bookkeeping, as a table of conversations."""
 
+import time
 from collections.abc import Callable, Collection, Iterable, Set
 
 from meshkit.xds.sotw import WholeSubscription
@@ -235,3 +236,14 @@ def test_state_of_the_world_sends_all_names_and_ignores_stale_requests() -> None
     source.held["b"] = resource("b", "2")
     assert subscription.changed({"b"}) is not None
     assert subscription.changed({"c"}) is None
+
+
+def test_a_refusal_with_many_words_and_names_is_read_in_time() -> None:
+    """Each name was looked for in the whole text: with what one client may send, that took the control plane hours."""
+    subscription = Subscription(TYPE, Source())
+    names = [f"Kubernetes//Pod/shop/web-{number}" for number in range(100_000)]
+    error = "; ".join(f"{name}: bad" for name in names[:50_000:100]) + " a" * 100_000
+    began = time.thread_time()
+    subscription.answered("1", error, names)
+    assert time.thread_time() - began < 2
+    assert subscription.record.refused.keys() == set(names[:50_000:100])

@@ -26,7 +26,9 @@ def certificates(engine: Engine) -> Certificates:
     def connect():
         raise AssertionError("nothing is connected here")
 
-    return Certificates(engine, connect, NodeInfo(id="test"))
+    made = Certificates(engine, connect, NodeInfo(id="test"))
+    made.want(WEB)
+    return made
 
 
 async def test_an_agent_that_has_just_started_and_has_no_roots_yet_does_no_harm(certificates: Certificates) -> None:
@@ -66,3 +68,30 @@ async def test_bad_revocation_lists_are_refused_and_neither_the_good_ones_nor_ne
     assert (certificates._roots, certificates._crl) == (roots, good)
     assert await told(sds.TrustBundle(roots)) == []
     assert certificates._crl == b""
+
+
+async def test_bad_roots_are_refused_and_certificates_go_on_with_the_good_ones(certificates: Certificates) -> None:
+    """They were taken for the roots of every certificate that came later, none of which could be used then."""
+    authority = TestAuthority()
+
+    async def told(name: str, secret: sds.KeyPair | sds.TrustBundle) -> list[str]:
+        refused = await certificates.on_update(names.SECRET_TYPE, [(name, "1", secret.encode(name))], [])
+        return [one.name for one in refused]
+
+    assert await told(names.ROOT_SECRET_NAME, sds.TrustBundle(authority.roots)) == []
+    assert await told(names.ROOT_SECRET_NAME, sds.TrustBundle(b"no roots")) == [names.ROOT_SECRET_NAME]
+    assert await told(WEB, sds.KeyPair(*authority.issue(WEB))) == []
+
+
+async def test_a_bad_certificate_is_refused_and_the_last_good_one_hears_of_other_roots(
+    certificates: Certificates,
+) -> None:
+    authority, other = TestAuthority(), TestAuthority()
+    (chain, key), (_, wrong) = authority.issue(WEB), other.issue(WEB)
+    first = [(names.ROOT_SECRET_NAME, "1", sds.TrustBundle(authority.roots + other.roots).encode("")),
+             (WEB, "1", sds.KeyPair(chain, key).encode(""))]  # fmt: skip
+    assert await certificates.on_update(names.SECRET_TYPE, first, []) == []
+    second = [(WEB, "2", sds.KeyPair(chain, wrong).encode("")),
+              (names.ROOT_SECRET_NAME, "2", sds.TrustBundle(authority.roots).encode(""))]  # fmt: skip
+    assert [one.name for one in await certificates.on_update(names.SECRET_TYPE, second, [])] == [WEB]
+    assert certificates._pairs[WEB] == sds.KeyPair(chain, key)

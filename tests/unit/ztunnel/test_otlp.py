@@ -22,7 +22,7 @@ from tests.support.waiting import until
 from ztunnel import telemetry
 from ztunnel.otlp import settings, wiring
 from ztunnel.otlp.exporter import Exporter, Portion, Reason
-from ztunnel.otlp.messages import Envelope
+from ztunnel.otlp.messages import METHOD, Envelope
 from ztunnel.settings import ZtunnelSettings
 
 
@@ -291,6 +291,24 @@ async def test_a_request_that_cannot_be_made_does_not_end_the_exporter() -> None
             exporter.offer([portion("a")])
             await until(lambda: exporter.counts.dropped[Reason.REFUSED] == 1)
     assert collector.attempts == 0
+
+
+async def test_an_answer_that_is_none_does_not_end_the_exporter() -> None:
+    async def export(_: bytes, __: grpc.aio.ServicerContext) -> bytes:
+        return b"\xff"
+
+    server = grpc.aio.server()
+    service, name = METHOD.strip("/").split("/")
+    methods = {name: grpc.unary_unary_rpc_method_handler(export)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    exporter = exporter_to(port)
+    async with running(exporter):
+        for number in range(2):
+            exporter.offer([portion("a")])
+            await until(lambda number=number: exporter.counts.dropped[Reason.REFUSED] == number + 1)
+    await server.stop(0)
 
 
 @pytest.mark.parametrize(

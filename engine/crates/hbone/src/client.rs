@@ -79,7 +79,14 @@ struct Tunnel {
     closed: Cell<bool>,
     /// When a certificate that it was opened with expires, seconds since the epoch: it takes no more streams then.
     not_after: i64,
+    peer: Rc<AcceptedPeer>,
     window: Rc<TunnelWindow>,
+}
+
+impl Tunnel {
+    fn takes_streams(&self) -> bool {
+        !self.closed.get() && !culvert_tls::has_expired(self.not_after) && !self.peer.has_moved()
+    }
 }
 
 /// A stream that is connected to its destination, and what the peer said of itself.
@@ -175,7 +182,7 @@ impl Pool {
     fn free_place(&self, destination: &Destination) -> Option<StreamGuard> {
         let mut tunnels = destination.tunnels.borrow_mut();
         // One that only its streams hold goes with the last of them.
-        tunnels.retain(|tunnel| !tunnel.closed.get() && !culvert_tls::has_expired(tunnel.not_after));
+        tunnels.retain(|tunnel| tunnel.takes_streams());
         let has_room = |tunnel: &&Rc<Tunnel>| {
             tunnel.streams.get() < self.settings.max_streams.min(tunnel.send.current_max_send_streams())
         };
@@ -194,8 +201,8 @@ impl Pool {
                 .map_err(|_| Error::Timeout("TLS handshake"))?
                 .map_err(Error::Tls)?;
         stream.get_mut().1.set_buffer_limit(Some(limits::TLS_BUFFER));
-        let accepted = certificate.accepted_server(stream.get_ref().1.peer_certificates());
-        let not_after = certificate.not_after().min(accepted.not_after());
+        let peer = Rc::new(certificate.accepted_server(stream.get_ref().1.peer_certificates()));
+        let not_after = certificate.not_after().min(peer.not_after());
         drop(certificate);
         let (window, windows) = TunnelWindow::new(self.settings.room.clone());
         let (send, connection) = tokio::time::timeout(patience, handshake(stream, windows))
@@ -208,9 +215,10 @@ impl Pool {
             last_used: Cell::new(Instant::now()),
             closed: Cell::new(false),
             not_after,
+            peer: peer.clone(),
             window: Rc::new(window),
         });
-        tokio::task::spawn_local(drive(connection, accepted, tunnel.window.clone(), Rc::downgrade(&tunnel)));
+        tokio::task::spawn_local(drive(connection, peer, tunnel.window.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 
@@ -244,10 +252,10 @@ async fn handshake(
         .await
 }
 
-/// Move the tunnel's frames until it ends: by itself, because the peer has fallen silent, or because it is revoked.
+/// Move the tunnel's frames until it ends: by itself, because the peer has fallen silent, or because it is trusted no more.
 async fn drive(
     mut connection: Connection,
-    peer: AcceptedPeer,
+    peer: Rc<AcceptedPeer>,
     window: Rc<TunnelWindow>,
     tunnel: std::rc::Weak<Tunnel>,
 ) {
@@ -261,7 +269,7 @@ async fn drive(
         _ = &mut moved => {}
         () = alive => {}
         // Told before the connection is dropped, which ends the streams.
-        () = peer.revoked() => window.revoke(),
+        untrusted = peer.untrusted() => window.distrust(untrusted),
     }
     if let Some(tunnel) = tunnel.upgrade() {
         tunnel.closed.set(true);

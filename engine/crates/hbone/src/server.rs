@@ -9,7 +9,7 @@ use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
 use culvert_net::room::Room;
-use culvert_tls::{AcceptedPeer, WorkloadCertificate};
+use culvert_tls::{AcceptedPeer, Untrusted, WorkloadCertificate};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderValue, Method, Response, StatusCode, request};
@@ -31,7 +31,7 @@ pub struct Authenticated {
     accepted: AcceptedPeer,
 }
 
-/// Patience with a revoked peer that does not take its GOAWAY; its streams have ended by then.
+/// Patience with a peer that is trusted no more and does not take its GOAWAY; its streams have ended by then.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Shake hands with a client, as the server that `certificate` names.
@@ -91,13 +91,12 @@ impl Connect {
 /// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
 ///
 /// What the peer may send ahead is lent from `room`. When `drain` resolves, the peer is told to open no more streams here
-/// (GOAWAY); those that stand go on to their end. The same happens when the peer's certificate expires. When it is revoked,
-/// they end at once. Dropping the
-/// future ends all of them too.
+/// (GOAWAY); those that stand go on to their end. The same happens when the peer's certificate expires, and when our own
+/// has moved to another root. When the peer is trusted no more, they end at once. Dropping the future ends all of them too.
 ///
 /// # Errors
 /// [`Error::Handshake`] where the peer does not speak HTTP/2, [`Error::Tunnel`] where it breaks the protocol or is gone,
-/// [`Error::Revoked`].
+/// [`Error::Revoked`], [`Error::RootRemoved`].
 pub async fn serve(
     authenticated: Authenticated,
     patience: Duration,
@@ -106,14 +105,15 @@ pub async fn serve(
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
     let Authenticated { stream, accepted, .. } = authenticated;
-    // Who cannot prove itself any more opens nothing new, and comes back with another certificate if it has one.
+    // Who cannot prove itself any more opens nothing new, and comes back with another certificate if it has one; while
+    // roots are exchanged, it comes back to our new one.
     let drain = async {
         tokio::select! {
             () = drain => {}
-            () = accepted.expired() => {}
+            () = accepted.outlived() => {}
         }
     };
-    serve_until(stream, patience, room, drain, accepted.revoked(), handle).await
+    serve_until(stream, patience, room, drain, accepted.untrusted(), handle).await
 }
 
 /// The same over any stream, whoever its peer is: for fuzzing.
@@ -135,7 +135,7 @@ async fn serve_until(
     patience: Duration,
     room: Arc<Room>,
     drain: impl Future<Output = ()>,
-    revoked: impl Future<Output = ()>,
+    untrusted: impl Future<Output = Untrusted>,
     mut handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
     let (window, windows) = TunnelWindow::new(room);
@@ -154,16 +154,16 @@ async fn serve_until(
         .map_err(Error::Handshake)?;
     let mut alive = std::pin::pin!(keepalive::watch(connection.ping_pong()));
     let mut drain = std::pin::pin!(drain);
-    let mut revoked = std::pin::pin!(revoked);
+    let mut untrusted = std::pin::pin!(untrusted);
     let mut draining = false;
-    loop {
+    let untrusted = loop {
         let accepted = poll_fn(|context| {
             window.resize(&mut connection, context)?;
             connection.poll_accept(context).map(Option::transpose)
         });
         tokio::select! {
-            biased; // A peer that is revoked already opens nothing.
-            () = &mut revoked => break,
+            biased; // A peer that is not trusted opens nothing.
+            untrusted = &mut untrusted => break untrusted,
             () = &mut drain, if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
@@ -174,12 +174,12 @@ async fn serve_until(
                 Some(accepted) => dispatch(accepted, window.clone(), &mut handle),
             },
         }
-    }
-    window.revoke();
+    };
+    window.distrust(untrusted);
     connection.abrupt_shutdown(Reason::NO_ERROR);
     // Whether the peer has taken it or not, the connection is closed.
     let _ = tokio::time::timeout(FAREWELL, poll_fn(|context| connection.poll_closed(context))).await;
-    Err(Error::Revoked)
+    Err(untrusted.into())
 }
 
 type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);

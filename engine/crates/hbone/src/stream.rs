@@ -39,7 +39,8 @@ impl TunnelStream {
     /// aborted.
     ///
     /// # Errors
-    /// The first failure of either side; [`Error::Revoked`] where the tunnel was closed for that.
+    /// The first failure of either side; [`Error::Revoked`] or [`Error::RootRemoved`] where the tunnel was closed for
+    /// that.
     pub fn carry(
         mut self,
         application: &TcpStream,
@@ -50,8 +51,8 @@ impl TunnelStream {
         let mut guard = Some(copy::ResetUnlessEnded::new(application));
         let (mut up, mut down) = (Upload::default(), Download::default());
         poll_fn(move |context| {
-            if self.window.is_revoked() {
-                return Poll::Ready(Err(Error::Revoked));
+            if let Some(untrusted) = self.window.untrusted() {
+                return Poll::Ready(Err(untrusted.into()));
             }
             let up = up.poll(application, &mut self.send, room, &to_tunnel, context)?;
             let down = down.poll(&mut self.receive, application, &self.window, &from_tunnel, context)?;

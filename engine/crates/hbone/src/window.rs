@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_net::room::{Loan, Room};
+use culvert_tls::Untrusted;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -114,9 +115,9 @@ pub(crate) struct TunnelWindow {
     /// Bytes carried at which more is asked for.
     asks_at: Cell<u64>,
     stalls: Stalls,
-    /// Set before the tunnel is closed because its peer is revoked, so that its streams end by that and not by what the
-    /// closing looks like. Here, because each of them refers to this anyway: they are many.
-    revoked: Cell<bool>,
+    /// Set before the tunnel is closed because its peer is trusted no more, so that its streams end by that and not by
+    /// what the closing looks like. Here, because each of them refers to this anyway: they are many.
+    untrusted: Cell<Option<Untrusted>>,
 }
 
 /// The tunnel's streams whose readers do not take what has come.
@@ -169,7 +170,7 @@ impl TunnelWindow {
             carried: Cell::new(0),
             asks_at: Cell::new(EARNED),
             stalls: Stalls::default(),
-            revoked: Cell::new(false),
+            untrusted: Cell::new(None),
         };
         (made, windows)
     }
@@ -193,13 +194,13 @@ impl TunnelWindow {
         Stalled(self.clone())
     }
 
-    /// Tell the tunnel's streams that its peer has been revoked.
-    pub(crate) fn revoke(&self) {
-        self.revoked.set(true);
+    /// Tell the tunnel's streams that its peer is trusted no more.
+    pub(crate) fn distrust(&self, untrusted: Untrusted) {
+        self.untrusted.set(Some(untrusted));
     }
 
-    pub(crate) const fn is_revoked(&self) -> bool {
-        self.revoked.get()
+    pub(crate) const fn untrusted(&self) -> Option<Untrusted> {
+        self.untrusted.get()
     }
 
     /// Give a connection the windows that it shall have; cheap enough to be called whenever frames move, by the task

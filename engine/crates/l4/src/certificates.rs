@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_core::identity::Identity;
-use culvert_tls::{WorkloadCertificate, has_expired};
+use culvert_tls::{CertificateError, Succession, TrustBundle, WorkloadCertificate, has_expired};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -22,10 +22,11 @@ pub(crate) enum State {
     Available(Arc<WorkloadCertificate>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     users: usize,
     state: watch::Sender<State>,
+    succession: Succession,
 }
 
 /// Held while a workload of an identity is served; dropping it gives the identity up.
@@ -39,20 +40,20 @@ pub(crate) struct CertificateUse {
 #[derive(Debug)]
 pub(crate) struct Certificates {
     entries: Mutex<HashMap<Identity, Entry>>,
+    /// The last that came: all identities of a mesh have the same, and share it.
+    bundle: Mutex<Option<Arc<TrustBundle>>>,
     events: Arc<Events>,
 }
 
 impl Certificates {
     pub(crate) fn new(events: Arc<Events>) -> Arc<Self> {
-        Arc::new(Self { entries: Mutex::default(), events })
+        Arc::new(Self { entries: Mutex::default(), bundle: Mutex::default(), events })
     }
 
     /// Ask for an identity's certificate for as long as the answer is held.
     pub(crate) fn want(self: &Arc<Self>, identity: &Identity) -> CertificateUse {
         let mut entries = self.entries.lock();
-        let entry = entries
-            .entry(identity.clone())
-            .or_insert_with(|| Entry { users: 0, state: watch::channel(State::default()).0 });
+        let entry = entries.entry(identity.clone()).or_default();
         entry.users += 1;
         if entry.users == 1 {
             self.events.certificate_wanted(identity);
@@ -60,14 +61,32 @@ impl Certificates {
         CertificateUse { certificates: self.clone(), identity: identity.clone(), state: entry.state.subscribe() }
     }
 
-    /// Tell what the source has. A failure never replaces a certificate that is still valid.
-    pub(crate) fn set(&self, identity: &Identity, new: State) {
+    /// Roots in PEM, made ready.
+    pub(crate) fn bundle(&self, pem: &[u8]) -> Result<Arc<TrustBundle>, CertificateError> {
+        let bundle = TrustBundle::from_pem(pem)?;
+        let mut last = self.bundle.lock();
+        let same = last.take().filter(|last| **last == bundle);
+        Ok(last.insert(same.unwrap_or_else(|| Arc::new(bundle))).clone())
+    }
+
+    /// Use a certificate from now on, and let tunnels that stand hear of it.
+    pub(crate) fn take(&self, mut certificate: WorkloadCertificate) {
+        let entries = self.entries.lock();
+        let Some(entry) = entries.get(certificate.identity()) else { return };
+        certificate.succeed(&entry.succession);
+        let certificate = Arc::new(certificate);
+        entry.state.send_replace(State::Available(certificate.clone()));
+        certificate.take_over();
+    }
+
+    /// Tell why the source has none. That never replaces a certificate that is still valid.
+    pub(crate) fn unavailable(&self, identity: &Identity, reason: String) {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(identity) else { return };
         entry.state.send_if_modified(|state| {
-            let keep = matches!((&*state, &new), (State::Available(held), State::Unavailable(_)) if !has_expired(held.not_after()));
+            let keep = matches!(state, State::Available(held) if !has_expired(held.not_after()));
             if !keep {
-                *state = new;
+                *state = State::Unavailable(reason);
             }
             !keep
         });

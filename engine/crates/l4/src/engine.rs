@@ -11,11 +11,10 @@ use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
 use culvert_core::proto::{security, workload as wire};
 use culvert_net::socket::canonical;
-use culvert_tls::{RevocationLists, WorkloadCertificate};
+use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
 use parking_lot::Mutex;
 use prost::Message;
 
-use crate::certificates::State;
 use crate::config::Config;
 use crate::dump::{self, Section};
 use crate::error::{EngineError, Rejection};
@@ -176,21 +175,37 @@ impl Engine {
 
     /// Take over an identity's certificate, in PEM.
     ///
+    /// Tunnels of the identity that stand and whose peer's chain leads to none of `roots` are closed at once.
+    ///
     /// # Errors
     /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
     pub fn set_certificate(&self, identity: &str, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
         let identity = parse_identity(identity)?;
-        match WorkloadCertificate::from_pem(&identity, chain, key, roots, &self.shared.revocations) {
+        let certificates = &self.shared.certificates;
+        let made = certificates
+            .bundle(roots)
+            .and_then(|roots| WorkloadCertificate::from_pem(&identity, chain, key, &roots, &self.shared.revocations));
+        match made {
             Ok(certificate) => {
-                self.shared.certificates.set(&identity, State::Available(Arc::new(certificate)));
+                certificates.take(certificate);
                 Ok(())
             }
             Err(error) => {
-                self.shared.certificates.set(&identity, State::Unavailable(error.to_string()));
+                certificates.unavailable(&identity, error.to_string());
                 Err(certificate_rejected(identity.as_str(), error.to_string()))
             }
         }
+    }
+
+    /// Whether roots, in PEM, could be an identity's.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`] where they could not.
+    pub fn check_roots(&self, pem: &[u8]) -> Result<(), EngineError> {
+        self.check_open()?;
+        let read = TrustBundle::from_pem(pem);
+        read.map(drop).map_err(|error| certificate_rejected("trust bundle", error.to_string()))
     }
 
     /// Take over the revocation lists of all issuers, in PEM; nothing but white space means that there are none.
@@ -215,7 +230,7 @@ impl Engine {
     pub fn certificate_unavailable(&self, identity: &str, reason: &str) -> Result<(), EngineError> {
         self.check_open()?;
         let identity = parse_identity(identity)?;
-        self.shared.certificates.set(&identity, State::Unavailable(reason.to_owned()));
+        self.shared.certificates.unavailable(&identity, reason.to_owned());
         Ok(())
     }
 

@@ -108,6 +108,11 @@ impl Engine {
         py.detach(|| inner.set_certificate(identity, chain, private_key, roots)).map_err(to_python)
     }
 
+    fn check_roots(&self, py: Python<'_>, roots: &[u8]) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.check_roots(roots)).map_err(to_python)
+    }
+
     fn set_revocation_lists(&self, py: Python<'_>, lists: &[u8]) -> PyResult<()> {
         let inner = self.inner()?;
         py.detach(|| inner.set_revocation_lists(lists)).map_err(to_python)

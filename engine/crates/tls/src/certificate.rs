@@ -5,12 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_core::identity::Identity;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::revocation::{AcceptedPeer, PeerRole, Revocations};
+use crate::peer::{AcceptedPeer, Chain, PeerRole};
+use crate::revocation::Revocations;
+use crate::roots::{self, Ground, Succession, TrustBundle};
 use crate::verify::{ExpectedIdentities, Trust, TrustDomainVerifier, identities};
 
 /// Why a certificate cannot be used.
@@ -56,7 +58,8 @@ pub struct WorkloadCertificate {
     server: Arc<ServerConfig>,
     client: ClientParts,
     chain: Vec<CertificateDer<'static>>,
-    roots_der: Vec<CertificateDer<'static>>,
+    ground: Ground,
+    succession: Succession,
 }
 
 #[derive(Debug)]
@@ -68,7 +71,7 @@ struct ClientParts {
 const ALPN: &[u8] = b"h2";
 
 impl WorkloadCertificate {
-    /// Make a certificate ready from PEM. Peers are held against what `revocations` has at the time.
+    /// Make a certificate ready from PEM. Peers are held against `roots`, and against what `revocations` has at the time.
     ///
     /// # Errors
     /// [`CertificateError`]: nothing half-usable is returned.
@@ -76,13 +79,12 @@ impl WorkloadCertificate {
         wanted: &Identity,
         chain: &[u8],
         key: &[u8],
-        roots: &[u8],
+        roots: &Arc<TrustBundle>,
         revocations: &Arc<Revocations>,
     ) -> Result<Self, CertificateError> {
         let chain = pem_certificates(chain).map_err(CertificateError::Chain)?;
-        let roots_der = pem_certificates(roots).map_err(CertificateError::Roots)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| CertificateError::Key(error.to_string()))?;
-        let leaf = chain.first().ok_or_else(|| CertificateError::Chain("empty".into()))?;
+        let (leaf, intermediates) = chain.split_first().ok_or_else(|| CertificateError::Chain("empty".into()))?;
         let presented = identities(leaf).map_err(|error| CertificateError::Chain(error.to_string()))?;
         if presented.first() != Some(wanted) {
             return Err(CertificateError::WrongIdentity {
@@ -92,17 +94,33 @@ impl WorkloadCertificate {
         }
         let not_after = details(leaf).map_err(CertificateError::Chain)?.not_after;
 
-        let mut store = RootCertStore::empty();
-        for root in &roots_der {
-            store.add(root.clone()).map_err(|error| CertificateError::Roots(error.to_string()))?;
-        }
-        let trust = Trust { roots: Arc::new(store), provider: provider(), revocations: revocations.clone() };
+        let trust = Trust { bundle: roots.clone(), provider: provider(), revocations: revocations.clone() };
+        let presented = Chain {
+            leaf,
+            intermediates,
+            roots: &[],
+            algorithms: trust.provider.signature_verification_algorithms.all,
+            at: UnixTime::now(),
+            role: PeerRole::Server,
+        };
+        let ground = Ground { bundle: roots.clone(), own: roots::foundation(roots, &presented) };
         let certified = rustls::sign::CertifiedKey::from_der(chain.clone(), key, &trust.provider)
             .map_err(|error| CertificateError::Key(error.to_string()))?;
         let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
         let server = server_config(&trust, resolver.clone(), wanted)?;
         let client = ClientParts { trust, resolver };
-        Ok(Self { identity: wanted.clone(), not_after, server, client, chain, roots_der })
+        let succession = Succession::default();
+        Ok(Self { identity: wanted.clone(), not_after, server, client, chain, ground, succession })
+    }
+
+    /// Take the place of those that were in `succession`: tunnels that they have made hear of what is different.
+    pub fn succeed(&mut self, succession: &Succession) {
+        self.succession = succession.clone();
+    }
+
+    /// Tell those tunnels; when new ones are made with this certificate.
+    pub fn take_over(&self) {
+        self.succession.0.send_replace(Some(self.ground.clone()));
     }
 
     /// Whose certificate this is.
@@ -144,20 +162,20 @@ impl WorkloadCertificate {
     /// A client that has proved itself to [`Self::server_config`], by the chain that it presented.
     #[must_use]
     pub fn accepted_client(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
-        self.client.trust.accepted(PeerRole::Client, chain)
+        self.client.trust.accepted(PeerRole::Client, chain, &self.ground, &self.succession)
     }
 
     /// A server that has proved itself to [`Self::client_config`], by the chain that it presented.
     #[must_use]
     pub fn accepted_server(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
-        self.client.trust.accepted(PeerRole::Server, chain)
+        self.client.trust.accepted(PeerRole::Server, chain, &self.ground, &self.succession)
     }
 
     /// The chain, leaf first, and the roots, for an operator.
     #[must_use]
     pub fn details(&self) -> (Vec<CertificateDetails>, Vec<CertificateDetails>) {
         let all = |list: &[CertificateDer<'_>]| list.iter().filter_map(|der| details(der).ok()).collect();
-        (all(&self.chain), all(&self.roots_der))
+        (all(&self.chain), all(&self.ground.bundle.der))
     }
 }
 
@@ -196,7 +214,7 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-fn pem_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn pem_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Vec<_> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if all.is_empty() { Err("holds no PEM certificate".into()) } else { Ok(all) }

@@ -3,11 +3,15 @@
 //! This crate knows neither HTTP/2 nor sockets of the tunnel nor where certificates come from.
 
 mod certificate;
+mod peer;
 mod revocation;
+mod roots;
 #[cfg(test)]
 mod testing;
 mod verify;
 
 pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate, has_expired};
-pub use revocation::{AcceptedPeer, BadRevocationLists, RevocationLists, Revocations};
+pub use peer::{AcceptedPeer, Untrusted};
+pub use revocation::{BadRevocationLists, RevocationLists, Revocations};
+pub use roots::{Succession, TrustBundle};
 pub use verify::{PeerIdentityError, explain, is_revoked, peer_identity};

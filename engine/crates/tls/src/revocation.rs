@@ -14,18 +14,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::sync::watch;
-use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
-    RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
-};
+use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
 
-use crate::certificate::seconds_now;
+use crate::peer::Chain;
 
 /// A bundle of revocation lists that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +98,7 @@ impl RevocationLists {
     }
 
     /// Whether a list names a certificate of `chain`, whoever signed either: dear checks are left to those it does.
-    fn mentions(&self, chain: &[CertificateDer<'_>]) -> bool {
+    pub(crate) fn mentions(&self, chain: &[CertificateDer<'_>]) -> bool {
         let all = || self.single.iter().chain(self.several.iter().flatten());
         chain.iter().any(|der| {
             let Ok(certificate) = EndEntityCert::try_from(der) else { return true };
@@ -113,51 +108,9 @@ impl RevocationLists {
     }
 }
 
-/// A chain that a peer presents, and what it takes to verify it.
-pub(crate) struct Chain<'a> {
-    pub(crate) leaf: &'a CertificateDer<'a>,
-    pub(crate) intermediates: &'a [CertificateDer<'a>],
-    pub(crate) roots: &'a RootCertStore,
-    pub(crate) algorithms: &'a [&'a dyn SignatureVerificationAlgorithm],
-    pub(crate) at: UnixTime,
-    pub(crate) role: PeerRole,
-}
-
-impl Chain<'_> {
-    fn verify(&self, lists: &[&CertRevocationList<'_>]) -> Result<(), webpki::Error> {
-        let usage = match self.role {
-            PeerRole::Client => KeyUsage::client_auth(),
-            PeerRole::Server => KeyUsage::server_auth(),
-        };
-        let leaf = EndEntityCert::try_from(self.leaf)?;
-        let options = options(lists);
-        leaf.verify_for_usage(self.algorithms, &self.roots.roots, self.intermediates, self.at, usage, options, None)?;
-        Ok(())
-    }
-}
-
-/// `None` where there is no list to look at.
-fn options<'a>(lists: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOptions<'a>> {
-    let builder = RevocationOptionsBuilder::new(lists).ok()?;
-    Some(
-        builder
-            .with_depth(RevocationCheckDepth::Chain)
-            .with_status_policy(UnknownStatusPolicy::Allow)
-            .with_expiration_policy(ExpirationPolicy::Ignore)
-            .build(),
-    )
-}
-
-/// Which end of a tunnel the peer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PeerRole {
-    Client,
-    Server,
-}
-
 /// The lists in force: one copy for all identities, exchanged while handshakes go on.
 #[derive(Debug)]
-pub struct Revocations(watch::Sender<Arc<RevocationLists>>);
+pub struct Revocations(pub(crate) watch::Sender<Arc<RevocationLists>>);
 
 impl Default for Revocations {
     fn default() -> Self {
@@ -175,58 +128,6 @@ impl Revocations {
     #[must_use]
     pub fn current(&self) -> Arc<RevocationLists> {
         self.0.borrow().clone()
-    }
-}
-
-/// A peer's chain as its handshake has accepted it, to be held against lists that come later.
-#[derive(Debug)]
-pub struct AcceptedPeer {
-    pub(crate) chain: Box<[CertificateDer<'static>]>,
-    pub(crate) roots: Arc<RootCertStore>,
-    pub(crate) algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
-    pub(crate) revocations: Arc<Revocations>,
-    pub(crate) role: PeerRole,
-    /// When it was accepted: that certificates expire ends no stream.
-    pub(crate) at: UnixTime,
-    /// When the first certificate of the chain expires, seconds since the epoch.
-    pub(crate) not_after: i64,
-}
-
-impl AcceptedPeer {
-    /// When the peer's proof is none any more: the first end of validity in its chain, seconds since the epoch.
-    #[must_use]
-    pub const fn not_after(&self) -> i64 {
-        self.not_after
-    }
-
-    /// Wait until then.
-    pub async fn expired(&self) {
-        // One second more: a certificate is valid in the second of its end too.
-        let left = self.not_after.saturating_sub(seconds_now()).saturating_add(1);
-        tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or(0))).await;
-    }
-
-    /// Wait until a list revokes the chain; at once, where one does already.
-    pub async fn revoked(&self) {
-        let mut changes = self.revocations.0.subscribe();
-        loop {
-            let lists = changes.borrow_and_update().clone();
-            if self.is_revoked_by(&lists) {
-                return;
-            }
-            drop(lists);
-            // The sender is `self`'s too.
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
-
-    fn is_revoked_by(&self, lists: &RevocationLists) -> bool {
-        let Some((leaf, intermediates)) = self.chain.split_first() else { return false };
-        let Self { roots, algorithms, role, at, .. } = self;
-        let chain = Chain { leaf, intermediates, roots, algorithms, at: *at, role: *role };
-        lists.mentions(&self.chain) && matches!(lists.verify(&chain), Err(webpki::Error::CertRevoked))
     }
 }
 

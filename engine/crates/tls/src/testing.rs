@@ -9,7 +9,7 @@ use rcgen::{
 };
 use rustls_pki_types::ServerName;
 
-use crate::{Revocations, WorkloadCertificate};
+use crate::{Revocations, TrustBundle, WorkloadCertificate};
 
 pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 pub(crate) const DATABASE: &str = "spiffe://cluster.local/ns/shop/sa/db";
@@ -40,6 +40,13 @@ impl Authority {
         Self { issuer, intermediates, roots: self.roots.clone() }
     }
 
+    /// Another certificate of this root's, for the same key.
+    pub(crate) fn made_anew(&self) -> Self {
+        let key = KeyPair::try_from(self.issuer.key().serialize_der()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(authority_params("root", 2), key).unwrap();
+        Self { intermediates: String::new(), roots: issuer.pem(), issuer }
+    }
+
     /// The same, trusting the roots of `other` too.
     pub(crate) fn trusting(mut self, other: &Self) -> Self {
         self.roots.push_str(&other.roots);
@@ -65,9 +72,23 @@ impl Authority {
     }
 
     pub(crate) fn certificate_of(&self, uri: &str, serial: u64, revocations: &Arc<Revocations>) -> WorkloadCertificate {
+        self.make(uri, serial, &Arc::new(TrustBundle::from_pem(self.roots()).unwrap()), revocations)
+    }
+
+    pub(crate) fn certificate_trusting(&self, uri: &str, roots: &Arc<TrustBundle>) -> WorkloadCertificate {
+        self.make(uri, 7, roots, &Arc::default())
+    }
+
+    fn make(
+        &self,
+        uri: &str,
+        serial: u64,
+        roots: &Arc<TrustBundle>,
+        revocations: &Arc<Revocations>,
+    ) -> WorkloadCertificate {
         let (chain, key) = self.issue(&[uri], serial);
         let wanted = uri.parse().unwrap();
-        WorkloadCertificate::from_pem(&wanted, chain.as_bytes(), key.as_bytes(), self.roots(), revocations).unwrap()
+        WorkloadCertificate::from_pem(&wanted, chain.as_bytes(), key.as_bytes(), roots, revocations).unwrap()
     }
 }
 
@@ -112,4 +133,9 @@ pub(crate) fn meet(
 /// What an operator reads of a failed handshake.
 pub(crate) fn explained(error: rustls::Error) -> String {
     crate::explain(&std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}
+
+/// Whether a future has nothing to say yet.
+pub(crate) fn is_pending<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
+    future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending()
 }

@@ -11,12 +11,14 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::revocation::{AcceptedPeer, Chain, PeerRole, Revocations};
+use crate::peer::{AcceptedPeer, Chain, PeerRole};
+use crate::revocation::Revocations;
+use crate::roots::{Ground, Succession, TrustBundle};
 
 /// Why a certificate names nobody.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +107,7 @@ pub fn is_revoked(error: &std::io::Error) -> bool {
 /// What a peer's chain is held against.
 #[derive(Debug, Clone)]
 pub(crate) struct Trust {
-    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) bundle: Arc<TrustBundle>,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) revocations: Arc<Revocations>,
 }
@@ -126,18 +128,26 @@ impl Trust {
             return otherwise();
         }
         let algorithms = self.provider.signature_verification_algorithms.all;
-        match lists.verify(&Chain { leaf, intermediates, roots: &self.roots, algorithms, at, role }) {
+        let roots = &self.bundle.store.roots;
+        match lists.verify(&Chain { leaf, intermediates, roots, algorithms, at, role }) {
             Ok(()) => Ok(accepted),
             Err(webpki::Error::CertRevoked) => Err(CertificateError::Revoked.into()),
             Err(error) => otherwise().and_then(|_| Err(refused(UnusableList(error)))),
         }
     }
 
-    /// Keep what `chain` takes to be asked again.
-    pub(crate) fn accepted(&self, role: PeerRole, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
+    /// Keep what `chain` takes to be asked again, on whatever ground `succession` will be then.
+    pub(crate) fn accepted(
+        &self,
+        role: PeerRole,
+        chain: Option<&[CertificateDer<'_>]>,
+        ground: &Ground,
+        succession: &Succession,
+    ) -> AcceptedPeer {
         AcceptedPeer {
             chain: chain.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect(),
-            roots: self.roots.clone(),
+            ground: ground.clone(),
+            succession: succession.clone(),
             algorithms: self.provider.signature_verification_algorithms.all,
             revocations: self.revocations.clone(),
             role,
@@ -162,7 +172,8 @@ pub(crate) struct TrustDomainVerifier {
 
 impl TrustDomainVerifier {
     pub(crate) fn new(trust: Trust, trust_domain: &str) -> Result<Arc<Self>, rustls::server::VerifierBuilderError> {
-        let chain = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), trust.provider.clone()).build()?;
+        let chain =
+            WebPkiClientVerifier::builder_with_provider(trust.bundle.store.clone(), trust.provider.clone()).build()?;
         Ok(Arc::new(Self { chain, trust, trust_domain: trust_domain.to_owned() }))
     }
 }
@@ -229,11 +240,11 @@ impl ServerCertVerifier for ExpectedIdentities {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Trust { roots, provider, .. } = &self.trust;
+        let Trust { bundle, provider, .. } = &self.trust;
         let otherwise = || {
             let parsed = ParsedCertificate::try_from(leaf)?;
             let algorithms = provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+            verify_server_cert_signed_by_trust_anchor(&parsed, &bundle.store, intermediates, now, algorithms)
         };
         self.trust.verify(PeerRole::Server, (leaf, intermediates), now, (), otherwise)?;
         let presented = identities(leaf).map_err(refused)?;

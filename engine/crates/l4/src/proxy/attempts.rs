@@ -212,14 +212,13 @@ impl Failure {
     }
 
     pub(super) fn of_tunnel(error: &Error) -> Self {
-        let flag = match error {
+        let flag = ResponseFlag::of_trust(error).unwrap_or(match error {
             Error::Refused(StatusCode::UNAUTHORIZED) => ResponseFlag::Denied,
-            revoked if revoked.is_revoked() => ResponseFlag::Revoked,
             Error::Tls(_) => ResponseFlag::Tls,
             Error::Handshake(_) => ResponseFlag::Http2,
             Error::Certificate(_) => ResponseFlag::Identity,
             _ => ResponseFlag::Connect,
-        };
+        });
         let blame = match error {
             Error::Dial(error) => blame_of_dial(error),
             Error::Timeout(_) => Some(RetryReason::Timeout),

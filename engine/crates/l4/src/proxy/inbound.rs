@@ -44,7 +44,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
         Err(error) => {
             pod.shared().metrics.handshake_failures.fetch_add(1, Ordering::Relaxed);
             let flow = flow(&pod, client, local, local, None);
-            let flag = if error.is_revoked() { ResponseFlag::Revoked } else { ResponseFlag::Tls };
+            let flag = ResponseFlag::of_trust(&error).unwrap_or(ResponseFlag::Tls);
             return flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
         }
     };

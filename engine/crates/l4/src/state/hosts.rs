@@ -42,6 +42,8 @@ pub(crate) enum Host {
 #[derive(Debug, Default)]
 pub(crate) struct Hosts {
     entries: Mutex<HashMap<Arc<str>, Entry>>,
+    /// Until when none of a full table runs out: it is not searched for every name that finds no room.
+    full_until: Mutex<Option<Instant>>,
 }
 
 impl Hosts {
@@ -72,8 +74,11 @@ impl Hosts {
     fn put(&self, name: &Arc<str>, entry: Entry) {
         let mut entries = self.entries.lock();
         if entries.len() >= CAPACITY && !entries.contains_key(name) {
-            let now = Instant::now();
-            entries.retain(|_, entry| entry.until > now);
+            let (now, mut full_until) = (Instant::now(), self.full_until.lock());
+            if full_until.is_none_or(|until| until <= now) {
+                entries.retain(|_, entry| entry.until > now);
+                *full_until = entries.values().map(|entry| entry.until).min();
+            }
             if entries.len() >= CAPACITY {
                 return;
             }

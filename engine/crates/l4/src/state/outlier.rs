@@ -56,6 +56,8 @@ pub(crate) struct Ejected {
 pub(crate) struct Outliers {
     settings: OutlierSettings,
     records: Mutex<HashMap<SocketAddr, Record>>,
+    /// Until when none of a full table is forgotten: it is not searched for every endpoint that finds no room.
+    full_until: Mutex<Option<Instant>>,
     /// Replaced at each change; read at each choice.
     ejected: Mutex<Option<Arc<Ejected>>>,
     /// Number of records, and of ejected endpoints, to be read without a lock: mostly there are none.
@@ -80,6 +82,7 @@ impl Outliers {
         Self {
             settings,
             records: Mutex::default(),
+            full_until: Mutex::default(),
             ejected: Mutex::default(),
             watched: AtomicUsize::new(0),
             out: AtomicUsize::new(0),
@@ -100,7 +103,12 @@ impl Outliers {
         let now = Instant::now();
         let mut records = self.records.lock();
         if records.len() >= CAPACITY && !records.contains_key(&endpoint) {
-            records.retain(|_, record| record.last_failure + LONGEST_EJECTION * 2 > now);
+            let (until, mut full_until) =
+                (|record: &Record| record.last_failure + LONGEST_EJECTION * 2, self.full_until.lock());
+            if full_until.is_none_or(|until| until <= now) {
+                records.retain(|_, record| until(record) > now);
+                *full_until = records.values().map(until).min();
+            }
             if records.len() >= CAPACITY {
                 return;
             }

@@ -169,4 +169,20 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_str(&json("info", "t", what, &fields)).unwrap_or_default();
         assert_eq!(parsed.get("error").and_then(|value| value.as_str()), Some("a\" b=\"c\nd"));
     }
+
+    #[test]
+    fn no_character_ends_a_line_or_a_field() {
+        let what = ("access", "connection complete");
+        for value in (0..0x2_0ff_u32).chain([0xfffd, 0x1f600]).filter_map(char::from_u32) {
+            let fields = [("error", Value::Text(format!("a{value}b"))), ("bytes_sent", Value::Number(1))];
+            for line in [text("info", "t", what, &fields), json("info", "t", what, &fields)] {
+                let inner = line.strip_suffix('\n').unwrap_or_default();
+                assert!(!inner.is_empty() && !inner.contains(|char: char| char < ' ' && char != '\t'), "{line:?}");
+                assert!(inner.matches('\t').count() == if inner.starts_with('{') { 0 } else { 4 }, "{line:?}");
+                assert_eq!(inner.matches("bytes_sent").count(), 1);
+            }
+            let parsed: serde_json::Value = serde_json::from_str(&json("info", "t", what, &fields)).unwrap_or_default();
+            assert_eq!(parsed.get("error").and_then(|value| value.as_str()), Some(&*format!("a{value}b")));
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use culvert_core::identity::Identity;
+use culvert_hbone::Error;
 use culvert_hbone::headers::{Baggage, Trace};
 
 use super::access_log;
@@ -42,9 +43,20 @@ pub(crate) enum ResponseFlag {
     Identity,
     /// A certificate of the peer's chain is revoked.
     Revoked,
+    /// The root of the peer's certificate is not trusted any more.
+    RootRemoved,
 }
 
 impl ResponseFlag {
+    /// Set where a peer that was trusted is no more.
+    pub(crate) fn of_trust(error: &Error) -> Option<Self> {
+        match error {
+            Error::RootRemoved => Some(Self::RootRemoved),
+            revoked if revoked.is_revoked() => Some(Self::Revoked),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::None => "-",
@@ -54,6 +66,7 @@ impl ResponseFlag {
             Self::Http2 => "H2_HANDSHAKE_FAILURE",
             Self::Identity => "IDENTITY_ERROR",
             Self::Revoked => "CERT_REVOKED",
+            Self::RootRemoved => "CERT_UNTRUSTED",
         }
     }
 }
@@ -121,9 +134,9 @@ impl From<io::Error> for FlowEnd {
     }
 }
 
-impl From<culvert_hbone::Error> for FlowEnd {
-    fn from(error: culvert_hbone::Error) -> Self {
-        let flag = if error.is_revoked() { ResponseFlag::Revoked } else { ResponseFlag::None };
+impl From<Error> for FlowEnd {
+    fn from(error: Error) -> Self {
+        let flag = ResponseFlag::of_trust(&error).unwrap_or(ResponseFlag::None);
         Self::failed(flag, error)
     }
 }
@@ -196,9 +209,7 @@ impl OpenFlow {
             ResponseFlag::None => self.series.closed.fetch_add(1, Ordering::Relaxed),
             flag => metrics.series(&self.flow, flag).closed.fetch_add(1, Ordering::Relaxed),
         };
-        if end.flag == ResponseFlag::Revoked {
-            metrics.revocations.count(self.flow.direction);
-        }
+        metrics.distrusted.count(end.flag, self.flow.direction);
         if end.error.is_some() {
             metrics.series(&self.flow, end.flag).failed.fetch_add(1, Ordering::Relaxed);
         }

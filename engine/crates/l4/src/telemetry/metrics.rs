@@ -8,12 +8,12 @@ use culvert_core::identity::Identity;
 use culvert_core::proto::engine as wire;
 use parking_lot::Mutex;
 
+use super::distrusted::Distrusted;
 use super::dns::DnsMetrics;
 use super::dry_run::DryRuns;
 use super::flow::{Direction, Flow, Peer, ResponseFlag, Security};
 use super::on_demand_dns::OnDemandDns;
 use super::retries::Retries;
-use super::revocations::Revocations;
 
 /// Label sets that are kept; beyond, connections are counted together under `unknown` labels.
 const MAX_SERIES: usize = 20_000;
@@ -171,7 +171,7 @@ pub(crate) struct Metrics {
     /// TLS handshakes of clients that failed.
     pub(crate) handshake_failures: AtomicU64,
     pub(crate) retries: Retries,
-    pub(crate) revocations: Revocations,
+    pub(crate) distrusted: Distrusted,
     pub(crate) dry_runs: DryRuns,
     pub(crate) dns: DnsMetrics,
     pub(crate) on_demand_dns: OnDemandDns,
@@ -254,7 +254,7 @@ impl Metrics {
             &[("buffered_bytes", &self.slowed_by_memory), ("bandwidth", &self.slowed_by_bandwidth)],
         ));
         families.push(self.retries.family());
-        families.extend(self.revocations.families());
+        families.extend(self.distrusted.families());
         families.push(self.dry_runs.family());
         families.extend(self.dns.families());
         families.push(self.on_demand_dns.family());

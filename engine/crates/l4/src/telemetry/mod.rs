@@ -1,6 +1,9 @@
 //! What is counted and logged of each connection. Names and labels are Istio's standard ones.
 
 mod access_log;
+#[cfg(test)]
+mod class_19;
+mod distrusted;
 mod dns;
 mod dry_run;
 mod flow;
@@ -8,7 +11,6 @@ mod metrics;
 mod on_demand_dns;
 mod otlp;
 mod retries;
-mod revocations;
 
 pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};

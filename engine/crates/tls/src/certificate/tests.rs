@@ -15,8 +15,8 @@ fn handshake(
 }
 
 fn from_pem(wanted: &str, chain: &str, key: &str, roots: &[u8]) -> Result<WorkloadCertificate, CertificateError> {
-    let revocations = Arc::default();
-    WorkloadCertificate::from_pem(&wanted.parse().unwrap(), chain.as_bytes(), key.as_bytes(), roots, &revocations)
+    let (roots, revocations) = (Arc::new(TrustBundle::from_pem(roots)?), Arc::default());
+    WorkloadCertificate::from_pem(&wanted.parse().unwrap(), chain.as_bytes(), key.as_bytes(), &roots, &revocations)
 }
 
 #[test]

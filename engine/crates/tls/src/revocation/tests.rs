@@ -4,7 +4,8 @@ use rcgen::SigningKey as _;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
-use crate::testing::{Authority, DATABASE, Met, WEB, explained, meet};
+use crate::testing::{Authority, DATABASE, Met, WEB, explained, is_pending, meet};
+use crate::{AcceptedPeer, Untrusted};
 
 const REVOKED: &str = "invalid peer certificate: Revoked";
 
@@ -278,10 +279,10 @@ async fn a_peer_that_was_accepted_hears_when_it_is_revoked() {
     let Met { client, server } = meet(&ours, &peer, DATABASE).unwrap();
     let (of_server, of_client) =
         (ours.accepted_server(client.peer_certificates()), peer.accepted_client(server.peer_certificates()));
-    let waits = |accepted: &AcceptedPeer| is_pending(std::pin::pin!(accepted.revoked()));
+    let waits = |accepted: &AcceptedPeer| is_pending(std::pin::pin!(accepted.untrusted()));
     assert!(waits(&of_server) && waits(&of_client));
 
-    let mut told = std::pin::pin!(of_server.revoked());
+    let mut told = std::pin::pin!(of_server.untrusted());
     assert!(is_pending(told.as_mut()));
     revocations.replace(RevocationLists::from_pem(List::of(&mesh.below, &[PEER + 1]).pem().as_bytes()).unwrap());
     assert!(is_pending(told.as_mut()), "a list that does not name it");
@@ -290,13 +291,9 @@ async fn a_peer_that_was_accepted_hears_when_it_is_revoked() {
     revocations.replace(RevocationLists::from_pem(forged.as_bytes()).unwrap());
     assert!(is_pending(told.as_mut()), "a list that its issuer did not sign");
     revocations.replace(RevocationLists::from_pem(List::of(&mesh.below, &[PEER]).pem().as_bytes()).unwrap());
-    told.await;
+    assert_eq!(told.await, Untrusted::Revoked);
     assert!(!waits(&of_server), "revoked already");
     assert!(waits(&of_client), "the other end is not");
-}
-
-fn is_pending(future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-    future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending()
 }
 
 #[test]

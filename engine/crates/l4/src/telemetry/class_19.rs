@@ -1,0 +1,151 @@
+//! Class 19 of the threats, cardinality (CVE-2025-43915): what a million words of peers and of applications leave behind.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use culvert_core::proto::engine::{MetricFamily, Sample};
+use culvert_core::proto::workload as wire;
+use culvert_dns::{Lookup, QueryType, Transport, decide, query};
+use culvert_hbone::headers::{BAGGAGE, Baggage};
+use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
+
+use super::dns::DnsMetrics;
+use super::on_demand_dns::OnDemandDns;
+use super::*;
+use crate::state::{Hosts, OutlierSettings, Outliers, Service, ServiceKey, Store, Workload};
+
+const MANY: usize = 1_000_000;
+const MIB: usize = 1 << 20;
+
+/// Held by who measures the memory of this process, in which tests run beside each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn web() -> Workload {
+    let wire = wire::Workload { uid: "c//Pod/shop/web".into(), name: "web".into(), ..Default::default() };
+    Workload::parse(wire::Workload { workload_name: "web".into(), namespace: "shop".into(), ..wire }).unwrap()
+}
+
+/// A connection of a client that only describes itself.
+fn described(baggage: &str) -> Flow {
+    let mut headers = HeaderMap::new();
+    headers.insert(BAGGAGE, HeaderValue::try_from(baggage).unwrap());
+    let said = Peer { baggage: Some(Baggage::parse(&headers).into()), ..Peer::default() };
+    Flow { source: said, ..from(Peer::default()) }
+}
+
+fn from(source: Peer) -> Flow {
+    Flow {
+        direction: Direction::Inbound,
+        security: Security::MutualTls,
+        source_address: SocketAddr::from(([10, 0, 0, 1], 4000)),
+        destination_address: SocketAddr::from(([10, 0, 0, 2], 15008)),
+        hbone_address: None,
+        source,
+        destination: Peer { workload: Some(web().into()), ..Peer::default() },
+        service: None,
+        trace: None,
+    }
+}
+
+fn count(metrics: &Metrics, flow: &Flow) {
+    metrics.series(flow, ResponseFlag::None).opened.fetch_add(1, Ordering::Relaxed);
+}
+
+fn opened(metrics: &Metrics) -> MetricFamily {
+    metrics.families().families.into_iter().find(|family| family.name == "istio_tcp_connections_opened").unwrap()
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn a_million_peers_that_describe_themselves_make_a_bounded_number_of_series() {
+    let _alone = ALONE.lock();
+    let (metrics, before) = (Metrics::default(), resident());
+    let long = "x".repeat(200);
+    let describe = |number: usize| described(&format!("service.name={number},k8s.pod.name={number}{long}"));
+    std::thread::scope(|scope| {
+        for core in 0..2 {
+            let (metrics, describe) = (&metrics, &describe);
+            scope.spawn(move || (core..MANY).step_by(2).for_each(|number| count(metrics, &describe(number))));
+        }
+    });
+    let known = from(Peer { workload: Some(web().into()), ..Peer::default() });
+    (0..7).for_each(|_| count(&metrics, &known));
+    let samples = opened(&metrics).samples;
+    assert!((2_000..2_010).contains(&samples.len()), "{} series", samples.len());
+    assert_eq!(samples.iter().map(|sample| sample.value).sum::<u64>(), MANY as u64 + 7, "all are counted");
+    let by_name = |sample: &&Sample| sample.label_values.get(1).is_some_and(|source| source == "web");
+    assert_eq!(samples.iter().find(by_name).map(|sample| sample.value), Some(7), "those that are known, by name");
+    let grown = resident().saturating_sub(before) / MIB;
+    assert!(grown < 48, "{grown} MiB");
+}
+
+#[test]
+fn a_million_names_of_endpoints_are_counted_in_a_bounded_number_of_series() {
+    let (metrics, source) = (OnDemandDns::default(), web());
+    for number in 0..MANY {
+        metrics.count(&source, &format!("{number}.example.com").into());
+    }
+    let samples = metrics.family().samples;
+    assert_eq!(samples.len(), 1_001);
+    assert_eq!(samples.iter().map(|sample| sample.value).sum::<u64>(), MANY as u64);
+}
+
+/// Also in time: a full table was searched for each name that found no room in it.
+#[tokio::test(start_paused = true)]
+async fn a_million_hosts_and_endpoints_that_fail_are_remembered_in_bounds() {
+    let _alone = ALONE.lock();
+    let settings = OutlierSettings { failures: 1, base: Duration::from_secs(30), max_percent: 50 };
+    let (hosts, outliers, before) = (Hosts::default(), Outliers::new(settings), resident());
+    let began = Instant::now();
+    for number in 0..u32::try_from(MANY).unwrap() {
+        hosts.failed(&number.to_string().into());
+        outliers.failed(SocketAddr::from((Ipv4Addr::from(number), 80)));
+    }
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let counts = outliers.families().map(|family| family.samples.first().unwrap().value);
+    assert_eq!(counts, [4096, 4096], "ejections, and those that are active");
+    assert!(resident().saturating_sub(before) / MIB < 32);
+}
+
+#[test]
+fn hosts_that_come_and_go_a_million_times_leave_nothing_behind() {
+    let _alone = ALONE.lock();
+    let (mut store, before) = (Store::default(), resident());
+    let key = |number: usize| ServiceKey::new("shop", &format!("{number}.example.com"));
+    for number in 0..MANY {
+        let address = u32::try_from(number).unwrap().to_be_bytes().to_vec();
+        let addresses = vec![wire::NetworkAddress { address: address.into(), ..Default::default() }];
+        let hostname = format!("{number}.example.com");
+        let service = wire::Service { hostname, namespace: "shop".into(), addresses, ..Default::default() };
+        store.insert_service(Service::parse(service).unwrap());
+        if let Some(old) = number.checked_sub(1_000) {
+            assert!(store.remove_service(&key(old)));
+        }
+    }
+    assert_eq!(store.services().count(), 1_000);
+    let grown = resident().saturating_sub(before) / MIB;
+    assert!(grown < 16, "{grown} MiB");
+}
+
+/// Whatever is asked for, and by whichever type.
+#[test]
+fn queries_of_all_types_make_a_bounded_number_of_series() {
+    let metrics = DnsMetrics::default();
+    for number in 0..=u16::MAX {
+        let packet = query(&format!("{number}.example.com"), QueryType(number)).unwrap();
+        let decision = decide(&packet, Transport::Udp, |_, _| Lookup::Unknown);
+        let kind = decision.question.unwrap().query_type;
+        metrics.series(kind, Transport::Udp, None).requests.fetch_add(1, Ordering::Relaxed);
+    }
+    let samples = metrics.families().swap_remove(0).samples;
+    assert_eq!(samples.len(), 16);
+    assert_eq!(samples.iter().map(|sample| sample.value).sum::<u64>(), 1 << 16);
+}
