@@ -149,7 +149,7 @@ def _target() -> Path:
 
 
 def _engine_key() -> str:
-    return cache.key(_ENGINE / "crates", _ENGINE / "Cargo.toml", _ENGINE / "Cargo.lock")
+    return cache.key(_ENGINE / "crates", _CLONE / "bpf", _ENGINE / "Cargo.toml", _ENGINE / "Cargo.lock")
 
 
 def _rustc() -> str:
