@@ -50,11 +50,6 @@ def missing(plan: PodPlan) -> tuple[str, ...]:
     return tuple(f"guard of {link}" for link in sorted(_wanted(plan) - egress.attached(_NAME)))
 
 
-def present() -> bool:
-    """Say whether any link is guarded."""
-    return bool(egress.attached(_NAME))
-
-
 def _attach(where: frozenset[str] | set[str], older: tuple[sockets.Connection, ...]) -> None:
     program = _load(older) if older else _for_new_pods()
     try:

@@ -42,8 +42,8 @@ class Preparation:
 
     def before(self, plan: PodPlan) -> None:
         """Do what comes before the rules are made as planned."""
-        if self.guarded:
-            guard.lower(plan)
+        # An agent that may not guard takes away what one that might has left.
+        guard.lower(plan if self.guarded else PodPlan(mode=Mode.NONE))
 
     def after(self, plan: PodPlan) -> None:
         """Do what comes after the rules were made as planned.

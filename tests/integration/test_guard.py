@@ -359,6 +359,7 @@ def test_a_link_that_is_added_is_missed_until_it_is_guarded(pods: Wired, space: 
 
 
 def test_without_a_guard_the_rules_are_all(pods: Wired, space: int, tmp_path: Path) -> None:
+    capture(choose(Wanted.AUTO, tmp_path / "lock").backend, space)
     choice = choose(Wanted.AUTO, tmp_path / "lock", guard=False)
     assert choice.unguarded == "as set"
     capture(choice.backend, space)
