@@ -1,10 +1,11 @@
 /*
  * Lets no TCP leave a captured pod that the capture rules have not seen.
  *
- * Attached to the egress of the pod's links, behind netfilter. What may leave carries a mark: the tunnel's sockets set
- * theirs, and the rules mark what they let pass. So when somebody flushes the rules, packets of the application stay in
- * the pod until the rules are back, and TCP sends them again. Connections that are older than the guard are known by
- * their addresses. Nothing else is decided here: what is to be captured, only the rules know.
+ * Attached to the egress of the pod's links, behind netfilter. What may leave carries a mark that the rules set on what
+ * they let pass. So when somebody flushes the rules, packets of the application stay in the pod until the rules are
+ * back, and TCP sends them again. The same holds for what the tunnel says to applications and clients; what it says to
+ * other tunnels needs no rules. Connections that are older than the guard are known by their addresses. Nothing else is
+ * decided here: what is to be captured, only the rules know.
  *
  * What comes in needs no guard of its own: without answers there is no connection.
  */
@@ -22,14 +23,17 @@
 #include "guard.h"
 
 #define FRAGMENT_OFFSET 0x1fff
+#define LOOPBACK 1          /* the index of every namespace's loopback link */
 #define EXTENSION_HEADERS 8 /* more than anybody has sent for a purpose */
 #define TCP_FLAGS 13
 #define TCP_SYN 0x02
-#define TCP_ACK 0x10
 
 volatile const __u32 tunnel_mark = 0;
 volatile const __u32 tunnel_mark_mask = 0;
 volatile const __u32 passed_mark = 0;
+/* Host order. What the tunnel sends from them is for applications and clients, who know it by other addresses. */
+volatile const __u16 outbound_port = 0;
+volatile const __u16 inbound_port = 0;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -99,37 +103,69 @@ static __always_inline enum found find_tcp_v6(struct __sk_buff *skb, struct conn
     return UNREADABLE;
 }
 
+static __always_inline enum found find_tcp(struct __sk_buff *skb, struct connection *connection, __u8 *flags) {
+    enum found found = NOT_TCP;
+    __u32 offset = 0;
+    __u8 tcp[14];
+
+    if (skb->protocol == bpf_htons(ETH_P_IP))
+        found = find_tcp_v4(skb, connection, &offset);
+    else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+        found = find_tcp_v6(skb, connection, &offset);
+    if (found != TCP)
+        return found;
+    if (load(skb, offset, tcp, sizeof(tcp)) < 0)
+        return UNREADABLE;
+    __builtin_memcpy(&connection->local_port, tcp, 2);
+    __builtin_memcpy(&connection->remote_port, tcp + 2, 2);
+    *flags = tcp[TCP_FLAGS];
+    return TCP;
+}
+
+/* Without the rules nobody translates what the tunnel answers, and who gets it would end the connection. */
+static __always_inline int is_lost(const struct __sk_buff *skb, const struct connection *connection) {
+    __u16 port = bpf_ntohs(connection->local_port);
+
+    return skb->ifindex == LOOPBACK || port == outbound_port || port == inbound_port;
+}
+
+static __always_inline int may_pass_as_older(const struct connection *connection, __u8 flags) {
+    __u32 *stage = bpf_map_lookup_elem(&older, connection);
+
+    if (!stage)
+        return 0;
+    if (!(flags & TCP_SYN)) {
+        *stage = STAGE_OPEN;
+        return 1;
+    }
+    if (*stage == STAGE_OPENING)
+        return 1;
+    /* The old connection has ended, and a new one has its ports. */
+    bpf_map_delete_elem(&older, connection);
+    return 0;
+}
+
 SEC("classifier")
 int guard(struct __sk_buff *skb) {
     struct connection connection = {};
-    enum found found = NOT_TCP;
-    __u32 offset = 0, *stage;
-    __u8 tcp[14];
+    __u8 flags = 0;
+    int tunnel = (skb->mark & tunnel_mark_mask) == tunnel_mark;
 
-    if ((skb->mark & tunnel_mark_mask) == tunnel_mark || skb->mark & passed_mark)
+    if (skb->mark & passed_mark)
         return TC_ACT_UNSPEC;
-    if (skb->protocol == bpf_htons(ETH_P_IP))
-        found = find_tcp_v4(skb, &connection, &offset);
-    else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-        found = find_tcp_v6(skb, &connection, &offset);
-    if (found == NOT_TCP)
+    if (skb->ifindex == LOOPBACK && !tunnel)
         return TC_ACT_UNSPEC;
-    if (found == UNREADABLE || load(skb, offset, tcp, sizeof(tcp)) < 0)
-        return TC_ACT_SHOT;
-    __builtin_memcpy(&connection.local_port, tcp, 2);
-    __builtin_memcpy(&connection.remote_port, tcp + 2, 2);
-    stage = bpf_map_lookup_elem(&older, &connection);
-    if (!stage)
-        return TC_ACT_SHOT;
-    if (!(tcp[TCP_FLAGS] & TCP_SYN)) {
-        *stage = STAGE_OPEN;
+    switch (find_tcp(skb, &connection, &flags)) {
+    case NOT_TCP:
         return TC_ACT_UNSPEC;
+    case UNREADABLE:
+        return tunnel ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+    case TCP:
+        break;
     }
-    if (*stage == STAGE_OPENING)
-        return TC_ACT_UNSPEC;
-    /* The old connection has ended, and a new one has its ports. */
-    bpf_map_delete_elem(&older, &connection);
-    return TC_ACT_SHOT;
+    if (tunnel)
+        return is_lost(skb, &connection) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+    return may_pass_as_older(&connection, flags) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

@@ -49,14 +49,17 @@ def load_guard(
     tunnel_mark: int,
     tunnel_mark_mask: int,
     passed_mark: int,
+    redirect_ports: tuple[int, int],
     older: Sequence[tuple[str, int, str, int, bool]],
 ) -> int:
     """Load the program that keeps TCP in a pod which the capture rules have not seen (``bpf/guard.bpf.c``).
 
     Args:
-        tunnel_mark: of packets of the tunnel, which may leave.
+        tunnel_mark: of packets of the tunnel.
         tunnel_mark_mask: its bits that count.
-        passed_mark: a bit that the rules set where they let pass.
+        passed_mark: a bit that the rules set on what they have seen and let pass.
+        redirect_ports: where the tunnel listens for redirected connections, outbound and inbound. From others it may
+            say to other hosts what it likes.
         older: connections that may go on: address and port in the pod, address and port of the other end, and whether
             the handshake is over.
 

@@ -1,8 +1,8 @@
 """Keeps the application's TCP in the pod while the capture rules are gone. Called inside the namespace.
 
-The rules mark what they let pass (``names.PASSED_MARK``); a BPF program on the pod's links drops what has neither this
-mark nor the tunnel's. It stands apart from the rules, so whoever flushes those does not open a way around the tunnel,
-whether or not the agent is there to put them back.
+The rules mark what they let pass (``names.PASSED_MARK``). A BPF program on the pod's links drops TCP of the application
+without this mark, and what the tunnel says to the application, which would not understand it. It stands apart from the
+rules, so whoever flushes those opens no way around the tunnel, whether or not the agent is there to put them back.
 """
 
 import os
@@ -77,6 +77,7 @@ def _load(older: tuple[sockets.Connection, ...]) -> int:
             tunnel_mark=names.TUNNEL_MARK,
             tunnel_mark_mask=names.TUNNEL_MARK_MASK,
             passed_mark=names.PASSED_MARK,
+            redirect_ports=(names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT),
             older=[(*one.local, *one.remote, one.open) for one in older],
         )
     except KernelUnsupported as error:
@@ -84,8 +85,8 @@ def _load(older: tuple[sockets.Connection, ...]) -> int:
 
 
 def _wanted(plan: PodPlan) -> frozenset[str]:
-    """Return the links through which the application must not leave uncaptured."""
+    """Return the links through which nothing must go that the rules have not seen."""
     if plan.mode is not Mode.CAPTURE:
         return frozenset()
-    left_alone = {"lo", *plan.excluded_interfaces, *plan.virtual_interfaces}
+    left_alone = {*plan.excluded_interfaces, *plan.virtual_interfaces}
     return frozenset(link.name for link in links.links()) - left_alone

@@ -80,9 +80,9 @@ def pod_tables(plan: PodPlan, version: int) -> dict[str, Table]:
         ),
     }
     if capture:
+        seen = _target("MARK", ("set-xmark", _PASSED))
         passed = _match("connmark", ("mark", _PASSED))
-        rule = Rule(_target("MARK", ("set-xmark", _PASSED)), to_interface="!lo", matches=(_NOT_OURS, passed))
-        mangle["POSTROUTING"] = (rule,)
+        mangle["POSTROUTING"] = (Rule(seen, matches=(_OURS,)), Rule(seen, to_interface="!lo", matches=(passed,)))
     nat: Table = {
         "PREROUTING": tuple(_inbound(plan, version)) if capture else (),
         "OUTPUT": tuple(_outbound(plan, version)) if capture else (),

@@ -49,9 +49,9 @@ def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
         _chain("nat_output", "type nat hook output priority -100", _outbound(plan) if capture else []),
     ]
     if capture:
-        passed = f"ct mark & {names.PASSED_MARK:#x} != 0 meta mark set meta mark | {names.PASSED_MARK:#x}"
-        rule = f'oifname != "lo" {_NOT_OURS} {passed}'
-        chains.append(_chain("mangle_postrouting", "type filter hook postrouting priority -150", [rule]))
+        seen = f"meta mark set meta mark | {names.PASSED_MARK:#x}"
+        rules = [f"{_OURS} {seen} accept", f'oifname != "lo" ct mark & {names.PASSED_MARK:#x} != 0 {seen}']
+        chains.append(_chain("mangle_postrouting", "type filter hook postrouting priority -150", rules))
     if capture and plan.dns:
         zone = f"ct zone set {names.DNS_CONNTRACK_ZONE}"
         raw = [

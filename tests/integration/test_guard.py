@@ -103,8 +103,8 @@ def capture(backend: CaptureBackend, space: int, plan: PodPlan | None = None) ->
 
 
 def is_tried_again(connection: socket.socket) -> bool:
-    """Whether the kernel has sent something of a connection a second time (``tcpi_retransmits``)."""
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2] > 0
+    """Whether the kernel has tried to send something of a connection again (``tcpi_retransmits`` and what follows)."""
+    return any(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2:5])
 
 
 def has_come(connection: socket.socket) -> bool:
@@ -272,6 +272,29 @@ async def test_headers_before_tcp_are_no_way_out(pods: Wired, space: int, seen: 
             assert any(packet[6] in (0, 60) for packet in seen.tcp()), "the header was there all the time"
 
 
+@pytest.mark.parametrize("server", HERE)
+async def test_what_the_tunnel_says_to_the_application_waits_for_the_rules(
+    backend: CaptureBackend, pods: Wired, space: int, server: str
+) -> None:
+    """Untranslated, it would be answered by a reset, and the connection be gone without the application's knowing."""
+    capture(backend, space)
+    with ExitStack() as stack:
+        for listens, port, source, address in (
+            (names.OUTBOUND_PORT, 8080, pods.first, server),
+            (names.INBOUND_PLAINTEXT_PORT, 8081, pods.second, HERE[server]),
+        ):
+            tunnel = stack.enter_context(pods.listen(pods.first, listens))
+            tunnel.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
+            application = stack.enter_context(pods.connect(source, address, port))
+            accepted = stack.enter_context(tunnel.accept()[0])
+            application.settimeout(5)
+            shell(space, FLUSHES["everything"])
+            accepted.sendall(SAID)
+            await until(lambda accepted=accepted: is_tried_again(accepted))
+            backend.repair(space, PodPlan())
+            assert application.recv(100) == SAID
+
+
 def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
     capture(backends.backend("nftables", Path("/dev/null")), space)
     shell(space, FLUSHES["everything"])
@@ -304,7 +327,7 @@ def test_programs_of_others_stay(pods: Wired, space: int) -> None:
     theirs = "tc filter show dev eth0 ingress"
 
     def add() -> None:
-        program = load_guard(tunnel_mark=0, tunnel_mark_mask=0, passed_mark=0, older=[])
+        program = load_guard(tunnel_mark=0, tunnel_mark_mask=0, passed_mark=0, redirect_ports=(0, 0), older=[])
         with IPRoute() as netlink:
             [index] = netlink.link_lookup(ifname="eth0")
             netlink.tc("add", "clsact", index)
@@ -329,10 +352,10 @@ def test_a_link_that_is_added_is_missed_until_it_is_guarded(pods: Wired, space: 
     assert backend.missing(space, PodPlan()) == ("guard of net1", "guard of net2")
     backend.repair(space, PodPlan())
     assert backend.missing(space, PodPlan()) == ()
-    assert netns.run(space, lambda: egress.attached("culvert-guard")) == {"eth0", "net1", "net2"}
+    assert netns.run(space, lambda: egress.attached("culvert-guard")) == {"lo", "eth0", "net1", "net2"}
     excluded = plan_pod({"traffic.sidecar.istio.io/excludeInterfaces": "net1"}).plan
     backend.apply(space, excluded)
-    assert netns.run(space, lambda: egress.attached("culvert-guard")) == {"eth0", "net2"}
+    assert netns.run(space, lambda: egress.attached("culvert-guard")) == {"lo", "eth0", "net2"}
 
 
 def test_without_a_guard_the_rules_are_all(pods: Wired, space: int, tmp_path: Path) -> None:

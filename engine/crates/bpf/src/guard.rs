@@ -8,15 +8,17 @@ use aya::maps::HashMap;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
 
-/// Marks of packets that may leave.
+/// How packets are told apart.
 #[derive(Debug, Clone, Copy)]
-pub struct Marks {
-    /// The tunnel's own.
-    pub tunnel: u32,
+pub struct Signs {
+    /// Mark of the tunnel's own.
+    pub tunnel_mark: u32,
     /// Bits of it that count.
-    pub tunnel_mask: u32,
-    /// What the rules have seen and let pass: one of these bits.
-    pub passed: u32,
+    pub tunnel_mark_mask: u32,
+    /// Mark of what the rules have seen and let pass: one of these bits.
+    pub passed_mark: u32,
+    /// Where the tunnel listens for redirected connections, outbound and inbound.
+    pub redirect_ports: (u16, u16),
 }
 
 /// A connection that is older than the guard, and may go on.
@@ -46,13 +48,15 @@ impl Guard {
     ///
     /// # Errors
     /// The kernel lacks something, or does not allow it (`CAP_BPF` and `CAP_NET_ADMIN`, or `CAP_SYS_ADMIN`).
-    pub fn load(marks: Marks, older: &[Older]) -> Result<Self, LoadError> {
+    pub fn load(signs: Signs, older: &[Older]) -> Result<Self, LoadError> {
         let room = u32::try_from(older.len().max(1)).map_err(failed)?;
         let mut object = EbpfLoader::new()
             .btf(None) // nothing here depends on the kernel's
-            .set_global("tunnel_mark", &marks.tunnel, true)
-            .set_global("tunnel_mark_mask", &marks.tunnel_mask, true)
-            .set_global("passed_mark", &marks.passed, true)
+            .set_global("tunnel_mark", &signs.tunnel_mark, true)
+            .set_global("tunnel_mark_mask", &signs.tunnel_mark_mask, true)
+            .set_global("passed_mark", &signs.passed_mark, true)
+            .set_global("outbound_port", &signs.redirect_ports.0, true)
+            .set_global("inbound_port", &signs.redirect_ports.1, true)
             .set_max_entries("older", room)
             .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.o")))
             .map_err(failed)?;

@@ -2,4 +2,4 @@
 
 mod guard;
 
-pub use guard::{Guard, LoadError, Marks, Older};
+pub use guard::{Guard, LoadError, Older, Signs};

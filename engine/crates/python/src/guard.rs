@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{IntoRawFd, RawFd};
 
-use culvert_bpf::{Guard, Marks, Older};
+use culvert_bpf::{Guard, Older, Signs};
 use pyo3::prelude::*;
 
 use crate::address;
@@ -12,17 +12,18 @@ use crate::errors::KernelUnsupported;
 type Connection = (String, u16, String, u16, bool);
 
 #[pyfunction]
-#[pyo3(signature = (*, tunnel_mark, tunnel_mark_mask, passed_mark, older))]
+#[pyo3(signature = (*, tunnel_mark, tunnel_mark_mask, passed_mark, redirect_ports, older))]
 pub(crate) fn load_guard(
     py: Python<'_>,
     tunnel_mark: u32,
     tunnel_mark_mask: u32,
     passed_mark: u32,
+    redirect_ports: (u16, u16),
     older: Vec<Connection>,
 ) -> PyResult<RawFd> {
-    let marks = Marks { tunnel: tunnel_mark, tunnel_mask: tunnel_mark_mask, passed: passed_mark };
+    let signs = Signs { tunnel_mark, tunnel_mark_mask, passed_mark, redirect_ports };
     let older: Vec<Older> = older.into_iter().map(connection).collect::<PyResult<_>>()?;
-    let guard = py.detach(|| Guard::load(marks, &older));
+    let guard = py.detach(|| Guard::load(signs, &older));
     guard.map(|guard| guard.into_fd().into_raw_fd()).map_err(|error| KernelUnsupported::new_err(error.to_string()))
 }
 
