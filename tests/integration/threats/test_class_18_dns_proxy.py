@@ -68,11 +68,11 @@ class Asked:
 
 
 @asynccontextmanager
-async def asking(reply: dns.Reply | None = None) -> AsyncIterator[Asked]:
+async def asking(reply: dns.Reply | None = None, **settings: object) -> AsyncIterator[Asked]:
     async def usual(asked: bytes, _: str) -> bytes:
         return dns.response(asked, "1.2.3.4")
 
-    async with namespaced.mesh() as mesh:
+    async with namespaced.mesh(settings=settings) as mesh:
         pod = await mesh.pod("resolver", node=1, captured=False)
         resolver = dns.Resolver(reply or usual)
         await resolver.serve(pod)

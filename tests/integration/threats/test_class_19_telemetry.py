@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshapi.proto import engine_pb2
 from tests.integration.threats.conftest import Costs, Scene
+from tests.integration.threats.test_class_18_dns_proxy import QUESTION, asking, datagrams, head
 from tests.support import attacker, namespaced
 from tests.support.waiting import until
 from ztunnel import telemetry
@@ -63,12 +64,24 @@ async def test_no_value_ends_its_line_or_looks_like_another_field(form: str) -> 
             ("forwarded", f"host={evil}"),
             ("baggage", "k8s.cluster.name=a\r\nb"),
             ("baggage", "k8s.cluster.name=a\x00b"),
+            ("baggage", "k8s.cluster.name=ÿ\u2028\x9b\x7f"),
         ]
-        for header in sent:
+        wishes = [(scene.authority, *header) for header in sent]
+        names = [
+            'a" b="c:80',
+            "a\r\nb:80",
+            "a\tb:80",
+            "ü\u2028:80",
+            f"{server.ip}\x00:80",
+            'x" level="error:80',
+            "a\\:80",
+        ]
+        for authority, *header in wishes + [(name, "forwarded", "host=x") for name in names]:
             async with scene.attack() as attack:
-                attack.connect(1, scene.authority, header)
+                attack.connect(1, authority, tuple(header))
                 # A header that HTTP does not allow is an error of the connection.
-                await attack.wait(lambda one: isinstance(one, frames.HeadersFrame | frames.GoAwayFrame))
+                ends = frames.HeadersFrame | frames.GoAwayFrame | frames.RstStreamFrame
+                await attack.wait(lambda one, ends=ends: isinstance(one, ends))
         await until(lambda: len(scene.server.node.lines) >= 2)
         exposed = generate_latest(telemetry.registry(scene.server.node.engine.metrics, lambda: 0, lambda: 0)).decode()
         shown = [sample.labels for family in text_string_to_metric_families(exposed) for sample in family.samples]
@@ -79,8 +92,31 @@ async def test_no_value_ends_its_line_or_looks_like_another_field(form: str) -> 
                 fields = json.loads(line)
                 assert fields.get("src.identity", outsider.identity) == outsider.identity
             else:
-                assert line.count("\t") == 4, line
-                unquoted = line.replace("\\\\", "").replace('\\"', "")
-                outside = "".join(unquoted.split('"')[::2])
+                outside = unquoted(line)
                 assert outside.count("src.identity=") <= 1, line
                 assert "level" not in outside.split("\t", 4)[4]
+
+
+def unquoted(line: str) -> str:
+    """What of a line in text stands outside quotes."""
+    assert line.count("\t") == 4, line
+    assert line.replace("\t", "").isprintable(), line
+    return "".join(line.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+
+
+@pytest.mark.parametrize("form", ["JSON", "TEXT"])
+async def test_a_name_that_no_host_has_is_not_repeated(form: str) -> None:
+    """What an application asks of DNS is logged where it is asked, as far as it could be a host's name."""
+    labels = [b'a" domain="b', b"a\r\nb", b"\xff\xc2\x9b", b"\0", b"\\", b"a\tb", "ü\u2028".encode()]
+    async with asking(access_log=engine_pb2.AccessLog.Value(form)) as asked:
+        node = asked.client.node
+        for label in labels:
+            with datagrams(asked.client, asked.ip) as sock:
+                sock.send(head() + bytes([len(label)]) + label + b"\x03com\0" + QUESTION)
+        await until(lambda: len(node.lines) >= len(labels))
+        for line in node.lines[: len(labels)]:
+            domain = (
+                json.loads(line)["domain"] if form == "JSON" else line.partition("domain=")[2].split()[0].strip('"')
+            )
+            assert domain == ""
+            assert form == "JSON" or unquoted(line).count("domain=") == 1
