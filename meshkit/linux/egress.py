@@ -4,6 +4,8 @@ Attached as filters of traffic control, which every kernel with BPF has, first i
 detached or their link is gone, whoever attached them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from pyroute2 import IPRoute, NetlinkError
@@ -18,62 +20,69 @@ _ABSENT: Final = (2, 19, 22)
 """ENOENT, ENODEV, EINVAL (no such queue): it is not there, which is what a removal wants."""
 
 
-def attached(name: str) -> frozenset[str]:
-    """Return the names of the links that have a program called ``name``."""
-    with opened("egress programs") as netlink:
-        return frozenset(
-            link.get_attr("IFLA_IFNAME") for link in netlink.get_links() if _has(netlink, link["index"], _EGRESS, name)
-        )
+class Egress:
+    """The links of a namespace, and on which of them the program of a name is.
 
-
-def attach(link: str, program: int, name: str) -> None:
-    """Put a program on a link that has none called ``name``.
-
-    Args:
-        link: name of the link.
-        program: descriptor of a program of type SCHED_CLS; stays the caller's.
-        name: to find it by.
-
-    Raises:
-        OSError: the link is as it was, or has an empty queue for programs.
+    Attributes:
+        links: names of all links.
+        attached: names of those that have the program.
     """
-    with opened(f"egress program {name} on {link}") as netlink:
-        index = _index(netlink, link)
+
+    def __init__(self, netlink: IPRoute, name: str) -> None:
+        self._netlink = netlink
+        self._name = name
+        self._indices = {link.get_attr("IFLA_IFNAME"): link["index"] for link in netlink.get_links()}
+        self.links = frozenset(self._indices)
+        self.attached = frozenset(link for link, index in self._indices.items() if self._has(index))
+
+    def attach(self, link: str, program: int) -> None:
+        """Put a program on a link that has none of the name.
+
+        Args:
+            link: name of the link.
+            program: descriptor of a program of type SCHED_CLS; stays the caller's.
+
+        Raises:
+            NetlinkError: the link is as it was, or has an empty queue for programs.
+        """
+        index = self._indices[link]
         try:
-            netlink.tc("add", "clsact", index)
+            self._netlink.tc("add", "clsact", index)
         except NetlinkError as error:
             if error.code != _EXISTS:
                 raise
-        what = {"fd": program, "name": name, "direct_action": True, "classid": _FIRST}
-        netlink.tc("add-filter", "bpf", index, f":{_FIRST}", parent=_EGRESS, prio=_FIRST, **what)
+        what = {"fd": program, "name": self._name, "direct_action": True, "classid": _FIRST}
+        self._netlink.tc("add-filter", "bpf", index, f":{_FIRST}", parent=_EGRESS, prio=_FIRST, **what)
 
+    def detach(self, link: str) -> None:
+        """Take the program off a link that has it; what others have put there stays.
 
-def detach(link: str, name: str) -> None:
-    """Take a program off a link; what is not there is no error, and what others have put there stays."""
-    with opened(f"egress program {name} on {link}") as netlink:
+        Raises:
+            NetlinkError: the program may still be there.
+        """
+        index = self._indices[link]
         try:
-            index = _index(netlink, link)
-            if _has(netlink, index, _EGRESS, name):
-                netlink.tc("del-filter", "bpf", index, f":{_FIRST}", parent=_EGRESS, prio=_FIRST)
-            if not any(netlink.get_filters(index=index, parent=parent) for parent in (_EGRESS, _INGRESS)):
-                netlink.tc("del", "clsact", index)
+            self._netlink.tc("del-filter", "bpf", index, f":{_FIRST}", parent=_EGRESS, prio=_FIRST)
+            if not any(self._netlink.get_filters(index=index, parent=parent) for parent in (_EGRESS, _INGRESS)):
+                self._netlink.tc("del", "clsact", index)
         except NetlinkError as error:
             if error.code not in _ABSENT:
                 raise
-        except FileNotFoundError:
-            return
+
+    def _has(self, index: int) -> bool:
+        for message in self._netlink.get_filters(index=index, parent=_EGRESS):
+            options = message.get_attr("TCA_OPTIONS")
+            if options is not None and options.get_attr("TCA_BPF_NAME") == self._name:
+                return True
+        return False
 
 
-def _has(netlink: IPRoute, index: int, parent: int, name: str) -> bool:
-    for message in netlink.get_filters(index=index, parent=parent):
-        options = message.get_attr("TCA_OPTIONS")
-        if options is not None and options.get_attr("TCA_BPF_NAME") == name:
-            return True
-    return False
+@contextmanager
+def programs(name: str) -> Iterator[Egress]:
+    """Look at the programs called ``name``, to change where they are.
 
-
-def _index(netlink: IPRoute, name: str) -> int:
-    found = netlink.link_lookup(ifname=name)
-    if not found:
-        raise FileNotFoundError(f"no link named {name}")
-    return int(found[0])
+    Raises:
+        OSError: the kernel refuses something; what was done before stays.
+    """
+    with opened(f"egress programs {name}") as netlink:
+        yield Egress(netlink, name)

@@ -6,12 +6,14 @@ rules, so whoever flushes those opens no way around the tunnel, whether or not t
 """
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
 from meshapi import names
 from meshengine import KernelUnsupported, load_guard
-from meshkit.linux import egress, links, sockets
+from meshkit.linux import egress, sockets
+from meshkit.linux.egress import Egress
 from nodeagent.capture.plan import Mode, PodPlan
 
 _NAME: Final = "culvert-guard"
@@ -23,15 +25,20 @@ def probe() -> None:
     Raises:
         OSError: it cannot; the text says why.
     """
-    _attach({"lo"}, ())
-    egress.detach("lo", _NAME)
+    with egress.programs(_NAME) as programs:
+        programs.attach("lo", _for_new_pods())
+        programs.detach("lo")
 
 
-def lower(plan: PodPlan) -> None:
-    """Take the guard away where the plan wants none. Before the rules go, so that nothing waits for them in vain."""
-    wanted = _wanted(plan)
-    for link in egress.attached(_NAME) - wanted:
-        egress.detach(link, _NAME)
+def lower() -> None:
+    """Take the guard away, before the rules go: nothing shall wait for them in vain.
+
+    Raises:
+        OSError: some of it may still be there.
+    """
+    with egress.programs(_NAME) as programs:
+        for link in programs.attached:
+            programs.detach(link)
 
 
 def hoist(plan: PodPlan) -> None:
@@ -40,21 +47,26 @@ def hoist(plan: PodPlan) -> None:
     Raises:
         OSError: a link may be without guard.
     """
-    lacking = _wanted(plan) - egress.attached(_NAME)
-    if lacking:
-        _attach(lacking, sockets.outside(names.TUNNEL_PORTS))
+    with egress.programs(_NAME) as programs:
+        wanted = _wanted(plan, programs)
+        for link in programs.attached - wanted:
+            programs.detach(link)
+        lacking = wanted - programs.attached
+        if lacking:
+            _attach(programs, lacking, sockets.outside(names.TUNNEL_PORTS))
 
 
 def missing(plan: PodPlan) -> tuple[str, ...]:
     """Name what is not there although the plan wants it."""
-    return tuple(f"guard of {link}" for link in sorted(_wanted(plan) - egress.attached(_NAME)))
+    with egress.programs(_NAME) as programs:
+        return tuple(f"guard of {link}" for link in sorted(_wanted(plan, programs) - programs.attached))
 
 
-def _attach(where: frozenset[str] | set[str], older: tuple[sockets.Connection, ...]) -> None:
+def _attach(programs: Egress, where: Iterable[str], older: tuple[sockets.Connection, ...]) -> None:
     program = _load(older) if older else _for_new_pods()
     try:
-        for link in sorted(where):
-            egress.attach(link, program, _NAME)
+        for link in where:
+            programs.attach(link, program)
     finally:
         if older:
             os.close(program)
@@ -79,9 +91,8 @@ def _load(older: tuple[sockets.Connection, ...]) -> int:
         raise OSError(str(error)) from error
 
 
-def _wanted(plan: PodPlan) -> frozenset[str]:
+def _wanted(plan: PodPlan, programs: Egress) -> frozenset[str]:
     """Return the links through which nothing must go that the rules have not seen."""
     if plan.mode is not Mode.CAPTURE:
         return frozenset()
-    left_alone = {*plan.excluded_interfaces, *plan.virtual_interfaces}
-    return frozenset(link.name for link in links.links()) - left_alone
+    return programs.links - {*plan.excluded_interfaces, *plan.virtual_interfaces}

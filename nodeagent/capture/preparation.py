@@ -43,14 +43,15 @@ class Preparation:
     def before(self, plan: PodPlan) -> None:
         """Do what comes before the rules are made as planned."""
         # An agent that may not guard takes away what one that might has left.
-        guard.lower(plan if self.guarded else PodPlan(mode=Mode.NONE))
+        if plan.mode is not Mode.CAPTURE or not self.guarded:
+            guard.lower()
 
     def after(self, plan: PodPlan) -> None:
         """Do what comes after the rules were made as planned.
 
         The way back for answers outlives them: a captured connection needs it from its first packet to its last.
         """
-        if self.guarded:
+        if self.guarded and plan.mode is Mode.CAPTURE:
             guard.hoist(plan)
         if plan.mode is Mode.NONE:
             marks.remove(REPLIES)

@@ -97,6 +97,14 @@ def seen(pods: Wired) -> Iterator[Seen]:
         yield made
 
 
+def guarded(space: int) -> frozenset[str]:
+    def look() -> frozenset[str]:
+        with egress.programs("culvert-guard") as programs:
+            return programs.attached
+
+    return netns.run(space, look)
+
+
 def capture(backend: CaptureBackend, space: int, plan: PodPlan | None = None) -> None:
     backend.prepare(space)
     backend.apply(space, plan or PodPlan())
@@ -352,10 +360,10 @@ def test_a_link_that_is_added_is_missed_until_it_is_guarded(pods: Wired, space: 
     assert backend.missing(space, PodPlan()) == ("guard of net1", "guard of net2")
     backend.repair(space, PodPlan())
     assert backend.missing(space, PodPlan()) == ()
-    assert netns.run(space, lambda: egress.attached("culvert-guard")) == {"lo", "eth0", "net1", "net2"}
+    assert guarded(space) == {"lo", "eth0", "net1", "net2"}
     excluded = plan_pod({"traffic.sidecar.istio.io/excludeInterfaces": "net1"}).plan
     backend.apply(space, excluded)
-    assert netns.run(space, lambda: egress.attached("culvert-guard")) == {"lo", "eth0", "net2"}
+    assert guarded(space) == {"lo", "eth0", "net2"}
 
 
 def test_without_a_guard_the_rules_are_all(pods: Wired, space: int, tmp_path: Path) -> None:
@@ -364,7 +372,7 @@ def test_without_a_guard_the_rules_are_all(pods: Wired, space: int, tmp_path: Pa
     assert choice.unguarded == "as set"
     capture(choice.backend, space)
     assert choice.backend.missing(space, PodPlan()) == ()
-    assert netns.run(space, lambda: egress.attached("culvert-guard")) == frozenset()
+    assert guarded(space) == frozenset()
 
 
 def test_a_kernel_that_refuses_the_program_is_no_reason_to_leave_pods_uncaptured(
