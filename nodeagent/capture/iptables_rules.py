@@ -133,12 +133,7 @@ def _inbound(plan: PodPlan, version: int) -> Iterable[Rule]:
     for name in plan.virtual_interfaces:
         yield Rule(_redirect(names.OUTBOUND_PORT), protocol="tcp", from_interface=name, matches=(_SYN,))
         yield from _passed(_RETURN, from_interface=name)
-    yield from _inbound_plain(plan, version)
-    # Which connection is none of ours, is decided by its first packet.
     yield Rule(_PASS, protocol="tcp", from_interface="!lo", matches=(_SYN, _NOT_OURS))
-
-
-def _inbound_plain(plan: PodPlan, version: int) -> Iterable[Rule]:
     if plan.inbound is None:
         return
     for name in plan.excluded_interfaces:

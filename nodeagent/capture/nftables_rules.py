@@ -64,12 +64,12 @@ def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
 
 def _inbound(plan: PodPlan) -> list[str]:
     rules = []
-    # Which connection is none of ours, is decided by its first packet.
-    rest = f'iifname != "lo" {_NOT_OURS} {_SYN} {_PASS}'
     for name in plan.virtual_interfaces:
         rules += [f'iifname "{name}" {_SYN} redirect to :{names.OUTBOUND_PORT}', f'iifname "{name}" {_PASS} return']
+    # The application answers to what is not redirected, and to the rest the tunnel, or the kernel for it.
+    rules.append(f'iifname != "lo" {_NOT_OURS} {_SYN} {_PASS}')
     if plan.inbound is None:
-        return [*rules, rest]
+        return rules
     rules += [f'iifname "{name}" {_PASS} return' for name in plan.excluded_interfaces]
     rules += [
         f"ip saddr {names.PROBE_SOURCE_V4} meta l4proto tcp {_PASS} accept",
@@ -79,11 +79,11 @@ def _inbound(plan: PodPlan) -> list[str]:
     ports = f"tcp dport != {names.HBONE_PORT}"
     if plan.inbound.only is not None:
         if not plan.inbound.only:
-            return [*rules, rest]
+            return rules
         ports += f" tcp dport {_any(plan.inbound.only)}"
     elif plan.inbound.never:
         rules.append(f"tcp dport {_any(plan.inbound.never)} {_PASS} return")
-    return [*rules, f"ip daddr != 127.0.0.1 {ports} {redirect}", f"ip6 daddr != ::1 {ports} {redirect}", rest]
+    return [*rules, f"ip daddr != 127.0.0.1 {ports} {redirect}", f"ip6 daddr != ::1 {ports} {redirect}"]
 
 
 def _outbound(plan: PodPlan) -> list[str]:

@@ -246,6 +246,19 @@ def test_who_gets_a_connection_to_a_captured_pod(
         assert pods.ask(pods.second, server, port) == answers
 
 
+@pytest.mark.parametrize("here", [0, 1], ids=["ipv4", "ipv6"])
+def test_without_a_tunnel_connections_are_refused_at_once(
+    backend: CaptureBackend, pods: Wired, space: int, here: int
+) -> None:
+    backend.prepare(space)
+    backend.apply(space, PodPlan())
+    with pods.answering(pods.first, 8080, "application"), pods.answering(pods.second, 8080, "application"):
+        for source, address in ((pods.first, ("10.78.0.2", "fd78::2")), (pods.second, ("10.78.0.1", "fd78::1"))):
+            for port in (8080, names.HBONE_PORT):
+                with pytest.raises(ConnectionRefusedError):
+                    pods.connect(source, address[here], port)
+
+
 @pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
 def test_what_comes_from_a_machine_inside_the_pod_leaves_it(
     backend: CaptureBackend, pods: Wired, space: int, server: str
