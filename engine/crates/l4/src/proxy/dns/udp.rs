@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ const LONGEST: usize = 4096;
 
 /// Nobody ever sends from it (RFC 863).
 const DISCARD: u16 = 9;
+
+/// A datagram whose socket the kernel has chosen is in that socket's queue after so long.
+const DELIVERY: Duration = Duration::from_millis(50);
 
 type Received = io::Result<(Vec<u8>, SocketAddr)>;
 
@@ -41,8 +45,11 @@ pub(crate) async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, socket: UdpSocket, open: O
     // Another engine shares the port. The kernel gives what is new to sockets without a peer only, so one that has a
     // peer (who never speaks) is left with what it has, and answers can still leave through it.
     if port.socket.connect(SocketAddr::new(local.ip(), DISCARD)).await.is_ok() {
-        while let Some(received) = try_next(&port.socket) {
-            take(&pod, &dns, &port, received).await;
+        for wait in [Duration::ZERO, DELIVERY] {
+            tokio::time::sleep(wait).await;
+            while let Some(received) = left_over(&port.socket) {
+                take(&pod, &dns, &port, received).await;
+            }
         }
     }
 }
@@ -59,8 +66,18 @@ async fn next(socket: &UdpSocket) -> Received {
 
 /// A query that is there already.
 fn try_next(socket: &UdpSocket) -> Option<Received> {
+    read(|buffer| socket.try_recv_from(buffer))
+}
+
+/// The same, asked of the kernel: the runtime knows only what it was told when it looked last.
+fn left_over(socket: &UdpSocket) -> Option<Received> {
+    let same = std::net::UdpSocket::from(socket.as_fd().try_clone_to_owned().ok()?);
+    read(|buffer| same.recv_from(buffer))
+}
+
+fn read(receive: impl FnOnce(&mut [u8]) -> io::Result<(usize, SocketAddr)>) -> Option<Received> {
     let mut buffer = [0; LONGEST];
-    match socket.try_recv_from(&mut buffer) {
+    match receive(&mut buffer) {
         Ok((length, client)) => Some(Ok((buffer.get(..length).unwrap_or_default().to_vec(), client))),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         Err(error) => Some(Err(error)),
@@ -84,4 +101,22 @@ async fn take(pod: &Rc<Pod>, dns: &Rc<Dns>, port: &Rc<Port>, received: Received)
             let _ = port.socket.send_to(&bytes, client).await;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_since_the_runtime_looked_is_left_over() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(try_next(&socket).is_none());
+        client.send_to(b"query", socket.local_addr().unwrap()).unwrap();
+        assert!(try_next(&socket).is_none(), "the runtime has not looked again");
+        let (query, from) = left_over(&socket).unwrap().unwrap();
+        assert_eq!((&query[..], from), (&b"query"[..], client.local_addr().unwrap()));
+        assert!(left_over(&socket).is_none());
+    }
 }
