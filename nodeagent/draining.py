@@ -16,6 +16,7 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import Mode, PodPlan
 
 _log = logger("draining")
+
 _AT_LEAST_S: Final = 15.0
 """Peers that have not heard yet still open tunnels for a while, and those need the way back for answers."""
 _LOOK_EVERY_S: Final = 2.0

@@ -1,4 +1,4 @@
-/* What the guard and its loader share (engine/crates/bpf mirrors it; a test there compares sizes). */
+/* What the guard and its loader share (engine/crates/bpf mirrors it, with the same assertions). */
 #ifndef CULVERT_GUARD_H
 #define CULVERT_GUARD_H
 
@@ -12,6 +12,9 @@ struct connection {
     __be16 local_port;
     __be16 remote_port;
 };
+
+_Static_assert(sizeof(struct connection) == 36, "mirrored by the loader");
+_Static_assert(__builtin_offsetof(struct connection, local_port) == 32, "mirrored by the loader");
 
 /* How far a connection was when the guard came. */
 enum stage {

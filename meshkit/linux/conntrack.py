@@ -13,7 +13,7 @@ _OPENING: Final = (1, 2)  # TCP_CONNTRACK_SYN_SENT, TCP_CONNTRACK_SYN_RECV
 _VERSIONS: Final = {2: "V4", 10: "V6"}
 
 
-def forget_opening(but_marked: int) -> int:
+def forget_opening(but_marked: int) -> None:
     """Forget the TCP connections that are being opened and are not redirected.
 
     The kernel asks rules of address translation for a connection's first packet only, and a packet that is sent again
@@ -22,28 +22,23 @@ def forget_opening(but_marked: int) -> int:
     Args:
         but_marked: connections with this bit in their mark are left.
 
-    Returns:
-        How many there were.
-
     Raises:
         OSError: the kernel cannot be asked.
     """
     try:
-        return sum(_forget_opening(family, but_marked) for family in _VERSIONS)
+        for family in _VERSIONS:
+            _forget_opening(family, but_marked)
     except NetlinkError as error:
         raise OSError(error.code, f"connection tracking: {os.strerror(error.code)}") from error
 
 
-def _forget_opening(family: int, but_marked: int) -> int:
-    count = 0
+def _forget_opening(family: int, but_marked: int) -> None:
     with NFCTSocket(nfgen_family=family) as conntrack:
         # Kernels before 5.15 show all, whatever is asked for.
         for message in tuple(conntrack.dump(status=0, status_mask=_REDIRECTED)):
             if _is_opening(message) and not message.get_attr("CTA_MARK", 0) & but_marked:
                 with suppress(NetlinkError):  # it has ended meanwhile
                     conntrack.entry("del", tuple_orig=_name(message, family))
-                    count += 1
-    return count
 
 
 def _is_opening(message: Any) -> bool:

@@ -14,11 +14,10 @@ from meshkit.linux import changes, ipsets
 from meshkit.linux import netns as namespaces
 from nodeagent.capture import iptables_rules as rules
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.capture.preparation import Preparation
+from nodeagent.capture.preparation import GUARDED, Preparation
 
 T = TypeVar("T")
 
-_GUARDED: Final = Preparation()
 POD_HOOKS: Final = ("PREROUTING", "OUTPUT", "POSTROUTING")
 _HOST_HOOKS: Final = ("POSTROUTING",)
 
@@ -60,7 +59,7 @@ class IptablesBackend:
         versions: tuple[int, ...],
         sets: bool,
         lock: Path = Path(names.XTABLES_LOCK),
-        preparation: Preparation = _GUARDED,
+        preparation: Preparation = GUARDED,
     ) -> None:
         """Make a backend.
 

@@ -3,14 +3,11 @@
 from collections.abc import Set
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
 from meshkit.linux import changes, netns, nft
 from nodeagent.capture import nftables_rules as rules
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.capture.preparation import Preparation
-
-_GUARDED: Final = Preparation()
+from nodeagent.capture.preparation import GUARDED, Preparation
 
 
 class NftablesBackend:
@@ -19,7 +16,7 @@ class NftablesBackend:
     name = "nftables"
     how = "libnftables"
 
-    def __init__(self, preparation: Preparation = _GUARDED) -> None:
+    def __init__(self, preparation: Preparation = GUARDED) -> None:
         """Make a backend; ``preparation`` is what stands around its rules."""
         self._preparation = preparation
 

@@ -75,3 +75,6 @@ class Preparation:
         if plan.mode is Mode.NONE:
             return ()
         return marks.missing(REPLIES) + (guard.missing(plan) if self.guarded else ())
+
+
+GUARDED: Final = Preparation()

@@ -1,8 +1,14 @@
-"""A small mesh in every combination of address family and capture that its tests shall hold for."""
+"""A small mesh in every combination of address family and capture that its tests shall hold for, and two wired pods."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from nodeagent.capture.backend import CaptureBackend
 from tests.support import backends, namespaced
+from tests.support.wired import Wired, wired
 
 
 @pytest.fixture(params=["10.77.0.0/24", "fd77::/64"], ids=["ipv4", "ipv6"])
@@ -14,3 +20,22 @@ def subnet(request):
 async def mesh(request, subnet, tmp_path):
     async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock")) as made:
         yield made
+
+
+@pytest.fixture(params=backends.NAMES)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> CaptureBackend:
+    return backends.backend(request.param, tmp_path / "lock")
+
+
+@pytest.fixture
+def pods() -> Iterator[Wired]:
+    with wired() as made:
+        yield made
+
+
+@pytest.fixture
+def space(pods: Wired) -> Iterator[int]:
+    """The first of ``pods``, as a descriptor."""
+    descriptor = os.open(pods.first, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)

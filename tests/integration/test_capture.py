@@ -1,12 +1,10 @@
 """Capturing by each backend in the real kernel: what is planned is so, twice is once, others' rules stay."""
 
 import itertools
-import os
 import re
 import socket
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import ip_interface
 from pathlib import Path
@@ -23,38 +21,13 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import NoBackend, Wanted, choose
 from nodeagent.capture.plan import Mode, PodPlan
 from tests.support import backends
-from tests.support.wired import Wired, wired
+from tests.support.wired import Wired, shell
 from tests.unit.nodeagent.test_rules import PODS
 
 pytestmark = pytest.mark.root
 
 T = TypeVar("T")
 DUMPS = ("nft list ruleset", "iptables-legacy-save", "ip6tables-legacy-save", "ip rule", "ip -6 rule", "ipset list")
-
-
-@pytest.fixture(params=backends.NAMES)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> CaptureBackend:
-    return backends.backend(request.param, tmp_path / "lock")
-
-
-@pytest.fixture
-def pods() -> Iterator[Wired]:
-    with wired() as made:
-        yield made
-
-
-@pytest.fixture
-def space(pods: Wired) -> Iterator[int]:
-    descriptor = os.open(pods.first, os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
-
-
-def shell(space: int | Path, command: str) -> str:
-    def work() -> str:
-        return subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
-
-    return netns.run(space, work)
 
 
 def state(space: int) -> list[str]:

@@ -3,7 +3,6 @@
 import os
 import select
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -22,13 +21,12 @@ from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.preparation import Preparation
 from tests.support import backends
 from tests.support.waiting import until
-from tests.support.wired import Wired, wired
+from tests.support.wired import Wired, shell, wired
 
 pytestmark = pytest.mark.root
 
 FLUSHES = {
-    "everything": "nft flush ruleset; for p in iptables ip6tables; do for t in nat mangle; do "
-    "$p-legacy -t $t -F; $p-legacy -t $t -X; done; done; ip rule del priority 32764; ip -6 rule del priority 32764",
+    "everything": f"{backends.FLUSH}; ip rule del priority 32764; ip -6 rule del priority 32764",
     "what redirects": "nft flush chain inet culvert nat_output; nft flush chain inet culvert nat_prerouting; "
     "for p in iptables ip6tables; do for k in legacy nft; do $p-$k -t nat -F; done; done; true",
     "what redirects, with its hooks": "for c in nat_output nat_prerouting; do nft flush chain inet culvert $c; "
@@ -37,31 +35,6 @@ FLUSHES = {
 }
 HERE = {"10.78.0.2": "10.78.0.1", "fd78::2": "fd78::1"}
 SAID = b"said by the application"
-
-
-@pytest.fixture(params=backends.NAMES)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> CaptureBackend:
-    return backends.backend(request.param, tmp_path / "lock")
-
-
-@pytest.fixture
-def pods() -> Iterator[Wired]:
-    with wired() as made:
-        yield made
-
-
-@pytest.fixture
-def space(pods: Wired) -> Iterator[int]:
-    descriptor = os.open(pods.first, os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
-
-
-def shell(space: int | Path, command: str) -> str:
-    def work() -> str:
-        return subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
-
-    return netns.run(space, work)
 
 
 class Seen:

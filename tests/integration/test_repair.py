@@ -3,7 +3,6 @@
 import asyncio
 import os
 import resource
-import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +22,7 @@ from nodeagent.repair import Repairs
 from nodeagent.zds.server import Served
 from tests.support import backends
 from tests.support.waiting import until
-from tests.support.wired import Wired, wired
+from tests.support.wired import Wired, shell, wired
 
 pytestmark = pytest.mark.root
 
@@ -79,13 +78,8 @@ async def agent(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             captured.close()
 
 
-def shell(space: Path, command: str) -> None:
-    netns.run(space, lambda: subprocess.run(command, shell=True, check=True, capture_output=True))
-
-
 FLUSHES = {
-    "everything": "nft flush ruleset; for p in iptables ip6tables; do for t in nat mangle; do "
-    "$p-legacy -t $t -F; $p-legacy -t $t -X; done; done",
+    "everything": backends.FLUSH,
     "restore": "printf '*nat\\nCOMMIT\\n*mangle\\nCOMMIT\\n' > /tmp/empty.$$; iptables-legacy-restore /tmp/empty.$$; "
     "iptables-nft-restore /tmp/empty.$$; nft delete table inet culvert || true; rm /tmp/empty.$$",
     "rule": "ip rule del priority 32764",

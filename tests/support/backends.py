@@ -8,6 +8,11 @@ from nodeagent.capture.iptables_legacy import LegacyTables
 from nodeagent.capture.iptables_restore import RestoredTables
 from nodeagent.capture.nftables import NftablesBackend
 
+FLUSH = (
+    "nft flush ruleset; for p in iptables ip6tables; do for t in nat mangle; do $p-legacy -t $t -F; "
+    "$p-legacy -t $t -X; done; done"
+)
+"""What somebody runs who wants every rule of a namespace gone."""
 NAMES = ("nftables", "iptables-legacy", "iptables-nft")
 
 

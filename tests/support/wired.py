@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,15 @@ _PATIENCE_S = 5.0
 
 def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def shell(space: int | Path, command: str) -> str:
+    """Run a command in a namespace and return what it writes; a failure is one."""
+
+    def work() -> str:
+        return subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
+
+    return netns.run(space, work)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 //! The guard of a captured pod; what it does stands in `bpf/guard.bpf.c`.
 
 use std::io;
+use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -37,42 +38,26 @@ pub struct Older {
 #[error("the kernel does not load the guard: {0}")]
 pub struct LoadError(String);
 
-/// The loaded program. It lives as long as this or as it is attached.
-#[derive(Debug)]
-pub struct Guard {
-    program: OwnedFd,
-}
-
-impl Guard {
-    /// Load the program for one pod.
-    ///
-    /// # Errors
-    /// The kernel lacks something, or does not allow it (`CAP_BPF` and `CAP_NET_ADMIN`, or `CAP_SYS_ADMIN`).
-    pub fn load(signs: Signs, older: &[Older]) -> Result<Self, LoadError> {
-        let room = u32::try_from(older.len().max(1)).map_err(failed)?;
-        let mut object = EbpfLoader::new()
-            .btf(None) // nothing here depends on the kernel's
-            .set_global("tunnel_mark", &signs.tunnel_mark, true)
-            .set_global("tunnel_mark_mask", &signs.tunnel_mark_mask, true)
-            .set_global("passed_mark", &signs.passed_mark, true)
-            .set_global("outbound_port", &signs.redirect_ports.0, true)
-            .set_global("inbound_port", &signs.redirect_ports.1, true)
-            .set_max_entries("older", room)
-            .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.o")))
-            .map_err(failed)?;
-        remember(&mut object, older)?;
-        let program: &mut SchedClassifier =
-            object.program_mut("guard").ok_or_else(missing)?.try_into().map_err(failed)?;
-        program.load().map_err(failed)?;
-        let program = program.fd().map_err(failed)?.as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(Self { program })
-    }
-
-    /// The program's descriptor, to attach it.
-    #[must_use]
-    pub fn into_fd(self) -> OwnedFd {
-        self.program
-    }
+/// Load the guard's program for one pod. It lives as long as its descriptor or as it is attached.
+///
+/// # Errors
+/// The kernel lacks something, or does not allow it (`CAP_BPF` and `CAP_NET_ADMIN`, or `CAP_SYS_ADMIN`).
+pub fn load(signs: Signs, older: &[Older]) -> Result<OwnedFd, LoadError> {
+    let room = u32::try_from(older.len().max(1)).map_err(failed)?;
+    let mut object = EbpfLoader::new()
+        .btf(None) // nothing here depends on the kernel's
+        .set_global("tunnel_mark", &signs.tunnel_mark, true)
+        .set_global("tunnel_mark_mask", &signs.tunnel_mark_mask, true)
+        .set_global("passed_mark", &signs.passed_mark, true)
+        .set_global("outbound_port", &signs.redirect_ports.0, true)
+        .set_global("inbound_port", &signs.redirect_ports.1, true)
+        .set_max_entries("older", room)
+        .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.o")))
+        .map_err(failed)?;
+    remember(&mut object, older)?;
+    let program: &mut SchedClassifier = object.program_mut("guard").ok_or_else(missing)?.try_into().map_err(failed)?;
+    program.load().map_err(failed)?;
+    program.fd().map_err(failed)?.as_fd().try_clone_to_owned().map_err(failed)
 }
 
 fn remember(object: &mut Ebpf, older: &[Older]) -> Result<(), LoadError> {
@@ -92,6 +77,9 @@ struct Connection {
     remote: [u8; 16],
     ports: [[u8; 2]; 2],
 }
+
+// The header says the same of its struct; that the sizes agree, the loader finds out.
+const _: () = assert!(size_of::<Connection>() == 36 && offset_of!(Connection, ports) == 32);
 
 // SAFETY: only bytes, no padding.
 unsafe impl Pod for Connection {}

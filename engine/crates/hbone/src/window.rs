@@ -48,42 +48,21 @@ pub(crate) struct Change {
 
 /// A connection of either side.
 pub(crate) trait Resize {
-    fn resize_connection(&mut self, bytes: u32);
-    fn resize_streams(&mut self, bytes: u32) -> Result<(), h2::Error>;
+    fn resize(&mut self, change: Change) -> Result<(), h2::Error>;
 }
 
-impl<T> Resize for h2::client::Connection<T>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    fn resize_connection(&mut self, bytes: u32) {
-        self.set_target_window_size(bytes);
-    }
-
-    fn resize_streams(&mut self, bytes: u32) -> Result<(), h2::Error> {
-        self.set_initial_window_size(bytes)
-    }
+/// The two types have the same methods, and no trait in common.
+macro_rules! resize {
+    ($($connection:ty),*) => {$(
+        impl<T: AsyncRead + AsyncWrite + Unpin> Resize for $connection {
+            fn resize(&mut self, change: Change) -> Result<(), h2::Error> {
+                self.set_target_window_size(change.connection);
+                change.stream.map_or(Ok(()), |bytes| self.set_initial_window_size(bytes))
+            }
+        }
+    )*};
 }
-
-impl<T> Resize for h2::server::Connection<T, Bytes>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    fn resize_connection(&mut self, bytes: u32) {
-        self.set_target_window_size(bytes);
-    }
-
-    fn resize_streams(&mut self, bytes: u32) -> Result<(), h2::Error> {
-        self.set_initial_window_size(bytes)
-    }
-}
-
-impl Change {
-    fn apply(self, connection: &mut impl Resize) -> Result<(), h2::Error> {
-        connection.resize_connection(self.connection);
-        self.stream.map_or(Ok(()), |bytes| connection.resize_streams(bytes))
-    }
-}
+resize!(h2::client::Connection<T>, h2::server::Connection<T, Bytes>);
 
 /// The least that HTTP/2 works well with, for workloads without room.
 const LEAST: Windows = Windows::of(32 * 1024);
@@ -109,8 +88,6 @@ pub(crate) struct TunnelWindow {
     room: Arc<Room>,
     loans: RefCell<Vec<Loan>>,
     windows: Cell<Windows>,
-    /// Bytes of all loans for `windows` together.
-    lent: Cell<u32>,
     carried: Cell<u64>,
     /// Bytes carried at which more is asked for.
     asks_at: Cell<u64>,
@@ -165,7 +142,6 @@ impl TunnelWindow {
         let made = Self {
             room,
             windows: Cell::new(windows),
-            lent: Cell::new(if loan.is_some() { FIRST.connection } else { 0 }),
             loans: RefCell::new(loan.into_iter().collect()),
             carried: Cell::new(0),
             asks_at: Cell::new(EARNED),
@@ -209,7 +185,7 @@ impl TunnelWindow {
     /// # Errors
     /// The connection has failed.
     pub(crate) fn resize(&self, connection: &mut impl Resize, context: &mut Context<'_>) -> Result<(), h2::Error> {
-        self.poll_change(context).map_or(Ok(()), |change| change.apply(connection))
+        self.poll_change(context).map_or(Ok(()), |change| connection.resize(change))
     }
 
     fn poll_change(&self, context: &mut Context<'_>) -> Option<Change> {
@@ -226,10 +202,10 @@ impl TunnelWindow {
         if self.carried.get() < self.asks_at.get() {
             return false;
         }
-        match self.room.lend((FULL.connection - self.lent.get()) as usize) {
+        let lent = if self.windows.get() == LEAST { 0 } else { self.windows.get().connection };
+        match self.room.lend((FULL.connection - lent) as usize) {
             Some(loan) => {
                 self.loans.borrow_mut().push(loan);
-                self.lent.set(FULL.connection);
                 self.windows.set(FULL);
                 self.asks_at.set(u64::MAX);
                 true

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{IntoRawFd, RawFd};
 
-use culvert_bpf::{Guard, Older, Signs};
+use culvert_bpf::guard::{self, Older, Signs};
 use pyo3::prelude::*;
 
 use crate::address;
@@ -23,8 +23,8 @@ pub(crate) fn load_guard(
 ) -> PyResult<RawFd> {
     let signs = Signs { tunnel_mark, tunnel_mark_mask, passed_mark, redirect_ports };
     let older: Vec<Older> = older.into_iter().map(connection).collect::<PyResult<_>>()?;
-    let guard = py.detach(|| Guard::load(signs, &older));
-    guard.map(|guard| guard.into_fd().into_raw_fd()).map_err(|error| KernelUnsupported::new_err(error.to_string()))
+    let program = py.detach(|| guard::load(signs, &older));
+    program.map(IntoRawFd::into_raw_fd).map_err(|error| KernelUnsupported::new_err(error.to_string()))
 }
 
 fn connection((local, local_port, remote, remote_port, open): Connection) -> PyResult<Older> {
