@@ -72,7 +72,7 @@ async def engine(
     spec = {
         "config": {
             "node": f"node-{served[0].name}",
-            "cores": THREADS,
+            "worker_threads": THREADS,
             "access_log": engine_pb2.TEXT if access_log == "text" else engine_pb2.OFF,
             "access_log_records": access_log == "otlp",
             "max_bandwidth_per_workload": bandwidth,

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=10_000)
     chosen = parser.parse_args()
     told = list(resources(cluster.Size(chosen.pods, chosen.services, 1_000)))
-    engine = Engine(engine_pb2.EngineConfig(node="node-0", cores=2).SerializeToString())
+    engine = Engine(engine_pb2.EngineConfig(node="node-0", worker_threads=2).SerializeToString())
     before, began = resident_bytes(), time.perf_counter()
     for start in range(0, len(told), _BATCH):
         engine.apply(names.ADDRESS_TYPE, told[start : start + _BATCH], [])

@@ -225,7 +225,8 @@ class Ztunnel:
 
 def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.EngineConfig:
     return engine_pb2.EngineConfig(
-        cores=settings.worker_threads,
+        worker_threads=settings.worker_threads,
+        max_worker_threads=settings.max_worker_threads,
         trust_domain=settings.trust_domain,
         network=settings.network,
         cluster_id=settings.cluster_id,

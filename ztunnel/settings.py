@@ -62,7 +62,15 @@ class ZtunnelSettings(OtlpSettings):
         description="File that the state of the mesh is kept in, to start without the control plane; empty is none.",
     )
 
-    worker_threads: int = Field(default=2, ge=1, le=64, description="Threads that move bytes; at most one a core.")
+    worker_threads: int = Field(
+        default=2, ge=1, le=64, description="Threads that move the bytes of a workload; at most one a core."
+    )
+    max_worker_threads: int = Field(
+        default=128,
+        ge=1,
+        le=1024,
+        description="Threads for all workloads. Each has its own as long as these suffice; then they share, fairly.",
+    )
     access_log: AccessLog = Field(default=AccessLog.TEXT, description="How connections are logged, on standard output.")
     termination_grace_period_seconds: float = Field(
         default=30.0,

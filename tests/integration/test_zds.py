@@ -25,7 +25,7 @@ class Tunnel:
     """ztunnel's half: engine, workloads, ZDS client."""
 
     def __init__(self, path: Path) -> None:
-        self.engine = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+        self.engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
         self.workloads = Workloads(self.engine)
         self.client = ZdsClient(path, self.workloads)
         self._tasks = [asyncio.create_task(self.client.run()), asyncio.create_task(self._follow())]

@@ -21,7 +21,7 @@ keys = st.sampled_from([f"{namespace}/{name}" for namespace in strategies.NAMESP
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    made = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    made = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     yield made
     made.close()
 

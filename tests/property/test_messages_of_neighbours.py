@@ -47,7 +47,7 @@ def descriptors() -> int:
 
 
 async def converse(conversation: list[tuple[bytes, int]], folder: str) -> None:
-    engine = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     workloads = Workloads(engine)
     client = ZdsClient(Path(folder) / "s", workloads)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

@@ -70,7 +70,7 @@ def good(version: str) -> list[tuple[str, str, bytes]]:
 @settings(max_examples=300, deadline=None)
 @given(updates)
 def test_what_a_source_sends_is_taken_or_refused_and_what_is_held_is_good(received: list[Update]) -> None:
-    engine = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     certificates = Certificates(engine, nobody, client.NodeInfo("test"))
     certificates.want(WEB)
 
@@ -113,7 +113,7 @@ async def answered(path: Path, messages: Sequence[bytes]) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"DeltaSecrets": method}),))
     server.add_insecure_port(f"unix:{path}")
     await server.start()
-    engine = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     certificates = Certificates(engine, client.unix_channel(path), client.NodeInfo("test"))
     certificates.want(WEB)
     task = asyncio.create_task(certificates.run())
@@ -161,7 +161,7 @@ async def served(path: Path, messages: Sequence[bytes], method: str) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             for message in messages:
                 await call.write(message)
-        engine = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+        engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
         certificates = Certificates(engine, client.unix_channel(path), client.NodeInfo("test"))
         certificates.want(WEB)
         task = asyncio.create_task(certificates.run())

@@ -15,7 +15,7 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -45,8 +45,8 @@ class Node:
         self, name: str, authority: IssuesCertificates, resolv_conf: Path, settings: Mapping[str, object]
     ) -> None:
         config = engine_pb2.EngineConfig(
-            node=name, cores=1, access_log=engine_pb2.JSON, workload_wait_ms=1000, dns_proxy=True, dns_log=True,
-            resolv_conf=str(resolv_conf),
+            node=name, worker_threads=1, access_log=engine_pb2.JSON, workload_wait_ms=1000, dns_proxy=True,
+            dns_log=True, resolv_conf=str(resolv_conf),
         )  # fmt: skip
         config.MergeFrom(engine_pb2.EngineConfig(**settings))
         self.name = name
@@ -235,9 +235,10 @@ class Pod:
             peer = writer.get_extra_info("peername")[0]
             seen.append(peer)
             writer.write(f"{peer} ".encode())
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
+            with suppress(ConnectionResetError):  # a tunnel that is closed resets what it carries
+                while data := await reader.read(65536):
+                    writer.write(data)
+                    await writer.drain()
             writer.close()
 
         await self.serve(port, handle)

@@ -13,7 +13,7 @@ from meshengine import ConfigRejected, Engine, EngineClosed
 
 
 def started() -> Engine:
-    return Engine(engine_pb2.EngineConfig(cores=2).SerializeToString())
+    return Engine(engine_pb2.EngineConfig(worker_threads=2).SerializeToString())
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_policy_as_large_as_an_object_costs_seconds_at_most(kind: str) -> None
         condition = conditions.of_policy(policy, Mesh())
     assert condition is not None
     assert len(condition.message) < 10_000
-    engine = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     with within(FEW_S):
         engine.apply(names.AUTHORIZATION_TYPE, [("shop/p", made.body)] if made else [], [])
     engine.close()
@@ -192,7 +192,7 @@ def test_a_pool_of_addresses_that_is_full_costs_nothing_more() -> None:
 
 def test_a_message_nested_without_end_is_refused_by_the_engine() -> None:
     """Unknown groups in groups (prost RUSTSEC-2020-0002)."""
-    engine = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     good = authorization_pb2.Authorization(name="good", namespace="shop").SerializeToString()
     for type_url in (names.ADDRESS_TYPE, names.AUTHORIZATION_TYPE):
         with pytest.raises(ConfigRejected, match="recursion"):

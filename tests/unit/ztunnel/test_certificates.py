@@ -16,7 +16,7 @@ WEB = "spiffe://cluster.local/ns/shop/sa/web"
 
 @pytest.fixture
 def engine():
-    made = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    made = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     yield made
     made.close()
 

@@ -29,7 +29,7 @@ PORT = workload_pb2.Port(service_port=80, target_port=8080)
 
 @pytest.fixture
 def engine():
-    made = Engine(engine_pb2.EngineConfig(cores=1).SerializeToString())
+    made = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     yield made
     made.close()
 

@@ -218,7 +218,7 @@ impl Pool {
             peer: peer.clone(),
             window: Rc::new(window),
         });
-        tokio::task::spawn_local(drive(connection, peer, tunnel.window.clone(), Rc::downgrade(&tunnel)));
+        culvert_runtime::spawn(drive(connection, peer, tunnel.window.clone(), Rc::downgrade(&tunnel)));
         Ok(tunnel)
     }
 

@@ -12,7 +12,10 @@ use crate::state::OutlierSettings;
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "described where the message is defined")]
 pub struct Config {
-    pub cores: usize,
+    /// Threads that serve a workload.
+    pub workers_per_lane: usize,
+    /// Groups of threads; a workload has one to itself as long as there are enough.
+    pub lanes: usize,
     pub trust_domain: String,
     pub network: Arc<str>,
     pub cluster_id: String,
@@ -43,11 +46,13 @@ impl From<EngineConfig> for Config {
     fn from(wire: EngineConfig) -> Self {
         let machine = std::thread::available_parallelism().map_or(1, usize::from);
         let number = |value: u32, default: u32| usize::try_from(if value == 0 { default } else { value }).unwrap_or(1);
+        let workers_per_lane = number(wire.worker_threads, 2).min(machine);
         let duration =
             |value: u32, default_ms: u32| Duration::from_millis(u64::from(if value == 0 { default_ms } else { value }));
         let text = |value: String, default: &str| if value.is_empty() { default.to_owned() } else { value };
         Self {
-            cores: number(wire.cores, 2).min(machine),
+            workers_per_lane,
+            lanes: (number(wire.max_worker_threads, 128) / workers_per_lane).max(1),
             access_log: wire.access_log(),
             access_log_records: wire.access_log_records,
             trust_domain: text(wire.trust_domain, names::DEFAULT_TRUST_DOMAIN),

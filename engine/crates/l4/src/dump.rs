@@ -265,7 +265,7 @@ fn certificate_details(one: &CertificateDetails) -> Value {
 }
 
 fn workload_state(shared: &Shared, pods: &[Arc<PodInfo>]) -> Value {
-    let connections: Vec<_> = shared.connections.iter().flat_map(|core| core.all()).collect();
+    let connections: Vec<_> = shared.connections.iter().flat_map(|worker| worker.all()).collect();
     let of = |pod: &Arc<PodInfo>, direction: Direction| -> Vec<Value> {
         let mine = connections.iter().filter(|one| one.pod.uid == pod.uid && one.direction == direction);
         mine.map(|one| {

@@ -20,7 +20,7 @@ use crate::dump::{self, Section};
 use crate::error::{EngineError, Rejection};
 use crate::events::Events;
 use crate::policy::{Denied, Policy, Subject};
-use crate::proxy::{Bounds, Command, CoreHandle, PodInfo, Started, Stopped};
+use crate::proxy::{Bounds, Command, Lanes, PodInfo, Started, Stopped, WorkerHandle};
 use crate::shared::{Reach, Shared};
 use crate::state::{Service, ServiceKey, Workload};
 
@@ -50,12 +50,12 @@ pub struct Question<'a> {
 pub struct Engine {
     shared: Arc<Shared>,
     /// `None` after [`Engine::close`].
-    cores: Mutex<Option<Vec<CoreHandle>>>,
+    lanes: Mutex<Option<Lanes>>,
     pods: Mutex<HashMap<Arc<str>, Arc<PodInfo>>>,
 }
 
 impl Engine {
-    /// Start the cores.
+    /// Start the first threads; others follow with the workloads.
     ///
     /// # Errors
     /// [`EngineError::KernelUnsupported`] where a thread, an event loop or an eventfd cannot be had.
@@ -63,11 +63,8 @@ impl Engine {
         let unsupported = |what| move |source| EngineError::KernelUnsupported { what, source };
         let events = Arc::new(Events::new().map_err(unsupported("eventfd"))?);
         let shared = Arc::new(Shared::new(config, events));
-        let cores = (0..shared.config.cores)
-            .map(|number| CoreHandle::start(number, shared.clone()))
-            .collect::<Result<_, _>>()
-            .map_err(unsupported("event loop"))?;
-        Ok(Self { shared, cores: Mutex::new(Some(cores)), pods: Mutex::default() })
+        let lanes = Lanes::start(shared.clone()).map_err(unsupported("event loop"))?;
+        Ok(Self { shared, lanes: Mutex::new(Some(lanes)), pods: Mutex::default() })
     }
 
     /// Readable when [`Engine::events`] has something to tell. Belongs to the engine.
@@ -251,14 +248,14 @@ impl Engine {
             identity,
             bounds: Bounds::new(&self.shared),
         });
-        let cores = self.cores.lock();
-        let cores = cores.as_ref().ok_or(EngineError::Closed)?;
-        let started = Started::new(pod.uid.clone(), self.shared.clone(), cores.len());
-        for core in cores {
+        let mut lanes = self.lanes.lock();
+        let workers = lanes.as_mut().ok_or(EngineError::Closed)?.take(&pod.uid);
+        let started = Started::new(pod.uid.clone(), self.shared.clone(), workers.len());
+        for worker in workers {
             let netns = netns
                 .try_clone_to_owned()
                 .map_err(|source| EngineError::BindFailed { what: "cannot keep the namespace".to_owned(), source })?;
-            if !core.send(Command::Add { pod: pod.clone(), netns, started: started.clone() }) {
+            if !worker.send(Command::Add { pod: pod.clone(), netns, started: started.clone() }) {
                 return Err(EngineError::Busy);
             }
         }
@@ -274,7 +271,9 @@ impl Engine {
     pub fn remove_workload(&self, uid: &str) -> Result<(), EngineError> {
         let uid: Arc<str> = uid.into();
         let stopped = Arc::new(Stopped { uid: uid.clone(), shared: self.shared.clone() });
-        self.send_all(|| Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
+        let mut lanes = self.lanes.lock();
+        let workers = lanes.as_mut().ok_or(EngineError::Closed)?.leave(&uid);
+        send(workers, || Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
         self.pods.lock().remove(&uid);
         Ok(())
     }
@@ -284,13 +283,14 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Busy`].
     pub fn drain(&self, patience: Duration) -> Result<(), EngineError> {
-        self.send_all(|| Command::Drain { patience })
+        let lanes = self.lanes.lock();
+        send(lanes.as_ref().ok_or(EngineError::Closed)?.workers(), || Command::Drain { patience })
     }
 
     /// Number of connections that stand.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.shared.connections.iter().map(|core| core.all().len()).sum()
+        self.shared.connections.iter().map(|worker| worker.all().len()).sum()
     }
 
     /// Number of listeners and accepted connections that are open, tunnels of peers included; 0 some time after
@@ -319,20 +319,14 @@ impl Engine {
     /// Stop everything at once; later calls answer [`EngineError::Closed`].
     pub fn close(&self) {
         // Taken out first: a second caller must not wait for the first one's threads.
-        let cores = self.cores.lock().take();
-        for mut core in cores.into_iter().flatten() {
-            core.close();
+        let lanes = self.lanes.lock().take();
+        if let Some(lanes) = lanes {
+            lanes.close();
         }
     }
 
-    fn send_all(&self, command: impl Fn() -> Command) -> Result<(), EngineError> {
-        let cores = self.cores.lock();
-        let cores = cores.as_ref().ok_or(EngineError::Closed)?;
-        if cores.iter().all(|core| core.send(command())) { Ok(()) } else { Err(EngineError::Busy) }
-    }
-
     fn check_open(&self) -> Result<(), EngineError> {
-        if self.cores.lock().is_some() { Ok(()) } else { Err(EngineError::Closed) }
+        if self.lanes.lock().is_some() { Ok(()) } else { Err(EngineError::Closed) }
     }
 }
 
@@ -340,6 +334,13 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn send<'a>(
+    workers: impl IntoIterator<Item = &'a WorkerHandle>,
+    command: impl Fn() -> Command,
+) -> Result<(), EngineError> {
+    if workers.into_iter().all(|worker| worker.send(command())) { Ok(()) } else { Err(EngineError::Busy) }
 }
 
 enum Address {

@@ -1,7 +1,7 @@
 //! The layer 4 tunnel: what it knows of the mesh, whom it lets through, and how it carries their connections.
 //!
-//! Entry point: [`Engine`]. One thread a core, each with its own single-threaded runtime; a connection stays on the
-//! core that accepted it. What all cores read (workloads, policies, certificates) is written by the host's calls.
+//! Entry point: [`Engine`]. Workers are threads, each with its own single-threaded runtime; a connection stays on
+//! the worker that accepted it. What all workers read (workloads, policies, certificates) is written by the host's calls.
 
 mod certificates;
 mod config;

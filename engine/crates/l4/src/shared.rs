@@ -1,4 +1,4 @@
-//! What all cores read and the host's calls write.
+//! What all workers read and the host's calls write.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,8 @@ pub(crate) struct Changes {
 
 #[derive(Debug)]
 struct Judged {
-    by_core: Vec<u64>,
+    /// `None` where it has not begun, and has nothing to judge.
+    by_worker: Vec<Option<u64>>,
     told: u64,
 }
 
@@ -50,13 +51,13 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     pub outliers: Outliers,
     pub hosts: Hosts,
-    /// One registry a core.
+    /// A registry for each worker.
     pub connections: Vec<Arc<Connections>>,
     /// Listeners and accepted connections that are open; what a drain waits for.
     held: AtomicUsize,
     resolvers: OnceLock<Vec<SocketAddr>>,
     changes: watch::Sender<Changes>,
-    /// What each core has acted on, and what the host has been told of that.
+    /// What each worker has acted on, and what the host has been told of that.
     judged: Mutex<Judged>,
 }
 
@@ -88,8 +89,8 @@ impl Shared {
             held: AtomicUsize::new(0),
             resolvers: OnceLock::new(),
             changes: watch::channel(Changes::default()).0,
-            judged: Mutex::new(Judged { by_core: vec![0; config.cores], told: 0 }),
-            connections: (0..config.cores).map(|_| Arc::default()).collect(),
+            judged: Mutex::new(Judged { by_worker: vec![None; config.workers_per_lane * config.lanes], told: 0 }),
+            connections: (0..config.workers_per_lane * config.lanes).map(|_| Arc::default()).collect(),
             config,
             events,
         }
@@ -121,13 +122,13 @@ impl Shared {
         self.changes.subscribe()
     }
 
-    /// A core has acted on everything up to `sequence`; the host is told when all have.
-    pub(crate) fn judged(&self, core: usize, sequence: u64) {
+    /// A worker has acted on everything up to `sequence`; the host is told when all have.
+    pub(crate) fn judged(&self, worker: usize, sequence: u64) {
         let mut judged = self.judged.lock();
-        if let Some(mine) = judged.by_core.get_mut(core) {
-            *mine = sequence;
+        if let Some(mine) = judged.by_worker.get_mut(worker) {
+            *mine = Some(sequence);
         }
-        let all = judged.by_core.iter().copied().min().unwrap_or_default();
+        let all = judged.by_worker.iter().flatten().copied().min().unwrap_or_default();
         if all > judged.told {
             judged.told = all;
             self.events.applied(all);

@@ -2,20 +2,19 @@
 //!
 //! The TLS library reads 4 KiB at a time, a quarter of a record. While little arrives that is just right, and bytes go
 //! straight to it. Once a read comes back full there is more where it came from: from then on the kernel is asked for
-//! [`LARGE`] at a time, until it has little to say again. An idle stream holds no buffer.
+//! [`turn::step`] at a time, until it has little to say again. An idle stream holds no buffer.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use culvert_runtime::turn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::turn;
-
-/// Bytes asked for while much arrives: what the other side's tunnel sends at once.
-const LARGE: usize = 256 * 1024;
+/// A read that brings so many bytes will be followed by another.
+const MUCH: usize = 8 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -41,24 +40,33 @@ impl BufferedStream {
     fn fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Memory is taken when there is something to read.
         ready!(self.stream.poll_read_ready(context))?;
-        self.waiting.reserve(LARGE);
+        self.waiting.reserve(turn::step());
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, &mut self.waiting))?;
-        turn::spend(read, context);
-        self.much = read >= LARGE / 32;
+        turn::spend(read);
+        self.much = read >= MUCH;
         Poll::Ready(Ok(()))
     }
 }
 
-fn spent(written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+fn spent(written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
     if let Poll::Ready(Ok(bytes)) = &written {
-        turn::spend(*bytes, context);
+        turn::spend(*bytes);
     }
     written
+}
+
+/// As many of `parts` as a step has bytes; at least one.
+fn one_step<'a, 'b>(parts: &'a [io::IoSlice<'b>]) -> &'a [io::IoSlice<'b>] {
+    let mut left = turn::step();
+    let fits = |part: &&io::IoSlice<'_>| left.checked_sub(part.len()).map(|rest| left = rest).is_some();
+    let fitting = parts.iter().take_while(fits).count();
+    parts.get(..fitting.max(1)).unwrap_or(parts)
 }
 
 impl AsyncRead for BufferedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.waiting.is_empty() {
+            ready!(turn::poll_left(context));
             if !self.much {
                 let room = to.remaining();
                 ready!(Pin::new(&mut self.stream).poll_read(context, to))?;
@@ -82,7 +90,9 @@ impl AsyncRead for BufferedStream {
 
 impl AsyncWrite for BufferedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        spent(Pin::new(&mut self.stream).poll_write(context, bytes), context)
+        ready!(turn::poll_left(context));
+        let step = bytes.get(..turn::step()).unwrap_or(bytes);
+        spent(Pin::new(&mut self.stream).poll_write(context, step))
     }
 
     fn poll_write_vectored(
@@ -90,7 +100,8 @@ impl AsyncWrite for BufferedStream {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        spent(Pin::new(&mut self.stream).poll_write_vectored(context, parts), context)
+        ready!(turn::poll_left(context));
+        spent(Pin::new(&mut self.stream).poll_write_vectored(context, one_step(parts)))
     }
 
     fn is_write_vectored(&self) -> bool {

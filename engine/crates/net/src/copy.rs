@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use culvert_runtime::turn;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::room::{self, Room};
-use crate::turn;
 
 /// Sizes in bytes and the volume after which each is used.
 ///
@@ -46,15 +46,16 @@ pub fn poll_read(
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Bytes>> {
     loop {
+        ready!(turn::poll_left(context));
         ready!(stream.poll_read_ready(context))?;
-        let wanted = read_size(carried).min(room.largest_step());
+        let wanted = read_size(carried).min(turn::step() - FRAMING).min(room.largest_step());
         let loan = if wanted > SMALL_STEP { room.lend(wanted) } else { None };
         let size = if loan.is_some() { wanted } else { SMALL_STEP };
         match read_now(stream, size) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(error)),
             Ok(bytes) => {
-                turn::spend(bytes.len(), context);
+                turn::spend(bytes.len());
                 return Poll::Ready(Ok(match loan {
                     Some(loan) => room::held(bytes, loan),
                     None => bytes.freeze(),
@@ -94,11 +95,12 @@ fn read_now(stream: &TcpStream, size: usize) -> io::Result<BytesMut> {
 pub fn poll_write_all(stream: &TcpStream, bytes: &mut impl Buf, context: &mut Context<'_>) -> Poll<io::Result<()>> {
     while bytes.has_remaining() {
         ready!(turn::poll_left(context));
-        match stream.try_write(bytes.chunk()) {
+        let chunk = bytes.chunk();
+        match stream.try_write(chunk.get(..turn::step()).unwrap_or(chunk)) {
             Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
             Ok(written) => {
                 bytes.advance(written);
-                turn::spend(written, context);
+                turn::spend(written);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready!(stream.poll_write_ready(context))?,
             Err(error) => return Poll::Ready(Err(error)),

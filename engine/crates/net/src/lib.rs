@@ -9,5 +9,4 @@ pub mod dns;
 pub mod netns;
 pub mod room;
 pub mod socket;
-pub mod turn;
 pub mod wakeup;

@@ -1,4 +1,4 @@
-//! Connections that stand on one core: for an operator to see, and for policy to judge again.
+//! Connections that stand on one worker: for an operator to see, and for policy to judge again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -193,7 +193,7 @@ async fn open(
 pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
     // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
     let from = Some(client.ip()).filter(|ip| *ip != target.ip());
-    pod.sockets.connect(&pod.core.home, from, target, pod.shared().config.connect_timeout).await
+    pod.sockets.connect(&pod.worker.home, from, target, pod.shared().config.connect_timeout).await
 }
 
 type Refusal = (StatusCode, String);

@@ -1,16 +1,17 @@
-//! Carrying connections: what happens on a core.
+//! Carrying connections: what happens on the workers, threads with a runtime each.
 
 mod attempts;
 mod connections;
-mod core;
 mod dns;
 mod inbound;
+mod lanes;
 mod outbound;
 mod pace;
 mod plaintext;
 mod pod;
-mod tasks;
+mod worker;
 
 pub(crate) use connections::Connections;
-pub(crate) use core::{Command, CoreHandle, Started, Stopped};
+pub(crate) use lanes::Lanes;
 pub(crate) use pod::{Bounds, PodInfo};
+pub(crate) use worker::{Command, Started, Stopped, WorkerHandle};

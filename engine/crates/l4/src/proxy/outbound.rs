@@ -140,7 +140,7 @@ pub(super) async fn follow(pod: &Pod, source: &Workload, route: Route, mut flow:
 
 async fn plain(pod: &Pod, to: SocketAddr) -> Result<Way, Failure> {
     let timeout = pod.shared().config.connect_timeout;
-    let upstream = pod.sockets.connect(&pod.core.home, None, to, timeout).await;
+    let upstream = pod.sockets.connect(&pod.worker.home, None, to, timeout).await;
     upstream.map(Way::Plain).map_err(|error| Failure::of_dial(&error))
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 /// How far ahead a workload may be. Timers are exact to a millisecond; more would be bursts, which neighbours feel.
 const AHEAD: Duration = Duration::from_millis(4);
 
-/// See the module. Shared by the cores.
+/// See the module. Shared by the workers.
 #[derive(Debug)]
 pub(crate) struct Pace {
     bytes_per_s: u64,

@@ -1,4 +1,4 @@
-//! One pod on one core: its listeners, its tunnels, its limits.
+//! One pod on one worker: its listeners, its tunnels, its limits.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,15 +16,14 @@ use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::room::Room;
 use culvert_net::socket::{self, SocketFactory};
-use culvert_net::turn;
+use culvert_runtime::{Share, turn};
 use culvert_tls::WorkloadCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::core::Core;
 use super::dns::{self, Dns};
 use super::pace::{self, Pace};
-use super::tasks::Tasks;
+use super::worker::Worker;
 use super::{inbound, outbound, plaintext};
 use crate::certificates::CertificateUse;
 use crate::config::Config;
@@ -36,6 +35,9 @@ use crate::telemetry::OpenFlow;
 /// An accepted connection takes as long as moving so many bytes.
 const ACCEPT_COST: usize = 16 * 1024;
 
+/// Bytes that a connection's task may keep while the connection stands. Without optimisation it is a word more.
+const MAX_TASK: usize = if cfg!(debug_assertions) { 664 } else { 656 };
+
 /// What the node agent says of a pod.
 #[derive(Debug)]
 pub(crate) struct PodInfo {
@@ -44,7 +46,7 @@ pub(crate) struct PodInfo {
     pub namespace: Arc<str>,
     pub service_account: Arc<str>,
     pub identity: Identity,
-    /// Bounds that hold on all cores together.
+    /// Bounds that hold on all workers together.
     pub bounds: Bounds,
 }
 
@@ -98,7 +100,7 @@ pub(crate) enum Phase {
 }
 
 pub(crate) struct Pod {
-    pub core: Rc<Core>,
+    pub worker: Rc<Worker>,
     pub info: Arc<PodInfo>,
     pub sockets: SocketFactory,
     pub certificate: CertificateUse,
@@ -109,7 +111,7 @@ pub(crate) struct Pod {
     connections: Cell<usize>,
     listeners: Cell<usize>,
     quiet: tokio::sync::Notify,
-    tasks: Rc<Tasks>,
+    share: Share,
 }
 
 /// Counts a connection until dropped.
@@ -122,8 +124,8 @@ pub(crate) struct HandshakePlace<'a>(&'a Pod);
 type Handler = fn(Rc<Pod>, Place, TcpStream, SocketAddr);
 
 impl Pod {
-    /// Open the pod's listeners on this core.
-    pub(crate) fn start(core: Rc<Core>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
+    /// Open the pod's listeners on this worker.
+    pub(crate) fn start(worker: Rc<Worker>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
         let mut listeners: Vec<(TcpListener, Handler)> = [
             (OUTBOUND_PORT, outbound::begin as Handler),
             (INBOUND_PLAINTEXT_PORT, plaintext::begin),
@@ -131,15 +133,15 @@ impl Pod {
         ]
         .into_iter()
         .map(|(port, handler)| {
-            let listener = sockets.listen(&core.home, port);
+            let listener = sockets.listen(&worker.home, port);
             let named = |error| io::Error::other(format!("cannot listen on port {port} in the pod: {error}"));
             listener.map(|listener| (listener, handler)).map_err(named)
         })
         .collect::<io::Result<_>>()?;
-        let config = &core.shared.config;
+        let config = &worker.shared.config;
         let mut datagrams = Vec::new();
         let dns = if config.dns_proxy {
-            let opened = dns::open(&core, &sockets)?;
+            let opened = dns::open(&worker, &sockets)?;
             listeners.extend(opened.listeners.into_iter().map(|listener| (listener, dns::begin_tcp as Handler)));
             datagrams = opened.datagrams;
             Some(Rc::new(opened.dns))
@@ -152,9 +154,9 @@ impl Pod {
             patience: config.handshake_timeout,
             room: info.bounds.room.clone(),
         });
-        let certificate = core.shared.certificates.want(&info.identity);
+        let certificate = worker.shared.certificates.want(&info.identity);
         let pod = Rc::new(Self {
-            core,
+            worker,
             info,
             sockets,
             certificate,
@@ -164,33 +166,33 @@ impl Pod {
             connections: Cell::new(0),
             listeners: Cell::new(0),
             quiet: tokio::sync::Notify::new(),
-            tasks: Rc::default(),
+            share: Share::new(),
         });
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
-            tokio::task::spawn_local(accept(pod.clone(), listener, handler, open));
+            pod.share.spawn_uncut(accept(pod.clone(), listener, handler, open));
         }
         for socket in datagrams {
             if let Some(dns) = pod.dns.clone() {
-                tokio::task::spawn_local(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
+                pod.share.spawn_uncut(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
             }
         }
         Ok(pod)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.core.shared
+        &self.worker.shared
     }
 
     pub(crate) const fn netns_inode(&self) -> u64 {
         self.sockets.netns_inode()
     }
 
-    /// This core's registry.
+    /// This worker's registry.
     pub(crate) fn registry(&self) -> &Arc<Connections> {
-        // A core's number is always below the number of registries: both come from the same setting.
+        // A worker's number is always below the number of registries: both come from the same setting.
         #[allow(clippy::indexing_slicing, reason = "see above")]
-        &self.core.shared.connections[self.core.number]
+        &self.worker.shared.connections[self.worker.number]
     }
 
     /// The pod's own workload; waits for the control plane to tell of it.
@@ -214,13 +216,14 @@ impl Pod {
         });
         self.quiet.notify_waiters();
         if phase == Phase::Stopped {
-            self.tasks.stop();
+            self.share.cut();
         }
     }
 
     /// Run a connection's task; it is cut when the pod is stopped.
     pub(crate) fn spawn<F: Future<Output = ()> + 'static>(&self, task: F) {
-        self.tasks.spawn(task);
+        const { assert!(size_of::<F>() <= MAX_TASK) };
+        self.share.spawn(task);
     }
 
     /// Memory for what its connections hold.
@@ -332,7 +335,7 @@ impl Dial for Pod {
             self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
         let stream = self
             .sockets
-            .connect(&self.core.home, None, key.address, config.connect_timeout)
+            .connect(&self.worker.home, None, key.address, config.connect_timeout)
             .await
             .map_err(culvert_hbone::Error::Dial)?;
         Ok((stream, certificate))
@@ -368,8 +371,9 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
 }
 
 fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    ready!(turn::poll_left(context));
     let accepted = ready!(listener.poll_accept(context));
-    turn::spend(ACCEPT_COST, context);
+    turn::spend(ACCEPT_COST);
     Poll::Ready(accepted)
 }
 

@@ -1,6 +1,6 @@
 //! What the engine knows of the mesh: workloads, services and policies, indexed by what a connection can ask.
 //!
-//! One writer (the host's calls), many readers (the cores), short critical sections. A refused resource leaves the
+//! One writer (the host's calls), many readers (the workers), short critical sections. A refused resource leaves the
 //! last good one in place. The order in which resources arrive does not matter.
 
 mod balance;

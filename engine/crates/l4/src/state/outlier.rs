@@ -51,7 +51,7 @@ pub(crate) struct Ejected {
     max_percent: usize,
 }
 
-/// What all cores know of failing endpoints.
+/// What all workers know of failing endpoints.
 #[derive(Debug)]
 pub(crate) struct Outliers {
     settings: OutlierSettings,

@@ -16,8 +16,8 @@ use culvert_net::conntrack::Conntrack;
 use culvert_net::socket::SocketFactory;
 use tokio::net::{TcpListener, UdpSocket};
 
-use super::core::Core;
 use super::pod::Pod;
+use super::worker::Worker;
 use crate::shared::Shared;
 use crate::state::Workload;
 use crate::telemetry::{DnsRecord, dns_log};
@@ -26,13 +26,13 @@ pub(super) use on_demand::resolve;
 pub(super) use tcp::begin as begin_tcp;
 pub(super) use udp::serve as serve_udp;
 
-/// Queries of one pod that wait on one core; more are refused at once.
+/// Queries of one pod that wait on one worker; more are refused at once.
 const MAX_WAITING: usize = 1024;
 
 /// Patience with a resolver. Applications have five seconds too.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A pod's DNS on one core.
+/// A pod's DNS on one worker.
 pub(crate) struct Dns {
     conntrack: Option<Conntrack>,
     waiting: Cell<usize>,
@@ -49,13 +49,13 @@ pub(super) struct Sockets {
 struct Waiting<'a>(&'a Dns);
 
 /// Open a pod's sockets.
-pub(super) fn open(core: &Core, sockets: &SocketFactory) -> std::io::Result<Sockets> {
+pub(super) fn open(worker: &Worker, sockets: &SocketFactory) -> std::io::Result<Sockets> {
     let named = |error| std::io::Error::other(format!("cannot serve DNS on port {DNS_PORT} in the pod: {error}"));
     Ok(Sockets {
-        datagrams: sockets.datagrams(&core.home, DNS_PORT).map_err(named)?,
-        listeners: sockets.listen_on_loopback(&core.home, DNS_PORT).map_err(named)?,
+        datagrams: sockets.datagrams(&worker.home, DNS_PORT).map_err(named)?,
+        listeners: sockets.listen_on_loopback(&worker.home, DNS_PORT).map_err(named)?,
         // Without it, queries over UDP go to our own resolvers, which is what most pods have too.
-        dns: Dns { conntrack: Conntrack::open(sockets, &core.home).ok(), waiting: Cell::new(0) },
+        dns: Dns { conntrack: Conntrack::open(sockets, &worker.home).ok(), waiting: Cell::new(0) },
     })
 }
 

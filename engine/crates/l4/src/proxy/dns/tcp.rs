@@ -17,7 +17,7 @@ use super::{Dns, answer};
 use crate::proxy::pod::{Place, Pod};
 
 /// Queries of one connection that are answered at a time; further ones are not read.
-const AT_ONCE: usize = 16;
+const AT_ONCE: u32 = 16;
 
 /// A connection without a query is closed after this.
 const IDLE: Duration = Duration::from_secs(30);
@@ -40,21 +40,20 @@ async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, stream: TcpStream) {
         .and_then(|local| socket::original_destination(&stream, local).ok().filter(|original| *original != local));
     let (mut reader, writer) = stream.into_split();
     let writer = Rc::new(Mutex::new(writer));
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let mut answering = tokio::task::JoinSet::new();
+    let places = Arc::new(Semaphore::new(AT_ONCE as usize));
     while let Ok(place) = places.clone().acquire_owned().await {
         let Some(packet) = read(&mut reader).await else { break };
-        let (pod, dns, writer) = (pod.clone(), dns.clone(), writer.clone());
-        answering.spawn_local(async move {
+        let (asked, dns, writer) = (pod.clone(), dns.clone(), writer.clone());
+        let answering = Box::pin(async move {
             let _place = place;
-            if let Some(bytes) = answer(&pod, &dns, &packet, Transport::Tcp, || resolver).await {
+            if let Some(bytes) = answer(&asked, &dns, &packet, Transport::Tcp, || resolver).await {
                 write(&writer, &bytes).await;
             }
         });
-        while answering.try_join_next().is_some() {}
+        pod.spawn(answering);
     }
-    // A client may end its side and wait for what it has asked.
-    while answering.join_next().await.is_some() {}
+    // A client may end its side and wait for what it has asked. The places are never closed.
+    let _ = places.acquire_many(AT_ONCE).await;
 }
 
 async fn read(reader: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {

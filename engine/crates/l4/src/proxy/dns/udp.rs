@@ -1,5 +1,6 @@
 //! Queries in datagrams.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -7,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use culvert_dns::Transport;
+use culvert_runtime::turn;
 use tokio::net::UdpSocket;
 
 use super::{Dns, answer};
@@ -57,6 +59,7 @@ pub(crate) async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, socket: UdpSocket, open: O
 /// Wait for a query. Nothing is held meanwhile: most pods ask seldom.
 async fn next(socket: &UdpSocket) -> Received {
     loop {
+        poll_fn(turn::poll_left).await;
         socket.readable().await?;
         if let Some(received) = try_next(socket) {
             return received;
@@ -91,7 +94,7 @@ async fn take(pod: &Rc<Pod>, dns: &Rc<Dns>, port: &Rc<Port>, received: Received)
         return tokio::time::sleep(Duration::from_millis(1)).await;
     };
     let (pod, dns, port) = (pod.clone(), dns.clone(), port.clone());
-    tokio::task::spawn_local(async move {
+    culvert_runtime::spawn(async move {
         let answered = tokio::select! {
             answered = answer(&pod, &dns, &packet, Transport::Udp, || dns.resolver(client, port.local)) => answered,
             () = pod.reached(Phase::Stopped) => None,

@@ -29,11 +29,11 @@ pub(super) async fn ask(
     let deadline = Instant::now() + patience;
     let mut response = match transport {
         Transport::Udp => {
-            let socket = pod.sockets.datagrams_to(&pod.core.home, server)?;
+            let socket = pod.sockets.datagrams_to(&pod.worker.home, server)?;
             by_datagram(&socket, &sent, deadline).await?
         }
         Transport::Tcp => {
-            let stream = pod.sockets.connect(&pod.core.home, None, server, patience).await?;
+            let stream = pod.sockets.connect(&pod.worker.home, None, server, patience).await?;
             timeout_at(deadline, by_stream(stream, &sent)).await.map_err(|_| silent())??
         }
     };

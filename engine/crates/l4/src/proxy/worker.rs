@@ -1,4 +1,4 @@
-//! One core: a thread with a single-threaded runtime, and the pods' listeners on it.
+//! One thread with a single-threaded runtime, and its pods' listeners.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,12 +15,12 @@ use culvert_net::netns::Netns;
 use culvert_net::socket::SocketFactory;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 
 use super::pod::{Phase, Pod, PodInfo};
 use crate::shared::Shared;
 
-/// Commands that a core may have waiting: far more than workloads change in the time one takes.
+/// Commands that a worker may have waiting: far more than workloads change in the time one takes.
 const COMMANDS: usize = 4096;
 
 pub(crate) enum Command {
@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Drain { patience: Duration },
 }
 
-/// Collects the cores' word on a new pod; the last one reports.
+/// Collects the workers' word on a new pod; the last one reports.
 #[derive(Debug)]
 pub(crate) struct Started {
     uid: Arc<str>,
@@ -39,8 +39,8 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    pub(crate) fn new(uid: Arc<str>, shared: Arc<Shared>, cores: usize) -> Arc<Self> {
-        Arc::new(Self { uid, shared, waiting: AtomicUsize::new(cores), error: Mutex::default() })
+    pub(crate) fn new(uid: Arc<str>, shared: Arc<Shared>, workers: usize) -> Arc<Self> {
+        Arc::new(Self { uid, shared, waiting: AtomicUsize::new(workers), error: Mutex::default() })
     }
 
     fn report(&self, result: io::Result<()>) {
@@ -53,7 +53,7 @@ impl Started {
     }
 }
 
-/// Told when the last core has let go of a removed pod.
+/// Told when the last worker has let go of a removed pod.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     pub uid: Arc<str>,
@@ -67,50 +67,53 @@ impl Drop for Stopped {
 }
 
 #[derive(Debug)]
-pub(crate) struct CoreHandle {
+pub(crate) struct WorkerHandle {
     commands: mpsc::Sender<Command>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
-impl CoreHandle {
-    /// Start a core.
+impl WorkerHandle {
+    /// Start a thread.
     pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let home = Netns::current()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let run = move || {
-            // A panic outside a connection's task means that the core is gone: the host must not go on half-alive.
+            // A panic outside a connection's task means that the worker is gone: the host must not go on half-alive.
             let events = shared.events.clone();
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                LocalSet::new().block_on(&runtime, serve(number, home, shared, receiver));
+                culvert_runtime::block_on(&runtime, serve(number, home, shared, receiver));
                 drop(runtime);
             }));
             if ended.is_err() {
-                events.fatal(format!("core {number} panicked"));
+                events.fatal(format!("worker {number} panicked"));
             }
         };
         let thread = std::thread::Builder::new().name(format!("culvert-{number}")).spawn(run)?;
-        Ok(Self { commands, thread: Some(thread) })
+        Ok(Self { commands, thread })
     }
 
-    /// Hand over a command; `false` when the queue is full or the core has ended.
+    /// Hand over a command; `false` when the queue is full or the worker has ended.
     pub(crate) fn send(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok()
     }
 
-    /// End the core at once; connections that stand are cut.
-    pub(crate) fn close(&mut self) {
+    /// Make the thread end at once; connections that stand are cut.
+    pub(crate) fn end(&mut self) {
         let (closed, _) = mpsc::channel(1);
         self.commands = closed;
-        if let Some(thread) = self.thread.take() {
-            // A panic has been reported as a fatal event already.
-            let _ = thread.join();
-        }
+    }
+
+    /// Wait for the thread's end.
+    pub(crate) fn join(mut self) {
+        self.end();
+        // A panic has been reported as a fatal event already.
+        let _ = self.thread.join();
     }
 }
 
-/// What the tasks of a core share.
-pub(crate) struct Core {
+/// What the tasks of a worker share.
+pub(crate) struct Worker {
     pub number: usize,
     pub home: Netns,
     pub shared: Arc<Shared>,
@@ -120,25 +123,27 @@ pub(crate) struct Core {
 }
 
 async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
-    let core = Rc::new(Core { number, home, shared, pods: RefCell::default(), leaving: RefCell::default() });
-    tokio::task::spawn_local(judge_again(core.clone()));
+    let worker = Rc::new(Worker { number, home, shared, pods: RefCell::default(), leaving: RefCell::default() });
+    culvert_runtime::spawn(judge_again(worker.clone()));
     let mut tick = tokio::time::interval(Duration::from_secs(5));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             command = commands.recv() => match command {
                 None => break,
-                Some(Command::Add { pod, netns, started }) => started.report(core.add(pod, netns)),
-                Some(Command::Remove { uid, stopped }) => core.remove(&uid, stopped),
-                Some(Command::Drain { patience }) => core.drain(patience),
+                Some(Command::Add { pod, netns, started }) => started.report(worker.add(pod, netns)),
+                Some(Command::Remove { uid, stopped }) => worker.remove(&uid, stopped),
+                Some(Command::Drain { patience }) => worker.drain(patience),
             },
-            _ = tick.tick() => core.release_idle(),
+            // A thread without pods sleeps.
+            _ = tick.tick(), if worker.has_pods() => worker.release_idle(),
         }
     }
-    core.forget();
+    worker.forget();
 }
 
-impl Core {
-    /// Let go of all pods: they refer to their core as it does to them, so neither would ever be dropped.
+impl Worker {
+    /// Let go of all pods: they refer to their worker as it does to them, so neither would ever be dropped.
     fn forget(&self) {
         let pods = std::mem::take(&mut *self.pods.borrow_mut());
         let leaving = std::mem::take(&mut *self.leaving.borrow_mut());
@@ -165,12 +170,12 @@ impl Core {
         let config = &self.shared.config;
         self.leaving.borrow_mut().push(pod.clone());
         let (accept, patience) = (config.removal_accept, config.removal_drain);
-        let core = self.clone();
-        tokio::task::spawn_local(async move {
+        let worker = self.clone();
+        culvert_runtime::spawn(async move {
             pod.enter(Phase::Leaving);
             tokio::time::sleep(accept).await;
             pod.leave(patience).await;
-            core.leaving.borrow_mut().retain(|other| !Rc::ptr_eq(other, &pod));
+            worker.leaving.borrow_mut().retain(|other| !Rc::ptr_eq(other, &pod));
             drop(stopped);
         });
     }
@@ -178,8 +183,12 @@ impl Core {
     fn drain(&self, patience: Duration) {
         let leaving = self.leaving.borrow().clone();
         for pod in self.pods.borrow().values().cloned().chain(leaving) {
-            tokio::task::spawn_local(async move { pod.leave(patience).await });
+            culvert_runtime::spawn(async move { pod.leave(patience).await });
         }
+    }
+
+    fn has_pods(&self) -> bool {
+        !self.pods.borrow().is_empty() || !self.leaving.borrow().is_empty()
     }
 
     fn release_idle(&self) {
@@ -192,18 +201,18 @@ impl Core {
 }
 
 /// Judge open connections again whenever a change may forbid one.
-async fn judge_again(core: Rc<Core>) {
-    let mut changes = core.shared.changes();
+async fn judge_again(worker: Rc<Worker>) {
+    let mut changes = worker.shared.changes();
     let mut judged = 0;
     loop {
-        // Looked at before the first wait: a change may have come before this core began to listen.
+        // Looked at before the first wait: a change may have come before this worker began to listen.
         let now = *changes.borrow_and_update();
-        if let Some(connections) = core.shared.connections.get(core.number).filter(|_| now.authorization > judged) {
-            connections.judge(&core.shared.store.read());
+        if let Some(connections) = worker.shared.connections.get(worker.number).filter(|_| now.authorization > judged) {
+            connections.judge(&worker.shared.store.read());
         }
         judged = now.latest;
-        core.shared.judged(core.number, now.latest);
-        // The sender lives as long as the core.
+        worker.shared.judged(worker.number, now.latest);
+        // The sender lives as long as the worker.
         if changes.changed().await.is_err() {
             return;
         }

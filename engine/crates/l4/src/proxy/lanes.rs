@@ -1,0 +1,137 @@
+//! Which threads serve which workload.
+//!
+//! A workload has a lane, threads of its own, as long as there are lanes to be had: then it is the kernel that shares the
+//! processor between workloads, and takes it from one that floods within microseconds. Where there are more workloads
+//! than lanes some share one, and each has a fair part of its time (`culvert_runtime`).
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::worker::WorkerHandle;
+use crate::shared::Shared;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    shared: Arc<Shared>,
+    lanes: Vec<Lane>,
+    /// Where each workload is served.
+    places: HashMap<Arc<str>, usize>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    workers: Vec<WorkerHandle>,
+    workloads: usize,
+}
+
+impl Lanes {
+    /// Start the first lane; others follow when they are wanted.
+    ///
+    /// # Errors
+    /// A thread or an event loop cannot be had.
+    pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
+        let mut made = Self { shared, lanes: Vec::new(), places: HashMap::new() };
+        made.open()?;
+        Ok(made)
+    }
+
+    /// The threads for a workload.
+    pub(crate) fn take(&mut self, uid: &Arc<str>) -> &[WorkerHandle] {
+        let place = self.places.get(uid).copied().unwrap_or_else(|| {
+            let place = self.choose();
+            self.places.insert(uid.clone(), place);
+            if let Some(lane) = self.lanes.get_mut(place) {
+                lane.workloads += 1;
+            }
+            place
+        });
+        self.workers_of(place)
+    }
+
+    /// The threads that have served a workload; the next one does not avoid them any more.
+    pub(crate) fn leave(&mut self, uid: &str) -> &[WorkerHandle] {
+        let Some(place) = self.places.remove(uid) else { return &[] };
+        if let Some(lane) = self.lanes.get_mut(place) {
+            lane.workloads -= 1;
+        }
+        self.workers_of(place)
+    }
+
+    /// All threads.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &WorkerHandle> {
+        self.lanes.iter().flat_map(|lane| &lane.workers)
+    }
+
+    /// End all threads at once; connections that stand are cut.
+    pub(crate) fn close(mut self) {
+        let mut workers: Vec<_> = self.lanes.drain(..).flat_map(|lane| lane.workers).collect();
+        workers.iter_mut().for_each(WorkerHandle::end);
+        workers.into_iter().for_each(WorkerHandle::join);
+    }
+
+    /// A lane that nobody has, else the one with fewest workloads.
+    fn choose(&mut self) -> usize {
+        let fewest = |lanes: &[Lane]| {
+            (0..).zip(lanes).min_by_key(|(_, lane)| lane.workloads).map(|(at, lane)| (at, lane.workloads))
+        };
+        let (place, workloads) = fewest(&self.lanes).unwrap_or_default();
+        // Where another thread cannot be had, sharing one is better than not to be served.
+        if workloads > 0 && self.lanes.len() < self.shared.config.lanes && self.open().is_ok() {
+            return self.lanes.len() - 1;
+        }
+        place
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let size = self.shared.config.workers_per_lane;
+        let first = self.lanes.len() * size;
+        let workers = (first..first + size).map(|number| WorkerHandle::start(number, self.shared.clone()));
+        let workers = workers.collect::<io::Result<_>>()?;
+        self.lanes.push(Lane { workers, workloads: 0 });
+        Ok(())
+    }
+
+    fn workers_of(&self, place: usize) -> &[WorkerHandle] {
+        self.lanes.get(place).map_or(&[], |lane| &lane.workers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use culvert_core::proto::engine::EngineConfig;
+
+    use super::*;
+    use crate::events::Events;
+
+    fn lanes(max_worker_threads: u32) -> Lanes {
+        let config = EngineConfig { worker_threads: 1, max_worker_threads, ..EngineConfig::default() };
+        Lanes::start(Arc::new(Shared::new(config.into(), Arc::new(Events::new().unwrap())))).unwrap()
+    }
+
+    fn place(lanes: &mut Lanes, uid: &str) -> usize {
+        lanes.take(&uid.into());
+        lanes.places.get(uid).copied().unwrap()
+    }
+
+    #[test]
+    fn workloads_share_threads_only_where_there_are_too_few() {
+        let mut lanes = lanes(3);
+        let places: Vec<_> = ["a", "b", "c", "d", "a"].map(|uid| place(&mut lanes, uid)).into();
+        assert_eq!(places, [0, 1, 2, 0, 0]);
+        assert_eq!(lanes.workers().count(), 3);
+        lanes.close();
+    }
+
+    #[test]
+    fn threads_that_are_free_again_are_used_before_others_are_started() {
+        let mut lanes = lanes(8);
+        assert_eq!(["a", "b"].map(|uid| place(&mut lanes, uid)), [0, 1]);
+        assert_eq!(lanes.leave("a").len(), 1);
+        assert!(lanes.leave("a").is_empty());
+        assert_eq!(["c", "d"].map(|uid| place(&mut lanes, uid)), [0, 2]);
+        lanes.close();
+    }
+}

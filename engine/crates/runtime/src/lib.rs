@@ -1,0 +1,11 @@
+//! The tasks of one thread, and a fair share of its time for each of those they belong to.
+//!
+//! The runtime's own queue is one for all: a pod with five hundred busy connections would be served five hundred times
+//! before its neighbour is once. Here each pod has a queue of its own, and the thread runs a task of the pod that has had
+//! least of its time. I/O, timers and sleep are tokio's.
+
+mod queue;
+mod tasks;
+pub mod turn;
+
+pub use tasks::{Share, block_on, spawn};
