@@ -273,6 +273,25 @@ async def test_the_tunnel_never_takes_a_port_that_the_client_itself_might(mesh) 
     assert max(ports) < lowest
 
 
+async def test_pods_that_must_share_a_thread_do_not_share_their_end() -> None:
+    settings = {"max_worker_threads": 1, "removal_accept_ms": 1, "removal_drain_ms": 200}
+    async with namespaced.mesh(settings=settings) as made:
+        server = await made.pod("server", node=1)
+        ends, stays = await made.pod("ends"), await made.pod("stays")
+        await server.serve_peer(8080)
+        (ended, writer), (reader, stayed) = [await pod.connect(server.ip, 8080) for pod in (ends, stays)]
+        await ended.readuntil(b" ")
+        await reader.readuntil(b" ")
+        made.nodes[0].engine.remove_workload(ends.uid)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(ended.read(1), 5)
+        writer.close()
+        stayed.write(b"still here ")
+        assert await asyncio.wait_for(reader.readuntil(b"here "), 5) == b"still here "
+        assert (await stays.ask(server.ip, 8080)).endswith(b"hello")
+        stayed.close()
+
+
 @pytest.mark.parametrize("way", ["idle", "carrying", "dialling", "removed", "draining"])
 async def test_an_engine_that_is_closed_holds_no_namespace_and_no_event_loop(way: str) -> None:
     """Whatever was under way: one socket that was left would hold the loop that it was made for.

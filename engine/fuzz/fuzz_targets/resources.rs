@@ -18,7 +18,7 @@ use prost::Message as _;
 const MOST_LEFT: usize = 1 << 16;
 
 fn start() -> Engine {
-    Engine::start(Config::from(EngineConfig { cores: 1, ..Default::default() })).expect("starts")
+    Engine::start(Config::from(EngineConfig { worker_threads: 1, ..Default::default() })).expect("starts")
 }
 
 /// Type URL and, where the message can be read, what the control plane would call the resource.

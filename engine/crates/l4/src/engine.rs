@@ -272,8 +272,9 @@ impl Engine {
         let uid: Arc<str> = uid.into();
         let stopped = Arc::new(Stopped { uid: uid.clone(), shared: self.shared.clone() });
         let mut lanes = self.lanes.lock();
-        let workers = lanes.as_mut().ok_or(EngineError::Closed)?.leave(&uid);
-        send(workers, || Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
+        let lanes = lanes.as_mut().ok_or(EngineError::Closed)?;
+        send(lanes.of(&uid), || Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
+        lanes.leave(&uid);
         self.pods.lock().remove(&uid);
         Ok(())
     }

@@ -36,7 +36,7 @@ pub(crate) struct Changes {
 
 #[derive(Debug)]
 struct Judged {
-    /// `None` where it has not begun, and has nothing to judge.
+    /// `None` where there is none that could have anything to judge.
     by_worker: Vec<Option<u64>>,
     told: u64,
 }
@@ -122,11 +122,11 @@ impl Shared {
         self.changes.subscribe()
     }
 
-    /// A worker has acted on everything up to `sequence`; the host is told when all have.
-    pub(crate) fn judged(&self, worker: usize, sequence: u64) {
+    /// A worker has acted on everything up to `sequence`, or has ended; the host is told when all have.
+    pub(crate) fn judged(&self, worker: usize, sequence: Option<u64>) {
         let mut judged = self.judged.lock();
         if let Some(mine) = judged.by_worker.get_mut(worker) {
-            *mine = Some(sequence);
+            *mine = sequence;
         }
         let all = judged.by_worker.iter().flatten().copied().min().unwrap_or_default();
         if all > judged.told {

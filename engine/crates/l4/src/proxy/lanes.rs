@@ -50,13 +50,16 @@ impl Lanes {
         self.workers_of(place)
     }
 
-    /// The threads that have served a workload; the next one does not avoid them any more.
-    pub(crate) fn leave(&mut self, uid: &str) -> &[WorkerHandle] {
-        let Some(place) = self.places.remove(uid) else { return &[] };
-        if let Some(lane) = self.lanes.get_mut(place) {
+    /// The threads that serve a workload.
+    pub(crate) fn of(&self, uid: &str) -> &[WorkerHandle] {
+        self.places.get(uid).map_or(&[], |place| self.workers_of(*place))
+    }
+
+    /// Other workloads need not avoid this one's threads any more.
+    pub(crate) fn leave(&mut self, uid: &str) {
+        if let Some(lane) = self.places.remove(uid).and_then(|place| self.lanes.get_mut(place)) {
             lane.workloads -= 1;
         }
-        self.workers_of(place)
     }
 
     /// All threads.
@@ -73,12 +76,10 @@ impl Lanes {
 
     /// A lane that nobody has, else the one with fewest workloads.
     fn choose(&mut self) -> usize {
-        let fewest = |lanes: &[Lane]| {
-            (0..).zip(lanes).min_by_key(|(_, lane)| lane.workloads).map(|(at, lane)| (at, lane.workloads))
-        };
-        let (place, workloads) = fewest(&self.lanes).unwrap_or_default();
+        let quietest = self.lanes.iter().enumerate().min_by_key(|(_, lane)| lane.workloads);
+        let (place, shared) = quietest.map_or((0, true), |(place, lane)| (place, lane.workloads > 0));
         // Where another thread cannot be had, sharing one is better than not to be served.
-        if workloads > 0 && self.lanes.len() < self.shared.config.lanes && self.open().is_ok() {
+        if shared && self.lanes.len() < self.shared.config.lanes && self.open().is_ok() {
             return self.lanes.len() - 1;
         }
         place
@@ -129,8 +130,9 @@ mod tests {
     fn threads_that_are_free_again_are_used_before_others_are_started() {
         let mut lanes = lanes(8);
         assert_eq!(["a", "b"].map(|uid| place(&mut lanes, uid)), [0, 1]);
-        assert_eq!(lanes.leave("a").len(), 1);
-        assert!(lanes.leave("a").is_empty());
+        assert_eq!(lanes.of("a").len(), 1);
+        (0..2).for_each(|_| lanes.leave("a"));
+        assert!(lanes.of("a").is_empty());
         assert_eq!(["c", "d"].map(|uid| place(&mut lanes, uid)), [0, 2]);
         lanes.close();
     }

@@ -80,13 +80,13 @@ impl WorkerHandle {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let run = move || {
             // A panic outside a connection's task means that the worker is gone: the host must not go on half-alive.
-            let events = shared.events.clone();
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                culvert_runtime::block_on(&runtime, serve(number, home, shared, receiver));
+                culvert_runtime::block_on(&runtime, serve(number, home, shared.clone(), receiver));
                 drop(runtime);
             }));
+            shared.judged(number, None);
             if ended.is_err() {
-                events.fatal(format!("worker {number} panicked"));
+                shared.events.fatal(format!("worker {number} panicked"));
             }
         };
         let thread = std::thread::Builder::new().name(format!("culvert-{number}")).spawn(run)?;
@@ -211,7 +211,7 @@ async fn judge_again(worker: Rc<Worker>) {
             connections.judge(&worker.shared.store.read());
         }
         judged = now.latest;
-        worker.shared.judged(worker.number, now.latest);
+        worker.shared.judged(worker.number, Some(now.latest));
         // The sender lives as long as the worker.
         if changes.changed().await.is_err() {
             return;
