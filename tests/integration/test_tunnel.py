@@ -330,5 +330,7 @@ async def _closed_while(way: str) -> None:
         for node in made.nodes:
             await node.close()
         dialling.cancel()
-        await asyncio.gather(dialling, return_exceptions=True)
-        writer.transport.abort()
+        (dialled,) = await asyncio.gather(dialling, return_exceptions=True)
+        # The tunnel accepts before it dials, so that the application may have got its connection already.
+        for connected in (writer, *([] if isinstance(dialled, BaseException) else dialled[1:])):
+            connected.transport.abort()
