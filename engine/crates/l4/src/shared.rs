@@ -79,6 +79,7 @@ impl Drop for Held {
 
 impl Shared {
     pub(crate) fn new(config: Config, events: Arc<Events>) -> Self {
+        let workers = config.workers_per_lane * config.lanes;
         Self {
             store: RwLock::default(),
             certificates: Certificates::new(events.clone()),
@@ -89,8 +90,8 @@ impl Shared {
             held: AtomicUsize::new(0),
             resolvers: OnceLock::new(),
             changes: watch::channel(Changes::default()).0,
-            judged: Mutex::new(Judged { by_worker: vec![None; config.workers_per_lane * config.lanes], told: 0 }),
-            connections: (0..config.workers_per_lane * config.lanes).map(|_| Arc::default()).collect(),
+            judged: Mutex::new(Judged { by_worker: vec![None; workers], told: 0 }),
+            connections: (0..workers).map(|_| Arc::default()).collect(),
             config,
             events,
         }

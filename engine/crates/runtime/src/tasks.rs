@@ -256,7 +256,7 @@ impl Thread {
     /// Drop all tasks. One that another thread is just about to wake is with us in a moment.
     fn end(&self) {
         self.ended.set(true);
-        turn::end();
+        // There is nobody to wake any more.
         self.awake.set(true);
         self.cancel(|_| true);
         while !self.tasks.borrow().is_empty() {

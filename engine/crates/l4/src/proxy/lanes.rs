@@ -68,10 +68,13 @@ impl Lanes {
     }
 
     /// End all threads at once; connections that stand are cut.
-    pub(crate) fn close(mut self) {
-        let mut workers: Vec<_> = self.lanes.drain(..).flat_map(|lane| lane.workers).collect();
-        workers.iter_mut().for_each(WorkerHandle::end);
-        workers.into_iter().for_each(WorkerHandle::join);
+    pub(crate) fn close(self) {
+        // All are told before the first is waited for.
+        let threads: Vec<_> = self.lanes.into_iter().flat_map(|lane| lane.workers).map(WorkerHandle::end).collect();
+        for thread in threads {
+            // A panic has been reported as a fatal event already.
+            let _ = thread.join();
+        }
     }
 
     /// A lane that nobody has, else the one with fewest workloads.

@@ -98,17 +98,9 @@ impl WorkerHandle {
         self.commands.try_send(command).is_ok()
     }
 
-    /// Make the thread end at once; connections that stand are cut.
-    pub(crate) fn end(&mut self) {
-        let (closed, _) = mpsc::channel(1);
-        self.commands = closed;
-    }
-
-    /// Wait for the thread's end.
-    pub(crate) fn join(mut self) {
-        self.end();
-        // A panic has been reported as a fatal event already.
-        let _ = self.thread.join();
+    /// Make the thread end at once, which can be waited for; connections that stand are cut.
+    pub(crate) fn end(self) -> JoinHandle<()> {
+        self.thread
     }
 }
 
