@@ -282,9 +282,13 @@ async def test_pods_that_must_share_a_thread_do_not_share_their_end() -> None:
         (ended, writer), (reader, stayed) = [await pod.connect(server.ip, 8080) for pod in (ends, stays)]
         await ended.readuntil(b" ")
         await reader.readuntil(b" ")
-        made.nodes[0].engine.remove_workload(ends.uid)
+        scene = made.nodes[0]
+        assert scene.metric("culvert_worker_threads") == 1
+        assert scene.metric("culvert_workloads_sharing_threads") == 2
+        scene.engine.remove_workload(ends.uid)
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(ended.read(1), 5)
+        assert scene.metric("culvert_workloads_sharing_threads") == 0
         writer.close()
         stayed.write(b"still here ")
         assert await asyncio.wait_for(reader.readuntil(b"here "), 5) == b"still here "

@@ -307,6 +307,7 @@ impl Engine {
         let mut all = self.shared.metrics.families();
         all.families.extend(self.shared.outliers.families());
         all.families.push(self.shared.events.family());
+        all.families.extend(self.lanes.lock().iter().flat_map(Lanes::families));
         all
     }
 

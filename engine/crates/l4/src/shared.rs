@@ -26,19 +26,27 @@ pub(crate) enum Reach {
     Authorization,
 }
 
-/// Sequence numbers of changes of the store.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Changes {
-    pub latest: u64,
+/// How far changes of the store have got. They are numbered from one.
+#[derive(Debug)]
+struct Progress {
+    latest: u64,
     /// The last that may forbid an open connection.
-    pub authorization: u64,
+    authorization: u64,
+    /// What each worker has judged its connections by; `None` where there is none that could have any.
+    judged: Vec<Option<u64>>,
+    /// What the host has been told of.
+    told: u64,
 }
 
-#[derive(Debug)]
-struct Judged {
-    /// `None` where there is none that could have anything to judge.
-    by_worker: Vec<Option<u64>>,
-    told: u64,
+impl Progress {
+    /// Returns what to tell the host: up to where nothing stands that a change forbids.
+    fn applied(&mut self) -> Option<u64> {
+        let judged = self.judged.iter().flatten().copied().min().unwrap_or(self.authorization);
+        let applied = if judged < self.authorization { judged } else { self.latest };
+        let news = applied > self.told;
+        self.told = self.told.max(applied);
+        news.then_some(applied)
+    }
 }
 
 #[derive(Debug)]
@@ -56,9 +64,11 @@ pub(crate) struct Shared {
     /// Listeners and accepted connections that are open; what a drain waits for.
     held: AtomicUsize,
     resolvers: OnceLock<Vec<SocketAddr>>,
-    changes: watch::Sender<Changes>,
-    /// What each worker has acted on, and what the host has been told of that.
-    judged: Mutex<Judged>,
+    progress: Mutex<Progress>,
+    /// The latest change.
+    changes: watch::Sender<u64>,
+    /// The last that may forbid an open connection. Apart, because whoever waits for it need not wake for others.
+    authorization: watch::Sender<u64>,
 }
 
 /// A listener or an accepted connection, counted until dropped.
@@ -89,8 +99,9 @@ impl Shared {
             hosts: Hosts::default(),
             held: AtomicUsize::new(0),
             resolvers: OnceLock::new(),
-            changes: watch::channel(Changes::default()).0,
-            judged: Mutex::new(Judged { by_worker: vec![None; workers], told: 0 }),
+            progress: Mutex::new(Progress { latest: 0, authorization: 0, judged: vec![None; workers], told: 0 }),
+            changes: watch::channel(0).0,
+            authorization: watch::channel(0).0,
             connections: (0..workers).map(|_| Arc::default()).collect(),
             config,
             events,
@@ -110,29 +121,37 @@ impl Shared {
 
     /// Make a change known; returns its sequence number.
     pub(crate) fn changed(&self, reach: Reach) -> u64 {
-        self.changes.send_modify(|changes| {
-            changes.latest += 1;
-            if reach == Reach::Authorization {
-                changes.authorization = changes.latest;
+        let mut progress = self.progress.lock();
+        progress.latest += 1;
+        let latest = progress.latest;
+        self.changes.send_replace(latest);
+        match reach {
+            Reach::Routing => self.tell(&mut progress),
+            Reach::Authorization => {
+                progress.authorization = latest;
+                self.authorization.send_replace(latest);
             }
-        });
-        self.changes.borrow().latest
+        }
+        latest
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<Changes> {
-        self.changes.subscribe()
+    /// The last change that may forbid an open connection.
+    pub(crate) fn authorization(&self) -> watch::Receiver<u64> {
+        self.authorization.subscribe()
     }
 
-    /// A worker has acted on everything up to `sequence`, or has ended; the host is told when all have.
+    /// A worker has judged its connections by everything up to `sequence`, or has ended.
     pub(crate) fn judged(&self, worker: usize, sequence: Option<u64>) {
-        let mut judged = self.judged.lock();
-        if let Some(mine) = judged.by_worker.get_mut(worker) {
+        let mut progress = self.progress.lock();
+        if let Some(mine) = progress.judged.get_mut(worker) {
             *mine = sequence;
         }
-        let all = judged.by_worker.iter().flatten().copied().min().unwrap_or_default();
-        if all > judged.told {
-            judged.told = all;
-            self.events.applied(all);
+        self.tell(&mut progress);
+    }
+
+    fn tell(&self, progress: &mut Progress) {
+        if let Some(applied) = progress.applied() {
+            self.events.applied(applied);
         }
     }
 
@@ -148,7 +167,7 @@ impl Shared {
         if let Some(found) = find() {
             return Some(found);
         }
-        let mut changes = self.changes();
+        let mut changes = self.changes.subscribe();
         let wait = async {
             loop {
                 changes.borrow_and_update();
@@ -160,5 +179,61 @@ impl Shared {
             }
         };
         tokio::time::timeout(patience, wait).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use culvert_core::proto::engine::{EngineConfig, event::Kind};
+
+    use super::*;
+
+    fn shared() -> Shared {
+        let config = EngineConfig { worker_threads: 2, max_worker_threads: 2, ..EngineConfig::default() };
+        Shared::new(config.into(), Arc::new(Events::new().unwrap()))
+    }
+
+    fn told(shared: &Shared) -> Vec<u64> {
+        let sequence = |kind: Option<Kind>| match kind {
+            Some(Kind::Applied(applied)) => applied.sequence,
+            other => panic!("{other:?}"),
+        };
+        shared.events.drain().events.into_iter().map(|event| sequence(event.kind)).collect()
+    }
+
+    #[test]
+    fn a_change_of_routing_wakes_no_worker_and_is_told_at_once() {
+        let shared = shared();
+        let waiting = shared.authorization();
+        shared.judged(0, Some(0));
+        assert_eq!(shared.changed(Reach::Routing), 1);
+        assert_eq!(shared.changed(Reach::Routing), 2);
+        assert_eq!(told(&shared), [1, 2]);
+        assert!(!waiting.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_change_of_authorization_is_told_when_all_have_judged_by_it() {
+        let shared = shared();
+        let waiting = shared.authorization();
+        (0..2).for_each(|worker| shared.judged(worker, Some(0)));
+        assert_eq!(shared.changed(Reach::Authorization), 1);
+        assert!(waiting.has_changed().unwrap());
+        assert_eq!(shared.changed(Reach::Routing), 2);
+        shared.judged(0, Some(1));
+        assert!(told(&shared).is_empty());
+        shared.judged(1, Some(1));
+        assert_eq!(told(&shared), [2]);
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_not_waited_for() {
+        let shared = shared();
+        (0..2).for_each(|worker| shared.judged(worker, Some(0)));
+        shared.changed(Reach::Authorization);
+        shared.judged(0, Some(1));
+        shared.judged(1, None);
+        assert_eq!(told(&shared), [1]);
     }
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use culvert_core::proto::engine as wire;
+
 use super::worker::WorkerHandle;
 use crate::shared::Shared;
 
@@ -67,6 +69,19 @@ impl Lanes {
         self.lanes.iter().flat_map(|lane| &lane.workers)
     }
 
+    /// Threads, and workloads that have none of their own, as metrics.
+    pub(crate) fn families(&self) -> [wire::MetricFamily; 2] {
+        let sharing = self.lanes.iter().map(|lane| lane.workloads).filter(|workloads| *workloads > 1).sum();
+        [
+            gauge("culvert_worker_threads", "Threads that serve workloads", self.workers().count()),
+            gauge(
+                "culvert_workloads_sharing_threads",
+                "Workloads that share their threads with others, because there are too few",
+                sharing,
+            ),
+        ]
+    }
+
     /// End all threads at once; connections that stand are cut.
     pub(crate) fn close(self) {
         // All are told before the first is waited for.
@@ -102,6 +117,16 @@ impl Lanes {
     }
 }
 
+fn gauge(name: &str, help: &str, value: usize) -> wire::MetricFamily {
+    wire::MetricFamily {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        kind: wire::MetricKind::Gauge.into(),
+        samples: vec![wire::Sample { value: u64::try_from(value).unwrap_or(u64::MAX), ..Default::default() }],
+        ..Default::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -120,12 +145,18 @@ mod tests {
         lanes.places.get(uid).copied().unwrap()
     }
 
+    fn values(lanes: &Lanes) -> [u64; 2] {
+        lanes.families().map(|family| family.samples.first().unwrap().value)
+    }
+
     #[test]
     fn workloads_share_threads_only_where_there_are_too_few() {
         let mut lanes = lanes(3);
         let places: Vec<_> = ["a", "b", "c", "d", "a"].map(|uid| place(&mut lanes, uid)).into();
         assert_eq!(places, [0, 1, 2, 0, 0]);
-        assert_eq!(lanes.workers().count(), 3);
+        assert_eq!(values(&lanes), [3, 2]);
+        lanes.leave("d");
+        assert_eq!(values(&lanes), [3, 0]);
         lanes.close();
     }
 

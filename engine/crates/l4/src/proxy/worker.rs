@@ -194,16 +194,14 @@ impl Worker {
 
 /// Judge open connections again whenever a change may forbid one.
 async fn judge_again(worker: Rc<Worker>) {
-    let mut changes = worker.shared.changes();
-    let mut judged = 0;
+    let mut changes = worker.shared.authorization();
     loop {
         // Looked at before the first wait: a change may have come before this worker began to listen.
-        let now = *changes.borrow_and_update();
-        if let Some(connections) = worker.shared.connections.get(worker.number).filter(|_| now.authorization > judged) {
+        let latest = *changes.borrow_and_update();
+        if let Some(connections) = worker.shared.connections.get(worker.number) {
             connections.judge(&worker.shared.store.read());
         }
-        judged = now.latest;
-        worker.shared.judged(worker.number, Some(now.latest));
+        worker.shared.judged(worker.number, Some(latest));
         // The sender lives as long as the worker.
         if changes.changed().await.is_err() {
             return;
