@@ -1,4 +1,4 @@
-"""Programs that the lab builds from source: Kubernetes' components, CoreDNS, Helm, Prometheus and pause.
+"""Programs that are built from source: Kubernetes' components, CoreDNS, Helm, Prometheus, pause, and tests' tools.
 
 Each function returns the folder of the built program in the cache and builds it only if it is not there. Versions are
 pinned by the Go modules beside this file; nothing is downloaded by another way than the Go module proxy.
@@ -66,6 +66,11 @@ def h2spec(say: Say) -> Path:
     return _tool("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", say, "some seconds")
 
 
+def opentelemetry_collector(say: Say) -> Path:
+    """Return the folder with the program ``otelcol``, which tests use."""
+    return _tool("otelcol", ".", say, "about 1 minute")
+
+
 def pause(say: Say, source: Path) -> Path:
     """Return the folder with the static program ``pause``, compiled from ``source``."""
 
@@ -99,7 +104,8 @@ def _tool(name: str, package: str, say: Say, effort: str, version_flag: str = ""
     def make(draft: Path) -> None:
         _go_build(draft / name, module=module, package=package, flags=flags)
 
-    inputs = cache.key(module / "go.mod", module / "go.sum", package, flags, _go_version())
+    sources = (*sorted(module.glob("*.go")), module / "go.mod", module / "go.sum")
+    inputs = cache.key(*sources, package, flags, _go_version())
     return _obtain(name, inputs, make, say, effort)
 
 

@@ -1,10 +1,8 @@
-"""The access log as OpenTelemetry records: engines, ztunnel as a process, OpenTelemetry's own definitions."""
+"""The access log as OpenTelemetry records, from ztunnel as a process."""
 
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,22 +17,10 @@ PORT = 8080
 DROPPED = 'culvert_otlp_log_records_dropped_total{reason="queue_full"}'
 
 
-@asynccontextmanager
-async def a_node(folder: Path) -> AsyncIterator[tuple[ztunnels.NodeSide, namespaced.Pod, namespaced.Pod]]:
-    """A node whose ztunnels serve a client, and a server on another one."""
-    async with namespaced.mesh() as mesh, ztunnels.node_side(folder, mesh.authority) as node:
-        server = await mesh.pod("server", node=1)
-        client = await mesh.pod("client", captured=False)
-        node.capture(client)
-        await server.serve_peer(PORT)
-        await node.know(mesh, server, client)
-        yield node, server, client
-
-
 @pytest.mark.parametrize("lines", ["json", "off"])
 async def test_every_connection_arrives_once_whatever_is_written(tmp_path: Path, lines: str) -> None:
     collector = Collector()
-    async with a_node(tmp_path) as (node, server, client), collecting(collector) as port:
+    async with ztunnels.pair(tmp_path, PORT) as (node, server, client), collecting(collector) as port:
         ztunnel = await node.start(
             access_log=lines,
             otel_exporter_otlp_endpoint=f"http://127.0.0.1:{port}",
@@ -100,7 +86,7 @@ async def test_both_ends_of_a_connection_share_a_trace() -> None:
 
 async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_counted(tmp_path: Path) -> None:
     collector = Collector()
-    async with a_node(tmp_path) as (node, server, client):
+    async with ztunnels.pair(tmp_path, PORT) as (node, server, client):
         async with collecting(collector) as port:
             ztunnel = await node.start(
                 access_log="text",
@@ -136,7 +122,7 @@ async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_c
 
 async def test_a_silent_collector_does_not_hold_up_the_end(tmp_path: Path) -> None:
     collector = Collector(silent=asyncio.Event())
-    async with a_node(tmp_path) as (node, server, client), collecting(collector) as port:
+    async with ztunnels.pair(tmp_path, PORT) as (node, server, client), collecting(collector) as port:
         ztunnel = await node.start(
             otlp_endpoint=f"http://127.0.0.1:{port}", otlp_schedule_delay=20, handover_s=0,
             termination_grace_period_seconds=6,

@@ -181,6 +181,18 @@ async def node_side(folder: Path, authority: TestAuthority) -> AsyncIterator[Nod
         yield made
 
 
+@contextlib.asynccontextmanager
+async def pair(folder: Path, port: int) -> AsyncIterator[tuple[NodeSide, namespaced.Pod, namespaced.Pod]]:
+    """A node whose ztunnels serve a client, and a server of ``port`` on another one."""
+    async with namespaced.mesh() as mesh, node_side(folder, mesh.authority) as node:
+        server = await mesh.pod("server", node=1)
+        client = await mesh.pod("client", captured=False)
+        node.capture(client)
+        await server.serve_peer(port)
+        await node.know(mesh, server, client)
+        yield node, server, client
+
+
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
