@@ -1,17 +1,15 @@
 """How to reach the Kubernetes API: from inside a pod, by a kubeconfig, or by explicit values.
 
-The client library reads kubeconfig files and builds TLS contexts; what leaves this module is ``Access``. Tokens of
-service accounts are files that the kubelet replaces, so the token is asked for again for every request.
+The client library reads kubeconfig files; what leaves this module is ``Access``. Tokens of service accounts are files
+that the kubelet replaces, so the token is asked for again for every request.
 """
 
 import os
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from kubernetes_asyncio.client.configuration import Configuration
-from kubernetes_asyncio.config import ConfigException, kube_config
 
 from meshapi import names
 from meshkit.kube.errors import ConfigError
@@ -25,12 +23,46 @@ class Access:
     """Where the API is and how to prove who we are.
 
     Attributes:
-        configuration: the client library's TLS settings and host.
+        server: URL.
         authorization: gives the value of the ``Authorization`` header for one request, or ``None``.
+        roots: PEM file that the server's certificate is checked against; ``None``: the system's.
+        certificate: PEM file of ours, with ``key``.
+        verify: whether the server's certificate is checked at all.
+        strict: whether it has to be as RFC 5280 wants it.
+        server_name: the name in it, where that is not the one in ``server``.
+        proxy: URL of an HTTP proxy.
     """
 
-    configuration: Configuration
+    server: str
     authorization: Callable[[], Awaitable[str | None]]
+    roots: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+    strict: bool = True
+    server_name: str | None = None
+    proxy: str | None = None
+
+    def tls(self) -> ssl.SSLContext:
+        """Read the files.
+
+        Raises:
+            ConfigError: one of them is missing or wrong.
+        """
+        reading = self.roots
+        try:
+            made = ssl.create_default_context(cafile=self.roots)
+            if self.certificate is not None:
+                reading = self.certificate
+                made.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            raise ConfigError(f"cannot speak TLS to {self.server}: {reading}: {error}") from error
+        if not self.verify:
+            made.check_hostname = False
+            made.verify_mode = ssl.CERT_NONE
+        if not self.strict:
+            made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return made
 
 
 async def load(kubeconfig: Path | None = None, context: str | None = None) -> Access:
@@ -70,10 +102,8 @@ def explicit(
     key_file: Path | None = None,
 ) -> Access:
     """Return access by explicit values; ``server`` is a URL."""
-    configuration = Configuration(host=server, ssl_ca_cert=str(root_file) if root_file else None)
-    configuration.cert_file = str(certificate_file) if certificate_file else None
-    configuration.key_file = str(key_file) if key_file else None
-    return Access(configuration, _TokenFile(token_file).authorization)
+    authorization = _TokenFile(token_file).authorization
+    return Access(server, authorization, roots=root_file, certificate=certificate_file, key=key_file)
 
 
 async def from_kubeconfig(file: Path | None = None, context: str | None = None) -> Access:
@@ -82,6 +112,10 @@ async def from_kubeconfig(file: Path | None = None, context: str | None = None) 
     Raises:
         ConfigError: the file or the context is missing or wrong.
     """
+    # Costs 36 MB, which a pod does not need.
+    from kubernetes_asyncio.client.configuration import Configuration  # noqa: PLC0415
+    from kubernetes_asyncio.config import ConfigException, kube_config  # noqa: PLC0415
+
     _refuse_missing(file)
     configuration = Configuration()
     try:
@@ -95,7 +129,21 @@ async def from_kubeconfig(file: Path | None = None, context: str | None = None) 
         settings = await configuration.auth_settings()
         return settings["BearerToken"]["value"] if "BearerToken" in settings else None
 
-    return Access(configuration, authorization)
+    return Access(
+        str(configuration.host),
+        authorization,
+        roots=_path(configuration.ssl_ca_cert),
+        certificate=_path(configuration.cert_file),
+        key=_path(configuration.key_file),
+        verify=configuration.verify_ssl,
+        strict=not configuration.disable_strict_ssl_verification,
+        server_name=configuration.tls_server_name,
+        proxy=configuration.proxy,
+    )
+
+
+def _path(file: str | None) -> Path | None:
+    return Path(file) if file else None
 
 
 def _refuse_missing(file: Path | None) -> None:
