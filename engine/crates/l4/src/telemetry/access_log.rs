@@ -1,9 +1,12 @@
 //! One entry a connection, in the fields and order of Istio's ztunnel: as a line, as an OpenTelemetry log record, or both.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use culvert_core::identity::Identity;
 use culvert_core::proto::engine::AccessLog;
 
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
@@ -12,10 +15,27 @@ use crate::config::Config;
 use crate::policy::Denied;
 use crate::shared::Shared;
 
-pub(super) enum Value {
-    Text(String),
+/// Bytes of a line, so that it need not grow.
+const LINE: usize = 1024;
+
+pub(super) enum Value<'a> {
+    Text(Cow<'a, str>),
     Number(u64),
 }
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+pub(super) type Field<'a> = (&'static str, Value<'a>);
 
 pub(crate) fn write(shared: &Arc<Shared>, flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowEnd) {
     if is_on(&shared.config) {
@@ -29,7 +49,7 @@ pub(crate) fn write(shared: &Arc<Shared>, flow: &Flow, duration: Duration, sent:
 pub(crate) fn write_dry_run(shared: &Arc<Shared>, flow: &Flow, denied: &Denied) {
     if is_on(&shared.config) {
         let mut fields = about(flow);
-        fields.push(("dry_run", Value::Text(denied.to_string())));
+        fields.push(("dry_run", denied.to_string().into()));
         enter(shared, Severity::Info, "connection would be refused", flow, &fields);
     }
 }
@@ -39,7 +59,7 @@ fn is_on(config: &Config) -> bool {
 }
 
 /// Write an entry in each form that is on.
-fn enter(shared: &Shared, severity: Severity, message: &str, flow: &Flow, fields: &[(&'static str, Value)]) {
+fn enter(shared: &Shared, severity: Severity, message: &str, flow: &Flow, fields: &[Field<'_>]) {
     let now = SystemTime::now();
     if shared.config.access_log != AccessLog::Off {
         let level = if severity == Severity::Error { "error" } else { "info" };
@@ -51,20 +71,20 @@ fn enter(shared: &Shared, severity: Severity, message: &str, flow: &Flow, fields
 }
 
 /// Write one line of `what`, a scope and a message, that is not an entry of the access log.
-pub(super) fn emit(shared: &Shared, level: &str, what: (&str, &str), fields: &[(&'static str, Value)]) {
+pub(super) fn emit(shared: &Shared, level: &str, what: (&str, &str), fields: &[Field<'_>]) {
     write_line(shared, SystemTime::now(), level, what, fields);
 }
 
-fn write_line(shared: &Shared, now: SystemTime, level: &str, what: (&str, &str), fields: &[(&'static str, Value)]) {
-    let time = humantime::format_rfc3339_micros(now).to_string();
+fn write_line(shared: &Shared, now: SystemTime, level: &str, what: (&str, &str), fields: &[Field<'_>]) {
+    let time = humantime::format_rfc3339_micros(now);
     let line = match shared.config.access_log {
-        AccessLog::Json => json(level, &time, what, fields),
-        _ => text(level, &time, what, fields),
+        AccessLog::Json => json(level, time, what, fields),
+        _ => text(level, time, what, fields),
     };
-    shared.events.access_log(line.as_bytes());
+    shared.events.access_log(&line);
 }
 
-fn fields(flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowEnd) -> Vec<(&'static str, Value)> {
+fn fields<'a>(flow: &'a Flow, duration: Duration, sent: u64, received: u64, end: &'a FlowEnd) -> Vec<Field<'a>> {
     let mut all = about(flow);
     // At the client's side, what the destination received was sent by us.
     let (bytes_sent, bytes_received) = match flow.direction {
@@ -73,85 +93,101 @@ fn fields(flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowE
     };
     all.push(("bytes_sent", Value::Number(bytes_sent)));
     all.push(("bytes_recv", Value::Number(bytes_received)));
-    all.push(("duration", Value::Text(format!("{}ms", duration.as_millis()))));
+    all.push(("duration", format!("{}ms", duration.as_millis()).into()));
     if let Some(error) = &end.error {
-        all.push(("error", Value::Text(error.clone())));
+        all.push(("error", error.as_str().into()));
     }
     all
 }
 
 /// Who talks to whom.
-fn about(flow: &Flow) -> Vec<(&'static str, Value)> {
-    let mut all = Vec::with_capacity(20);
-    let mut put = |key: &'static str, value: Option<String>| {
-        all.extend(value.filter(|value| !value.is_empty()).map(|value| (key, Value::Text(value))));
-    };
+fn about(flow: &Flow) -> Vec<Field<'_>> {
     let mutual = flow.security == Security::MutualTls;
-    let identity = |peer: &Peer| peer.identity.as_ref().filter(|_| mutual).map(ToString::to_string);
+    let identity = |peer| Option::filter(peer, |_| mutual).map_or("", Identity::as_str);
     let (source, destination) = (Named::of(&flow.source), Named::of(&flow.destination));
-    put("src.addr", Some(flow.source_address.to_string()));
-    put("src.workload", source.workload);
-    put("src.namespace", source.namespace);
-    put("src.identity", identity(&flow.source));
-    put("src.cluster", source.cluster);
-    put("dst.addr", Some(flow.destination_address.to_string()));
-    put("dst.hbone_addr", flow.hbone_address.map(|address| address.to_string()));
-    put("dst.service", flow.service.as_ref().map(|service| service.key.hostname.to_string()));
-    put("dst.workload", destination.workload);
-    put("dst.namespace", destination.namespace);
-    put("dst.identity", identity(&flow.destination));
-    put("dst.cluster", destination.cluster);
-    let direction = if flow.direction == Direction::Inbound { "inbound" } else { "outbound" };
-    put("direction", Some(direction.to_owned()));
+    let hbone_address = flow.hbone_address.map(|address| address.to_string());
+    let mut all = Vec::with_capacity(20);
+    all.extend([
+        ("src.addr", flow.source_address.to_string().into()),
+        ("src.workload", source.workload.into()),
+        ("src.namespace", source.namespace.into()),
+        ("src.identity", identity(flow.source.identity.as_ref()).into()),
+        ("src.cluster", source.cluster.into()),
+        ("dst.addr", flow.destination_address.to_string().into()),
+        ("dst.hbone_addr", hbone_address.unwrap_or_default().into()),
+        ("dst.service", flow.service.as_ref().map_or("", |service| &service.key.hostname).into()),
+        ("dst.workload", destination.workload.into()),
+        ("dst.namespace", destination.namespace.into()),
+        ("dst.identity", identity(flow.destination.identity.as_ref()).into()),
+        ("dst.cluster", destination.cluster.into()),
+        ("direction", if flow.direction == Direction::Inbound { "inbound" } else { "outbound" }.into()),
+    ]);
+    all.retain(|(_, value)| !matches!(value, Value::Text(text) if text.is_empty()));
     all
 }
 
-struct Named {
-    workload: Option<String>,
-    namespace: Option<String>,
-    cluster: Option<String>,
+/// A peer's names; empty where they are not known.
+#[derive(Default)]
+struct Named<'a> {
+    workload: &'a str,
+    namespace: &'a str,
+    cluster: &'a str,
 }
 
-impl Named {
-    fn of(peer: &Peer) -> Self {
+impl<'a> Named<'a> {
+    fn of(peer: &'a Peer) -> Self {
         if let Some(workload) = &peer.workload {
-            return Self {
-                workload: Some(workload.name.to_string()),
-                namespace: Some(workload.namespace.to_string()),
-                cluster: Some(workload.cluster.to_string()),
-            };
+            return Self { workload: &workload.name, namespace: &workload.namespace, cluster: &workload.cluster };
         }
-        let said = peer.baggage.as_deref().cloned().unwrap_or_default();
-        Self { workload: said.workload, namespace: said.namespace, cluster: said.cluster }
+        let Some(said) = &peer.baggage else { return Self::default() };
+        let or_empty = |name: &'a Option<String>| name.as_deref().unwrap_or_default();
+        Self {
+            workload: or_empty(&said.workload),
+            namespace: or_empty(&said.namespace),
+            cluster: or_empty(&said.cluster),
+        }
     }
 }
 
 /// Strings are quoted and escaped as JSON, so that no value can end the line or look like another field.
-fn text(level: &str, time: &str, (scope, message): (&str, &str), fields: &[(&'static str, Value)]) -> String {
-    let mut line = format!("{time}\t{level}\t{scope}\t{message}\t");
+fn text(level: &str, time: impl Display, (scope, message): (&str, &str), fields: &[Field<'_>]) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LINE);
+    // A line in memory can always be written.
+    let _ = write!(line, "{time}\t{level}\t{scope}\t{message}\t");
     for (index, (key, value)) in fields.iter().enumerate() {
-        let space = if index == 0 { "" } else { " " };
-        let bare = matches!(*key, "src.addr" | "dst.addr" | "dst.hbone_addr");
-        let _ = match value {
-            Value::Number(number) => write!(line, "{space}{key}={number}"),
-            Value::Text(text) if bare => write!(line, "{space}{key}={text}"),
-            Value::Text(text) => write!(line, "{space}{key}={}", serde_json::Value::from(text.as_str())),
-        };
+        line.extend_from_slice(if index == 0 { "" } else { " " }.as_bytes());
+        line.extend_from_slice(key.as_bytes());
+        line.push(b'=');
+        match value {
+            Value::Text(text) if matches!(*key, "src.addr" | "dst.addr" | "dst.hbone_addr") => {
+                line.extend_from_slice(text.as_bytes());
+            }
+            value => write_json(&mut line, value),
+        }
     }
-    line.push('\n');
+    line.push(b'\n');
     line
 }
 
-fn json(level: &str, time: &str, (scope, message): (&str, &str), fields: &[(&'static str, Value)]) -> String {
-    let mut line = format!(r#"{{"level":"{level}","time":"{time}","scope":"{scope}","message":"{message}""#);
+fn json(level: &str, time: impl Display, (scope, message): (&str, &str), fields: &[Field<'_>]) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LINE);
+    let head = format_args!(r#"{{"level":"{level}","time":"{time}","scope":"{scope}","message":"{message}""#);
+    let _ = line.write_fmt(head);
     for (key, value) in fields {
-        let _ = match value {
-            Value::Number(number) => write!(line, r#","{key}":{number}"#),
-            Value::Text(text) => write!(line, r#","{key}":{}"#, serde_json::Value::from(text.as_str())),
-        };
+        line.extend_from_slice(b",\"");
+        line.extend_from_slice(key.as_bytes());
+        line.extend_from_slice(b"\":");
+        write_json(&mut line, value);
     }
-    line.push_str("}\n");
+    line.extend_from_slice(b"}\n");
     line
+}
+
+fn write_json(line: &mut Vec<u8>, value: &Value<'_>) {
+    let _ = match value {
+        Value::Number(number) => serde_json::to_writer(line, number),
+        Value::Text(text) => serde_json::to_writer(line, text),
+    };
 }
 
 #[cfg(test)]
@@ -160,13 +196,13 @@ mod tests {
 
     #[test]
     fn a_value_cannot_break_out_of_its_field() {
-        let fields = [("error", Value::Text("a\" b=\"c\nd".to_owned()))];
+        let fields = [("error", "a\" b=\"c\nd".into())];
         let what = ("access", "connection complete");
         assert_eq!(
-            text("info", "t", what, &fields),
+            String::from_utf8_lossy(&text("info", "t", what, &fields)),
             "t\tinfo\taccess\tconnection complete\terror=\"a\\\" b=\\\"c\\nd\"\n"
         );
-        let parsed: serde_json::Value = serde_json::from_str(&json("info", "t", what, &fields)).unwrap_or_default();
+        let parsed: serde_json::Value = serde_json::from_slice(&json("info", "t", what, &fields)).unwrap_or_default();
         assert_eq!(parsed.get("error").and_then(|value| value.as_str()), Some("a\" b=\"c\nd"));
     }
 
@@ -174,14 +210,16 @@ mod tests {
     fn no_character_ends_a_line_or_a_field() {
         let what = ("access", "connection complete");
         for value in (0..0x2_0ff_u32).chain([0xfffd, 0x1f600]).filter_map(char::from_u32) {
-            let fields = [("error", Value::Text(format!("a{value}b"))), ("bytes_sent", Value::Number(1))];
+            let fields = [("error", format!("a{value}b").into()), ("bytes_sent", Value::Number(1))];
             for line in [text("info", "t", what, &fields), json("info", "t", what, &fields)] {
+                let line = String::from_utf8_lossy(&line);
                 let inner = line.strip_suffix('\n').unwrap_or_default();
                 assert!(!inner.is_empty() && !inner.contains(|char: char| char < ' ' && char != '\t'), "{line:?}");
                 assert!(inner.matches('\t').count() == if inner.starts_with('{') { 0 } else { 4 }, "{line:?}");
                 assert_eq!(inner.matches("bytes_sent").count(), 1);
             }
-            let parsed: serde_json::Value = serde_json::from_str(&json("info", "t", what, &fields)).unwrap_or_default();
+            let parsed: serde_json::Value =
+                serde_json::from_slice(&json("info", "t", what, &fields)).unwrap_or_default();
             assert_eq!(parsed.get("error").and_then(|value| value.as_str()), Some(&*format!("a{value}b")));
         }
     }

@@ -126,12 +126,12 @@ pub(crate) fn log(shared: &Shared, record: &DnsRecord<'_>) {
     }
     let mut fields = Vec::with_capacity(6);
     if let Some(source) = record.source {
-        fields.push(("src.workload", Value::Text(source.name.to_string())));
-        fields.push(("src.namespace", Value::Text(source.namespace.to_string())));
+        fields.push(("src.workload", Value::from(&*source.name)));
+        fields.push(("src.namespace", Value::from(&*source.namespace)));
     }
-    fields.push(("query", Value::Text(record.kind.label().to_owned())));
-    fields.push(("domain", Value::Text(record.host.to_owned())));
-    fields.push(("result", Value::Text(record.result.to_owned())));
+    fields.push(("query", record.kind.label().into()));
+    fields.push(("domain", record.host.into()));
+    fields.push(("result", record.result.into()));
     fields.push(("endpoints", Value::Number(u64::try_from(record.endpoints).unwrap_or_default())));
     access_log::emit(shared, "debug", ("dns", "dns query"), &fields);
 }

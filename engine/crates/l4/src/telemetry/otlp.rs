@@ -2,15 +2,15 @@
 //!
 //! Field numbers are those of `opentelemetry/proto/logs/v1/logs.proto` and `common/v1/common.proto`; all that are used
 //! are below 16, so that a key is one byte. Written without generated types: the published crate brings a whole SDK
-//! with it, and this way a record costs no allocation for each field. `tests/integration/test_otlp.py` reads records
-//! with OpenTelemetry's own definitions.
+//! with it, and this way a record costs no allocation for each field. In `tests/interop` OpenTelemetry's own Collector
+//! reads records.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_hbone::headers::Trace;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::access_log::Value;
+use super::access_log::{Field, Value};
 
 /// `SeverityNumber`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) fn record(
     severity: Severity,
     body: &str,
     trace: Option<&Trace>,
-    fields: &[(&'static str, Value)],
+    fields: &[Field<'_>],
 ) -> Vec<u8> {
     let nanos = now.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let mut inner = Vec::with_capacity(1024);
@@ -78,7 +78,7 @@ pub(super) fn record(
     element
 }
 
-fn put_attribute(key: &str, value: &Value, out: &mut Vec<u8>) {
+fn put_attribute(key: &str, value: &Value<'_>, out: &mut Vec<u8>) {
     let value_length = match value {
         Value::Text(text) => delimited(text.len()),
         Value::Number(number) => 1 + encoded_len_varint(*number),
@@ -178,7 +178,7 @@ mod tests {
         let values = ["", "10.0.0.1:80", &"x".repeat(127), &"é\n\"".repeat(100), &"z".repeat(20_000)];
         let mut stream = Vec::new();
         for value in values {
-            let fields = [("error", Value::Text(value.to_owned())), ("bytes_sent", Value::Number(u64::from(u32::MAX)))];
+            let fields = [("error", value.into()), ("bytes_sent", Value::Number(u64::from(u32::MAX)))];
             stream.extend(record(now, Severity::Error, "complete", Some(&Trace::new(3, 4)), &fields));
         }
         stream.extend(record(now, Severity::Info, "b", None, &[]));
