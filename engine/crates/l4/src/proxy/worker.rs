@@ -79,6 +79,7 @@ impl WorkerHandle {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let run = move || {
+            culvert_tls::gather_entropy();
             // A panic outside a connection's task means that the worker is gone: the host must not go on half-alive.
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 culvert_runtime::block_on(&runtime, serve(number, home, shared.clone(), receiver));
