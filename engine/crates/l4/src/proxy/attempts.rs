@@ -21,10 +21,10 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dns;
-use super::outbound::{Way, beginning, follow};
+use super::outbound::{Way, follow};
 use super::pod::Pod;
 use crate::state::{Choice, Endpoint, Route, RouteError, Workload};
-use crate::telemetry::{Flow, ResponseFlag, RetryReason};
+use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
 /// Names that are asked for to find one endpoint: each may turn out to be nobody's.
 const MAX_NAMES: usize = 3;
@@ -88,7 +88,7 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
 
 impl Errand<'_> {
     fn flow(&self) -> Flow {
-        let mut flow = beginning(self.client, self.target);
+        let mut flow = Flow::between(Direction::Outbound, self.client, self.target);
         flow.source.workload = Some(self.source.clone());
         flow
     }

@@ -1,12 +1,10 @@
 //! A tunnel that a peer opened to this pod, and the connections in it.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
@@ -18,11 +16,10 @@ use culvert_net::socket;
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
-use super::connections::{ConnectionInfo, Listed};
+use super::admission::{Admitted, admit};
+use super::connections::ConnectionInfo;
 use super::pod::{Phase, Place, Pod};
-use crate::policy::{Denied, Subject};
 use crate::state::Workload;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
@@ -56,15 +53,15 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
         // the former is on the heap and gone by then.
         let opening = Box::pin(open(pod.clone(), connect, client, local, peer.clone()));
         pod.spawn(async move {
-            let Some(Standing { stream, application, flow, listed, cut }) = opening.await else { return };
+            let Some(Standing { stream, application, flow, mut admitted }) = opening.await else { return };
             let end = {
                 let pod = place.pod();
                 let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
                 let carried = pin!(stream.carry(&application, pod.room(), sent, received));
-                until_cut(pin!(pod.paced(&flow, carried)), cut).await
+                admitted.until_cut(pin!(pod.paced(&flow, carried))).await
             };
             flow.finish(&end);
-            drop((listed, place));
+            drop((admitted, place));
         });
     });
     // How a tunnel ends is told to each of its connections.
@@ -80,15 +77,11 @@ async fn authenticate(pod: &Pod, stream: TcpStream) -> Result<server::Authentica
 
 fn flow(pod: &Pod, client: SocketAddr, local: SocketAddr, target: SocketAddr, peer: Option<Identity>) -> Flow {
     Flow {
-        direction: Direction::Inbound,
         security: Security::MutualTls,
-        source_address: client,
-        destination_address: local,
         hbone_address: Some(target),
         source: Peer { identity: peer, ..Peer::default() },
         destination: Peer { identity: Some(pod.info.identity.clone()), ..Peer::default() },
-        service: None,
-        trace: None,
+        ..Flow::between(Direction::Inbound, client, local)
     }
 }
 
@@ -97,24 +90,7 @@ struct Standing {
     stream: TunnelStream,
     application: TcpStream,
     flow: OpenFlow,
-    listed: Listed,
-    cut: oneshot::Receiver<Denied>,
-}
-
-/// Wait for `carried`, or for policy to forbid it.
-pub(super) fn until_cut<E: Into<FlowEnd>>(
-    mut carried: Pin<&mut impl Future<Output = Result<(), E>>>,
-    mut cut: oneshot::Receiver<Denied>,
-) -> impl Future<Output = FlowEnd> {
-    poll_fn(move |context| {
-        if let Poll::Ready(result) = carried.as_mut().poll(context) {
-            return Poll::Ready(FlowEnd::of(result));
-        }
-        // The sender goes without a word when the connection is no longer listed, and then there is none to cut.
-        let Poll::Ready(Ok(denied)) = Pin::new(&mut cut).poll(context) else { return Poll::Pending };
-        let error = format!("connection closed due to policy change: {denied}");
-        Poll::Ready(FlowEnd::failed(ResponseFlag::Denied, error))
-    })
+    admitted: Admitted,
 }
 
 /// Judge the wish, connect to the application, and only then answer; `None` where the answer is no.
@@ -153,8 +129,6 @@ async fn open(
     flow.hbone_address = Some(target);
     flow.service = service(pod, &workload, headers::forwarded_host(&connect.request.headers), target);
 
-    // Listed before it is judged, so that a change of policy in between finds it.
-    let subject = Subject { peer: Some(peer), source: client.ip(), destination: target };
     let info = ConnectionInfo {
         pod: pod.info.clone(),
         direction: Direction::Inbound,
@@ -163,15 +137,10 @@ async fn open(
         actual_destination: target,
         protocol: "HBONE",
     };
-    let (listed, cut) = pod.registry().list_judged(info, subject.clone());
-    let verdict = pod.shared().store.read().policies.rehearse(&workload, &subject);
-    if let Ok(Some(denied)) = &verdict {
-        flow.would_be_refused(pod.shared(), denied);
-    }
-    if let Err(denied) = verdict {
-        let error = format!("connection closed due to policy rejection: {denied}");
-        return refuse(connect, flow, StatusCode::UNAUTHORIZED, ResponseFlag::Denied, error);
-    }
+    let admitted = match admit(pod, &workload, Some(peer), info, &flow) {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(connect, flow, StatusCode::UNAUTHORIZED, ResponseFlag::Denied, error),
+    };
     let application = match dial(pod, client, target).await {
         Ok(application) => application,
         Err(error) => {
@@ -181,7 +150,7 @@ async fn open(
     };
     let flow = flow.open(pod.shared());
     match connect.accept(workload.baggage().encode()) {
-        Ok(stream) => Some(Standing { stream, application, flow, listed, cut }),
+        Ok(stream) => Some(Standing { stream, application, flow, admitted }),
         Err(error) => {
             flow.finish(&FlowEnd::failed(ResponseFlag::None, error));
             None

@@ -1,5 +1,6 @@
 //! Carrying connections: what happens on the workers, threads with a runtime each.
 
+mod admission;
 mod attempts;
 mod connections;
 mod dns;

@@ -18,7 +18,7 @@ use super::attempts::{self, Failure, Outcome};
 use super::connections::{ConnectionInfo, Listed};
 use super::pod::{Place, Pod};
 use crate::state::{Route, Service, Workload};
-use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
+use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag, Security};
 
 /// A connection that is open at both ends.
 struct Standing {
@@ -72,7 +72,7 @@ async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Optio
     };
     let source = match pod.workload().await {
         Ok(source) => source,
-        Err(error) => return refuse(beginning(client, target), ResponseFlag::Connect, error),
+        Err(error) => return refuse(Flow::between(Direction::Outbound, client, target), ResponseFlag::Connect, error),
     };
     let Outcome { flow, way } = attempts::open(pod, &source, client, target).await;
     let way = match way {
@@ -95,21 +95,6 @@ fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
     let target = socket::original_destination(application, own)?;
     let is_loop = target == own || (target.ip().is_loopback() && names::is_tunnel_port(target.port()));
     if is_loop { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(target) }
-}
-
-/// A connection of which nothing is known but its ends.
-pub(super) fn beginning(client: SocketAddr, target: SocketAddr) -> Flow {
-    Flow {
-        direction: Direction::Outbound,
-        security: Security::Plain,
-        source_address: client,
-        destination_address: target,
-        hbone_address: None,
-        source: Peer::default(),
-        destination: Peer::default(),
-        service: None,
-        trace: None,
-    }
 }
 
 /// Try to open one way, and note in `flow` what it is.

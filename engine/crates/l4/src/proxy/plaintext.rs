@@ -10,27 +10,26 @@ use std::rc::Rc;
 use culvert_core::names;
 use culvert_net::{copy, socket};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
-use super::connections::{ConnectionInfo, Listed};
+use super::admission::{Admitted, admit};
+use super::connections::ConnectionInfo;
 use super::inbound;
 use super::pod::{Place, Pod};
-use crate::policy::{Denied, Subject};
-use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
+use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag};
 
 /// Carry one connection to the application if policy lets a client without identity through; in a task of its own.
 pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: SocketAddr) {
     let opening = Box::pin(open(pod.clone(), stream, client));
     pod.spawn(async move {
-        let Some(Standing { stream, application, flow, listed, cut }) = opening.await else { return };
+        let Some(Standing { stream, application, flow, mut admitted }) = opening.await else { return };
         let end = {
             let pod = place.pod();
             let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
             let carried = pin!(copy::bidirectional(&stream, &application, pod.room(), received, sent));
-            inbound::until_cut(pin!(pod.paced(&flow, carried)), cut).await
+            admitted.until_cut(pin!(pod.paced(&flow, carried))).await
         };
         flow.finish(&end);
-        drop((listed, place));
+        drop((admitted, place));
     });
 }
 
@@ -39,8 +38,7 @@ struct Standing {
     stream: TcpStream,
     application: TcpStream,
     flow: OpenFlow,
-    listed: Listed,
-    cut: oneshot::Receiver<Denied>,
+    admitted: Admitted,
 }
 
 /// Judge and connect; `None` where the answer is no, which is then counted and logged.
@@ -51,17 +49,7 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Sta
     if names::is_tunnel_port(target.port()) {
         return None;
     }
-    let mut flow = Flow {
-        direction: Direction::Inbound,
-        security: Security::Plain,
-        source_address: client,
-        destination_address: target,
-        hbone_address: None,
-        source: Peer::default(),
-        destination: Peer::default(),
-        service: None,
-        trace: None,
-    };
+    let mut flow = Flow::between(Direction::Inbound, client, target);
     let refuse = |flow: Flow, flag, error: String| {
         flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
         None
@@ -73,8 +61,6 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Sta
     flow.destination.workload = Some(workload.clone());
     flow.source.workload = pod.shared().store.read().workload_at(&pod.shared().config.network, client.ip()).cloned();
 
-    // Listed before it is judged, so that a change of policy in between finds it.
-    let subject = Subject { peer: None, source: client.ip(), destination: target };
     let info = ConnectionInfo {
         pod: pod.info.clone(),
         direction: Direction::Inbound,
@@ -83,20 +69,15 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Sta
         actual_destination: target,
         protocol: "TCP",
     };
-    let (listed, cut) = pod.registry().list_judged(info, subject.clone());
-    let verdict = pod.shared().store.read().policies.rehearse(&workload, &subject);
-    if let Ok(Some(denied)) = &verdict {
-        flow.would_be_refused(pod.shared(), denied);
-    }
-    if let Err(denied) = verdict {
-        let error = format!("connection closed due to policy rejection: {denied}");
-        return refuse(flow, ResponseFlag::Denied, error);
-    }
+    let admitted = match admit(pod, &workload, None, info, &flow) {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(flow, ResponseFlag::Denied, error),
+    };
     let application = match inbound::dial(pod, client, target).await {
         Ok(application) => application,
         Err(error) => return refuse(flow, ResponseFlag::Connect, error.to_string()),
     };
     unopened.ended();
     let flow = flow.open(pod.shared());
-    Some(Standing { stream, application, flow, listed, cut })
+    Some(Standing { stream, application, flow, admitted })
 }

@@ -142,6 +142,21 @@ impl From<Error> for FlowEnd {
 }
 
 impl Flow {
+    /// A connection in plain text of which nothing is known but its ends.
+    pub(crate) fn between(direction: Direction, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self {
+            direction,
+            security: Security::Plain,
+            source_address: source,
+            destination_address: destination,
+            hbone_address: None,
+            source: Peer::default(),
+            destination: Peer::default(),
+            service: None,
+            trace: None,
+        }
+    }
+
     /// Whether an end describes itself, because the control plane does not.
     pub(super) fn is_said(&self) -> bool {
         [&self.source, &self.destination].iter().any(|peer| peer.workload.is_none() && peer.baggage.is_some())

@@ -1,0 +1,63 @@
+//! Policy's word on a connection that reached a pod: before it begins, and for as long as it stands.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use culvert_core::identity::Identity;
+use tokio::sync::oneshot;
+
+use super::connections::{ConnectionInfo, Listed};
+use super::pod::Pod;
+use crate::policy::{Denied, Subject};
+use crate::state::Workload;
+use crate::telemetry::{Flow, FlowEnd, ResponseFlag};
+
+/// A connection that policy has let through. Listed, and judged again at each change, until dropped.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    _listed: Listed,
+    cut: oneshot::Receiver<Denied>,
+}
+
+/// Ask policy for a connection of `peer`, which is `None` in plain text.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn admit(
+    pod: &Pod,
+    workload: &Workload,
+    peer: Option<Identity>,
+    info: ConnectionInfo,
+    flow: &Flow,
+) -> Result<Admitted, String> {
+    let subject = Subject { peer, source: info.source.ip(), destination: info.actual_destination };
+    // Listed before it is judged, so that a change of policy in between finds it.
+    let (listed, cut) = pod.registry().list_judged(info, subject.clone());
+    let verdict = pod.shared().store.read().policies.rehearse(workload, &subject);
+    if let Ok(Some(denied)) = &verdict {
+        flow.would_be_refused(pod.shared(), denied);
+    }
+    match verdict {
+        Ok(_) => Ok(Admitted { _listed: listed, cut }),
+        Err(denied) => Err(format!("connection closed due to policy rejection: {denied}")),
+    }
+}
+
+impl Admitted {
+    /// Wait for `carried`, or for policy to forbid it.
+    pub(super) fn until_cut<E: Into<FlowEnd>>(
+        &mut self,
+        mut carried: Pin<&mut impl Future<Output = Result<(), E>>>,
+    ) -> impl Future<Output = FlowEnd> {
+        poll_fn(move |context| {
+            if let Poll::Ready(result) = carried.as_mut().poll(context) {
+                return Poll::Ready(FlowEnd::of(result));
+            }
+            // The sender goes without a word when the connection is no longer listed, and then there is none to cut.
+            let Poll::Ready(Ok(denied)) = Pin::new(&mut self.cut).poll(context) else { return Poll::Pending };
+            let error = format!("connection closed due to policy change: {denied}");
+            Poll::Ready(FlowEnd::failed(ResponseFlag::Denied, error))
+        })
+    }
+}
