@@ -75,7 +75,7 @@ lint-rust:
 
 .PHONY: lint-rest
 lint-rest: $(VENV)
-	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh$$' setup .ci)
+	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh$$' setup .ci tests/vm)
 	clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
 	helm=$$($(PY) -c 'import sys; from meshlab import programs; print(programs.helm(sys.stderr.write) / "helm")') && \
 	  "$$helm" lint --strict --quiet deploy/helm/culvert
@@ -94,8 +94,12 @@ test-rust: ## Tests of the engine's crates.
 	cd engine && cargo test --quiet --locked --workspace --exclude culvert-python
 
 .PHONY: test-python
-test-python: setup ## Unit, integration, interop and cluster tests (TESTS=path to run some).
+test-python: setup ## Unit, integration, interop, cluster and VM tests (TESTS=path to run some).
 	$(PY) -m pytest $(or $(TESTS),tests)
+
+.PHONY: vm
+vm: system engine ## Tests of capture and tunnel on the kernel of Debian 12, in an emulated machine; about 5 minutes.
+	$(PY) -m pytest tests/vm
 
 .PHONY: fuzz
 fuzz: ## Feed parsers with mutated input, FUZZ_SECONDS (60) for each target (TARGETS="dns tunnel" for some).

@@ -102,7 +102,7 @@ def _nftables(around: Preparation) -> CaptureBackend:
 
 
 def _legacy(lock: Path, around: Preparation) -> CaptureBackend:
-    return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables, iptable_nat and xt_REDIRECT", lock, around)
+    return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables and ip6_tables", lock, around)
 
 
 def _restored(lock: Path, around: Preparation) -> CaptureBackend:

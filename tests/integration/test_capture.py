@@ -298,6 +298,18 @@ def test_a_kernel_without_nftables_is_said_and_iptables_is_taken(
         choose(Wanted.NFTABLES, tmp_path / "lock")
 
 
+def test_a_kernel_that_has_not_loaded_iptables_is_told_what_to_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unloaded(version: int) -> None:
+        raise OSError("can't initialize nat")
+
+    for way in ("iptables_legacy", "iptables_restore"):
+        monkeypatch.setattr(f"nodeagent.capture.choice.{way}.probe", unloaded)
+    with pytest.raises(NoBackend, match=r"can't initialize nat; load ip_tables and ip6_tables; .*; load nf_tables and"):
+        choose(Wanted.IPTABLES, tmp_path / "lock")
+
+
 def refuse(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a function return what no kernel understands, as a kernel without a feature would refuse it."""
     nonsense: Callable[..., str] = lambda *_, **__: "add rule inet nothing nowhere redirect\n"  # noqa: E731

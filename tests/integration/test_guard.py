@@ -20,7 +20,7 @@ from nodeagent.capture.choice import Wanted, choose
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.preparation import Preparation
 from tests.support import backends
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 from tests.support.wired import Wired, shell, wired
 
 pytestmark = pytest.mark.root
@@ -127,7 +127,7 @@ async def test_an_open_connection_waits_for_the_rules(
         tunnel = stack.enter_context(pods.listen(pods.first, names.OUTBOUND_PORT))
         application = stack.enter_context(pods.connect(pods.first, server, 8080))
         accepted = stack.enter_context(tunnel.accept()[0])
-        accepted.settimeout(5)
+        accepted.settimeout(patient(5))
         application.sendall(b"before")
         assert accepted.recv(100) == b"before"
         shell(space, FLUSHES[flush])
@@ -181,7 +181,7 @@ def test_what_is_older_and_what_is_excluded_goes_on(
     def both_ways(one: socket.socket, other: socket.socket) -> None:
         for here, there in ((one, other), (other, one)):
             here.sendall(SAID)
-            there.settimeout(5)
+            there.settimeout(patient(5))
             assert there.recv(100) == SAID
 
     with ExitStack() as stack:
@@ -268,7 +268,7 @@ async def test_what_the_tunnel_says_to_the_application_waits_for_the_rules(
             tunnel.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
             application = stack.enter_context(pods.connect(source, address, port))
             accepted = stack.enter_context(tunnel.accept()[0])
-            application.settimeout(5)
+            application.settimeout(patient(5))
             shell(space, FLUSHES["everything"])
             accepted.sendall(SAID)
             await until(lambda accepted=accepted: is_tried_again(accepted))
@@ -283,7 +283,7 @@ def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
     def ask() -> str:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
-            connection.settimeout(5)
+            connection.settimeout(patient(5))
             connection.connect(("10.78.0.2", names.HBONE_PORT))
             return connection.recv(100).decode()
 

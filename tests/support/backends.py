@@ -1,5 +1,6 @@
 """Every way of capturing, for tests that must hold with each."""
 
+import warnings
 from pathlib import Path
 
 from nodeagent.capture.backend import CaptureBackend
@@ -7,6 +8,11 @@ from nodeagent.capture.iptables import IptablesBackend
 from nodeagent.capture.iptables_legacy import LegacyTables
 from nodeagent.capture.iptables_restore import RestoredTables
 from nodeagent.capture.nftables import NftablesBackend
+
+with warnings.catch_warnings():
+    # Where the kernel has modules, its import runs modprobe and leaves pipes for the collector to close.
+    warnings.simplefilter("ignore", ResourceWarning)
+    import iptc  # noqa: F401
 
 FLUSH = (
     "nft flush ruleset; for p in iptables ip6tables; do for t in nat mangle; do $p-legacy -t $t -F; "

@@ -12,8 +12,9 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from meshkit.linux import links, netns
+from tests.support.waiting import patient
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = patient(5.0)
 
 
 def _family(address: str) -> socket.AddressFamily:

@@ -26,7 +26,7 @@ from tests.support import namespaced
 from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 from ztunnel.snapshot import Snapshot
 
 
@@ -51,12 +51,12 @@ class Ztunnel:
 
     async def ready(self, within_s: float = 20) -> None:
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(patient(within_s)):
                 while not await asyncio.to_thread(self._answers):
                     assert self._process.returncode is None, self.log
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(f"not ready within {within_s} s: {self.log}") from None
+            raise AssertionError(f"not ready within {patient(within_s)} s: {self.log}") from None
 
     def worker(self) -> int:
         """The process that serves, a child of the one that was started."""
@@ -67,7 +67,7 @@ class Ztunnel:
         self._process.send_signal(signal.SIGTERM)
 
     async def ended(self, within_s: float = 30) -> int:
-        return await asyncio.wait_for(self._process.wait(), within_s)
+        return await asyncio.wait_for(self._process.wait(), patient(within_s))
 
     @property
     def running(self) -> bool:
@@ -79,7 +79,7 @@ class Ztunnel:
 
     def metric(self, series: str) -> float:
         """The value of a series as its page names it; 0 if it is not there."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=patient(5)) as answer:
             lines = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
         return next((float(value) for name, _, value in lines if name == series), 0.0)
 
@@ -90,7 +90,9 @@ class Ztunnel:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._readiness}/healthz/ready", timeout=2) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self._readiness}/healthz/ready", timeout=patient(2)
+            ) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False

@@ -1,0 +1,70 @@
+"""What a node agent finds at its start on a node that has loaded no module for it, with no more than its container has.
+
+Its container has no modprobe and the chart's capabilities; what it needs of modules, the kernel itself must load.
+"""
+
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from nodeagent.capture.choice import Wanted, choose
+from tests.support.lab import ROOT
+from tests.vm import machine
+
+_TEMPLATE = ROOT / "deploy" / "helm" / "culvert" / "templates" / "node-agent.yaml"
+_FILE = machine.EXCHANGE / "agent.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The agent's choice, as it logs it.
+
+    Attributes:
+        how: captured pods' rules get into the kernel.
+        why: this way.
+        unguarded: why pods have no guard.
+        others: the other ways that work.
+    """
+
+    how: str
+    why: str
+    unguarded: str
+    others: list[str]
+
+
+def command() -> str:
+    """Return the command that finds it out."""
+    modprobe = Path(shutil.which("modprobe") or "/sbin/modprobe").resolve()
+    wanted = ",".join(f"+{name.lower()}" for name in _capabilities())
+    program = shlex.join(["setpriv", f"--bounding-set=-all,{wanted}", sys.executable, "-m", __name__])
+    # In a mount namespace of its own, so that the kernel, when it starts modprobe, still finds it.
+    inside = f"mount --bind /dev/null {modprobe} && exec {program}"
+    return f"unshare --mount sh -c {shlex.quote(inside)}"
+
+
+def found(exchange: Path) -> Found:
+    """Return what it has found."""
+    return Found(**json.loads((exchange / _FILE.name).read_text()))
+
+
+def _capabilities() -> list[str]:
+    line = next(line for line in _TEMPLATE.read_text().splitlines() if line.strip().startswith("add: ["))
+    names: list[str] = yaml.safe_load(line)["add"]
+    return names
+
+
+def _main() -> None:
+    with TemporaryDirectory() as folder:
+        choice = choose(Wanted.AUTO, Path(folder) / "lock")
+    others = [other.how for other in choice.others]
+    _FILE.write_text(json.dumps(asdict(Found(choice.backend.how, choice.why, choice.unguarded, others))))
+
+
+if __name__ == "__main__":
+    _main()

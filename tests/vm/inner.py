@@ -1,0 +1,130 @@
+"""Tests of ``tests/integration`` as they run inside the machine: which, by what command, and how each of them ended.
+
+Two runs side by side, one for each processor. Everything is slow there, so not every case of every test is run:
+``selection`` says which.
+"""
+
+import importlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+from tests.vm import agent, machine
+
+_PACKAGE: Final = "tests.integration"
+ENVIRONMENT: Final = {
+    "CULVERT_TEST_PATIENCE": "10",  # see tests/support/waiting.py
+    "CULVERT_UPGRADES": "1",  # instead of 8
+}
+RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
+    {"test_guard": (), "test_repair": ()},
+    {
+        "test_linux": (),
+        "test_capture": (),
+        "test_tunnel": (
+            "test_a_connection_between_pods_is_mutual_tls_and_keeps_the_clients_address",
+            "test_a_client_outside_the_mesh_is_served_in_plain_text_unless_strict",
+            "test_deny_by_principal_names_the_policy_and_cuts_open_connections",
+            "test_connections_older_than_the_rules_go_on",
+        ),
+        "test_dns": ("test_names_of_the_mesh_are_answered_and_nobody_else_is_asked",),
+        "test_handover": ("test_open_connections_survive_upgrades_however_many",),
+    },
+)
+"""Modules, each with the tests that are run of it; none named: all but those left out."""
+LEFT_OUT: Final[Mapping[str, str]] = {
+    "test_capture::test_every_plan_follows_every_other_without_a_trace": "more than a minute",
+    "test_repair::test_who_flushes_again_and_again_gains_no_time": "measures; an emulated processor does not tell",
+    "test_repair::test_a_hundred_pods_cost_little_while_nothing_happens": "the same",
+}
+"""Test to the reason why it is not run."""
+EXPECTED_SKIPS: Final[Mapping[str, str]] = {}
+"""Test to the reason why it cannot be run on this kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a test ended with one set of parameters.
+
+    Attributes:
+        name: with the parameters.
+        kind: ``failure``, ``error``, ``skipped``; nothing if it passed.
+        text: what pytest says about it.
+    """
+
+    name: str
+    kind: str
+    text: str
+
+
+def tests() -> list[str]:
+    """Name all that are run, without parameters: ``test_guard::test_programs_of_others_stay``."""
+    return [f"{module}::{name}" for run in RUNS for module, names in run.items() for name in names or _all(module)]
+
+
+def command(exchange: Path = machine.EXCHANGE) -> str:
+    """Return the command that runs them; ends with 0 when every run has come to its end."""
+    # First of all: whatever runs later loads modules.
+    lines = ["uname -r", agent.command()]
+    for number, run in enumerate(RUNS):
+        ids = [one for module, names in run.items() for one in _ids(module, names)]
+        pytest = [
+            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.vm.selection",
+            "-v", "--durations=20", "--override-ini=junit_logging=all", "--override-ini=junit_log_passing_tests=false",
+            f"--basetemp=/run/pytest-{number}", f"--junitxml={exchange / f'junit-{number}.xml'}", *_left_out(), *ids,
+        ]  # fmt: skip
+        # 1: some failed, which junit's file tells.
+        log = exchange / f"pytest-{number}"
+        lines.append(f"({shlex.join(pytest)} >{log} 2>&1; echo $? >{exchange / f'ended-{number}'}) &")
+    return "\n".join([*lines, "wait"])
+
+
+def results(exchange: Path) -> Mapping[str, list[Result]]:
+    """Return what became of each test, with every set of parameters.
+
+    Raises:
+        AssertionError: a run did not come to its end; has its output.
+    """
+    found: dict[str, list[Result]] = {}
+    for number, _ in enumerate(RUNS):
+        ended = exchange / f"ended-{number}"
+        assert ended.exists() and ended.read_text().strip() in {"0", "1"}, (exchange / f"pytest-{number}").read_text()
+        for case in ElementTree.parse(exchange / f"junit-{number}.xml").iter("testcase"):
+            module = case.attrib["classname"].rpartition(".")[2]
+            function = case.attrib["name"].partition("[")[0]
+            found.setdefault(f"{module}::{function}", []).append(_result(case))
+    return found
+
+
+def told(exchange: Path) -> str:
+    """Return what the runs have said so far."""
+    logs = (exchange / f"pytest-{number}" for number, _ in enumerate(RUNS))
+    return "\n".join(log.read_text() for log in logs if log.exists())
+
+
+def _result(case: ElementTree.Element) -> Result:
+    told = [one for one in case if one.tag in {"failure", "error", "skipped"}]
+    said = [one for one in case if one.tag.startswith("system-")] if told else []
+    text = "\n".join(f"{one.attrib.get('message', '')}\n{one.text or ''}" for one in (*told, *said))
+    return Result(case.attrib["name"], told[0].tag if told else "", text)
+
+
+def _ids(module: str, names: tuple[str, ...]) -> Iterator[str]:
+    path = f"{_PACKAGE.replace('.', '/')}/{module}.py"
+    yield from (f"{path}::{name}" for name in names) if names else (path,)
+
+
+def _left_out() -> Iterator[str]:
+    for name in LEFT_OUT:
+        module, _, test = name.partition("::")
+        for one in _ids(module, (test,)):
+            yield f"--deselect={one}"
+
+
+def _all(module: str) -> list[str]:
+    named = vars(importlib.import_module(f"{_PACKAGE}.{module}"))
+    return [name for name in named if name.startswith("test_") and f"{module}::{name}" not in LEFT_OUT]

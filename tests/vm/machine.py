@@ -1,0 +1,151 @@
+"""A machine for one command. It sees this computer's files; what is written to them stays in the machine's memory.
+
+The processor is emulated, so it works where there is no virtualisation, and everything takes ten to twenty times as
+long. There is no network. What the command leaves in ``EXCHANGE`` is in a folder of this computer afterwards. Processes
+that are started here end here; if this process is killed, the kernel ends the machine.
+"""
+
+import os
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.vm import initramfs
+from tests.vm.kernel import Kernel
+
+EXCHANGE = Path("/run/exchange")
+"""Where the machine sees the exchange folder."""
+_MEMORY = "2G"
+_PROCESSORS = 2
+_VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
+_ARGUMENTS = (
+    "console=ttyS0",
+    "quiet",
+    "panic=-1",  # and so, with -no-reboot, the end of the machine
+    "tsc=reliable",  # the other clocks are emulated devices
+    "mitigations=off",
+    "norandmaps",  # translated code is found again by its address only
+)
+_END_S = 5.0
+
+
+class MachineFailed(AssertionError):
+    """The machine did not come to the command's end; the text has its console."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a command.
+
+    Attributes:
+        status: with which it ended.
+        output: what it wrote.
+        console: what the kernel wrote.
+        seconds: from switching on to switching off.
+    """
+
+    status: int
+    output: str
+    console: str
+    seconds: float
+
+
+def run(kernel: Kernel, command: str, exchange: Path, *, cwd: Path, env: Mapping[str, str], limit_s: float) -> Done:
+    """Boot, run a command of the shell, and switch off.
+
+    Args:
+        kernel: to boot.
+        command: for the shell.
+        exchange: a folder of this computer that both see; gets ``console``, ``output`` and ``status`` too.
+        cwd: the folder of this computer in which it runs.
+        env: what it finds in its environment besides this process's ``PATH`` and ``HOME``.
+        limit_s: when the machine is switched off at the latest.
+
+    Raises:
+        MachineFailed: it ended without the command's end, or not in time.
+    """
+    given = {"PATH": os.environ["PATH"], "HOME": str(Path.home()), "LANG": "C.UTF-8", **env}
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given.items())
+    (exchange / "command").write_text(f"{exports}cd {shlex.quote(str(cwd))} || exit\n{command}\n")
+    (exchange / "modules").write_text(str(kernel.modules))
+    began = time.monotonic()
+    in_time = _boot(kernel, exchange, limit_s)
+    seconds = time.monotonic() - began
+    status = _read(exchange / "status")
+    if not in_time or not status:
+        why = "ended without the command's end" if in_time else f"was switched off after {limit_s:.0f} s"
+        told = "\n".join(f"--- {name}:\n{_read(exchange / name)}" for name in ("console", "output"))
+        raise MachineFailed(f"the machine {why}\n{told}")
+    return Done(int(status), _read(exchange / "output"), _read(exchange / "console"), seconds)
+
+
+def _boot(kernel: Kernel, exchange: Path, limit_s: float) -> bool:
+    """Return whether it ended by itself."""
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(TemporaryDirectory(prefix="vm")))
+        (place / "initramfs").write_bytes(initramfs.build(kernel))
+        shares = [
+            # The host's files do not change for the guest's kernel, so it need not ask twice.
+            *stack.enter_context(_shared("host", Path("/"), place, cache="always")),
+            *stack.enter_context(_shared("exchange", exchange, place, cache="none")),
+        ]
+        machine = stack.enter_context(_started([
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(_PROCESSORS),
+            "-machine", "q35,memory-backend=memory", "-m", _MEMORY,
+            "-object", f"memory-backend-memfd,id=memory,size={_MEMORY},share=on",
+            "-no-user-config", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot",
+            "-serial", f"file:{exchange / 'console'}",
+            "-kernel", str(kernel.image), "-initrd", str(place / "initramfs"), "-append", " ".join(_ARGUMENTS),
+            *shares,
+        ], place / "qemu.log"))  # fmt: skip
+        try:
+            machine.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            with (exchange / "console").open("a") as console:
+                console.writelines(_read(log) for log in sorted(place.glob("*.log")))
+    return True
+
+
+@contextmanager
+def _shared(tag: str, folder: Path, place: Path, *, cache: str) -> Iterator[list[str]]:
+    """Share a folder under a name; yields the machine's device for it."""
+    path = place / f"{tag}.socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        served = [_VIRTIOFSD, "-f", f"--fd={listener.fileno()}", "-o", "sandbox=chroot", "-o", f"cache={cache}"]
+        argv = [*served, "-o", f"source={folder}", "-o", "log_level=warn"]
+        with _started(argv, place / f"{tag}.log", pass_fds=[listener.fileno()]):
+            device = f"vhost-user-fs-pci,chardev={tag},tag={tag}"
+            yield ["-chardev", f"socket,id={tag},path={path}", "-device", device]
+
+
+@contextmanager
+def _started(argv: list[str], log: Path, pass_fds: list[int] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program beside this one; it ends with the block, or with this process."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *argv],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=pass_fds or [],
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""

@@ -1,0 +1,33 @@
+"""Capture, guard and tunnel on the kernel of Debian 12: our own tests of them, in a machine that runs it."""
+
+import platform
+
+import pytest
+
+from nodeagent.capture.iptables_restore import RestoredTables
+from nodeagent.capture.nftables import NftablesBackend
+from tests.vm import agent, inner, kernel
+from tests.vm.conftest import Session
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1200)]
+
+
+def test_the_machine_has_another_kernel(vm: Session) -> None:
+    assert vm.release.startswith(kernel.SERIES)
+    assert vm.release != platform.release()
+
+
+def test_a_node_agent_that_has_no_modprobe_finds_nftables_and_the_guard(vm: Session) -> None:
+    found = agent.found(vm.exchange)
+    assert (found.how, found.why) == (NftablesBackend.how, "preferred")
+    assert found.unguarded == ""
+    assert RestoredTables.label in found.others
+
+
+@pytest.mark.parametrize("name", inner.tests())
+def test_it_holds_there(vm: Session, name: str) -> None:
+    found = vm.results.get(name, [])
+    assert found, f"{name} has not been run; see {vm.exchange}"
+    bad = [one for one in found if one.kind and not (one.kind == "skipped" and name in inner.EXPECTED_SKIPS)]
+    assert not bad, "\n\n".join(f"{one.name}: {one.kind}\n{one.text}" for one in bad)
+    assert (name in inner.EXPECTED_SKIPS) is any(one.kind for one in found), "expected to be skipped, and is not"
