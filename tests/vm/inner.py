@@ -21,10 +21,9 @@ ENVIRONMENT: Final = {
     "CULVERT_UPGRADES": "1",  # instead of 8
 }
 RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
-    {"test_guard": (), "test_repair": ()},
     {
-        "test_linux": (),
-        "test_capture": (),
+        "test_guard": (),
+        "test_repair": (),
         "test_tunnel": (
             "test_a_connection_between_pods_is_mutual_tls_and_keeps_the_clients_address",
             "test_a_client_outside_the_mesh_is_served_in_plain_text_unless_strict",
@@ -32,6 +31,10 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
             "test_connections_older_than_the_rules_go_on",
         ),
         "test_dns": ("test_names_of_the_mesh_are_answered_and_nobody_else_is_asked",),
+    },
+    {
+        "test_linux": (),
+        "test_capture": (),
         "test_handover": ("test_open_connections_survive_upgrades_however_many",),
     },
 )
