@@ -4,6 +4,8 @@ A namespace belongs to a thread. ``run`` therefore uses a thread of its own that
 never moves a thread that other code may use.
 """
 
+import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -36,7 +38,7 @@ def create(name: str) -> Path:
     Raises:
         FileExistsError: the name is taken.
     """
-    NAMED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make_folder()
     handle = path(name)
     handle.touch(mode=0o444, exist_ok=False)
 
@@ -50,6 +52,26 @@ def create(name: str) -> Path:
         handle.unlink(missing_ok=True)
         raise
     return handle
+
+
+def _make_folder() -> None:
+    """Make the folder as ``ip netns add`` does: a mount that is shared.
+
+    Else that command would lay one over the folder later, and names that are there by then could not be deleted.
+    """
+    NAMED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder = os.open(NAMED, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # as that command does, for the first of several at once
+        try:
+            syscalls.mount("none", NAMED, flags=Mount.SHARED | Mount.REC)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it is no mount
+                raise
+            syscalls.mount(str(NAMED), NAMED, flags=Mount.BIND | Mount.REC)
+            syscalls.mount("none", NAMED, flags=Mount.SHARED | Mount.REC)
+    finally:
+        os.close(folder)
 
 
 def delete(name: str) -> bool:

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
@@ -12,6 +13,7 @@ import pytest
 
 from meshkit.linux import cgroups, links, marks, netns, sockets, syscalls, sysctl
 from meshkit.linux.syscalls import Clone, Mount
+from tests.support.lab import ROOT
 
 pytestmark = pytest.mark.root
 
@@ -148,3 +150,21 @@ def test_marks_fail_as_everything_here_does(name: str) -> None:
     netns.run(path, lambda: links.set_up("lo"))
     netns.run(path, lambda: marks.add(delivery))
     assert netns.run(path, lambda: marks.missing(delivery)) == ()
+
+
+def test_names_can_be_deleted_whoever_makes_others() -> None:
+    """``ip netns add`` makes the folder a shared mount if it is none, over the names that are there by then."""
+    steps = "; ".join((
+        "from meshkit.linux import netns",
+        "import subprocess",
+        "netns.create('ours')",
+        "subprocess.run(['ip', 'netns', 'add', 'theirs'], check=True)",
+        "netns.create('later')",
+        "print([netns.delete(name) for name in ('ours', 'later')])",
+        "subprocess.run(['ip', 'netns', 'del', 'theirs'], check=True)",
+        "print(sorted(netns.names()))",
+    ))  # fmt: skip
+    inside = 'mount -t tmpfs none /run && exec "$0" -c "$1"'
+    argv = ["unshare", "--mount", "sh", "-c", inside, sys.executable, steps]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.stdout, done.returncode) == ("[True, True]\n[]\n", 0), done.stderr
