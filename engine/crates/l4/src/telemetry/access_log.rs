@@ -101,9 +101,9 @@ fn fields<'a>(flow: &'a Flow, duration: Duration, sent: u64, received: u64, end:
 }
 
 /// Who talks to whom.
-fn about(flow: &Flow) -> Vec<Field<'_>> {
+fn about<'a>(flow: &'a Flow) -> Vec<Field<'a>> {
     let mutual = flow.security == Security::MutualTls;
-    let identity = |peer| Option::filter(peer, |_| mutual).map_or("", Identity::as_str);
+    let proved = |peer: Option<&'a Identity>| if mutual { peer.map_or("", Identity::as_str) } else { "" };
     let (source, destination) = (Named::of(&flow.source), Named::of(&flow.destination));
     let hbone_address = flow.hbone_address.map(|address| address.to_string());
     let mut all = Vec::with_capacity(20);
@@ -111,14 +111,14 @@ fn about(flow: &Flow) -> Vec<Field<'_>> {
         ("src.addr", flow.source_address.to_string().into()),
         ("src.workload", source.workload.into()),
         ("src.namespace", source.namespace.into()),
-        ("src.identity", identity(flow.source.identity.as_ref()).into()),
+        ("src.identity", proved(flow.source.identity.as_ref()).into()),
         ("src.cluster", source.cluster.into()),
         ("dst.addr", flow.destination_address.to_string().into()),
         ("dst.hbone_addr", hbone_address.unwrap_or_default().into()),
         ("dst.service", flow.service.as_ref().map_or("", |service| &service.key.hostname).into()),
         ("dst.workload", destination.workload.into()),
         ("dst.namespace", destination.namespace.into()),
-        ("dst.identity", identity(flow.destination.identity.as_ref()).into()),
+        ("dst.identity", proved(flow.destination.identity.as_ref()).into()),
         ("dst.cluster", destination.cluster.into()),
         ("direction", if flow.direction == Direction::Inbound { "inbound" } else { "outbound" }.into()),
     ]);
