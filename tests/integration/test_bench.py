@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -13,10 +15,17 @@ from meshkit.linux import netns
 pytestmark = pytest.mark.root
 
 
-async def bench(*options: str, what: str = "tunnel") -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", f"bench.{what}", *options, stdout=PIPE, stderr=PIPE, start_new_session=True
-    )
+@asynccontextmanager
+async def bench(*options: str, what: str = "tunnel") -> AsyncIterator[Process]:
+    # Who runs tests in the background may have SIGINT ignored, and children inherit that.
+    argv = ["env", "--default-signal=INT", sys.executable, "-m", f"bench.{what}", *options]
+    process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
 
 
 def left_behind(process: Process) -> set[str]:
@@ -24,8 +33,8 @@ def left_behind(process: Process) -> set[str]:
 
 
 async def test_the_bench_prints_a_ratio_for_every_row() -> None:
-    running = await bench("--rounds", "1", "--seconds", "0.1")
-    out, err = await asyncio.wait_for(running.communicate(), 120)
+    async with bench("--rounds", "1", "--seconds", "0.1") as running:
+        out, err = await asyncio.wait_for(running.communicate(), 120)
     assert running.returncode == 0, err.decode()
     head, *rows = out.decode().splitlines()
     assert head.split() == ["bare", "TCP", "Culvert", "Envoy", "Culvert", "/", "Envoy", "wanted"]
@@ -38,8 +47,8 @@ async def test_the_bench_prints_a_ratio_for_every_row() -> None:
 
 
 async def test_the_bench_of_floods_prints_a_ratio_for_each() -> None:
-    running = await bench("--rounds", "1", "--seconds", "0.1", what="fairness")
-    out, err = await asyncio.wait_for(running.communicate(), 120)
+    async with bench("--rounds", "1", "--seconds", "0.1", what="fairness") as running:
+        out, err = await asyncio.wait_for(running.communicate(), 120)
     assert running.returncode == 0, err.decode()
     _, *rows = out.decode().splitlines()
     assert len(rows) == 5
@@ -49,11 +58,11 @@ async def test_the_bench_of_floods_prints_a_ratio_for_each() -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_bench_leaves_nothing(how: signal.Signals) -> None:
-    running = await bench("--rounds", "9", "--seconds", "9")
-    assert running.stderr is not None
-    await asyncio.wait_for(running.stderr.readuntil(b"round 1"), 60)
-    assert left_behind(running) != set()
-    os.kill(running.pid, how)
-    await asyncio.wait_for(running.communicate(), 30)
+    async with bench("--rounds", "9", "--seconds", "9") as running:
+        assert running.stderr is not None
+        await asyncio.wait_for(running.stderr.readuntil(b"round 1"), 60)
+        assert left_behind(running) != set()
+        os.kill(running.pid, how)
+        await asyncio.wait_for(running.communicate(), 30)
     assert running.returncode == 130
     assert left_behind(running) == set()
