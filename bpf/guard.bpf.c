@@ -145,6 +145,13 @@ static __always_inline int may_pass_as_older(const struct connection *connection
     return 0;
 }
 
+/*
+ * A new connection is to wait for the rules as for packets that are lost on the way, for two minutes: if TCP hears that
+ * a SYN was dropped here, it tries again every half second and gives up after some three. What is open has more
+ * patience, and is better off with the half seconds.
+ */
+static __always_inline int drop(__u8 flags) { return flags & TCP_SYN ? TC_ACT_STOLEN : TC_ACT_SHOT; }
+
 SEC("classifier")
 int guard(struct __sk_buff *skb) {
     struct connection connection = {};
@@ -164,8 +171,8 @@ int guard(struct __sk_buff *skb) {
         break;
     }
     if (tunnel)
-        return is_lost(skb, &connection) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-    return may_pass_as_older(&connection, flags) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+        return is_lost(skb, &connection) ? drop(flags) : TC_ACT_UNSPEC;
+    return may_pass_as_older(&connection, flags) ? TC_ACT_UNSPEC : drop(flags);
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

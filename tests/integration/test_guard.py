@@ -1,5 +1,6 @@
 """While a captured pod's rules are gone, nothing of the application's leaves; when they are back, all goes on."""
 
+import asyncio
 import os
 import select
 import socket
@@ -17,6 +18,7 @@ from meshkit.linux import egress, netns
 from nodeagent.capture.annotations import plan_pod
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import Wanted, choose
+from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.preparation import Preparation
 from tests.support import backends
@@ -35,6 +37,7 @@ FLUSHES = {
 }
 HERE = {"10.78.0.2": "10.78.0.1", "fd78::2": "fd78::1"}
 SAID = b"said by the application"
+LONG_S = 7.0
 
 
 class Seen:
@@ -115,6 +118,23 @@ async def test_a_new_connection_waits_for_the_rules(
             await until(lambda: has_come(opening))
             assert opening.recv(100) == b"tunnel"
         assert seen.tcp() == []
+
+
+async def test_a_new_connection_waits_as_long_as_where_packets_are_lost(pods: Wired, space: int) -> None:
+    """TCP that hears of a drop tries every half second instead, and has given up after six by then."""
+    rules = NftablesBackend(Preparation(guarded=True))
+    capture(rules, space)
+    shell(space, FLUSHES["everything"])
+    opening = netns.run(pods.first, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    with opening:
+        opening.setblocking(False)
+        assert opening.connect_ex(("10.78.0.2", 8080)) == 115  # EINPROGRESS
+        await asyncio.sleep(LONG_S)
+        assert opening.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"):
+            rules.repair(space, PodPlan())
+            await until(lambda: has_come(opening), within_s=10)
+            assert opening.recv(100) == b"tunnel"
 
 
 @pytest.mark.parametrize("flush", FLUSHES)
