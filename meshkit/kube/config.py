@@ -49,11 +49,13 @@ class Access:
         Raises:
             ConfigError: one of them is missing or wrong.
         """
-        reading = self.roots
+        reading: object = self.roots
         try:
             made = ssl.create_default_context(cafile=self.roots)
             if self.certificate is not None:
-                reading = self.certificate
+                for reading in filter(None, (self.certificate, self.key)):
+                    reading.open("rb").close()  # of a file that is missing, the next step would not say which
+                reading = f"{self.certificate} with the key {self.key or 'in it'}"
                 made.load_cert_chain(self.certificate, self.key)
         except OSError as error:
             raise ConfigError(f"cannot speak TLS to {self.server}: {reading}: {error}") from error
