@@ -5,8 +5,9 @@ when it is killed: every process of a subtree is in all of them.
 """
 
 import os
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,15 +84,25 @@ def kill(subtree: str, *, deadline_s: float = 10.0, clock: Callable[[], float] =
         TimeoutError: some are still there after ``deadline_s`` seconds.
     """
     root = unified_root()
-    switch = root / subtree / "cgroup.kill" if root else None
-    if switch is None or not switch.exists():
+    if root is None:
         return
     end = clock() + deadline_s
-    switch.write_text("1")
+    switch = root / subtree / "cgroup.kill"
+    at_once = switch.exists()
+    if at_once:
+        switch.write_text("1")
     while left := processes(subtree):
         if clock() > end:
             raise TimeoutError(f"processes {sorted(left)} of cgroup {subtree} do not end")
+        if not at_once:  # before Linux 5.14
+            _kill_each(left)
         time.sleep(0.01)
+
+
+def _kill_each(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def remove(subtree: str, *, deadline_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:

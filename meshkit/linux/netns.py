@@ -8,8 +8,8 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -38,9 +38,11 @@ def create(name: str) -> Path:
     Raises:
         FileExistsError: the name is taken.
     """
-    _make_folder()
     handle = path(name)
-    handle.touch(mode=0o444, exist_ok=False)
+    NAMED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _locked():
+        _share()
+        handle.touch(mode=0o444, exist_ok=False)
 
     def make() -> None:
         syscalls.unshare(Clone.NEWNET)
@@ -54,35 +56,44 @@ def create(name: str) -> Path:
     return handle
 
 
-def _make_folder() -> None:
-    """Make the folder as ``ip netns add`` does: a mount that is shared.
-
-    Else that command would lay one over the folder later, and names that are there by then could not be deleted.
-    """
-    NAMED.mkdir(mode=0o755, parents=True, exist_ok=True)
-    folder = os.open(NAMED, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # as that command does, for the first of several at once
-        try:
-            syscalls.mount("none", NAMED, flags=Mount.SHARED | Mount.REC)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # it is no mount
-                raise
-            syscalls.mount(str(NAMED), NAMED, flags=Mount.BIND | Mount.REC)
-            syscalls.mount("none", NAMED, flags=Mount.SHARED | Mount.REC)
-    finally:
-        os.close(folder)
-
-
 def delete(name: str) -> bool:
     """Remove a name and say whether it was there; the namespace ends with its last process."""
     handle = path(name)
     if not handle.exists():
         return False
-    with suppress(OSError):  # a crash between touch and mount leaves a plain file
-        syscalls.unmount(handle)
-    handle.unlink(missing_ok=True)
+    with _locked():
+        with suppress(OSError):  # a crash between touch and mount leaves a plain file
+            syscalls.unmount(handle)
+        handle.unlink(missing_ok=True)
+        if not names():
+            with suppress(OSError):  # older versions have made no mount of it
+                syscalls.unmount(NAMED)
     return True
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Keep others from making or ending the mount of the folder; ``ip netns add`` takes the same lock."""
+    folder = os.open(NAMED, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _share() -> None:
+    """Make the folder a mount that is shared, as ``ip netns add`` does.
+
+    Else that command would lay one over the folder later, and names that are there by then could not be deleted.
+    """
+    try:
+        syscalls.mount("none", NAMED, flags=Mount.SHARED | Mount.REC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # it is no mount
+            raise
+        syscalls.mount(str(NAMED), NAMED, flags=Mount.BIND | Mount.REC)
+        syscalls.mount("none", NAMED, flags=Mount.SHARED | Mount.REC)
 
 
 def run(target: Path | int, work: Callable[[], T]) -> T:

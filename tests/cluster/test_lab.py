@@ -255,8 +255,7 @@ def _machine_state() -> dict[str, set[str]]:
         "links": {link.name for link in links.links() if not _of_session_lab(link.name)},
         "routes": {str(route.destination) for route in links.routes() if not _in_session_lab(str(route))},
         "rules": set(_say("ip", "rule").splitlines()),
-        # Names of namespaces are below; their folder stays a mount, as `ip netns` leaves it.
-        "mounts": {str(each.target) for each in mounts.mounted() if not str(each.target).startswith("/run/netns")},
+        "mounts": {str(each.target) for each in mounts.mounted() if not str(each.target).startswith("/run/netns/")},
         "cgroups": {str(group) for group in groups if group.name != "test" and group.is_dir()},
         "netns": {name for name in netns.names() if name.startswith("culvert.test-")},
         "forwarding": {Path("/proc/sys/net/ipv4/ip_forward").read_text()},

@@ -21,7 +21,7 @@ from nodeagent.exemption import ProbeExemption
 from nodeagent.repair import Repairs
 from nodeagent.zds.server import Served
 from tests.support import backends
-from tests.support.waiting import patient, until
+from tests.support.waiting import until
 from tests.support.wired import Wired, shell, wired
 
 pytestmark = pytest.mark.root
@@ -118,7 +118,7 @@ async def test_who_flushes_again_and_again_gains_no_time(agent: Agent) -> None:
         await until(lambda repaired=repaired: agent.repairs.repaired["pod"] > repaired, within_s=1.0)
         longest = max(longest, time.monotonic() - began)
     print(f"longest {longest * 1000:.0f} ms")
-    assert longest < patient(0.8)
+    assert longest < 0.8
 
 
 async def test_the_hosts_rules_are_back_within_a_second(agent: Agent) -> None:
@@ -208,4 +208,4 @@ async def test_a_hundred_pods_cost_little_while_nothing_happens(agent: Agent, hu
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"100 pods, {agent.backend.how}: {spent / seconds * 1000:.1f} ms of CPU a second")
-    assert spent / seconds < patient(0.15), "nothing is asked again and again"
+    assert spent / seconds < 0.15, "nothing is asked again and again"

@@ -1,20 +1,27 @@
-"""Debian's kernel for machines in clouds: unpacked in the cache, booted from there, never installed.
+"""Debian's kernels for machines in clouds: unpacked in the cache, booted from there, never installed.
 
-Its version is the one that this computer's package sources have now, so each update of Debian's is tried.
+The version is the newest that Debian has for that release now, so each update of Debian's is tried.
 """
 
+import os
+import platform
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from meshlab import cache, programs, run
 from meshlab.errors import BuildFailed
 
-SERIES = "6.1."
+_SERIES = {"bullseye": "5.10.", "bookworm": "6.1."}
+DEBIAN = os.environ.get("CULVERT_VM_DEBIAN", "bookworm")
+"""Code name of the release."""
 _NEWEST = "linux-image-cloud-amd64"
 """An empty package that depends on the newest of its kind."""
-_KEPT = 2
+_KEPT = 4
 _LOG = programs.log("kernel")
 
 
@@ -38,24 +45,69 @@ class Kernel:
         return self.root / "lib" / "modules"
 
 
+def series() -> str:
+    """Return how the releases of the kernel begin.
+
+    Raises:
+        BuildFailed: ``CULVERT_VM_DEBIAN`` names no release that is known.
+    """
+    if DEBIAN not in _SERIES:
+        raise BuildFailed(f"CULVERT_VM_DEBIAN is {DEBIAN}: use one of {', '.join(_SERIES)}")
+    return _SERIES[DEBIAN]
+
+
 def obtain() -> Kernel:
     """Return the kernel, after it has been downloaded if it was not there.
 
     Raises:
         BuildFailed: the package sources do not have it; the text says what was tried.
     """
-    try:
-        return _obtain(*_newest())
-    except BuildFailed:  # nothing was ever fetched, or what is listed has been replaced meanwhile
-        run.logged(["apt-get", "update", "-q"], log=_LOG)
-        return _obtain(*_newest())
+    series()  # before anything is asked for
+    with _sources() as options:
+        try:
+            return _obtain(options)
+        except BuildFailed:  # nothing was ever fetched, or what is listed has been replaced meanwhile
+            run.logged(["apt-get", *options, "update", "-q"], log=_LOG)
+            return _obtain(options)
 
 
-def _obtain(package: str, version: str) -> Kernel:
+@contextmanager
+def _sources() -> Iterator[list[str]]:
+    """Yield apt's options for the release's packages: none where it is this computer's.
+
+    For another, this computer's sources are asked for it, with lists of their own.
+    """
+    own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    if own == DEBIAN:
+        yield []
+        return
+    ask = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages"]
+    listed = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.splitlines()
+    sources = {tuple(line.split()) for line in listed}
+    with TemporaryDirectory(prefix="apt") as folder:
+        place = Path(folder)
+        (place / "lists" / "partial").mkdir(parents=True)
+        lines = (
+            f"deb {uri} {codename.replace(own, DEBIAN)} {component}\n"
+            for uri, codename, component in sorted(sources)
+            if codename in {own, f"{own}-security"}
+        )
+        (place / "sources.list").write_text("".join(lines))
+        settings = {
+            "Dir::Etc::SourceList": place / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State::Lists": place / "lists",
+            "Dir::Cache": place / "cache",
+        }
+        yield [f"-o{key}={value}" for key, value in settings.items()]
+
+
+def _obtain(options: list[str]) -> Kernel:
+    package, version = _newest(options)
     release = package.removeprefix("linux-image-")
 
     def make(draft: Path) -> None:
-        run.logged(["apt-get", "download", "-q", f"{package}={version}"], log=_LOG, cwd=draft)
+        run.logged(["apt-get", *options, "download", "-q", f"{package}={version}"], log=_LOG, cwd=draft)
         (archive,) = draft.glob("*.deb")
         run.logged(["dpkg-deb", "--extract", str(archive), str(draft)], log=_LOG)
         run.logged(["depmod", "--basedir", str(draft), release], log=_LOG)
@@ -66,12 +118,12 @@ def _obtain(package: str, version: str) -> Kernel:
     return Kernel(release, root / "boot" / f"vmlinuz-{release}", root)
 
 
-def _newest() -> tuple[str, str]:
+def _newest(options: list[str]) -> tuple[str, str]:
     """Return the package, and its version."""
-    query = ["apt-cache", "show", "--no-all-versions", _NEWEST]
+    query = ["apt-cache", *options, "show", "--no-all-versions", _NEWEST]
     text = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     found = re.search(r"^Depends:.*\b(linux-image-\S+) \(= ([^)]+)\)", text, re.MULTILINE)
-    if found is None or not found[2].startswith(SERIES):
+    if found is None or not found[2].startswith(series()):
         had = found[2] if found else "none"
-        raise BuildFailed(f"{_NEWEST} {SERIES}x is not in the package sources (there is {had}): use those of Debian 12")
+        raise BuildFailed(f"{_NEWEST} {series()}x of {DEBIAN} is not in the package sources (there is {had})")
     return found[1], found[2]
