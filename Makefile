@@ -72,6 +72,7 @@ lint-python: $(ENGINE)
 lint-rust:
 	cd engine && cargo fmt --check || { echo "run: make fix" >&2; exit 1; }
 	cd engine && cargo clippy --quiet --locked --all-targets -- -D warnings
+	cd engine/fuzz && cargo metadata --quiet --locked --format-version 1 >/dev/null
 
 .PHONY: lint-rest
 lint-rest: $(VENV)
@@ -98,8 +99,8 @@ test-python: setup ## Unit, integration, interop, cluster and VM tests (TESTS=pa
 	$(PY) -m pytest $(or $(TESTS),tests)
 
 .PHONY: vm
-vm: system engine ## Tests of capture and tunnel on the kernel of Debian 12, in an emulated machine; about 5 minutes.
-	$(PY) -m pytest tests/vm
+vm: system engine ## Tests of capture and tunnel on a kernel of Debian's, in an emulated machine (DEBIAN=bullseye: 5.10).
+	CULVERT_VM_DEBIAN=$(or $(DEBIAN),bookworm) $(PY) -m pytest tests/vm
 
 .PHONY: fuzz
 fuzz: ## Feed parsers with mutated input, FUZZ_SECONDS (60) for each target (TARGETS="dns tunnel" for some).

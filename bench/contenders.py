@@ -21,6 +21,8 @@ from tests.support.authority import TestAuthority
 
 PORT = 8080
 THREADS = 2
+START_S = 15.0
+START_UNDER_S = 120.0
 
 
 @dataclass
@@ -41,9 +43,18 @@ async def bare(stack: AsyncExitStack, bridge: pods.Bridge, load: Path) -> Conten
 
 
 async def culvert(
-    stack: AsyncExitStack, bridge: pods.Bridge, load: Path, folder: Path, *, access_log: str | None = None
+    stack: AsyncExitStack,
+    bridge: pods.Bridge,
+    load: Path,
+    folder: Path,
+    *,
+    access_log: str | None = None,
+    under: Sequence[str] = (),
 ) -> Contender:
-    """Two engines, a process each, as on two nodes; their lines or records go to ``/dev/null`` through the host."""
+    """Two engines, a process each, as on two nodes; their lines or records go to ``/dev/null`` through the host.
+
+    ``under``: a program that runs them.
+    """
     kind = "log" if access_log else "our"
     name = "Culvert, logging" if access_log else "Culvert"
     contender = Contender(name, bridge.pod(f"{kind}-client"), bridge.pod(f"{kind}-server"))
@@ -51,7 +62,8 @@ async def culvert(
     authority = TestAuthority()
     both = (contender.client, contender.server)
     for pod in both:
-        contender.proxies.append(await engine(stack, folder, authority, [pod], both, access_log=access_log))
+        made = await engine(stack, folder, authority, [pod], both, access_log=access_log, under=under)
+        contender.proxies.append(made)
     return contender
 
 
@@ -64,10 +76,11 @@ async def engine(
     *,
     access_log: str | None = None,
     bandwidth: int = 0,
+    under: Sequence[str] = (),
 ) -> int:
     """Start one node's tunnel for the pods ``served``, capture them, and return its process id.
 
-    ``bandwidth``: bytes a second that each pod may carry; 0 is no bound.
+    ``bandwidth``: bytes a second that each pod may carry; 0 is no bound. ``under``: a program that runs it.
     """
     spec = {
         "config": {
@@ -82,8 +95,8 @@ async def engine(
     }
     file = folder / f"{served[0].name}.json"
     file.write_text(json.dumps(spec))
-    host = await pods.start(stack, sys.executable, "-m", "bench.engine_host", str(file))
-    await pods.ready(host)
+    host = await pods.start(stack, *under, sys.executable, "-m", "bench.engine_host", str(file))
+    await pods.ready(host, START_UNDER_S if under else START_S)
     for pod in served:
         pod.capture()
     return host.pid

@@ -227,6 +227,7 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
     return engine_pb2.EngineConfig(
         worker_threads=settings.worker_threads,
         max_worker_threads=settings.max_worker_threads,
+        spare_cpus=settings.spare_cpus,
         trust_domain=settings.trust_domain,
         network=settings.network,
         cluster_id=settings.cluster_id,

@@ -71,6 +71,12 @@ class ZtunnelSettings(OtlpSettings):
         le=1024,
         description="Threads for all workloads. Each has its own as long as these suffice; then they share, fairly.",
     )
+    spare_cpus: int = Field(
+        default=1,
+        ge=0,
+        le=1024,
+        description="Processors that threads which go without a pause leave to those of other workloads; 0 is none.",
+    )
     access_log: AccessLog = Field(default=AccessLog.TEXT, description="How connections are logged, on standard output.")
     termination_grace_period_seconds: float = Field(
         default=30.0,

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from bench.rows import resident_bytes
-from tests.support import namespaced
+from tests.support import load, namespaced
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -68,6 +68,39 @@ async def test_a_pod_carries_no_more_than_its_bandwidth_and_its_neighbour_is_not
         await asyncio.gather(*slow)
         # Two seconds, less what may be ahead and what lies in the sockets of the client's side.
         assert time.monotonic() - began > 1
+
+
+async def test_a_pod_that_floods_leaves_a_processor_to_its_neighbours_while_they_are_there() -> None:
+    async with namespaced.mesh(settings={"worker_threads": 2}) as mesh:
+        server, client, neighbour = (
+            await mesh.pod("server", node=1),
+            await mesh.pod("client"),
+            await mesh.pod("neighbour"),
+        )
+        await server.serve(PORT, Sink().take)
+        serving = await load.serve(server, PORT + 1)
+        flooding = await load.start(client, "bulk", server.ip, str(PORT + 1), "8", "600")
+
+        def restricted() -> float:
+            return client.node.metric("culvert_worker_threads_restricted")
+
+        async def be_there() -> None:
+            while True:
+                await send(neighbour, server, 1)
+                await asyncio.sleep(0.05)
+
+        there = asyncio.create_task(be_there())
+        try:
+            await until(lambda: there.done() or restricted() > 0, within_s=20)
+            assert not there.done(), there.exception()
+            there.cancel()
+            await until(lambda: restricted() == 0, within_s=20)
+            assert flooding.returncode is None, "it has all processors again, not because it ended"
+        finally:
+            there.cancel()
+            for process in (flooding, serving):
+                process.terminate()
+                await process.wait()
 
 
 class Source:

@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-from asyncio.subprocess import PIPE, Process
 
 import pytest
 
-from bench.session import build_load
-from meshkit.linux import netns
-from tests.support import namespaced
+from tests.support import load, namespaced
 
 pytestmark = pytest.mark.root
 
@@ -18,23 +15,14 @@ ROUND_S = 5.0
 ROUNDS = 12
 
 
-async def in_pod(pod: namespaced.Pod, *arguments: str) -> Process:
-    space = netns.path(pod.netns)
-    return await asyncio.create_subprocess_exec(
-        "nsenter", f"--net={space}", "--", str(build_load()), *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE
-    )
-
-
 async def test_connections_go_on_when_every_port_has_been_used_within_a_minute() -> None:
     async with namespaced.mesh() as mesh:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client")
-        serving = await in_pod(server, "serve", server.ip, "8080")
-        assert serving.stdout is not None
-        await asyncio.wait_for(serving.stdout.readline(), 5)
+        serving = await load.serve(server, 8080)
         opened = 0.0
         for _ in range(ROUNDS):
-            running = await in_pod(client, "connect", server.ip, "8080", "8", str(ROUND_S))
+            running = await load.start(client, "connect", server.ip, "8080", "8", str(ROUND_S))
             out, err = await asyncio.wait_for(running.communicate(), 60)
             assert running.returncode == 0, f"after {opened:.0f} connections: {err.decode()}"
             opened += json.loads(out)["per_s"] * ROUND_S

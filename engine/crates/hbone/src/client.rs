@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
 use culvert_net::room::Room;
 use culvert_tls::{AcceptedPeer, WorkloadCertificate};
+use futures_util::StreamExt;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::net::TcpStream;
@@ -25,9 +26,10 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::rare::{self, Rare};
 use crate::stream::TunnelStream;
 use crate::window::{TunnelWindow, Windows};
-use crate::{Error, keepalive, limits};
+use crate::{Error, limits};
 
 /// Where a tunnel goes, and whom it expects there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -259,7 +261,7 @@ async fn drive(
     window: Rc<TunnelWindow>,
     tunnel: std::rc::Weak<Tunnel>,
 ) {
-    let alive = keepalive::watch(connection.ping_pong());
+    let mut rare = rare::watch(connection.ping_pong(), peer.untrusted(), pending());
     let mut moved = std::pin::pin!(poll_fn(|context| {
         window.resize(&mut connection, context)?;
         Pin::new(&mut connection).poll(context)
@@ -267,9 +269,10 @@ async fn drive(
     tokio::select! {
         // How a tunnel ends is told to each of its streams; there is nobody else to tell.
         _ = &mut moved => {}
-        () = alive => {}
-        // Told before the connection is dropped, which ends the streams.
-        untrusted = peer.untrusted() => window.distrust(untrusted),
+        Some(rare) = rare.next() => if let Rare::Untrusted(untrusted) = rare {
+            // Told before the connection is dropped, which ends the streams.
+            window.distrust(untrusted);
+        }
     }
     if let Some(tunnel) = tunnel.upgrade() {
         tunnel.closed.set(true);

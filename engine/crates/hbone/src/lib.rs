@@ -8,6 +8,7 @@ pub mod client;
 mod error;
 pub mod headers;
 mod keepalive;
+mod rare;
 pub mod server;
 pub mod stream;
 mod window;

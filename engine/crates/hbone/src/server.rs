@@ -10,6 +10,7 @@ use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
 use culvert_net::room::Room;
 use culvert_tls::{AcceptedPeer, Untrusted, WorkloadCertificate};
+use futures_util::StreamExt;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderValue, Method, Response, StatusCode, request};
@@ -18,9 +19,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::rare::{self, Rare};
 use crate::stream::TunnelStream;
 use crate::window::TunnelWindow;
-use crate::{Error, headers, keepalive, limits};
+use crate::{Error, headers, limits};
 
 /// A connection whose peer has proved its identity.
 #[derive(Debug)]
@@ -152,10 +154,7 @@ async fn serve_until(
         .await
         .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
         .map_err(Error::Handshake)?;
-    let mut alive = std::pin::pin!(keepalive::watch(connection.ping_pong()));
-    let mut drain = std::pin::pin!(drain);
-    let mut untrusted = std::pin::pin!(untrusted);
-    let mut draining = false;
+    let mut rare = rare::watch(connection.ping_pong(), untrusted, drain);
     let untrusted = loop {
         let accepted = poll_fn(|context| {
             window.resize(&mut connection, context)?;
@@ -163,12 +162,11 @@ async fn serve_until(
         });
         tokio::select! {
             biased; // A peer that is not trusted opens nothing.
-            untrusted = &mut untrusted => break untrusted,
-            () = &mut drain, if !draining => {
-                draining = true;
-                connection.graceful_shutdown();
-            }
-            () = &mut alive => return Err(Error::Timeout("keepalive")),
+            Some(rare) = rare.next() => match rare {
+                Rare::Untrusted(untrusted) => break untrusted,
+                Rare::Silent => return Err(Error::Timeout("keepalive")),
+                Rare::Drain => connection.graceful_shutdown(),
+            },
             accepted = accepted => match accepted? {
                 None => return Ok(()),
                 Some(accepted) => dispatch(accepted, window.clone(), &mut handle),

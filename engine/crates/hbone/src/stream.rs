@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use culvert_net::copy;
@@ -54,9 +54,9 @@ impl TunnelStream {
             if let Some(untrusted) = self.window.untrusted() {
                 return Poll::Ready(Err(untrusted.into()));
             }
-            let up = up.poll(application, &mut self.send, room, &to_tunnel, context)?;
-            let down = down.poll(&mut self.receive, application, &self.window, &from_tunnel, context)?;
-            if up.is_pending() || down.is_pending() {
+            let downloaded = down.poll(&mut self.receive, application, &self.window, &from_tunnel, context)?;
+            let uploaded = up.poll(application, &mut self.send, room, &to_tunnel, down.listens(), context)?;
+            if downloaded.is_pending() || uploaded.is_pending() {
                 return Poll::Pending;
             }
             self.ended = true;
@@ -85,12 +85,14 @@ struct Upload {
 }
 
 impl Upload {
+    /// `reset_wakes`: the task is woken by a reset anyway.
     fn poll(
         &mut self,
         application: &TcpStream,
         send: &mut SendStream<Bytes>,
         room: &Arc<Room>,
         count: &impl Fn(u64),
+        reset_wakes: bool,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         while !self.ended {
@@ -98,7 +100,7 @@ impl Upload {
                 match copy::poll_read(application, self.carried, room, context) {
                     Poll::Ready(chunk) => self.chunk = chunk.map_err(Error::Application)?,
                     Poll::Pending => {
-                        peer_stopped(ready!(send.poll_reset(context)))?;
+                        peer_stopped(ready!(poll_reset(send, reset_wakes, context)))?;
                         self.ended = true;
                         break;
                     }
@@ -145,6 +147,20 @@ fn poll_capacity(
     Poll::Ready(Ok(send.capacity()))
 }
 
+/// Wait until the peer wants no more bytes.
+fn poll_reset(
+    send: &mut SendStream<Bytes>,
+    reset_wakes: bool,
+    context: &mut Context<'_>,
+) -> Poll<Result<Reason, h2::Error>> {
+    if reset_wakes {
+        // Who waits for a reset here is woken for each frame that is sent, too.
+        send.poll_reset(&mut Context::from_waker(Waker::noop()))
+    } else {
+        send.poll_reset(context)
+    }
+}
+
 /// The peer wants no more bytes. With NO_ERROR or CANCEL that is an end, as at Istio's ztunnel; else an abort.
 fn peer_stopped(reset: Result<Reason, h2::Error>) -> Result<(), Error> {
     let reason = match &reset {
@@ -169,6 +185,11 @@ struct Download {
 }
 
 impl Download {
+    /// Whether it waits for bytes of the peer's, and so is woken by a reset.
+    const fn listens(&self) -> bool {
+        !self.ended && self.length == 0
+    }
+
     fn poll(
         &mut self,
         receive: &mut RecvStream,

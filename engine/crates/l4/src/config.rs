@@ -16,6 +16,7 @@ pub struct Config {
     pub workers_per_lane: usize,
     /// Groups of threads; a workload has one to itself as long as there are enough.
     pub lanes: usize,
+    pub spare_cpus: usize,
     pub trust_domain: String,
     pub network: Arc<str>,
     pub cluster_id: String,
@@ -53,6 +54,7 @@ impl From<EngineConfig> for Config {
         Self {
             workers_per_lane,
             lanes: (number(wire.max_worker_threads, 128) / workers_per_lane).max(1),
+            spare_cpus: wire.spare_cpus.map_or(1, |spare| usize::try_from(spare).unwrap_or(usize::MAX)),
             access_log: wire.access_log(),
             access_log_records: wire.access_log_records,
             trust_domain: text(wire.trust_domain, names::DEFAULT_TRUST_DOMAIN),

@@ -18,6 +18,8 @@ use records::Records;
 use tokio::runtime::Handle;
 use wire::event::Kind;
 
+use crate::telemetry::single;
+
 /// Bytes of access log kept for the host; about 10,000 lines.
 const ACCESS_LOG_BYTES: usize = 4 * 1024 * 1024;
 
@@ -67,12 +69,12 @@ impl Events {
 
     /// What was lost because nobody drained.
     pub(crate) fn family(&self) -> wire::MetricFamily {
-        wire::MetricFamily {
-            name: "culvert_access_log_lines_dropped".to_owned(),
-            help: "Lines of the access log that did not get out of the engine in time".to_owned(),
-            samples: vec![wire::Sample { value: self.pending.lock().dropped, ..Default::default() }],
-            ..Default::default()
-        }
+        single(
+            "culvert_access_log_lines_dropped",
+            "Lines of the access log that did not get out of the engine in time",
+            wire::MetricKind::Counter,
+            self.pending.lock().dropped,
+        )
     }
 
     pub(crate) fn certificate_wanted(&self, identity: &Identity) {

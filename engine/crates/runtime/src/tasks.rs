@@ -9,7 +9,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use async_task::{Builder, Runnable, Task};
 use parking_lot::Mutex;
@@ -18,13 +17,15 @@ use slab::Slab;
 use tokio::runtime::Runtime;
 use tokio::task::coop;
 
+use crate::clock::{Nanos, now};
 use crate::queue::FairQueue;
+use crate::spare::Seat;
 use crate::turn;
 
 /// Tasks run for so long before the kernel is asked what else is ready.
-const ROUND: Duration = Duration::from_micros(100);
+const ROUND: Nanos = 100_000;
 /// Who was busy so long ago is still taken into account.
-const LATELY: Duration = Duration::from_millis(10);
+const LATELY: Nanos = 10_000_000;
 
 /// The share of what belongs to nobody.
 const OWN: usize = 0;
@@ -93,13 +94,14 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     thread.spawn(thread.running.get(), false, task);
 }
 
-/// Run `main` and the tasks that come of it, until it has ended; what is left of them is dropped.
+/// Run `main` and the tasks that come of it, until it has ended; what is left of them is dropped. With a seat, the thread
+/// leaves some processors to others while it goes without a pause.
 ///
 /// A task that panics ends alone; a panic of `main` is passed on.
 ///
 /// # Panics
 /// Within another on the same thread.
-pub fn block_on<T: 'static>(runtime: &Runtime, main: impl Future<Output = T> + 'static) -> T {
+pub fn block_on<T: 'static>(runtime: &Runtime, mut seat: Option<Seat>, main: impl Future<Output = T> + 'static) -> T {
     let _entered = runtime.enter();
     let running = Running::begin();
     let thread = &running.0;
@@ -108,7 +110,10 @@ pub fn block_on<T: 'static>(runtime: &Runtime, main: impl Future<Output = T> + '
     // Each task counts for itself (`turn`), so that the runtime need not count for all of them together.
     let outcome = runtime.block_on(coop::unconstrained(poll_fn(|context| {
         thread.inbox.wakes(context.waker());
-        let more = thread.round();
+        let (more, at) = thread.round();
+        if let Some(seat) = &mut seat {
+            seat.look(at);
+        }
         if let Some(outcome) = outcome.take() {
             return Poll::Ready(outcome);
         }
@@ -176,7 +181,7 @@ struct Thread {
 #[derive(Debug, Clone, Copy)]
 struct Busy {
     share: usize,
-    since: Instant,
+    since: Nanos,
 }
 
 struct Listed {
@@ -211,31 +216,31 @@ impl Thread {
         }
     }
 
-    /// Run tasks for a while. Returns whether some are left.
-    fn round(&self) -> bool {
+    /// Run tasks for a while. Returns whether some are left, and the time.
+    fn round(&self) -> (bool, Nanos) {
         self.awake.set(true);
         for runnable in self.inbox.take() {
             self.push(runnable);
         }
-        let began = Instant::now();
-        let mut now = began;
-        while now - began < ROUND {
+        let began = now();
+        let mut at = began;
+        while at - began < ROUND {
             let Some((share, runnable)) = self.queue.borrow_mut().pop() else { break };
             self.running.set(share);
-            turn::begin(self.turn(share, now));
+            turn::begin(self.turn(share, at));
             // The task is dropped and the panic has been reported; nothing else of it is left.
             let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
-            let ended = Instant::now();
-            self.queue.borrow_mut().served(share, u64::try_from((ended - now).as_nanos()).unwrap_or(u64::MAX));
-            now = ended;
+            let ended = now();
+            self.queue.borrow_mut().served(share, ended - at);
+            at = ended;
         }
         self.running.set(OWN);
         turn::end();
-        !self.queue.borrow().is_empty()
+        (!self.queue.borrow().is_empty(), at)
     }
 
     /// How long a turn `share` has.
-    fn turn(&self, share: usize, now: Instant) -> turn::Length {
+    fn turn(&self, share: usize, now: Nanos) -> turn::Length {
         let same = self.busy.get().filter(|busy| busy.share == share);
         let busy = same.unwrap_or(Busy { share, since: now });
         self.busy.set(Some(busy));

@@ -16,6 +16,12 @@ pub(crate) struct Length {
     step: usize,
 }
 
+impl Length {
+    const fn less(self, bytes: usize) -> Self {
+        Self { turn: self.turn.saturating_sub(bytes), step: self.step }
+    }
+}
+
 /// Nobody else is there.
 pub(crate) const LONG: Length = Length { turn: 512 * 1024, step: 256 * 1024 };
 /// Others are: one turn takes some 50 µs.
@@ -24,14 +30,13 @@ pub(crate) const SHORT: Length = Length { turn: 64 * 1024, step: 64 * 1024 };
 const ENDLESS: Length = Length { turn: usize::MAX, step: LONG.step };
 
 thread_local! {
-    static LEFT: Cell<usize> = const { Cell::new(ENDLESS.turn) };
-    static STEP: Cell<usize> = const { Cell::new(ENDLESS.step) };
+    /// What is left of the running task's turn. One variable: in a library, each access is a call.
+    static LEFT: Cell<Length> = const { Cell::new(ENDLESS) };
 }
 
 /// Begin a task's turn.
 pub(crate) fn begin(length: Length) {
-    LEFT.set(length.turn);
-    STEP.set(length.step);
+    LEFT.set(length);
 }
 
 /// No task's turn.
@@ -42,20 +47,22 @@ pub(crate) fn end() {
 /// Bytes that an operation of the task should move at most.
 #[must_use]
 pub fn step() -> usize {
-    STEP.get()
+    LEFT.get().step
 }
 
 /// Count `bytes` that this task has moved, or work that costs as much.
 pub fn spend(bytes: usize) {
-    LEFT.set(LEFT.get().saturating_sub(bytes));
+    LEFT.with(|left| left.set(left.get().less(bytes)));
 }
 
 /// Ready if something is left of this turn, and takes an operation of it; else the task is woken for another.
 pub fn poll_left(context: &mut Context<'_>) -> Poll<()> {
-    if LEFT.get() == 0 {
-        context.waker().wake_by_ref();
-        return Poll::Pending;
-    }
-    spend(OPERATION);
-    Poll::Ready(())
+    LEFT.with(|left| {
+        if left.get().turn == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        left.set(left.get().less(OPERATION));
+        Poll::Ready(())
+    })
 }

@@ -1,22 +1,25 @@
 //! Which threads serve which workload.
 //!
 //! A workload has a lane, threads of its own, as long as there are lanes to be had: then it is the kernel that shares the
-//! processor between workloads, and takes it from one that floods within microseconds. Where there are more workloads
-//! than lanes some share one, and each has a fair part of its time (`culvert_runtime`).
+//! processor between workloads; threads that go without a pause leave some processors to the other lanes'. Where there are
+//! more workloads than lanes some share one, and each has a fair part of its time (`culvert_runtime`).
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use culvert_core::proto::engine as wire;
+use culvert_core::proto::engine::{MetricFamily, MetricKind};
+use culvert_runtime::Processors;
 
 use super::worker::WorkerHandle;
 use crate::shared::Shared;
+use crate::telemetry::single;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     shared: Arc<Shared>,
+    processors: Arc<Processors>,
     lanes: Vec<Lane>,
     /// Where each workload is served.
     places: HashMap<Arc<str>, usize>,
@@ -34,7 +37,8 @@ impl Lanes {
     /// # Errors
     /// A thread or an event loop cannot be had.
     pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let mut made = Self { shared, lanes: Vec::new(), places: HashMap::new() };
+        let processors = Processors::new(shared.config.spare_cpus);
+        let mut made = Self { shared, processors, lanes: Vec::new(), places: HashMap::new() };
         made.open()?;
         Ok(made)
     }
@@ -69,15 +73,28 @@ impl Lanes {
         self.lanes.iter().flat_map(|lane| &lane.workers)
     }
 
-    /// Threads, and workloads that have none of their own, as metrics.
-    pub(crate) fn families(&self) -> [wire::MetricFamily; 2] {
+    /// Threads, those of them that are restricted, and workloads that have none of their own, as metrics.
+    pub(crate) fn families(&self) -> [MetricFamily; 3] {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let sharing = self.lanes.iter().map(|lane| lane.workloads).filter(|workloads| *workloads > 1).sum();
         [
-            gauge("culvert_worker_threads", "Threads that serve workloads", self.workers().count()),
-            gauge(
+            single(
+                "culvert_worker_threads",
+                "Threads that serve workloads",
+                MetricKind::Gauge,
+                count(self.workers().count()),
+            ),
+            single(
+                "culvert_worker_threads_restricted",
+                "Threads that go without a pause, and leave processors to other workloads' meanwhile",
+                MetricKind::Gauge,
+                count(self.processors.restricted()),
+            ),
+            single(
                 "culvert_workloads_sharing_threads",
                 "Workloads that share their threads with others, because there are too few",
-                sharing,
+                MetricKind::Gauge,
+                count(sharing),
             ),
         ]
     }
@@ -106,7 +123,11 @@ impl Lanes {
     fn open(&mut self) -> io::Result<()> {
         let size = self.shared.config.workers_per_lane;
         let first = self.lanes.len() * size;
-        let workers = (first..first + size).map(|number| WorkerHandle::start(number, self.shared.clone()));
+        let start = |number| {
+            let seat = self.processors.seat(self.lanes.len());
+            WorkerHandle::start(number, seat, self.shared.clone())
+        };
+        let workers = (first..first + size).map(start);
         let workers = workers.collect::<io::Result<_>>()?;
         self.lanes.push(Lane { workers, workloads: 0 });
         Ok(())
@@ -114,16 +135,6 @@ impl Lanes {
 
     fn workers_of(&self, place: usize) -> &[WorkerHandle] {
         self.lanes.get(place).map_or(&[], |lane| &lane.workers)
-    }
-}
-
-fn gauge(name: &str, help: &str, value: usize) -> wire::MetricFamily {
-    wire::MetricFamily {
-        name: name.to_owned(),
-        help: help.to_owned(),
-        kind: wire::MetricKind::Gauge.into(),
-        samples: vec![wire::Sample { value: u64::try_from(value).unwrap_or(u64::MAX), ..Default::default() }],
-        ..Default::default()
     }
 }
 
@@ -146,7 +157,8 @@ mod tests {
     }
 
     fn values(lanes: &Lanes) -> [u64; 2] {
-        lanes.families().map(|family| family.samples.first().unwrap().value)
+        let [threads, _, sharing] = lanes.families().map(|family| family.samples.first().unwrap().value);
+        [threads, sharing]
     }
 
     #[test]

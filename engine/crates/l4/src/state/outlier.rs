@@ -17,6 +17,8 @@ use culvert_core::proto::engine as wire;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::telemetry::single;
+
 /// Endpoints that are watched: only those that failed lately are.
 const CAPACITY: usize = 4096;
 
@@ -169,22 +171,15 @@ impl Outliers {
     }
 
     pub(crate) fn families(&self) -> [wire::MetricFamily; 2] {
-        let family = |name: &str, help: &str, kind: wire::MetricKind, value| wire::MetricFamily {
-            name: name.to_owned(),
-            help: help.to_owned(),
-            kind: kind.into(),
-            samples: vec![wire::Sample { value, ..Default::default() }],
-            ..Default::default()
-        };
         let (ejections, active) = (self.ejections.load(Ordering::Relaxed), self.active());
         [
-            family(
+            single(
                 "culvert_outlier_ejections",
                 "Endpoints left out because their connects kept failing",
                 wire::MetricKind::Counter,
                 ejections,
             ),
-            family(
+            single(
                 "culvert_outlier_ejections_active",
                 "Endpoints that are left out now",
                 wire::MetricKind::Gauge,

@@ -6,7 +6,6 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use culvert_core::identity::Identity;
 use culvert_core::proto::engine::AccessLog;
 
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
@@ -103,7 +102,10 @@ fn fields<'a>(flow: &'a Flow, duration: Duration, sent: u64, received: u64, end:
 /// Who talks to whom.
 fn about<'a>(flow: &'a Flow) -> Vec<Field<'a>> {
     let mutual = flow.security == Security::MutualTls;
-    let proved = |peer: Option<&'a Identity>| if mutual { peer.map_or("", Identity::as_str) } else { "" };
+    let proved = |peer: &'a Peer| match &peer.identity {
+        Some(identity) if mutual => identity.as_str(),
+        _ => "",
+    };
     let (source, destination) = (Named::of(&flow.source), Named::of(&flow.destination));
     let hbone_address = flow.hbone_address.map(|address| address.to_string());
     let mut all = Vec::with_capacity(20);
@@ -111,14 +113,14 @@ fn about<'a>(flow: &'a Flow) -> Vec<Field<'a>> {
         ("src.addr", flow.source_address.to_string().into()),
         ("src.workload", source.workload.into()),
         ("src.namespace", source.namespace.into()),
-        ("src.identity", proved(flow.source.identity.as_ref()).into()),
+        ("src.identity", proved(&flow.source).into()),
         ("src.cluster", source.cluster.into()),
         ("dst.addr", flow.destination_address.to_string().into()),
         ("dst.hbone_addr", hbone_address.unwrap_or_default().into()),
         ("dst.service", flow.service.as_ref().map_or("", |service| &service.key.hostname).into()),
         ("dst.workload", destination.workload.into()),
         ("dst.namespace", destination.namespace.into()),
-        ("dst.identity", proved(flow.destination.identity.as_ref()).into()),
+        ("dst.identity", proved(&flow.destination).into()),
         ("dst.cluster", destination.cluster.into()),
         ("direction", if flow.direction == Direction::Inbound { "inbound" } else { "outbound" }.into()),
     ]);
@@ -171,8 +173,7 @@ fn text(level: &str, time: impl Display, (scope, message): (&str, &str), fields:
 
 fn json(level: &str, time: impl Display, (scope, message): (&str, &str), fields: &[Field<'_>]) -> Vec<u8> {
     let mut line = Vec::with_capacity(LINE);
-    let head = format_args!(r#"{{"level":"{level}","time":"{time}","scope":"{scope}","message":"{message}""#);
-    let _ = line.write_fmt(head);
+    let _ = write!(line, r#"{{"level":"{level}","time":"{time}","scope":"{scope}","message":"{message}""#);
     for (key, value) in fields {
         line.extend_from_slice(b",\"");
         line.extend_from_slice(key.as_bytes());

@@ -187,6 +187,17 @@ const FAMILIES: [(&str, &str, Pick); 5] = [
     ("istio_tcp_received_bytes", "Bytes of requests", |series| &series.received),
 ];
 
+/// A family of one number without labels.
+pub(crate) fn single(name: &str, help: &str, kind: wire::MetricKind, value: u64) -> wire::MetricFamily {
+    wire::MetricFamily {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        kind: kind.into(),
+        samples: vec![wire::Sample { value, ..Default::default() }],
+        ..Default::default()
+    }
+}
+
 impl Metrics {
     pub(crate) fn series(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
         let mut labels = Labels::of(flow, flag);

@@ -14,5 +14,5 @@ mod retries;
 
 pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::{Metrics, single};
 pub(crate) use retries::RetryReason;

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 use std::future::pending;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -7,7 +8,7 @@ use tokio::task::yield_now;
 use super::*;
 
 fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
-    block_on(&tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(), main)
+    block_on(&tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(), None, main)
 }
 
 /// Says when it is dropped.
