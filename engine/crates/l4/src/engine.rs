@@ -10,6 +10,7 @@ use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
 use culvert_core::proto::{security, workload as wire};
+use culvert_net::memory;
 use culvert_net::socket::canonical;
 use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
 use parking_lot::Mutex;
@@ -60,6 +61,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::KernelUnsupported`] where a thread, an event loop or an eventfd cannot be had.
     pub fn start(config: Config) -> Result<Self, EngineError> {
+        memory::keep_steps();
         let unsupported = |what| move |source| EngineError::KernelUnsupported { what, source };
         let events = Arc::new(Events::new().map_err(unsupported("eventfd"))?);
         let shared = Arc::new(Shared::new(config, events));

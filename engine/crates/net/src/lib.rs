@@ -6,6 +6,7 @@ pub mod buffered;
 pub mod conntrack;
 pub mod copy;
 pub mod dns;
+pub mod memory;
 pub mod netns;
 pub mod room;
 pub mod socket;
