@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,12 @@ def culvert(mesh: Mesh, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_proxies_are_in_sync(mesh: Mesh) -> None:
-    eventually(lambda: culvert(mesh, "proxy-status").returncode == 0, "all proxies are in sync", within_s=30)
-    found = json.loads(culvert(mesh, "ps", "-o", "json").stdout)
+    def in_sync() -> Any:
+        done = culvert(mesh, "ps", "-o", "json")
+        return done.returncode == 0 and json.loads(done.stdout)
+
+    found = eventually(in_sync, "all proxies are in sync", within_s=30)
+    assert culvert(mesh, "proxy-status").stdout.startswith("NAME")
     assert {one["node"] for one in found} == {"node1", "node2"}
     assert all(one["types"] == {"addresses": "SYNCED", "policies": "SYNCED"} for one in found)
     assert all(one["controlPlane"].startswith("istiod-") and one["version"] for one in found)

@@ -92,16 +92,20 @@ def traces(machine: NamespacesMachine) -> dict[str, str]:
 
 
 def test_all_parts_are_ready_on_every_node(installation: Installation) -> None:
-    # A ztunnel that is ready may be a moment behind the control plane's latest word, and status says so.
-    eventually(lambda: installation.run("status").returncode == 0, "everything is healthy")
-    found = installation.document("status")
+    def settled() -> Any:
+        # A ztunnel that is ready may be a moment behind the control plane's latest word, and status says so.
+        done = installation.run("status", "-o", "json")
+        found = json.loads(done.stdout or "null")
+        return done.returncode == 0 and all(one["xds"] == "synced" for one in found["nodes"]) and found
+
+    found = eventually(settled, "everything is healthy and in sync")
     assert found["healthy"] is True
     assert {one["name"]: (one["ready"], one["desired"]) for one in found["components"]} == {
         "control plane": (1, 1),
         "node agent": (2, 2),
         "ztunnel": (2, 2),
     }
-    assert [(one["xds"], one["cniPlugin"]) for one in found["nodes"]] == [("synced", True)] * 2
+    assert [one["cniPlugin"] for one in found["nodes"]] == [True] * 2
 
 
 def test_versions_of_all_processes(installation: Installation) -> None:
@@ -133,9 +137,13 @@ def test_a_labelled_namespace_is_carried_over_hbone(installation: Installation) 
     identity = "spiffe://cluster.local/ns/bookinfo/sa/bookinfo-productpage"
     certificates = installation.document("ztunnel-config", "certificates", "-n", "bookinfo")
     assert identity in {one["identity"] for one in certificates if one["state"] == "Available"}
-    logged = cluster.kubectl("logs", "-n", names.DEFAULT_NAMESPACE, "-l", "app=ztunnel", "--tail=-1", "--prefix=false")
-    carried = [line for line in logged.splitlines() if f'src.identity="{identity}"' in line and ":15008" in line]
-    assert carried, "the access log names the identity and the tunnel's port"
+
+    def carried() -> bool:
+        logs = ("logs", "-n", names.DEFAULT_NAMESPACE, "-l", "app=ztunnel", "--tail=-1", "--prefix=false")
+        lines = cluster.kubectl(*logs).splitlines()
+        return any(f'src.identity="{identity}"' in line and ":15008" in line for line in lines)
+
+    eventually(carried, "the access log names the identity and the tunnel's port")
     assert sum(one["capturedPods"] for one in installation.document("status")["nodes"]) == len(
         bookinfo_pods(installation)
     )

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from meshlab import lab, state
 from meshlab.progress import Progress
 
 ROOT = Path(__file__).parent.parent.parent
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ def running(
             lab.down(name, progress=Progress())
 
 
-def eventually(probe: Callable[[], bool], what: str, *, within_s: float = 20.0) -> None:
-    """Wait until ``probe`` is true."""
+def eventually(probe: Callable[[], T], what: str, *, within_s: float = 20.0) -> T:
+    """Wait until ``probe`` gives something that is true, and return it."""
     end = time.monotonic() + within_s
-    while not probe():
+    while not (found := probe()):
         assert time.monotonic() < end, f"{what}: not within {within_s} s"
         time.sleep(0.1)
+    return found
