@@ -8,6 +8,9 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/culvert
 PY := .venv/bin/python
 # One for each clone: Cargo tells the crates of two clones apart by the time of their files only.
 export CARGO_TARGET_DIR ?= $(CACHE)/engine-target/$(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-16)
+# Where the engine is installed to, whichever environment the caller has activated.
+export VIRTUAL_ENV := $(CURDIR)/.venv
+unexport CONDA_PREFIX
 PROFILE ?= release
 PACKAGES := meshapi meshengine meshkit nodeagent ztunnel controlplane meshlab meshctl
 

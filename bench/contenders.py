@@ -21,6 +21,8 @@ from tests.support.authority import TestAuthority
 
 PORT = 8080
 THREADS = 2
+RELAY = "relay"
+"""Name of :func:`relays`."""
 START_S = 15.0
 START_UNDER_S = 120.0
 
@@ -39,6 +41,20 @@ async def bare(stack: AsyncExitStack, bridge: pods.Bridge, load: Path) -> Conten
     """No mesh."""
     contender = Contender("bare TCP", bridge.pod("bare-client"), bridge.pod("bare-server"))
     await serve(stack, contender.server, load)
+    return contender
+
+
+async def relays(stack: AsyncExitStack, bridge: pods.Bridge, load: Path, relay: Path) -> Contender:
+    """Two programs that only wait, read and write: what this machine's kernel allows a proxy in these places."""
+    contender = Contender(RELAY, bridge.pod("relay-client"), bridge.pod("relay-server"))
+    client, server = contender.client, contender.server
+    await serve(stack, server, load)
+    between = str(names.HBONE_PORT)
+    for pod, words in ((client, ("out", between)), (server, ("in", between, server.ip, str(PORT)))):
+        process = await pod.run(stack, str(relay), *words)
+        await pods.ready(process)
+        pod.capture()
+        contender.proxies.append(process.pid)
     return contender
 
 

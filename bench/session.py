@@ -13,10 +13,20 @@ from typing import Any
 
 
 def build_load() -> Path:
-    """Build the load generator into the cache, once for each version of its source."""
-    source = Path(__file__).parent / "load" / "load.c"
+    """Build the load generator, or return the one that was built."""
+    return _build("load")
+
+
+def build_relay() -> Path:
+    """Build the relay that does the least, or return the one that was built."""
+    return _build("relay")
+
+
+def _build(name: str) -> Path:
+    """Build a program of ``bench/load`` into the cache, once for each version of its source."""
+    source = Path(__file__).parent / "load" / f"{name}.c"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "culvert"
-    program = cache / f"load-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    program = cache / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
     if not program.exists():
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(f".{os.getpid()}")

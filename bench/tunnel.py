@@ -25,6 +25,9 @@ def options() -> argparse.Namespace:
     names = [row.name for row in ROWS]
     parser.add_argument("--only", action="append", choices=names, help="measure this row; may be given several times")
     parser.add_argument(
+        "--relay", action="store_true", help="measure also a relay without TLS and HTTP/2, the least that is possible"
+    )
+    parser.add_argument(
         "--access-log",
         nargs="?",
         const="text",
@@ -55,6 +58,8 @@ async def measure(chosen: argparse.Namespace) -> tuple[list[str], Results]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="culvert-bench-")))
         bridge = pods.Bridge(stack)
         everyone = [await contenders.bare(stack, bridge, load)]
+        if chosen.relay:
+            everyone.append(await contenders.relays(stack, bridge, load, session.build_relay()))
         if chosen.access_log:
             everyone.append(await contenders.culvert(stack, bridge, load, folder, access_log=chosen.access_log))
         everyone.append(await contenders.culvert(stack, bridge, load, folder))
@@ -72,15 +77,19 @@ async def measure(chosen: argparse.Namespace) -> tuple[list[str], Results]:
 
 
 def table(columns: list[str], results: Results) -> str:
-    """Return medians, and our ratio to the peer; below 1 is better where less is."""
+    """Return medians, and the ratios to the peer, the last column; below 1 is better where less is."""
     *_, ours, peer = columns
-    lines = [["", *columns, f"{ours} / {peer}", "wanted"]]
+    compared = [name for name in (contenders.RELAY, ours) if name in columns]
+    lines = [["", *columns, *(f"{name} / {peer}" for name in compared), "wanted"]]
     for figure in (figure for row in ROWS for figure in row.figures if figure.key in results):
-        medians = {name: statistics.median(values) for name, values in results[figure.key].items()}
+        found = results[figure.key]
+        medians = {name: statistics.median(values) for name, values in found.items()}
         cells = [f"{medians[name]:,.{figure.digits}f}" if name in medians else "" for name in columns]
-        pairs = zip(results[figure.key][ours], results[figure.key][peer], strict=True)
-        ratio = f"{statistics.median(mine / theirs for mine, theirs in pairs):.2f}"
-        lines.append([figure.title, *cells, ratio, figure.better])
+        ratios = [
+            statistics.median(one / theirs for one, theirs in zip(found[name], found[peer], strict=True))
+            for name in compared
+        ]
+        lines.append([figure.title, *cells, *(f"{ratio:.2f}" for ratio in ratios), figure.better])
     widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
     first, *others = widths
 

@@ -33,14 +33,15 @@ def left_behind(process: Process) -> set[str]:
 
 
 async def test_the_bench_prints_a_ratio_for_every_row() -> None:
-    async with bench("--rounds", "1", "--seconds", "0.1") as running:
+    async with bench("--rounds", "1", "--seconds", "0.1", "--relay") as running:
         out, err = await asyncio.wait_for(running.communicate(), 120)
     assert running.returncode == 0, err.decode()
     head, *rows = out.decode().splitlines()
-    assert head.split() == ["bare", "TCP", "Culvert", "Envoy", "Culvert", "/", "Envoy", "wanted"]
+    assert " ".join(head.split()) == "bare TCP relay Culvert Envoy relay / Envoy Culvert / Envoy wanted"
     assert len(rows) == 13
     for row in rows:
-        *_, ratio, wanted = row.split()
+        *_, least, ratio, wanted = row.split()
+        assert float(least) > 0
         assert float(ratio) > 0
         assert wanted in ("less", "more")
     assert left_behind(running) == set()
