@@ -11,7 +11,7 @@ import yaml
 
 from meshapi import names
 from meshctl import session
-from meshctl.analysis import enrolment, policies, services
+from meshctl.analysis import enrolment, network_policies, policies, services
 from meshctl.analysis.messages import Finding, Level, catalog
 from meshctl.analysis.world import MODELS, World, documents
 from meshctl.output import Form, Output, show
@@ -68,6 +68,7 @@ def analyze(
 def examine(world: World) -> list[Finding]:
     """Return everything that is wrong, the worst first."""
     found = [*world.findings, *policies.check(world), *services.check(world), *enrolment.check(world)]
+    found += network_policies.check(world)
     return sorted(found, key=lambda one: (-one.code.level.rank, one.namespace, one.kind, one.name, one.field))
 
 

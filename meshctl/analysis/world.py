@@ -8,7 +8,7 @@ import yaml
 
 from meshapi import names
 from meshapi.errors import InvalidResource
-from meshapi.resources import base, core, networking, security
+from meshapi.resources import base, core, network_policy, networking, security
 from meshctl.analysis.messages import Code, Finding
 from meshkit.kube import Json, Kind, kinds
 
@@ -23,6 +23,7 @@ MODELS: Final[Mapping[str, tuple[Kind, type[base.Object]]]] = {
     "AuthorizationPolicy": (kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy),
     "PeerAuthentication": (kinds.PEER_AUTHENTICATION, security.PeerAuthentication),
     "ServiceEntry": (kinds.SERVICE_ENTRY, networking.ServiceEntry),
+    "NetworkPolicy": (kinds.NETWORK_POLICY, network_policy.NetworkPolicy),
     "WorkloadEntry": (kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
 }
 _GROUPS: Final = {kind.name: kind.group for kind, _ in MODELS.values()}
@@ -74,11 +75,15 @@ class World:
         for path in base.unknown_fields(item):
             yield self.finding(Code.UNKNOWN_FIELD, item, path, "is not known and ignored; check the spelling")
 
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """Return the labels of a namespace; none where it is not known."""
+        namespace = self._objects.get(("Namespace", "", name))
+        return namespace.metadata.labels if namespace is not None else {}
+
     def is_enrolled(self, pod: core.Pod) -> bool:
         """Return whether a pod's labels, or its namespace's, ask for the mesh."""
         own = pod.metadata.labels.get(names.DATAPLANE_MODE_LABEL)
-        namespace = self._objects.get(("Namespace", "", pod.metadata.namespace))
-        inherited = namespace.metadata.labels.get(names.DATAPLANE_MODE_LABEL) if namespace is not None else None
+        inherited = self.namespace_labels(pod.metadata.namespace).get(names.DATAPLANE_MODE_LABEL)
         return (own or inherited) == names.DATAPLANE_MODE_AMBIENT and not pod.spec.host_network
 
 

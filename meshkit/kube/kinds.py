@@ -47,6 +47,7 @@ DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments")
 DAEMON_SET: Final = Kind("apps", "v1", "DaemonSet", "daemonsets")
 ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
+NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 EVENT: Final = Kind("", "v1", "Event", "events")
 TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
 CUSTOM_RESOURCE_DEFINITION: Final = Kind(
