@@ -28,6 +28,7 @@ from controlplane.settings import Settings, host_and_port
 from controlplane.status import conditions
 from controlplane.status.writer import Source, StatusWriter
 from controlplane.translate.mesh import Mesh
+from controlplane.xds import sync_status
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
 from controlplane.xds.questions import Questions
@@ -204,6 +205,10 @@ class ControlPlane:
             "GET /metrics": admin.metrics(self.metrics.registry),
             "GET /version": version,
             "GET //version": version,  # as `istioctl version` asks
+            # Kiali reads it through a port-forward. Proxies' names are nothing for other pods (CVE-2026-31838).
+            "GET /debug/syncz": admin.loopback_only(
+                admin.json_page(lambda: sync_status.flat_page(self._observer.peers))
+            ),
         }
         pages = {
             "GET /debug/syncz": admin.json_page(self._observer.page),

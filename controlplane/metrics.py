@@ -18,11 +18,11 @@ def _count(name: str, help_text: str, labels: Sequence[str] = (), *, registry: C
 
 
 def own_version() -> str:
-    """Return the version of the installed distribution; ``dev`` when run from a source tree."""
+    """Return the version of the installed distribution; ``0.0.0-dev`` when run from a source tree."""
     try:
         return version("culvert")
     except PackageNotFoundError:
-        return "dev"
+        return "0.0.0-dev"
 
 
 class Metrics:
@@ -90,6 +90,18 @@ class Metrics:
         self.services = Gauge("pilot_services", "Known services.", registry=registry)
         self.inbound_updates = _count(
             "pilot_inbound_updates", "Changes seen in Kubernetes.", ["type"], registry=registry
+        )
+        self.registry_events = _count(
+            "pilot_k8s_reg_events",
+            "Changes of Kubernetes' own objects.",
+            ["type", "event"],
+            registry=registry,
+        )
+        self.config_events = _count(
+            "pilot_k8s_cfg_events",
+            "Changes of mesh resources.",
+            ["type", "event"],
+            registry=registry,
         )
         self.rejected_configs = _count(
             "pilot_total_rejected_configs", "Objects that cannot be used.", ["type"], registry=registry

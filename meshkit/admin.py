@@ -4,6 +4,7 @@ Each endpoint binds one address. Debug pages are for localhost: who may reach th
 """
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -69,6 +70,29 @@ def text_page(text: str) -> Handler:
         return web.Response(text=text)
 
     return handle
+
+
+def loopback_only(handler: Handler) -> Handler:
+    """Answer 403 to callers that are not on this host's loopback, as ``kubectl port-forward`` is.
+
+    The caller is the peer of the TCP connection; no header is read.
+    """
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if not _is_loopback(request):
+            return web.Response(status=403, text="this page is served on loopback only; use kubectl port-forward\n")
+        return await handler(request)
+
+    return handle
+
+
+def _is_loopback(request: web.Request) -> bool:
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if not peer:
+        return False
+    address = ipaddress.ip_address(peer[0].partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def json_page(content: Callable[[], str]) -> Handler:

@@ -111,7 +111,9 @@ class Ztunnel:
                 self._snapshot.close()
 
     def pending(self) -> list[str]:
-        """What readiness waits for."""
+        """What readiness waits for; a ztunnel that drains is never ready again."""
+        if self._quit.is_set():
+            return ["draining"]
         waiting = []
         if not self._state_known.is_set():
             waiting.append("state of the mesh")
@@ -125,8 +127,10 @@ class Ztunnel:
             self._engine.metrics,
             lambda: self._workloads.active,
             lambda: len(self._workloads.pending),
+            self._engine.connections,
             crashes=self._crashes,
             exported=self._exporter.counts if self._exporter else None,
+            received=self._xds.counts,
         )
         scrape = admin.metrics(registry)
         anywhere = "0.0.0.0"  # noqa: S104  (scraped by Prometheus and probed by the kubelet)

@@ -1,6 +1,6 @@
 """Metrics of this node's tunnel: the engine's, and what the host itself knows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from itertools import accumulate
 
@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from meshapi.proto import engine_pb2
+from meshkit.xds import client
 from ztunnel.otlp.exporter import Counts, Reason
 
 
@@ -41,6 +42,27 @@ class OtlpMetrics(Collector):
         yield dropped
 
 
+class XdsMetrics(Collector):
+    """What came from the control plane, under the names of Istio's ztunnel."""
+
+    def __init__(self, counts: client.Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all families; every reason and type is there from the start, at 0."""
+        families = (
+            ("istio_xds_connection_terminations", "Streams to the control plane that ended", "reason",
+             self._counts.terminations),
+            ("istio_xds_message", "Responses received", "url", self._counts.messages),
+            ("istio_xds_message_bytes", "Bytes of the resources received", "url", self._counts.message_bytes),
+        )  # fmt: skip
+        for name, text, label, values in families:
+            family = CounterMetricFamily(name, text, labels=[label])
+            for value, count in values.items():
+                family.add_metric([value], count)
+            yield family
+
+
 def _metric(family: engine_pb2.MetricFamily) -> Metric:
     labels = list(family.label_names)
     if family.kind == engine_pb2.HISTOGRAM:
@@ -61,9 +83,11 @@ def registry(
     families: Callable[[], bytes],
     active: Callable[[], float],
     pending: Callable[[], float],
+    connections: Callable[[], float],
     *,
     crashes: int = 0,
     exported: Counts | None = None,
+    received: client.Counts | None = None,
 ) -> CollectorRegistry:
     """Return the registry that port 15020 exposes.
 
@@ -71,13 +95,17 @@ def registry(
         families: the engine's metrics.
         active: number of workloads that are served.
         pending: number of workloads whose listeners do not stand.
+        connections: number of open connections.
         crashes: how often the process was started again within its container.
         exported: what became of exported log records, where there is an exporter.
+        received: what came from the control plane.
     """
     made = CollectorRegistry()
     made.register(EngineMetrics(families))
     if exported is not None:
         made.register(OtlpMetrics(exported))
+    if received is not None:
+        made.register(XdsMetrics(received))
     ProcessCollector(registry=made)
     build = Gauge("istio_build", "Component and version", ["component", "tag"], registry=made)
     build.labels(component="ztunnel", tag=version("culvert")).set(1)
@@ -85,6 +113,8 @@ def registry(
     serving.set_function(active)
     waiting = Gauge("workload_manager_pending_proxy_count", "Workloads whose listeners do not stand", registry=made)
     waiting.set_function(pending)
+    opened = Gauge("culvert_open_connections", "Open connections of captured pods", registry=made)
+    opened.set_function(connections)
     crashed = Counter("culvert_ztunnel_crashes", "Times that ztunnel was started again in its container", registry=made)
     crashed.inc(crashes)
     return made

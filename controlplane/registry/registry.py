@@ -115,7 +115,21 @@ class Registry:
         def refused(key: Key, error: DataError) -> None:
             self._notices.refuse(kind.name, "/".join(filter(None, key)), str(error))
 
-        return Informer(self._client, kind, parse, selection=selection, on_refused=refused)
+        informer = Informer(self._client, kind, parse, selection=selection, on_refused=refused)
+        informer.add_handler(self._event_counter(kind))
+        return informer
+
+    def _event_counter(self, kind: Kind) -> Callable[[Any, Any], None]:
+        """Count adds, updates and deletes as Istio does: its own resources apart from Kubernetes'."""
+        is_config = kind.group.endswith("istio.io")
+        family = self._metrics.config_events if is_config else self._metrics.registry_events
+        name = kind.name if is_config or kind is kinds.ENDPOINT_SLICE else kind.plural.capitalize()
+        add, update, delete = (family.labels(name, event) for event in ("add", "update", "delete"))
+
+        def count(old: Any, new: Any) -> None:
+            (add if old is None else delete if new is None else update).inc()
+
+        return count
 
     def _open_reader(self, model: type[ObjectT]) -> Callable[[Json], ObjectT]:
         def parse(item: Json) -> ObjectT:

@@ -21,6 +21,9 @@ class StreamObserver:
         self._metrics = metrics
         self._connected = metrics.connected.labels(version)
         self._peers: dict[int, Peer] = {}
+        for short in _SHORT.values():  # series that are there from the start, at 0
+            metrics.pushes.labels(short)
+            metrics.rejects.labels(short)
 
     def connected(self, peer: Peer) -> None:
         """Count a stream."""

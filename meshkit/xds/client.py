@@ -84,6 +84,40 @@ class NodeInfo:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+class Termination(StrEnum):
+    """Why a stream ended."""
+
+    CONNECTION_ERROR = "ConnectionError"
+    """It could not be opened."""
+    ERROR = "Error"
+    """It broke off, or the server ended it with an error."""
+    RECONNECT = "Reconnect"
+    """The server ended it in normal operation: a restart, or the stream's age."""
+    COMPLETE = "Complete"
+    """The server closed it without a status of its own."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a client has received since its start.
+
+    Attributes:
+        terminations: ended streams by reason.
+        messages: responses by type URL.
+        message_bytes: bytes of the resources in them, by type URL.
+    """
+
+    terminations: dict[Termination, int]
+    messages: dict[str, int]
+    message_bytes: dict[str, int]
+
+    @classmethod
+    def zero(cls, type_urls: Iterable[str]) -> "Counts":
+        """Return counts of nothing, with every reason and type in them."""
+        urls = list(type_urls)
+        return cls(dict.fromkeys(Termination, 0), dict.fromkeys(urls, 0), dict.fromkeys(urls, 0))
+
+
 class Service(StrEnum):
     """Which discovery service is called."""
 
@@ -151,6 +185,7 @@ class DeltaClient:
         self._started: set[str] = set()
         self._received: set[str] = set()
         self._all_received = asyncio.Event()
+        self.counts = Counts.zero(self._wanted)
         self.connected = False
         """Whether a stream is open now and has been answered."""
 
@@ -187,36 +222,42 @@ class DeltaClient:
     async def run(self) -> NoReturn:
         """Follow the server until cancelled."""
         while True:
-            reason = await self._attempt()
+            termination, reason = await self._attempt()
+            self.counts.terminations[termination] += 1
             self.connected = False
             delay_s = self._backoff.next()
             _log.info("discovery stream ended, will reconnect", reason=reason, retry_in_s=round(delay_s, 3))
             await asyncio.sleep(delay_s)
 
-    async def _attempt(self) -> str:
+    async def _attempt(self) -> tuple[Termination, str]:
+        """Follow one stream to its end; return why it ended, for the metric and for the log."""
         try:
             channel = self._connect()
         except OSError as error:
-            return f"cannot read the trust root: {error}"
+            return Termination.CONNECTION_ERROR, f"cannot read the trust root: {error}"
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await _settled(channel)
             await self._stream(channel)
         except TimeoutError:
-            return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
+            return Termination.CONNECTION_ERROR, f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
         except OSError as error:
-            return f"cannot read the token: {error}"
+            return Termination.CONNECTION_ERROR, f"cannot read the token: {error}"
         except DecodeError as error:
-            return f"the server sent what is no discovery response: {error}"
+            return Termination.ERROR, f"the server's response cannot be decoded: {error}"
         except grpc.aio.AioRpcError as error:
-            if error.code() in _EXPECTED_ENDS:
-                self._backoff.reset()
-            return f"{error.code().name}: {error.details()}"
+            return self._ended(error), f"{error.code().name}: {error.details()}"
         finally:
             self._outgoing = None
             self._started.clear()
             await channel.close()
-        return "the server closed the stream"
+        return Termination.COMPLETE, "the server closed the stream"
+
+    def _ended(self, error: grpc.aio.AioRpcError) -> Termination:
+        if error.code() in _EXPECTED_ENDS:
+            self._backoff.reset()
+            return Termination.RECONNECT
+        return Termination.ERROR if self.connected else Termination.CONNECTION_ERROR
 
     async def _stream(self, channel: grpc.aio.Channel) -> None:
         outgoing = self._outgoing = asyncio.Queue()
@@ -264,6 +305,8 @@ class DeltaClient:
         type_url = response.type_url
         if type_url not in self._wanted:
             return self._refusal(response, f"type {brief(type_url)!r} was not asked for")
+        self.counts.messages[type_url] += 1
+        self.counts.message_bytes[type_url] += sum(len(item.resource.value) for item in response.resources)
         upserts = [(item.name, item.version, item.resource.value) for item in response.resources]
         removes = list(response.removed_resources)
         rejections = await self._receiver.on_update(type_url, upserts, removes)

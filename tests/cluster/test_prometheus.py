@@ -7,9 +7,11 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.lab import ROOT, eventually
 from tests.support.mesh import SYSTEM, Mesh
@@ -21,6 +23,7 @@ NS = f"measured-{uuid.uuid4().hex[:6]}"
 """Never seen before: a lab that is kept has counters of earlier runs."""
 CLIENT, SERVER = (f"spiffe://cluster.local/ns/{NS}/sa/{name}" for name in ("client", "server"))
 CONNECTIONS = 25
+BOARDS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "istio_boards.yaml").read_text())
 
 
 class Prometheus:
@@ -103,6 +106,24 @@ def test_connections_are_counted_by_both_ends_with_principals(
     assert labels["app"] == "ztunnel"
 
 
+@pytest.mark.parametrize("query", BOARDS, ids=lambda query: f"{query['board']}: {query['metric']}")
+def test_istios_boards_find_their_series(traffic: Mesh, prometheus: Prometheus, query: dict[str, Any]) -> None:
+    """A label of an edge that is missing in one series hides the whole edge: each must have a value in all of them."""
+    grouped = query.get("by", [])
+    named = {"source_workload_namespace": NS} if "source_principal" in grouped else {}
+    selected = ",".join(
+        f'{label}=~"{value[1:]}"' if value.startswith("~") else f'{label}="{value}"'
+        for label, value in {**query.get("match", {}), **named}.items()
+    )
+    expression = f"sum({query['metric']}{{{selected}}}) by ({','.join(grouped)})"
+    if "absent" in query:
+        assert prometheus.series(expression) == [], f"it can be had now: {query['absent']}"
+        return
+    eventually(lambda: prometheus.series(expression) != [], expression, within_s=60)
+    for labels, _ in prometheus.series(expression):
+        assert {label for label in grouped if not labels.get(label)} == set(), expression
+
+
 def test_a_graph_of_workloads_can_be_drawn(traffic: Mesh, prometheus: Prometheus) -> None:
     """In the form of Kiali's queries: rates, grouped by the ends of an edge."""
     ends = "source_workload_namespace,source_workload,destination_service_name,destination_workload"
@@ -126,7 +147,7 @@ def test_the_control_plane_tells_of_its_pushes_and_certificates(traffic: Mesh, p
         "pilot_xds_pushes",
         "pilot_proxy_convergence_time_count",
         "citadel_server_success_cert_issuance_count",
-        'ztunnel_connected{app="culvert-nodeagent"}',
+        'ztunnel_connected{app="istio-cni-node"}',
         'istio_build{component="pilot"}',
         'istio_build{component="ztunnel"}',
     ):

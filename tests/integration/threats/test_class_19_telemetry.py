@@ -83,7 +83,9 @@ async def test_no_value_ends_its_line_or_looks_like_another_field(form: str) -> 
                 ends = frames.HeadersFrame | frames.GoAwayFrame | frames.RstStreamFrame
                 await attack.wait(lambda one, ends=ends: isinstance(one, ends))
         await until(lambda: len(scene.server.node.lines) >= 2)
-        exposed = generate_latest(telemetry.registry(scene.server.node.engine.metrics, lambda: 0, lambda: 0)).decode()
+        exposed = generate_latest(
+            telemetry.registry(scene.server.node.engine.metrics, lambda: 0, lambda: 0, lambda: 0)
+        ).decode()
         shown = [sample.labels for family in text_string_to_metric_families(exposed) for sample in family.samples]
         assert any(labels.get("source_workload") == evil for labels in shown), "as one value, and whole"
         assert all("admin" not in labels.get("source_principal", "") for labels in shown)

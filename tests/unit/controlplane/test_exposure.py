@@ -1,5 +1,7 @@
 """Classes 21 and 23 of the threats: who may see what, and whom a namespaced object may touch."""
 
+import re
+
 import aiohttp
 import grpc
 import pytest
@@ -13,7 +15,7 @@ from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking
 from meshkit.xds import client
 from tests.support import kubernetes_objects as objects
-from tests.support.running_control_plane import Running
+from tests.support.running_control_plane import Recorder, Running
 
 PAGES = [
     "/debug/model",
@@ -32,9 +34,36 @@ async def test_nothing_but_metrics_and_readiness_is_served_beyond_localhost(runn
     async with aiohttp.ClientSession() as session:
         for address in (settings.metrics_address, settings.health_address):
             for method in ("GET", "POST", "PUT", "DELETE"):
+                if (method, address, page) == ("GET", settings.metrics_address, "/debug/syncz"):
+                    continue  # for loopback only: test_admin.py, test_kiali_reads_...
                 async with session.request(method, f"http://{address}{page}") as response:
                     assert response.status in {404, 405}, (address, method)
                     assert "ztunnel" not in await response.text()
+
+
+async def test_kiali_reads_which_proxies_are_in_sync_through_a_port_forward(running: Running) -> None:
+    """In the flat form of Istio's control plane, on the metrics port's loopback side."""
+    recorder = Recorder()
+    async with running.subscriber(recorder) as subscriber:
+        await subscriber.wait_received()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{running.settings.metrics_address}/debug/syncz") as response,
+        ):
+            [proxy] = await response.json()
+    assert proxy.items() >= {"cluster_id": "", "proxy": "ztunnel-1.istio-system", "proxy_type": "ztunnel"}.items()
+    types = ("cluster", "listener", "route", "endpoint")
+    assert {f"{name}_{what}": proxy[f"{name}_{what}"] for name in types for what in ("sent", "acked")} == dict.fromkeys(
+        (f"{name}_{what}" for name in types for what in ("sent", "acked")), ""
+    )
+
+
+async def test_the_version_is_one_that_kiali_can_compare(running: Running) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{running.settings.metrics_address}/version") as response,
+    ):
+        assert re.search(r"\d+\.\d+\.\d+", await response.text())
 
 
 def test_debug_pages_are_on_localhost_unless_somebody_says_otherwise() -> None:

@@ -351,7 +351,7 @@ async def test_what_became_of_records_is_on_the_metrics_page() -> None:
         exporter = exporter_to(port)
         async with running(exporter):
             exporter.offer([portion("a", "b", "c")])
-    registry = telemetry.registry(lambda: b"", lambda: 0, lambda: 0, exported=exporter.counts)
+    registry = telemetry.registry(lambda: b"", lambda: 0, lambda: 0, lambda: 0, exported=exporter.counts)
     lines = generate_latest(registry).decode().splitlines()
     assert "culvert_otlp_log_records_exported_total 2.0" in lines
     assert 'culvert_otlp_log_records_dropped_total{reason="rejected"} 1.0' in lines
