@@ -13,7 +13,7 @@ class Part(Enum):
     """A part of an installation: its kind and name, the ``app`` label of its pods, and what people call it."""
 
     CONTROL_PLANE = (kinds.DEPLOYMENT, names.CONTROL_PLANE_SERVICE, "control plane")
-    NODE_AGENT = (kinds.DAEMON_SET, names.NODE_AGENT_SERVICE_ACCOUNT, "node agent")
+    NODE_AGENT = (kinds.DAEMON_SET, names.NODE_AGENT_DAEMON_SET, "node agent")
     ZTUNNEL = (kinds.DAEMON_SET, names.ZTUNNEL_SERVICE_ACCOUNT, "ztunnel")
 
     def __init__(self, kind: Kind, object_name: str, title: str) -> None:
@@ -22,8 +22,13 @@ class Part(Enum):
         self.title = title
 
 
-POD_SELECTOR: Final = f"app in ({','.join(part.object_name for part in Part)})"
-"""Selects every pod of ours in the namespace of the installation."""
+_APPS: Final = {part.object_name: part for part in Part} | {names.ZTUNNEL_DRAINING: Part.ZTUNNEL}
+"""Parts by the ``app`` label of their pods."""
+
+
+def pod_selector(*parts: Part) -> str:
+    """Return the label selector of the pods of these parts (default: all), draining ztunnels included."""
+    return f"app in ({','.join(app for app, part in _APPS.items() if part in (parts or Part))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,7 @@ def readiness(part: Part, item: Json) -> Readiness:
 
 def part_of(pod: Json) -> Part | None:
     """Return the part that a pod belongs to."""
-    app = (pod["metadata"].get("labels") or {}).get(names.APP_LABEL)
-    return next((part for part in Part if part.object_name == app), None)
+    return _APPS.get((pod["metadata"].get("labels") or {}).get(names.APP_LABEL, ""))
 
 
 def is_ready(pod: Json) -> bool:

@@ -54,12 +54,33 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """A ztunnel that was replaced and carries its open connections to their end.
+
+    Attributes:
+        connections: still open; None when the pod did not answer.
+        until: when the kubelet ends it at the latest.
+    """
+
+    node: str
+    pod: str
+    connections: int | None
+    until: datetime
+
+    def __str__(self) -> str:
+        """Return one sentence for people."""
+        count = "an unknown number of" if self.connections is None else str(self.connections)
+        return f"{self.node}: {self.pod} drains {count} open connections, until {self.until:%H:%M:%S}Z at the latest"
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How an installation is; without problems it is healthy."""
 
     parts: Sequence[Readiness]
     nodes: Sequence[Node]
     problems: Sequence[str] = field(default_factory=list)
+    drains: Sequence[Drain] = field(default_factory=list)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -68,6 +89,10 @@ class Health:
             "healthy": not self.problems,
             "components": [{"name": one.part.title, "desired": one.desired, "ready": one.ready} for one in self.parts],
             "nodes": [_document(one) for one in self.nodes],
+            "draining": [
+                {"node": one.node, "pod": one.pod, "connections": one.connections, "until": one.until.isoformat()}
+                for one in self.drains
+            ],
             "problems": list(self.problems),
         }
 
@@ -95,6 +120,13 @@ def of_node(name: str, processes: Iterable[Process], samples: Sequence[Sample] |
         missing=len(ends) - len(held),
         expires=datetime.fromtimestamp(min(held), UTC) if held else None,
     )
+
+
+def drain_of(process: Process, samples: Sequence[Sample] | None) -> Drain:
+    """Return how far a draining ztunnel is; ``samples`` are its metrics, None when it did not answer."""
+    open_connections = [one.value for one in samples or () if one.name == "culvert_open_connections"]
+    until = datetime.fromisoformat(process.item["metadata"]["deletionTimestamp"])
+    return Drain(process.node, process.pod, int(open_connections[0]) if open_connections else None, until)
 
 
 def sync_of(node: str, streams: Sequence[Json]) -> Sync:
@@ -157,7 +189,8 @@ def table(health: Health, now: datetime) -> str:
         for one in health.nodes
     ]
     columns = ("NODE", "NODE AGENT", "ZTUNNEL", "XDS", "CNI PLUGIN", "CAPTURED PODS", "CERTIFICATES")
-    return f"{parts}\n\n{Table(columns, rows)}"
+    drains = "".join(f"\n{one}" for one in health.drains)
+    return f"{parts}\n\n{Table(columns, rows)}" + (f"\n{drains}" if drains else "")
 
 
 def _certificates(node: Node, now: datetime) -> str:

@@ -10,7 +10,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshapi import names
-from meshctl.components import Part, is_ready, part_of
+from meshctl.components import Part, is_ready, part_of, pod_selector
 from meshctl.session import CommandError
 from meshkit import kube
 from meshkit.kube import Json, kinds
@@ -51,10 +51,15 @@ class Process:
     ready: bool
     item: Json
 
+    @property
+    def draining(self) -> bool:
+        """Whether the pod terminates: a ztunnel that still carries connections, or any pod on its way out."""
+        return bool(self.item["metadata"].get("deletionTimestamp"))
+
 
 async def processes(client: kube.Client, namespace: str, *parts: Part) -> list[Process]:
     """Return the pods of an installation, by node."""
-    selector = {"labelSelector": f"app in ({','.join(part.object_name for part in parts or Part)})"}
+    selector = {"labelSelector": pod_selector(*parts)}
     found = []
     for item in await client.items(kinds.POD, namespace, selector):
         part = part_of(item)

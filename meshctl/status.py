@@ -6,7 +6,7 @@ import typer
 
 from meshctl import health, pages, session
 from meshctl.components import Part, readiness
-from meshctl.health import Health, Sync
+from meshctl.health import Drain, Health, Sync
 from meshctl.output import Form, Output, show
 from meshctl.pages import Process
 from meshctl.session import CommandError
@@ -42,6 +42,7 @@ async def _collect(client: kube.Client, namespace: str) -> Health:
     agents = {one.node: one for one in processes if one.part is Part.NODE_AGENT and one.ready}
     answers = await pages.each(pages.metrics(client, one) for one in agents.values())
     samples = dict(zip(agents, answers, strict=True))
+    drains = await _drains(client, processes)
     nodes = sorted({one.node for one in processes if one.part is not Part.CONTROL_PLANE and one.node})
     described = [
         health.of_node(
@@ -53,7 +54,17 @@ async def _collect(client: kube.Client, namespace: str) -> Health:
         for node in nodes
     ]
     missing = [f"{part.title}: not installed" for part in Part if part not in {one.part for one in parts}]
-    return Health(parts, described, missing + health.problems(parts, described, processes, datetime.now(UTC)))
+    faults = missing + health.problems(parts, described, processes, datetime.now(UTC))
+    return Health(parts, described, faults, drains)
+
+
+async def _drains(client: kube.Client, processes: list[Process]) -> list[Drain]:
+    draining = [one for one in processes if one.part is Part.ZTUNNEL and one.draining]
+    answers = await pages.each(pages.metrics(client, one) for one in draining)
+    return [
+        health.drain_of(one, None if isinstance(answer, CommandError) else answer)
+        for one, answer in zip(draining, answers, strict=True)
+    ]
 
 
 async def _streams(client: kube.Client, processes: list[Process]) -> list[Json] | None:

@@ -72,7 +72,7 @@ async def _clean_nodes(client: kube.Client, namespace: str, timeout_s: float) ->
 
 async def _end_streams(client: kube.Client, namespace: str) -> None:
     """Do not wait an hour for connections that are still open in a tunnel: who uninstalls wants it gone."""
-    selector = {"labelSelector": f"app={Part.ZTUNNEL.object_name}"}
+    selector = {"labelSelector": components.pod_selector(Part.ZTUNNEL)}
     for pod in await client.items(kinds.POD, namespace, selector):
         await _delete(client, kinds.POD, pod["metadata"]["name"], namespace, grace_period_s=_STREAMS_GRACE_S)
 

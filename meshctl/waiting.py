@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-from meshctl.components import POD_SELECTOR, Part, is_ready, part_of, readiness, reason
+from meshctl.components import Part, is_ready, part_of, pod_selector, readiness, reason
 from meshctl.session import CommandError
 from meshkit import kube
 from meshkit.kube import kinds
@@ -42,7 +42,7 @@ async def until_done(pending: Pending, *, what: str, timeout_s: float) -> None:
 
 async def unready(client: kube.Client, namespace: str) -> list[str]:
     """Return what an installation still lacks, part by part, with the reason of one pod."""
-    pods = await client.items(kinds.POD, namespace, {"labelSelector": POD_SELECTOR})
+    pods = await client.items(kinds.POD, namespace, {"labelSelector": pod_selector()})
     lacking = []
     for part in Part:
         item = await client.find(part.kind, part.object_name, namespace)
@@ -60,6 +60,5 @@ async def unready(client: kube.Client, namespace: str) -> list[str]:
 
 async def present(client: kube.Client, namespace: str, parts: tuple[Part, ...] = tuple(Part)) -> list[str]:
     """Return the pods of these parts that are still there, by node."""
-    selector = f"app in ({','.join(part.object_name for part in parts)})"
-    pods = await client.items(kinds.POD, namespace, {"labelSelector": selector})
+    pods = await client.items(kinds.POD, namespace, {"labelSelector": pod_selector(*parts)})
     return [f"{pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}" for pod in pods]

@@ -38,6 +38,7 @@ from nodeagent.secrets.keeper import Keeper
 from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.settings import NodeAgentSettings
 from nodeagent.zds.server import ZdsServer
+from nodeagent.ztunnel_drain import DrainingZtunnels
 
 _log = log.logger("nodeagent")
 
@@ -67,7 +68,7 @@ class NodeAgent:
             Node(
                 trust_domain=settings.trust_domain,
                 rules=EnrolmentRules(frozenset(settings.exclude_namespaces), settings.pod_namespace),
-                dns_capture=settings.dns_capture,
+                dns_capture=settings.ambient_dns_capture,
             ),
             pods=self._watch,
             namespace_labels=self._watch.namespace_labels,
@@ -80,6 +81,7 @@ class NodeAgent:
             exemption=self._exemption,
             adoption=Adoption(self._backend, choice.others, settings.host_netns),
         )
+        self._draining_ztunnels = DrainingZtunnels(client, self._watch, settings.pod_namespace)
         self._repairs = Repairs(self._backend, self._enrolled, self._exemption, self._controller.turn)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
@@ -118,6 +120,8 @@ class NodeAgent:
     async def _begin(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]], stack: AsyncExitStack) -> None:
         """Adopt what is captured before anybody is served: the first snapshot must be whole."""
         await self._watch.wait_synced()
+        self._watch.on_change(self._draining_ztunnels.notice)
+        running.append(tasks.create_task(self._draining_ztunnels.run()))
         await self._controller.adopt()
         self._adopted = True
         await self._revocations.look()  # roots are never served without them
@@ -187,9 +191,7 @@ class NodeAgent:
     async def _successor_expected(self) -> bool:
         """Whether our DaemonSet still stands. Unknown counts as yes; rights that were taken away count as no."""
         try:
-            own = await self._client.find(
-                kinds.DAEMON_SET, names.NODE_AGENT_SERVICE_ACCOUNT, self._settings.pod_namespace
-            )
+            own = await self._client.find(kinds.DAEMON_SET, names.NODE_AGENT_DAEMON_SET, self._settings.pod_namespace)
         except kube_errors.Forbidden:
             return False
         except kube_errors.KubeError:

@@ -21,7 +21,7 @@ class PodWatch(Mapping[str, PodFacts]):
         self._pods = Informer(client, kinds.POD, parse_pod, selection=selection)
         self._namespaces = Informer(client, kinds.NAMESPACE, parse_namespace)
         self._by_uid: dict[str, PodFacts] = {}
-        self._notice: Notice = lambda _: None
+        self._notices: list[Notice] = []
         self._pods.add_handler(self._pod_changed)
         self._namespaces.add_handler(self._namespace_changed)
 
@@ -36,7 +36,7 @@ class PodWatch(Mapping[str, PodFacts]):
 
     def on_change(self, notice: Notice) -> None:
         """Report pods that changed, or whose namespace did, to ``notice``; those known already at once."""
-        self._notice = notice
+        self._notices.append(notice)
         for uid in self._by_uid:
             notice(uid)
 
@@ -57,6 +57,10 @@ class PodWatch(Mapping[str, PodFacts]):
 
     def __len__(self) -> int:
         return len(self._by_uid)
+
+    def _notice(self, uid: str) -> None:
+        for notice in self._notices:
+            notice(uid)
 
     def _pod_changed(self, old: PodFacts | None, new: PodFacts | None) -> None:
         # A StatefulSet's next pod has the same name: the old object may change into one with another UID.

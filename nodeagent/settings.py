@@ -1,15 +1,21 @@
 """Settings of the node agent."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from meshapi import names
 from meshkit.settings import ProcessSettings
 from nodeagent.capture.choice import Wanted
 
-DNS_CAPTURE = True
-"""The one place of the default, besides the chart's ``nodeAgent.dnsCapture``."""
+
+def _split(value: object) -> object:
+    """Read a list as Istio's ``EXCLUDE_NAMESPACES`` writes it: items separated by commas."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
 
 
 class NodeAgentSettings(ProcessSettings):
@@ -24,7 +30,9 @@ class NodeAgentSettings(ProcessSettings):
     kubeconfig: Path | None = Field(
         default=None, description="Access to Kubernetes; default: the pod's own service account."
     )
-    exclude_namespaces: list[str] = Field(default=["kube-system"], description="Namespaces that are never enrolled.")
+    exclude_namespaces: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
+        default=["kube-system"], description="Namespaces that are never enrolled, separated by commas."
+    )
 
     ca_address: str = Field(
         default=f"{names.CONTROL_PLANE_SERVICE}.{names.DEFAULT_NAMESPACE}.svc:{names.CONTROL_PLANE_XDS_PORT}",
@@ -60,9 +68,9 @@ class NodeAgentSettings(ProcessSettings):
         default=True,
         description="Whether captured pods get a BPF program that keeps their TCP in while the capture rules are gone.",
     )
-    dns_capture: bool = Field(
-        default=DNS_CAPTURE,
-        description=f"Whether DNS queries are captured of pods without the annotation {names.DNS_CAPTURE_ANNOTATION}.",
+    ambient_dns_capture: bool = Field(
+        default=True,
+        description=f"Whether to capture DNS queries of pods without the annotation {names.DNS_CAPTURE_ANNOTATION}.",
     )
     xtables_lock: Path = Field(
         default=Path(names.XTABLES_LOCK), description="Lock of the host's iptables, for the backend iptables."

@@ -34,6 +34,14 @@ async def annotate_through_status(
     return await client.patch(kind, name, body, namespace, patch_type=PatchType.STRATEGIC, subresource="status")
 
 
+async def label_through_status(
+    client: Client, kind: kinds.Kind, name: str, namespace: str, labels: Mapping[str, str | None]
+) -> Json:
+    """Set labels with the right on the ``status`` subresource only. Raises ``KubeError``."""
+    body: Json = {"metadata": {"labels": dict(labels)}}
+    return await client.patch(kind, name, body, namespace, patch_type=PatchType.STRATEGIC, subresource="status")
+
+
 async def create_if_missing(client: Client, kind: kinds.Kind, body: Json, namespace: str | None = None) -> Json:
     """Return the object that is there afterwards: ours, or the one that was first. Raises ``KubeError``."""
     name = body["metadata"]["name"]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from meshapi import names
 
-_MACHINERY: Final = (names.NODE_AGENT_SERVICE_ACCOUNT, names.ZTUNNEL_SERVICE_ACCOUNT, names.CONTROL_PLANE_SERVICE)
+_MACHINERY: Final = (names.NODE_AGENT_DAEMON_SET, names.ZTUNNEL_SERVICE_ACCOUNT, names.CONTROL_PLANE_SERVICE)
 """Names of our own DaemonSets and Deployment: the agent is not ready without them, so they must not wait for it."""
 _SUFFIXES: Final = (".conf", ".conflist", ".json")
 

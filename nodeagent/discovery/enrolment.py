@@ -8,7 +8,13 @@ from meshapi import names
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What the node agent reads of a pod."""
+    """What the node agent reads of a pod.
+
+    Attributes:
+        addresses: ``status.podIPs``, empty until the sandbox has its network.
+        terminal: the phase is Succeeded or Failed.
+        terminating: the pod was deleted, and its grace period runs.
+    """
 
     uid: str
     namespace: str
@@ -19,6 +25,7 @@ class PodFacts:
     addresses: tuple[str, ...]
     host_network: bool
     terminal: bool
+    terminating: bool = False
 
     @property
     def key(self) -> str:
@@ -53,4 +60,5 @@ def belongs(pod: PodFacts, namespace_labels: Mapping[str, str], rules: Enrolment
 
 
 def _is_ztunnel(pod: PodFacts, rules: EnrolmentRules) -> bool:
-    return pod.namespace == rules.own_namespace and pod.labels.get(names.APP_LABEL) == names.ZTUNNEL_SERVICE_ACCOUNT
+    app = pod.labels.get(names.APP_LABEL)
+    return pod.namespace == rules.own_namespace and app in {names.ZTUNNEL_SERVICE_ACCOUNT, names.ZTUNNEL_DRAINING}

@@ -20,6 +20,7 @@ def parse_pod(item: dict[str, Any]) -> PodFacts:
         annotations=metadata.get("annotations") or {},
         addresses=listed or ((status["podIP"],) if status.get("podIP") else ()),
         host_network=bool(spec.get("hostNetwork")),
+        terminating="deletionTimestamp" in metadata,
         terminal=status.get("phase") in _TERMINAL,
     )
 

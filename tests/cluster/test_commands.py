@@ -2,8 +2,6 @@
 
 import base64
 import json
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshapi import names
-from tests.support.lab import ROOT, eventually
+from tests.support.lab import eventually
 from tests.support.mesh import SYSTEM, Mesh
 
 pytestmark = pytest.mark.root
@@ -27,18 +25,13 @@ spec:
 """
 
 
-def culvert(mesh: Mesh, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "meshctl", *arguments, f"--kubeconfig={mesh.lab.kubeconfig}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-
-
 def test_proxies_are_in_sync(mesh: Mesh) -> None:
     def in_sync() -> Any:
-        done = culvert(mesh, "ps", "-o", "json")
+        done = mesh.culvert("ps", "-o", "json")
         return done.returncode == 0 and json.loads(done.stdout)
 
     found = eventually(in_sync, "all proxies are in sync", within_s=30)
-    assert culvert(mesh, "proxy-status").stdout.startswith("NAME")
+    assert mesh.culvert("proxy-status").stdout.startswith("NAME")
     assert {one["node"] for one in found} == {"node1", "node2"}
     assert all(one["types"] == {"addresses": "SYNCED", "policies": "SYNCED"} for one in found)
     assert all(one["controlPlane"].startswith("istiod-") and one["version"] for one in found)
@@ -48,10 +41,10 @@ def test_a_wrong_policy_is_found_before_it_is_applied_and_after(mesh: Mesh, tmp_
     mesh.namespace(NS)
     file = tmp_path / "wrong.yaml"
     file.write_text(WRONG)
-    before = culvert(mesh, "analyze", "-n", NS, "--failure-threshold=Warning", str(file))
+    before = mesh.culvert("analyze", "-n", NS, "--failure-threshold=Warning", str(file))
     assert before.returncode == 79, before.stderr
     mesh.lab.apply(WRONG, namespace=NS)
-    after = culvert(mesh, "analyze", "-n", NS, "-o", "json")
+    after = mesh.culvert("analyze", "-n", NS, "-o", "json")
     assert after.returncode == 0, "warnings are below the threshold"
     assert {one["code"] for one in json.loads(after.stdout)} == {"IST0127", "CUL0102"}
     assert "[IST0127]" in before.stdout
@@ -59,7 +52,7 @@ def test_a_wrong_policy_is_found_before_it_is_applied_and_after(mesh: Mesh, tmp_
 
 def test_a_report_has_logs_and_dumps_and_no_secret(mesh: Mesh, tmp_path: Path) -> None:
     path = tmp_path / "report.tar.gz"
-    done = culvert(mesh, "bug-report", "-o", str(path))
+    done = mesh.culvert("bug-report", "-o", str(path))
     assert done.returncode == 0, done.stderr
     with tarfile.open(path) as packed:
         files = {entry.name.partition("/")[2]: packed.extractfile(entry) for entry in packed.getmembers()}
@@ -77,9 +70,9 @@ def test_a_report_has_logs_and_dumps_and_no_secret(mesh: Mesh, tmp_path: Path) -
 
 
 def test_the_log_level_is_set_at_run_time(mesh: Mesh) -> None:
-    done = culvert(mesh, "ztunnel-config", "log", "debug")
+    done = mesh.culvert("ztunnel-config", "log", "debug")
     try:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("debug") == 2
     finally:
-        assert culvert(mesh, "ztunnel-config", "log", "info").returncode == 0
+        assert mesh.culvert("ztunnel-config", "log", "info").returncode == 0

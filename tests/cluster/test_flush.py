@@ -20,7 +20,7 @@ NS = "flush"
 SECONDS = 5.0
 FLUSHES = 5
 BETWEEN_PODS = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
-AGENT = "ds/culvert-nodeagent"
+AGENT = "ds/istio-cni-node"
 STRICT = """
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -91,7 +91,7 @@ def test_no_plain_text_leaves_while_nobody_puts_the_rules_back(app: Mesh, space:
     """The node agent is away when somebody flushes: connections wait until it is back."""
     away = {"spec": {"template": {"spec": {"nodeSelector": {"culvert.test/nowhere": "true"}}}}}
     back = {"spec": {"template": {"spec": {"nodeSelector": None}}}}
-    agents = ("-n", SYSTEM, "-l", "app=culvert-nodeagent")
+    agents = ("-n", SYSTEM, "-l", "k8s-app=istio-cni-node")
     with captured(app.node_link("node1"), BETWEEN_PODS) as wire:
         app.lab.kubectl("patch", AGENT, "-n", SYSTEM, "-p", json.dumps(away))
         try:

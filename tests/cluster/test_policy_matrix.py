@@ -168,7 +168,7 @@ class Matrix:
         if name != BACKENDS[0]:
             install(self.lab, name)
         self.mesh.ready(REROLL_S)
-        for pod in self.lab.resource("pods", "-n", SYSTEM, "-l", f"app={names.NODE_AGENT_SERVICE_ACCOUNT}")["items"]:
+        for pod in self.lab.resource("pods", "-n", SYSTEM, "-l", f"app={names.NODE_AGENT_DAEMON_SET}")["items"]:
             if not pod["metadata"].get("deletionTimestamp"):
                 log = self.lab.kubectl("logs", "-n", SYSTEM, pod["metadata"]["name"])
                 assert f'backend="{name}"' in log, log[:300]

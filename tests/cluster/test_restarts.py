@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from meshapi import names
 from tests.support.lab import eventually
 from tests.support.mesh import SYSTEM, Mesh
 from tests.support.wire import captured
@@ -15,6 +16,7 @@ NS = "restarts"
 SECONDS = 14
 ROLLOUT_SECONDS = 60
 """Two nodes one after the other, and the grace period of the last old ztunnel."""
+ANY_ZTUNNEL = f"app in (ztunnel,{names.ZTUNNEL_DRAINING})"
 KEPT = 5
 """Connections that the load keeps open (``programs/load.py``)."""
 
@@ -32,7 +34,7 @@ def app(mesh: Mesh) -> Mesh:
 
 @pytest.mark.parametrize(
     "selector",
-    ["app=istiod", "app=culvert-nodeagent", "app=ztunnel"],
+    ["app=istiod", "k8s-app=istio-cni-node", "app=ztunnel"],
     ids=["control-plane", "node-agent", "ztunnel"],
 )
 def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selector: str) -> None:
@@ -60,6 +62,7 @@ def test_a_rollout_of_ztunnel_fails_no_connection(app: Mesh) -> None:
         time.sleep(2)
         app.lab.kubectl("rollout", "restart", "-n", SYSTEM, "ds/ztunnel")
         app.ready(within_s=ROLLOUT_SECONDS)
+        _the_old_ztunnels_drain(app)
         report = load.report(within_s=ROLLOUT_SECONDS + 30)
     print(f"ztunnel rolled out under load: {report}")
     assert report.failures == []
@@ -67,6 +70,40 @@ def test_a_rollout_of_ztunnel_fails_no_connection(app: Mesh) -> None:
     assert report.new_ok > ROLLOUT_SECONDS * 20
     assert report.kept_ok > ROLLOUT_SECONDS * KEPT, "open connections went on"
     assert wire[0].packets("hello|still here") == 0, "plain text of a captured pod"
+
+
+def _the_old_ztunnels_drain(app: Mesh) -> None:
+    """The rollout is complete, although the old ztunnels still carry the connections that were open before."""
+    serving = app.lab.resource("pods", "-n", SYSTEM, "-l", "app=ztunnel")["items"]
+    assert len(serving) == 2
+    assert not [pod for pod in serving if "deletionTimestamp" in pod["metadata"]]
+
+    def draining_and_not_ready() -> bool:
+        pods = app.lab.resource("pods", "-n", SYSTEM, "-l", f"app={names.ZTUNNEL_DRAINING}")["items"]
+        ready = [one["status"] for pod in pods for one in pod["status"]["conditions"] if one["type"] == "Ready"]
+        return ready == ["False", "False"]
+
+    eventually(draining_and_not_ready, "the old ztunnels are not ready")
+    shown = json.loads(app.culvert("status", "-o", "json").stdout)
+    assert shown["healthy"], shown["problems"]
+    assert {one["node"] for one in shown["draining"]} == {"node1", "node2"}
+    assert all(one["connections"] >= KEPT for one in shown["draining"])
+
+
+def test_a_deleted_ztunnel_is_replaced_while_it_drains(app: Mesh) -> None:
+    """The DaemonSet makes the next pod at once, although the deleted one carries connections for a minute."""
+    load = app.load(NS, "client", "server", ROLLOUT_SECONDS)
+    [old] = [
+        pod["metadata"]["name"]
+        for pod in app.lab.resource("pods", "-n", SYSTEM, "-l", "app=ztunnel")["items"]
+        if pod["spec"]["nodeName"] == "node1"
+    ]
+    app.lab.kubectl("delete", "pod", "-n", SYSTEM, old, "--wait=false")
+    app.ready(within_s=ROLLOUT_SECONDS / 2)
+    assert app.lab.resource("pod", "-n", SYSTEM, old)["metadata"]["labels"]["app"] == names.ZTUNNEL_DRAINING
+    report = load.report(within_s=ROLLOUT_SECONDS + 30)
+    assert report.failures == []
+    assert report.kept_ok > ROLLOUT_SECONDS * KEPT
 
 
 KILL_THE_WORKER = """
@@ -123,7 +160,7 @@ def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:
     app.lab.kubectl("patch", "ds/ztunnel", "-n", SYSTEM, "-p", json.dumps(away))
     try:
         eventually(
-            lambda: app.lab.resource("pods", "-n", SYSTEM, "-l", "app=ztunnel")["items"] == [],
+            lambda: app.lab.resource("pods", "-n", SYSTEM, "-l", ANY_ZTUNNEL)["items"] == [],
             "no ztunnel",
             within_s=60,
         )

@@ -150,7 +150,7 @@ class Mesh:
 
     def left_outside(self, namespace: str, app: str) -> int:
         """How many connections of a pod stayed uncaptured when it was captured, as the node agent has logged."""
-        agents = f"-l=app={names.NODE_AGENT_SERVICE_ACCOUNT}"
+        agents = f"-l=app={names.NODE_AGENT_DAEMON_SET}"
         name = re.escape(f"{namespace}/{self.pod(namespace, app)['metadata']['name']}")
         lines = self.lab.kubectl("logs", "-n", SYSTEM, agents, "--tail=-1").splitlines()
         line = next(line for line in reversed(lines) if re.search(rf'pod captured.*pod="?{name}"?', line))
@@ -195,8 +195,13 @@ class Mesh:
     def ready(self, within_s: float = 60) -> None:
         """Wait until every part is ready."""
         limit = f"--timeout={within_s:.0f}s"
-        for workload in ("deploy/istiod", "ds/ztunnel", f"ds/{names.NODE_AGENT_SERVICE_ACCOUNT}"):
+        for workload in ("deploy/istiod", "ds/ztunnel", f"ds/{names.NODE_AGENT_DAEMON_SET}"):
             self.lab.kubectl("rollout", "status", "-n", SYSTEM, workload, limit, timeout_s=within_s + 5)
+
+    def culvert(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line against this lab; the exit status is the caller's to judge."""
+        command = [sys.executable, "-m", "meshctl", *arguments, f"--kubeconfig={self.lab.kubeconfig}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
     def command(self, namespace: str, deployment: str, *command: str) -> list[str]:
         """Return the command line that runs ``command`` in a pod."""

@@ -46,8 +46,11 @@ def pod(objects: Objects, kind: str, name: str) -> dict[str, Any]:
     return spec
 
 
-def environment(spec: dict[str, Any]) -> dict[str, Any]:
-    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in spec["containers"][0]["env"]}
+def environment(objects: Objects, kind: str, name: str) -> dict[str, Any]:
+    container = pod(objects, kind, name)["containers"][0]
+    config_maps = [source["configMapRef"]["name"] for source in container.get("envFrom", [])]
+    found = {name: value for one in config_maps for name, value in objects["ConfigMap", one]["data"].items()}
+    return found | {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
 
 
 def test_the_chart_has_no_faults(helm: Path) -> None:
@@ -72,7 +75,7 @@ def test_nothing_is_privileged_and_capabilities_are_few(objects: Objects) -> Non
     assert found == {
         "istiod": set(),
         "ztunnel": {"NET_ADMIN", "SYS_ADMIN", "NET_RAW"},
-        "culvert-nodeagent": {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE"},
+        names.NODE_AGENT_DAEMON_SET: {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE"},
     }
     assert pod(objects, "Deployment", "istiod")["securityContext"]["runAsNonRoot"] is True
 
@@ -86,21 +89,22 @@ def test_only_the_node_agent_is_free_of_apparmor(helm: Path, objects: Objects) -
         for container in item["spec"]["template"]["spec"]["containers"]
         if container["securityContext"].get("appArmorProfile") == {"type": "Unconfined"}
     }
-    assert unconfined == {names.NODE_AGENT_SERVICE_ACCOUNT}
+    assert unconfined == {names.NODE_AGENT_DAEMON_SET}
     older = run(helm, "template", "culvert", str(CHART), "--kube-version=1.29").stdout
-    assert "container.apparmor.security.beta.kubernetes.io/nodeagent: unconfined" in older
+    assert "container.apparmor.security.beta.kubernetes.io/install-cni: unconfined" in older
     assert "appArmorProfile" not in older
 
 
 def test_capture_is_as_without_the_chart(objects: Objects) -> None:
-    given = environment(pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT))
+    given = environment(objects, "DaemonSet", names.NODE_AGENT_DAEMON_SET)
     fields = NodeAgentSettings.model_fields
     assert given["CAPTURE_BACKEND"] == fields["capture_backend"].default
-    assert given["DNS_CAPTURE"] == str(fields["dns_capture"].default).lower()
+    assert given["AMBIENT_DNS_CAPTURE"] == str(fields["ambient_dns_capture"].default).lower()
+    assert given["EXCLUDE_NAMESPACES"] == ",".join(fields["exclude_namespaces"].default)
 
 
 def test_only_the_node_agent_shares_the_nodes_network_and_processes(objects: Objects) -> None:
-    agent = pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT)
+    agent = pod(objects, "DaemonSet", names.NODE_AGENT_DAEMON_SET)
     assert (agent["hostNetwork"], agent["hostPID"], agent["dnsPolicy"]) == (True, True, "ClusterFirstWithHostNet")
     for spec in (pod(objects, "DaemonSet", "ztunnel"), pod(objects, "Deployment", "istiod")):
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
@@ -114,13 +118,13 @@ def test_folders_of_the_node_that_are_mounted(objects: Objects) -> None:
     sockets = str(Path(names.ZDS_SOCKET).parent)
     assert paths("ztunnel") == {sockets}
     cni_socket = str(Path(names.CNI_EVENT_SOCKET).parent)
-    assert paths("culvert-nodeagent") == {
+    assert paths(names.NODE_AGENT_DAEMON_SET) == {
         sockets, cni_socket, names.CNI_BIN_DIR, names.CNI_NET_DIR, names.XTABLES_LOCK,
     }  # fmt: skip
     assert not [one for one in pod(objects, "Deployment", "istiod").get("volumes", []) if "hostPath" in one]
 
 
-@pytest.mark.parametrize("name", ["ztunnel", names.NODE_AGENT_SERVICE_ACCOUNT])
+@pytest.mark.parametrize("name", ["ztunnel", names.NODE_AGENT_DAEMON_SET])
 def test_credentials_are_where_the_code_looks(objects: Objects, name: str) -> None:
     spec = pod(objects, "DaemonSet", name)
     mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
@@ -133,7 +137,7 @@ def test_credentials_are_where_the_code_looks(objects: Objects, name: str) -> No
 
 
 def test_the_node_agent_finds_its_mounts(objects: Objects) -> None:
-    spec = pod(objects, "DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT)
+    spec = pod(objects, "DaemonSet", names.NODE_AGENT_DAEMON_SET)
     settings = NodeAgentSettings.model_validate({"node_name": "n"})
     mounted = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
     wanted = (settings.cni_bin_dir, settings.cni_net_dir, settings.zds_socket.parent, settings.cni_socket.parent)
@@ -147,7 +151,7 @@ def test_the_node_agent_finds_its_mounts(objects: Objects) -> None:
 def test_the_snapshot_is_kept_in_the_folder_that_all_ztunnels_of_a_node_share(objects: Objects) -> None:
     spec = pod(objects, "DaemonSet", "ztunnel")
     mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
-    path = Path(str(environment(spec)["SNAPSHOT_PATH"]))
+    path = Path(str(environment(objects, "DaemonSet", "ztunnel")["SNAPSHOT_PATH"]))
     assert str(path.parent) == mounts["ztunnel-sockets"]
 
 
@@ -155,23 +159,29 @@ def test_every_variable_is_a_setting(objects: Objects, monkeypatch: pytest.Monke
     for kind, name, settings in (
         ("Deployment", "istiod", Settings),
         ("DaemonSet", "ztunnel", ZtunnelSettings),
-        ("DaemonSet", names.NODE_AGENT_SERVICE_ACCOUNT, NodeAgentSettings),
+        ("DaemonSet", names.NODE_AGENT_DAEMON_SET, NodeAgentSettings),
     ):
-        given = environment(pod(objects, kind, name))
+        given = environment(objects, kind, name)
         known = {field.upper() for field in settings.model_fields}
-        # The last one is the C library's.
-        assert set(given) - known <= {"POD_NAME", "NODE_NAME", "MALLOC_ARENA_MAX"}, name
+        # Of the last two, one is for Kiali and one is the C library's.
+        assert set(given) - known <= {"POD_NAME", "NODE_NAME", "PILOT_ENABLE_AMBIENT", "MALLOC_ARENA_MAX"}, name
         for variable, value in given.items():
             monkeypatch.setenv(variable, value if isinstance(value, str) else "10.0.0.1")
         settings.from_command_line([])
 
 
+def test_kiali_finds_the_control_plane_and_knows_that_the_mesh_is_ambient(objects: Objects) -> None:
+    for kind in ("Deployment", "Service"):
+        assert objects[kind, "istiod"]["metadata"]["labels"]["istio.io/rev"] == "default"
+    assert environment(objects, "Deployment", "istiod")["PILOT_ENABLE_AMBIENT"] == "true"
+
+
 def test_another_namespace_is_followed_everywhere(helm: Path) -> None:
     objects = template(helm, namespace="mesh")
-    assert environment(pod(objects, "DaemonSet", "ztunnel"))["XDS_ADDRESS"] == "istiod.mesh.svc:15012"
-    assert environment(pod(objects, "DaemonSet", "culvert-nodeagent"))["CA_ADDRESS"] == "istiod.mesh.svc:15012"
-    trusted = environment(pod(objects, "Deployment", "istiod"))["CA_TRUSTED_NODE_ACCOUNTS"]
-    assert trusted == "mesh/ztunnel,mesh/culvert-nodeagent"
+    assert environment(objects, "DaemonSet", "ztunnel")["XDS_ADDRESS"] == "istiod.mesh.svc:15012"
+    assert environment(objects, "DaemonSet", names.NODE_AGENT_DAEMON_SET)["CA_ADDRESS"] == "istiod.mesh.svc:15012"
+    trusted = environment(objects, "Deployment", "istiod")["CA_TRUSTED_NODE_ACCOUNTS"]
+    assert trusted == "mesh/ztunnel,mesh/istio-cni"
     assert "istio-system" not in yaml.safe_dump(list(objects.values()))
 
 
@@ -213,11 +223,11 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("coordination.k8s.io", "leases", "update", names.CONTROL_PLANE_LEASE),
         ("coordination.k8s.io", "leases", "create", ""),
     }
-    assert rules("ClusterRole", "culvert-nodeagent-istio-system") == {
+    assert rules("ClusterRole", "istio-cni-istio-system") == {
         *read(("", "pods"), ("", "namespaces")),
         ("", "pods/status", "patch", ""),
     }
-    assert rules("Role", "culvert-nodeagent") == {("apps", "daemonsets", "get", names.NODE_AGENT_SERVICE_ACCOUNT)}
+    assert rules("Role", "istio-cni") == {("apps", "daemonsets", "get", names.NODE_AGENT_DAEMON_SET)}
 
 
 def test_several_replicas_are_spread_and_not_taken_away_together(helm: Path, objects: Objects) -> None:
@@ -272,12 +282,12 @@ def test_our_own_pods_are_never_enrolled(objects: Objects) -> None:
 
 
 def test_the_collector_of_the_access_log_is_told_to_ztunnel(helm: Path, objects: Objects) -> None:
-    assert not [name for name in environment(pod(objects, "DaemonSet", "ztunnel")) if name.startswith("OTEL_")]
+    assert not [name for name in environment(objects, "DaemonSet", "ztunnel") if name.startswith("OTEL_")]
     given = "endpoint=https://collector.observe:4317,caConfigMap=roots,headersSecret=tenant,resourceAttributes=a=b"
-    spec = pod(
-        template(helm, *(f"ztunnel.accessLogOtlp.{value}" for value in given.split(","))), "DaemonSet", "ztunnel"
-    )
-    told = {name: value for name, value in environment(spec).items() if name.startswith("OTEL_")}
+    configured = template(helm, *(f"ztunnel.accessLogOtlp.{value}" for value in given.split(",")))
+    spec = pod(configured, "DaemonSet", "ztunnel")
+    variables = environment(configured, "DaemonSet", "ztunnel")
+    told = {name: value for name, value in variables.items() if name.startswith("OTEL_")}
     headers = told.pop("OTEL_EXPORTER_OTLP_LOGS_HEADERS")
     assert headers == {"secretKeyRef": {"name": "tenant", "key": "headers"}}
     settings = ZtunnelSettings.model_validate({"node_name": "node1"} | told)
@@ -291,16 +301,17 @@ def test_the_collector_of_the_access_log_is_told_to_ztunnel(helm: Path, objects:
 def test_further_settings_reach_each_component(helm: Path) -> None:
     given = {"controlPlane": "PUSH_TIME", "nodeAgent": "CERTIFICATE_GRACE", "ztunnel": "MAX_BANDWIDTH_PER_WORKLOAD"}
     objects = template(helm, *(f"{component}.env.{name}=a b" for component, name in given.items()))
-    workloads = [("Deployment", "istiod"), ("DaemonSet", "culvert-nodeagent"), ("DaemonSet", "ztunnel")]
+    workloads = [("Deployment", "istiod"), ("DaemonSet", names.NODE_AGENT_DAEMON_SET), ("DaemonSet", "ztunnel")]
     for (kind, name), variable in zip(workloads, given.values(), strict=True):
-        assert environment(pod(objects, kind, name))[variable] == "a b"
+        assert environment(objects, kind, name)[variable] == "a b"
 
 
 def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> None:
-    spec = pod(template(helm, "nodeAgent.cni.enabled=false"), "DaemonSet", "culvert-nodeagent")
+    objects = template(helm, "nodeAgent.cni.enabled=false")
+    spec = pod(objects, "DaemonSet", names.NODE_AGENT_DAEMON_SET)
     mounted = {volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}
     assert mounted == {"/var/run/ztunnel", names.XTABLES_LOCK}
-    assert "CNI_PLUGIN" not in environment(spec)
+    assert "CNI_PLUGIN" not in environment(objects, "DaemonSet", names.NODE_AGENT_DAEMON_SET)
 
 
 @pytest.mark.parametrize(

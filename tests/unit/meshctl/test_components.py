@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshctl.components import Part, captured, is_ready, readiness, reason
+from meshctl.components import Part, captured, is_ready, part_of, pod_selector, readiness, reason
 
 
 def deployment(*, replicas: int, generation: int = 2, **status: int) -> dict[str, Any]:
@@ -43,6 +43,13 @@ def test_a_daemon_set_counts_pods_of_the_present_version() -> None:
     whole = daemon_set(desiredNumberScheduled=2, updatedNumberScheduled=2, numberAvailable=2)
     assert readiness(Part.ZTUNNEL, whole).complete
     assert not readiness(Part.ZTUNNEL, daemon_set()).complete, "no node yet is not ready"
+
+
+def test_a_draining_ztunnel_is_still_one_of_our_pods() -> None:
+    assert pod_selector(Part.ZTUNNEL) == "app in (ztunnel,ztunnel-draining)"
+    assert pod_selector(Part.NODE_AGENT) == "app in (istio-cni-node)"
+    assert part_of({"metadata": {"labels": {"app": "ztunnel-draining"}}}) is Part.ZTUNNEL
+    assert part_of({"metadata": {"labels": {"app": "web"}}}) is None
 
 
 def pod(**fields: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ NONE = {"istio.io/dataplane-mode": "none"}
         (replace(POD, annotations={"sidecar.istio.io/status": "{}"}), AMBIENT, False),
         (replace(POD, namespace="kube-system"), AMBIENT, False),
         (replace(POD, namespace="istio-system", labels={"app": "ztunnel"}), AMBIENT, False),
+        (replace(POD, namespace="istio-system", labels={"app": "ztunnel-draining"}), AMBIENT, False),
         (replace(POD, namespace="istio-system"), AMBIENT, True),
         (replace(POD, labels={"app": "ztunnel"}), AMBIENT, True),
     ],
@@ -47,5 +48,7 @@ def test_a_pod_is_read_from_the_api() -> None:
     )
     assert pod == replace(POD, service_account="default", addresses=("10.0.0.1", "fd00::1"))
     done = parse_pod({"metadata": {"uid": "u", "namespace": "a", "name": "b"}, "status": {"phase": "Succeeded"}})
-    assert done.terminal
+    assert (done.terminal, done.terminating) == (True, False)
+    leaving = {"metadata": {"uid": "u", "namespace": "a", "name": "b", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    assert parse_pod(leaving).terminating
     assert done.addresses == ()

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"n","type":"culvert-cni","agent_socket":"/s","agent_namespace":"istio-system",
-        "exempt_pod_prefixes":["culvert-nodeagent-","ztunnel-"],"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24","interface":1}]}}"#;
+        "exempt_pod_prefixes":["istio-cni-node-","ztunnel-"],"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24","interface":1}]}}"#;
 
     fn environment(arguments: &'static str) -> impl Fn(&str) -> Option<String> {
         move |name| match name {
@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn the_meshs_own_machinery_starts_without_being_asked_for() {
         let config = Config::parse(CONFIG.as_bytes()).unwrap();
-        let own = "K8S_POD_NAMESPACE=istio-system;K8S_POD_NAME=culvert-nodeagent-abc";
-        let other = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=culvert-nodeagent-abc";
+        let own = "K8S_POD_NAMESPACE=istio-system;K8S_POD_NAME=istio-cni-node-abc";
+        let other = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=istio-cni-node-abc";
         assert!(add_request(&config, environment(own)).unwrap().is_exempt(&config));
         assert!(!add_request(&config, environment(other)).unwrap().is_exempt(&config));
     }
