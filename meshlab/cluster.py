@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from meshlab import run
@@ -164,26 +165,35 @@ def holds(machine: Machine, image: str) -> bool:
     return done.status == 0 and image in done.text.split()
 
 
-def wait_for_deployment(api: Api, namespace: str, name: str) -> None:
-    """Wait until a Deployment runs as it was applied last.
+class Workload(Enum):
+    """A kind of workload: its name in paths, and where its status counts updated and available pods."""
+
+    DEPLOYMENT = ("deployments", "updatedReplicas", "availableReplicas")
+    DAEMON_SET = ("daemonsets", "updatedNumberScheduled", "numberAvailable")
+
+
+def wait_for_rollout(api: Api, workload: Workload, namespace: str, name: str) -> None:
+    """Wait until all pods of a workload are of its last generation and available.
 
     Raises:
         ComponentFailed: it does not in time.
     """
-    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+    path = f"/apis/apps/v1/namespaces/{namespace}/{workload.value[0]}/{name}"
     end = time.monotonic() + _DEPLOYMENT_TIMEOUT_S
-    while not _is_rolled_out(api.read(path)):
+    while not _is_rolled_out(workload, api.read(path)):
         if time.monotonic() > end:
             look = f"`kubectl describe pod -n {namespace} -l app={name}`"
             raise ComponentFailed(f"{name} not available after {_DEPLOYMENT_TIMEOUT_S:.0f} s: {look} says why")
         time.sleep(_POLL_S)
 
 
-def _is_rolled_out(item: Resource) -> bool:
+def _is_rolled_out(workload: Workload, item: Resource) -> bool:
     status = item.get("status", {})
-    seen = (status.get("observedGeneration"), status.get("updatedReplicas"), status.get("availableReplicas"))
-    wanted: int = item["spec"]["replicas"]
-    return seen == (item["metadata"]["generation"], wanted, wanted)
+    _, updated, available = workload.value
+    seen = (status.get("observedGeneration"), status.get(updated), status.get(available))
+    is_deployment = workload is Workload.DEPLOYMENT
+    wanted = item["spec"]["replicas"] if is_deployment else status.get("desiredNumberScheduled")
+    return bool(wanted) and seen == (item["metadata"]["generation"], wanted, wanted)
 
 
 def ready_nodes(api: Api) -> list[str]:

@@ -105,13 +105,15 @@ def kubeconfig(name: Name = DEFAULT_NAME) -> None:
 def addon(
     what: Annotated[str, typer.Argument(help="As prometheus; none lists them.")] = "", name: Name = DEFAULT_NAME
 ) -> None:
-    """Add something to a lab, as Prometheus, and say where it is."""
+    """Add something to a lab, as Prometheus, and print its address where it has one."""
     if not what:
         typer.echo("\n".join(f"{each}\t{known.about}" for each, known in addons.ADDONS.items()))
         return
     with _plain_errors():
         found = addons.named(what)
         url = lab.add(name, what, found, progress=Progress())
+    if not url:
+        return
     typer.echo(url)
     typer.echo(f"in the lab: http://{what}.{found.namespace}:{found.port}", err=True)
 

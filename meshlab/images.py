@@ -19,6 +19,7 @@ PREFIX = "localhost/culvert"
 PAUSE = f"{PREFIX}/pause:1"
 COREDNS = f"{PREFIX}/coredns:1"
 PROMETHEUS = f"{PREFIX}/prometheus:1"
+KUBE_ROUTER = f"{PREFIX}/kube-router:1"
 SAMPLES = f"{PREFIX}/samples:1"
 
 _SUITE = "bookworm"
@@ -26,6 +27,7 @@ _PACKAGES = (
     "python3",
     "ca-certificates",
     "iproute2",
+    "ipset",
     "iptables",
     "nftables",
     "curl",
@@ -137,6 +139,12 @@ def coredns(say: Say) -> Archive:
 def prometheus(say: Say) -> Archive:
     """Return the image of the addon that collects metrics."""
     return build(Image(PROMETHEUS, _definitions() / "prometheus" / "Dockerfile", programs.prometheus(say)), say)
+
+
+def kube_router(say: Say) -> Archive:
+    """Return the image of the addon that enforces NetworkPolicies."""
+    definition = _definitions() / "kube-router" / "Dockerfile"
+    return build(Image(KUBE_ROUTER, definition, programs.kube_router(say), base=_base(say)), say)
 
 
 def samples(say: Say) -> Archive:

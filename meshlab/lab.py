@@ -131,7 +131,10 @@ def load_images(name: str, archives: Sequence[Archive]) -> None:
 
 
 def add(name: str, what: str, addon: Addon, *, progress: Progress) -> str:
-    """Add something to a lab, or bring it up to date; return a URL at which this computer reaches it.
+    """Add something to a lab, or bring it up to date.
+
+    Returns:
+        A URL at which this computer reaches it; empty for an addon without a Service.
 
     Raises:
         LabError: there is no such lab, or the addon does not come up.
@@ -142,7 +145,9 @@ def add(name: str, what: str, addon: Addon, *, progress: Progress) -> str:
     with progress.step(f"{what} runs in lab {name}"):
         for resource in addon.resources():
             api.apply(resource)
-        cluster.wait_for_deployment(api, addon.namespace, what)
+        cluster.wait_for_rollout(api, addon.workload, addon.namespace, what)
+    if not addon.port:
+        return ""
     service = api.read(f"/api/v1/namespaces/{addon.namespace}/services/{what}")
     return f"http://{record.plan.nodes[0].address}:{service['spec']['ports'][0]['nodePort']}"
 

@@ -61,6 +61,12 @@ def prometheus(say: Say) -> Path:
     return _tool("prometheus", f"{module}/cmd/prometheus", say, "3 to 6 minutes on two cores", version_flag)
 
 
+def kube_router(say: Say) -> Path:
+    """Return the folder with the program ``kube-router``, which an addon runs."""
+    package = "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"
+    return _tool("kube-router", package, say, "about 2 minutes")
+
+
 def h2spec(say: Say) -> Path:
     """Return the folder with the program ``h2spec``, which tests use."""
     return _tool("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", say, "some seconds")

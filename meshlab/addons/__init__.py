@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshlab import images
-from meshlab.addons import prometheus
+from meshlab.addons import kube_router, prometheus
 from meshlab.api import Resource
+from meshlab.cluster import Workload
 from meshlab.errors import LabError
 from meshlab.images import Archive
 from meshlab.programs import Say
@@ -19,20 +20,29 @@ class Addon:
         about: what it is, for the list.
         image: builds its image.
         resources: yields what is applied, in that order.
-        namespace: of the Deployment and the Service, which have the addon's name.
-        port: of the Service.
+        namespace: of its workload, which has the addon's name.
+        port: of its Service, which has that name too; 0 where there is none.
+        workload: what runs it.
     """
 
     about: str
     image: Callable[[Say], Archive]
     resources: Callable[[], Iterator[Resource]]
     namespace: str
-    port: int
+    port: int = 0
+    workload: Workload = Workload.DEPLOYMENT
 
 
 ADDONS: Mapping[str, Addon] = {
     prometheus.NAME: Addon(
         prometheus.ABOUT, images.prometheus, prometheus.resources, prometheus.NAMESPACE, prometheus.PORT
+    ),
+    kube_router.NAME: Addon(
+        kube_router.ABOUT,
+        images.kube_router,
+        kube_router.resources,
+        kube_router.NAMESPACE,
+        workload=Workload.DAEMON_SET,
     ),
 }
 
