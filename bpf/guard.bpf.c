@@ -1,13 +1,14 @@
 /*
- * Lets no TCP leave a captured pod that the capture rules have not seen.
+ * guard: drops TCP packets that leave a captured pod without having passed the capture rules.
  *
- * Attached to the egress of the pod's links, behind netfilter. What may leave carries a mark that the rules set on what
- * they let pass. So when somebody flushes the rules, packets of the application stay in the pod until the rules are
- * back, and TCP sends them again. The same holds for what the tunnel says to applications and clients; what it says to
- * other tunnels needs no rules. Connections that are older than the guard are known by their addresses. Nothing else is
- * decided here: what is to be captured, only the rules know.
+ * Attach point: tc egress of the pod's links, after netfilter. Sees every outgoing packet; changes nothing.
+ * The capture rules set passed_mark on each packet that they pass on purpose. If the rules are flushed, packets of the
+ * application carry no mark and are dropped until the rules are restored; TCP retransmits them. The tunnel's packets to
+ * applications and clients are dropped likewise, because without the rules they would arrive with wrong addresses; its
+ * packets to other tunnels depend on no rules. Connections established before the guard are exempt by 4-tuple.
+ * What has to be captured is the rules' decision alone. Ingress needs no guard: without answers there is no connection.
  *
- * What comes in needs no guard of its own: without answers there is no connection.
+ * Fails closed: a packet that cannot be parsed is dropped, unless the tunnel sent it. Kernel minimum: 5.10.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -24,24 +25,24 @@
 
 #define FRAGMENT_OFFSET 0x1fff
 #define LOOPBACK 1          /* the index of every namespace's loopback link */
-#define EXTENSION_HEADERS 8 /* more than anybody has sent for a purpose */
+#define EXTENSION_HEADERS 8 /* limit for the verifier; real packets have fewer */
 #define TCP_FLAGS 13
 #define TCP_SYN 0x02
 
 volatile const __u32 tunnel_mark = 0;
 volatile const __u32 tunnel_mark_mask = 0;
 volatile const __u32 passed_mark = 0;
-/* Host order. What the tunnel sends from them is for applications and clients, who know it by other addresses. */
+/* Host order. Packets from these ports go to applications and clients, which expect them from other addresses. */
 volatile const __u16 outbound_port = 0;
 volatile const __u16 inbound_port = 0;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(map_flags, BPF_F_NO_PREALLOC);
-    __uint(max_entries, 1); /* as many as there are, by the loader */
+    __uint(max_entries, 1); /* set by the loader to the number of connections */
     __type(key, struct connection);
     __type(value, __u32); /* enum stage */
-} older SEC(".maps");
+} cv_preexisting SEC(".maps");
 
 enum found { NOT_TCP, TCP, UNREADABLE };
 
@@ -63,7 +64,7 @@ static __always_inline enum found find_tcp_v4(struct __sk_buff *skb, struct conn
     if (ip.protocol != IPPROTO_TCP)
         return NOT_TCP;
     if (ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
-        return UNREADABLE; /* whose it is, only the first fragment says */
+        return UNREADABLE; /* only the first fragment has the ports */
     map_ipv4(connection->local, ip.saddr);
     map_ipv4(connection->remote, ip.daddr);
     *offset = ip.ihl * 4;
@@ -122,15 +123,15 @@ static __always_inline enum found find_tcp(struct __sk_buff *skb, struct connect
     return TCP;
 }
 
-/* Without the rules nobody translates what the tunnel answers, and who gets it would end the connection. */
-static __always_inline int is_lost(const struct __sk_buff *skb, const struct connection *connection) {
+/* Whether a packet of the tunnel needs the rules' address translation; untranslated it would reset the connection. */
+static __always_inline int needs_translation(const struct __sk_buff *skb, const struct connection *connection) {
     __u16 port = bpf_ntohs(connection->local_port);
 
     return skb->ifindex == LOOPBACK || port == outbound_port || port == inbound_port;
 }
 
-static __always_inline int may_pass_as_older(const struct connection *connection, __u8 flags) {
-    __u32 *stage = bpf_map_lookup_elem(&older, connection);
+static __always_inline int is_preexisting(const struct connection *connection, __u8 flags) {
+    __u32 *stage = bpf_map_lookup_elem(&cv_preexisting, connection);
 
     if (!stage)
         return 0;
@@ -140,15 +141,15 @@ static __always_inline int may_pass_as_older(const struct connection *connection
     }
     if (*stage == STAGE_OPENING)
         return 1;
-    /* The old connection has ended, and a new one has its ports. */
-    bpf_map_delete_elem(&older, connection);
+    /* The exempt connection has ended; a new one reuses its ports. */
+    bpf_map_delete_elem(&cv_preexisting, connection);
     return 0;
 }
 
 /*
- * A new connection is to wait for the rules as for packets that are lost on the way, for two minutes: if TCP hears that
- * a SYN was dropped here, it tries again every half second and gives up after some three. What is open has more
- * patience, and is better off with the half seconds.
+ * A dropped SYN must look lost on the way, so that TCP retries it for two minutes: TC_ACT_SHOT is reported to the socket,
+ * which then retries every 0.5 s and gives up after about 3 s. Established connections do not give up, and recover
+ * faster with the 0.5 s retries.
  */
 static __always_inline int drop(__u8 flags) { return flags & TCP_SYN ? TC_ACT_STOLEN : TC_ACT_SHOT; }
 
@@ -171,8 +172,8 @@ int guard(struct __sk_buff *skb) {
         break;
     }
     if (tunnel)
-        return is_lost(skb, &connection) ? drop(flags) : TC_ACT_UNSPEC;
-    return may_pass_as_older(&connection, flags) ? TC_ACT_UNSPEC : drop(flags);
+        return needs_translation(skb, &connection) ? drop(flags) : TC_ACT_UNSPEC;
+    return is_preexisting(&connection, flags) ? TC_ACT_UNSPEC : drop(flags);
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

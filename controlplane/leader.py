@@ -30,7 +30,7 @@ _JITTER: Final = 1.2
 """client-go's JitterFactor: candidates wait up to so many ``retry_s`` longer, so that they do not meet."""
 _RELEASED_S: Final = 1
 """Duration of a lease that has been given back; zero is not valid."""
-_RELEASE_PATIENCE_S: Final = 2.0
+_RELEASE_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Election:
             await asyncio.gather(work, renewal, return_exceptions=True)
             # Not wait_for: before Python 3.12 it forgets a cancellation that comes as its work ends.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RELEASE_PATIENCE_S):
+                async with asyncio.timeout(_RELEASE_TIMEOUT_S):
                     await self._release()
 
     async def _renew(self) -> None:

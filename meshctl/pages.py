@@ -15,7 +15,7 @@ from meshctl.session import CommandError
 from meshkit import kube
 from meshkit.kube import Json, kinds
 
-_PATIENCE: Final = aiohttp.ClientTimeout(total=20.0)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0)
 METRICS_PORTS: Final[Mapping[Part, int]] = {
     Part.CONTROL_PLANE: names.CONTROL_PLANE_METRICS_PORT,
     Part.NODE_AGENT: names.NODE_AGENT_METRICS_PORT,
@@ -79,7 +79,7 @@ async def page(client: kube.Client, process: Process, port: int, path: str, *, m
     try:
         async with (
             kube.forwarded(client, where) as local,
-            aiohttp.ClientSession(timeout=_PATIENCE) as web,
+            aiohttp.ClientSession(timeout=_TIMEOUT) as web,
             web.request(method, f"http://127.0.0.1:{local}{path}") as answer,
         ):
             if answer.status != 200:

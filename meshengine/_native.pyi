@@ -50,25 +50,25 @@ def load_guard(
     tunnel_mark_mask: int,
     passed_mark: int,
     redirect_ports: tuple[int, int],
-    older: Sequence[tuple[str, int, str, int, bool]],
+    preexisting: Sequence[tuple[str, int, str, int, bool]],
 ) -> int:
-    """Load the program that keeps TCP in a pod which the capture rules have not seen (``bpf/guard.bpf.c``).
+    """Load the guard program, which drops outgoing TCP that has not passed the capture rules (``bpf/guard.bpf.c``).
 
     Args:
-        tunnel_mark: of packets of the tunnel.
-        tunnel_mark_mask: its bits that count.
-        passed_mark: a bit that the rules set on what they have seen and let pass.
-        redirect_ports: where the tunnel listens for redirected connections, outbound and inbound. From others it may
-            say to other hosts what it likes.
-        older: connections that may go on: address and port in the pod, address and port of the other end, and whether
-            the handshake is over.
+        tunnel_mark: mark of the tunnel's packets.
+        tunnel_mark_mask: bits of that mark that are compared.
+        passed_mark: bits of which the capture rules set at least one on packets that they pass.
+        redirect_ports: ports on which the tunnel accepts redirected connections: outbound, inbound. The tunnel's
+            traffic from other local ports is not filtered.
+        preexisting: connections that are exempt because they were established earlier: address and port in the pod,
+            address and port of the peer, and whether the handshake is complete.
 
     Returns:
         A descriptor of the program (``BPF_PROG_TYPE_SCHED_CLS``), which the caller closes.
 
     Raises:
-        ValueError: an address cannot be read.
-        KernelUnsupported: the kernel lacks something, or does not allow it.
+        ValueError: an address is malformed.
+        KernelUnsupported: the kernel lacks a feature, or the process lacks a capability.
     """
 
 @final

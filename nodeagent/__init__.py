@@ -1,5 +1,5 @@
 """The node's agent: finds the pods of the mesh, captures their traffic, keeps their certificates.
 
-It decides *what shall be so on this node* and makes it so. It carries no traffic: when it is away, everything that it
+It computes the desired state of this node and applies it. It carries no traffic: when it is away, everything that it
 has set up goes on.
 """

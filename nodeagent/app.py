@@ -1,4 +1,4 @@
-"""Wires the node agent together and runs it until it is told to end."""
+"""Wiring of the node agent, and its life from start to signal."""
 
 import asyncio
 import os
@@ -19,13 +19,12 @@ from meshkit.tasks import first_cause
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
 from nodeagent import telemetry
-from nodeagent.adoption import Adoption
 from nodeagent.capture.choice import Choice, choose
 from nodeagent.cni import chain
 from nodeagent.cni.install import Installer, Places
 from nodeagent.cni.requests import PluginRequests
 from nodeagent.controller import Controller, Node
-from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts
+from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.discovery.pods import parse_pod
 from nodeagent.enrolled import Enrolled
@@ -33,17 +32,18 @@ from nodeagent.exemption import ProbeExemption
 from nodeagent.podwatch import PodWatch
 from nodeagent.repair import Repairs
 from nodeagent.secrets import roots
-from nodeagent.secrets.authority import Authority
-from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.ca_client import CaClient
+from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.settings import NodeAgentSettings
+from nodeagent.takeover import Takeover
 from nodeagent.zds.server import ZdsServer
 from nodeagent.ztunnel_drain import DrainingZtunnels
 
 _log = log.logger("nodeagent")
 
-_DISMISSAL_PATIENCE_S: Final = 10.0
-"""Twice of it must fit into the pod's termination grace period (30 s in the chart)."""
+_UNENROL_TIMEOUT_S: Final = 10.0
+"""Twice this must fit into the pod's termination grace period (30 s in the chart)."""
 
 
 class NodeAgent:
@@ -52,13 +52,13 @@ class NodeAgent:
     def __init__(self, settings: NodeAgentSettings, client: Client, choice: Choice) -> None:
         self._settings = settings
         self._client = client
-        self._authority = Authority(
+        self._ca = CaClient(
             tls_channel(settings.ca_address, settings.ca_root, settings.ca_server_name or None),
             partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
             validity_s=settings.certificate_ttl_s,
         )
-        self._keeper = Keeper(self._authority)
-        self._revocations = RevocationFile(settings.crl_path, self._keeper.revoke)
+        self._secrets = SecretManager(self._ca)
+        self._revocations = RevocationFile(settings.crl_path, self._secrets.revoke)
         self._enrolled = Enrolled()
         self._zds = ZdsServer(settings.zds_socket, self._enrolled)
         self._watch = PodWatch(client, settings.node_name)
@@ -75,24 +75,24 @@ class NodeAgent:
             enrolled=self._enrolled,
             zds=self._zds,
             backend=self._backend,
-            certificates=self._keeper,
+            certificates=self._secrets,
             announce=self._announce,
             finder=NamespaceFinder(),
             exemption=self._exemption,
-            adoption=Adoption(self._backend, choice.others, settings.host_netns),
+            takeover=Takeover(self._backend, choice.others, settings.host_netns),
         )
         self._draining_ztunnels = DrainingZtunnels(client, self._watch, settings.pod_namespace)
-        self._repairs = Repairs(self._backend, self._enrolled, self._exemption, self._controller.turn)
+        self._repairs = Repairs(self._backend, self._enrolled, self._exemption, self._controller.lock)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
         self._adopted = False
         self._quit = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until a signal to end. What is captured stays captured.
+        """Serve until SIGTERM or SIGINT. Captured pods stay captured.
 
         Raises:
-            OSError: a port or socket of ours cannot be bound.
+            OSError: a port or socket cannot be bound.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,14 +102,14 @@ class NodeAgent:
             running = [tasks.create_task(self._watch.run())]
             running.append(tasks.create_task(self._begin(tasks, running, stack)))
             await self._quit.wait()
-            await self._take_back()
+            await self._uninstall_if_last()
             for task in running:
                 task.cancel()
-            await self._keeper.close()
-            await self._authority.close()
+            await self._secrets.close()
+            await self._ca.close()
 
     def pending(self) -> list[str]:
-        """What readiness waits for."""
+        """Return what readiness waits for."""
         waiting = [] if self._adopted else ["pods of the node"]
         if not self._zds.connected:
             waiting.append("ztunnel")
@@ -118,21 +118,21 @@ class NodeAgent:
         return waiting
 
     async def _begin(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]], stack: AsyncExitStack) -> None:
-        """Adopt what is captured before anybody is served: the first snapshot must be whole."""
+        """Take over captured pods before serving: the first ZDS snapshot must be complete."""
         await self._watch.wait_synced()
         self._watch.on_change(self._draining_ztunnels.notice)
         running.append(tasks.create_task(self._draining_ztunnels.run()))
         await self._controller.adopt()
         self._adopted = True
-        await self._revocations.look()  # roots are never served without them
-        secrets = sds.SecretDiscovery(self._keeper)
+        await self._revocations.look()  # roots are never served without the revocation lists
+        secrets = sds.SecretDiscovery(self._secrets)
         await stack.enter_async_context(serving.serve_unix(self._settings.sds_socket, [secrets], mode=0o600))
         await stack.enter_async_context(self._requests.serve(self._settings.cni_socket))
         running.append(tasks.create_task(self._zds.run()))
         running.append(tasks.create_task(self._controller.run()))
         running.append(tasks.create_task(self._repairs.run()))
         running.append(tasks.create_task(self._revocations.follow()))
-        running.append(tasks.create_task(roots.follow(self._settings.ca_root, self._keeper.renew_all)))
+        running.append(tasks.create_task(roots.follow(self._settings.ca_root, self._secrets.renew_all)))
         await self._zds.wait_connected()
         self._watch.on_change(self._controller.notice)
         if self._installer is not None:
@@ -141,7 +141,7 @@ class NodeAgent:
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         state = telemetry.AgentState(
-            controller=self._controller, enrolled=self._enrolled, zds=self._zds, keeper=self._keeper,
+            controller=self._controller, enrolled=self._enrolled, zds=self._zds, secrets=self._secrets,
             requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
         )  # fmt: skip
         scrape = admin.metrics(telemetry.registry(state))
@@ -155,41 +155,41 @@ class NodeAgent:
         health = {"GET /readyz": admin.readiness(self.pending), "GET /healthz": alive}
         await stack.enter_async_context(admin.serve([(settings.metrics_address, settings.health_port)], health))
 
-    async def _announce(self, pod: PodFacts, value: str | None) -> None:
-        """Set or remove the annotation that the control plane reads."""
+    async def _announce(self, pod: PodInfo, value: str | None) -> None:
+        """Set or remove the redirection annotation, which the control plane reads."""
         annotations = {names.REDIRECTION_ANNOTATION: value}
         try:
             await objects.annotate_through_status(self._client, kinds.POD, pod.name, pod.namespace, annotations)
         except kube_errors.NotFound:
-            return  # it has just been deleted
+            return  # the pod was deleted meanwhile
         except kube_errors.Forbidden as error:
-            if not self._controller.dismissed:  # else our rights have just been deleted
-                raise OSError(f"pod {pod.key} cannot be annotated: {error}") from error
+            if not self._controller.uninstalling:  # else the uninstallation has removed our rights
+                raise OSError(f"cannot annotate pod {pod.key}: {error}") from error
         except kube_errors.KubeError as error:
-            raise OSError(f"pod {pod.key} cannot be annotated: {error}") from error
+            raise OSError(f"cannot annotate pod {pod.key}: {error}") from error
 
-    async def _fetch_pod(self, namespace: str, name: str) -> PodFacts | None:
+    async def _fetch_pod(self, namespace: str, name: str) -> PodInfo | None:
         try:
             found = await self._client.find(kinds.POD, name, namespace)
         except kube_errors.KubeError as error:
-            raise OSError(f"Kubernetes cannot be asked for pod {namespace}/{name}: {error}") from error
+            raise OSError(f"cannot read pod {namespace}/{name} from the API server: {error}") from error
         return None if found is None else parse_pod(found)
 
-    async def _take_back(self) -> None:
-        """At the end: all stays as it is when a successor will come; no pod starts uncaptured meanwhile."""
+    async def _uninstall_if_last(self) -> None:
+        """On shutdown, remove everything if the DaemonSet is gone. Otherwise a successor comes: leave all in place."""
         if await self._successor_expected():
             return
-        _log.info("no node agent comes after this one, the node is put back as it was")
+        _log.info("DaemonSet deleted; removing capture from this node")
         with suppress(OSError):
             if self._installer is not None:
                 await self._installer.withdraw()
         with suppress(OSError):
-            await self._controller.dismiss(_DISMISSAL_PATIENCE_S)
+            await self._controller.unenrol_all(_UNENROL_TIMEOUT_S)
         with suppress(OSError):
             await self._exemption.remove()
 
     async def _successor_expected(self) -> bool:
-        """Whether our DaemonSet still stands. Unknown counts as yes; rights that were taken away count as no."""
+        """Return whether the DaemonSet still exists. An unknown answer counts as yes, withdrawn rights as no."""
         try:
             own = await self._client.find(kinds.DAEMON_SET, names.NODE_AGENT_DAEMON_SET, self._settings.pod_namespace)
         except kube_errors.Forbidden:
@@ -211,7 +211,7 @@ def main() -> None:
     settings = NodeAgentSettings.from_command_line()
     log.configure(level=settings.log_level, log_format=settings.log_format)
     if os.geteuid() != 0:
-        _log.error("the node agent must run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN")
+        _log.error("the node agent needs root, CAP_NET_ADMIN and CAP_SYS_ADMIN")
         raise SystemExit(1)
     try:
         asyncio.run(_run(settings))
@@ -219,7 +219,7 @@ def main() -> None:
         cause = first_cause(error)
         if not isinstance(cause, OSError | kube_errors.KubeError):
             raise
-        _log.error("the node agent cannot go on", reason=str(cause))
+        _log.error("the node agent cannot run", reason=str(cause))
         raise SystemExit(1) from None
 
 
@@ -230,7 +230,7 @@ async def _run(settings: NodeAgentSettings) -> None:
     _log.info("capture backend chosen", backend=choice.backend.name, how=choice.backend.how, why=choice.why)
     if settings.capture_guard and choice.unguarded:
         _log.warning(
-            "captured pods have no guard: while somebody else has flushed their rules, they are not captured",
+            "captured pods have no guard: if another process flushes their rules, traffic leaves in plain text",
             reason=choice.unguarded,
         )
     access = await kube_config.load(settings.kubeconfig)

@@ -1,14 +1,14 @@
-"""Enrols pods and lets them go. Decides *when*; ``discovery`` and ``capture.plan`` decide *what*.
+"""Enrols and unenrols pods. Decides *when*; ``discovery`` and ``capture.plan`` decide *what*.
 
-Order, so that no connection fails and none leaves unencrypted by accident:
+Order, so that no connection fails and none leaves in plain text by accident:
 
-- Enrol: certificate asked for, listeners (ZDS), probe exemption, rules, announcement (annotation).
-- Let go: announcement withdrawn, rules reduced to what open connections need, ZDS told, rules removed when the last
-  captured connection has ended.
+- Enrol: request the certificate, open the listeners (ZDS), exempt the probes, install the rules, set the annotation.
+- Unenrol: remove the annotation, reduce the rules to what open connections need, tell ztunnel (ZDS), remove the rules
+  when the last captured connection has ended.
 
-Each pod's turn is exclusive; different pods go on in parallel. What fails is tried again with backoff. Nothing is
-remembered on disk: after a restart, pods that are announced are adopted as they are, and others in which the kernel
-still has rules of ours are let go to the end.
+One pod is reconciled by one task at a time, different pods in parallel. Failures are retried with backoff. No state is
+kept on disk: after a restart, annotated pods are taken over as they are, and pods in which the kernel still has our
+rules but which are not enrolled any more are drained.
 """
 
 import asyncio
@@ -23,52 +23,52 @@ from meshapi import names
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
 from meshkit.tasks import Backoff
-from nodeagent import adoption
-from nodeagent.adoption import Adoption
-from nodeagent.capture.annotations import Planned, plan_pod
+from nodeagent import takeover
+from nodeagent.capture.annotations import PlanResult, plan_pod
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts, belongs
+from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo, belongs
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.draining import Draining
 from nodeagent.enrolled import Captured, Enrolled, workload_info
 from nodeagent.exemption import ProbeExemption
+from nodeagent.takeover import Takeover
 from nodeagent.zds.server import NotConnected, Served, ZdsServer
 
 _log = logger("enrolment")
 
-_CERTIFICATE_PATIENCE_S: Final = 2.0
-"""A new pod waits so long for its first certificate; its first connection would wait for it anyway."""
+_CERTIFICATE_TIMEOUT_S: Final = 2.0
+"""How long a new pod waits for its first certificate; its first connection would wait for it anyway."""
 
 
 class Certificates(Protocol):
-    """Keeps certificates of the identities that are wanted."""
+    """Requests and renews the certificates of the identities in use."""
 
-    def want(self, identity: SpiffeId) -> None:
-        """Begin to keep an identity's certificate; counted."""
+    def acquire(self, identity: SpiffeId) -> None:
+        """Add one user of an identity's certificate; the first one makes it be requested."""
         ...
 
     def release(self, identity: SpiffeId) -> None:
-        """Undo one ``want``."""
+        """Remove one user."""
         ...
 
-    async def ready(self, identity: SpiffeId, patience_s: float) -> bool:
-        """Wait for a certificate that is wanted; false when it does not come in time."""
+    async def ready(self, identity: SpiffeId, timeout_s: float) -> bool:
+        """Wait for the certificate of an acquired identity; false when it is not issued in time."""
         ...
 
 
-Announce = Callable[[PodFacts, str | None], Awaitable[None]]
+Announce = Callable[[PodInfo, str | None], Awaitable[None]]
 """Set the redirection annotation of a pod, or remove it. Raises ``OSError`` (Kubernetes errors included)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What the controller knows of its node.
+    """Settings of this node.
 
     Attributes:
-        trust_domain: of the identities.
-        rules: what is never enrolled.
-        dns_capture: whether DNS is captured of pods that do not say.
+        trust_domain: of the workloads' identities.
+        rules: which pods are never enrolled.
+        dns_capture: whether DNS is captured in pods without an annotation for it.
     """
 
     trust_domain: str
@@ -77,13 +77,13 @@ class Node:
 
 
 class Controller:
-    """Brings each pod to where its labels want it. Used on one loop only."""
+    """Reconciles each pod of the node with its labels. Not thread-safe: used on one event loop."""
 
     def __init__(
         self,
         node: Node,
         *,
-        pods: Mapping[str, PodFacts],
+        pods: Mapping[str, PodInfo],
         namespace_labels: Callable[[str], Mapping[str, str]],
         enrolled: Enrolled,
         zds: ZdsServer,
@@ -92,7 +92,7 @@ class Controller:
         announce: Announce,
         finder: NamespaceFinder,
         exemption: ProbeExemption,
-        adoption: Adoption,
+        takeover: Takeover,
     ) -> None:
         self._node = node
         self._pods = pods
@@ -104,25 +104,25 @@ class Controller:
         self._announce = announce
         self._finder = finder
         self._draining = Draining(backend)
-        self._turns: dict[str, asyncio.Lock] = {}
-        self._wanted_turns: dict[str, asyncio.Task[None]] = {}
-        self._again: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._dirty: set[str] = set()
         self._exemption = exemption
-        self._adoption = adoption
-        self.dismissed = False  # true: every pod is let go
+        self._takeover = takeover
+        self.uninstalling = False  # true: every pod is unenrolled, whatever its labels say
         self.reconciled = 0
-        """Turns that changed something."""
+        """Reconciliations that changed a pod."""
 
     def notice(self, uid: str) -> None:
-        """Look at a pod again soon; cheap, and may be called as often as things change."""
-        task = self._wanted_turns.get(uid)
+        """Enqueue a pod for reconciliation. Cheap: call it for every change."""
+        task = self._tasks.get(uid)
         if task is not None and not task.done():
-            self._again.add(uid)
+            self._dirty.add(uid)
             return
-        self._wanted_turns[uid] = asyncio.create_task(self._bring(uid))
+        self._tasks[uid] = asyncio.create_task(self._reconcile_pod(uid))
 
     async def adopt(self) -> None:
-        """Take over the pods that an earlier life of this process has captured. Call once, before ZDS is served."""
+        """Take over the pods that a previous node agent has captured. Call once, before ZDS is served."""
         running = [pod for pod in self._pods.values() if not pod.terminal and not pod.host_network]
         opened = await asyncio.gather(*(self._finder.open(pod.uid) for pod in running))
         draining = 0
@@ -131,87 +131,87 @@ class Controller:
                 try:
                     draining += await self._adopt_pod(pod, namespace)
                 except OSError as error:
-                    _log.warning("pod cannot be adopted as it is", pod=pod.key, reason=str(error))
+                    _log.warning("cannot take over a captured pod as it is", pod=pod.key, reason=str(error))
         await self._exemption.update()
         try:
-            await asyncio.to_thread(self._adoption.take_over_probes)
+            await asyncio.to_thread(self._takeover.take_over_probes)
         except OSError as error:
-            _log.warning("what another backend has left on the host stays", reason=str(error))
-        _log.info("adopted captured pods", pods=len(self._enrolled), draining=draining)
+            _log.warning("cannot remove another backend's rules from the host", reason=str(error))
+        _log.info("took over captured pods", pods=len(self._enrolled), draining=draining)
 
-    async def _adopt_pod(self, pod: PodFacts, namespace: int) -> bool:
-        """Take over what an earlier life has left in a pod; takes ``namespace`` over. Say whether the pod drains."""
+    async def _adopt_pod(self, pod: PodInfo, namespace: int) -> bool:
+        """Take over what a previous node agent left in a pod; owns ``namespace``. Return whether the pod drains."""
         announced, wanted = names.REDIRECTION_ANNOTATION in pod.annotations, self._belongs(pod)
         if announced and wanted:
-            captured = self._hold(pod, namespace, pod.addresses)
+            captured = self._register(pod, namespace, pod.addresses)
             await asyncio.to_thread(self._backend.prepare, namespace)
-            await asyncio.to_thread(self._adoption.take_over, namespace, captured.plan)
+            await asyncio.to_thread(self._takeover.take_over, namespace, captured.plan)
             return False
-        # What is announced and does not belong, or the other way round, is the matter of its turn.
-        drain = not announced and not wanted and await asyncio.to_thread(self._adoption.has_rules, namespace)
+        # A pod that is annotated but not enrolled, or the reverse, is left to its reconciliation.
+        drain = not announced and not wanted and await asyncio.to_thread(self._takeover.has_rules, namespace)
         if drain:
             await self._drain(pod, namespace)
         else:
             os.close(namespace)
         return drain
 
-    def wants(self, pod: PodFacts) -> bool:
-        """Say whether a pod shall be captured."""
+    def wants(self, pod: PodInfo) -> bool:
+        """Return whether a pod has to be captured."""
         return self._belongs(pod)
 
-    async def add(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> None:
-        """Capture a pod that is wanted and whose sandbox is being made.
+    async def add(self, pod: PodInfo, namespace: int, addresses: tuple[str, ...]) -> None:
+        """Capture an enrolled pod while its sandbox is being created.
 
         Args:
-            pod: as the API knows it.
-            namespace: its network namespace; taken over.
-            addresses: what it was given.
+            pod: as the API server has it.
+            namespace: descriptor of its network namespace; this call owns it from now on.
+            addresses: its addresses from the CNI result.
 
         Raises:
-            NotConnected: nobody could listen for it.
-            OSError: it cannot be captured.
+            NotConnected: no ztunnel is connected.
+            OSError: the pod cannot be captured.
         """
-        async with self.turn(pod.uid):
+        async with self.lock(pod.uid):
             await self._enrol(pod, namespace, addresses)
         self.notice(pod.uid)
 
-    async def dismiss(self, patience_s: float) -> None:
-        """Let every pod go for good; what has not drained in time is cut off."""
-        self.dismissed = True
+    async def unenrol_all(self, timeout_s: float) -> None:
+        """Unenrol every pod for good; connections that have not drained within ``timeout_s`` seconds are cut."""
+        self.uninstalling = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await asyncio.gather(*(self._bring(uid) for uid in list(self._pods)))
-        await self._draining.finish(patience_s)
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(self._reconcile_pod(uid) for uid in list(self._pods)))
+        await self._draining.finish(timeout_s)
 
     async def run(self) -> None:
-        """Finish what takes time: removing the rules of pods that have drained. Until cancelled."""
+        """Remove the rules of pods that have drained, until cancelled."""
         await self._draining.run()
 
-    async def _bring(self, uid: str) -> None:
+    async def _reconcile_pod(self, uid: str) -> None:
         backoff = Backoff(first_s=0.05, cap_s=5.0)
         while True:
-            self._again.discard(uid)
+            self._dirty.discard(uid)
             try:
-                async with self.turn(uid):
-                    await self._reconcile(uid)
+                async with self.lock(uid):
+                    await self._reconcile_once(uid)
             except (OSError, NotConnected) as error:
                 pod = self._pods.get(uid)
-                _log.warning("pod not as wanted, will try again", pod=pod.key if pod else uid, reason=str(error))
+                _log.warning("cannot reconcile pod, retrying", pod=pod.key if pod else uid, reason=str(error))
                 await asyncio.sleep(backoff.next())
                 continue
-            if uid not in self._again:
+            if uid not in self._dirty:
                 break
-        self._wanted_turns.pop(uid, None)
+        self._tasks.pop(uid, None)
         if uid not in self._pods:
-            self._turns.pop(uid, None)
+            self._locks.pop(uid, None)
 
-    async def _reconcile(self, uid: str) -> None:
+    async def _reconcile_once(self, uid: str) -> None:
         pod, captured = self._pods.get(uid), self._enrolled.find(uid)
         if pod is not None and self._belongs(pod):
             if captured is None:
                 await self._enrol_running(pod)
             else:
-                await self._bring_up_to_date(pod, captured)
+                await self._update_captured(pod, captured)
             if (
                 self._enrolled.find(uid)
                 and pod.annotations.get(names.REDIRECTION_ANNOTATION) != names.REDIRECTION_ENABLED
@@ -219,45 +219,45 @@ class Controller:
                 await self._announce(pod, names.REDIRECTION_ENABLED)
             return
         if pod is not None and not pod.terminal:
-            await self._let_go(pod, captured)
+            await self._unenrol(pod, captured)
         elif captured is not None:
-            await self._forget(uid)
+            await self._remove(uid)
 
-    async def _bring_up_to_date(self, pod: PodFacts, captured: Captured) -> None:
+    async def _update_captured(self, pod: PodInfo, captured: Captured) -> None:
         if pod.addresses and captured.addresses != pod.addresses:
             captured.addresses = pod.addresses
             await self._exemption.update()
         planned = plan_pod(pod.annotations, dns=self._node.dns_capture)
         if planned.faults != captured.planned.faults:
-            _complain(pod, planned)
+            _warn_of_faults(pod, planned)
         if planned.plan != captured.plan:
             await asyncio.to_thread(self._backend.apply, captured.served.namespace, planned.plan)
             self.reconciled += 1
-            _log.info("capture changed as annotated", pod=pod.key)
+            _log.info("capture changed to match the annotations", pod=pod.key)
         captured.planned = planned
 
-    async def _enrol_running(self, pod: PodFacts) -> None:
+    async def _enrol_running(self, pod: PodInfo) -> None:
         if not pod.addresses:
-            return  # its sandbox is not made yet; the CNI plugin will ask
+            return  # its sandbox does not exist yet; the CNI plugin will request it
         namespace = await self._finder.open(pod.uid)
         if namespace is None:
-            raise OSError("no running process of the pod was found, so its network namespace is not known")
+            raise OSError("the pod has no running process, so its network namespace is unknown")
         await self._enrol(pod, namespace, pod.addresses, running=True)
 
-    async def _enrol(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...], *, running: bool = False) -> None:
-        """Bring a pod to captured; takes ``namespace`` over."""
+    async def _enrol(self, pod: PodInfo, namespace: int, addresses: tuple[str, ...], *, running: bool = False) -> None:
+        """Capture a pod; owns ``namespace``."""
         began = time.monotonic()
-        captured = self._hold(pod, namespace, addresses)
+        captured = self._register(pod, namespace, addresses)
         report: dict[str, int] = {}
         try:
             await self._prepare(pod, captured)
             if running:
-                report["connections_outside"] = await asyncio.to_thread(adoption.outside, namespace)
-                await asyncio.to_thread(self._adoption.take_over, namespace, captured.plan)
+                report["connections_outside"] = await asyncio.to_thread(takeover.outside, namespace)
+                await asyncio.to_thread(self._takeover.take_over, namespace, captured.plan)
             else:
                 await asyncio.to_thread(self._backend.apply, namespace, captured.plan)
         except BaseException:
-            await self._drop(pod.uid)
+            await self._unregister(pod.uid)
             raise
         self._draining.forget(pod.uid)
         self.reconciled += 1
@@ -265,14 +265,14 @@ class Controller:
         listed = ",".join(addresses)
         _log.info("pod captured", pod=pod.key, identity=captured.identity, addresses=listed, took_ms=took_ms, **report)
 
-    async def _prepare(self, pod: PodFacts, captured: Captured) -> None:
-        """Everything that must stand before the rules, at the same time: a pod's start waits for this.
+    async def _prepare(self, pod: PodInfo, captured: Captured) -> None:
+        """Do everything that must precede the rules, in parallel: a pod's start waits for it.
 
         Raises:
-            NotConnected, OSError: the first failure, when all have ended.
+            NotConnected, OSError: the first failure, after all steps have ended.
         """
         has_certificate, *results = await asyncio.gather(
-            self._certificates.ready(captured.identity, _CERTIFICATE_PATIENCE_S),
+            self._certificates.ready(captured.identity, _CERTIFICATE_TIMEOUT_S),
             self._zds.add(pod.uid, captured.served),
             self._exemption.update(),
             asyncio.to_thread(self._backend.prepare, captured.served.namespace),
@@ -282,25 +282,25 @@ class Controller:
             if isinstance(result, BaseException):
                 raise result
         if has_certificate is not True:
-            _log.warning("no certificate yet, connections will wait for it", pod=pod.key)
+            _log.warning("no certificate yet, connections of the pod wait for it", pod=pod.key)
 
-    def _hold(self, pod: PodFacts, namespace: int, addresses: tuple[str, ...]) -> Captured:
-        """List a pod before ztunnel is asked: one that connects at this very moment must hear of it too."""
+    def _register(self, pod: PodInfo, namespace: int, addresses: tuple[str, ...]) -> Captured:
+        """Add a pod to the table before ztunnel is told: a ztunnel that connects meanwhile gets it in its snapshot."""
         replaced = self._enrolled.take(pod.uid)
         if replaced is not None:
             self._certificates.release(replaced.identity)
             replaced.close()
         identity = SpiffeId(self._node.trust_domain, pod.namespace, pod.service_account)
-        self._certificates.want(identity)
+        self._certificates.acquire(identity)
         served = Served(workload_info(pod), namespace)
         planned = plan_pod(pod.annotations, dns=self._node.dns_capture)
-        _complain(pod, planned)
+        _warn_of_faults(pod, planned)
         captured = Captured(served, pod.key, identity, planned, addresses)
         self._enrolled.put(pod.uid, captured)
         return captured
 
-    async def _drop(self, uid: str) -> Captured | None:
-        """Take a pod off the list and out of ztunnel; its namespace is closed."""
+    async def _unregister(self, uid: str) -> Captured | None:
+        """Remove a pod from the table and from ztunnel; close its namespace."""
         captured = self._enrolled.take(uid)
         if captured is None:
             return None
@@ -312,8 +312,8 @@ class Controller:
             captured.close()
         return captured
 
-    async def _let_go(self, pod: PodFacts, captured: Captured | None) -> None:
-        """Bring a pod that lives on out of the mesh."""
+    async def _unenrol(self, pod: PodInfo, captured: Captured | None) -> None:
+        """Take a running pod out of the mesh."""
         announced = names.REDIRECTION_ANNOTATION in pod.annotations
         if announced:
             await self._announce(pod, None)
@@ -328,45 +328,45 @@ class Controller:
             os.close(namespace)
             raise
         self._draining.add(pod.uid, pod.key, namespace)
-        await self._drop(pod.uid)
+        await self._unregister(pod.uid)
         self.reconciled += 1
-        _log.info("pod let go", pod=pod.key)
+        _log.info("pod unenrolled", pod=pod.key)
 
-    async def _clean_up_leftovers(self, pod: PodFacts) -> None:
-        """The label went while this process was away: only the kernel remembers that the pod was captured."""
+    async def _clean_up_leftovers(self, pod: PodInfo) -> None:
+        """The label was removed while no node agent ran: only the kernel knows that the pod was captured."""
         namespace = await self._finder.open(pod.uid)
         if namespace is not None:
             await self._drain(pod, namespace)
 
-    async def _drain(self, pod: PodFacts, namespace: int) -> None:
-        """Reduce the rules of a pod that is not captured to what open connections need; takes ``namespace`` over."""
+    async def _drain(self, pod: PodInfo, namespace: int) -> None:
+        """Reduce the rules of an unenrolled pod to what open connections need; owns ``namespace``."""
         try:
             await asyncio.to_thread(self._backend.prepare, namespace)
-            await asyncio.to_thread(self._adoption.take_over, namespace, PodPlan(mode=Mode.DRAIN))
+            await asyncio.to_thread(self._takeover.take_over, namespace, PodPlan(mode=Mode.DRAIN))
         except OSError:
             os.close(namespace)
             raise
         self._draining.add(pod.uid, pod.key, namespace)
 
-    async def _forget(self, uid: str) -> None:
-        """A pod has ended; its namespace goes by itself when nobody holds it."""
-        captured = await self._drop(uid)
+    async def _remove(self, uid: str) -> None:
+        """Forget a pod that has ended; its namespace goes with its last descriptor."""
+        captured = await self._unregister(uid)
         if captured is not None:
             self.reconciled += 1
             _log.info("pod ended", pod=captured.key)
 
-    def turn(self, uid: str) -> asyncio.Lock:
-        """Return what is held by whoever changes a pod."""
-        return self._turns.setdefault(uid, asyncio.Lock())
+    def lock(self, uid: str) -> asyncio.Lock:
+        """Return the lock that serializes changes of a pod."""
+        return self._locks.setdefault(uid, asyncio.Lock())
 
-    def _belongs(self, pod: PodFacts) -> bool:
-        return not self.dismissed and belongs(pod, self._namespace_labels(pod.namespace), self._node.rules)
+    def _belongs(self, pod: PodInfo) -> bool:
+        return not self.uninstalling and belongs(pod, self._namespace_labels(pod.namespace), self._node.rules)
 
 
-def _complain(pod: PodFacts, planned: Planned) -> None:
+def _warn_of_faults(pod: PodInfo, planned: PlanResult) -> None:
     for fault in planned.faults:
         _log.warning(
-            "annotation cannot be read and counts as not there",
+            "annotation is invalid and is ignored",
             pod=pod.key,
             annotation=fault.annotation,
             value=fault.value,

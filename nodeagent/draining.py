@@ -1,7 +1,7 @@
-"""Pods that were let go and still have captured connections.
+"""Unenrolled pods that still have captured connections.
 
-Their rules redirect nothing new, but open connections need them. They are removed when the last such connection has
-ended; the kernel is asked, so that an upgrade or a restart of ztunnel makes no difference.
+Their rules redirect no new connection, but open connections need them. The rules are removed when the last such
+connection has ended. The kernel lists the connections, so an upgrade or a restart of ztunnel makes no difference.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from nodeagent.capture.plan import Mode, PodPlan
 _log = logger("draining")
 
 _AT_LEAST_S: Final = 15.0
-"""Peers that have not heard yet still open tunnels for a while, and those need the way back for answers."""
+"""Peers that do not know yet still open tunnels for a while, and those need the return route."""
 _LOOK_EVERY_S: Final = 2.0
 
 
@@ -30,25 +30,25 @@ class _Pod:
 
 
 class Draining:
-    """Owns the namespaces of pods that drain."""
+    """Owns the namespaces of draining pods."""
 
     def __init__(self, backend: CaptureBackend) -> None:
         self._backend = backend
         self._pods: dict[str, _Pod] = {}
 
     def add(self, uid: str, key: str, namespace: int) -> None:
-        """Watch a pod until it has drained; takes the descriptor over."""
+        """Track a pod until it has drained; owns the descriptor."""
         self.forget(uid)
         self._pods[uid] = _Pod(key, namespace, asyncio.get_running_loop().time())
 
     def forget(self, uid: str) -> None:
-        """A pod is captured again."""
+        """Stop tracking a pod: it is captured again."""
         pod = self._pods.pop(uid, None)
         if pod is not None:
             os.close(pod.namespace)
 
     async def run(self) -> None:
-        """Remove the rules of what has drained, until cancelled."""
+        """Remove the rules of pods that have drained, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             now = asyncio.get_running_loop().time()
@@ -56,17 +56,17 @@ class Draining:
                 if now - pod.since >= _AT_LEAST_S:
                     await self._look(uid, pod)
 
-    async def finish(self, patience_s: float) -> None:
-        """Remove all rules: of pods that drain within ``patience_s`` then, of the others at its end.
+    async def finish(self, timeout_s: float) -> None:
+        """Remove all rules: those of a pod when it has drained, and the rest after ``timeout_s`` seconds.
 
         ``run`` must be running.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience_s
-        while self._pods and loop.time() < deadline:  # noqa: ASYNC110  (they go one by one, in the kernel)
+        deadline = loop.time() + timeout_s
+        while self._pods and loop.time() < deadline:  # noqa: ASYNC110  (the kernel reports no event)
             await asyncio.sleep(0.1)
         for uid, pod in list(self._pods.items()):
-            _log.info("rules removed before all has drained", pod=pod.key)
+            _log.info("rules removed before the pod has drained", pod=pod.key)
             await asyncio.to_thread(self._backend.apply, pod.namespace, PodPlan(mode=Mode.NONE))
             self.forget(uid)
 
@@ -79,7 +79,7 @@ class Draining:
                 return
             await asyncio.to_thread(self._backend.apply, pod.namespace, PodPlan(mode=Mode.NONE))
         except OSError as error:
-            _log.warning("rules not removed, will try again", pod=pod.key, reason=str(error))
+            _log.warning("cannot remove rules, retrying", pod=pod.key, reason=str(error))
             return
         if self._pods.get(uid) is pod:
             self.forget(uid)

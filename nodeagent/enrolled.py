@@ -1,4 +1,4 @@
-"""The pods that are captured now, and what each one holds."""
+"""The table of captured pods, and what each of them owns."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from meshapi.identity import SpiffeId
 from meshapi.proto import zds_pb2
-from nodeagent.capture.annotations import Planned
+from nodeagent.capture.annotations import PlanResult
 from nodeagent.capture.plan import PodPlan
-from nodeagent.discovery.enrolment import PodFacts
+from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.zds.server import Served
 
 
@@ -19,21 +19,21 @@ class Captured:
     served: Served
     key: str
     identity: SpiffeId
-    planned: Planned
+    planned: PlanResult
     addresses: tuple[str, ...]
 
     @property
     def plan(self) -> PodPlan:
-        """What shall be so in its namespace."""
+        """The capture plan in force in its namespace."""
         return self.planned.plan
 
     def close(self) -> None:
-        """Let go of the namespace."""
+        """Close the descriptor of the namespace."""
         os.close(self.served.namespace)
 
 
-def workload_info(pod: PodFacts) -> zds_pb2.WorkloadInfo:
-    """Return what ztunnel is told of a pod."""
+def workload_info(pod: PodInfo) -> zds_pb2.WorkloadInfo:
+    """Return the description of a pod that ZDS sends to ztunnel."""
     return zds_pb2.WorkloadInfo(name=pod.name, namespace=pod.namespace, service_account=pod.service_account)
 
 
@@ -57,7 +57,7 @@ class Enrolled(Mapping[str, Served]):
         return self._captured.get(uid)
 
     def put(self, uid: str, captured: Captured) -> None:
-        """Add a pod; it is captured now."""
+        """Add a captured pod."""
         self._captured[uid] = captured
 
     def take(self, uid: str) -> Captured | None:

@@ -1,4 +1,4 @@
-"""The kubelet's probes reach captured pods: keeps the host's rules at the addresses of the pods that are captured."""
+"""Lets the kubelet's probes reach captured pods: keeps the host's exemption rules equal to the captured pods."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,53 +9,53 @@ from nodeagent.capture.backend import CaptureBackend
 
 
 class ProbeExemption:
-    """Owns what the backend keeps on the host."""
+    """Owns the backend's rules on the host."""
 
     def __init__(self, backend: CaptureBackend, host: Path, wanted: Callable[[], frozenset[str]]) -> None:
-        """Exempt ``wanted()`` in the namespace at ``host``."""
+        """Exempt the addresses that ``wanted()`` returns, in the host's namespace at ``host``."""
         self._backend = backend
         self._host = host
         self._wanted = wanted
         self._made: frozenset[str] | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._removed = False
 
     async def update(self) -> None:
-        """Exempt what is wanted now.
+        """Apply the current addresses.
 
         Raises:
-            OSError: the next call makes everything anew.
+            OSError: the next call rebuilds everything.
         """
-        async with self._turn:
+        async with self._lock:
             wanted, before = self._wanted(), self._made
             if wanted == before or self._removed:
                 return
-            # After a failure nothing is known.
+            # A failure leaves the host in an unknown state.
             self._made = None
             await asyncio.to_thread(self._backend.apply_probes, self._host, wanted, before)
             self._made = wanted
 
     async def remove(self) -> None:
-        """Take everything back for good: neither an update nor a repair makes it again.
+        """Remove the rules for good: no later update or repair adds them again.
 
         Raises:
-            OSError: something of it is left.
+            OSError: some rules are left.
         """
-        async with self._turn:
+        async with self._lock:
             self._removed, self._made = True, None
             await asyncio.to_thread(self._backend.remove_probes, self._host)
 
     def watch(self) -> Changes:
-        """Begin to notice changes on the host; blocking, and the caller closes the result."""
+        """Subscribe to changes on the host. Blocking; the caller closes the result."""
         return self._backend.watch_probes(self._host)
 
     async def repair(self) -> tuple[str, ...]:
-        """Put back what somebody else has changed and name it; nothing before the first ``update``.
+        """Restore rules that another process changed, and return their names; nothing before the first ``update``.
 
         Raises:
             OSError: as ``update``.
         """
-        async with self._turn:
+        async with self._lock:
             made = self._made
             if made is None:
                 return ()

@@ -1,4 +1,4 @@
-"""The pods of this node and the labels of their namespaces, kept fresh, and who must be told when they change."""
+"""Watches the pods of this node and the labels of namespaces, and notifies subscribers of changes."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -6,41 +6,41 @@ from collections.abc import Callable, Iterator, Mapping
 from meshkit.kube import kinds
 from meshkit.kube.client import Client
 from meshkit.kube.informer import Informer, Selection
-from nodeagent.discovery.enrolment import PodFacts
+from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.discovery.pods import parse_namespace, parse_pod
 
 Notice = Callable[[str], None]
-"""Called with the UID of a pod that should be looked at again."""
+"""Called with the UID of a pod that changed, or whose namespace did."""
 
 
-class PodWatch(Mapping[str, PodFacts]):
+class PodWatch(Mapping[str, PodInfo]):
     """Pods by UID."""
 
     def __init__(self, client: Client, node_name: str) -> None:
         selection = Selection(fields=f"spec.nodeName={node_name}")
         self._pods = Informer(client, kinds.POD, parse_pod, selection=selection)
         self._namespaces = Informer(client, kinds.NAMESPACE, parse_namespace)
-        self._by_uid: dict[str, PodFacts] = {}
+        self._by_uid: dict[str, PodInfo] = {}
         self._notices: list[Notice] = []
         self._pods.add_handler(self._pod_changed)
         self._namespaces.add_handler(self._namespace_changed)
 
     async def run(self) -> None:
-        """Follow Kubernetes until cancelled."""
+        """Watch Kubernetes until cancelled."""
         await asyncio.gather(self._pods.run(), self._namespaces.run())
 
     async def wait_synced(self) -> None:
-        """Wait until everything that is there has been seen."""
+        """Wait until the first list of both kinds has been delivered."""
         await self._pods.wait_synced()
         await self._namespaces.wait_synced()
 
     def on_change(self, notice: Notice) -> None:
-        """Report pods that changed, or whose namespace did, to ``notice``; those known already at once."""
+        """Subscribe ``notice``; it is called at once for the pods that are known already."""
         self._notices.append(notice)
         for uid in self._by_uid:
             notice(uid)
 
-    def named(self, namespace: str, name: str) -> PodFacts | None:
+    def named(self, namespace: str, name: str) -> PodInfo | None:
         """Return a pod by its name."""
         return self._pods.find(name, namespace)
 
@@ -49,7 +49,7 @@ class PodWatch(Mapping[str, PodFacts]):
         found = self._namespaces.find(namespace)
         return found[1] if found else {}
 
-    def __getitem__(self, uid: str) -> PodFacts:
+    def __getitem__(self, uid: str) -> PodInfo:
         return self._by_uid[uid]
 
     def __iter__(self) -> Iterator[str]:
@@ -62,7 +62,7 @@ class PodWatch(Mapping[str, PodFacts]):
         for notice in self._notices:
             notice(uid)
 
-    def _pod_changed(self, old: PodFacts | None, new: PodFacts | None) -> None:
+    def _pod_changed(self, old: PodInfo | None, new: PodInfo | None) -> None:
         # A StatefulSet's next pod has the same name: the old object may change into one with another UID.
         if old is not None and (new is None or new.uid != old.uid):
             self._by_uid.pop(old.uid, None)

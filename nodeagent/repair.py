@@ -1,4 +1,4 @@
-"""Keeps the kernel as planned: rules that somebody else has changed or flushed are put back.
+"""Repairs drift: restores rules that another process changed or flushed.
 
 The kernel reports changes (``meshkit.linux.changes``); what it does not report is compared now and then. After each
 sign of a change the whole state of that namespace is compared with the plan, so a sign too many costs a comparison
@@ -30,12 +30,12 @@ _SWEEP_S: Final = 30.0
 """Every pod is compared so often without any sign: a rule of iptables that was replaced by another gives none."""
 _INCIDENT_S: Final = 10.0
 _UNDONE_S: Final = 0.5
-"""Longest wait between repairs of what is undone at once, again and again."""
+"""Longest delay between repairs that another process keeps undoing."""
 _AT_ONCE: Final = 4
 """Comparisons at the same time; each takes some milliseconds of a thread."""
 
 _HOST: Final = ""
-"""Stands for the host among the pods' UIDs."""
+"""Key of the host among the pods' UIDs."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _Watched:
     plan: PodPlan | None
     sizes: tuple[bytes, ...] | None = None  # when all was last found as planned
     compared: float = 0.0
-    said: float = float("-inf")
+    logged: float = float("-inf")
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.02, cap_s=_UNDONE_S))
     task: asyncio.Task[None] | None = None
     again: bool = False
@@ -59,20 +59,20 @@ class Repairs:
         backend: CaptureBackend,
         enrolled: Enrolled,
         exemption: ProbeExemption,
-        turn: Callable[[str], asyncio.Lock],
+        lock: Callable[[str], asyncio.Lock],
     ) -> None:
         """Watch for ``backend``.
 
         Args:
             backend: what has made the rules.
             enrolled: the captured pods.
-            exemption: what is on the host.
-            turn: returns the lock that is held by whoever changes a pod, by UID.
+            exemption: the rules on the host.
+            lock: returns the lock that serializes changes of a pod, by UID.
         """
         self._backend = backend
         self._enrolled = enrolled
         self._exemption = exemption
-        self._turn = turn
+        self._lock = lock
         self._watched: dict[str, _Watched] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self.repaired: Counter[str] = Counter({"pod": 0, "host": 0})
@@ -98,20 +98,20 @@ class Repairs:
                 now = loop.time()
                 for uid, watched in self._watched.items():
                     if watched.changes.sizes() != watched.sizes or now - watched.compared > _SWEEP_S:
-                        self._suspect(uid)
+                        self._enqueue(uid)
                 await asyncio.sleep(_TICK_S)
         finally:
             await self._close()
 
     async def _follow(self) -> None:
-        """Watch what is captured now, and nothing else."""
+        """Watch exactly the captured pods."""
         for uid in [uid for uid in self._watched if uid != _HOST and self._enrolled.find(uid) is None]:
             self._end(uid)
         for uid in (_HOST, *self._enrolled):
             try:
                 await self._begin(uid)
             except OSError as error:
-                _log.warning("cannot be watched, will try again", pod=self._name(uid), reason=str(error))
+                _log.warning("cannot watch rules, retrying", pod=self._name(uid), reason=str(error))
 
     async def _begin(self, uid: str) -> None:
         watched = self._watched.get(uid)
@@ -119,22 +119,22 @@ class Repairs:
         # The same pod in a new sandbox has another namespace.
         if watched is not None and watched.captured is captured and (captured is None or watched.plan == captured.plan):
             return
-        if uid != _HOST and self._turn(uid).locked():
-            return  # it is being changed; nobody else's repair may wait for that
+        if uid != _HOST and self._lock(uid).locked():
+            return  # the pod is being changed; other repairs must not wait for it
         if uid == _HOST:
             changes, plan = await asyncio.to_thread(self._exemption.watch), None
         else:
-            async with self._turn(uid):
+            async with self._lock(uid):
                 captured = self._enrolled.find(uid)
                 if captured is None:
                     return
                 plan = captured.plan
                 changes = await asyncio.to_thread(self._backend.watch, captured.served.namespace, plan)
         self._end(uid)
-        # Its sizes are not known, so the first look comes soon and finds what happened before.
+        # Its sizes are unknown, so the first comparison comes soon and finds earlier changes.
         self._watched[uid] = _Watched(changes, captured, plan)
         for events in changes.events:
-            asyncio.get_running_loop().add_reader(events, self._suspect, uid)
+            asyncio.get_running_loop().add_reader(events, self._enqueue, uid)
 
     def _end(self, uid: str) -> None:
         watched = self._watched.pop(uid, None)
@@ -152,8 +152,8 @@ class Repairs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _suspect(self, uid: str) -> None:
-        """Something may have changed."""
+    def _enqueue(self, uid: str) -> None:
+        """Enqueue a comparison."""
         watched = self._watched[uid]
         watched.changes.drain()
         watched.again = True
@@ -170,36 +170,36 @@ class Repairs:
                 async with self._slots:
                     missing = await (self._exemption.repair() if uid == _HOST else self._repair_pod(uid))
             except OSError as error:
-                _log.warning("rules cannot be repaired, will try again", pod=self._name(uid), reason=str(error))
+                _log.warning("cannot repair rules, retrying", pod=self._name(uid), reason=str(error))
                 watched.again = True
                 await asyncio.sleep(watched.backoff.next())
                 continue
             if not missing:
-                watched.sizes = sizes  # of before the comparison: what has changed meanwhile will be seen
+                watched.sizes = sizes  # taken before the comparison: later changes are detected
                 watched.backoff.reset()
                 undone = False
                 continue
-            self._say(uid, watched, missing)
-            # It is looked at once more; whoever undoes it each time must not have all of our time.
+            self._report(uid, watched, missing)
+            # Compare once more, with backoff if another process undoes the repair each time.
             watched.again = True
             if undone:
                 await asyncio.sleep(watched.backoff.next())
             undone = True
 
     async def _repair_pod(self, uid: str) -> tuple[str, ...]:
-        async with self._turn(uid):
+        async with self._lock(uid):
             captured = self._enrolled.find(uid)
             if captured is None:
                 return ()
             return await asyncio.to_thread(self._backend.repair, captured.served.namespace, captured.plan)
 
-    def _say(self, uid: str, watched: _Watched, missing: tuple[str, ...]) -> None:
+    def _report(self, uid: str, watched: _Watched, missing: tuple[str, ...]) -> None:
         self.repaired["host" if uid == _HOST else "pod"] += 1
         now = asyncio.get_running_loop().time()
-        if now - watched.said > _INCIDENT_S:
+        if now - watched.logged > _INCIDENT_S:
             what = ", ".join(missing)
-            _log.warning("capture was changed by somebody else and is repaired", pod=self._name(uid), what=what)
-        watched.said = now
+            _log.warning("another process changed the capture rules, repaired", pod=self._name(uid), what=what)
+        watched.logged = now
 
     def _name(self, uid: str) -> str:
         captured = self._enrolled.find(uid)

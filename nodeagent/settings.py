@@ -50,7 +50,7 @@ class NodeAgentSettings(ProcessSettings):
     )
     token_path: Path = Field(default=Path(names.TOKEN_PATH), description="File of the token shown to the authority.")
     certificate_ttl_s: int = Field(
-        default=24 * 3600, ge=60, description="Life asked for workload certificates, seconds."
+        default=24 * 3600, ge=60, description="Requested lifetime of workload certificates, in seconds."
     )
 
     zds_socket: Path = Field(default=Path(names.ZDS_SOCKET), description="Socket that ztunnel connects to.")

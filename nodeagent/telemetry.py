@@ -11,7 +11,7 @@ from nodeagent.cni.requests import PluginRequests
 from nodeagent.controller import Controller
 from nodeagent.enrolled import Enrolled
 from nodeagent.repair import Repairs
-from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.zds.server import ZdsServer
 
@@ -25,7 +25,7 @@ class AgentState(Collector):
         controller: Controller,
         enrolled: Enrolled,
         zds: ZdsServer,
-        keeper: Keeper,
+        secrets: SecretManager,
         requests: PluginRequests,
         installer: Installer | None,
         repairs: Repairs,
@@ -34,7 +34,7 @@ class AgentState(Collector):
         self._controller = controller
         self._enrolled = enrolled
         self._zds = zds
-        self._keeper = keeper
+        self._secrets = secrets
         self._requests = requests
         self._installer = installer
         self._repairs = repairs
@@ -47,7 +47,7 @@ class AgentState(Collector):
             requests.add_metric([status], count)
         repairs = CounterMetricFamily(
             "nodeagent_capture_repairs",
-            "Rules or routes that somebody else changed and that were put back",
+            "Rules or routes that another process changed and that were restored",
             labels=["scope"],
         )
         for scope, count in self._repairs.repaired.items():
@@ -57,15 +57,17 @@ class AgentState(Collector):
             GaugeMetricFamily("culvert_captured_pods", "Pods that are captured", value=len(self._enrolled)),
             CounterMetricFamily(
                 "nodeagent_reconcile_events",
-                "Turns that changed a pod, repairs included",
+                "Reconciliations that changed a pod, repairs included",
                 value=self._controller.reconciled + self._repairs.repaired["pod"],
             ),
             repairs,
-            CounterMetricFamily("culvert_certificate_failures", "Certificates not issued", value=self._keeper.failures),
+            CounterMetricFamily(
+                "culvert_certificate_failures", "Certificates not issued", value=self._secrets.failures
+            ),
             GaugeMetricFamily("culvert_crl_lists", "Revocation lists in force", value=self._revocations.lists),
             CounterMetricFamily(
                 "culvert_crl_failures",
-                "Contents of the file of revocation lists that could not be used",
+                "Invalid contents of the file of revocation lists",
                 value=self._revocations.failures,
             ),
             requests,
@@ -75,13 +77,13 @@ class AgentState(Collector):
             "End of validity, seconds since the epoch",
             labels=["identity"],
         )
-        for identity, end in self._keeper.expirations().items():
+        for identity, end in self._secrets.expirations().items():
             expiry.add_metric([identity], end.timestamp() if end else 0)
         families.append(expiry)
         if self._installer is not None:
             ready, count = self._installer.installed, self._installer.installations
             families.append(GaugeMetricFamily("istio_cni_install_ready", "Whether the plugin is in place", value=ready))
-            families.append(CounterMetricFamily("istio_cni_installs", "Times it had to be put there", value=count))
+            families.append(CounterMetricFamily("istio_cni_installs", "Times the plugin was installed", value=count))
         return families
 
 

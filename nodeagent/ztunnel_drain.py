@@ -20,7 +20,7 @@ from meshkit.kube import errors, kinds, objects
 from meshkit.kube.client import Client
 from meshkit.log import logger
 from meshkit.tasks import Backoff
-from nodeagent.discovery.enrolment import PodFacts
+from nodeagent.discovery.enrolment import PodInfo
 
 _log = logger("rollout")
 
@@ -36,7 +36,7 @@ class DrainingZtunnels:
         namespace: where Culvert is installed.
     """
 
-    def __init__(self, client: Client, pods: Mapping[str, PodFacts], namespace: str) -> None:
+    def __init__(self, client: Client, pods: Mapping[str, PodInfo], namespace: str) -> None:
         self._client = client
         self._pods = pods
         self._namespace = namespace
@@ -70,7 +70,7 @@ class DrainingZtunnels:
             self.released += 1
             _log.info("ztunnel drains, released from its DaemonSet", pod=pod.key)
 
-    def _waits(self, pod: PodFacts | None) -> bool:
+    def _waits(self, pod: PodInfo | None) -> bool:
         return (
             pod is not None
             and pod.terminating

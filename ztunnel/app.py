@@ -156,12 +156,12 @@ class Ztunnel:
         """Wait for the state of the mesh; a restored one is good enough when the control plane does not answer."""
         try:
             # After a crash, what the last process wrote is as good as new, and nobody else serves meanwhile.
-            patience_s = 0.0 if self._crashes else _FRESH_STATE_WAIT_S
-            async with asyncio.timeout(patience_s if restored else None):
+            timeout_s = 0.0 if self._crashes else _FRESH_STATE_WAIT_S
+            async with asyncio.timeout(timeout_s if restored else None):
                 await self._xds.wait_received()
             _log.info("state of the mesh received")
         except TimeoutError:
-            _log.warning("control plane has not answered, serving the restored state", waited_s=patience_s)
+            _log.warning("control plane has not answered, serving the restored state", waited_s=timeout_s)
         self._state_known.set()
 
     async def _serve_workloads(self) -> None:
@@ -212,14 +212,14 @@ class Ztunnel:
         deadline = began + self._settings.drain_s
         self._zds.retire()
         _log.info("ending, new connections are taken until a successor serves", workloads=self._workloads.active)
-        patience_s = min(self._settings.handover_s, self._settings.drain_s)
-        found = await handover.wait_for_successor(lambda: self._workloads.namespaces, patience_s)
+        timeout_s = min(self._settings.handover_s, self._settings.drain_s)
+        found = await handover.wait_for_successor(lambda: self._workloads.namespaces, timeout_s)
         # From here on a new workload would get listeners that nobody closes: the node agent has to look elsewhere.
         following.cancel()
         left_s = max(0.0, deadline - loop.time())
         _log.info(
             "draining", successor=found, after_s=round(loop.time() - began, 2),
-            connections=self._engine.connections(), patience_s=round(left_s, 2),
+            connections=self._engine.connections(), timeout_s=round(left_s, 2),
         )  # fmt: skip
         self._engine.drain(left_s)
         while self._engine.held() and loop.time() < deadline:  # noqa: ASYNC110  (a counter, no event)
@@ -231,14 +231,14 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
     return engine_pb2.EngineConfig(
         worker_threads=settings.worker_threads,
         max_worker_threads=settings.max_worker_threads,
-        spare_cpus=settings.spare_cpus,
+        reserved_cpus=settings.reserved_cpus,
         trust_domain=settings.trust_domain,
         network=settings.network,
         cluster_id=settings.cluster_id,
         node=settings.node_name,
         connect_timeout_ms=round(settings.connect_timeout_s * 1000),
         connect_attempts=settings.connect_attempts,
-        connect_patience_ms=round(settings.connect_patience_s * 1000),
+        connect_attempt_delay_ms=round(settings.connect_attempt_delay_s * 1000),
         outlier_consecutive_failures=settings.outlier_consecutive_failures,
         outlier_base_ejection_ms=round(settings.outlier_base_ejection_s * 1000),
         outlier_max_ejection_percent=settings.outlier_max_ejection_percent,

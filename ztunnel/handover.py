@@ -21,18 +21,18 @@ _log = logger("handover")
 _LOOK_S: Final = 0.1
 
 
-async def wait_for_successor(namespaces: Callable[[], Mapping[str, int]], patience_s: float) -> bool:
-    """Wait until another process listens in every namespace; false when there is none within ``patience_s`` seconds.
+async def wait_for_successor(namespaces: Callable[[], Mapping[str, int]], timeout_s: float) -> bool:
+    """Wait until another process listens in every namespace; false when there is none within ``timeout_s`` seconds.
 
     Args:
         namespaces: gives the workloads that are served now, by name, and descriptors of their namespaces.
-        patience_s: how long to wait.
+        timeout_s: how long to wait.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience_s
+    deadline = loop.time() + timeout_s
     while missing := await _unserved(namespaces()):
         if loop.time() >= deadline:
-            _log.warning("no successor serves yet", workloads=len(missing), first=min(missing), waited_s=patience_s)
+            _log.warning("no successor serves yet", workloads=len(missing), first=min(missing), waited_s=timeout_s)
             return False
         await asyncio.sleep(_LOOK_S)
     return True

@@ -71,7 +71,7 @@ class ZtunnelSettings(OtlpSettings):
         le=1024,
         description="Threads for all workloads. Each has its own as long as these suffice; then they share, fairly.",
     )
-    spare_cpus: int = Field(
+    reserved_cpus: int = Field(
         default=1,
         ge=0,
         le=1024,
@@ -92,7 +92,7 @@ class ZtunnelSettings(OtlpSettings):
     connect_attempts: int = Field(
         default=3, ge=1, le=10, description="Endpoints of a service that one connection tries before it fails."
     )
-    connect_patience_s: float = Field(
+    connect_attempt_delay_s: float = Field(
         default=1.0,
         gt=0,
         le=60,

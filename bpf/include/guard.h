@@ -1,11 +1,10 @@
-/* What the guard and its loader share (engine/crates/bpf mirrors it, with the same assertions). */
+/* Shared by the guard program and its loader (engine/crates/bpf mirrors it, with the same assertions). */
 #ifndef CULVERT_GUARD_H
 #define CULVERT_GUARD_H
 
 #include <linux/types.h>
 
-/* A TCP connection as the pod sees it. Addresses of IPv4 are mapped (RFC 4291, 2.5.5.2); everything in network order.
- */
+/* A TCP connection as the pod sees it. IPv4 addresses are mapped (RFC 4291, 2.5.5.2); all fields in network order. */
 struct connection {
     __u8 local[16];
     __u8 remote[16];
@@ -16,9 +15,9 @@ struct connection {
 _Static_assert(sizeof(struct connection) == 36, "mirrored by the loader");
 _Static_assert(__builtin_offsetof(struct connection, local_port) == 32, "mirrored by the loader");
 
-/* How far a connection was when the guard came. */
+/* State of a connection when the guard was attached. */
 enum stage {
-    STAGE_OPENING = 0, /* its SYN may be sent again */
+    STAGE_OPENING = 0, /* SYN sent, may be retransmitted */
     STAGE_OPEN = 1,
 };
 

@@ -26,7 +26,7 @@ GAUGE: MetricKind
 HISTOGRAM: MetricKind
 
 class EngineConfig(_message.Message):
-    __slots__ = ("worker_threads", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log", "connect_attempts", "connect_patience_ms", "outlier_consecutive_failures", "outlier_base_ejection_ms", "outlier_max_ejection_percent", "dns_proxy", "dns_log", "cluster_domain", "resolv_conf", "max_buffered_bytes_per_workload", "max_bandwidth_per_workload", "access_log_records", "max_worker_threads", "spare_cpus")
+    __slots__ = ("worker_threads", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log", "connect_attempts", "connect_attempt_delay_ms", "outlier_consecutive_failures", "outlier_base_ejection_ms", "outlier_max_ejection_percent", "dns_proxy", "dns_log", "cluster_domain", "resolv_conf", "max_buffered_bytes_per_workload", "max_bandwidth_per_workload", "access_log_records", "max_worker_threads", "reserved_cpus")
     WORKER_THREADS_FIELD_NUMBER: _ClassVar[int]
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
@@ -43,7 +43,7 @@ class EngineConfig(_message.Message):
     MAX_HANDSHAKES_PER_WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_FIELD_NUMBER: _ClassVar[int]
     CONNECT_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
-    CONNECT_PATIENCE_MS_FIELD_NUMBER: _ClassVar[int]
+    CONNECT_ATTEMPT_DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     OUTLIER_CONSECUTIVE_FAILURES_FIELD_NUMBER: _ClassVar[int]
     OUTLIER_BASE_EJECTION_MS_FIELD_NUMBER: _ClassVar[int]
     OUTLIER_MAX_EJECTION_PERCENT_FIELD_NUMBER: _ClassVar[int]
@@ -55,7 +55,7 @@ class EngineConfig(_message.Message):
     MAX_BANDWIDTH_PER_WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_RECORDS_FIELD_NUMBER: _ClassVar[int]
     MAX_WORKER_THREADS_FIELD_NUMBER: _ClassVar[int]
-    SPARE_CPUS_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_CPUS_FIELD_NUMBER: _ClassVar[int]
     worker_threads: int
     trust_domain: str
     network: str
@@ -72,7 +72,7 @@ class EngineConfig(_message.Message):
     max_handshakes_per_workload: int
     access_log: AccessLog
     connect_attempts: int
-    connect_patience_ms: int
+    connect_attempt_delay_ms: int
     outlier_consecutive_failures: int
     outlier_base_ejection_ms: int
     outlier_max_ejection_percent: int
@@ -84,8 +84,8 @@ class EngineConfig(_message.Message):
     max_bandwidth_per_workload: int
     access_log_records: bool
     max_worker_threads: int
-    spare_cpus: int
-    def __init__(self, worker_threads: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ..., connect_attempts: _Optional[int] = ..., connect_patience_ms: _Optional[int] = ..., outlier_consecutive_failures: _Optional[int] = ..., outlier_base_ejection_ms: _Optional[int] = ..., outlier_max_ejection_percent: _Optional[int] = ..., dns_proxy: _Optional[bool] = ..., dns_log: _Optional[bool] = ..., cluster_domain: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., max_buffered_bytes_per_workload: _Optional[int] = ..., max_bandwidth_per_workload: _Optional[int] = ..., access_log_records: _Optional[bool] = ..., max_worker_threads: _Optional[int] = ..., spare_cpus: _Optional[int] = ...) -> None: ...
+    reserved_cpus: int
+    def __init__(self, worker_threads: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ..., connect_attempts: _Optional[int] = ..., connect_attempt_delay_ms: _Optional[int] = ..., outlier_consecutive_failures: _Optional[int] = ..., outlier_base_ejection_ms: _Optional[int] = ..., outlier_max_ejection_percent: _Optional[int] = ..., dns_proxy: _Optional[bool] = ..., dns_log: _Optional[bool] = ..., cluster_domain: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., max_buffered_bytes_per_workload: _Optional[int] = ..., max_bandwidth_per_workload: _Optional[int] = ..., access_log_records: _Optional[bool] = ..., max_worker_threads: _Optional[int] = ..., reserved_cpus: _Optional[int] = ...) -> None: ...
 
 class WorkloadRef(_message.Message):
     __slots__ = ("uid", "name", "namespace", "service_account")

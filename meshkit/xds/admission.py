@@ -9,16 +9,16 @@ import asyncio
 from typing import Final
 
 _LIMIT: Final = 8
-_PATIENCE_S: Final = 30.0
+_TIMEOUT_S: Final = 30.0
 """A client that has not taken its first answers by then gives its place to the next; it is served all the same."""
 
 
 class Slot:
     """A place among those that begin; ``leave`` may be called any number of times."""
 
-    def __init__(self, places: asyncio.Semaphore, patience_s: float) -> None:
+    def __init__(self, places: asyncio.Semaphore, timeout_s: float) -> None:
         self._places: asyncio.Semaphore | None = places
-        self._timer = asyncio.get_running_loop().call_later(patience_s, self.leave)
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self.leave)
 
     def leave(self) -> None:
         """Let the next one begin."""
@@ -31,11 +31,11 @@ class Slot:
 class Admission:
     """Lets streams begin. Used on one event loop only."""
 
-    def __init__(self, *, limit: int = _LIMIT, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(self, *, limit: int = _LIMIT, timeout_s: float = _TIMEOUT_S) -> None:
         self._places = asyncio.Semaphore(limit)
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
 
     async def enter(self) -> Slot:
         """Wait for a place."""
         await self._places.acquire()
-        return Slot(self._places, self._patience_s)
+        return Slot(self._places, self._timeout_s)

@@ -1,1 +1,1 @@
-"""Capturing a pod's traffic: what shall be so in its network namespace (``plan``), and a backend that makes it so."""
+"""Capturing a pod's traffic: the desired state of its network namespace (``plan``), and a backend that makes it so."""

@@ -28,7 +28,7 @@ class Fault:
 
     Attributes:
         annotation: its name.
-        value: as it stands.
+        value: as written.
         fix: what to write instead.
     """
 
@@ -38,7 +38,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlanResult:
     """A plan, and what of the annotations did not come into it."""
 
     plan: PodPlan
@@ -49,7 +49,7 @@ class _Unreadable(ValueError):
     """The text is the fix."""
 
 
-def plan_pod(annotations: Mapping[str, str], *, dns: bool = False) -> Planned:
+def plan_pod(annotations: Mapping[str, str], *, dns: bool = False) -> PlanResult:
     """Plan the capture of a pod of the mesh.
 
     Args:
@@ -86,7 +86,7 @@ def plan_pod(annotations: Mapping[str, str], *, dns: bool = False) -> Planned:
         virtual_interfaces=read(names.REROUTE_INTERFACES_ANNOTATION, _interfaces, ()),
         excluded_interfaces=read(names.EXCLUDE_INTERFACES_ANNOTATION, _interfaces, ()),
     )
-    return Planned(plan, tuple(faults))
+    return PlanResult(plan, tuple(faults))
 
 
 def _boolean(text: str) -> bool:

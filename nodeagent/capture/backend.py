@@ -1,4 +1,4 @@
-"""What every way of capturing can do."""
+"""The interface of a capture backend."""
 
 from collections.abc import Set
 from pathlib import Path
@@ -9,87 +9,87 @@ from nodeagent.capture.plan import PodPlan
 
 
 class CaptureBackend(Protocol):
-    """Makes plans so. Synchronous and quick; called on a thread. Twice is the same as once."""
+    """Applies plans to the kernel. Synchronous, idempotent, called on a thread."""
 
     @property
     def name(self) -> str:
-        """As the setting ``capture_backend`` calls it."""
+        """Its value of the setting ``capture_backend``."""
         ...
 
     @property
     def how(self) -> str:
-        """Which of the kernel's interfaces it uses, for people."""
+        """The kernel interface that it uses, for logs."""
         ...
 
     def prepare(self, netns: int) -> None:
-        """Put in place what rules will need and what changes nothing without them; may run beside other preparations.
+        """Set up what the rules need and what has no effect without them. May run in parallel with other steps.
 
         Raises:
-            OSError: the namespace is as it was.
+            OSError: the namespace is unchanged.
         """
         ...
 
     def apply(self, netns: int, plan: PodPlan) -> None:
-        """Make the rules of a prepared namespace as planned.
+        """Apply a plan in a prepared namespace.
 
         Args:
-            netns: open descriptor of the namespace; stays the caller's.
-            plan: what shall be so.
+            netns: open descriptor of the namespace; the caller closes it.
+            plan: the desired state.
 
         Raises:
-            OSError: what was changed before stays changed, in an order in which nothing leaves uncaptured.
+            OSError: earlier steps stay applied, in an order in which nothing leaves uncaptured.
         """
         ...
 
     def clear(self, netns: int) -> bool:
-        """Take this backend's rules away, and nothing else; say whether there were any."""
+        """Remove this backend's rules, and nothing else; return whether there were any."""
         ...
 
     def present(self, netns: int) -> bool:
-        """Say whether this backend has rules in the namespace."""
+        """Return whether this backend has rules in the namespace."""
         ...
 
     def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
-        """Compare the kernel with the plan and name what is not as planned; nothing when all is.
+        """Compare the kernel with the plan; return the names of what differs.
 
         Raises:
-            OSError: it cannot be looked at.
+            OSError: the kernel's state cannot be read.
         """
         ...
 
     def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
-        """Make good what is missing, and return it; what redirects first, because nothing is captured without it.
+        """Restore what is missing and return its names. Redirection comes first: nothing is captured without it.
 
         Raises:
-            OSError: it cannot be looked at, or not be made.
+            OSError: the kernel's state cannot be read or changed.
         """
         ...
 
     def watch(self, netns: int, plan: PodPlan) -> Changes:
-        """Begin to notice changes of what ``missing`` looks at with this plan; the caller closes the result."""
+        """Subscribe to changes of what ``missing`` compares for this plan; the caller closes the result."""
         ...
 
     def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
-        """Exempt probes of local processes towards these pod addresses, and no others.
+        """Exempt probes of the node's own processes to these pod addresses, and to no others.
 
         Args:
             netns: the host's namespace.
-            addresses: what shall be exempt.
-            before: what the last call made so; ``None``: not known, everything is made anew.
+            addresses: addresses to exempt.
+            before: addresses that the last call exempted; ``None`` if unknown: everything is rebuilt.
 
         Raises:
-            OSError: the host is as it was.
+            OSError: the host is unchanged.
         """
         ...
 
     def remove_probes(self, netns: Path) -> None:
-        """Take back what ``apply_probes`` did on the host; nothing is no error."""
+        """Remove what ``apply_probes`` added to the host, if anything."""
         ...
 
     def probes_missing(self, netns: Path, addresses: Set[str]) -> tuple[str, ...]:
-        """Compare the host with what ``apply_probes`` was asked for and name what is not so."""
+        """Compare the host with these addresses; return the names of what differs."""
         ...
 
     def watch_probes(self, netns: Path) -> Changes:
-        """Begin to notice changes of what ``probes_missing`` looks at; the caller closes the result."""
+        """Subscribe to changes of what ``probes_missing`` compares; the caller closes the result."""
         ...

@@ -17,7 +17,7 @@ from nodeagent.capture.iptables_legacy import LegacyTables
 from nodeagent.capture.iptables_restore import RestoredTables
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import PodPlan
-from nodeagent.capture.preparation import Preparation
+from nodeagent.capture.pod_network import PodNetwork
 
 
 class Wanted(StrEnum):
@@ -46,7 +46,7 @@ class Choice:
 
 
 class NoBackend(OSError):
-    """Nothing that is wanted works on this node; the text says what is missing."""
+    """No requested backend works on this node; the text says what is missing."""
 
 
 def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
@@ -55,13 +55,13 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
     Args:
         wanted: the setting.
         lock: of the host's iptables tables.
-        guard: whether pods shall have one, where the kernel can.
+        guard: whether pods get the guard program, where the kernel supports it.
 
     Raises:
         NoBackend: names what is missing and the fix.
     """
     unguarded = _unguarded() if guard else "as set"
-    around = Preparation(guarded=not unguarded)
+    around = PodNetwork(guarded=not unguarded)
     makers: dict[Wanted, list[Callable[[], CaptureBackend]]] = {
         Wanted.NFTABLES: [partial(_nftables, around)],
         Wanted.IPTABLES: [partial(_legacy, lock, around), partial(_restored, lock, around)],
@@ -93,7 +93,7 @@ def _unguarded() -> str:
     return ""
 
 
-def _nftables(around: Preparation) -> CaptureBackend:
+def _nftables(around: PodNetwork) -> CaptureBackend:
     try:
         nft.apply(nftables_rules.pod_rules(_EVERYTHING, fresh=True))
     except OSError as error:
@@ -101,17 +101,15 @@ def _nftables(around: Preparation) -> CaptureBackend:
     return NftablesBackend(around)
 
 
-def _legacy(lock: Path, around: Preparation) -> CaptureBackend:
+def _legacy(lock: Path, around: PodNetwork) -> CaptureBackend:
     return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables and ip6_tables", lock, around)
 
 
-def _restored(lock: Path, around: Preparation) -> CaptureBackend:
+def _restored(lock: Path, around: PodNetwork) -> CaptureBackend:
     return _iptables(RestoredTables(), iptables_restore.probe, "load nf_tables and nft_compat", lock, around)
 
 
-def _iptables(
-    tables: Tables, probe: Callable[[int], None], fix: str, lock: Path, around: Preparation
-) -> CaptureBackend:
+def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path, around: PodNetwork) -> CaptureBackend:
     links.set_up("lo")
     versions = (4, 6) if Path("/proc/thread-self/net/if_inet6").exists() else (4,)
     try:

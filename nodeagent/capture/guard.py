@@ -1,8 +1,9 @@
-"""Keeps the application's TCP in the pod while the capture rules are gone. Called inside the namespace.
+"""Keeps the application's TCP in the pod while the capture rules are missing. Called inside the namespace.
 
-The rules mark what they let pass (``names.PASSED_MARK``). A BPF program on the pod's links drops TCP of the application
-without this mark, and what the tunnel says to the application, which would not understand it. It stands apart from the
-rules, so whoever flushes those opens no way around the tunnel, whether or not the agent is there to put them back.
+The rules mark the packets that they pass on purpose (``names.PASSED_MARK``). A BPF program on the egress of the pod's
+links drops the application's TCP without this mark, and the tunnel's packets to the application, which would be
+unexpected there. The program is independent of the rules: flushing the rules opens no path around the tunnel, whether
+or not a node agent runs that restores them.
 """
 
 import os
@@ -20,32 +21,32 @@ _NAME: Final = "culvert-guard"
 
 
 def probe() -> None:
-    """Find out, in a namespace made for the question, whether this kernel can do it.
+    """Load and attach the program in a scratch namespace.
 
     Raises:
-        OSError: it cannot; the text says why.
+        OSError: this kernel cannot; the text says why.
     """
     with egress.programs(_NAME) as programs:
         programs.attach("lo", _for_new_pods())
         programs.detach("lo")
 
 
-def lower() -> None:
-    """Take the guard away, before the rules go: nothing shall wait for them in vain.
+def detach() -> None:
+    """Detach the guard. Called before the rules are removed, so that no packet is dropped for lack of a mark.
 
     Raises:
-        OSError: some of it may still be there.
+        OSError: a link may still have it.
     """
     with egress.programs(_NAME) as programs:
         for link in programs.attached:
             programs.detach(link)
 
 
-def hoist(plan: PodPlan) -> None:
-    """Put the guard where the plan wants it. After the rules: what they have not seen by then is older, and may go on.
+def attach(plan: PodPlan) -> None:
+    """Attach the guard to the links that the plan covers, after the rules. Connections established earlier are exempt.
 
     Raises:
-        OSError: a link may be without guard.
+        OSError: a link may lack the guard.
     """
     with egress.programs(_NAME) as programs:
         wanted = _wanted(plan, programs)
@@ -57,42 +58,42 @@ def hoist(plan: PodPlan) -> None:
 
 
 def missing(plan: PodPlan) -> tuple[str, ...]:
-    """Name what is not there although the plan wants it."""
+    """Return the names of links that lack the guard although the plan covers them."""
     with egress.programs(_NAME) as programs:
         return tuple(f"guard of {link}" for link in sorted(_wanted(plan, programs) - programs.attached))
 
 
-def _attach(programs: Egress, where: Iterable[str], older: tuple[sockets.Connection, ...]) -> None:
-    program = _load(older) if older else _for_new_pods()
+def _attach(programs: Egress, where: Iterable[str], preexisting: tuple[sockets.Connection, ...]) -> None:
+    program = _load(preexisting) if preexisting else _for_new_pods()
     try:
         for link in where:
             programs.attach(link, program)
     finally:
-        if older:
+        if preexisting:
             os.close(program)
 
 
 @cache
 def _for_new_pods() -> int:
-    """Return the program that knows no older connections; loaded once, because that takes 20 ms."""
+    """Return the program without exempt connections; loaded once, because loading takes 20 ms."""
     return _load(())
 
 
-def _load(older: tuple[sockets.Connection, ...]) -> int:
+def _load(preexisting: tuple[sockets.Connection, ...]) -> int:
     try:
         return load_guard(
             tunnel_mark=names.TUNNEL_MARK,
             tunnel_mark_mask=names.TUNNEL_MARK_MASK,
             passed_mark=names.PASSED_MARK,
             redirect_ports=(names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT),
-            older=[(*one.local, *one.remote, one.open) for one in older],
+            preexisting=[(*one.local, *one.remote, one.open) for one in preexisting],
         )
     except KernelUnsupported as error:
         raise OSError(str(error)) from error
 
 
 def _wanted(plan: PodPlan, programs: Egress) -> frozenset[str]:
-    """Return the links through which nothing must go that the rules have not seen."""
+    """Return the links on which unmarked packets must be dropped."""
     if plan.mode is not Mode.CAPTURE:
         return frozenset()
     return programs.links - {*plan.excluded_interfaces, *plan.virtual_interfaces}

@@ -14,7 +14,7 @@ from meshkit.linux import changes, ipsets
 from meshkit.linux import netns as namespaces
 from nodeagent.capture import iptables_rules as rules
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.capture.preparation import GUARDED, Preparation
+from nodeagent.capture.pod_network import GUARDED, PodNetwork
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class IptablesBackend:
         versions: tuple[int, ...],
         sets: bool,
         lock: Path = Path(names.XTABLES_LOCK),
-        preparation: Preparation = GUARDED,
+        preparation: PodNetwork = GUARDED,
     ) -> None:
         """Make a backend.
 
@@ -67,30 +67,31 @@ class IptablesBackend:
             tables: the way to the kernel's tables.
             versions: of IP that this kernel has.
             sets: whether the kernel has IP sets; without them the host has a rule for each pod.
-            lock: file that everybody holds who changes the host's tables. Namespaces of pods need none: nobody else
+            lock: file that everybody holds who changes the host's tables. Namespaces of pods need none: no other
+            process
                 changes them while a pod starts, and later what others change is repaired.
-            preparation: what stands around the rules.
+            pod_network: sets up what the rules need.
         """
         self.how = tables.label
         self._tables = tables
         self._versions = versions
         self._sets = sets
-        self._preparation = preparation
+        self._pod_network = preparation
         self._lock = lock
         self._wanted = lru_cache(maxsize=64)(self._ask)
         self._wanted_probes = lru_cache(maxsize=1)(self._ask_probes)
 
     def prepare(self, netns: int) -> None:
         """See ``CaptureBackend.prepare``."""
-        _inside(netns, self._preparation.prepare)
+        _inside(netns, self._pod_network.prepare)
 
     def apply(self, netns: int, plan: PodPlan) -> None:
         """See ``CaptureBackend.apply``."""
 
         def work() -> None:
-            self._preparation.before(plan)
+            self._pod_network.before_rules(plan)
             self._apply(plan)
-            self._preparation.after(plan)
+            self._pod_network.after_rules(plan)
 
         _inside(netns, work)
 
@@ -112,7 +113,7 @@ class IptablesBackend:
     def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.missing``."""
         wanted = self._wanted(plan)
-        return _inside(netns, lambda: self._rules_missing(wanted) + self._preparation.missing(plan))
+        return _inside(netns, lambda: self._rules_missing(wanted) + self._pod_network.missing(plan))
 
     def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.repair``."""
@@ -122,14 +123,14 @@ class IptablesBackend:
             missing = self._rules_missing(wanted)
             if missing:
                 self._apply(plan)
-                self._preparation.rules_are_back()
-            return missing + self._preparation.repair(plan)
+                self._pod_network.rules_restored()
+            return missing + self._pod_network.repair(plan)
 
         return _inside(netns, work)
 
     def watch(self, netns: int, plan: PodPlan) -> changes.Changes:
         """See ``CaptureBackend.watch``."""
-        # Asking for a table makes it, so only those that the plan uses.
+        # Reading a table creates it, so only those that the plan uses are read.
         tables = [name for name, table in rules.pod_tables(plan, 4).items() if table]
         return _inside(netns, lambda: changes.watch(tables=tables, versions=self._versions))
 
@@ -205,7 +206,7 @@ class IptablesBackend:
         }
 
     def _ask(self, plan: PodPlan) -> dict[tuple[int, str], Mapping[str, object]]:
-        """Return what the kernel shows when all is as planned: asked in a namespace made for the question."""
+        """Return what the kernel lists for a plan, read back from a scratch namespace."""
 
         def work() -> dict[tuple[int, str], Mapping[str, object]]:
             self._apply(plan)

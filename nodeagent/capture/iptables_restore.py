@@ -15,7 +15,7 @@ from nodeagent.capture import iptables_rules as rules
 
 _PREFIX: Final = {4: "iptables-nft", 6: "ip6tables-nft"}
 _FAMILY: Final = {4: "ip", 6: "ip6"}
-_PATIENCE_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 
 
 class RestoreError(OSError):
@@ -75,7 +75,7 @@ def _run(argv: list[str], text: str = "") -> str:
     if shutil.which(argv[0]) is None:
         raise RestoreError(f"{argv[0]} is missing; install the package iptables")
     try:
-        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         raise RestoreError(f"{argv[0]} does not end") from None
     if done.returncode != 0:

@@ -1,6 +1,6 @@
 """A plan in iptables' language. Pure; the golden files under ``tests/golden`` show what comes out.
 
-The same meaning, rule for rule, as ``nftables_rules`` beside it, where the reasons stand. A table holds chains of our
+The same meaning, rule for rule, as ``nftables_rules`` beside it, which gives the reasons. A table holds chains of our
 own, to which the kernel's chains jump; whatever else is in a table belongs to others and is left alone.
 """
 
@@ -36,7 +36,7 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. An address or interface that begins with ``!`` stands for all others."""
+    """One rule. An address or interface that begins with ``!`` means all others."""
 
     target: Extension
     protocol: str = ""

@@ -7,22 +7,22 @@ from pathlib import Path
 from meshkit.linux import changes, netns, nft
 from nodeagent.capture import nftables_rules as rules
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.capture.preparation import GUARDED, Preparation
+from nodeagent.capture.pod_network import GUARDED, PodNetwork
 
 
 class NftablesBackend:
-    """See ``CaptureBackend``. Tables are replaced whole: whoever has changed one of ours is corrected."""
+    """See ``CaptureBackend``. Tables are replaced as a whole, which reverts foreign changes."""
 
     name = "nftables"
     how = "libnftables"
 
-    def __init__(self, preparation: Preparation = GUARDED) -> None:
-        """Make a backend; ``preparation`` is what stands around its rules."""
-        self._preparation = preparation
+    def __init__(self, preparation: PodNetwork = GUARDED) -> None:
+        """Make a backend; ``pod_network`` sets up what the rules need."""
+        self._pod_network = preparation
 
     def prepare(self, netns: int) -> None:
         """See ``CaptureBackend.prepare``."""
-        _inside(netns, self._preparation.prepare)
+        _inside(netns, self._pod_network.prepare)
 
     def apply(self, netns: int, plan: PodPlan) -> None:
         """See ``CaptureBackend.apply``."""
@@ -38,7 +38,7 @@ class NftablesBackend:
 
     def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.missing``."""
-        return _inside(netns, lambda: _rules_missing(plan) + self._preparation.missing(plan))
+        return _inside(netns, lambda: _rules_missing(plan) + self._pod_network.missing(plan))
 
     def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
         """See ``CaptureBackend.repair``."""
@@ -47,8 +47,8 @@ class NftablesBackend:
             missing = _rules_missing(plan)
             if missing:
                 self._apply(plan)
-                self._preparation.rules_are_back()
-            return missing + self._preparation.repair(plan)
+                self._pod_network.rules_restored()
+            return missing + self._pod_network.repair(plan)
 
         return _inside(netns, work)
 
@@ -78,10 +78,10 @@ class NftablesBackend:
         return _inside(netns, lambda: changes.watch(routes=False))
 
     def _apply(self, plan: PodPlan) -> None:
-        self._preparation.before(plan)
+        self._pod_network.before_rules(plan)
         fresh = _listed(rules.POD_TABLE) is None
         nft.apply(rules.pod_rules(plan, fresh=fresh))
-        self._preparation.after(plan)
+        self._pod_network.after_rules(plan)
 
 
 _inside = netns.run
@@ -110,10 +110,10 @@ def _listed(table: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _as_listed(transaction: str, table: str) -> str | None:
-    """Return how the kernel shows a table that is as wanted: it is asked, in a namespace made for the question."""
+    """Return how the kernel lists a table as planned, read back from a scratch namespace."""
 
-    def ask() -> str | None:
+    def read_back() -> str | None:
         nft.apply(transaction)
         return _listed(table)
 
-    return netns.scratch(ask)
+    return netns.scratch(read_back)

@@ -30,7 +30,7 @@ def pod_rules(plan: PodPlan, *, fresh: bool = False) -> str:
     """Return the transaction that makes a pod's table as planned.
 
     Args:
-        plan: what shall be so.
+        plan: the desired state.
         fresh: there is no table yet. Deleting, even nothing, makes the kernel wait for all its readers: some ten
             milliseconds that a new pod need not wait too.
     """

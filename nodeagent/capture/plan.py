@@ -1,11 +1,11 @@
-"""What shall be so in a pod's network namespace, and on the host for the kubelet's probes. Pure.
+"""The desired state of a pod's network namespace, and on the host for the kubelet's probes. Pure.
 
 Order of a pod's life, so that no connection meets a rule without a listener or an announcement without a rule:
 listeners, then ``CAPTURE``, then the announcement; and back: announcement withdrawn, ``DRAIN``, listeners gone,
-``NONE``. ``DRAIN`` redirects nothing new but keeps what open connections stand on: the kernel forgets how to rewrite
+``NONE``. ``DRAIN`` redirects nothing new but keeps what open connections need: the kernel forgets how to rewrite
 their packets when the last NAT chain of a namespace goes, and the application's answers find the tunnel only by mark.
 
-How annotations become a plan stands in ``annotations``.
+``annotations`` turns annotations into a plan.
 """
 
 from dataclasses import dataclass

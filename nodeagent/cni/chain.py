@@ -1,7 +1,7 @@
 """Our entry in a node's CNI configuration. Pure: from a file's content to its new content.
 
-We are the last of the chain, so that the pod's network is complete when we are asked. A single-plugin ``.conf`` becomes
-a list; everything that we did not write stays byte for byte in meaning (keys we do not know are kept).
+We are the last of the chain, so that the pod's network is complete when our plugin is called. A single-plugin ``.conf``
+becomes a list; everything that we did not write stays byte for byte in meaning (keys we do not know are kept).
 """
 
 import json

@@ -19,13 +19,13 @@ from meshkit import unix
 from meshkit.log import logger
 from nodeagent.controller import Controller
 from nodeagent.discovery import namespaces
-from nodeagent.discovery.enrolment import PodFacts
+from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.zds.server import NotConnected
 
 _log = logger("cni")
 
 _MAX_BYTES: Final = 64 * 1024
-_CACHE_PATIENCE_S: Final = 0.1
+_CACHE_TIMEOUT_S: Final = 0.1
 
 
 class Address(BaseModel):
@@ -48,14 +48,14 @@ class AddRequest(BaseModel):
     ips: list[Address] = Field(default_factory=list, alias="IPs")
 
 
-Find = Callable[[str, str], Awaitable[PodFacts | None]]
+Find = Callable[[str, str], Awaitable[PodInfo | None]]
 """From namespace and name to the pod, from the local copy or the API itself."""
 
 
 class PluginRequests:
     """Answers the plugin."""
 
-    def __init__(self, controller: Controller, cached: Callable[[str, str], PodFacts | None], fetch: Find) -> None:
+    def __init__(self, controller: Controller, cached: Callable[[str, str], PodInfo | None], fetch: Find) -> None:
         self._controller = controller
         self._cached = cached
         self._fetch = fetch
@@ -101,10 +101,10 @@ class PluginRequests:
         self.answered["ok"] += 1
         return web.Response(text="captured\n" if wanted_here else "not in the mesh\n")
 
-    async def _find(self, wanted: AddRequest) -> PodFacts | None:
-        """The runtime may be quicker than our watch; ask the API when the local copy does not follow at once."""
+    async def _find(self, wanted: AddRequest) -> PodInfo | None:
+        """Return the pod; the runtime may be ahead of the watch, so the API server is asked if the cache lags."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _CACHE_PATIENCE_S
+        deadline = loop.time() + _CACHE_TIMEOUT_S
         while loop.time() < deadline:
             pod = self._cached(wanted.pod_namespace, wanted.pod_name)
             if pod is not None and pod.uid == (wanted.pod_uid or pod.uid):

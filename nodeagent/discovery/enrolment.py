@@ -7,7 +7,7 @@ from meshapi import names
 
 
 @dataclass(frozen=True, slots=True)
-class PodFacts:
+class PodInfo:
     """What the node agent reads of a pod.
 
     Attributes:
@@ -35,19 +35,19 @@ class PodFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentRules:
-    """What is never enrolled, whatever its labels say.
+    """Which pods are never enrolled, whatever their labels say.
 
     Attributes:
-        excluded_namespaces: left alone as a whole.
-        own_namespace: where Culvert is installed; its ztunnel carries the traffic and cannot be captured itself.
+        excluded_namespaces: namespaces whose pods are never enrolled.
+        own_namespace: namespace of the installation; its ztunnel carries the traffic and cannot be captured itself.
     """
 
     excluded_namespaces: frozenset[str] = frozenset({"kube-system"})
     own_namespace: str = names.DEFAULT_NAMESPACE
 
 
-def belongs(pod: PodFacts, namespace_labels: Mapping[str, str], rules: EnrolmentRules) -> bool:
-    """Say whether the pod shall be captured: by its own label, else by its namespace's."""
+def belongs(pod: PodInfo, namespace_labels: Mapping[str, str], rules: EnrolmentRules) -> bool:
+    """Return whether a pod is enrolled: by its own label, else by its namespace's."""
     if pod.host_network or pod.terminal or names.SIDECAR_STATUS_ANNOTATION in pod.annotations:
         return False
     if pod.namespace in rules.excluded_namespaces or _is_ztunnel(pod, rules):
@@ -59,6 +59,6 @@ def belongs(pod: PodFacts, namespace_labels: Mapping[str, str], rules: Enrolment
     return own == wanted or namespace_labels.get(names.DATAPLANE_MODE_LABEL) == wanted
 
 
-def _is_ztunnel(pod: PodFacts, rules: EnrolmentRules) -> bool:
+def _is_ztunnel(pod: PodInfo, rules: EnrolmentRules) -> bool:
     app = pod.labels.get(names.APP_LABEL)
     return pod.namespace == rules.own_namespace and app in {names.ZTUNNEL_SERVICE_ACCOUNT, names.ZTUNNEL_DRAINING}

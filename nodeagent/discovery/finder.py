@@ -27,9 +27,9 @@ class NamespaceFinder:
 
     async def _answer(self) -> None:
         while self._waiting:
-            asked, self._waiting = self._waiting, {}
-            found = await asyncio.to_thread(self._find, set(asked))
-            for uid, answers in asked.items():
+            waiting, self._waiting = self._waiting, {}
+            found = await asyncio.to_thread(self._find, set(waiting))
+            for uid, answers in waiting.items():
                 descriptor = found.get(uid)
                 for answer in answers:
                     if not answer.cancelled():

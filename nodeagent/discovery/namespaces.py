@@ -1,6 +1,6 @@
 """Network namespaces of running pods, found through the processes in their cgroups.
 
-Kubernetes does not tell where a pod's namespace is. A pod's UID is part of the cgroup path of each of its processes,
+Kubernetes does not expose a pod's network namespace. A pod's UID is part of the cgroup path of each of its processes,
 whatever the runtime and the cgroup driver (``pod<uid>``, with dashes or with underscores).
 """
 

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from nodeagent.discovery.enrolment import PodFacts
+from nodeagent.discovery.enrolment import PodInfo
 
 _TERMINAL = frozenset({"Succeeded", "Failed"})
 
 
-def parse_pod(item: dict[str, Any]) -> PodFacts:
+def parse_pod(item: dict[str, Any]) -> PodInfo:
     """Read a pod object."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     listed = tuple(entry["ip"] for entry in status.get("podIPs") or () if entry.get("ip"))
-    return PodFacts(
+    return PodInfo(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],

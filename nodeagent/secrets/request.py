@@ -75,7 +75,7 @@ def read_answer(identity: SpiffeId, request: Request, chain: Sequence[str]) -> I
     """Check the authority's answer: leaf first, roots last, for us and for our key.
 
     Raises:
-        BadCertificate: it is for somebody else, without roots, or unreadable.
+        BadCertificate: it is for another identity, lacks roots, or cannot be parsed.
     """
     if len(chain) < 2:
         raise BadCertificate(

@@ -1,7 +1,7 @@
-"""The mesh's revocation lists: the file that Kubernetes projects into this pod, read again when it is another one.
+"""The mesh's revocation lists, read from the file that Kubernetes projects into this pod whenever it changes.
 
-Without the file there is no list. A file that cannot be used changes nothing: what was last read stays in force, and
-one line in the log tells why, not one at each look.
+Without the file there is no list. An invalid file changes nothing: the last good lists stay in force, and one log line
+says why, not one for each poll.
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from meshkit.log import logger
 
 _log = logger("secrets")
 
-LOOK_S: Final = 2.0
+POLL_S: Final = 2.0
 
 
 class RevocationFile:
-    """Reads the file. ``look`` once before anybody is served, then run ``follow``.
+    """Reads the file. Call ``look`` once before serving, then run ``follow``.
 
     Attributes:
         lists: number of lists in force.
-        failures: contents that could not be used, since the start.
+        failures: invalid contents since the start.
     """
 
     def __init__(self, file: Path, changed: Callable[[bytes], None]) -> None:
-        """``changed`` is called with the lists, PEM, at each change; with nothing where there is none any more."""
+        """``changed`` is called with the lists, PEM, at each change; with empty bytes when the file is removed."""
         self._file = file
         self._changed = changed
         self._seen: bytes | str = b""
@@ -35,15 +35,15 @@ class RevocationFile:
         self.lists = 0
         self.failures = 0
 
-    async def follow(self, *, look_s: float = LOOK_S) -> NoReturn:
-        """Look every ``look_s`` seconds until cancelled."""
+    async def follow(self, *, poll_s: float = POLL_S) -> NoReturn:
+        """Poll every ``poll_s`` seconds until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(look_s)
+            await asyncio.sleep(poll_s)
 
     async def look(self) -> None:
-        """Look once; never raises for what the file holds."""
-        # Kubernetes exchanges a whole folder by one symbolic link, so what is read is never half of a change.
+        """Read once; invalid content raises nothing."""
+        # Kubernetes replaces the folder by switching one symbolic link, so a read never sees half of a change.
         try:
             content = await asyncio.to_thread(self._file.read_bytes)
         except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Notices that the mesh's roots have changed: the file that Kubernetes projects into this pod is another one."""
+"""Detects a change of the mesh's roots: the file that Kubernetes projects into this pod changes."""
 
 import asyncio
 import hashlib
@@ -10,17 +10,17 @@ from meshkit.log import logger
 
 _log = logger("secrets")
 
-LOOK_S: Final = 2.0
+POLL_S: Final = 2.0
 
 
-async def follow(file: Path, changed: Callable[[], None], *, look_s: float = LOOK_S) -> None:
-    """Call ``changed`` at each new content of ``file``; until cancelled. While the file is missing, nothing changes."""
+async def follow(file: Path, changed: Callable[[], None], *, poll_s: float = POLL_S) -> None:
+    """Call ``changed`` for each new content of ``file``, until cancelled. A missing file is no change."""
     known = await asyncio.to_thread(_digest, file)
     while True:
-        await asyncio.sleep(look_s)
+        await asyncio.sleep(poll_s)
         digest = await asyncio.to_thread(_digest, file)
         if digest is not None and known is not None and digest != known:
-            _log.info("roots of the mesh have changed, all certificates are renewed", file=file)
+            _log.info("roots of the mesh changed, renewing all certificates", file=file)
             changed()
         known = digest or known
 

@@ -1,7 +1,7 @@
 """The ZDS socket: every ztunnel that connects gets a snapshot, then the changes.
 
-During an upgrade two are connected: new workloads go to the latest, removals to all. Without any, nothing can be
-added: a pod is not captured before somebody listens for it.
+During an upgrade two are connected: new workloads go to the latest, removals to all. Without a ztunnel no workload can
+be added: a pod is captured only after its listeners are open.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ _ACCEPT_INTERVAL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A workload that ztunnel serves; the descriptor is its owner's."""
+    """A workload that ztunnel serves. Its owner closes the descriptor."""
 
     info: zds_pb2.WorkloadInfo
     namespace: int
 
 
 class NotConnected(Exception):
-    """No ztunnel is connected that could serve a workload."""
+    """No ztunnel is connected."""
 
 
 class ZdsServer:
-    """Serves ztunnels. ``workloads`` is the owner's view of what is captured; it is read at each snapshot."""
+    """Serves ztunnels. ``workloads`` is the table of captured pods; it is read for each snapshot."""
 
     def __init__(self, path: Path, workloads: Mapping[str, Served]) -> None:
         self._path = path
@@ -51,10 +51,10 @@ class ZdsServer:
         await self._connected.wait()
 
     async def add(self, uid: str, served: Served) -> None:
-        """Have the latest ztunnel serve a workload; returns when its listeners stand.
+        """Add a workload to the latest ztunnel; return when its listeners are open.
 
         Raises:
-            NotConnected: there is none, or it went away.
+            NotConnected: no ztunnel is connected, or it disconnected.
             OSError: it cannot serve the workload; the text says why.
         """
         if not self._sessions:
@@ -64,12 +64,12 @@ class ZdsServer:
             error = await session.add(uid, served.info, served.namespace)
         except SessionEnded as ended:
             self._drop(session)
-            raise NotConnected(f"ztunnel went away: {ended}") from ended
+            raise NotConnected(f"ztunnel disconnected: {ended}") from ended
         if error:
             raise OSError(f"ztunnel: {error}")
 
     async def remove(self, uid: str) -> None:
-        """Have all ztunnels stop serving a workload; one that is gone does not serve it either."""
+        """Remove a workload from all ztunnels; a disconnected one does not serve it either."""
         for session in list(self._sessions):
             try:
                 await session.remove(uid)
@@ -100,7 +100,7 @@ class ZdsServer:
             self._connected.set()
             _log.info("ztunnel connected", workloads=count)
             await session.ended()
-            reason = "hung up"
+            reason = "connection closed"
         except SessionEnded as ended:
             reason = str(ended)
         finally:
@@ -108,18 +108,18 @@ class ZdsServer:
         _log.info("ztunnel disconnected", reason=reason)
 
     async def _send_snapshot(self, session: Session) -> int:
-        """Tell all workloads; those that come or go meanwhile are told after it, so look until nothing is new."""
-        told: dict[str, Served] = {}
-        while missing := {uid: one for uid, one in self._workloads.items() if told.get(uid) is not one}:
+        """Send all workloads; changes made meanwhile are sent too, so loop until nothing is missing."""
+        sent: dict[str, Served] = {}
+        while missing := {uid: one for uid, one in self._workloads.items() if sent.get(uid) is not one}:
             for uid, served in missing.items():
                 error = await session.add(uid, served.info, served.namespace)
                 if error:
                     _log.warning("ztunnel cannot serve a workload yet", uid=uid, reason=error)
-                told[uid] = served
+                sent[uid] = served
         await session.snapshot_sent()
-        for uid in told.keys() - self._workloads.keys():
+        for uid in sent.keys() - self._workloads.keys():
             await session.remove(uid)
-        return len(told)
+        return len(sent)
 
     def _drop(self, session: Session) -> None:
         session.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _BIN = Path(sys.executable).parent
-_PATIENCE_S = 180.0
+_TIMEOUT_S = 180.0
 
 
 class Failed(Exception):
@@ -17,7 +17,7 @@ class Failed(Exception):
 
 def run(argv: list[str], stdin: str | None = None) -> str:
     """Run a program; its messages go to the terminal, its output is returned."""
-    done = subprocess.run(argv, input=stdin, stdout=subprocess.PIPE, text=True, timeout=_PATIENCE_S, check=False)
+    done = subprocess.run(argv, input=stdin, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode != 0:
         raise Failed(f"{' '.join(argv[:6])} ... ended with status {done.returncode}")
     return done.stdout

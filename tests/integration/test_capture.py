@@ -14,12 +14,12 @@ import pytest
 
 from meshapi import names
 from meshkit.linux import ipsets, links, netns, sockets
-from nodeagent import adoption
-from nodeagent.adoption import Adoption
+from nodeagent import takeover
 from nodeagent.capture.annotations import plan_pod
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import NoBackend, Wanted, choose
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.takeover import Takeover
 from tests.support import backends
 from tests.support.wired import Wired, shell
 from tests.unit.nodeagent.test_rules import PODS
@@ -150,7 +150,7 @@ def test_another_backends_rules_go_when_the_new_ones_stand(
     old.prepare(space)
     old.apply(space, PodPlan())
     old.apply_probes(pods.second, {"10.78.0.1"}, None)
-    take_over = Adoption(new, [old], pods.second)
+    take_over = Takeover(new, [old], pods.second)
     assert take_over.has_rules(space)
     take_over.take_over(space, PodPlan())
     new.apply_probes(pods.second, {"10.78.0.1"}, None)
@@ -275,7 +275,7 @@ def test_connections_that_stay_outside_are_counted(pods: Wired, space: int) -> N
             stack.enter_context(pods.connect(pods.first, server, 8080))
         stack.enter_context(pods.connect(pods.second, "10.78.0.1", 8081))
         stack.enter_context(pods.connect(pods.first, "127.0.0.1", 8081))
-        assert adoption.outside(space) == 3
+        assert takeover.outside(space) == 3
         assert {one.remote[1] for one in netns.run(space, lambda: sockets.outside({8081}))} == {8080}
 
 

@@ -19,9 +19,9 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import Wanted, choose
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.capture.preparation import Preparation
+from nodeagent.capture.pod_network import PodNetwork
 from tests.support import backends
-from tests.support.waiting import patient, until
+from tests.support.waiting import scaled, until
 from tests.support.wired import Wired, shell, wired
 
 pytestmark = pytest.mark.root
@@ -125,7 +125,7 @@ async def test_a_new_connection_waits_for_the_rules(
 
 async def test_a_new_connection_waits_as_long_as_where_packets_are_lost(pods: Wired, space: int) -> None:
     """TCP that hears of a drop does not back off: it tries every half second, and soon gives up."""
-    rules = NftablesBackend(Preparation(guarded=True))
+    rules = NftablesBackend(PodNetwork(guarded=True))
     capture(rules, space)
     shell(space, FLUSHES["everything"])
     opening = netns.run(pods.first, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
@@ -150,7 +150,7 @@ async def test_an_open_connection_waits_for_the_rules(
         tunnel = stack.enter_context(pods.listen(pods.first, names.OUTBOUND_PORT))
         application = stack.enter_context(pods.connect(pods.first, server, 8080))
         accepted = stack.enter_context(tunnel.accept()[0])
-        accepted.settimeout(patient(5))
+        accepted.settimeout(scaled(5))
         application.sendall(b"before")
         assert accepted.recv(100) == b"before"
         shell(space, FLUSHES[flush])
@@ -204,7 +204,7 @@ def test_what_is_older_and_what_is_excluded_goes_on(
     def both_ways(one: socket.socket, other: socket.socket) -> None:
         for here, there in ((one, other), (other, one)):
             here.sendall(SAID)
-            there.settimeout(patient(5))
+            there.settimeout(scaled(5))
             assert there.recv(100) == SAID
 
     with ExitStack() as stack:
@@ -291,7 +291,7 @@ async def test_what_the_tunnel_says_to_the_application_waits_for_the_rules(
             tunnel.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
             application = stack.enter_context(pods.connect(source, address, port))
             accepted = stack.enter_context(tunnel.accept()[0])
-            application.settimeout(patient(5))
+            application.settimeout(scaled(5))
             shell(space, FLUSHES["everything"])
             accepted.sendall(SAID)
             await until(lambda accepted=accepted: is_tried_again(accepted))
@@ -306,7 +306,7 @@ def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
     def ask() -> str:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
-            connection.settimeout(patient(5))
+            connection.settimeout(scaled(5))
             connection.connect(("10.78.0.2", names.HBONE_PORT))
             return connection.recv(100).decode()
 
@@ -390,7 +390,7 @@ def test_a_kernel_that_refuses_the_program_is_no_reason_to_leave_pods_uncaptured
 def test_guards_are_put_up_side_by_side(tmp_path: Path) -> None:
     """Many pods are enrolled at once, each on a thread of its own."""
     backend = backends.backend("nftables", tmp_path / "lock")
-    assert Preparation().guarded
+    assert PodNetwork().guarded
     failures: list[BaseException] = []
     with ExitStack() as stack:
         spaces = [stack.enter_context(wired()).first for _ in range(8)]

@@ -11,7 +11,7 @@ import pytest
 
 from meshkit.linux import sockets
 from tests.support import namespaced, ztunnels
-from tests.support.waiting import patient, until
+from tests.support.waiting import scaled, until
 
 pytestmark = pytest.mark.root
 
@@ -62,12 +62,12 @@ class Chat:
         while not self._stopped:
             message = f"message {rounds}".encode()
             self._writer.write(message)
-            async with asyncio.timeout(patient(3)):
+            async with asyncio.timeout(scaled(3)):
                 assert await self._reader.readexactly(len(message)) == message
             rounds += 1
             await asyncio.sleep(0.05)
         self._writer.write_eof()
-        async with asyncio.timeout(patient(3)):
+        async with asyncio.timeout(scaled(3)):
             assert await self._reader.read(-1) == b""
         self._writer.close()
         return rounds
@@ -170,7 +170,7 @@ async def test_without_a_successor_connections_are_taken_for_the_bound_and_refus
         assert refused.value.errno == errno.ECONNREFUSED
         writer.write(b"still here")
         writer.write_eof()
-        async with asyncio.timeout(patient(3)):
+        async with asyncio.timeout(scaled(3)):
             assert await reader.read(-1) == f"{client.ip} still here".encode()
         assert await ztunnel.ended() == 0
         writer.close()

@@ -102,7 +102,7 @@ async def test_a_pods_rules_are_back_within_a_second(
     shell(agent.pods.first, FLUSHES[flush])
     await until(agent.sound, within_s=1.0)
     await until(lambda: agent.repairs.settled)
-    said = [line for line in "".join(capsys.readouterr()).splitlines() if "is repaired" in line]
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "changed the capture rules" in line]
     assert len(said) == 1, "one incident, one line"
     assert "shop/web" in said[0]
     assert agent.repairs.repaired["pod"] >= 2

@@ -8,7 +8,7 @@ import pytest
 
 from meshapi.proto import authorization_pb2, workload_pb2
 from tests.support import namespaced
-from tests.support.waiting import patient, until
+from tests.support.waiting import scaled, until
 
 pytestmark = pytest.mark.root
 
@@ -142,7 +142,7 @@ async def test_deny_by_principal_names_the_policy_and_cuts_open_connections(mesh
     match = authorization_pb2.StringMatch(exact=client.identity.removeprefix("spiffe://"))
     mesh.deny("no-client", principals=[match])
     with pytest.raises(OSError):
-        async with asyncio.timeout(patient(2)):
+        async with asyncio.timeout(scaled(2)):
             assert await reader.read(100) == b"never"
     writer.close()
     with pytest.raises(OSError):
@@ -212,7 +212,7 @@ async def test_connections_older_than_the_rules_go_on(mesh) -> None:
         mesh.announce(pod)
     for _ in range(3):
         writer.write(b"after ")
-        assert await asyncio.wait_for(reader.readuntil(b"after "), patient(2))
+        assert await asyncio.wait_for(reader.readuntil(b"after "), scaled(2))
     writer.close()
     assert (await client.ask(server.ip, 8080)).endswith(b"hello")
     await server.node.logged(direction="inbound", src__identity=client.identity)
@@ -234,7 +234,7 @@ async def test_captured_connections_go_on_when_the_pod_is_let_go(mesh) -> None:
         pod.node.engine.remove_workload(pod.uid)
     for _ in range(5):
         writer.write(b"after ")
-        assert await asyncio.wait_for(reader.readuntil(b"after "), patient(2))
+        assert await asyncio.wait_for(reader.readuntil(b"after "), scaled(2))
         assert (await client.ask(server.ip, 8080)).endswith(b"hello")
     writer.close()
 
@@ -287,11 +287,11 @@ async def test_pods_that_must_share_a_thread_do_not_share_their_end() -> None:
         assert scene.metric("culvert_workloads_sharing_threads") == 2
         scene.engine.remove_workload(ends.uid)
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(ended.read(1), patient(5))
+            await asyncio.wait_for(ended.read(1), scaled(5))
         assert scene.metric("culvert_workloads_sharing_threads") == 0
         writer.close()
         stayed.write(b"still here ")
-        assert await asyncio.wait_for(reader.readuntil(b"here "), patient(5)) == b"still here "
+        assert await asyncio.wait_for(reader.readuntil(b"here "), scaled(5)) == b"still here "
         assert (await stays.ask(server.ip, 8080)).endswith(b"hello")
         stayed.close()
 

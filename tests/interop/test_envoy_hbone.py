@@ -10,7 +10,7 @@ import pytest
 from meshapi.identity import SpiffeId
 from meshapi.proto import authorization_pb2
 from meshkit.xds import sds, serving
-from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import Issued
 from tests.interop import hbone_peers
 from tests.support import envoy_config as config
@@ -164,8 +164,8 @@ class _Issuer:
 
 async def test_an_envoy_with_certificates_of_our_sds_server_is_a_peer(mesh, tmp_path: Path) -> None:
     identity = SpiffeId.parse("spiffe://cluster.local/ns/shop/sa/server")
-    keeper = Keeper(_Issuer(mesh.authority))
-    keeper.want(identity)
+    keeper = SecretManager(_Issuer(mesh.authority))
+    keeper.acquire(identity)
     socket = tmp_path / "sds.sock"
     try:
         async with (

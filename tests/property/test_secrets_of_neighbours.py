@@ -19,8 +19,8 @@ from meshapi.identity import SpiffeId
 from meshapi.proto import engine_pb2
 from meshengine import Engine
 from meshkit.xds import client, sds, serving
-from nodeagent.secrets.authority import Authority, AuthorityUnavailable
-from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.ca_client import Authority, CaUnavailable
+from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import BadCertificate
 from tests.support.authority import TestAuthority
 from tests.support.certificates import Issuer
@@ -72,7 +72,7 @@ def good(version: str) -> list[tuple[str, str, bytes]]:
 def test_what_a_source_sends_is_taken_or_refused_and_what_is_held_is_good(received: list[Update]) -> None:
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     certificates = Certificates(engine, nobody, client.NodeInfo("test"))
-    certificates.want(WEB)
+    certificates.acquire(WEB)
 
     async def take() -> None:
         assert await certificates.on_update(names.SECRET_TYPE, good("1"), []) == []
@@ -115,7 +115,7 @@ async def answered(path: Path, messages: Sequence[bytes]) -> None:
     await server.start()
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     certificates = Certificates(engine, client.unix_channel(path), client.NodeInfo("test"))
-    certificates.want(WEB)
+    certificates.acquire(WEB)
     task = asyncio.create_task(certificates.run())
     await until(lambda: any(one.response_nonce for one in taken) or task.done(), within_s=20)
     assert not task.done(), task.exception()
@@ -154,8 +154,8 @@ def test_any_bytes_of_a_source_end_in_a_refusal_or_a_new_stream(messages: list[b
 
 async def served(path: Path, messages: Sequence[bytes], method: str) -> None:
     """Ask a node agent's server of secrets with these bytes, on one stream; somebody else is served all the same."""
-    keeper = Keeper(LocalIssuer(AUTHORITY))
-    keeper.want(SpiffeId.parse(WEB))
+    keeper = SecretManager(LocalIssuer(AUTHORITY))
+    keeper.acquire(SpiffeId.parse(WEB))
     async with serving.serve_unix(path, [sds.SecretDiscovery(keeper)]), client.unix_channel(path)() as channel:
         call = channel.stream_stream(f"/envoy.service.secret.v3.SecretDiscoveryService/{method}")()
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -163,7 +163,7 @@ async def served(path: Path, messages: Sequence[bytes], method: str) -> None:
                 await call.write(message)
         engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
         certificates = Certificates(engine, client.unix_channel(path), client.NodeInfo("test"))
-        certificates.want(WEB)
+        certificates.acquire(WEB)
         task = asyncio.create_task(certificates.run())
         await until(lambda: WEB in certificates._pairs and certificates._roots is not None, within_s=20)
         call.cancel()
@@ -209,7 +209,7 @@ def test_any_bytes_of_the_authority_are_an_answer_or_a_reason_to_ask_again(body:
         await server.start()
         asked = Authority(client.unix_channel(path), tuple, validity_s=60)
         try:
-            with pytest.raises((AuthorityUnavailable, BadCertificate)):
+            with pytest.raises((CaUnavailable, BadCertificate)):
                 await asked.issue(SpiffeId.parse(WEB))
         finally:
             await asked.close()

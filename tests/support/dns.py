@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import cast
 
 from tests.support.namespaced import Pod
-from tests.support.waiting import patient
+from tests.support.waiting import scaled
 
 A, TXT, AAAA, HTTPS = 1, 16, 28, 65
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP = 0, 1, 2, 3, 4
@@ -86,12 +86,12 @@ async def ask_udp(pod: Pod, server: str, message: bytes, *, port: int = 53, with
         # Connected: an answer from any other address than the one that was asked would be refused.
         sock.connect((server, port))
         await loop.sock_sendall(sock, message)
-        return parse(await asyncio.wait_for(loop.sock_recv(sock, 65535), patient(within_s)))
+        return parse(await asyncio.wait_for(loop.sock_recv(sock, 65535), scaled(within_s)))
 
 
 async def ask_tcp(pod: Pod, server: str, *messages: bytes, within_s: float = 3) -> list[Answer]:
     """Send queries on one connection, all at once; returns the answers as they come."""
-    async with asyncio.timeout(patient(within_s)):
+    async with asyncio.timeout(scaled(within_s)):
         reader, writer = await pod.connect(server, 53)
         try:
             for message in messages:

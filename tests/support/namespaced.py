@@ -33,7 +33,7 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.nftables import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
 from tests.support.authority import IssuesCertificates, TestAuthority
-from tests.support.waiting import patient, until
+from tests.support.waiting import scaled, until
 
 NODES = 2
 
@@ -68,7 +68,7 @@ class Node:
         self._started[pod.uid] = asyncio.get_running_loop().create_future()
         with open(netns.path(pod.netns), "rb") as handle:  # noqa: ASYNC230, PTH123
             self.engine.add_workload(ref.SerializeToString(), handle.fileno())
-        error = await asyncio.wait_for(self._started[pod.uid], patient(5))
+        error = await asyncio.wait_for(self._started[pod.uid], scaled(5))
         assert error == "", error
 
     async def logged(self, within_s: float = 3, **wanted: object) -> dict[str, object]:
@@ -78,7 +78,7 @@ class Node:
         def found() -> dict[str, object] | None:
             return next((line for line in self.log if expected.items() <= line.items()), None)
 
-        async with asyncio.timeout(patient(within_s)), self._changed:
+        async with asyncio.timeout(scaled(within_s)), self._changed:
             while (line := found()) is None:
                 try:
                     await self._changed.wait()
@@ -190,7 +190,7 @@ class Pod:
         sock = self.in_namespace(lambda: socket.socket(family, socket.SOCK_STREAM))
         sock.setblocking(False)
         try:
-            async with asyncio.timeout(patient(within_s)):
+            async with asyncio.timeout(scaled(within_s)):
                 await asyncio.get_running_loop().sock_connect(sock, (ip, port))
         except BaseException:
             sock.close()
@@ -207,7 +207,7 @@ class Pod:
                 writer.write_eof()
             except OSError as error:  # ENOTCONN: the reset was faster than we
                 raise ConnectionResetError(str(error)) from error
-            async with asyncio.timeout(patient(within_s)):
+            async with asyncio.timeout(scaled(within_s)):
                 return await reader.read(-1)
         finally:
             writer.close()

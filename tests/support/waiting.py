@@ -5,18 +5,18 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-PATIENCE: Final = float(os.environ.get("CULVERT_TEST_PATIENCE", "1"))
+TIMEOUT_FACTOR: Final = float(os.environ.get("CULVERT_TEST_TIMEOUT_FACTOR", "1"))
 """How many times longer than on an ordinary machine anything may take; for an emulated processor (``tests/vm``)."""
 
 
-def patient(seconds: float) -> float:
+def scaled(seconds: float) -> float:
     """What a number of seconds on an ordinary machine is worth on this one."""
-    return seconds * PATIENCE
+    return seconds * TIMEOUT_FACTOR
 
 
 async def until(condition: Callable[[], object], *, within_s: float = 5.0) -> None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patient(within_s)
+    deadline = loop.time() + scaled(within_s)
     while not condition():
-        assert loop.time() < deadline, f"not true within {patient(within_s)} s"
+        assert loop.time() < deadline, f"not true within {scaled(within_s)} s"
         await asyncio.sleep(0.002)

@@ -12,9 +12,9 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from meshkit.linux import links, netns
-from tests.support.waiting import patient
+from tests.support.waiting import scaled
 
-_PATIENCE_S = patient(5.0)
+_TIMEOUT_S = scaled(5.0)
 
 
 def _family(address: str) -> socket.AddressFamily:
@@ -46,12 +46,12 @@ class Wired:
             return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
 
         made = netns.run(space, work)
-        made.settimeout(_PATIENCE_S)
+        made.settimeout(_TIMEOUT_S)
         return made
 
     def connect(self, space: Path, address: str, port: int) -> socket.socket:
         """Open a connection from a namespace."""
-        return netns.run(space, lambda: socket.create_connection((address, port), timeout=_PATIENCE_S))
+        return netns.run(space, lambda: socket.create_connection((address, port), timeout=_TIMEOUT_S))
 
     def ask(self, space: Path, address: str, port: int) -> str:
         """Open a connection and return what is said to it."""
@@ -86,7 +86,7 @@ class Wired:
         def work() -> socket.socket:
             made = socket.socket(_family(address), socket.SOCK_DGRAM)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            made.settimeout(_PATIENCE_S)
+            made.settimeout(_TIMEOUT_S)
             return made
 
         return netns.run(space, work)
@@ -140,7 +140,7 @@ def _served(listener: socket.socket, serve: Callable[[], None]) -> Iterator[None
         # Closing does not wake whoever waits in another thread; this does.
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
-        thread.join(_PATIENCE_S)
+        thread.join(_TIMEOUT_S)
         listener.close()
         assert not thread.is_alive()
 

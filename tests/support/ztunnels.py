@@ -19,14 +19,14 @@ from meshapi.identity import SpiffeId
 from meshapi.proto import workload_pb2, zds_pb2
 from meshkit.linux import netns
 from meshkit.xds import sds, serving
-from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import Issued
 from nodeagent.zds.server import Served, ZdsServer
 from tests.support import namespaced
 from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT
 from tests.support.ports import free_port
-from tests.support.waiting import patient, until
+from tests.support.waiting import scaled, until
 from ztunnel.snapshot import Snapshot
 
 
@@ -51,12 +51,12 @@ class Ztunnel:
 
     async def ready(self, within_s: float = 20) -> None:
         try:
-            async with asyncio.timeout(patient(within_s)):
+            async with asyncio.timeout(scaled(within_s)):
                 while not await asyncio.to_thread(self._answers):
                     assert self._process.returncode is None, self.log
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(f"not ready within {patient(within_s)} s: {self.log}") from None
+            raise AssertionError(f"not ready within {scaled(within_s)} s: {self.log}") from None
 
     def worker(self) -> int:
         """The process that serves, a child of the one that was started."""
@@ -67,7 +67,7 @@ class Ztunnel:
         self._process.send_signal(signal.SIGTERM)
 
     async def ended(self, within_s: float = 30) -> int:
-        return await asyncio.wait_for(self._process.wait(), patient(within_s))
+        return await asyncio.wait_for(self._process.wait(), scaled(within_s))
 
     @property
     def running(self) -> bool:
@@ -79,7 +79,7 @@ class Ztunnel:
 
     def metric(self, series: str) -> float:
         """The value of a series as its page names it; 0 if it is not there."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=patient(5)) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=scaled(5)) as answer:
             lines = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
         return next((float(value) for name, _, value in lines if name == series), 0.0)
 
@@ -91,7 +91,7 @@ class Ztunnel:
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{self._readiness}/healthz/ready", timeout=patient(2)
+                f"http://127.0.0.1:{self._readiness}/healthz/ready", timeout=scaled(2)
             ) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
@@ -106,7 +106,7 @@ class NodeSide:
         self.workloads: dict[str, Served] = {}
         self.zds = ZdsServer(folder / "zds.sock", self.workloads)
         self.started: list[Ztunnel] = []
-        self._keeper = Keeper(LocalIssuer(authority))
+        self._keeper = SecretManager(LocalIssuer(authority))
         self._stack = stack
 
     def serve(self, uid: str, name: str, namespace: Path) -> None:
@@ -115,7 +115,7 @@ class NodeSide:
         self._stack.callback(os.close, descriptor)
         info = zds_pb2.WorkloadInfo(name=name, namespace="shop", service_account=name)
         self.workloads[uid] = Served(info, descriptor)
-        self._keeper.want(SpiffeId("cluster.local", "shop", name))
+        self._keeper.acquire(SpiffeId("cluster.local", "shop", name))
 
     def capture(self, pod: namespaced.Pod) -> None:
         """Put the rules into a pod and have ztunnels serve it."""

@@ -17,7 +17,7 @@ from tests.vm import agent, machine
 
 _PACKAGE: Final = "tests.integration"
 ENVIRONMENT: Final = {
-    "CULVERT_TEST_PATIENCE": "10",  # see tests/support/waiting.py
+    "CULVERT_TEST_TIMEOUT_FACTOR": "10",  # see tests/support/waiting.py
     "CULVERT_UPGRADES": "1",  # instead of 8
 }
 RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (

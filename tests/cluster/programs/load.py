@@ -12,7 +12,7 @@ import threading
 import time
 
 INTERVAL_S = 0.01
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 KEPT = 5
 
 
@@ -66,7 +66,7 @@ class Report:
 
 
 def _connect(host: str, port: int) -> socket.socket:
-    return socket.create_connection((host, port), timeout=PATIENCE_S)
+    return socket.create_connection((host, port), timeout=TIMEOUT_S)
 
 
 def _exchange(stream, text: str) -> str:
@@ -119,7 +119,7 @@ def run(host: str, port: int, seconds: float) -> None:
         due += INTERVAL_S
         time.sleep(max(0.0, due - time.time()))
     for thread in [*kept, *workers]:
-        thread.join(PATIENCE_S + 1)
+        thread.join(TIMEOUT_S + 1)
     hanging = sum(thread.is_alive() for thread in [*kept, *workers])
     result = {
         "new_ok": report.new_ok, "kept_ok": report.kept_ok, "failures": report.failures, "hanging": hanging,

@@ -12,7 +12,7 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 
 
 def serve(ports: list[int]) -> None:
@@ -25,13 +25,13 @@ def serve(ports: list[int]) -> None:
 
 def answer(connection: socket.socket) -> None:
     with connection, contextlib.suppress(OSError):
-        connection.settimeout(PATIENCE_S)
+        connection.settimeout(TIMEOUT_S)
         connection.sendall(connection.recv(100))
 
 
 def ask(target: tuple[str, int]) -> str:
     try:
-        with socket.create_connection(target, timeout=PATIENCE_S) as connection:
+        with socket.create_connection(target, timeout=TIMEOUT_S) as connection:
             connection.sendall(b"hello")
             return "allowed" if connection.recv(100) == b"hello" else "refused"
     except (ConnectionResetError, BrokenPipeError):

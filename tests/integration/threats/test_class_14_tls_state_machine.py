@@ -16,12 +16,12 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.root
 
 # One second of patience instead of ten, so that sloth is seen to end.
-PATIENCE_MS = 1000
+HANDSHAKE_TIMEOUT_MS = 1000
 
 
 @pytest.fixture
 async def scene():
-    async with namespaced.mesh(settings={"handshake_timeout_ms": PATIENCE_MS}) as mesh:
+    async with namespaced.mesh(settings={"handshake_timeout_ms": HANDSHAKE_TIMEOUT_MS}) as mesh:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client")
         outsider = await mesh.pod("outsider", captured=False)

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from meshapi.identity import SpiffeId
-from nodeagent.adoption import Adoption
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.controller import Controller, Node
-from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts
+from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.enrolled import Enrolled
 from nodeagent.exemption import ProbeExemption
+from nodeagent.takeover import Takeover
 from nodeagent.zds.server import NotConnected, Served
 
-POD = PodFacts(
+POD = PodInfo(
     uid="u", namespace="shop", name="web", service_account="web", labels={}, annotations={},
     addresses=("10.0.0.1",), host_network=False, terminal=False,
 )  # fmt: skip
@@ -48,7 +48,7 @@ class World:
 
     def __init__(self) -> None:
         self.steps: list[str] = []
-        self.pods: dict[str, PodFacts] = {POD.uid: POD}
+        self.pods: dict[str, PodInfo] = {POD.uid: POD}
         self.labels = {"istio.io/dataplane-mode": "ambient"}
         self.enrolled = Enrolled()
         self.connected = True
@@ -61,7 +61,7 @@ class World:
             Node("cluster.local", EnrolmentRules()),
             pods=self.pods, namespace_labels=lambda _: self.labels, enrolled=self.enrolled, zds=self, backend=self,
             certificates=self, announce=self.announce, finder=NamespaceFinder(self._find),
-            exemption=ProbeExemption(self, host, self.enrolled.addresses), adoption=Adoption(self, [Other(self)], host),
+            exemption=ProbeExemption(self, host, self.enrolled.addresses), takeover=Takeover(self, [Other(self)], host),
         )  # fmt: skip
 
     def _find(self, uids: set[str]) -> dict[str, int]:
@@ -70,10 +70,10 @@ class World:
     async def settle(self) -> None:
         self.controller.notice(POD.uid)
         async with asyncio.timeout(3):
-            while self.controller._wanted_turns:
+            while self.controller._tasks:
                 await asyncio.sleep(0.001)
 
-    async def announce(self, pod: PodFacts, value: str | None) -> None:
+    async def announce(self, pod: PodInfo, value: str | None) -> None:
         self.steps.append(f"announce {value}")
         self.pods[pod.uid] = replace(pod, annotations={} if value is None else ENABLED)
 
@@ -106,13 +106,13 @@ class World:
         self.steps.append(f"probes {','.join(sorted(self.probes))}")
 
     # certificates
-    def want(self, identity: SpiffeId) -> None:
+    def acquire(self, identity: SpiffeId) -> None:
         self.certificates.append(identity)
 
     def release(self, identity: SpiffeId) -> None:
         self.certificates.remove(identity)
 
-    async def ready(self, identity: SpiffeId, patience_s: float) -> bool:
+    async def ready(self, identity: SpiffeId, timeout_s: float) -> bool:
         return True
 
 
@@ -250,7 +250,7 @@ async def test_a_changed_annotation_changes_the_rules_of_a_captured_pod(
     await world.settle()
     await world.settle()
     assert captured.plan.outbound.never_ports == (), "what cannot be read captures"
-    said = [line for line in "".join(capsys.readouterr()).splitlines() if "cannot be read" in line]
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "annotation is invalid" in line]
     assert len(said) == 1, "once"
     assert all(word in said[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from nodeagent.discovery.enrolment import EnrolmentRules, PodFacts, belongs
+from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo, belongs
 from nodeagent.discovery.pods import parse_pod
 
-POD = PodFacts(
+POD = PodInfo(
     uid="u", namespace="shop", name="web", service_account="web", labels={}, annotations={},
     addresses=("10.0.0.1",), host_network=False, terminal=False,
 )  # fmt: skip
@@ -34,7 +34,7 @@ NONE = {"istio.io/dataplane-mode": "none"}
         (replace(POD, labels={"app": "ztunnel"}), AMBIENT, True),
     ],
 )
-def test_who_belongs(pod: PodFacts, namespace: dict[str, str], expected: bool) -> None:
+def test_who_belongs(pod: PodInfo, namespace: dict[str, str], expected: bool) -> None:
     assert belongs(pod, namespace, EnrolmentRules()) is expected
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from meshapi import names
 from meshkit.xds import sds
-from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.revocation import RevocationFile
 from tests.support.certificates import Issuer
 from tests.support.waiting import until
@@ -22,15 +22,15 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture
-async def keeper() -> AsyncIterator[Keeper]:
-    made = Keeper(FakeIssuer())
-    made.want(WEB)
+async def keeper() -> AsyncIterator[SecretManager]:
+    made = SecretManager(FakeIssuer())
+    made.acquire(WEB)
     assert await made.ready(WEB, 1)
     yield made
     await made.close()
 
 
-def served(keeper: Keeper) -> bytes:
+def served(keeper: SecretManager) -> bytes:
     found = keeper.lookup(names.SECRET_TYPE, names.ROOT_SECRET_NAME)
     assert found is not None
     bundle = sds.decode(found.body)
@@ -56,12 +56,12 @@ def project(folder: Path, content: bytes | None) -> None:
 
 
 async def test_lists_travel_beside_the_roots_and_go_with_their_file(
-    keeper: Keeper, issuer: Issuer, tmp_path: Path
+    keeper: SecretManager, issuer: Issuer, tmp_path: Path
 ) -> None:
     changes: list[set[str]] = []
     keeper.watch(lambda _, changed: changes.append(set(changed)))
     file = RevocationFile(tmp_path / names.CRL_KEY, keeper.revoke)
-    following = asyncio.create_task(file.follow(look_s=0.01))
+    following = asyncio.create_task(file.follow(poll_s=0.01))
     try:
         for lists in ([issuer.revoking(1)], [issuer.revoking(1, 2), issuer.intermediate(1).revoking(3)], []):
             pem = b"".join(lists)
@@ -75,7 +75,7 @@ async def test_lists_travel_beside_the_roots_and_go_with_their_file(
 
 
 async def test_a_bad_file_changes_nothing_and_is_told_of_once(
-    keeper: Keeper, issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    keeper: SecretManager, issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = issuer.revoking(1)
     file = RevocationFile(tmp_path / names.CRL_KEY, keeper.revoke)
@@ -108,12 +108,12 @@ async def test_a_bad_file_changes_nothing_and_is_told_of_once(
 async def test_lists_are_there_before_the_first_roots(issuer: Issuer, tmp_path: Path) -> None:
     lists = issuer.revoking(1)
     (tmp_path / names.CRL_KEY).write_bytes(lists)
-    keeper = Keeper(FakeIssuer())
+    keeper = SecretManager(FakeIssuer())
     seen: list[bytes] = []
     keeper.watch(lambda _, changed: seen.append(served(keeper)) if names.ROOT_SECRET_NAME in changed else None)
     await RevocationFile(tmp_path / names.CRL_KEY, keeper.revoke).look()
     assert seen == []
-    keeper.want(WEB)
+    keeper.acquire(WEB)
     assert await keeper.ready(WEB, 1)
     await keeper.close()
     assert seen == [lists]

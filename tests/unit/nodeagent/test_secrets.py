@@ -10,8 +10,8 @@ from meshapi import names
 from meshapi.identity import SpiffeId
 from meshkit.xds import sds
 from nodeagent.secrets import roots
-from nodeagent.secrets.authority import AuthorityUnavailable
-from nodeagent.secrets.keeper import Keeper
+from nodeagent.secrets.ca_client import CaUnavailable
+from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import BadCertificate, Issued, make_request, read_answer
 from tests.support.authority import TestAuthority
 
@@ -31,7 +31,7 @@ class FakeIssuer:
         self.calls += 1
         if self.fail:
             self.fail -= 1
-            raise AuthorityUnavailable("down")
+            raise CaUnavailable("down")
         now = datetime.now(UTC)
         return Issued(f"chain {identity} {self.calls}".encode(), b"key", self.roots, now, now + self.life)
 
@@ -44,16 +44,16 @@ async def until(condition, within_s: float = 3) -> None:
 
 @pytest.fixture
 async def keeper():
-    made = Keeper(FakeIssuer())
+    made = SecretManager(FakeIssuer())
     yield made
     await made.close()
 
 
-async def test_a_wanted_certificate_is_asked_for_once_and_served(keeper: Keeper) -> None:
+async def test_a_wanted_certificate_is_asked_for_once_and_served(keeper: SecretManager) -> None:
     changes: list[set[str]] = []
     keeper.watch(lambda _, changed: changes.append(set(changed)))
-    keeper.want(WEB)
-    keeper.want(WEB)
+    keeper.acquire(WEB)
+    keeper.acquire(WEB)
     assert await keeper.ready(WEB, 1)
     assert keeper._issuer.calls == 1
     assert changes == [{str(WEB), names.ROOT_SECRET_NAME}]
@@ -67,8 +67,8 @@ async def test_a_wanted_certificate_is_asked_for_once_and_served(keeper: Keeper)
     assert keeper.lookup(names.SECRET_TYPE, str(WEB)) is None
 
 
-async def test_only_wanted_identities_are_served(keeper: Keeper) -> None:
-    keeper.want(WEB)
+async def test_only_wanted_identities_are_served(keeper: SecretManager) -> None:
+    keeper.acquire(WEB)
     assert await keeper.ready(WEB, 1)
     assert keeper.lookup(names.SECRET_TYPE, "spiffe://cluster.local/ns/shop/sa/other") is None
     assert not await keeper.ready(SpiffeId("cluster.local", "shop", "other"), 0.01)
@@ -77,8 +77,8 @@ async def test_only_wanted_identities_are_served(keeper: Keeper) -> None:
 async def test_a_failing_authority_is_asked_again() -> None:
     issuer = FakeIssuer()
     issuer.fail = 2
-    keeper = Keeper(issuer)
-    keeper.want(WEB)
+    keeper = SecretManager(issuer)
+    keeper.acquire(WEB)
     assert not await keeper.ready(WEB, 0.01)
     assert await keeper.ready(WEB, 3)
     assert keeper.failures == 2
@@ -87,8 +87,8 @@ async def test_a_failing_authority_is_asked_again() -> None:
 
 async def test_renewal_comes_at_half_of_the_life_and_keeps_the_old_one_on_failure() -> None:
     issuer = FakeIssuer(life=timedelta(seconds=2))
-    keeper = Keeper(issuer)
-    keeper.want(WEB)
+    keeper = SecretManager(issuer)
+    keeper.acquire(WEB)
     assert await keeper.ready(WEB, 1)
     issuer.fail = 1
     first = keeper.lookup(names.SECRET_TYPE, str(WEB))
@@ -102,7 +102,7 @@ async def test_renewal_comes_at_half_of_the_life_and_keeps_the_old_one_on_failur
 @pytest.mark.parametrize("spread", [-0.1, 0.0, 0.1])
 async def test_the_renewal_is_spread_around_half_of_the_life(spread: float) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    keeper = Keeper(FakeIssuer(), now=lambda: now, uniform=lambda _, __: spread)
+    keeper = SecretManager(FakeIssuer(), now=lambda: now, uniform=lambda _, __: spread)
     issued = Issued(b"", b"", b"", now, now + timedelta(hours=24))
     assert keeper._renewal_delay_s(issued) == pytest.approx(12 * 3600 + spread / 2 * 24 * 3600)
 
@@ -135,13 +135,13 @@ def test_an_answer_for_somebody_else_or_another_key_is_refused() -> None:
 
 async def test_other_roots_renew_all_certificates_at_once(tmp_path: Path) -> None:
     issuer = FakeIssuer()
-    keeper = Keeper(issuer, uniform=lambda low, high: low)
-    keeper.want(WEB)
-    keeper.want(SpiffeId("cluster.local", "shop", "db"))
+    keeper = SecretManager(issuer, uniform=lambda low, high: low)
+    keeper.acquire(WEB)
+    keeper.acquire(SpiffeId("cluster.local", "shop", "db"))
     await until(lambda: issuer.calls == 2)
     file = tmp_path / "root-cert.pem"
     file.write_bytes(b"roots-1")
-    following = asyncio.create_task(roots.follow(file, keeper.renew_all, look_s=0.01))
+    following = asyncio.create_task(roots.follow(file, keeper.renew_all, poll_s=0.01))
     try:
         await asyncio.sleep(0.05)
         file.unlink()

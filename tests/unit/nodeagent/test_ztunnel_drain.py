@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from meshkit.kube import errors, kinds
-from nodeagent.discovery.enrolment import PodFacts
+from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.ztunnel_drain import DrainingZtunnels
 from tests.support.waiting import until
 
-POD = PodFacts(
+POD = PodInfo(
     uid="u", namespace="istio-system", name="ztunnel-a", service_account="ztunnel", labels={"app": "ztunnel"},
     annotations={}, addresses=("10.0.0.1",), host_network=False, terminal=False, terminating=True,
 )  # fmt: skip
@@ -33,7 +33,7 @@ class Api:
         self.patched.append((namespace, name, body["metadata"]["labels"]))
 
 
-async def released(api: Api, *pods: PodFacts) -> DrainingZtunnels:
+async def released(api: Api, *pods: PodInfo) -> DrainingZtunnels:
     drains = DrainingZtunnels(api, {pod.uid: pod for pod in pods}, "istio-system")  # type: ignore[arg-type]
     task = asyncio.create_task(drains.run())
     for pod in pods:
@@ -64,7 +64,7 @@ async def test_a_terminating_ztunnel_is_released() -> None:
     ],
     ids=["running", "another namespace", "another service account", "released already", "no label"],
 )
-async def test_no_other_pod_is_relabelled(other: PodFacts) -> None:
+async def test_no_other_pod_is_relabelled(other: PodInfo) -> None:
     api = Api()
     await released(api, replace(other, uid="other", name="other"), POD)
     assert [name for _, name, _ in api.patched] == ["ztunnel-a"]

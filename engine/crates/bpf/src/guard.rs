@@ -1,4 +1,4 @@
-//! The guard of a captured pod; what it does stands in `bpf/guard.bpf.c`.
+//! Loads the guard program of a captured pod (`bpf/guard.bpf.c`).
 
 use std::io;
 use std::mem::offset_of;
@@ -9,61 +9,61 @@ use aya::maps::HashMap;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
 
-/// How packets are told apart.
+/// Constants that the program is loaded with.
 #[derive(Debug, Clone, Copy)]
-pub struct Signs {
-    /// Mark of the tunnel's own.
+pub struct GuardConfig {
+    /// Packet mark of the tunnel's own sockets.
     pub tunnel_mark: u32,
-    /// Bits of it that count.
+    /// Bits of that mark that are compared.
     pub tunnel_mark_mask: u32,
-    /// Mark of what the rules have seen and let pass: one of these bits.
+    /// Packet mark that the capture rules set on what they pass: any of these bits.
     pub passed_mark: u32,
-    /// Where the tunnel listens for redirected connections, outbound and inbound.
+    /// Ports on which the tunnel accepts redirected connections: outbound, inbound. Host order.
     pub redirect_ports: (u16, u16),
 }
 
-/// A connection that is older than the guard, and may go on.
+/// A connection that was established before the guard was attached, and is exempt from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Older {
+pub struct PreexistingConnection {
     /// The pod's end.
     pub local: SocketAddr,
     /// The other end, as the pod sees it.
     pub remote: SocketAddr,
-    /// Its handshake is over.
+    /// Whether its handshake is complete.
     pub open: bool,
 }
 
-/// The kernel does not take the program.
+/// The kernel refused the program.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel does not load the guard: {0}")]
 pub struct LoadError(String);
 
-/// Load the guard's program for one pod. It lives as long as its descriptor or as it is attached.
+/// Load the guard program for one pod. It lives while its descriptor is open or it is attached.
 ///
 /// # Errors
-/// The kernel lacks something, or does not allow it (`CAP_BPF` and `CAP_NET_ADMIN`, or `CAP_SYS_ADMIN`).
-pub fn load(signs: Signs, older: &[Older]) -> Result<OwnedFd, LoadError> {
-    let room = u32::try_from(older.len().max(1)).map_err(failed)?;
+/// The kernel lacks a feature, or the process lacks `CAP_BPF` and `CAP_NET_ADMIN` (or `CAP_SYS_ADMIN`).
+pub fn load(config: GuardConfig, preexisting: &[PreexistingConnection]) -> Result<OwnedFd, LoadError> {
+    let max_entries = u32::try_from(preexisting.len().max(1)).map_err(failed)?;
     let mut object = EbpfLoader::new()
         .btf(None) // nothing here depends on the kernel's
-        .set_global("tunnel_mark", &signs.tunnel_mark, true)
-        .set_global("tunnel_mark_mask", &signs.tunnel_mark_mask, true)
-        .set_global("passed_mark", &signs.passed_mark, true)
-        .set_global("outbound_port", &signs.redirect_ports.0, true)
-        .set_global("inbound_port", &signs.redirect_ports.1, true)
-        .set_max_entries("older", room)
+        .set_global("tunnel_mark", &config.tunnel_mark, true)
+        .set_global("tunnel_mark_mask", &config.tunnel_mark_mask, true)
+        .set_global("passed_mark", &config.passed_mark, true)
+        .set_global("outbound_port", &config.redirect_ports.0, true)
+        .set_global("inbound_port", &config.redirect_ports.1, true)
+        .set_max_entries("cv_preexisting", max_entries)
         .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.o")))
         .map_err(failed)?;
-    remember(&mut object, older)?;
+    fill(&mut object, preexisting)?;
     let program: &mut SchedClassifier = object.program_mut("guard").ok_or_else(missing)?.try_into().map_err(failed)?;
     program.load().map_err(failed)?;
     program.fd().map_err(failed)?.as_fd().try_clone_to_owned().map_err(failed)
 }
 
-fn remember(object: &mut Ebpf, older: &[Older]) -> Result<(), LoadError> {
-    let map = object.map_mut("older").ok_or_else(missing)?;
+fn fill(object: &mut Ebpf, preexisting: &[PreexistingConnection]) -> Result<(), LoadError> {
+    let map = object.map_mut("cv_preexisting").ok_or_else(missing)?;
     let mut map: HashMap<_, Connection, u32> = map.try_into().map_err(failed)?;
-    for one in older {
+    for one in preexisting {
         map.insert(Connection::from(one), u32::from(one.open), 0).map_err(failed)?;
     }
     Ok(())
@@ -78,14 +78,14 @@ struct Connection {
     ports: [[u8; 2]; 2],
 }
 
-// The header says the same of its struct; that the sizes agree, the loader finds out.
+// The header asserts the same of its struct; the loader refuses another key size.
 const _: () = assert!(size_of::<Connection>() == 36 && offset_of!(Connection, ports) == 32);
 
 // SAFETY: only bytes, no padding.
 unsafe impl Pod for Connection {}
 
-impl From<&Older> for Connection {
-    fn from(one: &Older) -> Self {
+impl From<&PreexistingConnection> for Connection {
+    fn from(one: &PreexistingConnection) -> Self {
         Self {
             local: mapped(one.local.ip()),
             remote: mapped(one.remote.ip()),
@@ -101,7 +101,7 @@ fn mapped(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// The reason that the kernel gave is the innermost; what is around it says where it was met.
+/// Join an error and its sources: the kernel's reason is the innermost.
 fn failed(error: impl std::error::Error) -> LoadError {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -113,5 +113,5 @@ fn failed(error: impl std::error::Error) -> LoadError {
 }
 
 fn missing() -> LoadError {
-    failed(io::Error::other("the object has no such part"))
+    failed(io::Error::other("the object lacks a program or map"))
 }

@@ -16,7 +16,7 @@ pub struct Config {
     pub workers_per_lane: usize,
     /// Groups of threads; a workload has one to itself as long as there are enough.
     pub lanes: usize,
-    pub spare_cpus: usize,
+    pub reserved_cpus: usize,
     pub trust_domain: String,
     pub network: Arc<str>,
     pub cluster_id: String,
@@ -35,7 +35,7 @@ pub struct Config {
     pub access_log: AccessLog,
     pub access_log_records: bool,
     pub connect_attempts: usize,
-    pub connect_patience: Duration,
+    pub connect_attempt_delay: Duration,
     pub(crate) outliers: OutlierSettings,
     pub dns_proxy: bool,
     pub dns_log: bool,
@@ -54,7 +54,7 @@ impl From<EngineConfig> for Config {
         Self {
             workers_per_lane,
             lanes: (number(wire.max_worker_threads, 128) / workers_per_lane).max(1),
-            spare_cpus: wire.spare_cpus.map_or(1, |spare| usize::try_from(spare).unwrap_or(usize::MAX)),
+            reserved_cpus: wire.reserved_cpus.map_or(1, |spare| usize::try_from(spare).unwrap_or(usize::MAX)),
             access_log: wire.access_log(),
             access_log_records: wire.access_log_records,
             trust_domain: text(wire.trust_domain, names::DEFAULT_TRUST_DOMAIN),
@@ -76,7 +76,7 @@ impl From<EngineConfig> for Config {
             },
             max_bandwidth: wire.max_bandwidth_per_workload,
             connect_attempts: number(wire.connect_attempts, 3),
-            connect_patience: duration(wire.connect_patience_ms, 1_000),
+            connect_attempt_delay: duration(wire.connect_attempt_delay_ms, 1_000),
             outliers: OutlierSettings {
                 failures: wire.outlier_consecutive_failures.unwrap_or(5),
                 base: duration(wire.outlier_base_ejection_ms, 30_000),

@@ -78,7 +78,7 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
         errand.note(endpoint.address, &outcome);
         return outcome;
     }
-    let (failed, silent) = match timeout(config.connect_patience, first.as_mut()).await {
+    let (failed, silent) = match timeout(config.connect_attempt_delay, first.as_mut()).await {
         Ok(outcome) if errand.note(endpoint.address, &outcome) => (Some(outcome), None),
         Ok(outcome) => return outcome,
         Err(_) => (None, Some(Running { endpoint: endpoint.address, opening: Box::pin(first) })),
@@ -160,7 +160,7 @@ impl Errand<'_> {
             } else {
                 more = false;
             }
-            let until = if more { deadline.min(Instant::now() + config.connect_patience) } else { deadline };
+            let until = if more { deadline.min(Instant::now() + config.connect_attempt_delay) } else { deadline };
             match timeout_at(until, any(&mut running)).await {
                 Ok(Some((position, outcome))) => {
                     let Running { endpoint, .. } = running.remove(position);

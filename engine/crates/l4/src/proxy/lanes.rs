@@ -37,7 +37,7 @@ impl Lanes {
     /// # Errors
     /// A thread or an event loop cannot be had.
     pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let processors = Processors::new(shared.config.spare_cpus);
+        let processors = Processors::new(shared.config.reserved_cpus);
         let mut made = Self { shared, processors, lanes: Vec::new(), places: HashMap::new() };
         made.open()?;
         Ok(made)

@@ -1,7 +1,7 @@
 """Calls the certificate authority: ``IstioCertificateService.CreateCertificate`` with this agent's own token.
 
-The agent asks in its own name for the identities of its node's pods (``ImpersonatedIdentity``); the authority grants
-what it can verify with Kubernetes.
+The agent authenticates as itself and requests the identities of its node's pods (``ImpersonatedIdentity``); the CA
+verifies with Kubernetes that such a pod runs on the node.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from meshkit.xds.client import Connect
 from meshkit.xds.credentials import Metadata
 from nodeagent.secrets.request import Issued, make_request, read_answer
 
-_PATIENCE_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 
 
-class AuthorityUnavailable(Exception):
-    """The authority could not be asked or refused; trying again may help."""
+class CaUnavailable(Exception):
+    """The CA could not be reached or refused; retrying may help."""
 
 
-class Authority:
-    """A connection to the authority that is made when needed and made anew when it fails."""
+class CaClient:
+    """A client of the CA: connects on first use, reconnects after a failure."""
 
     def __init__(self, connect: Connect, metadata: Callable[[], Metadata], *, validity_s: int) -> None:
         self._connect = connect
@@ -34,11 +34,11 @@ class Authority:
         self._channel: grpc.aio.Channel | None = None
 
     async def issue(self, identity: SpiffeId) -> Issued:
-        """Make a key and have it certified.
+        """Generate a key and have it certified.
 
         Raises:
-            AuthorityUnavailable: see there.
-            BadCertificate: the answer is of no use.
+            CaUnavailable: see there.
+            BadCertificate: the response is unusable.
         """
         request = await asyncio.to_thread(make_request, identity)
         metadata = struct_pb2.Struct()
@@ -50,26 +50,26 @@ class Authority:
         try:
             channel = self._channel = self._channel or self._connect()
             stub = ca_pb2_grpc.IstioCertificateServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
-            answer = await stub.CreateCertificate(message, metadata=self._metadata(), timeout=_PATIENCE_S)
+            answer = await stub.CreateCertificate(message, metadata=self._metadata(), timeout=_TIMEOUT_S)
         except OSError as error:
-            raise AuthorityUnavailable(str(error)) from error
+            raise CaUnavailable(str(error)) from error
         except grpc.aio.AioRpcError as error:
             # The roots or the address may have changed, and both are read when connecting.
             if self._channel is channel:
                 await self.close()
-            raise AuthorityUnavailable(f"{error.code().name}: {error.details()}") from error
+            raise CaUnavailable(f"{error.code().name}: {error.details()}") from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Another call has failed and closed the connection under this one, which gRPC calls cancelled too.
-            raise AuthorityUnavailable("the connection failed") from None
-        if answer is None:  # what the library gives for bytes that are no message
-            raise AuthorityUnavailable("the authority has sent what is no answer")
+            # Another call failed and closed the shared channel; gRPC reports that as a cancellation too.
+            raise CaUnavailable("the connection failed") from None
+        if answer is None:  # gRPC returns this where its decoder fails
+            raise CaUnavailable("the CA's response cannot be decoded")
         return read_answer(identity, request, list(answer.cert_chain))
 
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if any."""
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()

@@ -9,7 +9,7 @@ import pytest
 from meshapi.identity import SpiffeId
 from meshapi.proto import ca_pb2, ca_pb2_grpc
 from meshkit.xds.client import unix_channel
-from nodeagent.secrets.authority import Authority, AuthorityUnavailable
+from nodeagent.secrets.ca_client import CaClient, CaUnavailable
 
 FAILS = SpiffeId("cluster.local", "shop", "fails")
 HANGS = SpiffeId("cluster.local", "shop", "hangs")
@@ -37,12 +37,12 @@ async def test_an_identity_was_given_up_for_ever_when_anothers_request_failed(tm
     ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(served, server)  # type: ignore[no-untyped-call]
     server.add_insecure_port(f"unix:{tmp_path}/ca")
     await server.start()
-    authority = Authority(unix_channel(tmp_path / "ca"), tuple, validity_s=60)
+    authority = CaClient(unix_channel(tmp_path / "ca"), tuple, validity_s=60)
     try:
         hanging = asyncio.create_task(authority.issue(HANGS))
-        with pytest.raises(AuthorityUnavailable, match="not now"):
+        with pytest.raises(CaUnavailable, match="not now"):
             await authority.issue(FAILS)
-        with pytest.raises(AuthorityUnavailable, match="the connection failed"):
+        with pytest.raises(CaUnavailable, match="the connection failed"):
             await asyncio.wait_for(hanging, 5)
     finally:
         await authority.close()
@@ -50,7 +50,7 @@ async def test_an_identity_was_given_up_for_ever_when_anothers_request_failed(tm
 
 
 async def test_ending_is_still_a_cancellation(tmp_path: Path) -> None:
-    authority = Authority(unix_channel(tmp_path / "nobody"), tuple, validity_s=60)
+    authority = CaClient(unix_channel(tmp_path / "nobody"), tuple, validity_s=60)
     asking = asyncio.create_task(authority.issue(HANGS))
     await asyncio.sleep(0)
     asking.cancel()
