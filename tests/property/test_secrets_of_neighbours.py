@@ -72,7 +72,7 @@ def good(version: str) -> list[tuple[str, str, bytes]]:
 def test_what_a_source_sends_is_taken_or_refused_and_what_is_held_is_good(received: list[Update]) -> None:
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     certificates = Certificates(engine, nobody, client.NodeInfo("test"))
-    certificates.acquire(WEB)
+    certificates.want(WEB)
 
     async def take() -> None:
         assert await certificates.on_update(names.SECRET_TYPE, good("1"), []) == []
@@ -115,7 +115,7 @@ async def answered(path: Path, messages: Sequence[bytes]) -> None:
     await server.start()
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     certificates = Certificates(engine, client.unix_channel(path), client.NodeInfo("test"))
-    certificates.acquire(WEB)
+    certificates.want(WEB)
     task = asyncio.create_task(certificates.run())
     await until(lambda: any(one.response_nonce for one in taken) or task.done(), within_s=20)
     assert not task.done(), task.exception()
@@ -163,7 +163,7 @@ async def served(path: Path, messages: Sequence[bytes], method: str) -> None:
                 await call.write(message)
         engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
         certificates = Certificates(engine, client.unix_channel(path), client.NodeInfo("test"))
-        certificates.acquire(WEB)
+        certificates.want(WEB)
         task = asyncio.create_task(certificates.run())
         await until(lambda: WEB in certificates._pairs and certificates._roots is not None, within_s=20)
         call.cancel()
