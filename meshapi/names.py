@@ -65,6 +65,7 @@ ZTUNNEL_DRAINING: Final = "ztunnel-draining"
 NODE_AGENT_DAEMON_SET: Final = "istio-cni-node"
 """Name of the DaemonSet and ``k8s-app`` label of its pods, as ``istioctl`` and monitoring rules look for it."""
 NODE_AGENT_SERVICE_ACCOUNT: Final = "istio-cni"
+NODE_AGENT_CONFIGMAP: Final = "istio-cni-config"
 TOKEN_AUDIENCE: Final = "istio-ca"
 FIELD_MANAGER: Final = "culvert"
 
@@ -72,10 +73,12 @@ FIELD_MANAGER: Final = "culvert"
 OUTBOUND_PORT: Final = 15001
 INBOUND_PLAINTEXT_PORT: Final = 15006
 HBONE_PORT: Final = 15008
-TUNNEL_PORTS: Final = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT})
-"""That connections are accepted on inside a pod."""
+CAPTURE_PORTS: Final = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT})
+"""Ports on which ztunnel listens in every captured pod."""
 DNS_PORT: Final = 15053
-"""DNS inside a captured pod, UDP and TCP, on loopback."""
+"""DNS inside a captured pod, UDP and TCP, on loopback; only where DNS is captured."""
+TUNNEL_PORTS: Final = CAPTURE_PORTS | {DNS_PORT}
+"""All ports of the tunnel inside a pod: a connection to one of them from there would be a loop."""
 ZTUNNEL_ADMIN_PORT: Final = 15000
 METRICS_PORT: Final = 15020
 READINESS_PORT: Final = 15021

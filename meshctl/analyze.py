@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from meshapi import names
+from meshapi.analysis.enrolment import EnrolmentRules
 from meshctl import session
 from meshctl.analysis import enrolment, network_policies, policies, services
 from meshctl.analysis.messages import Finding, Level, catalog
@@ -93,7 +94,17 @@ async def _load(client: kube.Client, world: World, system_namespace: str) -> Non
     mesh = yaml.safe_load(((config or {}).get("data") or {}).get(names.MESH_CONFIG_KEY, "")) or {}
     if isinstance(mesh, dict) and mesh.get("rootNamespace"):
         world.root_namespace = str(mesh["rootNamespace"])
+    world.rules = await _enrolment_rules(client, system_namespace)
     world.knows_pods = True
+
+
+async def _enrolment_rules(client: kube.Client, system_namespace: str) -> EnrolmentRules:
+    """Return the exclusions that the node agents of this installation have; their defaults without an installation."""
+    config = await client.find(kinds.CONFIG_MAP, names.NODE_AGENT_CONFIGMAP, system_namespace)
+    excluded = ((config or {}).get("data") or {}).get("EXCLUDE_NAMESPACES")
+    if excluded is None:
+        return EnrolmentRules(own_namespace=system_namespace)
+    return EnrolmentRules(frozenset(filter(None, map(str.strip, excluded.split(",")))), system_namespace)
 
 
 def _expanded(given: Sequence[Path]) -> list[Path]:

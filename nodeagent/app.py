@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from meshapi import names
+from meshapi.analysis.enrolment import EnrolmentRules
 from meshkit import admin, log
 from meshkit.kube import config as kube_config
 from meshkit.kube import errors as kube_errors
@@ -24,7 +25,7 @@ from nodeagent.cni import chain
 from nodeagent.cni.install import Installer, Places
 from nodeagent.cni.requests import PluginRequests
 from nodeagent.controller import Controller, Node
-from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo
+from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.discovery.pods import parse_pod
 from nodeagent.enrolled import Enrolled

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from meshapi import names
+from meshapi.analysis.enrolment import Enrolment, EnrolmentRules
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
 from meshkit.tasks import Backoff
@@ -27,7 +28,7 @@ from nodeagent import takeover
 from nodeagent.capture.annotations import PlanResult, plan_pod
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo, belongs
+from nodeagent.discovery.enrolment import PodInfo, enrolment_of
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.draining import Draining
 from nodeagent.enrolled import Captured, Enrolled, workload_info
@@ -141,7 +142,7 @@ class Controller:
 
     async def _adopt_pod(self, pod: PodInfo, namespace: int) -> bool:
         """Take over what a previous node agent left in a pod; owns ``namespace``. Return whether the pod drains."""
-        announced, wanted = names.REDIRECTION_ANNOTATION in pod.annotations, self._belongs(pod)
+        announced, wanted = names.REDIRECTION_ANNOTATION in pod.annotations, self._is_enrolled(pod)
         if announced and wanted:
             captured = self._register(pod, namespace, pod.addresses)
             await asyncio.to_thread(self._backend.prepare, namespace)
@@ -157,7 +158,7 @@ class Controller:
 
     def wants(self, pod: PodInfo) -> bool:
         """Return whether a pod has to be captured."""
-        return self._belongs(pod)
+        return self._is_enrolled(pod)
 
     async def add(self, pod: PodInfo, namespace: int, addresses: tuple[str, ...]) -> None:
         """Capture an enrolled pod while its sandbox is being created.
@@ -207,7 +208,7 @@ class Controller:
 
     async def _reconcile_once(self, uid: str) -> None:
         pod, captured = self._pods.get(uid), self._enrolled.find(uid)
-        if pod is not None and self._belongs(pod):
+        if pod is not None and self._is_enrolled(pod):
             if captured is None:
                 await self._enrol_running(pod)
             else:
@@ -359,8 +360,10 @@ class Controller:
         """Return the lock that serializes changes of a pod."""
         return self._locks.setdefault(uid, asyncio.Lock())
 
-    def _belongs(self, pod: PodInfo) -> bool:
-        return not self.uninstalling and belongs(pod, self._namespace_labels(pod.namespace), self._node.rules)
+    def _is_enrolled(self, pod: PodInfo) -> bool:
+        if self.uninstalling:
+            return False
+        return enrolment_of(pod, self._namespace_labels(pod.namespace), self._node.rules) is Enrolment.ENROLLED
 
 
 def _warn_of_faults(pod: PodInfo, planned: PlanResult) -> None:

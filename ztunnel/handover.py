@@ -56,8 +56,8 @@ def _without_foreign_listeners(namespaces: Mapping[str, int]) -> list[str]:
 
 
 def _complete(listeners: Iterable[sockets.Listener], own: Set[int]) -> bool:
-    return {listener.port for listener in listeners if listener.inode not in own} >= names.TUNNEL_PORTS
+    return {listener.port for listener in listeners if listener.inode not in own} >= names.CAPTURE_PORTS
 
 
 def _listeners() -> list[sockets.Listener]:
-    return sockets.listeners_on(names.TUNNEL_PORTS)
+    return sockets.listeners_on(names.CAPTURE_PORTS)

@@ -15,6 +15,7 @@ from google.protobuf import wrappers_pb2
 from controlplane.translate.mesh import Mesh
 from controlplane.translate.ports import protocol_of
 from meshapi import names
+from meshapi.analysis import canonical
 from meshapi.proto import workload_pb2
 from meshapi.resources.core import Service
 from meshapi.resources.networking import Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadEntrySpec
@@ -156,8 +157,8 @@ def _workload(
         native_tunnel=tunnelled,
         trust_domain=mesh.wire_trust_domain,
         service_account=spec.service_account,
-        canonical_name=labels.get(names.CANONICAL_NAME_LABEL) or labels.get(names.APP_LABEL) or name,
-        canonical_revision=labels.get(names.CANONICAL_REVISION_LABEL) or labels.get(names.VERSION_LABEL) or "latest",
+        canonical_name=canonical.name(labels, name),
+        canonical_revision=canonical.revision(labels),
         workload_type=workload_pb2.POD,
         workload_name=name,
         services=services,

@@ -8,6 +8,7 @@ from typing import Final
 from controlplane.translate.mesh import Mesh
 from controlplane.translate.ports import pod_ports, slice_ports
 from meshapi import names
+from meshapi.analysis import canonical
 from meshapi.proto import workload_pb2
 from meshapi.resources.core import EndpointSlice, Node, Pod, Service
 
@@ -57,9 +58,8 @@ def translate_pod(
         trust_domain=mesh.wire_trust_domain,
         service_account=pod.spec.service_account_name,
         node=pod.spec.node_name,
-        canonical_name=_first(labels, names.CANONICAL_NAME_LABEL, names.APP_NAME_LABEL, names.APP_LABEL) or name,
-        canonical_revision=_first(labels, names.CANONICAL_REVISION_LABEL, names.APP_VERSION_LABEL, names.VERSION_LABEL)
-        or "latest",
+        canonical_name=canonical.name(labels, name),
+        canonical_revision=canonical.revision(labels),
         workload_type=workload_pb2.POD,
         workload_name=name,
         services={**dict(entries), **{mesh.service_name(service): pod_ports(service, pod) for service in services}},
@@ -125,7 +125,3 @@ def _locality(node: Node | None) -> workload_pb2.Locality | None:
         subzone=labels.get(names.SUBZONE_LABEL, ""),
     )
     return place if place.ByteSize() else None
-
-
-def _first(labels: dict[str, str], *keys: str) -> str:
-    return next((labels[key] for key in keys if labels.get(key)), "")

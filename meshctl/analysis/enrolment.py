@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from meshapi import names
+from meshapi.analysis.enrolment import Enrolment
 from meshapi.resources import core
 from meshctl.analysis.messages import Code, Finding
 from meshctl.analysis.world import World
@@ -25,12 +26,14 @@ def check(world: World) -> Iterator[Finding]:
 def _pod(world: World, pod: core.Pod) -> Iterator[Finding]:
     annotations = pod.metadata.annotations
     captured = annotations.get(names.REDIRECTION_ANNOTATION) == names.REDIRECTION_ENABLED
-    if not world.is_enrolled(pod) or captured or pod.status.phase != "Running" or pod.metadata.deletion_timestamp:
+    if captured or pod.status.phase != "Running" or pod.metadata.deletion_timestamp:
         return
-    if names.SIDECAR_STATUS_ANNOTATION in annotations:
+    result = world.enrolment(pod)
+    if result is Enrolment.SIDECAR and world.is_labelled(pod):
         text = "the pod has a sidecar, which carries its traffic; remove the sidecar to have it captured"
         yield world.finding(Code.SIDECAR, pod, "", text)
+    if result is not Enrolment.ENROLLED:
         return
     node = pod.spec.node_name
-    text = f"the pod shall be in the mesh and is not captured, its traffic is plain; see the node agent's log on {node}"
+    text = f"the pod is enrolled and not captured, its traffic is plain text; see the node agent's log on {node}"
     yield world.finding(Code.NOT_CAPTURED, pod, "", text)

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from meshapi import names
+from meshapi.analysis.enrolment import Enrolment, EnrolmentRules, enrolment
 from meshapi.errors import InvalidResource
 from meshapi.resources import base, core, network_policy, networking, security
 from meshctl.analysis.messages import Code, Finding
@@ -36,12 +37,14 @@ class World:
     Attributes:
         root_namespace: where policies hold for the whole mesh.
         cluster_domain: suffix of service names.
+        rules: which pods are never enrolled.
         knows_pods: whether all pods were looked at; without them nothing is said about selectors.
         findings: about objects that could not be read.
     """
 
     root_namespace: str = names.DEFAULT_NAMESPACE
     cluster_domain: str = names.DEFAULT_CLUSTER_DOMAIN
+    rules: EnrolmentRules = field(default_factory=EnrolmentRules)
     knows_pods: bool = False
     findings: list[Finding] = field(default_factory=list)
     _objects: dict[Key, base.Object] = field(default_factory=dict)
@@ -81,10 +84,27 @@ class World:
         return namespace.metadata.labels if namespace is not None else {}
 
     def is_enrolled(self, pod: core.Pod) -> bool:
-        """Return whether a pod's labels, or its namespace's, ask for the mesh."""
-        own = pod.metadata.labels.get(names.DATAPLANE_MODE_LABEL)
-        inherited = self.namespace_labels(pod.metadata.namespace).get(names.DATAPLANE_MODE_LABEL)
-        return (own or inherited) == names.DATAPLANE_MODE_AMBIENT and not pod.spec.host_network
+        """Return whether the node agent captures a pod."""
+        return self.enrolment(pod) is Enrolment.ENROLLED
+
+    def is_labelled(self, pod: core.Pod) -> bool:
+        """Return whether a pod would be enrolled without its sidecar."""
+        annotations = {**pod.metadata.annotations}
+        annotations.pop(names.SIDECAR_STATUS_ANNOTATION, None)
+        bare = pod.model_copy(update={"metadata": pod.metadata.model_copy(update={"annotations": annotations})})
+        return self.enrolment(bare) is Enrolment.ENROLLED
+
+    def enrolment(self, pod: core.Pod) -> Enrolment:
+        """Return whether a pod is enrolled, or why it is not; by the same rules as the node agent."""
+        return enrolment(
+            namespace=pod.metadata.namespace,
+            labels=pod.metadata.labels,
+            annotations=pod.metadata.annotations,
+            namespace_labels=self.namespace_labels(pod.metadata.namespace),
+            host_network=pod.spec.host_network,
+            terminal=pod.is_terminal,
+            rules=self.rules,
+        )
 
 
 def documents(text: str, default_namespace: str) -> Iterable[tuple[Json, str]]:

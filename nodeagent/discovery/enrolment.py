@@ -1,9 +1,9 @@
-"""Whether a pod belongs to the mesh. Pure."""
+"""What the node agent reads of a pod, and whether the pod is enrolled. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshapi import names
+from meshapi.analysis.enrolment import Enrolment, EnrolmentRules, enrolment
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +33,14 @@ class PodInfo:
         return f"{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class EnrolmentRules:
-    """Which pods are never enrolled, whatever their labels say.
-
-    Attributes:
-        excluded_namespaces: namespaces whose pods are never enrolled.
-        own_namespace: namespace of the installation; its ztunnel carries the traffic and cannot be captured itself.
-    """
-
-    excluded_namespaces: frozenset[str] = frozenset({"kube-system"})
-    own_namespace: str = names.DEFAULT_NAMESPACE
-
-
-def belongs(pod: PodInfo, namespace_labels: Mapping[str, str], rules: EnrolmentRules) -> bool:
-    """Return whether a pod is enrolled: by its own label, else by its namespace's."""
-    if pod.host_network or pod.terminal or names.SIDECAR_STATUS_ANNOTATION in pod.annotations:
-        return False
-    if pod.namespace in rules.excluded_namespaces or _is_ztunnel(pod, rules):
-        return False
-    own = pod.labels.get(names.DATAPLANE_MODE_LABEL)
-    if own == names.DATAPLANE_MODE_NONE:
-        return False
-    wanted = names.DATAPLANE_MODE_AMBIENT
-    return own == wanted or namespace_labels.get(names.DATAPLANE_MODE_LABEL) == wanted
-
-
-def _is_ztunnel(pod: PodInfo, rules: EnrolmentRules) -> bool:
-    app = pod.labels.get(names.APP_LABEL)
-    return pod.namespace == rules.own_namespace and app in {names.ZTUNNEL_SERVICE_ACCOUNT, names.ZTUNNEL_DRAINING}
+def enrolment_of(pod: PodInfo, namespace_labels: Mapping[str, str], rules: EnrolmentRules) -> Enrolment:
+    """Return whether a pod is enrolled, or why it is not."""
+    return enrolment(
+        namespace=pod.namespace,
+        labels=pod.labels,
+        annotations=pod.annotations,
+        namespace_labels=namespace_labels,
+        host_network=pod.host_network,
+        terminal=pod.terminal,
+        rules=rules,
+    )

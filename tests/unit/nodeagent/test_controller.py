@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from meshapi.analysis.enrolment import EnrolmentRules
 from meshapi.identity import SpiffeId
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.controller import Controller, Node
-from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo
+from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.enrolled import Enrolled
 from nodeagent.exemption import ProbeExemption

@@ -1,10 +1,11 @@
-"""Which pods belong to the mesh."""
+"""Which pods are enrolled in the mesh."""
 
 from dataclasses import replace
 
 import pytest
 
-from nodeagent.discovery.enrolment import EnrolmentRules, PodInfo, belongs
+from meshapi.analysis.enrolment import Enrolment, EnrolmentRules
+from nodeagent.discovery.enrolment import PodInfo, enrolment_of
 from nodeagent.discovery.pods import parse_pod
 
 POD = PodInfo(
@@ -34,8 +35,8 @@ NONE = {"istio.io/dataplane-mode": "none"}
         (replace(POD, labels={"app": "ztunnel"}), AMBIENT, True),
     ],
 )
-def test_who_belongs(pod: PodInfo, namespace: dict[str, str], expected: bool) -> None:
-    assert belongs(pod, namespace, EnrolmentRules()) is expected
+def test_which_pods_are_enrolled(pod: PodInfo, namespace: dict[str, str], expected: bool) -> None:
+    assert (enrolment_of(pod, namespace, EnrolmentRules()) is Enrolment.ENROLLED) is expected
 
 
 def test_a_pod_is_read_from_the_api() -> None:

@@ -1,4 +1,4 @@
-//! Ports, marks and type URLs. The Python side's `meshapi/names.py` is the original; a test compares the two.
+//! Ports, marks and type URLs. `meshapi/names.py` is the original; a test compares the two.
 
 /// Outbound capture.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -10,19 +10,22 @@ pub const HBONE_PORT: u16 = 15008;
 pub const DNS_PORT: u16 = 15053;
 /// Mark of every socket that the engine opens in a pod.
 pub const TUNNEL_MARK: u32 = 0x539;
-/// Trust domain where none is said.
+/// Default trust domain.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
-/// Domain of the cluster's services where none is said.
+/// Default suffix of service names.
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
-/// Cluster where none is said.
+/// Default cluster ID.
 pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
 /// `istio.workload.Address`.
 pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
 /// `istio.security.Authorization`.
 pub const AUTHORIZATION_TYPE: &str = "type.googleapis.com/istio.security.Authorization";
 
-/// Ports of the tunnel itself: a connection towards one of them would be a loop.
+/// All ports of the tunnel inside a pod.
+pub const TUNNEL_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT, DNS_PORT];
+
+/// Whether a port is the tunnel's own: a connection to it from inside the pod would be a loop.
 #[must_use]
-pub const fn is_tunnel_port(port: u16) -> bool {
-    matches!(port, OUTBOUND_PORT | INBOUND_PLAINTEXT_PORT | HBONE_PORT | DNS_PORT)
+pub fn is_tunnel_port(port: u16) -> bool {
+    TUNNEL_PORTS.contains(&port)
 }

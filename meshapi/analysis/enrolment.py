@@ -1,0 +1,80 @@
+"""Whether a pod is enrolled in the mesh, and if not, why.
+
+Source: istio/istio, ``cni/pkg/util/podutil.go``: a pod's own label goes before its namespace's, ``none`` opts out, pods
+with a sidecar or on the host's network are never captured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meshapi import names
+
+
+class Enrolment(StrEnum):
+    """The result, in the words of logs and debug pages."""
+
+    ENROLLED = "enrolled"
+    NOT_LABELLED = "neither the pod nor its namespace has the label"
+    OPTED_OUT = "the pod's label opts out"
+    HOST_NETWORK = "the pod is on the host's network"
+    SIDECAR = "the pod has a sidecar"
+    TERMINATED = "the pod has terminated"
+    EXCLUDED_NAMESPACE = "the namespace is excluded"
+    ZTUNNEL = "ztunnel carries the traffic and is not captured itself"
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRules:
+    """Which pods are never enrolled, whatever their labels say.
+
+    Attributes:
+        excluded_namespaces: namespaces whose pods are never enrolled.
+        own_namespace: namespace of the installation; its ztunnel carries the traffic and cannot be captured itself.
+    """
+
+    excluded_namespaces: frozenset[str] = frozenset({"kube-system"})
+    own_namespace: str = names.DEFAULT_NAMESPACE
+
+
+def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
+    *,
+    namespace: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    namespace_labels: Mapping[str, str],
+    host_network: bool,
+    terminal: bool,
+    rules: EnrolmentRules,
+) -> Enrolment:
+    """Return whether a pod is enrolled.
+
+    Args:
+        namespace: of the pod.
+        labels: of the pod.
+        annotations: of the pod.
+        namespace_labels: of its namespace; a misspelt value in the pod's own label leaves the decision to these.
+        host_network: ``spec.hostNetwork``.
+        terminal: the phase is Succeeded or Failed.
+        rules: exclusions of this installation.
+    """
+    if terminal:
+        return Enrolment.TERMINATED
+    if host_network:
+        return Enrolment.HOST_NETWORK
+    if names.SIDECAR_STATUS_ANNOTATION in annotations:
+        return Enrolment.SIDECAR
+    if namespace in rules.excluded_namespaces:
+        return Enrolment.EXCLUDED_NAMESPACE
+    if namespace == rules.own_namespace and labels.get(names.APP_LABEL) in _ZTUNNELS:
+        return Enrolment.ZTUNNEL
+    own = labels.get(names.DATAPLANE_MODE_LABEL)
+    if own == names.DATAPLANE_MODE_NONE:
+        return Enrolment.OPTED_OUT
+    wanted = names.DATAPLANE_MODE_AMBIENT
+    if own == wanted or namespace_labels.get(names.DATAPLANE_MODE_LABEL) == wanted:
+        return Enrolment.ENROLLED
+    return Enrolment.NOT_LABELLED
+
+
+_ZTUNNELS = frozenset({names.ZTUNNEL_SERVICE_ACCOUNT, names.ZTUNNEL_DRAINING})
