@@ -17,8 +17,9 @@ _SHAPES: Final = (
     re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL),
     # The same in base64, as in the data of a secret: it begins with "-----BEGIN ".
     re.compile(r"LS0tLS1CRUdJTi[A-Za-z0-9+/=\s]*"),
-    # Tokens of service accounts and others: three parts in base64url, of which the first begins with '{"'.
-    re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?"),
+    # Tokens of service accounts and others: parts in base64url, of which the first begins with '{"'. Not bound to the
+    # beginning of a word, and of any number of parts: an escaped newline or another token may touch it.
+    re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*"),
     re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]{8,}"),
     re.compile(r"(?i)(?<=basic )[A-Za-z0-9+/=]{8,}"),
     # User and password in a URL.

@@ -1,4 +1,4 @@
-"""The pieces of a report. Each may fail or be late on its own; secrets are not even asked for."""
+"""The pieces of a report. Each may fail or be late on its own; secrets are never read."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -46,7 +46,7 @@ async def collect(client: kube.Client, namespace: str, report: Report, *, piece_
     except (kube.KubeError, TimeoutError) as error:
         report.failed("pods", str(error) or "no answer in time")
         processes = []
-    # Logs first: what is left out when time is short shall be what can be looked up later.
+    # Logs first: if time runs out, what is missing should be what can still be read later.
     pieces = [
         *(piece for one in processes for piece in _of(client, one, report)),
         *_of_cluster(client, namespace, report),
@@ -68,7 +68,7 @@ async def _guarded(piece: Piece, report: Report, places: asyncio.Semaphore, piec
             report.failed(piece.name, f"no answer within {piece_s:.0f} s")
         except (CommandError, kube.KubeError) as error:
             report.failed(piece.name, str(error))
-        except Exception as error:  # a report is most wanted where something nobody foresaw happens
+        except Exception as error:  # a report is needed most when something unexpected happens
             report.failed(piece.name, f"{type(error).__name__}: {error}")
 
 
@@ -145,7 +145,7 @@ def _of(client: kube.Client, process: Process, report: Report) -> list[Piece]:
 
 
 def _brief(pod: Json) -> Json:
-    """What of a user's pod matters to the mesh; its environment is nobody's business."""
+    """Return the fields of a user's pod that matter to the mesh; its environment is left out."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     annotations = metadata.get("annotations") or {}
     return {

@@ -51,6 +51,7 @@ FORMS = (
     '{"dbPassword":"quote\\"hunter2hunter2"}',
     "client-secret: 'hunter2hunter2'",
     "https://user:hunter2hunter2@example.test/x",
+    f"\\n{TOKEN}{TOKEN}",
 )
 
 
