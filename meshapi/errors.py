@@ -28,7 +28,7 @@ def listed(items: Sequence[str], most: int = _SHOWN) -> str:
 
 
 class DataError(ValueError):
-    """Something from outside cannot be used; the message says what and how to mend it."""
+    """Invalid input; the message names it and says how to fix it."""
 
 
 class InvalidIdentity(DataError):

@@ -33,10 +33,10 @@ def pod_selector(*parts: Part) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How far a part is.
+    """How much of a part is ready.
 
     Attributes:
-        desired: pods that there shall be.
+        desired: desired number of pods.
         ready: pods of the present version that are available.
     """
 
@@ -47,12 +47,12 @@ class Readiness:
 
     @property
     def complete(self) -> bool:
-        """Whether the part is as wanted: nothing is missing and nothing old is left."""
+        """Whether all pods are ready and of the present version."""
         return self.settled and self.ready >= self.desired and self.desired > 0
 
 
 def readiness(part: Part, item: Json) -> Readiness:
-    """Return how far a part is, from its Deployment or DaemonSet."""
+    """Return how much of a part is ready, from its Deployment or DaemonSet."""
     status = item.get("status") or {}
     seen = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
     if part.kind is kinds.DEPLOYMENT:
@@ -72,7 +72,7 @@ def part_of(pod: Json) -> Part | None:
 
 
 def is_ready(pod: Json) -> bool:
-    """Say whether a pod is ready and not on its way out."""
+    """Return whether a pod is ready and not terminating."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     conditions = (pod.get("status") or {}).get("conditions") or ()
@@ -80,10 +80,10 @@ def is_ready(pod: Json) -> bool:
 
 
 def reason(pod: Json) -> str:
-    """Say in a few words why a pod is not ready, as far as Kubernetes knows."""
+    """Return in a few words why a pod is not ready, as far as Kubernetes knows."""
     status = pod.get("status") or {}
     if pod["metadata"].get("deletionTimestamp"):
-        return "ending"
+        return "terminating"
     for container in status.get("containerStatuses") or ():
         waiting = (container.get("state") or {}).get("waiting")
         if waiting:

@@ -1,4 +1,4 @@
-"""How an installation is, from what its processes say. Pure.
+"""The health of an installation, from what its processes report. Pure.
 
 Healthy means: every part has all its pods ready, every node's ztunnel follows its node agent and has accepted the last
 configuration, the CNI plugin is in place, and every identity has a certificate that has not expired.
@@ -31,10 +31,10 @@ class Sync(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node of the mesh, as its node agent and the control plane say.
+    """One node of the mesh, as its node agent and the control plane report it.
 
     Attributes:
-        captured: pods in the mesh; None when the node agent could not be asked.
+        captured: pods in the mesh; None when the node agent did not answer.
         plugin: whether new pods are captured from their start; None when no plugin is used.
         certificates: identities with a certificate.
         missing: identities without one.
@@ -75,7 +75,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an installation is; without problems it is healthy."""
+    """The health of an installation; without problems it is healthy."""
 
     parts: Sequence[Readiness]
     nodes: Sequence[Node]
@@ -84,7 +84,7 @@ class Health:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same as JSON."""
         return {
             "healthy": not self.problems,
             "components": [{"name": one.part.title, "desired": one.desired, "ready": one.ready} for one in self.parts],
@@ -98,7 +98,7 @@ class Health:
 
 
 def of_node(name: str, processes: Iterable[Process], samples: Sequence[Sample] | None, sync: Sync) -> Node:
-    """Return how a node is; ``samples`` are its node agent's, None when it could not be asked."""
+    """Return the health of a node; ``samples`` are its node agent's, None when it did not answer."""
     here = [one for one in processes if one.node == name]
     agent = any(one.ready for one in here if one.part is Part.NODE_AGENT)
     ztunnel = any(one.ready for one in here if one.part is Part.ZTUNNEL)
@@ -144,7 +144,7 @@ def sync_of(node: str, streams: Sequence[Json]) -> Sync:
 def problems(
     parts: Sequence[Readiness], nodes: Sequence[Node], processes: Sequence[Process], now: datetime
 ) -> list[str]:
-    """Return what is wrong, one sentence each."""
+    """Return the problems, one sentence each."""
     found = [f"{one.part.title}: {one.ready} of {one.desired} ready" for one in parts if not one.complete]
     found += [
         f"{one.part.title} on {one.node or 'no node'} ({one.pod}): {reason(one.item)}"
@@ -157,24 +157,24 @@ def problems(
 
 
 def _node_problems(node: Node, now: datetime) -> list[str]:
-    told = []
+    found: list[str] = []
     if node.agent and node.captured is None:
-        told.append("the node agent does not answer")
+        found.append("the node agent does not answer")
     if node.captured is not None and not node.connected:
-        told.append("ztunnel is not connected to the node agent: pods of the mesh cannot start")
+        found.append("ztunnel is not connected to the node agent: enrolled pods cannot start")
     if node.plugin is False:
-        told.append("the CNI plugin is not in place: new pods are captured late")
+        found.append("the CNI plugin is not in place: new pods are captured late")
     if node.ztunnel and node.sync in (Sync.NOT_CONNECTED, Sync.REFUSED):
-        told.append(f"ztunnel and control plane: {node.sync.value}")
+        found.append(f"ztunnel and control plane: {node.sync.value}")
     if node.missing:
-        told.append(f"{node.missing} identities have no certificate")
+        found.append(f"{node.missing} identities have no certificate")
     if node.expires is not None and node.expires <= now:
-        told.append(f"a certificate expired at {node.expires:%Y-%m-%d %H:%M:%S}Z")
-    return told
+        found.append(f"a certificate expired at {node.expires:%Y-%m-%d %H:%M:%S}Z")
+    return found
 
 
 def table(health: Health, now: datetime) -> str:
-    """Return the same for people: parts, nodes."""
+    """Return the same as tables: parts, nodes, draining ztunnels."""
     parts = Table(("COMPONENT", "READY"), [(one.part.title, f"{one.ready}/{one.desired}") for one in health.parts])
     rows = [
         (

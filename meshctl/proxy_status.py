@@ -31,7 +31,7 @@ async def collect(client: kube.Client, namespace: str) -> tuple[list[Proxy], lis
     """Return the proxies of all replicas together, and what replicas did not answer.
 
     Raises:
-        CommandError: no replica could be asked.
+        CommandError: no replica answered.
     """
     processes = await pages.processes(client, namespace, Part.CONTROL_PLANE, Part.ZTUNNEL)
     planes = [one for one in processes if one.part is Part.CONTROL_PLANE and one.ready]

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class CommandError(Exception):
-    """A command cannot do what was asked; the text is one sentence for the user."""
+    """A command failed; the text is one sentence for the user."""
 
 
 def run(

@@ -68,7 +68,7 @@ async def _drains(client: kube.Client, processes: list[Process]) -> list[Drain]:
 
 
 async def _streams(client: kube.Client, processes: list[Process]) -> list[Json] | None:
-    """Return the proxies of all control planes together; None when none could be asked."""
+    """Return the proxies of all control planes together; None when none answered."""
     planes = [one for one in processes if one.part is Part.CONTROL_PLANE and one.ready]
     answers = await pages.each(pages.streams(client, one) for one in planes)
     good = [answer for answer in answers if not isinstance(answer, CommandError)]

@@ -13,7 +13,7 @@ _TITLES: Final = {names.ADDRESS_TYPE: "ADDRESSES", names.AUTHORIZATION_TYPE: "PO
 
 
 class State(StrEnum):
-    """How a proxy stands with one type of resource, in ``istioctl``'s words where it has one."""
+    """The sync state of a proxy for one type of resource, in ``istioctl``'s words where it has one."""
 
     SYNCED = "SYNCED"
     STALE = "STALE"
@@ -62,7 +62,7 @@ class Proxy:
 
 
 def state(item: Json) -> State:
-    """Return how a proxy stands with one type, from its part of the page."""
+    """Return the sync state of one type, from its part of the page."""
     if item.get("refused") or item.get("nacked", 0) > item.get("acked", 0):
         return State.NACK
     if not item.get("sent"):
@@ -123,8 +123,8 @@ def _word(proxy: Proxy, title: str) -> str:
 
 
 def _reason(item: Json) -> str:
-    told = list((item.get("refused") or {}).values())
-    return str(told[-1] if told else item.get("error", ""))
+    reasons = list((item.get("refused") or {}).values())
+    return str(reasons[-1] if reasons else item.get("error", ""))
 
 
 def _name(node_id: str) -> str:

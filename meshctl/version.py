@@ -20,7 +20,7 @@ def own_version() -> str:
 
 
 def version(
-    remote: Annotated[bool, typer.Option(help="Ask the cluster too.")] = True,
+    remote: Annotated[bool, typer.Option(help="Show the versions in the cluster too.")] = True,
     output: Output = Form.TABLE,
     namespace: session.SystemNamespace = session.DEFAULT_NAMESPACE,
     kubeconfig: session.Kubeconfig = None,

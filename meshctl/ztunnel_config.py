@@ -1,7 +1,7 @@
 """``culvert ztunnel-config``: what ztunnels know.
 
-Workloads, services and policies are the same everywhere, so one ztunnel is asked (that of ``--node``, or any).
-Certificates and connections are each node's own, so every ztunnel is asked, and results name the node.
+Workloads, services and policies are the same everywhere, so one ztunnel is queried (that of ``--node``, or any).
+Certificates and connections are each node's own, so every ztunnel is queried, and results name the node.
 """
 
 from collections.abc import Callable
@@ -48,10 +48,10 @@ def _command(name: str, section: str, text: str, *aliases: str) -> None:
     ) -> None:
         async def work(client: kube.Client) -> list[Json]:
             chosen = _chosen(await pages.processes(client, system_namespace, Part.ZTUNNEL), pod=pod, node=node)
-            asked = chosen if section in _OF_EACH_NODE else chosen[:1]
+            queried = chosen if section in _OF_EACH_NODE else chosen[:1]
             return [
                 item
-                for process, dump in zip(asked, await _dumps(client, asked), strict=True)
+                for process, dump in zip(queried, await _dumps(client, queried), strict=True)
                 for item in _items(section, dump, process.node)
                 if namespace in ("", tables.namespace_of(section, item))
             ]
@@ -91,8 +91,8 @@ def everything(
     dumps = session.run("ztunnel-config all", work, kubeconfig=kubeconfig, context=context)
     parts = []
     for section, table in _SECTIONS.items():
-        asked = dumps if section in _OF_EACH_NODE else dict(list(dumps.items())[:1])
-        parts.append(str(table([item for name, dump in asked.items() for item in _items(section, dump, name)])))
+        queried = dumps if section in _OF_EACH_NODE else dict(list(dumps.items())[:1])
+        parts.append(str(table([item for name, dump in queried.items() for item in _items(section, dump, name)])))
     show(output, "\n\n".join(parts), dumps)
 
 

@@ -39,7 +39,7 @@ async def serve(addresses: Sequence[tuple[str, int]], routes: Mapping[str, Handl
 
 
 def metrics(registry: CollectorRegistry) -> Handler:
-    """Answer in the form that the scraper asks for (OpenMetrics or Prometheus text)."""
+    """Answer in the format that the scraper accepts (OpenMetrics or Prometheus text)."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -27,7 +27,7 @@ def read(pem: bytes) -> tuple[x509.CertificateRevocationList, ...]:
     """Return the lists of a bundle; none where it is empty. Text around them is skipped, as everywhere in PEM.
 
     Raises:
-        BadRevocationLists: it holds something else, or a list that nobody could check.
+        BadRevocationLists: it holds something else, or a list that no proxy could check.
     """
     blocks = _BLOCK.findall(pem)
     if len(blocks) != pem.count(_BEGIN) or (not blocks and pem.strip()):
@@ -36,7 +36,7 @@ def read(pem: bytes) -> tuple[x509.CertificateRevocationList, ...]:
 
 
 def render(lists: Iterable[x509.CertificateRevocationList]) -> str:
-    """Return the lists as PEM, and nothing else that stood beside them."""
+    """Return the lists as PEM, without any other text."""
     return "".join(item.public_bytes(serialization.Encoding.PEM).decode() for item in lists)
 
 

@@ -1,6 +1,6 @@
 """Unix sockets that are never reachable with wider rights than meant, and replace an earlier process's dead socket.
 
-A socket is bound under a name that nobody knows in the same folder, given its mode and owner, and then renamed.
+A socket is bound under a private name in the same folder, given its mode and owner, and then renamed.
 """
 
 import os

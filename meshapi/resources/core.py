@@ -162,4 +162,4 @@ class Namespace(Object):
 
 
 class Node(Object):
-    """A node; its labels say where it stands."""
+    """A node; its labels give its locality."""

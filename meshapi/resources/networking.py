@@ -96,7 +96,7 @@ class Resolution(StrEnum):
 
 
 class ServiceEntrySpec(Open):
-    """Hosts that the mesh shall know though Kubernetes does not."""
+    """Hosts outside of Kubernetes that the mesh knows."""
 
     hosts: tuple[Host, ...] = Field(description="Host names; the first label may be * alone.")
     addresses: tuple[IpBlock, ...] = Field(default=(), description="Virtual addresses or CIDRs of the hosts.")

@@ -83,7 +83,7 @@ ServiceAccount = Annotated[str, AfterValidator(_service_account)]
 
 
 def _not_empty(value: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
-    """An empty list would match everybody where its author meant nobody (CVE-2025-64715 is such a mistake)."""
+    """Refuse an empty list: it would match everything where its author meant nothing (as CVE-2025-64715)."""
     if not value:
         raise ValueError("is an empty list; leave the field out to match everything, or name something")
     return value

@@ -47,7 +47,7 @@ class Code(Enum):
     MODE_LABEL = ("CUL0131", Level.WARNING, "a value of the enrolment label is not known")
     SIDECAR = ("CUL0132", Level.INFO, "a pod with a sidecar is not captured")
     NETWORK_POLICY_BLOCKS = ("CUL0140", Level.WARNING, "a NetworkPolicy blocks the mesh's port 15008")
-    NETWORK_POLICY_PORTS = ("CUL0141", Level.INFO, "port 15008 is open, so a NetworkPolicy's ports restrict nobody")
+    NETWORK_POLICY_PORTS = ("CUL0141", Level.INFO, "port 15008 is open, so a NetworkPolicy no longer restricts ports")
 
     def __init__(self, code: str, level: Level, meaning: str) -> None:
         self.code = code

@@ -1,4 +1,4 @@
-"""The objects that are looked at, read into models; what cannot be read is a finding already."""
+"""The analyzed objects as models; an object that cannot be read is a finding."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,13 +32,13 @@ _GROUPS: Final = {kind.name: kind.group for kind, _ in MODELS.values()}
 
 @dataclass(slots=True)
 class World:
-    """What there is.
+    """All analyzed objects.
 
     Attributes:
         root_namespace: where policies hold for the whole mesh.
         cluster_domain: suffix of service names.
         rules: which pods are never enrolled.
-        knows_pods: whether all pods were looked at; without them nothing is said about selectors.
+        knows_pods: whether all pods were read; without them, selectors are not checked.
         findings: about objects that could not be read.
     """
 

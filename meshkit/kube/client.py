@@ -27,7 +27,7 @@ _CONNECTIONS = 64
 _READ_BUFFER = 2**21
 """Larger than the largest object (etcd takes 1.5 MiB), so that one is read without a pause."""
 _PAGE = 500
-"""Objects asked for at once in a list; what kubectl asks for."""
+"""Objects per page of a list, as kubectl's."""
 
 
 class PatchType(StrEnum):
@@ -113,7 +113,7 @@ class Client:
     async def items(
         self, kind: Kind, namespace: str | None = None, selectors: Mapping[str, str] | None = None
     ) -> list[Json]:
-        """Return a whole list's objects; for people's tools, which ask once."""
+        """Return a whole list's objects; for command-line tools, which list once."""
         return [item async for page in self.pages(kind, namespace, selectors) for item in page.get("items") or []]
 
     async def version(self) -> Json:

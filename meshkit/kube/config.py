@@ -1,7 +1,7 @@
 """How to reach the Kubernetes API: from inside a pod, by a kubeconfig, or by explicit values.
 
 The client library reads kubeconfig files; what leaves this module is ``Access``. Tokens of service accounts are files
-that the kubelet replaces, so the token is asked for again for every request.
+that the kubelet replaces, so the token is read again for every request.
 """
 
 import os

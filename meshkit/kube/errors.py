@@ -17,7 +17,7 @@ from typing import Final
 
 
 class KubeError(Exception):
-    """The Kubernetes API did not do what was asked."""
+    """A request to the Kubernetes API failed."""
 
 
 class ConfigError(KubeError):
@@ -57,7 +57,7 @@ class Conflict(ApiError):
 
 
 class Gone(ApiError):
-    """The resource version asked for is no longer kept."""
+    """The requested resource version is no longer kept."""
 
 
 class Forbidden(ApiError):
@@ -74,7 +74,7 @@ _BY_STATUS: Final[dict[int, type[ApiError]]] = {
 
 
 def from_status(status: int, body: object, request: str) -> ApiError:
-    """Return the error that a ``Status`` object (or any other body of a refusal) stands for."""
+    """Return the error for a ``Status`` object or any other body of a refusal."""
     fields = body if isinstance(body, dict) else {"message": str(body)}
     kind = _BY_STATUS.get(status, ApiError)
     return kind(status, str(fields.get("reason", "")), str(fields.get("message", "")), request)

@@ -104,7 +104,7 @@ class Informer(Generic[T]):
             self._call(handler, None, item)
 
     def add_refusal_handler(self, handler: Callable[[Key, DataError], None]) -> None:
-        """Tell ``handler`` too of objects that ``parse`` refuses."""
+        """Call ``handler`` too for objects that ``parse`` refuses."""
         self._refusal_handlers.append(handler)
 
     def find(self, name: str, namespace: str = "") -> T | None:
@@ -213,8 +213,8 @@ class Informer(Generic[T]):
             try:
                 new = self._parse(item)
             except DataError as error:
-                for tell in self._refusal_handlers:
-                    tell(key, error)
+                for refusal_handler in self._refusal_handlers:
+                    refusal_handler(key, error)
                 return
             self._objects[key] = new
         if old != new:

@@ -1,4 +1,4 @@
-"""Small writes to single objects: status, annotations, config maps, secrets; and asking whose a token is."""
+"""Small writes to single objects: status, annotations, config maps, secrets; and TokenReview."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from meshkit.kube.client import Client, Json, PatchType
 
 @dataclass(frozen=True, slots=True)
 class TokenOwner:
-    """Whose token it is, as the API server says.
+    """The service account of a token, as the API server reports it.
 
     Attributes:
         namespace: of the service account.
@@ -92,10 +92,10 @@ def secret_body(name: str, data: Mapping[str, bytes], kind: str = "Opaque") -> J
 
 
 async def review_token(client: Client, token: str, audiences: Sequence[str]) -> TokenOwner | None:
-    """Ask the API server whose service-account token this is; ``None`` when it is nobody's or for another audience.
+    """Have the API server review a service-account token; ``None`` if it is invalid or for another audience.
 
     Raises:
-        KubeError: the API server could not be asked.
+        KubeError: the API server could not be reached or refused.
     """
     body: Json = {"metadata": {}, "spec": {"token": token, "audiences": list(audiences)}}
     answer = await client.create(kinds.TOKEN_REVIEW, body)

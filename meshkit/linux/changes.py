@@ -1,8 +1,9 @@
-"""Noticing that rules or routes of a network namespace changed, without asking again and again.
+"""Detects changes of rules and routes of a network namespace without reading them again and again.
 
-The kernel reports changes of nftables, of links and their filters, of route rules and of routes to whoever listens, and
-what it cannot deliver it reports as lost. It reports nothing of the old iptables tables; for those ``Changes.sizes`` is
-compared now and then. What has changed is not said: whoever is told compares the real state with the wanted one.
+The kernel reports changes of nftables, of links and their filters, of route rules and of routes to subscribed sockets,
+and what it cannot deliver it reports as lost. It reports nothing of the old iptables tables; for those
+``Changes.sizes`` is compared periodically. A notification does not say what changed: the subscriber compares actual and
+desired state.
 """
 
 import ctypes
@@ -32,7 +33,7 @@ class Changes:
 
     Attributes:
         events: readable when something has changed; for an event loop.
-        tables: sockets to ask for the sizes of iptables tables, by version of IP.
+        tables: sockets that read the sizes of iptables tables, by version of IP.
         names: of those tables.
     """
 
@@ -66,25 +67,25 @@ def watch(*, routes: bool = True, tables: Iterable[str] = (), versions: Iterable
 
     Args:
         routes: whether links, their filters, and rules and routes of routing count.
-        tables: iptables tables whose sizes can be asked for.
-        versions: of IP, whose iptables tables they are.
+        tables: iptables tables whose sizes can be read.
+        versions: of IP, of those tables.
 
     Raises:
         OSError: nothing is open.
     """
     kinds = [(_NETLINK_NETFILTER, _NFTABLES), *[(socket.NETLINK_ROUTE, _ROUTES)] * routes]
     events: list[socket.socket] = []
-    asking: dict[int, socket.socket] = {}
+    size_sockets: dict[int, socket.socket] = {}
     try:
         for protocol, groups in kinds:
             events.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol))
             events[-1].bind((0, groups))
         for version in versions:
-            asking[version] = socket.socket(_LEVELS[version][0], socket.SOCK_RAW, socket.IPPROTO_RAW)
+            size_sockets[version] = socket.socket(_LEVELS[version][0], socket.SOCK_RAW, socket.IPPROTO_RAW)
     except OSError:
-        Changes(tuple(events), asking).close()
+        Changes(tuple(events), size_sockets).close()
         raise
-    return Changes(tuple(events), asking, tuple(tables))
+    return Changes(tuple(events), size_sockets, tuple(tables))
 
 
 def _receive(one: socket.socket) -> bool:

@@ -16,14 +16,14 @@ _VERSIONS: Final = {2: "V4", 10: "V6"}
 def forget_opening(but_marked: int) -> None:
     """Forget the TCP connections that are being opened and are not redirected.
 
-    The kernel asks rules of address translation for a connection's first packet only, and a packet that is sent again
-    is not the first. Once forgotten, it is.
+    The kernel evaluates rules of address translation for a connection's first packet only, and a packet that is sent
+    again is not the first. Once forgotten, it is.
 
     Args:
         but_marked: connections with this bit in their mark are left.
 
     Raises:
-        OSError: the kernel cannot be asked.
+        OSError: the table cannot be read.
     """
     try:
         for family in _VERSIONS:
@@ -34,7 +34,7 @@ def forget_opening(but_marked: int) -> None:
 
 def _forget_opening(family: int, but_marked: int) -> None:
     with NFCTSocket(nfgen_family=family) as conntrack:
-        # Kernels before 5.15 show all, whatever is asked for.
+        # Kernels before 5.15 ignore the filter and list everything.
         for message in tuple(conntrack.dump(status=0, status_mask=_REDIRECTED)):
             if _is_opening(message) and not message.get_attr("CTA_MARK", 0) & but_marked:
                 with suppress(NetlinkError):  # it has ended meanwhile

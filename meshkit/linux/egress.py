@@ -1,7 +1,7 @@
 """BPF programs on what leaves links, in the namespace that the calling thread is in (see ``netns.run``).
 
 Attached as filters of traffic control, which every kernel with BPF has, first in line. They stay until they are
-detached or their link is gone, whoever attached them.
+detached or their link is removed.
 """
 
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ class LocalDelivery:
         mark: the mark's value.
         mask: the bits of it that count.
         table: number of a route table of our own.
-        priority: of the rule; a smaller number is asked first.
+        priority: of the rule; the smallest number is evaluated first.
     """
 
     mark: int

@@ -119,7 +119,7 @@ def run(target: Path | int, work: Callable[[], T]) -> T:
 
 
 def scratch(work: Callable[[], T]) -> T:
-    """Run ``work`` inside a new namespace that nobody else sees and that ends with it."""
+    """Run ``work`` inside a new, private namespace that ends with it."""
 
     def enter() -> T:
         syscalls.unshare(Clone.NEWNET)

@@ -17,7 +17,7 @@ _ALL_BUT_GONE = 0xFFF & ~((1 << 6) | (1 << 7))
 
 
 def _diag() -> "DiagSocket":
-    # A process that asks once, at its end, shall not have the library in memory all its life: 8 MB.
+    # Imported here: a process that lists sockets only at its end would carry the library's 8 MB all its life.
     from pyroute2 import DiagSocket  # noqa: PLC0415
 
     return DiagSocket()
@@ -25,7 +25,7 @@ def _diag() -> "DiagSocket":
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket; its inode number is what tells it from others on the same port."""
+    """A listening socket; its inode number distinguishes it from others on the same port."""
 
     port: int
     inode: int

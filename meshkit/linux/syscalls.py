@@ -87,7 +87,7 @@ def mount(source: str, target: str | Path, kind: str = "", flags: Mount = Mount.
 
 
 def unmount(target: str | Path) -> None:
-    """Detach what is mounted on ``target`` now; it ends when nobody uses it any more."""
+    """Detach the mount on ``target`` now; it ends with its last user (``MNT_DETACH``)."""
     _check(_libc.umount2(os.fsencode(target), UMOUNT_DETACH), f"unmount {target}")
 
 

@@ -1,7 +1,7 @@
 """Kernel settings of the network namespace that the calling thread is in (see ``netns.run``).
 
 A container that is not privileged sees ``/proc/sys`` read-only, whatever capabilities it has. A thread with a mount
-namespace of its own may mount ``/proc`` anew and write there; nobody else sees that.
+namespace of its own may mount ``/proc`` anew and write there; no other process sees that.
 """
 
 import errno

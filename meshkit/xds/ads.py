@@ -1,6 +1,6 @@
 """The aggregated discovery service, to be added to a gRPC server.
 
-Resources have the delta variant only. On the other one, administrators' tools ask questions.
+Resources are served on the delta variant only. The other variant answers requests of administrators' tools.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,7 @@
 """A delta discovery client: subscribe, hand resources over as bytes, acknowledge, reconnect.
 
 State across connections is one dictionary: the version of every resource held. A reconnect says what is held, so only
-what has changed meanwhile comes again. A resource that was refused is left out of it, so it is asked for again.
+what has changed meanwhile comes again. A refused resource is left out of it, so the server sends it again.
 
 Resources are not decoded here: the receiver (the engine) checks them and answers with what it refused.
 """
@@ -52,28 +52,28 @@ _EXPECTED_ENDS = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.Statu
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One resource that the receiver refused."""
+    """A resource that the receiver refused."""
 
     name: str
     reason: str
 
 
 class Receiver(Protocol):
-    """Takes resources in."""
+    """Receives resources."""
 
     async def on_update(
         self, type_url: str, upserts: list[tuple[str, str, bytes]], removes: list[str]
     ) -> Sequence[Rejection]:
-        """Take (name, version, serialized message) and removed names; return what was refused.
+        """Apply (name, version, serialized message) and removed names; return the rejections.
 
-        Everything not named in the answer is in effect or will be. Must not raise for bad resources.
+        Every other resource is in force. Must not raise for bad resources.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """Who we say we are.
+    """The node that this client reports to the server.
 
     Attributes:
         id: as ``ztunnel~10.0.0.1~ztunnel-x.istio-system~istio-system.svc.cluster.local``.
@@ -150,7 +150,7 @@ def unix_channel(path: Path) -> Connect:
 
 
 class DeltaClient:
-    """Keeps a receiver up to date over one stream. Construct, then ``run`` as a task; for one loop only.
+    """Keeps a receiver up to date over one stream. Construct, then ``run`` as a task. Not thread-safe.
 
     Args:
         connect: opens a channel, as ``tls_channel`` gives it.
@@ -159,7 +159,7 @@ class DeltaClient:
         subscriptions: by type URL the first names, or ``EVERYTHING``; ``subscribe`` adds names later.
         service: ``AGGREGATED``, or ``SECRETS`` for an SDS server.
         receiver: takes the resources.
-        backoff: waits between attempts; specs of the transport ask for 10 ms doubling to 15 s.
+        backoff: delays between attempts; by default 10 ms, doubling to 15 s.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class DeltaClient:
         """Whether a stream is open now and has been answered."""
 
     def subscribe(self, type_url: str, names: Iterable[str]) -> None:
-        """Ask for more names of a type that is not subscribed to as a whole; at once when connected."""
+        """Subscribe to more names of a type that has no wildcard subscription; sent at once when connected."""
         wanted = self._names(type_url)
         added = sorted(set(names) - wanted)
         wanted.update(added)
@@ -202,7 +202,7 @@ class DeltaClient:
             self._start(self._outgoing, type_url)
 
     def unsubscribe(self, type_url: str, names: Iterable[str]) -> None:
-        """Stop asking for names; the receiver is not told, it knows."""
+        """Unsubscribe from names. The receiver is not called: it is the caller."""
         wanted = self._names(type_url)
         dropped = sorted(wanted.intersection(names))
         wanted.difference_update(dropped)
@@ -212,15 +212,15 @@ class DeltaClient:
             self._outgoing.put_nowait(Request(type_url=type_url, resource_names_unsubscribe=dropped))
 
     async def wait_received(self) -> None:
-        """Wait until every type has been answered and accepted at least once since the start."""
+        """Wait until a response of every type has been accepted since the start."""
         await self._all_received.wait()
 
     def hold(self, type_url: str, versions: Mapping[str, str]) -> None:
-        """Say that these resources are held already (restored from a snapshot). Call before ``run``."""
+        """Declare resources that are held already, restored from a snapshot. Call before ``run``."""
         self._held.setdefault(type_url, {}).update(versions)
 
     async def run(self) -> NoReturn:
-        """Follow the server until cancelled."""
+        """Follow the server, reconnecting, until cancelled."""
         while True:
             termination, reason = await self._attempt()
             self.counts.terminations[termination] += 1
@@ -304,7 +304,7 @@ class DeltaClient:
     async def _take(self, response: discovery_pb2.DeltaDiscoveryResponse) -> Request:
         type_url = response.type_url
         if type_url not in self._wanted:
-            return self._refusal(response, f"type {brief(type_url)!r} was not asked for")
+            return self._refusal(response, f"type {brief(type_url)!r} was not subscribed to")
         self.counts.messages[type_url] += 1
         self.counts.message_bytes[type_url] += sum(len(item.resource.value) for item in response.resources)
         upserts = [(item.name, item.version, item.resource.value) for item in response.resources]

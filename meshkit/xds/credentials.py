@@ -15,7 +15,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 _log = logger("xds.auth")
 _OPAQUE = "authentication failure"
-"""All that a refused caller is told; the reason is in our log."""
+"""The only text that an unauthenticated caller gets; the reason is in the log."""
 
 
 def token_metadata(token_file: Path | None, cluster_id: str) -> Metadata:

@@ -5,7 +5,7 @@
     DiscoveryError
     ├── Unauthenticated     the caller's proof of identity is missing or wrong; carries the reason for our log only
     ├── Denied              the caller is known, and this is not for it
-    └── BadSecret           an SDS answer does not hold what was asked for
+    └── BadSecret           an SDS response lacks the requested secret
 """
 
 
@@ -14,11 +14,11 @@ class DiscoveryError(Exception):
 
 
 class Unauthenticated(DiscoveryError):
-    """The caller is nobody we know. The reason goes to our log; the caller is told nothing that helps guessing."""
+    """The caller is not authenticated. The reason goes to the log only; the caller gets nothing that helps guessing."""
 
 
 class Denied(DiscoveryError):
-    """The caller may not have what it asks for; the text is for the caller."""
+    """The caller is not authorized; the text is sent to it."""
 
 
 class BadSecret(DiscoveryError):

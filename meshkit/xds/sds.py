@@ -1,6 +1,6 @@
 """The secret discovery service: both protocol variants on the server's side; secrets as messages on both sides.
 
-Served on a Unix socket whose mode and owner decide who may ask (``serving.serve_unix``).
+Served on a Unix socket whose mode and owner decide who may connect (``serving.serve_unix``).
 """
 
 import asyncio
@@ -80,7 +80,7 @@ def decode(body: bytes) -> KeyPair | TrustBundle:
 
 
 class SecretDiscovery:
-    """Serves the secrets of ``source`` to whoever can open the socket."""
+    """Serves the secrets of ``source`` to any process that can open the socket."""
 
     def __init__(self, source: ResourceSource, observer: Observer | None = None) -> None:
         self._source = source

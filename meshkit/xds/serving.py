@@ -53,7 +53,7 @@ async def serve_tls(
 ) -> AsyncIterator[int]:
     """Serve over TLS while the context is open; yields the port.
 
-    ``certificate`` is asked at every handshake, so a renewed one is used at once. It is called on gRPC's own thread
+    ``certificate`` is called at every handshake, so a renewed one is used at once. It is called on gRPC's own thread
     and must only hand out what is ready.
 
     Raises:
@@ -116,6 +116,6 @@ def _bind(bind: Callable[[], int], address: str) -> int:
 
 
 def reachable(path: Path) -> bool:
-    """Return whether somebody listens on a Unix socket. Does not block."""
+    """Return whether a process listens on a Unix socket. Does not block."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         return probe.connect_ex(str(path)) == 0

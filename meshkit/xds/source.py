@@ -16,7 +16,7 @@ class Resource:
         name: its primary name, unique within its type.
         version: changes exactly when ``body`` does (a hash of it).
         body: the serialized message.
-        aliases: other names that a client may ask for it by.
+        aliases: other names that clients may subscribe by.
         parents: primary names of resources whose subscribers also want this one (a service brings its workloads).
     """
 
@@ -55,7 +55,7 @@ class ResourceSource(Protocol):
     """Gives resources by name and says when they change. Used on one event loop only.
 
     Attributes:
-        announces_missing: whether a client that asks for an unknown name is told at once that it does not exist
+        announces_missing: whether a subscription to an unknown name is answered at once that it does not exist
             (workload discovery: callers wait for that answer) or gets it when it exists (secrets: it will be made).
     """
 
@@ -70,7 +70,7 @@ class ResourceSource(Protocol):
         ...
 
     def resolve(self, type_url: str, name: str) -> Iterable[Resource]:
-        """Return what a client gets that asks for ``name``: by primary name or alias, with what it brings along."""
+        """Return the resources for a subscription to ``name``: by primary name or alias, with dependent resources."""
         ...
 
     def all(self, type_url: str) -> Collection[Resource]:
@@ -82,5 +82,5 @@ class ResourceSource(Protocol):
         ...
 
     def wanted(self, type_url: str, names: Set[str]) -> None:
-        """Note that a client has just asked for ``names``; a source may begin to make them."""
+        """A client has subscribed to ``names``; a source may start to create them."""
         ...

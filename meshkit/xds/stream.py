@@ -17,7 +17,7 @@ from meshkit.xds.source import ResourceSource
 from meshkit.xds.subscription import Delta, Subscription
 
 _MAX_UNANSWERED = 64
-"""Responses whose names are remembered for the log of a NACK; a client that answers none loses the oldest."""
+"""Unacknowledged responses whose names are kept for the log of a NACK; beyond, the oldest are dropped."""
 
 _MOST_ERROR = 16 * 1024
 """Characters of a NACK that are looked at, logged and kept."""
@@ -184,7 +184,7 @@ class DeltaStream:
             changed, self._changed = self._changed, {}
             since, self._changed_at = self._changed_at, {}
             # What is made comes before what needs it, what is gone after what needed it: types have the order in which
-            # the source tells of them, and removals the reverse.
+            # the source announces them, and removals in reverse.
             gone = []
             for number, (type_url, names) in enumerate(changed.items(), start=1):
                 delta = self.peer.subscriptions[type_url].changed(
@@ -198,7 +198,7 @@ class DeltaStream:
                 await self._send(write, type_url, delta, since[type_url])
 
     def _has_begun(self) -> bool:
-        """Say whether the client has its first answer of each type that it has asked for."""
+        """Return whether the client has had its first response of each type that it subscribes to."""
         subscriptions = self.peer.subscriptions.values()
         return bool(subscriptions) and not self._answers and all(item.record.sent for item in subscriptions)
 

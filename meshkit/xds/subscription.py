@@ -3,11 +3,13 @@
 Rules (xDS protocol, "Incremental xDS" and "How the client specifies what resources to return"):
 
 1.  A first request that subscribes to nothing is a wildcard; so is the name ``*``. Unsubscribing from ``*`` ends it.
-    A first request that subscribes to and unsubscribes from ``*`` therefore asks for nothing (on-demand discovery).
+    A first request that subscribes to and unsubscribes from ``*`` therefore subscribes to nothing (on-demand
+    discovery).
 2.  ``initial_resource_versions`` of the first request are what the client holds: equal versions are not sent again,
     names that exist no more are answered as removed (unless the source will make them yet, as a certificate), and
     without a wildcard they count as subscribed.
-3.  Asking by name is always answered, even for what was sent before. The first request is always answered too,
+3.  A subscription by name is always answered, even if the resource was sent before. The first request is always
+answered too,
     if only with an empty response: clients take it as "you now have everything".
 4.  A NACK changes nothing here: the client keeps its last good resource, and the same bytes would fail again. The
     next version is sent as usual.
@@ -75,11 +77,11 @@ class Subscription:
         self, subscribe: Iterable[str], unsubscribe: Iterable[str], initial_versions: Mapping[str, str]
     ) -> Delta:
         """Take a request's names in and return what to answer."""
-        asked = set(subscribe)
+        requested = set(subscribe)
         dropped = set(unsubscribe)
         first, self._started = not self._started, True
-        becomes_wildcard = WILDCARD in asked or (first and not asked)
-        asked.discard(WILDCARD)
+        becomes_wildcard = WILDCARD in requested or (first and not requested)
+        requested.discard(WILDCARD)
         if first:
             self.held = {name: version for name, version in initial_versions.items() if version}
         starts_wildcard = becomes_wildcard and WILDCARD not in dropped and not self.wildcard
@@ -87,11 +89,11 @@ class Subscription:
         self._forget(dropped - {WILDCARD})
         if first and not self.wildcard:
             self.names |= set(initial_versions)
-        again = asked if not first else asked - initial_versions.keys()
-        self.names |= asked
-        if asked:
-            self.source.wanted(self.type_url, asked)
-        return self._answer(first=first, everything=starts_wildcard, asked=asked, again=again)
+        again = requested if not first else requested - initial_versions.keys()
+        self.names |= requested
+        if requested:
+            self.source.wanted(self.type_url, requested)
+        return self._answer(first=first, everything=starts_wildcard, requested=requested, again=again)
 
     def changed(self, names: Set[str]) -> Delta:
         """Return what the client must learn after ``names`` have changed in the source."""
@@ -115,7 +117,7 @@ class Subscription:
         return Delta(upserts, removes)
 
     def concerns(self, names: Set[str]) -> bool:
-        """Return whether one of ``names``, which have changed, may have to be told: some look-ups for each."""
+        """Return whether a change of one of ``names`` may have to be sent; costs some look-ups for each."""
         if self.wildcard:
             return True
         for name in names:
@@ -150,12 +152,12 @@ class Subscription:
         self.record.error = error
         self.record.rejects += 1
 
-    def _answer(self, *, first: bool, everything: bool, asked: Set[str], again: Set[str]) -> Delta:
+    def _answer(self, *, first: bool, everything: bool, requested: Set[str], again: Set[str]) -> Delta:
         upserts: dict[str, Resource] = {}
         removes = []
         if everything:
             upserts = {item.name: item for item in self.source.all(self.type_url) if self._is_news(item)}
-        looked_up = asked | self.names if first else asked
+        looked_up = requested | self.names if first else requested
         for name in looked_up:
             found = list(self.source.resolve(self.type_url, name))
             if not found and name not in self.held and self.source.announces_missing:

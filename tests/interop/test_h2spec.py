@@ -29,7 +29,7 @@ EXPECTED_FAILURES = {
     "Sends a WINDOW_UPDATE frame on half-closed (remote) stream": _ANSWERS_WITHOUT_BODY,
     "Sends a PRIORITY frame on half-closed (remote) stream": _ANSWERS_WITHOUT_BODY,
     "Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE": (
-        "sends 20 kB whatever the server says, and we take frames of 1 MiB (test_class_03 of the threats sends more)"
+        "sends 20 kB whatever the server says, and we take frames of 1 MiB (threats/test_frame_floods.py sends more)"
     ),
 }
 """Title of a case to the reason why a server that knows CONNECT only, with our limits, cannot pass it."""

@@ -1,4 +1,6 @@
-"""Classes 10 and 25 of the threats, failing open on what is missing or empty: nothing never means everybody."""
+"""Threat ``missing-key-material``, ``empty-selectors``: failing open on what is missing or empty: nothing never means
+everybody.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Classes 21 and 23 of the threats: who may see what, and whom a namespaced object may touch."""
+"""Threat ``debug-exposure``, ``tenant-crossing``: who may see what, and whom a namespaced object may touch."""
 
 import re
 

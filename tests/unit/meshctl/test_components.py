@@ -62,7 +62,7 @@ def test_reasons_are_kubernetes_own() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/2 nodes"}
     assert reason(pod(phase="Pending", conditions=[condition])) == "not scheduled: 0/2 nodes"
     assert reason(pod(phase="Running")) == "not ready yet"
-    assert reason(pod(metadata={"deletionTimestamp": "now"})) == "ending"
+    assert reason(pod(metadata={"deletionTimestamp": "now"})) == "terminating"
 
 
 def test_a_pod_on_its_way_out_is_not_ready() -> None:

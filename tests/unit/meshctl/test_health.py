@@ -35,7 +35,7 @@ def test_each_fault_is_a_sentence() -> None:
     assert health.problems(parts, [node], [broken], NOW) == [
         "ztunnel: 1 of 2 ready",
         "ztunnel on n1 (ztunnel-1): not ready yet",
-        "n1: ztunnel is not connected to the node agent: pods of the mesh cannot start",
+        "n1: ztunnel is not connected to the node agent: enrolled pods cannot start",
         "n1: the CNI plugin is not in place: new pods are captured late",
         "n1: ztunnel and control plane: refused",
         "n1: 2 identities have no certificate",

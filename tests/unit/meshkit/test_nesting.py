@@ -1,4 +1,4 @@
-"""Class 24 of the threats, control-plane DoS by config: one object nested without end does not hide the others."""
+"""Threat ``hostile-objects``: control-plane DoS by config: one object nested without end does not hide the others."""
 
 import asyncio
 import json

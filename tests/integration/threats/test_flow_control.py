@@ -1,4 +1,4 @@
-"""Class 5, flow-control trickery: readers that do not read, windows that do not open or overflow."""
+"""Threat ``flow-control``: flow-control trickery: readers that do not read, windows that do not open or overflow."""
 
 import asyncio
 

@@ -1,4 +1,6 @@
-"""Class 14, TLS state machine and path building: garbage, sloth, deep chains (RUSTSEC-2024-0336, 2023-0053)."""
+"""Threat ``tls-state-machine``: TLS state machine and path building: garbage, sloth, deep chains (RUSTSEC-2024-0336,
+2023-0053).
+"""
 
 import asyncio
 import random

@@ -1,4 +1,6 @@
-"""Class 30, a server that ends because ``accept`` failed once (RUSTSEC-2024-0376): here it waits, and goes on."""
+"""Threat ``accept-errors``: a server that ends because ``accept`` failed once (RUSTSEC-2024-0376): here it waits, and
+goes on.
+"""
 
 import asyncio
 import resource

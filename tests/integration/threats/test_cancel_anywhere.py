@@ -1,4 +1,6 @@
-"""Class 16, lifetime faults on reset and teardown: a peer that vanishes after any byte leaves nothing behind."""
+"""Threat ``teardown``: lifetime faults on reset and teardown: a peer that vanishes after any byte leaves nothing
+behind.
+"""
 
 import asyncio
 

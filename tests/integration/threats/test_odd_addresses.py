@@ -1,4 +1,4 @@
-"""Class 17, crashes on odd addresses and names (CVE-2026-26310, CVE-2024-53269, CVE-2026-48497)."""
+"""Threat ``odd-addresses``: crashes on odd addresses and names (CVE-2026-26310, CVE-2024-53269, CVE-2026-48497)."""
 
 import pytest
 from hpack import Decoder

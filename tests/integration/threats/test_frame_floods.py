@@ -1,4 +1,4 @@
-"""Class 3, floods of small frames (RUSTSEC-2026-0258 and kin), and frames that are too large."""
+"""Threat ``frame-floods``: floods of small frames (RUSTSEC-2026-0258 and kin), and frames that are too large."""
 
 from collections.abc import Callable
 

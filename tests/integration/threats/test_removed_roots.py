@@ -1,4 +1,5 @@
-"""Class 13, revocation logic: a root that is taken out of the trust bundle ends the tunnels that stand on it.
+"""Threat ``revocation``: revocation logic: a root that is taken out of the trust bundle ends the tunnels that stand on
+it.
 
 How roots are exchanged without harm is tested in ``tests/integration/test_rotation.py``.
 """

@@ -1,4 +1,4 @@
-"""Class 9 of the threats, matcher injection (CVE-2026-39350): no character of a name means anything but itself."""
+"""Threat ``matcher-injection``: no character of a name means anything but itself (CVE-2026-39350)."""
 
 import ipaddress
 

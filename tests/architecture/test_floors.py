@@ -1,4 +1,5 @@
-"""Class 28, known faults of what we stand on: no locked version is older than the one that mended a published fault.
+"""Threat ``library-floors``: known faults of what we stand on: no locked version is older than the one that mended a
+published fault.
 
 Where an advisory of 2026 is listed, the floor is the version that was locked when it was read, with the fault mended;
 an older one may do too, but nobody has looked.

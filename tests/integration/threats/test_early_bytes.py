@@ -1,4 +1,6 @@
-"""Class 6, framing mismatch: bytes before the answer, bodies that are announced (CVE-2024-23326, CVE-2025-64763)."""
+"""Threat ``framing-mismatch``: framing mismatch: bytes before the answer, bodies that are announced (CVE-2024-23326,
+CVE-2025-64763).
+"""
 
 import pytest
 from hyperframe import frame as frames

@@ -1,4 +1,4 @@
-"""Class 2, CONTINUATION without end (RUSTSEC-2024-0332, CVE-2024-27919, CVE-2024-30255)."""
+"""Threat ``continuation-flood``: CONTINUATION without end (RUSTSEC-2024-0332, CVE-2024-27919, CVE-2024-30255)."""
 
 import pytest
 from hpack import Encoder

@@ -1,4 +1,6 @@
-"""Class 12, certificate name matching (CVE-2025-66220, CVE-2026-47778): a name is what it looks like, or nobody's."""
+"""Threat ``certificate-names``: certificate name matching (CVE-2025-66220, CVE-2026-47778): a name is what it looks
+like, or nobody's.
+"""
 
 import datetime
 import ssl

@@ -1,4 +1,6 @@
-"""Class 18, DNS proxies: compression loops, long chains and answers (RUSTSEC-2018-0007, 2026-0118, 2026-0119)."""
+"""Threat ``dns-proxy``: DNS proxies: compression loops, long chains and answers (RUSTSEC-2018-0007, 2026-0118,
+2026-0119).
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Class 4, header memory amplification: little on the wire, much when decoded (CVE-2026-47774)."""
+"""Threat ``header-memory``: header memory amplification: little on the wire, much when decoded (CVE-2026-47774)."""
 
 import pytest
 from hpack import Encoder

@@ -1,4 +1,4 @@
-"""Class 19, metrics and log injection, cardinality (CVE-2025-43915)."""
+"""Threat ``cardinality``: metrics and log injection, cardinality (CVE-2025-43915)."""
 
 import json
 
@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshapi.proto import engine_pb2
 from tests.integration.threats.conftest import Costs, Scene
-from tests.integration.threats.test_class_18_dns_proxy import QUESTION, asking, datagrams, head
+from tests.integration.threats.test_dns_proxy import QUESTION, asking, datagrams, head
 from tests.support import attacker, namespaced
 from tests.support.waiting import until
 from ztunnel import telemetry
@@ -25,7 +25,7 @@ def series(scene: Scene) -> int:
 async def test_what_peers_say_of_themselves_makes_a_bounded_number_of_series(scene: Scene) -> None:
     """A client that nobody announced may describe itself as it likes; here, as somebody else each time.
 
-    Three times the bound, over the wire; a million go in where connections are counted (``telemetry/class_19.rs``).
+    Three times the bound, over the wire; a million go in where connections are counted (``cardinality_tests.rs``).
     """
     stranger = await scene.mesh.pod("stranger", captured=False)
     identity = "spiffe://cluster.local/ns/shop/sa/stranger-of-another-network"

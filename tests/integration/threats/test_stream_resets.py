@@ -1,4 +1,4 @@
-"""Class 1, HTTP/2 stream abuse: rapid reset (CVE-2023-44487), more streams than allowed."""
+"""Threat ``stream-abuse``: HTTP/2 stream abuse: rapid reset (CVE-2023-44487), more streams than allowed."""
 
 import pytest
 from hyperframe import frame as frames
