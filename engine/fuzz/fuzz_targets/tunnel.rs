@@ -8,7 +8,7 @@ use std::time::Duration;
 use culvert_hbone::authority::destination;
 use culvert_hbone::headers::{Baggage, Trace, forwarded_host};
 use culvert_hbone::server::{Connect, serve_on};
-use culvert_net::room::Room;
+use culvert_net::memory_budget::MemoryBudget;
 use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
             let mut answer = Vec::new();
             let _ = client.read_to_end(&mut answer).await;
         };
-        let room = Room::new(64 << 20, Arc::default());
+        let room = MemoryBudget::new(64 << 20, Arc::default());
         let serving = serve_on(server, Duration::from_secs(1), room, std::future::pending(), handle);
         // A client that has hung up is served no longer: an end that does not come is a hang, and found by the fuzzer.
         let (ended, ()) = tokio::join!(serving, client);

@@ -1,7 +1,7 @@
 //! The dialling side: tunnels to a destination, pooled and multiplexed.
 //!
 //! A pool belongs to one workload on one core. Tunnels are keyed by where they go and whom they expect there; streams
-//! go to the first tunnel that has room, and another is opened when none has. Callers that find no tunnel wait for
+//! go to the first tunnel that has memory, and another is opened when none has. Callers that find no tunnel wait for
 //! one dial, not one each.
 
 use std::cell::{Cell, RefCell};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
-use culvert_net::room::Room;
+use culvert_net::memory_budget::MemoryBudget;
 use culvert_tls::{AcceptedPeer, WorkloadCertificate};
 use futures_util::StreamExt;
 use h2::client::SendRequest;
@@ -50,7 +50,7 @@ pub struct PoolSettings {
     /// Patience with each step of opening a tunnel.
     pub patience: Duration,
     /// What tunnels may hold is lent from here.
-    pub room: Arc<Room>,
+    pub memory: Arc<MemoryBudget>,
 }
 
 /// Opens the TCP connection and knows our certificate; the pool knows neither.
@@ -87,7 +87,7 @@ struct Tunnel {
 
 impl Tunnel {
     fn takes_streams(&self) -> bool {
-        !self.closed.get() && !culvert_tls::has_expired(self.not_after) && !self.peer.has_moved()
+        !self.closed.get() && !culvert_tls::has_expired(self.not_after) && !self.peer.root_rotated()
     }
 }
 
@@ -166,7 +166,7 @@ impl Pool {
         Ok(Opened { stream, headers: parts.headers, guard })
     }
 
-    /// A place on a tunnel, dialling one where none has room.
+    /// A place on a tunnel, dialling one where none has memory.
     async fn place(&self, dial: &impl Dial, key: &TunnelKey) -> Result<StreamGuard, Error> {
         let destination = self.destinations.borrow_mut().entry(key.clone()).or_default().clone();
         if let Some(guard) = self.free_place(&destination) {
@@ -206,7 +206,7 @@ impl Pool {
         let peer = Rc::new(certificate.accepted_server(stream.get_ref().1.peer_certificates()));
         let not_after = certificate.not_after().min(peer.not_after());
         drop(certificate);
-        let (window, windows) = TunnelWindow::new(self.settings.room.clone());
+        let (window, windows) = TunnelWindow::new(self.settings.memory.clone());
         let (send, connection) = tokio::time::timeout(patience, handshake(stream, windows))
             .await
             .map_err(|_| Error::Timeout("HTTP/2 handshake"))?

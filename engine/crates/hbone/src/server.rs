@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use culvert_core::identity::Identity;
 use culvert_net::buffered::BufferedStream;
-use culvert_net::room::Room;
+use culvert_net::memory_budget::MemoryBudget;
 use culvert_tls::{AcceptedPeer, Untrusted, WorkloadCertificate};
 use futures_util::StreamExt;
 use h2::server::SendResponse;
@@ -92,7 +92,7 @@ impl Connect {
 
 /// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
 ///
-/// What the peer may send ahead is lent from `room`. When `drain` resolves, the peer is told to open no more streams here
+/// What the peer may send ahead is lent from `memory`. When `drain` resolves, the peer is told to open no more streams here
 /// (GOAWAY); those that stand go on to their end. The same happens when the peer's certificate expires, and when our own
 /// has moved to another root. When the peer is trusted no more, they end at once. Dropping the future ends all of them too.
 ///
@@ -102,7 +102,7 @@ impl Connect {
 pub async fn serve(
     authenticated: Authenticated,
     patience: Duration,
-    room: Arc<Room>,
+    memory: Arc<MemoryBudget>,
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
@@ -112,10 +112,10 @@ pub async fn serve(
     let drain = async {
         tokio::select! {
             () = drain => {}
-            () = accepted.outlived() => {}
+            () = accepted.superseded() => {}
         }
     };
-    serve_until(stream, patience, room, drain, accepted.untrusted(), handle).await
+    serve_until(stream, patience, memory, drain, accepted.untrusted(), handle).await
 }
 
 /// The same over any stream, whoever its peer is: for fuzzing.
@@ -125,22 +125,22 @@ pub async fn serve(
 pub async fn serve_on(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     patience: Duration,
-    room: Arc<Room>,
+    memory: Arc<MemoryBudget>,
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
-    serve_until(stream, patience, room, drain, pending(), handle).await
+    serve_until(stream, patience, memory, drain, pending(), handle).await
 }
 
 async fn serve_until(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     patience: Duration,
-    room: Arc<Room>,
+    memory: Arc<MemoryBudget>,
     drain: impl Future<Output = ()>,
     untrusted: impl Future<Output = Untrusted>,
     mut handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
-    let (window, windows) = TunnelWindow::new(room);
+    let (window, windows) = TunnelWindow::new(memory);
     let window = Rc::new(window);
     let mut builder = h2::server::Builder::new();
     builder

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use culvert_net::copy;
-use culvert_net::room::Room;
+use culvert_net::memory_budget::MemoryBudget;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
@@ -35,7 +35,7 @@ impl TunnelStream {
 
     /// Copy both ways until both directions have ended.
     ///
-    /// Large steps are lent from `room`. `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
+    /// Large steps are lent from `memory`. `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
     /// aborted.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl TunnelStream {
     pub fn carry(
         mut self,
         application: &TcpStream,
-        room: &Arc<Room>,
+        memory: &Arc<MemoryBudget>,
         to_tunnel: impl Fn(u64),
         from_tunnel: impl Fn(u64),
     ) -> impl Future<Output = Result<(), Error>> {
@@ -55,7 +55,7 @@ impl TunnelStream {
                 return Poll::Ready(Err(untrusted.into()));
             }
             let downloaded = down.poll(&mut self.receive, application, &self.window, &from_tunnel, context)?;
-            let uploaded = up.poll(application, &mut self.send, room, &to_tunnel, down.listens(), context)?;
+            let uploaded = up.poll(application, &mut self.send, memory, &to_tunnel, down.listens(), context)?;
             if downloaded.is_pending() || uploaded.is_pending() {
                 return Poll::Pending;
             }
@@ -90,14 +90,14 @@ impl Upload {
         &mut self,
         application: &TcpStream,
         send: &mut SendStream<Bytes>,
-        room: &Arc<Room>,
+        memory: &Arc<MemoryBudget>,
         count: &impl Fn(u64),
         reset_wakes: bool,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         while !self.ended {
             if self.chunk.is_empty() {
-                match copy::poll_read(application, self.carried, room, context) {
+                match copy::poll_read(application, self.carried, memory, context) {
                     Poll::Ready(chunk) => self.chunk = chunk.map_err(Error::Application)?,
                     Poll::Pending => {
                         peer_stopped(ready!(poll_reset(send, reset_wakes, context)))?;

@@ -1,7 +1,7 @@
 //! What a tunnel and its streams share: above all how much the peer may send before anybody has taken it.
 //!
 //! Each byte of window is a byte that we may have to hold. A tunnel begins with little and gets more once what it has
-//! carried shows the need, as long as its workload has room. Readers that stall carry nothing, so they get no more.
+//! carried shows the need, as long as its workload has memory. Readers that stall carry nothing, so they get no more.
 //!
 //! All streams share the tunnel's own window, and what a stalled reader has not taken is missing in it. So that a few of
 //! them do not hold up all others, the tunnel's window is larger by a stream's for each reader that stalls for long.
@@ -14,7 +14,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use culvert_net::room::{Loan, Room};
+use culvert_net::memory_budget::{MemoryBudget, Reservation};
 use culvert_tls::Untrusted;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
@@ -64,7 +64,7 @@ macro_rules! resize {
 }
 resize!(h2::client::Connection<T>, h2::server::Connection<T, Bytes>);
 
-/// The least that HTTP/2 works well with, for workloads without room.
+/// The least that HTTP/2 works well with, for workloads without memory.
 const LEAST: Windows = Windows::of(32 * 1024);
 const FIRST: Windows = Windows::of(256 * 1024);
 /// Istio's ztunnel has these from the start.
@@ -79,14 +79,14 @@ const EARNED: u64 = FULL.stream as u64;
 const BEARABLE: u32 = 2;
 /// A reader that takes nothing for so long has stalled; others have gone on meanwhile with what was left.
 const SOON: Duration = Duration::from_millis(20);
-/// How often it is looked whether those that have stalled read again, or whether there is room again.
+/// How often it is looked whether those that have stalled read again, or whether there is memory again.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
 
 /// One tunnel's windows, and a word to its streams.
 #[derive(Debug)]
 pub(crate) struct TunnelWindow {
-    room: Arc<Room>,
-    loans: RefCell<Vec<Loan>>,
+    memory: Arc<MemoryBudget>,
+    loans: RefCell<Vec<Reservation>>,
     windows: Cell<Windows>,
     carried: Cell<u64>,
     /// Bytes carried at which more is asked for.
@@ -104,7 +104,7 @@ struct Stalls {
     /// The fewest since it was looked last: so many have stalled all the time.
     fewest: Cell<u32>,
     /// One for each of them that the tunnel's window is larger for.
-    loans: RefCell<Vec<Loan>>,
+    loans: RefCell<Vec<Reservation>>,
     look: RefCell<Option<Pin<Box<Sleep>>>>,
     /// Whether it is looked anyway, so that nobody needs to wake the tunnel for it.
     soon: Cell<bool>,
@@ -136,13 +136,13 @@ impl Drop for Stalled {
 
 impl TunnelWindow {
     /// A new tunnel's windows.
-    pub(crate) fn new(room: Arc<Room>) -> (Self, Windows) {
-        let loan = room.lend(FIRST.connection as usize);
-        let windows = if loan.is_some() { FIRST } else { LEAST };
+    pub(crate) fn new(memory: Arc<MemoryBudget>) -> (Self, Windows) {
+        let reservation = memory.try_reserve(FIRST.connection as usize);
+        let windows = if reservation.is_some() { FIRST } else { LEAST };
         let made = Self {
-            room,
+            memory,
             windows: Cell::new(windows),
-            loans: RefCell::new(loan.into_iter().collect()),
+            loans: RefCell::new(reservation.into_iter().collect()),
             carried: Cell::new(0),
             asks_at: Cell::new(EARNED),
             stalls: Stalls::default(),
@@ -203,9 +203,9 @@ impl TunnelWindow {
             return false;
         }
         let lent = if self.windows.get() == LEAST { 0 } else { self.windows.get().connection };
-        match self.room.lend((FULL.connection - lent) as usize) {
-            Some(loan) => {
-                self.loans.borrow_mut().push(loan);
+        match self.memory.try_reserve((FULL.connection - lent) as usize) {
+            Some(reservation) => {
+                self.loans.borrow_mut().push(reservation);
                 self.windows.set(FULL);
                 self.asks_at.set(u64::MAX);
                 true
@@ -242,8 +242,8 @@ impl TunnelWindow {
         }
         let wanted = stalls.fewest.get().saturating_sub(BEARABLE);
         let changed = self.cover(wanted);
-        let denied = stalls.covered() < wanted;
-        let again = if denied || !stalls.are_too_many() { NOW_AND_THEN } else { SOON };
+        let exhausted = stalls.covered() < wanted;
+        let again = if exhausted || !stalls.are_too_many() { NOW_AND_THEN } else { SOON };
         stalls.fewest.set(stalls.now.get());
         stalls.soon.set(stalls.are_too_many());
         if stalls.now.get() > BEARABLE || stalls.covered() > 0 {
@@ -256,15 +256,15 @@ impl TunnelWindow {
         changed
     }
 
-    /// Lend a stream's window for each of `wanted` streams, as far as there is room.
+    /// Lend a stream's window for each of `wanted` streams, as far as there is memory.
     fn cover(&self, wanted: u32) -> bool {
         let stream = self.windows.get().stream as usize;
         let mut loans = self.stalls.loans.borrow_mut();
         let before = loans.len();
         loans.truncate(wanted as usize);
         while loans.len() < wanted as usize {
-            match self.room.lend(stream) {
-                Some(loan) => loans.push(loan),
+            match self.memory.try_reserve(stream) {
+                Some(reservation) => loans.push(reservation),
                 None => break,
             }
         }
@@ -295,12 +295,12 @@ mod tests {
     #[test]
     fn windows_grow_with_what_is_taken_as_long_as_there_is_room() {
         let full = FULL.connection as usize;
-        let room = Room::new(full + FIRST.connection as usize, Arc::default());
-        let (busy, first) = TunnelWindow::new(room.clone());
-        let (stalled, second) = TunnelWindow::new(room.clone());
+        let memory = MemoryBudget::new(full + FIRST.connection as usize, Arc::default());
+        let (busy, first) = TunnelWindow::new(memory.clone());
+        let (stalled, second) = TunnelWindow::new(memory.clone());
         busy.took(EARNED as usize);
         assert_eq!(asked(&busy), ALL_NEW);
-        let (late, third) = TunnelWindow::new(room.clone());
+        let (late, third) = TunnelWindow::new(memory.clone());
         assert_eq!((first, second, third), (FIRST, FIRST, LEAST));
         assert_eq!((asked(&busy), asked(&stalled)), (None, None));
         stalled.took(EARNED as usize);
@@ -312,14 +312,14 @@ mod tests {
         drop(stalled);
         late.took(EARNED as usize);
         assert_eq!(asked(&late), ALL_NEW);
-        assert!(room.lend(FIRST.connection as usize + 1).is_none(), "all that it may hold is lent");
-        assert!(room.lend(FIRST.connection as usize).is_some());
+        assert!(memory.try_reserve(FIRST.connection as usize + 1).is_none(), "all that it may hold is lent");
+        assert!(memory.try_reserve(FIRST.connection as usize).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_window_is_larger_by_what_stalled_readers_hold() {
-        let room = Room::new(usize::MAX, Arc::default());
-        let (window, first) = TunnelWindow::new(room);
+        let memory = MemoryBudget::new(usize::MAX, Arc::default());
+        let (window, first) = TunnelWindow::new(memory);
         let window = Rc::new(window);
         assert_eq!(asked(&window), None);
         let mut stalled: Vec<_> = (0..5).map(|_| window.stall()).collect();
@@ -339,7 +339,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn readers_that_take_turns_have_not_stalled() {
-        let (window, _) = TunnelWindow::new(Room::new(usize::MAX, Arc::default()));
+        let (window, _) = TunnelWindow::new(MemoryBudget::new(usize::MAX, Arc::default()));
         let window = Rc::new(window);
         asked(&window);
         let stalled: Vec<_> = (0..50).map(|_| window.stall()).collect();
@@ -352,22 +352,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_room_the_window_grows_as_far_as_it_can() {
-        let room = Room::new((FIRST.connection + 2 * FIRST.stream) as usize, Arc::default());
-        let (window, first) = TunnelWindow::new(room.clone());
+        let memory = MemoryBudget::new((FIRST.connection + 2 * FIRST.stream) as usize, Arc::default());
+        let (window, first) = TunnelWindow::new(memory.clone());
         let window = Rc::new(window);
         asked(&window);
         let stalled: Vec<_> = (0..9).map(|_| window.stall()).collect();
         asked(&window);
         assert_eq!(later(&window, SOON).await, beside(first, 2));
-        assert!(room.lend(1).is_none());
+        assert!(memory.try_reserve(1).is_none());
         drop(stalled);
         later(&window, NOW_AND_THEN).await;
-        assert!(room.lend(2 * FIRST.stream as usize).is_some());
+        assert!(memory.try_reserve(2 * FIRST.stream as usize).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn windows_that_grow_count_stalled_readers_anew() {
-        let (window, _) = TunnelWindow::new(Room::new(usize::MAX, Arc::default()));
+        let (window, _) = TunnelWindow::new(MemoryBudget::new(usize::MAX, Arc::default()));
         let window = Rc::new(window);
         asked(&window);
         let _stalled: Vec<_> = (0..3).map(|_| window.stall()).collect();

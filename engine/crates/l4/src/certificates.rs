@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_core::identity::Identity;
-use culvert_tls::{CertificateError, Succession, TrustBundle, WorkloadCertificate, has_expired};
+use culvert_tls::{CertificateError, RotationChannel, TrustBundle, WorkloadCertificate, has_expired};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -26,7 +26,7 @@ pub(crate) enum State {
 struct Entry {
     users: usize,
     state: watch::Sender<State>,
-    succession: Succession,
+    rotation: RotationChannel,
 }
 
 /// Held while a workload of an identity is served; dropping it gives the identity up.
@@ -73,10 +73,10 @@ impl Certificates {
     pub(crate) fn take(&self, mut certificate: WorkloadCertificate) {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(certificate.identity()) else { return };
-        certificate.succeed(&entry.succession);
+        certificate.subscribe_to(&entry.rotation);
         let certificate = Arc::new(certificate);
         entry.state.send_replace(State::Available(certificate.clone()));
-        certificate.take_over();
+        certificate.publish();
     }
 
     /// Tell why the source has none. That never replaces a certificate that is still valid.

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use culvert_runtime::turn;
+use culvert_runtime::budget;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -40,9 +40,9 @@ impl BufferedStream {
     fn fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Memory is taken when there is something to read.
         ready!(self.stream.poll_read_ready(context))?;
-        self.waiting.reserve(turn::step());
+        self.waiting.reserve(budget::max_io());
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, &mut self.waiting))?;
-        turn::spend(read);
+        budget::consume(read);
         self.much = read >= MUCH;
         Poll::Ready(Ok(()))
     }
@@ -50,14 +50,14 @@ impl BufferedStream {
 
 fn spent(written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
     if let Poll::Ready(Ok(bytes)) = &written {
-        turn::spend(*bytes);
+        budget::consume(*bytes);
     }
     written
 }
 
 /// As many of `parts` as a step has bytes; at least one.
 fn one_step<'a, 'b>(parts: &'a [io::IoSlice<'b>]) -> &'a [io::IoSlice<'b>] {
-    let mut left = turn::step();
+    let mut left = budget::max_io();
     let fits = |part: &&io::IoSlice<'_>| left.checked_sub(part.len()).map(|rest| left = rest).is_some();
     let fitting = parts.iter().take_while(fits).count();
     parts.get(..fitting.max(1)).unwrap_or(parts)
@@ -66,7 +66,7 @@ fn one_step<'a, 'b>(parts: &'a [io::IoSlice<'b>]) -> &'a [io::IoSlice<'b>] {
 impl AsyncRead for BufferedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.waiting.is_empty() {
-            ready!(turn::poll_left(context));
+            ready!(budget::poll_proceed(context));
             if !self.much {
                 let room = to.remaining();
                 ready!(Pin::new(&mut self.stream).poll_read(context, to))?;
@@ -90,8 +90,8 @@ impl AsyncRead for BufferedStream {
 
 impl AsyncWrite for BufferedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(turn::poll_left(context));
-        let step = bytes.get(..turn::step()).unwrap_or(bytes);
+        ready!(budget::poll_proceed(context));
+        let step = bytes.get(..budget::max_io()).unwrap_or(bytes);
         spent(Pin::new(&mut self.stream).poll_write(context, step))
     }
 
@@ -100,7 +100,7 @@ impl AsyncWrite for BufferedStream {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(turn::poll_left(context));
+        ready!(budget::poll_proceed(context));
         spent(Pin::new(&mut self.stream).poll_write_vectored(context, one_step(parts)))
     }
 

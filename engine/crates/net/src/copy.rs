@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use culvert_runtime::turn;
+use culvert_runtime::budget;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::room::{self, Room};
+use crate::memory_budget::{self, MemoryBudget};
 
 /// Sizes in bytes and the volume after which each is used.
 ///
@@ -32,7 +32,7 @@ fn read_size(carried: u64) -> usize {
 }
 
 /// Read into fresh memory once `stream` is readable. An empty result is the end of the stream. What the read takes beyond
-/// a small step is lent from `room`, and given back when the bytes are dropped.
+/// a small step is lent from `memory`, and given back when the bytes are dropped.
 ///
 /// Polled by one task only: the socket remembers one reader. Here and below a poll instead of an `async fn`: these are
 /// most of what a connection keeps in memory while it stands, and of what runs for each of its bytes.
@@ -42,22 +42,22 @@ fn read_size(carried: u64) -> usize {
 pub fn poll_read(
     stream: &TcpStream,
     carried: u64,
-    room: &Arc<Room>,
+    memory: &Arc<MemoryBudget>,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Bytes>> {
     loop {
-        ready!(turn::poll_left(context));
+        ready!(budget::poll_proceed(context));
         ready!(stream.poll_read_ready(context))?;
-        let wanted = read_size(carried).min(turn::step() - FRAMING).min(room.largest_step());
-        let loan = if wanted > SMALL_STEP { room.lend(wanted) } else { None };
-        let size = if loan.is_some() { wanted } else { SMALL_STEP };
+        let wanted = read_size(carried).min(budget::max_io() - FRAMING).min(memory.max_io());
+        let reservation = if wanted > SMALL_STEP { memory.try_reserve(wanted) } else { None };
+        let size = if reservation.is_some() { wanted } else { SMALL_STEP };
         match read_now(stream, size) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(error)),
             Ok(bytes) => {
-                turn::spend(bytes.len());
-                return Poll::Ready(Ok(match loan {
-                    Some(loan) => room::held(bytes, loan),
+                budget::consume(bytes.len());
+                return Poll::Ready(Ok(match reservation {
+                    Some(reservation) => memory_budget::reserved(bytes, reservation),
                     None => bytes.freeze(),
                 }));
             }
@@ -70,18 +70,18 @@ pub fn poll_read(
 fn read_now(stream: &TcpStream, size: usize) -> io::Result<BytesMut> {
     let mut buffer = BytesMut::with_capacity(size);
     let mut outcome = Err(ErrorKind::WouldBlock.into());
-    let room = buffer.spare_capacity_mut();
+    let spare = buffer.spare_capacity_mut();
     // What the closure returns decides about readiness only.
     let _ = stream.try_io(Interest::READABLE, || {
-        outcome = socket2::SockRef::from(stream).recv(room);
+        outcome = socket2::SockRef::from(stream).recv(spare);
         match &outcome {
-            Ok(read) if *read > 0 && *read < room.len() => Err(ErrorKind::WouldBlock.into()),
+            Ok(read) if *read > 0 && *read < spare.len() => Err(ErrorKind::WouldBlock.into()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::WouldBlock.into()),
             _ => Ok(()),
         }
     });
     let read = outcome?;
-    // SAFETY: the kernel has written the first `read` bytes, and never more than the room it was given.
+    // SAFETY: the kernel has written the first `read` bytes, and never more than the buffer it was given.
     unsafe { buffer.set_len(read) };
     Ok(buffer)
 }
@@ -94,13 +94,13 @@ fn read_now(stream: &TcpStream, size: usize) -> io::Result<BytesMut> {
 /// The kernel's; `WriteZero` where it takes nothing.
 pub fn poll_write_all(stream: &TcpStream, bytes: &mut impl Buf, context: &mut Context<'_>) -> Poll<io::Result<()>> {
     while bytes.has_remaining() {
-        ready!(turn::poll_left(context));
+        ready!(budget::poll_proceed(context));
         let chunk = bytes.chunk();
-        match stream.try_write(chunk.get(..turn::step()).unwrap_or(chunk)) {
+        match stream.try_write(chunk.get(..budget::max_io()).unwrap_or(chunk)) {
             Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
             Ok(written) => {
                 bytes.advance(written);
-                turn::spend(written);
+                budget::consume(written);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => ready!(stream.poll_write_ready(context))?,
             Err(error) => return Poll::Ready(Err(error)),
@@ -135,15 +135,15 @@ pub fn reset_on_drop(stream: &TcpStream) {
 pub fn bidirectional(
     a: &TcpStream,
     b: &TcpStream,
-    room: &Arc<Room>,
+    memory: &Arc<MemoryBudget>,
     sent: impl Fn(u64),
     received: impl Fn(u64),
 ) -> impl Future<Output = io::Result<()>> {
     let mut guards = Some((ResetUnlessEnded::new(a), ResetUnlessEnded::new(b)));
     let (mut there, mut back) = (OneWay::default(), OneWay::default());
     poll_fn(move |context| {
-        let forth = there.poll(a, b, room, &sent, context)?;
-        let back = back.poll(b, a, room, &received, context)?;
+        let forth = there.poll(a, b, memory, &sent, context)?;
+        let back = back.poll(b, a, memory, &received, context)?;
         if forth.is_pending() || back.is_pending() {
             return Poll::Pending;
         }
@@ -167,13 +167,13 @@ impl OneWay {
         &mut self,
         from: &TcpStream,
         to: &TcpStream,
-        room: &Arc<Room>,
+        memory: &Arc<MemoryBudget>,
         count: &impl Fn(u64),
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.ended {
             if self.chunk.is_empty() {
-                self.chunk = ready!(poll_read(from, self.carried, room, context))?;
+                self.chunk = ready!(poll_read(from, self.carried, memory, context))?;
                 if self.chunk.is_empty() {
                     shutdown_write(to)?;
                     self.ended = true;

@@ -7,7 +7,7 @@ pub mod conntrack;
 pub mod copy;
 pub mod dns;
 pub mod memory;
+pub mod memory_budget;
 pub mod netns;
-pub mod room;
 pub mod socket;
 pub mod wakeup;

@@ -1,20 +1,20 @@
-//! The time as a number: it is asked for with each task, and arithmetic with `Instant` costs more than asking.
+//! Monotonic time as a number: it is read for each task, and arithmetic with `Instant` costs more than the reading.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds, of the monotonic clock or between two of its moments.
+/// Nanoseconds: a time of the monotonic clock, or a duration.
 pub(crate) type Nanos = u64;
 
-/// The moment.
+/// The current time.
 pub(crate) fn now() -> Nanos {
-    // Linux has had this clock for as long as it has had epoll.
+    // The clock exists on every Linux that has epoll.
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |time| time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs())
 }
 
-/// The same length of time; what a `u64` does not hold, 584 years, is none here.
+/// Convert a duration, which must be shorter than 584 years.
 #[allow(clippy::cast_possible_truncation, reason = "see above")]
 pub(crate) const fn nanos(time: Duration) -> Nanos {
     time.as_nanos() as Nanos

@@ -1,14 +1,15 @@
-//! The tasks of one thread, and a fair share of its time for each of those they belong to.
+//! A thread's tasks, scheduled fairly between the groups that they belong to.
 //!
 //! The runtime's own queue is one for all: a pod with five hundred busy connections would be served five hundred times
-//! before its neighbour is once. Here each pod has a queue of its own, and the thread runs a task of the pod that has had
-//! least of its time. I/O, timers and sleep are tokio's. Threads leave processors to each other, too ([`Processors`]).
+//! before its neighbour is served once. Here each pod is a group with a queue of its own, and the thread runs a task of the
+//! group that has used the least time. I/O, timers and sleep are tokio's. Threads leave CPUs to each other, too
+//! ([`CpuReservation`]).
 
+mod affinity;
+pub mod budget;
 mod clock;
 mod queue;
-mod spare;
 mod tasks;
-pub mod turn;
 
-pub use spare::{Processors, Seat};
-pub use tasks::{Share, block_on, spawn};
+pub use affinity::{CpuAffinity, CpuReservation};
+pub use tasks::{TaskGroup, block_on, spawn};

@@ -1,4 +1,4 @@
-//! Who is served next: of those that wait, the one that has had least time.
+//! Picks the group that runs next: of those with ready items, the one that has used the least time.
 //!
 //! Fair queueing by virtual time, as for packets (Demers, Keshav, Shenker: Analysis and Simulation of a Fair Queueing
 //! Algorithm, 1989), with time in place of bytes.
@@ -8,92 +8,92 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use slab::Slab;
 
-/// Nanoseconds that somebody who has not been there for a while is ahead of the others: served at once, but not for long.
+/// Maximum credit, in nanoseconds, granted to a group that was idle: it runs at once, but not for long.
 const CREDIT_NS: u64 = 1_000_000;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
-    shares: Slab<Share<T>>,
-    /// Those that have something waiting, except the one that is being served.
+    groups: Slab<Group<T>>,
+    /// Groups with ready items, except the one that runs.
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
-    /// What the one that was served last had used by then: the others are measured by it.
+    /// Virtual time: what the group that ran last had used before it ran.
     now_ns: u64,
 }
 
 #[derive(Debug)]
-struct Share<T> {
+struct Group<T> {
     items: VecDeque<T>,
     used_ns: u64,
-    /// It waits, or it is being served.
-    listed: bool,
+    /// Whether the group waits in the heap or runs.
+    scheduled: bool,
     holders: usize,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { shares: Slab::new(), waiting: BinaryHeap::new(), now_ns: 0 }
+        Self { groups: Slab::new(), waiting: BinaryHeap::new(), now_ns: 0 }
     }
 }
 
 impl<T> FairQueue<T> {
-    /// Make a share; it has nothing, and one holder.
+    /// Add a group without items; it has one holder.
     pub(crate) fn add(&mut self) -> usize {
-        self.shares.insert(Share { items: VecDeque::new(), used_ns: self.now_ns, listed: false, holders: 1 })
+        self.groups.insert(Group { items: VecDeque::new(), used_ns: self.now_ns, scheduled: false, holders: 1 })
     }
 
-    /// One more holder.
+    /// Add a holder.
     pub(crate) fn hold(&mut self, key: usize) {
-        if let Some(share) = self.shares.get_mut(key) {
-            share.holders += 1;
+        if let Some(group) = self.groups.get_mut(key) {
+            group.holders += 1;
         }
     }
 
-    /// One holder less. A share without any is forgotten, when it has been served.
+    /// Remove a holder. A group without holders is removed once it does not run.
     pub(crate) fn release(&mut self, key: usize) {
-        if let Some(share) = self.shares.get_mut(key) {
-            share.holders -= 1;
-            self.forget_released(key);
+        if let Some(group) = self.groups.get_mut(key) {
+            group.holders -= 1;
+            self.remove_released(key);
         }
     }
 
-    /// Put an item at the end of a share's.
+    /// Append an item to a group's queue.
     pub(crate) fn push(&mut self, key: usize, item: T) {
-        let Some(share) = self.shares.get_mut(key) else { return };
-        share.items.push_back(item);
-        if !share.listed {
-            share.listed = true;
-            share.used_ns = share.used_ns.max(self.now_ns.saturating_sub(CREDIT_NS));
-            self.waiting.push(Reverse((share.used_ns, key)));
+        let Some(group) = self.groups.get_mut(key) else { return };
+        group.items.push_back(item);
+        if !group.scheduled {
+            group.scheduled = true;
+            group.used_ns = group.used_ns.max(self.now_ns.saturating_sub(CREDIT_NS));
+            self.waiting.push(Reverse((group.used_ns, key)));
         }
     }
 
-    /// Take an item and its share's key; [`FairQueue::served`] must follow.
+    /// Take the next item and its group's key; [`FairQueue::served`] must follow.
     pub(crate) fn pop(&mut self) -> Option<(usize, T)> {
         let Reverse((used_ns, key)) = self.waiting.pop()?;
         self.now_ns = self.now_ns.max(used_ns);
-        let item = self.shares.get_mut(key)?.items.pop_front()?;
+        let item = self.groups.get_mut(key)?.items.pop_front()?;
         Some((key, item))
     }
 
-    /// Count what the share's item has taken.
+    /// Charge the group for the time that its item took.
     pub(crate) fn served(&mut self, key: usize, took_ns: u64) {
-        let Some(share) = self.shares.get_mut(key) else { return };
-        share.used_ns += took_ns;
-        share.listed = !share.items.is_empty();
-        if share.listed {
-            self.waiting.push(Reverse((share.used_ns, key)));
+        let Some(group) = self.groups.get_mut(key) else { return };
+        group.used_ns += took_ns;
+        group.scheduled = !group.items.is_empty();
+        if group.scheduled {
+            self.waiting.push(Reverse((group.used_ns, key)));
         }
-        self.forget_released(key);
+        self.remove_released(key);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    fn forget_released(&mut self, key: usize) {
-        if self.shares.get(key).is_some_and(|share| share.holders == 0 && !share.listed) {
-            self.shares.remove(key);
+    fn remove_released(&mut self, key: usize) {
+        if self.groups.get(key).is_some_and(|group| group.holders == 0 && !group.scheduled) {
+            self.groups.remove(key);
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
 
-    /// Serve `times` items that take `costs_ns` each, by share; who is served always has another. Returns who was.
+    /// Serve `times` items that take `cost_ns` each; a served group always has another. Returns the groups.
     fn serve(queue: &mut FairQueue<()>, times: usize, cost_ns: impl Fn(usize) -> u64) -> Vec<usize> {
         let serve_one = |_| {
             let (key, ()) = queue.pop().unwrap();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_the_same_time_whatever_it_has_waiting() {
+    fn groups_get_equal_time_however_many_items_they_have() {
         let mut queue = FairQueue::default();
         let (many, one) = (queue.add(), queue.add());
         (0..500).for_each(|_| queue.push(many, ()));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_longer_is_served_less_often() {
+    fn a_group_with_long_items_is_served_less_often() {
         let mut queue = FairQueue::default();
         let (slow, quick) = (queue.add(), queue.add());
         queue.push(slow, ());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_is_next_but_not_for_what_was_missed() {
+    fn an_idle_group_runs_next_but_does_not_catch_up() {
         let mut queue = FairQueue::default();
         let (busy, back) = (queue.add(), queue.add());
         queue.push(busy, ());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn items_of_one_share_come_in_order() {
+    fn items_of_a_group_run_in_order() {
         let mut queue = FairQueue::default();
         let key = queue.add();
         (0..5).for_each(|item| queue.push(key, item));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_is_released_while_it_is_served_is_forgotten_then() {
+    fn a_group_released_while_it_runs_is_removed_afterwards() {
         let mut queue = FairQueue::default();
         let key = queue.add();
         queue.push(key, ());

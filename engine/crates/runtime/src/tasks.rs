@@ -1,4 +1,4 @@
-//! Tasks, whose they are, and the loop that runs them.
+//! Tasks, the groups they belong to, and the loop that runs them.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -17,33 +17,33 @@ use slab::Slab;
 use tokio::runtime::Runtime;
 use tokio::task::coop;
 
+use crate::affinity::CpuAffinity;
+use crate::budget;
 use crate::clock::{Nanos, now};
 use crate::queue::FairQueue;
-use crate::spare::Seat;
-use crate::turn;
 
-/// Tasks run for so long before the kernel is asked what else is ready.
-const ROUND: Nanos = 100_000;
-/// Who was busy so long ago is still taken into account.
-const LATELY: Nanos = 10_000_000;
+/// How long tasks run before the kernel is polled for further readiness.
+const BATCH: Nanos = 100_000;
+/// How long a group must have had the thread to itself to get the larger budget.
+const BUSY_WINDOW: Nanos = 10_000_000;
 
-/// The share of what belongs to nobody.
-const OWN: usize = 0;
+/// The group of tasks that belong to none.
+const UNGROUPED: usize = 0;
 
 thread_local! {
     static HERE: RefCell<Option<Rc<Thread>>> = const { RefCell::new(None) };
 }
 
-/// The part of a thread's time that belongs to somebody, and the tasks that use it.
+/// Tasks that share one part of a thread's time, such as those of one pod.
 #[derive(Debug)]
-pub struct Share {
+pub struct TaskGroup {
     key: usize,
     thread: Rc<Thread>,
-    cut: Cell<bool>,
+    aborted: Cell<bool>,
 }
 
-impl Share {
-    /// Make a share of this thread's time.
+impl TaskGroup {
+    /// Add a group to this thread.
     ///
     /// # Panics
     /// Outside of [`block_on`].
@@ -51,41 +51,41 @@ impl Share {
     pub fn new() -> Self {
         let thread = here();
         let key = thread.queue.borrow_mut().add();
-        Self { key, thread, cut: Cell::new(false) }
+        Self { key, thread, aborted: Cell::new(false) }
     }
 
-    /// Run a task that ends when the share is cut, at the latest.
+    /// Spawn a task that `abort` ends.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        if !self.cut.get() {
+        if !self.aborted.get() {
             self.thread.spawn(self.key, true, task);
         }
     }
 
-    /// Run a task that ends by itself.
-    pub fn spawn_uncut(&self, task: impl Future<Output = ()> + 'static) {
+    /// Spawn a task that ends by itself, and that `abort` does not end.
+    pub fn spawn_detached(&self, task: impl Future<Output = ()> + 'static) {
         self.thread.spawn(self.key, false, task);
     }
 
-    /// End the tasks; there will be no others, but those that end by themselves.
-    pub fn cut(&self) {
-        self.cut.set(true);
-        self.thread.cancel(|task| task.share == self.key && task.cut);
+    /// End the group's tasks and refuse new ones, detached tasks excepted.
+    pub fn abort(&self) {
+        self.aborted.set(true);
+        self.thread.cancel(|task| task.group == self.key && task.abortable);
     }
 }
 
-impl Default for Share {
+impl Default for TaskGroup {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Drop for Share {
+impl Drop for TaskGroup {
     fn drop(&mut self) {
         self.thread.release(self.key);
     }
 }
 
-/// Run a task of whom the running task belongs to. It ends by itself.
+/// Spawn a detached task in the group of the running task.
 ///
 /// # Panics
 /// Outside of [`block_on`].
@@ -94,25 +94,29 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     thread.spawn(thread.running.get(), false, task);
 }
 
-/// Run `main` and the tasks that come of it, until it has ended; what is left of them is dropped. With a seat, the thread
-/// leaves some processors to others while it goes without a pause.
+/// Run `main` and the tasks that it spawns until `main` has ended; then drop the remaining tasks. With an affinity, the
+/// thread leaves reserved CPUs to others while it is CPU-bound.
 ///
 /// A task that panics ends alone; a panic of `main` is passed on.
 ///
 /// # Panics
 /// Within another on the same thread.
-pub fn block_on<T: 'static>(runtime: &Runtime, mut seat: Option<Seat>, main: impl Future<Output = T> + 'static) -> T {
+pub fn block_on<T: 'static>(
+    runtime: &Runtime,
+    mut affinity: Option<CpuAffinity>,
+    main: impl Future<Output = T> + 'static,
+) -> T {
     let _entered = runtime.enter();
     let running = Running::begin();
     let thread = &running.0;
     let outcome = Rc::new(Cell::new(None));
-    spawn(keep_outcome(main, outcome.clone()));
-    // Each task counts for itself (`turn`), so that the runtime need not count for all of them together.
+    spawn(catch_panic(main, outcome.clone()));
+    // Each task has a budget of its own (`budget`), so tokio's budget for all of them together is turned off.
     let outcome = runtime.block_on(coop::unconstrained(poll_fn(|context| {
-        thread.inbox.wakes(context.waker());
-        let (more, at) = thread.round();
-        if let Some(seat) = &mut seat {
-            seat.look(at);
+        thread.inbox.set_waker(context.waker());
+        let (more, at) = thread.run_batch();
+        if let Some(affinity) = &mut affinity {
+            affinity.update(at);
         }
         if let Some(outcome) = outcome.take() {
             return Poll::Ready(outcome);
@@ -129,7 +133,7 @@ pub fn block_on<T: 'static>(runtime: &Runtime, mut seat: Option<Seat>, main: imp
 
 type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 
-async fn keep_outcome<T>(future: impl Future<Output = T>, outcome: Rc<Cell<Option<Outcome<T>>>>) {
+async fn catch_panic<T>(future: impl Future<Output = T>, outcome: Rc<Cell<Option<Outcome<T>>>>) {
     let mut future = pin!(future);
     let guarded = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(polled) => polled.map(Ok),
@@ -139,20 +143,20 @@ async fn keep_outcome<T>(future: impl Future<Output = T>, outcome: Rc<Cell<Optio
 }
 
 fn here() -> Rc<Thread> {
-    #[allow(clippy::expect_used, reason = "a fault of the caller's")]
-    HERE.with_borrow(Clone::clone).expect("a task runs within block_on only")
+    #[allow(clippy::expect_used, reason = "a bug of the caller")]
+    HERE.with_borrow(Clone::clone).expect("tasks are spawned within block_on only")
 }
 
-/// The thread's tasks, for as long as they run.
+/// Registers the thread's scheduler while `block_on` runs.
 struct Running(Rc<Thread>);
 
 impl Running {
     fn begin() -> Self {
         let thread = Rc::new(Thread::default());
         let own = thread.queue.borrow_mut().add();
-        debug_assert_eq!(own, OWN);
+        debug_assert_eq!(own, UNGROUPED);
         let before = HERE.replace(Some(thread.clone()));
-        assert!(before.is_none(), "block_on within block_on");
+        assert!(before.is_none(), "block_on is not reentrant");
         Self(thread)
     }
 }
@@ -168,44 +172,44 @@ impl Drop for Running {
 struct Thread {
     inbox: Arc<Inbox>,
     queue: RefCell<FairQueue<Runnable<usize>>>,
-    tasks: RefCell<Slab<Listed>>,
-    /// Whose task runs.
+    tasks: RefCell<Slab<TaskEntry>>,
+    /// Group of the running task.
     running: Cell<usize>,
-    /// A round is going on, or has been asked for.
+    /// A batch runs or is scheduled.
     awake: Cell<bool>,
     ended: Cell<bool>,
     busy: Cell<Option<Busy>>,
 }
 
-/// Who had the thread last.
+/// The group that ran last, and since when.
 #[derive(Debug, Clone, Copy)]
 struct Busy {
-    share: usize,
+    group: usize,
     since: Nanos,
 }
 
-struct Listed {
+struct TaskEntry {
     /// Taken when the task is cancelled.
     task: Option<Task<(), usize>>,
-    share: usize,
-    cut: bool,
+    group: usize,
+    abortable: bool,
 }
 
 impl Thread {
-    fn spawn<F: Future<Output = ()> + 'static>(&self, share: usize, cut: bool, future: F) {
+    fn spawn<F: Future<Output = ()> + 'static>(&self, group: usize, abortable: bool, future: F) {
         if self.ended.get() {
             return;
         }
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
-        let listing = Listing { key: entry.key() };
+        let guard = EntryGuard { key: entry.key() };
         let inbox = self.inbox.clone();
         let (runnable, task) = Builder::new()
-            .metadata(share)
-            .spawn_local(move |_| Spawned { future, _listing: listing }, move |runnable| inbox.schedule(runnable));
-        entry.insert(Listed { task: Some(task), share, cut });
+            .metadata(group)
+            .spawn_local(move |_| Spawned { future, _guard: guard }, move |runnable| inbox.schedule(runnable));
+        entry.insert(TaskEntry { task: Some(task), group, abortable });
         drop(tasks);
-        self.queue.borrow_mut().hold(share);
+        self.queue.borrow_mut().hold(group);
         runnable.schedule();
     }
 
@@ -216,56 +220,56 @@ impl Thread {
         }
     }
 
-    /// Run tasks for a while. Returns whether some are left, and the time.
-    fn round(&self) -> (bool, Nanos) {
+    /// Run one batch of tasks. Returns whether ready tasks are left, and the time.
+    fn run_batch(&self) -> (bool, Nanos) {
         self.awake.set(true);
         for runnable in self.inbox.take() {
             self.push(runnable);
         }
         let began = now();
         let mut at = began;
-        while at - began < ROUND {
-            let Some((share, runnable)) = self.queue.borrow_mut().pop() else { break };
-            self.running.set(share);
-            turn::begin(self.turn(share, at));
-            // The task is dropped and the panic has been reported; nothing else of it is left.
+        while at - began < BATCH {
+            let Some((group, runnable)) = self.queue.borrow_mut().pop() else { break };
+            self.running.set(group);
+            budget::set(self.budget(group, at));
+            // A panic was reported by the hook, and the task is dropped: it costs one connection.
             let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
             let ended = now();
-            self.queue.borrow_mut().served(share, ended - at);
+            self.queue.borrow_mut().served(group, ended - at);
             at = ended;
         }
-        self.running.set(OWN);
-        turn::end();
+        self.running.set(UNGROUPED);
+        budget::clear();
         (!self.queue.borrow().is_empty(), at)
     }
 
-    /// How long a turn `share` has.
-    fn turn(&self, share: usize, now: Nanos) -> turn::Length {
-        let same = self.busy.get().filter(|busy| busy.share == share);
-        let busy = same.unwrap_or(Busy { share, since: now });
+    /// The budget of the next task of `group`.
+    fn budget(&self, group: usize, now: Nanos) -> budget::Budget {
+        let same = self.busy.get().filter(|busy| busy.group == group);
+        let busy = same.unwrap_or(Busy { group, since: now });
         self.busy.set(Some(busy));
-        if now - busy.since < LATELY { turn::SHORT } else { turn::LONG }
+        if now - busy.since < BUSY_WINDOW { budget::SHARED } else { budget::EXCLUSIVE }
     }
 
-    fn cancel(&self, which: impl Fn(&Listed) -> bool) {
-        let taken = |(_, task): (usize, &mut Listed)| if which(task) { task.task.take() } else { None };
-        // Dropped, which cancels them, when nothing is borrowed any more.
+    fn cancel(&self, which: impl Fn(&TaskEntry) -> bool) {
+        let taken = |(_, task): (usize, &mut TaskEntry)| if which(task) { task.task.take() } else { None };
+        // Dropping a task cancels it; that must happen while nothing is borrowed.
         let cancelled: Vec<_> = self.tasks.borrow_mut().iter_mut().filter_map(taken).collect();
         drop(cancelled);
     }
 
-    fn release(&self, share: usize) {
-        self.queue.borrow_mut().release(share);
+    fn release(&self, group: usize) {
+        self.queue.borrow_mut().release(group);
     }
 
-    /// Drop all tasks. One that another thread is just about to wake is with us in a moment.
+    /// Drop all tasks. A task that another thread is waking arrives in a moment, so loop.
     fn end(&self) {
         self.ended.set(true);
-        // There is nobody to wake any more.
+        // Nothing is left to wake.
         self.awake.set(true);
         self.cancel(|_| true);
         while !self.tasks.borrow().is_empty() {
-            self.round();
+            self.run_batch();
             std::thread::yield_now();
         }
     }
@@ -277,7 +281,7 @@ impl fmt::Debug for Thread {
     }
 }
 
-/// Tasks that other threads have woken.
+/// Tasks woken by other threads.
 #[derive(Default)]
 struct Inbox {
     woken: Mutex<Vec<Runnable<usize>>>,
@@ -285,7 +289,7 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// Called by whoever wakes a task, on any thread.
+    /// Called when a task is woken, on any thread.
     fn schedule(self: &Arc<Self>, runnable: Runnable<usize>) {
         let thread = HERE.try_with(|here| here.borrow().as_ref().filter(|it| Arc::ptr_eq(&it.inbox, self)).cloned());
         if let Ok(Some(thread)) = thread {
@@ -300,7 +304,7 @@ impl Inbox {
         std::mem::take(&mut *self.woken.lock())
     }
 
-    fn wakes(&self, waker: &Waker) {
+    fn set_waker(&self, waker: &Waker) {
         let mut known = self.waker.lock();
         if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *known = Some(waker.clone());
@@ -315,11 +319,11 @@ impl Inbox {
 }
 
 pin_project! {
-    /// A task on the thread's list. By hand, because an `async` block would hold the future twice.
+    /// A task with its entry in the table. Written by hand, because an `async` block would store the future twice.
     struct Spawned<F> {
         #[pin]
         future: F,
-        _listing: Listing,
+        _guard: EntryGuard,
     }
 }
 
@@ -331,20 +335,20 @@ impl<F: Future> Future for Spawned<F> {
     }
 }
 
-/// Takes a task off the list when it has ended, however it has.
-struct Listing {
+/// Removes a task's entry when the task ends, in whatever way.
+struct EntryGuard {
     key: usize,
 }
 
-impl Drop for Listing {
+impl Drop for EntryGuard {
     fn drop(&mut self) {
         let thread = here();
         let ended = thread.tasks.borrow_mut().try_remove(self.key);
-        if let Some(Listed { task, share, .. }) = ended {
+        if let Some(TaskEntry { task, group, .. }) = ended {
             if let Some(task) = task {
                 task.detach();
             }
-            thread.release(share);
+            thread.release(group);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One workload's certificate with the roots it was issued under, made ready for handshakes.
+//! A workload's certificate and the trust bundle, prepared for handshakes.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::peer::{AcceptedPeer, Chain, PeerRole};
 use crate::revocation::Revocations;
-use crate::roots::{self, Ground, Succession, TrustBundle};
+use crate::roots::{self, RotationChannel, TrustBundle, TrustState};
 use crate::verify::{ExpectedIdentities, Trust, TrustDomainVerifier, identities};
 
-/// Why a certificate cannot be used.
+/// Why a certificate is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The chain holds no certificate, or one that is not X.509.
@@ -27,17 +27,17 @@ pub enum CertificateError {
     /// The trust bundle holds no usable root.
     #[error("trust bundle: {0}")]
     Roots(String),
-    /// The leaf is somebody else's.
+    /// The leaf has another identity.
     #[error("the certificate names {presented}, not {wanted}")]
     WrongIdentity {
-        /// What the leaf says.
+        /// Identities in the leaf.
         presented: String,
-        /// What it should say.
+        /// Expected identity.
         wanted: Identity,
     },
 }
 
-/// What an operator sees of one certificate.
+/// One certificate, for the configuration dump.
 #[derive(Debug, Clone)]
 pub struct CertificateDetails {
     /// PEM text.
@@ -58,8 +58,8 @@ pub struct WorkloadCertificate {
     server: Arc<ServerConfig>,
     client: ClientParts,
     chain: Vec<CertificateDer<'static>>,
-    ground: Ground,
-    succession: Succession,
+    state: TrustState,
+    rotation: RotationChannel,
 }
 
 #[derive(Debug)]
@@ -71,10 +71,10 @@ struct ClientParts {
 const ALPN: &[u8] = b"h2";
 
 impl WorkloadCertificate {
-    /// Make a certificate ready from PEM. Peers are held against `roots`, and against what `revocations` has at the time.
+    /// Prepare a certificate from PEM. Peers are verified with `roots` and with the revocation lists in force.
     ///
     /// # Errors
-    /// [`CertificateError`]: nothing half-usable is returned.
+    /// [`CertificateError`], for the first part that is unusable.
     pub fn from_pem(
         wanted: &Identity,
         chain: &[u8],
@@ -103,24 +103,24 @@ impl WorkloadCertificate {
             at: UnixTime::now(),
             role: PeerRole::Server,
         };
-        let ground = Ground { bundle: roots.clone(), own: roots::foundation(roots, &presented) };
+        let state = TrustState { bundle: roots.clone(), issuing_root: roots::issuing_root(roots, &presented) };
         let certified = rustls::sign::CertifiedKey::from_der(chain.clone(), key, &trust.provider)
             .map_err(|error| CertificateError::Key(error.to_string()))?;
         let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
         let server = server_config(&trust, resolver.clone(), wanted)?;
         let client = ClientParts { trust, resolver };
-        let succession = Succession::default();
-        Ok(Self { identity: wanted.clone(), not_after, server, client, chain, ground, succession })
+        let rotation = RotationChannel::default();
+        Ok(Self { identity: wanted.clone(), not_after, server, client, chain, state, rotation })
     }
 
-    /// Take the place of those that were in `succession`: tunnels that they have made hear of what is different.
-    pub fn succeed(&mut self, succession: &Succession) {
-        self.succession = succession.clone();
+    /// Use `rotation`, the channel of this identity's earlier certificates, so that their tunnels learn of changes.
+    pub fn subscribe_to(&mut self, rotation: &RotationChannel) {
+        self.rotation = rotation.clone();
     }
 
-    /// Tell those tunnels; when new ones are made with this certificate.
-    pub fn take_over(&self) {
-        self.succession.0.send_replace(Some(self.ground.clone()));
+    /// Publish this certificate's trust state to those tunnels. Call it once new tunnels use this certificate.
+    pub fn publish(&self) {
+        self.rotation.0.send_replace(Some(self.state.clone()));
     }
 
     /// Whose certificate this is.
@@ -135,16 +135,16 @@ impl WorkloadCertificate {
         self.not_after
     }
 
-    /// For HBONE servers: clients of the own trust domain only.
+    /// Configuration of an HBONE server: accepts clients of its own trust domain.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
 
-    /// For an HBONE client that expects one of `wanted`.
+    /// Configuration of an HBONE client that accepts a server with one of the identities `wanted`.
     ///
     /// # Errors
-    /// Not with the provider and versions built in; rustls' type says it could.
+    /// Never with the built-in provider and versions, although rustls' type allows it.
     pub fn client_config(&self, wanted: Arc<[Identity]>) -> Result<Arc<ClientConfig>, rustls::Error> {
         let ClientParts { trust, resolver } = &self.client;
         let verifier = ExpectedIdentities { trust: trust.clone(), wanted };
@@ -159,34 +159,33 @@ impl WorkloadCertificate {
         Ok(Arc::new(config))
     }
 
-    /// A client that has proved itself to [`Self::server_config`], by the chain that it presented.
+    /// The client whose chain passed [`Self::server_config`].
     #[must_use]
     pub fn accepted_client(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
-        self.client.trust.accepted(PeerRole::Client, chain, &self.ground, &self.succession)
+        self.client.trust.accepted(PeerRole::Client, chain, &self.state, &self.rotation)
     }
 
-    /// A server that has proved itself to [`Self::client_config`], by the chain that it presented.
+    /// The server whose chain passed [`Self::client_config`].
     #[must_use]
     pub fn accepted_server(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
-        self.client.trust.accepted(PeerRole::Server, chain, &self.ground, &self.succession)
+        self.client.trust.accepted(PeerRole::Server, chain, &self.state, &self.rotation)
     }
 
-    /// The chain, leaf first, and the roots, for an operator.
+    /// The chain, leaf first, and the roots, for the configuration dump.
     #[must_use]
     pub fn details(&self) -> (Vec<CertificateDetails>, Vec<CertificateDetails>) {
         let all = |list: &[CertificateDer<'_>]| list.iter().filter_map(|der| details(der).ok()).collect();
-        (all(&self.chain), all(&self.ground.bundle.der))
+        (all(&self.chain), all(&self.state.bundle.der))
     }
 }
 
-/// Have the generator of random numbers gather entropy, which takes it some 30 ms once in a process: what would wait else
-/// is the first handshake.
+/// Seed the random number generator, which takes some 30 ms once per process and would delay the first handshake.
 pub fn gather_entropy() {
-    // Where it fails the handshake does too, and tells.
+    // If it fails, the handshake fails too and reports it.
     let _ = provider().secure_random.fill(&mut [0; 32]);
 }
 
-/// AES-128 first: half the rounds saved are a fifth of the bulk cost, and every peer offers both.
+/// AES-128 comes first: fewer rounds save a fifth of the cost of bulk transfer, and every peer offers both suites.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: vec![
@@ -215,8 +214,8 @@ fn server_config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(resolver);
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // Clients of the mesh do not resume, so tickets would be bytes and state for nobody. Who resumed would also be spared
-    // the look at revocation lists.
+    // Clients of the mesh never resume a session, so tickets would be wasted. A resumed session would also bypass the
+    // revocation lists.
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
@@ -233,7 +232,7 @@ pub(crate) fn seconds_now() -> i64 {
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Whether a certificate that is good until `not_after`, seconds since the epoch, is good no more.
+/// Whether a certificate with this `not_after`, in seconds since the epoch, has expired.
 #[must_use]
 pub fn has_expired(not_after: i64) -> bool {
     seconds_now() >= not_after

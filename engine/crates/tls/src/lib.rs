@@ -13,5 +13,5 @@ mod verify;
 pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate, gather_entropy, has_expired};
 pub use peer::{AcceptedPeer, Untrusted};
 pub use revocation::{BadRevocationLists, RevocationLists, Revocations};
-pub use roots::{Succession, TrustBundle};
+pub use roots::{RotationChannel, TrustBundle};
 pub use verify::{PeerIdentityError, explain, is_revoked, peer_identity};

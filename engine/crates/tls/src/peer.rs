@@ -1,4 +1,4 @@
-//! The chain of a peer: verified at its handshake, and kept to be asked again while its tunnel stands.
+//! The chain of a peer: verified at the handshake, and kept to be verified again while the tunnel is open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use webpki::{
 
 use crate::certificate::seconds_now;
 use crate::revocation::{RevocationLists, Revocations};
-use crate::roots::{Ground, Succession};
+use crate::roots::{RotationChannel, TrustState};
 
-/// A chain that a peer presents, and what it takes to verify it.
+/// A presented chain with the inputs of its verification.
 #[derive(Clone, Copy)]
 pub(crate) struct Chain<'a> {
     pub(crate) leaf: &'a CertificateDer<'a>,
@@ -37,7 +37,7 @@ impl Chain<'_> {
     }
 }
 
-/// `None` where there is no list to look at.
+/// `None` without any revocation list.
 fn options<'a>(lists: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOptions<'a>> {
     let builder = RevocationOptionsBuilder::new(lists).ok()?;
     Some(
@@ -56,74 +56,74 @@ pub(crate) enum PeerRole {
     Server,
 }
 
-/// Why a peer that was accepted is trusted no more.
+/// Why an accepted peer is no longer trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untrusted {
     /// Its certificate, or one above it, is revoked.
     Revoked,
-    /// The root that its chain leads to was taken out of the trust bundle.
+    /// Its chain leads to a root that was removed from the trust bundle.
     RootRemoved,
 }
 
-/// A peer's chain as its handshake has accepted it, to be held against lists and roots that come later.
+/// The chain that a handshake accepted, verified again when revocation lists or roots change.
 #[derive(Debug)]
 pub struct AcceptedPeer {
     pub(crate) chain: Box<[CertificateDer<'static>]>,
-    /// On which it was accepted.
-    pub(crate) ground: Ground,
-    /// Where to hear of other ground.
-    pub(crate) succession: Succession,
+    /// Trust state at the handshake.
+    pub(crate) state: TrustState,
+    /// Publishes later trust states.
+    pub(crate) rotation: RotationChannel,
     pub(crate) algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) role: PeerRole,
-    /// When it was accepted: that certificates expire ends no stream.
+    /// Time of the handshake: an expiring certificate ends no stream.
     pub(crate) at: UnixTime,
     /// When the first certificate of the chain expires, seconds since the epoch.
     pub(crate) not_after: i64,
 }
 
 impl AcceptedPeer {
-    /// When the peer's proof is none any more: the first end of validity in its chain, seconds since the epoch.
+    /// The first end of validity in the peer's chain, in seconds since the epoch.
     #[must_use]
     pub const fn not_after(&self) -> i64 {
         self.not_after
     }
 
-    /// Wait until a tunnel with this peer should take nothing new: its proof has expired, or our own certificate has
-    /// moved to another root.
-    pub async fn outlived(&self) {
-        // One second more: a certificate is valid in the second of its end too.
+    /// Wait until the tunnel must take no new stream: the peer's chain has expired, or our own certificate was issued by
+    /// another root.
+    pub async fn superseded(&self) {
+        // A certificate is still valid in the second of its `not_after`.
         let left = self.not_after.saturating_sub(seconds_now()).saturating_add(1);
-        let mut grounds = self.succession.0.subscribe();
-        let moved = grounds.wait_for(|now| now.as_ref().is_some_and(|now| now.has_moved(&self.ground)));
-        // The sender is `self`'s too, so waiting does not fail; the end of validity comes in either case.
+        let mut states = self.rotation.0.subscribe();
+        let moved = states.wait_for(|now| now.as_ref().is_some_and(|now| now.root_rotated(&self.state)));
+        // `self` holds a sender, so waiting does not fail; the timeout ends it in any case.
         let _ = tokio::time::timeout(Duration::from_secs(u64::try_from(left).unwrap_or(0)), moved).await;
     }
 
-    /// Whether our own certificate has moved to another root since.
+    /// Whether our own certificate has been issued by another root since.
     #[must_use]
-    pub fn has_moved(&self) -> bool {
-        self.succession.0.borrow().as_ref().is_some_and(|now| now.has_moved(&self.ground))
+    pub fn root_rotated(&self) -> bool {
+        self.rotation.0.borrow().as_ref().is_some_and(|now| now.root_rotated(&self.state))
     }
 
-    /// Wait until the peer is trusted no more; at once, where it is not already.
+    /// Wait until the peer is no longer trusted; returns at once if it is not.
     pub async fn untrusted(&self) -> Untrusted {
         let mut revocations = self.revocations.0.subscribe();
-        let mut grounds = self.succession.0.subscribe();
+        let mut states = self.rotation.0.subscribe();
         loop {
             let lists = revocations.borrow_and_update().clone();
             if self.is_revoked_by(&lists) {
                 return Untrusted::Revoked;
             }
             drop(lists);
-            let ground = grounds.borrow_and_update().clone();
-            if ground.is_some_and(|now| !now.bears(self, &self.ground)) {
+            let state = states.borrow_and_update().clone();
+            if state.is_some_and(|now| !now.still_trusts(self, &self.state)) {
                 return Untrusted::RootRemoved;
             }
-            // Both senders are `self`'s too.
+            // `self` holds both senders.
             let changed = tokio::select! {
                 changed = revocations.changed() => changed,
-                changed = grounds.changed() => changed,
+                changed = states.changed() => changed,
             };
             if changed.is_err() {
                 return std::future::pending().await;
@@ -132,12 +132,12 @@ impl AcceptedPeer {
     }
 
     pub(crate) fn is_revoked_by(&self, lists: &RevocationLists) -> bool {
-        let chain = self.chain_to(&self.ground.bundle.store.roots);
+        let chain = self.chain_to(&self.state.bundle.store.roots);
         lists.mentions(&self.chain)
             && chain.is_some_and(|chain| matches!(lists.verify(&chain), Err(webpki::Error::CertRevoked)))
     }
 
-    /// The chain as one that may lead to any of `roots`.
+    /// The chain, to be verified with `roots`.
     pub(crate) fn chain_to<'a>(&'a self, roots: &'a [TrustAnchor<'a>]) -> Option<Chain<'a>> {
         let (leaf, intermediates) = self.chain.split_first()?;
         Some(Chain { leaf, intermediates, roots, algorithms: self.algorithms, at: self.at, role: self.role })

@@ -1,16 +1,16 @@
-//! Certificates that their issuers have taken back.
+//! Certificate revocation lists (RFC 5280, section 5).
 //!
 //! Rules, those of Istio's ztunnel where it has one:
-//! 1. The whole chain is asked for, from the leaf up to below the root.
-//! 2. A certificate of whose issuer there is no list passes; so does one that a list's scope leaves out.
-//! 3. An expired list still says what it says: otherwise time would give back what was revoked.
+//! 1. The whole chain is checked, from the leaf up to below the root.
+//! 2. A certificate whose issuer has no list passes; so does one outside of a list's scope.
+//! 3. An expired list stays in force: otherwise a revoked certificate would be accepted again.
 //! 4. All lists of an issuer count, not only the first.
 //! 5. A list in the name of an issuer whose key did not sign it makes the issuer's certificates unusable, unless another
 //!    list in that name fits (an issuer that was made anew under its old name has two keys).
 //! 6. Indirect and delta lists, and those with other critical extensions, are refused as a whole.
 //!
-//! Who is asked again later keeps the chain as it came: names and serial numbers alone would not tell two issuers of one
-//! name apart.
+//! An accepted peer keeps its whole chain for later checks: names and serial numbers alone cannot distinguish two issuers
+//! of one name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
 
 use crate::peer::Chain;
 
-/// A bundle of revocation lists that cannot be used.
+/// An unusable bundle of revocation lists.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRevocationLists {
     /// No list in PEM, or one that is cut short.
@@ -31,7 +31,7 @@ pub enum BadRevocationLists {
     /// One list among them, counted from 1.
     #[error("revocation list {number}: {reason}")]
     List {
-        /// Its place in the bundle.
+        /// Its position in the bundle.
         number: usize,
         /// What is wrong with it.
         reason: webpki::Error,
@@ -41,9 +41,9 @@ pub enum BadRevocationLists {
 /// Revocation lists of any number of issuers. Immutable.
 #[derive(Debug, Default)]
 pub struct RevocationLists {
-    /// Of issuers with one list each: a chain is held against all of these at once.
+    /// Lists of issuers with one list each: a chain is checked with all of them at once.
     single: Vec<CertRevocationList<'static>>,
-    /// By issuer, where one has several: the library looks at the first that fits only, so each is asked by itself.
+    /// Lists by issuer, for issuers with several: webpki uses only the first matching list, so each is checked alone.
     several: Vec<Vec<CertRevocationList<'static>>>,
 }
 
@@ -51,7 +51,7 @@ impl RevocationLists {
     /// Read lists from PEM; white space alone is no list at all.
     ///
     /// # Errors
-    /// [`BadRevocationLists`]: of a bundle that is bad in part, nothing is taken.
+    /// [`BadRevocationLists`]: one bad list makes the whole bundle unusable.
     pub fn from_pem(pem: &[u8]) -> Result<Self, BadRevocationLists> {
         let mut by_issuer: BTreeMap<Vec<u8>, Vec<_>> = BTreeMap::new();
         for (index, der) in CertificateRevocationListDer::pem_slice_iter(pem).enumerate() {
@@ -97,7 +97,7 @@ impl RevocationLists {
         Ok(())
     }
 
-    /// Whether a list names a certificate of `chain`, whoever signed either: dear checks are left to those it does.
+    /// Whether a list names a certificate of `chain`, whoever signed either: a cheap test before signatures are verified.
     pub(crate) fn mentions(&self, chain: &[CertificateDer<'_>]) -> bool {
         let all = || self.single.iter().chain(self.several.iter().flatten());
         chain.iter().any(|der| {

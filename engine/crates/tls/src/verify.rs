@@ -1,7 +1,7 @@
-//! Who a peer is: a chain to the mesh's roots, and a SPIFFE identity in the leaf.
+//! Verifies a peer: its chain leads to a root of the trust bundle, and its leaf has one SPIFFE identity.
 //!
-//! Names of hosts play no part. A server accepts any identity of its own trust domain; a client accepts only the
-//! identities that it was told to expect. Everything else is refused, and so is what its issuer has revoked.
+//! Host names play no part. A server accepts any identity of its own trust domain; a client accepts only the identities
+//! that it expects. Everything else is refused, and so is a revoked certificate.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::peer::{AcceptedPeer, Chain, PeerRole};
 use crate::revocation::Revocations;
-use crate::roots::{Ground, Succession, TrustBundle};
+use crate::roots::{RotationChannel, TrustBundle, TrustState};
 
-/// Why a certificate names nobody.
+/// Why a certificate has no usable identity.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerIdentityError {
     /// The peer presented no certificate.
     #[error("the peer presented no certificate")]
     Missing,
     /// The certificate is not X.509.
-    #[error("the peer's certificate cannot be read")]
+    #[error("the peer's certificate cannot be parsed")]
     Malformed,
     /// More than one SPIFFE URI.
     #[error("the peer's certificate has more than one SPIFFE identity")]
@@ -40,7 +40,7 @@ pub enum PeerIdentityError {
 /// The one workload identity among a certificate's URIs; URIs of other schemes are skipped.
 ///
 /// # Errors
-/// [`PeerIdentityError`] where there is none.
+/// [`PeerIdentityError`] if there is none, or more than one.
 pub fn peer_identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, PeerIdentityError> {
     let leaf = chain.and_then(<[_]>::first).ok_or(PeerIdentityError::Missing)?;
     identities(leaf)?.into_iter().next().ok_or(PeerIdentityError::NoIdentity)
@@ -136,18 +136,18 @@ impl Trust {
         }
     }
 
-    /// Keep what `chain` takes to be asked again, on whatever ground `succession` will be then.
+    /// Keep what `chain` takes to be asked again, on whatever state `rotation` will be then.
     pub(crate) fn accepted(
         &self,
         role: PeerRole,
         chain: Option<&[CertificateDer<'_>]>,
-        ground: &Ground,
-        succession: &Succession,
+        state: &TrustState,
+        rotation: &RotationChannel,
     ) -> AcceptedPeer {
         AcceptedPeer {
             chain: chain.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect(),
-            ground: ground.clone(),
-            succession: succession.clone(),
+            state: state.clone(),
+            rotation: rotation.clone(),
             algorithms: self.provider.signature_verification_algorithms.all,
             revocations: self.revocations.clone(),
             role,

@@ -46,7 +46,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
         }
     };
     let peer = authenticated.peer.clone();
-    let ended = server::serve(authenticated, patience, pod.room().clone(), pod.reached(Phase::Draining), |connect| {
+    let ended = server::serve(authenticated, patience, pod.memory().clone(), pod.reached(Phase::Draining), |connect| {
         // A tunnel takes a place, and so does each connection in it: what peers may hold open here has one bound.
         let Some(place) = pod.place() else { return connect.refuse(StatusCode::SERVICE_UNAVAILABLE) };
         // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection:
@@ -57,7 +57,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
             let end = {
                 let pod = place.pod();
                 let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-                let carried = pin!(stream.carry(&application, pod.room(), sent, received));
+                let carried = pin!(stream.carry(&application, pod.memory(), sent, received));
                 admitted.until_cut(pin!(pod.paced(&flow, carried))).await
             };
             flow.finish(&end);

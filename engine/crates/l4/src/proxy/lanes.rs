@@ -1,7 +1,7 @@
 //! Which threads serve which workload.
 //!
 //! A workload has a lane, threads of its own, as long as there are lanes to be had: then it is the kernel that shares the
-//! processor between workloads; threads that go without a pause leave some processors to the other lanes'. Where there are
+//! processor between workloads; threads that go without a pause leave some cpus to the other lanes'. Where there are
 //! more workloads than lanes some share one, and each has a fair part of its time (`culvert_runtime`).
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use culvert_core::proto::engine::{MetricFamily, MetricKind};
-use culvert_runtime::Processors;
+use culvert_runtime::CpuReservation;
 
 use super::worker::WorkerHandle;
 use crate::shared::Shared;
@@ -19,7 +19,7 @@ use crate::telemetry::single;
 #[derive(Debug)]
 pub(crate) struct Lanes {
     shared: Arc<Shared>,
-    processors: Arc<Processors>,
+    cpus: Arc<CpuReservation>,
     lanes: Vec<Lane>,
     /// Where each workload is served.
     places: HashMap<Arc<str>, usize>,
@@ -37,8 +37,8 @@ impl Lanes {
     /// # Errors
     /// A thread or an event loop cannot be had.
     pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let processors = Processors::new(shared.config.reserved_cpus);
-        let mut made = Self { shared, processors, lanes: Vec::new(), places: HashMap::new() };
+        let cpus = CpuReservation::new(shared.config.reserved_cpus);
+        let mut made = Self { shared, cpus, lanes: Vec::new(), places: HashMap::new() };
         made.open()?;
         Ok(made)
     }
@@ -86,9 +86,9 @@ impl Lanes {
             ),
             single(
                 "culvert_worker_threads_restricted",
-                "Threads that go without a pause, and leave processors to other workloads' meanwhile",
+                "Threads that go without a pause, and leave cpus to other workloads' meanwhile",
                 MetricKind::Gauge,
-                count(self.processors.restricted()),
+                count(self.cpus.restricted()),
             ),
             single(
                 "culvert_workloads_sharing_threads",
@@ -124,8 +124,8 @@ impl Lanes {
         let size = self.shared.config.workers_per_lane;
         let first = self.lanes.len() * size;
         let start = |number| {
-            let seat = self.processors.seat(self.lanes.len());
-            WorkerHandle::start(number, seat, self.shared.clone())
+            let affinity = self.cpus.affinity(self.lanes.len());
+            WorkerHandle::start(number, affinity, self.shared.clone())
         };
         let workers = (first..first + size).map(start);
         let workers = workers.collect::<io::Result<_>>()?;

@@ -46,11 +46,11 @@ pub(super) fn begin(pod: Rc<Pod>, place: Place, application: TcpStream, client: 
             let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
             match way {
                 Way::Plain(upstream) => {
-                    let carried = pin!(copy::bidirectional(&application, &upstream, pod.room(), received, sent));
+                    let carried = pin!(copy::bidirectional(&application, &upstream, pod.memory(), received, sent));
                     FlowEnd::of(pod.paced(&flow, carried).await)
                 }
                 Way::Tunnel(stream, _guard) => {
-                    let carried = pin!(stream.carry(&application, pod.room(), received, sent));
+                    let carried = pin!(stream.carry(&application, pod.memory(), received, sent));
                     FlowEnd::of(pod.paced(&flow, carried).await)
                 }
             }

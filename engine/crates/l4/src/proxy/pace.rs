@@ -28,7 +28,7 @@ impl Pace {
     }
 
     /// What a connection may read at once: a millisecond's worth, but no less than a small step.
-    pub(super) fn largest_step(&self) -> usize {
+    pub(super) fn max_io(&self) -> usize {
         usize::try_from(self.bytes_per_s / 1000).unwrap_or(usize::MAX).max(SMALL_STEP)
     }
 
@@ -95,8 +95,8 @@ mod tests {
         pace.carried(997_000);
         let wait = pace.wait().unwrap();
         assert!((Duration::from_millis(900)..Duration::from_secs(1)).contains(&wait), "{wait:?}");
-        assert_eq!(pace.largest_step(), SMALL_STEP);
-        assert_eq!(Pace::new(125_000_000).unwrap().largest_step(), 125_000);
+        assert_eq!(pace.max_io(), SMALL_STEP);
+        assert_eq!(Pace::new(125_000_000).unwrap().max_io(), 125_000);
         assert!(Pace::new(0).is_none());
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: Socke
         let end = {
             let pod = place.pod();
             let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-            let carried = pin!(copy::bidirectional(&stream, &application, pod.room(), received, sent));
+            let carried = pin!(copy::bidirectional(&stream, &application, pod.memory(), received, sent));
             admitted.until_cut(pin!(pod.paced(&flow, carried))).await
         };
         flow.finish(&end);

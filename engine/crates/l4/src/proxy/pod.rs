@@ -14,9 +14,9 @@ use std::time::Duration;
 use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
-use culvert_net::room::Room;
+use culvert_net::memory_budget::MemoryBudget;
 use culvert_net::socket::{self, SocketFactory};
-use culvert_runtime::{Share, turn};
+use culvert_runtime::{TaskGroup, budget};
 use culvert_tls::WorkloadCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -53,7 +53,7 @@ pub(crate) struct PodInfo {
 /// What a pod may take of this process.
 #[derive(Debug)]
 pub(crate) struct Bounds {
-    room: Arc<Room>,
+    memory: Arc<MemoryBudget>,
     pace: Option<Pace>,
     connections: Places,
     handshakes: Places,
@@ -77,9 +77,9 @@ impl Bounds {
     pub(crate) fn new(shared: &Shared) -> Self {
         let Config { max_buffered_bytes, max_bandwidth, max_connections, max_handshakes, .. } = shared.config;
         let pace = Pace::new(max_bandwidth);
-        let largest_step = pace.as_ref().map_or(usize::MAX, Pace::largest_step);
+        let max_io = pace.as_ref().map_or(usize::MAX, Pace::max_io);
         Self {
-            room: Room::in_steps(max_buffered_bytes, largest_step, shared.metrics.slowed_by_memory.clone()),
+            memory: MemoryBudget::with_max_io(max_buffered_bytes, max_io, shared.metrics.slowed_by_memory.clone()),
             pace,
             connections: Places(max_connections.into()),
             handshakes: Places(max_handshakes.into()),
@@ -111,7 +111,7 @@ pub(crate) struct Pod {
     connections: Cell<usize>,
     listeners: Cell<usize>,
     quiet: tokio::sync::Notify,
-    share: Share,
+    share: TaskGroup,
 }
 
 /// Counts a connection until dropped.
@@ -152,7 +152,7 @@ impl Pod {
             max_streams: config.max_streams_per_tunnel,
             idle: config.tunnel_idle,
             patience: config.handshake_timeout,
-            room: info.bounds.room.clone(),
+            memory: info.bounds.memory.clone(),
         });
         let certificate = worker.shared.certificates.want(&info.identity);
         let pod = Rc::new(Self {
@@ -166,15 +166,15 @@ impl Pod {
             connections: Cell::new(0),
             listeners: Cell::new(0),
             quiet: tokio::sync::Notify::new(),
-            share: Share::new(),
+            share: TaskGroup::new(),
         });
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
-            pod.share.spawn_uncut(accept(pod.clone(), listener, handler, open));
+            pod.share.spawn_detached(accept(pod.clone(), listener, handler, open));
         }
         for socket in datagrams {
             if let Some(dns) = pod.dns.clone() {
-                pod.share.spawn_uncut(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
+                pod.share.spawn_detached(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
             }
         }
         Ok(pod)
@@ -227,8 +227,8 @@ impl Pod {
     }
 
     /// Memory for what its connections hold.
-    pub(super) fn room(&self) -> &Arc<Room> {
-        &self.info.bounds.room
+    pub(super) fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.info.bounds.memory
     }
 
     /// Let a connection carry no faster than the pod may.
@@ -371,9 +371,9 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
 }
 
 fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-    ready!(turn::poll_left(context));
+    ready!(budget::poll_proceed(context));
     let accepted = ready!(listener.poll_accept(context));
-    turn::spend(ACCEPT_COST);
+    budget::consume(ACCEPT_COST);
     Poll::Ready(accepted)
 }
 

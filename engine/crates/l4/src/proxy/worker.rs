@@ -13,7 +13,7 @@ use std::time::Duration;
 use culvert_core::names::TUNNEL_MARK;
 use culvert_net::netns::Netns;
 use culvert_net::socket::SocketFactory;
-use culvert_runtime::Seat;
+use culvert_runtime::CpuAffinity;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -75,7 +75,7 @@ pub(crate) struct WorkerHandle {
 
 impl WorkerHandle {
     /// Start a thread.
-    pub(crate) fn start(number: usize, seat: Seat, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn start(number: usize, affinity: CpuAffinity, shared: Arc<Shared>) -> io::Result<Self> {
         let home = Netns::current()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
@@ -83,7 +83,7 @@ impl WorkerHandle {
             culvert_tls::gather_entropy();
             // A panic outside a connection's task means that the worker is gone: the host must not go on half-alive.
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                culvert_runtime::block_on(&runtime, Some(seat), serve(number, home, shared.clone(), receiver));
+                culvert_runtime::block_on(&runtime, Some(affinity), serve(number, home, shared.clone(), receiver));
                 drop(runtime);
             }));
             shared.judged(number, None);

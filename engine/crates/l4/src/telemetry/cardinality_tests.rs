@@ -1,4 +1,4 @@
-//! Class 19 of the threats, cardinality (CVE-2025-43915): what a million words of peers and of applications leave behind.
+//! Threat ``cardinality``: cardinality (CVE-2025-43915): what a million words of peers and of applications leave behind.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::net::{Ipv4Addr, SocketAddr};

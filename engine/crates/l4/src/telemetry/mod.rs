@@ -2,7 +2,7 @@
 
 mod access_log;
 #[cfg(test)]
-mod class_19;
+mod cardinality_tests;
 mod distrusted;
 mod dns;
 mod dry_run;

@@ -12,9 +12,9 @@ fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
 }
 
 /// Says when it is dropped.
-struct Told(Option<std::sync::mpsc::Sender<&'static str>>, &'static str);
+struct OnDrop(Option<std::sync::mpsc::Sender<&'static str>>, &'static str);
 
-impl Drop for Told {
+impl Drop for OnDrop {
     fn drop(&mut self) {
         self.0.take().unwrap().send(self.1).unwrap();
     }
@@ -23,11 +23,11 @@ impl Drop for Told {
 #[test]
 fn tasks_run_sleep_and_are_woken_from_other_threads() {
     let answer = run(async {
-        let (told, answer) = oneshot::channel();
+        let (received, answer) = oneshot::channel();
         let (from_thread, woken) = oneshot::channel();
         spawn(async move {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            told.send(woken.await.unwrap()).unwrap();
+            received.send(woken.await.unwrap()).unwrap();
         });
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(20));
@@ -39,9 +39,9 @@ fn tasks_run_sleep_and_are_woken_from_other_threads() {
 }
 
 #[test]
-fn who_has_much_to_do_does_not_keep_others_waiting() {
+fn a_group_with_many_tasks_does_not_starve_others() {
     let most = run(async {
-        let (busy, quiet) = (Share::new(), Share::new());
+        let (busy, quiet) = (TaskGroup::new(), TaskGroup::new());
         let rounds = Rc::new(Cell::new(0_u32));
         for _ in 0..200 {
             let rounds = rounds.clone();
@@ -54,7 +54,7 @@ fn who_has_much_to_do_does_not_keep_others_waiting() {
                 }
             });
         }
-        let (told, most) = oneshot::channel();
+        let (received, most) = oneshot::channel();
         quiet.spawn(async move {
             let mut waited = Vec::new();
             for _ in 0..101 {
@@ -63,7 +63,7 @@ fn who_has_much_to_do_does_not_keep_others_waiting() {
                 waited.push(rounds.get() - before);
             }
             waited.sort_unstable();
-            told.send(waited.get(50).copied()).unwrap();
+            received.send(waited.get(50).copied()).unwrap();
         });
         most.await.unwrap()
     });
@@ -73,9 +73,9 @@ fn who_has_much_to_do_does_not_keep_others_waiting() {
 #[test]
 fn a_panic_ends_its_task_alone() {
     run(async {
-        let (told, dropped) = oneshot::channel::<()>();
+        let (received, dropped) = oneshot::channel::<()>();
         spawn(async move {
-            let _held = told;
+            let _held = received;
             panic!("a fault");
         });
         assert!(dropped.await.is_err());
@@ -93,67 +93,70 @@ fn a_panic_of_the_main_task_is_passed_on() {
 }
 
 #[test]
-fn a_share_that_is_cut_ends_what_may_be_cut_and_takes_no_more() {
-    let (tell, told) = std::sync::mpsc::channel();
-    let again = tell.clone();
+fn aborting_a_group_ends_its_abortable_tasks_and_refuses_new_ones() {
+    let (sender, received) = std::sync::mpsc::channel();
+    let again = sender.clone();
     run(async move {
-        let share = Share::new();
-        let (cut, uncut, late) =
-            (Told(Some(tell.clone()), "cut"), Told(Some(tell.clone()), "uncut"), Told(Some(tell), "late"));
-        share.spawn(async move {
-            let _held = cut;
+        let group = TaskGroup::new();
+        let (abortable, detached, late) = (
+            OnDrop(Some(sender.clone()), "abortable"),
+            OnDrop(Some(sender.clone()), "detached"),
+            OnDrop(Some(sender), "late"),
+        );
+        group.spawn(async move {
+            let _held = abortable;
             pending::<()>().await;
         });
-        share.spawn_uncut(async move {
-            let _held = uncut;
+        group.spawn_detached(async move {
+            let _held = detached;
             pending::<()>().await;
         });
         yield_now().await;
-        share.cut();
+        group.abort();
         yield_now().await;
-        again.send("has been cut").unwrap();
-        share.spawn(async move {
+        again.send("was aborted").unwrap();
+        group.spawn(async move {
             let _held = late;
             pending::<()>().await;
         });
         yield_now().await;
-        drop(share);
+        drop(group);
         again.send("ends").unwrap();
     });
-    assert_eq!(told.iter().collect::<Vec<_>>(), ["cut", "has been cut", "late", "ends", "uncut"]);
+    assert_eq!(received.iter().collect::<Vec<_>>(), ["abortable", "was aborted", "late", "ends", "detached"]);
 }
 
 #[test]
-fn what_is_left_at_the_end_is_dropped_even_while_others_wake_it() {
+fn remaining_tasks_are_dropped_even_while_others_wake_them() {
     for _ in 0..200 {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, received) = std::sync::mpsc::channel();
         let (wake, woken) = oneshot::channel::<()>();
         let waking = std::thread::spawn(move || wake.send(()));
         run(async move {
-            let held = Told(Some(tell), "dropped");
+            let held = OnDrop(Some(sender), "dropped");
             spawn(async move {
                 let _held = held;
                 let _ = woken.await;
                 pending::<()>().await;
             });
         });
-        assert_eq!(told.recv().unwrap(), "dropped");
+        assert_eq!(received.recv().unwrap(), "dropped");
         let _ = waking.join().unwrap();
     }
 }
 
 #[test]
-fn a_turn_ends_when_it_is_used_up() {
+fn a_task_yields_when_its_budget_is_used_up() {
     let turns = run(async {
         let mut turns = 1;
         let mut left = 0;
         poll_fn(|context| {
             while left < 100 {
-                if turn::poll_left(context).is_pending() {
+                if budget::poll_proceed(context).is_pending() {
                     turns += 1;
                     return Poll::Pending;
                 }
-                turn::spend(60 * 1024);
+                budget::consume(60 * 1024);
                 left += 1;
             }
             Poll::Ready(())

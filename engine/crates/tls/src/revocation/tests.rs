@@ -111,7 +111,7 @@ impl Mesh {
     }
 
     /// What becomes of a peer under `lists`, as server and as client; the two must agree.
-    fn judged(&self, lists: &str) -> Result<(), String> {
+    fn verdicts(&self, lists: &str) -> Result<(), String> {
         self.judged_by(&self.below, lists)
     }
 
@@ -132,35 +132,35 @@ impl Mesh {
 fn a_revoked_leaf_is_refused_and_its_siblings_are_not() {
     let mesh = Mesh::new();
     let list = |serials| List::of(&mesh.below, serials).pem();
-    assert_eq!(mesh.judged(&list(&[PEER])), Err(REVOKED.to_owned()));
-    assert_eq!(mesh.judged(&list(&[1, 2, PEER])), Err(REVOKED.to_owned()));
-    assert_eq!(mesh.judged(&list(&[PEER + 1])), Ok(()));
-    assert_eq!(mesh.judged(&list(&[])), Ok(()));
-    assert_eq!(mesh.judged(" \n"), Ok(()));
+    assert_eq!(mesh.verdicts(&list(&[PEER])), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&list(&[1, 2, PEER])), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&list(&[PEER + 1])), Ok(()));
+    assert_eq!(mesh.verdicts(&list(&[])), Ok(()));
+    assert_eq!(mesh.verdicts(" \n"), Ok(()));
 }
 
 #[test]
 fn whoever_is_below_a_revoked_authority_is_refused() {
     let mesh = Mesh::new();
-    assert_eq!(mesh.judged(&List::of(&mesh.root, &[BELOW]).pem()), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&List::of(&mesh.root, &[BELOW]).pem()), Err(REVOKED.to_owned()));
     // The numbers of one issuer say nothing about those of another.
-    assert_eq!(mesh.judged(&List::of(&mesh.root, &[PEER]).pem()), Ok(()));
-    assert_eq!(mesh.judged(&List::of(&mesh.below, &[BELOW]).pem()), Ok(()));
+    assert_eq!(mesh.verdicts(&List::of(&mesh.root, &[PEER]).pem()), Ok(()));
+    assert_eq!(mesh.verdicts(&List::of(&mesh.below, &[BELOW]).pem()), Ok(()));
 }
 
 #[test]
 fn a_list_of_somebody_else_changes_nothing() {
     let (mesh, other) = (Mesh::new(), Authority::named("other"));
-    assert_eq!(mesh.judged(&List::of(&other, &[PEER, BELOW, 1]).pem()), Ok(()));
+    assert_eq!(mesh.verdicts(&List::of(&other, &[PEER, BELOW, 1]).pem()), Ok(()));
 }
 
 #[test]
 fn an_expired_list_still_revokes_what_it_names() {
     let mesh = Mesh::new();
     let expired = List { next_update: Some("200102000000Z"), ..List::of(&mesh.below, &[PEER]) };
-    assert_eq!(mesh.judged(&expired.pem()), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&expired.pem()), Err(REVOKED.to_owned()));
     let expired = List { next_update: Some("200102000000Z"), ..List::of(&mesh.below, &[PEER + 1]) };
-    assert_eq!(mesh.judged(&expired.pem()), Ok(()));
+    assert_eq!(mesh.verdicts(&expired.pem()), Ok(()));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_list_that_its_issuer_did_not_sign_closes_rather_than_passes() {
     let (mesh, impostor) = (Mesh::new(), Authority::named("impostor"));
     for serials in [&[PEER][..], &[]] {
         let forged = List { named: &mesh.below, ..List::of(&impostor, serials) };
-        let error = mesh.judged(&forged.pem()).unwrap_err();
+        let error = mesh.verdicts(&forged.pem()).unwrap_err();
         assert!(error.contains("revocation list of the peer's issuer cannot be used"), "{error}");
     }
 }
@@ -179,8 +179,8 @@ fn an_authority_made_anew_under_its_old_name_has_lists_of_both_keys() {
     let old = old_root.below("below", 2).trusting(&root);
     let mesh = Mesh { below: root.below("below", BELOW).trusting(&old_root), root };
     let lists = |of_old, of_new| [List::of(&old, of_old).pem(), List::of(&mesh.below, of_new).pem()].concat();
-    assert_eq!(mesh.judged(&lists(&[PEER], &[])), Ok(()));
-    assert_eq!(mesh.judged(&lists(&[], &[PEER])), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&lists(&[PEER], &[])), Ok(()));
+    assert_eq!(mesh.verdicts(&lists(&[], &[PEER])), Err(REVOKED.to_owned()));
     assert_eq!(mesh.judged_by(&old, &lists(&[PEER], &[])), Err(REVOKED.to_owned()));
     assert_eq!(mesh.judged_by(&old, &lists(&[], &[PEER])), Ok(()));
 }
@@ -189,11 +189,11 @@ fn an_authority_made_anew_under_its_old_name_has_lists_of_both_keys() {
 fn every_list_of_an_issuer_counts() {
     let mesh = Mesh::new();
     let (first, second) = (List::of(&mesh.below, &[PEER]).pem(), List::of(&mesh.below, &[]).pem());
-    assert_eq!(mesh.judged(&[&*first, &*second].concat()), Err(REVOKED.to_owned()));
-    assert_eq!(mesh.judged(&[&*second, &*first].concat()), Err(REVOKED.to_owned()));
-    assert_eq!(mesh.judged(&[&*second, &*second].concat()), Ok(()));
+    assert_eq!(mesh.verdicts(&[&*first, &*second].concat()), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&[&*second, &*first].concat()), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&[&*second, &*second].concat()), Ok(()));
     let above = List::of(&mesh.root, &[BELOW]).pem();
-    assert_eq!(mesh.judged(&[&*second, &*above, &*second].concat()), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&[&*second, &*above, &*second].concat()), Err(REVOKED.to_owned()));
 }
 
 #[test]
@@ -203,14 +203,14 @@ fn a_scope_binds_a_list_to_leaves_or_to_authorities() {
         List { extensions: vec![distribution_point(&[FULL_NAME, scope])], ..List::of(signer, serials) }.pem()
     };
     let (leaves, authorities) = (&[PEER][..], &[BELOW][..]);
-    assert_eq!(mesh.judged(&scoped(&mesh.below, leaves, &[])), Err(REVOKED.to_owned()));
-    assert_eq!(mesh.judged(&scoped(&mesh.below, leaves, ONLY_USERS)), Err(REVOKED.to_owned()));
-    assert_eq!(mesh.judged(&scoped(&mesh.below, leaves, ONLY_AUTHORITIES)), Ok(()));
-    assert_eq!(mesh.judged(&scoped(&mesh.root, authorities, ONLY_AUTHORITIES)), Err(REVOKED.to_owned()));
-    assert_eq!(mesh.judged(&scoped(&mesh.root, authorities, ONLY_USERS)), Ok(()));
+    assert_eq!(mesh.verdicts(&scoped(&mesh.below, leaves, &[])), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&scoped(&mesh.below, leaves, ONLY_USERS)), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&scoped(&mesh.below, leaves, ONLY_AUTHORITIES)), Ok(()));
+    assert_eq!(mesh.verdicts(&scoped(&mesh.root, authorities, ONLY_AUTHORITIES)), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&scoped(&mesh.root, authorities, ONLY_USERS)), Ok(()));
     // Two lists of one issuer, divided by scope: neither hides the other.
     let divided = [scoped(&mesh.below, &[], ONLY_AUTHORITIES), scoped(&mesh.below, leaves, ONLY_USERS)].concat();
-    assert_eq!(mesh.judged(&divided), Err(REVOKED.to_owned()));
+    assert_eq!(mesh.verdicts(&divided), Err(REVOKED.to_owned()));
 }
 
 #[test]

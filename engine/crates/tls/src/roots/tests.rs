@@ -6,19 +6,19 @@ use crate::testing::{Authority, DATABASE, Met, WEB, is_pending, meet};
 /// Certificates of one identity, as one follows the other on a node.
 struct Identity {
     uri: &'static str,
-    succession: Succession,
+    rotation: RotationChannel,
 }
 
 impl Identity {
     fn new(uri: &'static str) -> Self {
-        Self { uri, succession: Succession::default() }
+        Self { uri, rotation: RotationChannel::default() }
     }
 
     /// Take a certificate of `authority`, and trust `bundle` from now on.
     fn takes(&self, authority: &Authority, bundle: &Arc<TrustBundle>) -> crate::WorkloadCertificate {
         let mut made = authority.certificate_trusting(self.uri, bundle);
-        made.succeed(&self.succession);
-        made.take_over();
+        made.subscribe_to(&self.rotation);
+        made.publish();
         made
     }
 }
@@ -96,7 +96,7 @@ async fn a_chain_is_verified_once_for_all_tunnels_that_stand_on_it() {
     let without = bundle(&[&new]);
     database.takes(&old, &without);
     assert!(!peers.iter().any(is_trusted));
-    assert_eq!(without.judged.lock().unwrap().len(), 1);
+    assert_eq!(without.verdicts.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,12 +107,12 @@ async fn tunnels_take_nothing_new_once_their_own_end_stands_on_another_root() {
     let [client, server] = accepted(&web, &database, &old, &both);
     web.takes(&old, &both);
     web.takes(&old.below("below", 2), &both);
-    assert!(!server.has_moved(), "renewed under the same root");
-    assert!(is_pending(std::pin::pin!(server.outlived())));
-    let waiting = Box::pin(server.outlived());
+    assert!(!server.root_rotated(), "renewed under the same root");
+    assert!(is_pending(std::pin::pin!(server.superseded())));
+    let waiting = Box::pin(server.superseded());
     web.takes(&new, &both);
     waiting.await;
-    assert!(server.has_moved());
-    assert!(!client.has_moved(), "the other end's own certificate is still the old root's");
+    assert!(server.root_rotated());
+    assert!(!client.root_rotated(), "the other end's own certificate is still the old root's");
     assert!(is_trusted(&server), "what is in it goes on");
 }

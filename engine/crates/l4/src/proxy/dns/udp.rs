@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use culvert_dns::Transport;
-use culvert_runtime::turn;
+use culvert_runtime::budget;
 use tokio::net::UdpSocket;
 
 use super::{Dns, answer};
