@@ -8,6 +8,7 @@ pub mod copy;
 pub mod dns;
 pub mod memory;
 pub mod netns;
+pub mod refusal;
 pub mod room;
 pub mod socket;
 pub mod wakeup;

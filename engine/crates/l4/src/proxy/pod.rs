@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::dns::{self, Dns};
 use super::pace::{self, Pace};
 use super::worker::Worker;
-use super::{inbound, outbound, plaintext};
+use super::{inbound, outbound, plaintext, refusal};
 use crate::certificates::CertificateUse;
 use crate::config::Config;
 use crate::proxy::Connections;
@@ -57,18 +57,20 @@ pub(crate) struct Bounds {
     pace: Option<Pace>,
     connections: Places,
     handshakes: Places,
+    /// For refused connections that are not closed yet; see [`refusal`].
+    pub(super) refusals: Places,
 }
 
 /// Places for things that a pod may have at once.
 #[derive(Debug)]
-struct Places(AtomicUsize);
+pub(super) struct Places(AtomicUsize);
 
 impl Places {
-    fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    fn give(&self) {
+    pub(super) fn give(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -83,6 +85,7 @@ impl Bounds {
             pace,
             connections: Places(max_connections.into()),
             handshakes: Places(max_handshakes.into()),
+            refusals: Places(refusal::MAX_PENDING.into()),
         }
     }
 }
@@ -379,8 +382,6 @@ fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Re
 
 /// Serve an accepted connection if there is a place for it.
 fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
-    let Some(place) = pod.place() else {
-        return culvert_net::copy::reset_on_drop(&stream);
-    };
+    let Some(place) = pod.place() else { return refusal::close(pod, stream) };
     handler(pod.clone(), place, stream, socket::canonical(peer));
 }

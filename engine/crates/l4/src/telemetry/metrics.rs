@@ -166,6 +166,8 @@ pub(crate) struct Metrics {
     /// Connections slowed down because a limit was reached, by limit.
     pub(crate) slowed_by_memory: Arc<AtomicU64>,
     pub(crate) slowed_by_bandwidth: AtomicU64,
+    /// Refused connections that were closed at once; see `proxy::refusal`.
+    pub(crate) refusals_without_grace: AtomicU64,
     /// Connections lost to a defect of ours.
     pub(crate) panics: AtomicU64,
     /// TLS handshakes of clients that failed.
@@ -263,6 +265,12 @@ impl Metrics {
             "culvert_connections_slowed",
             "Times that a connection was slowed down because its workload had reached a limit, by limit",
             &[("buffered_bytes", &self.slowed_by_memory), ("bandwidth", &self.slowed_by_bandwidth)],
+        ));
+        families.push(single(
+            "culvert_refusals_without_grace",
+            "Refused connections that were closed at once because too many of their workload waited for their clients",
+            wire::MetricKind::Counter,
+            self.refusals_without_grace.load(Ordering::Relaxed),
         ));
         families.push(self.retries.family());
         families.extend(self.distrusted.families());
