@@ -248,6 +248,8 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
         max_buffered_bytes_per_workload=settings.max_buffered_bytes_per_workload,
         max_bandwidth_per_workload=settings.max_bandwidth_per_workload,
         removal_drain_ms=round(settings.removal_drain_s * 1000),
+        metrics_idle_ms=round(settings.metrics_idle_s * 1000),
+        metrics_excluded_labels=settings.metrics_excluded_labels,
         access_log=_ACCESS_LOG[settings.access_log],
         access_log_records=bool(settings.otlp_endpoint),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 
 from meshapi import names
+from ztunnel.labels import MetricLabel
 from ztunnel.otlp.settings import OtlpSettings
 
 
@@ -127,6 +128,18 @@ class ZtunnelSettings(OtlpSettings):
     )
     removal_drain_s: float = Field(
         default=3600.0, ge=0, description="How long open streams of a removed workload may go on, seconds."
+    )
+
+    metrics_idle_s: float = Field(
+        default=1800.0,
+        ge=0,
+        le=4_000_000,
+        description="Time series of connections that none has used for so long are evicted, seconds; 0 is never.",
+    )
+    metrics_excluded_labels: list[MetricLabel] = Field(
+        default=[],
+        description="Labels that are left out of `istio_tcp_*`; series that differ only in these become one. Kiali "
+        "needs all but the regions and zones.",
     )
 
     admin_port: int = Field(default=names.ZTUNNEL_ADMIN_PORT, description="Admin pages, on localhost.")

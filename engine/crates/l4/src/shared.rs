@@ -94,7 +94,7 @@ impl Shared {
             store: RwLock::default(),
             certificates: Certificates::new(events.clone()),
             revocations: Arc::default(),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(config.series.clone()),
             outliers: Outliers::new(config.outliers),
             hosts: Hosts::default(),
             held: AtomicUsize::new(0),

@@ -7,12 +7,16 @@ mod distrusted;
 mod dns;
 mod dry_run;
 mod flow;
+mod labels;
 mod metrics;
 mod on_demand_dns;
 mod otlp;
 mod retries;
+mod series;
 
 pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
+pub(crate) use labels::LabelSelection;
 pub(crate) use metrics::{Metrics, single};
 pub(crate) use retries::RetryReason;
+pub(crate) use series::SeriesSettings;
