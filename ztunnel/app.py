@@ -126,6 +126,7 @@ class Ztunnel:
             lambda: self._workloads.active,
             lambda: len(self._workloads.pending),
             crashes=self._crashes,
+            discovery=self._xds.counts,
             exported=self._exporter.counts if self._exporter else None,
         )
         scrape = admin.metrics(registry)

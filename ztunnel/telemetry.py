@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from meshapi.proto import engine_pb2
+from meshkit.xds.counts import StreamCounts
 from ztunnel.otlp.exporter import Counts, Reason
 
 
@@ -41,6 +42,26 @@ class OtlpMetrics(Collector):
         yield dropped
 
 
+class XdsMetrics(Collector):
+    """The stream from the control plane, in the names of Istio's ztunnel."""
+
+    def __init__(self, counts: StreamCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield three counters."""
+        counts = self._counts
+        for name, help_text, label, values in (
+            ("istio_xds_message", "Responses from the control plane, by type", "url", counts.messages),
+            ("istio_xds_message_bytes", "Bytes of resources in them, by type", "url", counts.message_bytes),
+            ("istio_xds_connection_terminations", "Ends of streams to the control plane", "reason", counts.ends),
+        ):
+            family = CounterMetricFamily(name, help_text, labels=[label])
+            for value, count in values.items():
+                family.add_metric([value], count)
+            yield family
+
+
 def _metric(family: engine_pb2.MetricFamily) -> Metric:
     labels = list(family.label_names)
     if family.kind == engine_pb2.HISTOGRAM:
@@ -63,6 +84,7 @@ def registry(
     pending: Callable[[], float],
     *,
     crashes: int = 0,
+    discovery: StreamCounts | None = None,
     exported: Counts | None = None,
 ) -> CollectorRegistry:
     """Return the registry that port 15020 exposes.
@@ -72,10 +94,13 @@ def registry(
         active: number of workloads that are served.
         pending: number of workloads whose listeners do not stand.
         crashes: how often the process was started again within its container.
+        discovery: the stream from the control plane.
         exported: what became of exported log records, where there is an exporter.
     """
     made = CollectorRegistry()
     made.register(EngineMetrics(families))
+    if discovery is not None:
+        made.register(XdsMetrics(discovery))
     if exported is not None:
         made.register(OtlpMetrics(exported))
     ProcessCollector(registry=made)

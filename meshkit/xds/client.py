@@ -24,6 +24,7 @@ from meshapi.errors import brief, listed
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 from meshkit.xds import credentials
+from meshkit.xds.counts import End, StreamCounts
 
 _log = logger("xds.client")
 
@@ -153,6 +154,7 @@ class DeltaClient:
         self._all_received = asyncio.Event()
         self.connected = False
         """Whether a stream is open now and has been answered."""
+        self.counts = StreamCounts(subscriptions)
 
     def subscribe(self, type_url: str, names: Iterable[str]) -> None:
         """Ask for more names of a type that is not subscribed to as a whole; at once when connected."""
@@ -187,36 +189,41 @@ class DeltaClient:
     async def run(self) -> NoReturn:
         """Follow the server until cancelled."""
         while True:
-            reason = await self._attempt()
+            reason, end = await self._attempt()
             self.connected = False
+            self.counts.ends[end] += 1
             delay_s = self._backoff.next()
             _log.info("discovery stream ended, will reconnect", reason=reason, retry_in_s=round(delay_s, 3))
             await asyncio.sleep(delay_s)
 
-    async def _attempt(self) -> str:
+    async def _attempt(self) -> tuple[str, End]:
         try:
             channel = self._connect()
         except OSError as error:
-            return f"cannot read the trust root: {error}"
+            return f"cannot read the trust root: {error}", End.CONNECTION_ERROR
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await _settled(channel)
             await self._stream(channel)
         except TimeoutError:
-            return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
+            return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s", End.CONNECTION_ERROR
         except OSError as error:
-            return f"cannot read the token: {error}"
+            return f"cannot read the token: {error}", End.CONNECTION_ERROR
         except DecodeError as error:
-            return f"the server sent what is no discovery response: {error}"
+            return f"the server sent what is no discovery response: {error}", End.ERROR
         except grpc.aio.AioRpcError as error:
-            if error.code() in _EXPECTED_ENDS:
-                self._backoff.reset()
-            return f"{error.code().name}: {error.details()}"
+            return f"{error.code().name}: {error.details()}", self._end_of(error.code())
         finally:
             self._outgoing = None
             self._started.clear()
             await channel.close()
-        return "the server closed the stream"
+        return "the server closed the stream", End.COMPLETE
+
+    def _end_of(self, code: grpc.StatusCode) -> End:
+        if code in _EXPECTED_ENDS:
+            self._backoff.reset()
+            return End.RECONNECT
+        return End.ERROR if self.connected else End.CONNECTION_ERROR
 
     async def _stream(self, channel: grpc.aio.Channel) -> None:
         outgoing = self._outgoing = asyncio.Queue()
@@ -264,6 +271,7 @@ class DeltaClient:
         type_url = response.type_url
         if type_url not in self._wanted:
             return self._refusal(response, f"type {brief(type_url)!r} was not asked for")
+        self.counts.received(response)
         upserts = [(item.name, item.version, item.resource.value) for item in response.resources]
         removes = list(response.removed_resources)
         rejections = await self._receiver.on_update(type_url, upserts, removes)

@@ -122,6 +122,13 @@ pub(super) async fn follow(pod: &Pod, source: &Workload, route: Route, mut flow:
             tunnelled(pod, authority, identities, source, &mut flow).await
         }
     };
+    if flow.service.is_none()
+        && let Some(workload) = &flow.destination.workload
+    {
+        // Set last: only a service that the client has named itself is passed on to the other end.
+        let port = flow.hbone_address.unwrap_or(flow.destination_address).port();
+        flow.service = pod.shared().store.read().intended_service(workload, None, port);
+    }
     Outcome { flow, way }
 }
 

@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::proxy::Connections;
 use crate::shared::{Held, Shared};
 use crate::state::Workload;
-use crate::telemetry::OpenFlow;
+use crate::telemetry::{Direction, OpenFlow};
 
 /// An accepted connection takes as long as moving so many bytes.
 const ACCEPT_COST: usize = 16 * 1024;
@@ -117,22 +117,28 @@ pub(crate) struct Pod {
     share: Share,
 }
 
-/// Counts a connection until dropped.
-pub(crate) struct Place(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
+/// Counts a connection until dropped, and where it is a socket, that.
+pub(crate) struct Place(Rc<Pod>, Option<Direction>);
 
 /// Counts a handshake until dropped.
 pub(crate) struct HandshakePlace<'a>(&'a Pod);
 
-/// Begins a task for an accepted connection.
-type Handler = fn(Rc<Pod>, Place, TcpStream, SocketAddr);
+/// What a listener does with what it accepts.
+#[derive(Clone, Copy)]
+struct Handler {
+    /// Begins a task for an accepted connection.
+    begin: fn(Rc<Pod>, Place, TcpStream, SocketAddr),
+    /// Which report of connections its sockets belong to; `None` for DNS.
+    counted: Option<Direction>,
+}
 
 impl Pod {
     /// Open the pod's listeners on this worker.
     pub(crate) fn start(worker: Rc<Worker>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
         let mut listeners: Vec<(TcpListener, Handler)> = [
-            (OUTBOUND_PORT, outbound::begin as Handler),
-            (INBOUND_PLAINTEXT_PORT, plaintext::begin),
-            (HBONE_PORT, inbound::begin),
+            (OUTBOUND_PORT, Handler { begin: outbound::begin, counted: Some(Direction::Outbound) }),
+            (INBOUND_PLAINTEXT_PORT, Handler { begin: plaintext::begin, counted: Some(Direction::Inbound) }),
+            (HBONE_PORT, Handler { begin: inbound::begin, counted: Some(Direction::Inbound) }),
         ]
         .into_iter()
         .map(|(port, handler)| {
@@ -145,7 +151,8 @@ impl Pod {
         let mut datagrams = Vec::new();
         let dns = if config.dns_proxy {
             let opened = dns::open(&worker, &sockets)?;
-            listeners.extend(opened.listeners.into_iter().map(|listener| (listener, dns::begin_tcp as Handler)));
+            let handler = Handler { begin: dns::begin_tcp, counted: None };
+            listeners.extend(opened.listeners.into_iter().map(|listener| (listener, handler)));
             datagrams = opened.datagrams;
             Some(Rc::new(opened.dns))
         } else {
@@ -270,14 +277,18 @@ impl Pod {
         self.pool.release_idle();
     }
 
-    /// A place for one more connection, if the limit allows.
-    pub(super) fn place(self: &Rc<Self>) -> Option<Place> {
+    /// A place for one more connection, if the limit allows. `counted`: it is an accepted socket of that report.
+    pub(super) fn place(self: &Rc<Self>, counted: Option<Direction>) -> Option<Place> {
         if !self.info.bounds.connections.take() {
             self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         self.connections.set(self.connections.get() + 1);
-        Some(Place(self.clone(), Held::new(self.shared().clone())))
+        self.shared().hold();
+        if let Some(seen) = counted {
+            self.shared().metrics.socket_opened(seen);
+        }
+        Some(Place(self.clone(), counted))
     }
 
     /// A place for one more handshake, if the limit allows.
@@ -300,6 +311,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
         self.0.info.bounds.connections.give();
+        self.0.shared().let_go();
+        if let Some(seen) = self.1 {
+            self.0.shared().metrics.socket_closed(seen);
+        }
         self.0.quiet.notify_waiters();
         if std::thread::panicking() {
             self.0.shared().metrics.panics.fetch_add(1, Ordering::Relaxed);
@@ -382,6 +397,6 @@ fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Re
 
 /// Serve an accepted connection if there is a place for it.
 fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
-    let Some(place) = pod.place() else { return refusal::close(pod, stream) };
-    handler(pod.clone(), place, stream, socket::canonical(peer));
+    let Some(place) = pod.place(handler.counted) else { return refusal::close(pod, stream) };
+    (handler.begin)(pod.clone(), place, stream, socket::canonical(peer));
 }

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use culvert_core::proto::engine as wire;
 
+use super::by_reporter::ByReporter;
 use super::distrusted::Distrusted;
 use super::dns::DnsMetrics;
 use super::dry_run::DryRuns;
-use super::flow::{Flow, ResponseFlag};
+use super::flow::{Direction, Flow, ResponseFlag};
 use super::on_demand_dns::OnDemandDns;
 use super::retries::Retries;
 use super::series::{Series, SeriesSettings, SeriesTable};
@@ -30,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) panics: AtomicU64,
     /// TLS handshakes of clients that failed.
     pub(crate) handshake_failures: AtomicU64,
+    open_sockets: ByReporter,
     pub(crate) retries: Retries,
     pub(crate) distrusted: Distrusted,
     pub(crate) dry_runs: DryRuns,
@@ -68,12 +70,22 @@ impl Metrics {
             refusals_without_grace: AtomicU64::default(),
             panics: AtomicU64::default(),
             handshake_failures: AtomicU64::default(),
+            open_sockets: ByReporter::default(),
             retries: Retries::default(),
             distrusted: Distrusted::default(),
             dry_runs: DryRuns::default(),
             dns: DnsMetrics::default(),
             on_demand_dns: OnDemandDns::default(),
         }
+    }
+
+    /// Count a socket that a listener has accepted; undone by [`Metrics::socket_closed`].
+    pub(crate) fn socket_opened(&self, seen: Direction) {
+        self.open_sockets.count(seen);
+    }
+
+    pub(crate) fn socket_closed(&self, seen: Direction) {
+        self.open_sockets.of(seen).fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn series(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
@@ -137,6 +149,11 @@ impl Metrics {
             "Label sets that were evicted because no connection had used them for METRICS_IDLE_S",
             wire::MetricKind::Counter,
             self.series.evicted(),
+        ));
+        families.push(self.open_sockets.family(
+            "istio_tcp_sockets_open",
+            "Accepted connections that are open: of applications (source), of peers (destination)",
+            wire::MetricKind::Gauge,
         ));
         families.push(by_reason(
             "culvert_connections_rejected",

@@ -1,6 +1,7 @@
 //! What is counted and logged of each connection. Names and labels are Istio's standard ones.
 
 mod access_log;
+mod by_reporter;
 #[cfg(test)]
 mod class_19;
 mod distrusted;
