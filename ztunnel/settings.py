@@ -24,6 +24,15 @@ class ZtunnelSettings(OtlpSettings):
     node_name: str = Field(description="Name of the node that this process serves.")
     pod_name: str = Field(default="ztunnel", description="Name of the pod that this process runs in.")
     pod_namespace: str = Field(default=names.DEFAULT_NAMESPACE, description="Namespace of that pod.")
+    service_account: str = Field(
+        default=names.ZTUNNEL_SERVICE_ACCOUNT,
+        description="Service account of that pod; part of its identity in the mesh.",
+    )
+    pod_tunnel: str = Field(
+        default="",
+        description=f"Value of that pod's label `{names.TUNNEL_LABEL}`. With `{names.TUNNEL_LABEL_HTTP}` the pod is a "
+        "workload of the mesh: port 15008 is served in it, too.",
+    )
     instance_ip: str = Field(
         default="127.0.0.1", description="Address of that pod; part of the identification to the control plane."
     )

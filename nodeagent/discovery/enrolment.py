@@ -52,5 +52,11 @@ def belongs(pod: PodFacts, namespace_labels: Mapping[str, str], rules: Enrolment
     return own == wanted or namespace_labels.get(names.DATAPLANE_MODE_LABEL) == wanted
 
 
+def is_own_proxy(pod: PodFacts, rules: EnrolmentRules) -> bool:
+    """Say whether the pod is a ztunnel that is a workload of the mesh itself: it serves port 15008 of its own pod."""
+    is_tunnel = pod.labels.get(names.TUNNEL_LABEL) == names.TUNNEL_LABEL_HTTP
+    return _is_ztunnel(pod, rules) and is_tunnel and not pod.host_network and not pod.terminal
+
+
 def _is_ztunnel(pod: PodFacts, rules: EnrolmentRules) -> bool:
     return pod.namespace == rules.own_namespace and pod.labels.get(names.APP_LABEL) == names.ZTUNNEL_SERVICE_ACCOUNT

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
+use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
@@ -159,10 +160,10 @@ async fn open(
     }
 }
 
-/// Connect to the application under the client's own address.
+/// Connect to the application under the client's own address, where rules bring back the answers to it.
 pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
     // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
-    let from = Some(client.ip()).filter(|ip| *ip != target.ip());
+    let from = Some(client.ip()).filter(|ip| *ip != target.ip() && pod.info.mode == Mode::Captured);
     pod.sockets.connect(&pod.worker.home, from, target, pod.shared().config.connect_timeout).await
 }
 

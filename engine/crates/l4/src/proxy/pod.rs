@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
+use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::room::Room;
 use culvert_net::socket::{self, SocketFactory};
@@ -41,6 +42,7 @@ const MAX_TASK: usize = if cfg!(debug_assertions) { 664 } else { 656 };
 /// What the node agent says of a pod.
 #[derive(Debug)]
 pub(crate) struct PodInfo {
+    pub mode: Mode,
     pub uid: Arc<str>,
     pub name: Arc<str>,
     pub namespace: Arc<str>,
@@ -141,6 +143,7 @@ impl Pod {
             (HBONE_PORT, Handler { begin: inbound::begin, counted: Some(Direction::Inbound) }),
         ]
         .into_iter()
+        .filter(|(port, _)| info.mode == Mode::Captured || *port == HBONE_PORT)
         .map(|(port, handler)| {
             let listener = sockets.listen(&worker.home, port);
             let named = |error| io::Error::other(format!("cannot listen on port {port} in the pod: {error}"));
@@ -149,7 +152,7 @@ impl Pod {
         .collect::<io::Result<_>>()?;
         let config = &worker.shared.config;
         let mut datagrams = Vec::new();
-        let dns = if config.dns_proxy {
+        let dns = if config.dns_proxy && info.mode == Mode::Captured {
             let opened = dns::open(&worker, &sockets)?;
             let handler = Handler { begin: dns::begin_tcp, counted: None };
             listeners.extend(opened.listeners.into_iter().map(|listener| (listener, handler)));
