@@ -33,6 +33,7 @@ from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.draining import Draining
 from nodeagent.enrolled import Captured, Enrolled, workload_info
 from nodeagent.exemption import ProbeExemption
+from nodeagent.secrets.proxies import ProxyIdentities
 from nodeagent.takeover import Takeover
 from nodeagent.zds.server import NotConnected, Served, ZdsServer
 
@@ -102,6 +103,7 @@ class Controller:
         self._zds = zds
         self._backend = backend
         self._certificates = certificates
+        self._proxies = ProxyIdentities(node.trust_domain, node.rules, certificates)
         self._announce = announce
         self._finder = finder
         self._draining = Draining(backend)
@@ -208,6 +210,7 @@ class Controller:
 
     async def _reconcile_once(self, uid: str) -> None:
         pod, captured = self._pods.get(uid), self._enrolled.find(uid)
+        self._proxies.follow(uid, pod)
         if pod is not None and self._is_enrolled(pod):
             if captured is None:
                 await self._enrol_running(pod)

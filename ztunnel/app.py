@@ -20,6 +20,7 @@ from ztunnel.certificates import Certificates
 from ztunnel.mesh import MeshState
 from ztunnel.otlp import wiring
 from ztunnel.otlp.exporter import Portion, Reason
+from ztunnel.own import OwnWorkload
 from ztunnel.settings import AccessLog, ZtunnelSettings
 from ztunnel.snapshot import Snapshot
 from ztunnel.supervisor import CRASHED, supervise
@@ -54,6 +55,7 @@ class Ztunnel:
         self._snapshot = Snapshot(Path(settings.snapshot_path)) if settings.snapshot_path else None
         self._mesh = MeshState(self._engine, self._snapshot)
         self._workloads = Workloads(self._engine)
+        self._own = OwnWorkload(self._engine, settings)
         self._zds = ZdsClient(settings.zds_socket, self._workloads)
         self._certificates = Certificates(self._engine, unix_channel(settings.sds_socket), node)
         self._xds = DeltaClient(
@@ -90,6 +92,7 @@ class Ztunnel:
                         self._note_first_state(restored=restored),
                         self._keep_snapshot(),
                         self._workloads.retry_pending(),
+                        self._serve_own_pod(),
                     )
                 ]
                 exporting = tasks.create_task(self._exporter.run()) if self._exporter else None
@@ -119,7 +122,7 @@ class Ztunnel:
             waiting.append("state of the mesh")
         if not self._zds.snapshot_received:
             waiting.append("node agent")
-        return waiting + [f"workload {name}" for name in self._workloads.pending]
+        return waiting + [f"workload {name}" for name in (*self._workloads.pending, *self._own.pending)]
 
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings = self._settings
@@ -129,8 +132,8 @@ class Ztunnel:
             lambda: len(self._workloads.pending),
             self._engine.connections,
             crashes=self._crashes,
+            discovery=self._xds.counts,
             exported=self._exporter.counts if self._exporter else None,
-            received=self._xds.counts,
         )
         scrape = admin.metrics(registry)
         anywhere = "0.0.0.0"  # noqa: S104  (scraped by Prometheus and probed by the kubelet)
@@ -169,6 +172,10 @@ class Ztunnel:
         await self._state_known.wait()
         await self._zds.run()
 
+    async def _serve_own_pod(self) -> None:
+        await self._state_known.wait()
+        await self._own.serve()
+
     async def _keep_snapshot(self) -> None:
         """Write only once every type has come: a state without its policies must never be restored."""
         if self._snapshot is not None:
@@ -198,6 +205,7 @@ class Ztunnel:
                 self._certificates.release(event.certificate_released.identity)
             case "workload_started":
                 self._workloads.started(event.workload_started.uid, event.workload_started.error)
+                self._own.started(event.workload_started.uid, event.workload_started.error)
             case "workload_stopped":
                 _log.info("last stream of a removed workload ended", uid=event.workload_stopped.uid)
             case "fatal":
@@ -252,6 +260,8 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
         max_buffered_bytes_per_workload=settings.max_buffered_bytes_per_workload,
         max_bandwidth_per_workload=settings.max_bandwidth_per_workload,
         removal_drain_ms=round(settings.removal_drain_s * 1000),
+        metrics_idle_ms=round(settings.metrics_idle_s * 1000),
+        metrics_excluded_labels=settings.metrics_excluded_labels,
         access_log=_ACCESS_LOG[settings.access_log],
         access_log_records=bool(settings.otlp_endpoint),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 
 from meshapi import names
+from ztunnel.labels import MetricLabel
 from ztunnel.otlp.settings import OtlpSettings
 
 
@@ -23,6 +24,15 @@ class ZtunnelSettings(OtlpSettings):
     node_name: str = Field(description="Name of the node that this process serves.")
     pod_name: str = Field(default="ztunnel", description="Name of the pod that this process runs in.")
     pod_namespace: str = Field(default=names.DEFAULT_NAMESPACE, description="Namespace of that pod.")
+    service_account: str = Field(
+        default=names.ZTUNNEL_SERVICE_ACCOUNT,
+        description="Service account of that pod; part of its identity in the mesh.",
+    )
+    pod_tunnel: str = Field(
+        default="",
+        description=f"Value of that pod's label `{names.TUNNEL_LABEL}`. With `{names.TUNNEL_LABEL_HTTP}` the pod is a "
+        "workload of the mesh: port 15008 is served in it, too.",
+    )
     instance_ip: str = Field(
         default="127.0.0.1", description="Address of that pod; part of the identification to the control plane."
     )
@@ -127,6 +137,18 @@ class ZtunnelSettings(OtlpSettings):
     )
     removal_drain_s: float = Field(
         default=3600.0, ge=0, description="How long open streams of a removed workload may go on, seconds."
+    )
+
+    metrics_idle_s: float = Field(
+        default=1800.0,
+        ge=0,
+        le=4_000_000,
+        description="Time series of connections that none has used for so long are evicted, seconds; 0 is never.",
+    )
+    metrics_excluded_labels: list[MetricLabel] = Field(
+        default=[],
+        description="Labels that are left out of `istio_tcp_*`; series that differ only in these become one. Kiali "
+        "needs all but the regions and zones.",
     )
 
     admin_port: int = Field(default=names.ZTUNNEL_ADMIN_PORT, description="Admin pages, on localhost.")

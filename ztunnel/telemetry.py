@@ -1,6 +1,6 @@
 """Metrics of this node's tunnel: the engine's, and what the host itself knows."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from itertools import accumulate
 
@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from meshapi.proto import engine_pb2
-from meshkit.xds import client
+from meshkit.xds.counts import StreamCounts
 from ztunnel.otlp.exporter import Counts, Reason
 
 
@@ -43,21 +43,20 @@ class OtlpMetrics(Collector):
 
 
 class XdsMetrics(Collector):
-    """What came from the control plane, under the names of Istio's ztunnel."""
+    """The stream from the control plane, in the names of Istio's ztunnel."""
 
-    def __init__(self, counts: client.Counts) -> None:
+    def __init__(self, counts: StreamCounts) -> None:
         self._counts = counts
 
-    def collect(self) -> Iterator[Metric]:
-        """Return all families; every reason and type is there from the start, at 0."""
-        families = (
-            ("istio_xds_connection_terminations", "Streams to the control plane that ended", "reason",
-             self._counts.terminations),
-            ("istio_xds_message", "Responses received", "url", self._counts.messages),
-            ("istio_xds_message_bytes", "Bytes of the resources received", "url", self._counts.message_bytes),
-        )  # fmt: skip
-        for name, text, label, values in families:
-            family = CounterMetricFamily(name, text, labels=[label])
+    def collect(self) -> Iterable[Metric]:
+        """Yield three counters."""
+        counts = self._counts
+        for name, help_text, label, values in (
+            ("istio_xds_message", "Responses from the control plane, by type", "url", counts.messages),
+            ("istio_xds_message_bytes", "Bytes of resources in them, by type", "url", counts.message_bytes),
+            ("istio_xds_connection_terminations", "Ends of streams to the control plane", "reason", counts.ends),
+        ):
+            family = CounterMetricFamily(name, help_text, labels=[label])
             for value, count in values.items():
                 family.add_metric([value], count)
             yield family
@@ -86,8 +85,8 @@ def registry(
     connections: Callable[[], float],
     *,
     crashes: int = 0,
+    discovery: StreamCounts | None = None,
     exported: Counts | None = None,
-    received: client.Counts | None = None,
 ) -> CollectorRegistry:
     """Return the registry that port 15020 exposes.
 
@@ -97,15 +96,15 @@ def registry(
         pending: number of workloads whose listeners do not stand.
         connections: number of open connections.
         crashes: how often the process was started again within its container.
+        discovery: the stream from the control plane.
         exported: what became of exported log records, where there is an exporter.
-        received: what came from the control plane.
     """
     made = CollectorRegistry()
     made.register(EngineMetrics(families))
+    if discovery is not None:
+        made.register(XdsMetrics(discovery))
     if exported is not None:
         made.register(OtlpMetrics(exported))
-    if received is not None:
-        made.register(XdsMetrics(received))
     ProcessCollector(registry=made)
     build = Gauge("istio_build", "Component and version", ["component", "tag"], registry=made)
     build.labels(component="ztunnel", tag=version("culvert")).set(1)

@@ -31,8 +31,9 @@ class _Workload:
 class Workloads:
     """The workloads of this node, by uid. Owns a descriptor of each one's network namespace."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, mode: engine_pb2.WorkloadRef.Mode = engine_pb2.WorkloadRef.CAPTURED) -> None:
         self._engine = engine
+        self._mode = mode
         self._held: dict[str, _Workload] = {}
         self._starting: dict[str, asyncio.Future[str]] = {}
 
@@ -43,7 +44,7 @@ class Workloads:
         if held is not None:
             os.close(held.namespace_fd)
         ref = engine_pb2.WorkloadRef(
-            uid=uid, name=info.name, namespace=info.namespace, service_account=info.service_account
+            uid=uid, name=info.name, namespace=info.namespace, service_account=info.service_account, mode=self._mode
         )
         name = f"{info.namespace}/{info.name}"
         self._held[uid] = _Workload(ref.SerializeToString(), name, namespace_fd, inode)

@@ -7,6 +7,7 @@ with a sidecar or on the host's network are never captured.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from meshapi import names
 
@@ -66,7 +67,7 @@ def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
         return Enrolment.SIDECAR
     if namespace in rules.excluded_namespaces:
         return Enrolment.EXCLUDED_NAMESPACE
-    if namespace == rules.own_namespace and labels.get(names.APP_LABEL) in _ZTUNNELS:
+    if namespace == rules.own_namespace and labels.get(names.APP_LABEL) in ZTUNNEL_APPS:
         return Enrolment.ZTUNNEL
     own = labels.get(names.DATAPLANE_MODE_LABEL)
     if own == names.DATAPLANE_MODE_NONE:
@@ -77,4 +78,4 @@ def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
     return Enrolment.NOT_LABELLED
 
 
-_ZTUNNELS = frozenset({names.ZTUNNEL_SERVICE_ACCOUNT, names.ZTUNNEL_DRAINING})
+ZTUNNEL_APPS: Final = frozenset({names.ZTUNNEL_SERVICE_ACCOUNT, names.ZTUNNEL_DRAINING})

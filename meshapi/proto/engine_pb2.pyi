@@ -26,7 +26,7 @@ GAUGE: MetricKind
 HISTOGRAM: MetricKind
 
 class EngineConfig(_message.Message):
-    __slots__ = ("worker_threads", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log", "connect_attempts", "connect_attempt_delay_ms", "outlier_consecutive_failures", "outlier_base_ejection_ms", "outlier_max_ejection_percent", "dns_proxy", "dns_log", "cluster_domain", "resolv_conf", "max_buffered_bytes_per_workload", "max_bandwidth_per_workload", "access_log_records", "max_worker_threads", "reserved_cpus")
+    __slots__ = ("worker_threads", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log", "connect_attempts", "connect_attempt_delay_ms", "outlier_consecutive_failures", "outlier_base_ejection_ms", "outlier_max_ejection_percent", "dns_proxy", "dns_log", "cluster_domain", "resolv_conf", "max_buffered_bytes_per_workload", "max_bandwidth_per_workload", "access_log_records", "max_worker_threads", "reserved_cpus", "metrics_idle_ms", "metrics_excluded_labels")
     WORKER_THREADS_FIELD_NUMBER: _ClassVar[int]
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,8 @@ class EngineConfig(_message.Message):
     ACCESS_LOG_RECORDS_FIELD_NUMBER: _ClassVar[int]
     MAX_WORKER_THREADS_FIELD_NUMBER: _ClassVar[int]
     RESERVED_CPUS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_IDLE_MS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_EXCLUDED_LABELS_FIELD_NUMBER: _ClassVar[int]
     worker_threads: int
     trust_domain: str
     network: str
@@ -85,19 +87,29 @@ class EngineConfig(_message.Message):
     access_log_records: bool
     max_worker_threads: int
     reserved_cpus: int
-    def __init__(self, worker_threads: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ..., connect_attempts: _Optional[int] = ..., connect_attempt_delay_ms: _Optional[int] = ..., outlier_consecutive_failures: _Optional[int] = ..., outlier_base_ejection_ms: _Optional[int] = ..., outlier_max_ejection_percent: _Optional[int] = ..., dns_proxy: _Optional[bool] = ..., dns_log: _Optional[bool] = ..., cluster_domain: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., max_buffered_bytes_per_workload: _Optional[int] = ..., max_bandwidth_per_workload: _Optional[int] = ..., access_log_records: _Optional[bool] = ..., max_worker_threads: _Optional[int] = ..., reserved_cpus: _Optional[int] = ...) -> None: ...
+    metrics_idle_ms: int
+    metrics_excluded_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_threads: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ..., connect_attempts: _Optional[int] = ..., connect_attempt_delay_ms: _Optional[int] = ..., outlier_consecutive_failures: _Optional[int] = ..., outlier_base_ejection_ms: _Optional[int] = ..., outlier_max_ejection_percent: _Optional[int] = ..., dns_proxy: _Optional[bool] = ..., dns_log: _Optional[bool] = ..., cluster_domain: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., max_buffered_bytes_per_workload: _Optional[int] = ..., max_bandwidth_per_workload: _Optional[int] = ..., access_log_records: _Optional[bool] = ..., max_worker_threads: _Optional[int] = ..., reserved_cpus: _Optional[int] = ..., metrics_idle_ms: _Optional[int] = ..., metrics_excluded_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkloadRef(_message.Message):
-    __slots__ = ("uid", "name", "namespace", "service_account")
+    __slots__ = ("uid", "name", "namespace", "service_account", "mode")
+    class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CAPTURED: _ClassVar[WorkloadRef.Mode]
+        NATIVE_TUNNEL: _ClassVar[WorkloadRef.Mode]
+    CAPTURED: WorkloadRef.Mode
+    NATIVE_TUNNEL: WorkloadRef.Mode
     UID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     SERVICE_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     uid: str
     name: str
     namespace: str
     service_account: str
-    def __init__(self, uid: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., service_account: _Optional[str] = ...) -> None: ...
+    mode: WorkloadRef.Mode
+    def __init__(self, uid: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., service_account: _Optional[str] = ..., mode: _Optional[_Union[WorkloadRef.Mode, str]] = ...) -> None: ...
 
 class EventBatch(_message.Message):
     __slots__ = ("events", "access_log", "access_log_records", "access_log_records_dropped")

@@ -24,6 +24,7 @@ from meshapi.errors import brief, listed
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 from meshkit.xds import credentials
+from meshkit.xds.counts import End, StreamCounts
 
 _log = logger("xds.client")
 
@@ -82,40 +83,6 @@ class NodeInfo:
 
     id: str
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-class Termination(StrEnum):
-    """Why a stream ended."""
-
-    CONNECTION_ERROR = "ConnectionError"
-    """It could not be opened."""
-    ERROR = "Error"
-    """It broke off, or the server ended it with an error."""
-    RECONNECT = "Reconnect"
-    """The server ended it in normal operation: a restart, or the stream's age."""
-    COMPLETE = "Complete"
-    """The server closed it without a status of its own."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a client has received since its start.
-
-    Attributes:
-        terminations: ended streams by reason.
-        messages: responses by type URL.
-        message_bytes: bytes of the resources in them, by type URL.
-    """
-
-    terminations: dict[Termination, int]
-    messages: dict[str, int]
-    message_bytes: dict[str, int]
-
-    @classmethod
-    def zero(cls, type_urls: Iterable[str]) -> "Counts":
-        """Return counts of nothing, with every reason and type in them."""
-        urls = list(type_urls)
-        return cls(dict.fromkeys(Termination, 0), dict.fromkeys(urls, 0), dict.fromkeys(urls, 0))
 
 
 class Service(StrEnum):
@@ -185,9 +152,9 @@ class DeltaClient:
         self._started: set[str] = set()
         self._received: set[str] = set()
         self._all_received = asyncio.Event()
-        self.counts = Counts.zero(self._wanted)
         self.connected = False
         """Whether a stream is open now and has been answered."""
+        self.counts = StreamCounts(subscriptions)
 
     def subscribe(self, type_url: str, names: Iterable[str]) -> None:
         """Subscribe to more names of a type that has no wildcard subscription; sent at once when connected."""
@@ -222,42 +189,42 @@ class DeltaClient:
     async def run(self) -> NoReturn:
         """Follow the server, reconnecting, until cancelled."""
         while True:
-            termination, reason = await self._attempt()
-            self.counts.terminations[termination] += 1
+            reason, end = await self._attempt()
             self.connected = False
+            self.counts.ends[end] += 1
             delay_s = self._backoff.next()
             _log.info("discovery stream ended, will reconnect", reason=reason, retry_in_s=round(delay_s, 3))
             await asyncio.sleep(delay_s)
 
-    async def _attempt(self) -> tuple[Termination, str]:
-        """Follow one stream to its end; return why it ended, for the metric and for the log."""
+    async def _attempt(self) -> tuple[str, End]:
+        """Follow one stream to its end; return why it ended, for the log and for the metric."""
         try:
             channel = self._connect()
         except OSError as error:
-            return Termination.CONNECTION_ERROR, f"cannot read the trust root: {error}"
+            return f"cannot read the trust root: {error}", End.CONNECTION_ERROR
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await _settled(channel)
             await self._stream(channel)
         except TimeoutError:
-            return Termination.CONNECTION_ERROR, f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
+            return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s", End.CONNECTION_ERROR
         except OSError as error:
-            return Termination.CONNECTION_ERROR, f"cannot read the token: {error}"
+            return f"cannot read the token: {error}", End.CONNECTION_ERROR
         except DecodeError as error:
-            return Termination.ERROR, f"the server's response cannot be decoded: {error}"
+            return f"the server's response cannot be decoded: {error}", End.ERROR
         except grpc.aio.AioRpcError as error:
-            return self._ended(error), f"{error.code().name}: {error.details()}"
+            return f"{error.code().name}: {error.details()}", self._end_of(error.code())
         finally:
             self._outgoing = None
             self._started.clear()
             await channel.close()
-        return Termination.COMPLETE, "the server closed the stream"
+        return "the server closed the stream", End.COMPLETE
 
-    def _ended(self, error: grpc.aio.AioRpcError) -> Termination:
-        if error.code() in _EXPECTED_ENDS:
+    def _end_of(self, code: grpc.StatusCode) -> End:
+        if code in _EXPECTED_ENDS:
             self._backoff.reset()
-            return Termination.RECONNECT
-        return Termination.ERROR if self.connected else Termination.CONNECTION_ERROR
+            return End.RECONNECT
+        return End.ERROR if self.connected else End.CONNECTION_ERROR
 
     async def _stream(self, channel: grpc.aio.Channel) -> None:
         outgoing = self._outgoing = asyncio.Queue()
@@ -305,8 +272,7 @@ class DeltaClient:
         type_url = response.type_url
         if type_url not in self._wanted:
             return self._refusal(response, f"type {brief(type_url)!r} was not subscribed to")
-        self.counts.messages[type_url] += 1
-        self.counts.message_bytes[type_url] += sum(len(item.resource.value) for item in response.resources)
+        self.counts.received(response)
         upserts = [(item.name, item.version, item.resource.value) for item in response.resources]
         removes = list(response.removed_resources)
         rejections = await self._receiver.on_update(type_url, upserts, removes)

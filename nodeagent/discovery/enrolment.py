@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshapi.analysis.enrolment import Enrolment, EnrolmentRules, enrolment
+from meshapi import names
+from meshapi.analysis.enrolment import ZTUNNEL_APPS, Enrolment, EnrolmentRules, enrolment
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,10 @@ def enrolment_of(pod: PodInfo, namespace_labels: Mapping[str, str], rules: Enrol
         terminal=pod.terminal,
         rules=rules,
     )
+
+
+def is_own_proxy(pod: PodInfo, rules: EnrolmentRules) -> bool:
+    """Return whether a pod is a ztunnel that is a workload of the mesh itself: it serves port 15008 of its own pod."""
+    is_ztunnel = pod.namespace == rules.own_namespace and pod.labels.get(names.APP_LABEL) in ZTUNNEL_APPS
+    is_tunnel = pod.labels.get(names.TUNNEL_LABEL) == names.TUNNEL_LABEL_HTTP
+    return is_ztunnel and is_tunnel and not pod.host_network and not pod.terminal

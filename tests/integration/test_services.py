@@ -9,6 +9,7 @@ from pyroute2 import IPRoute
 
 from meshapi.proto import engine_pb2, workload_pb2
 from tests.support import namespaced
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
@@ -131,5 +132,6 @@ async def test_a_service_whose_endpoints_all_fail_is_refused_in_time(mesh, vip) 
             await client.ask(vip, 80)
     # One connection is one failure to the application, however many endpoints were tried.
     await client.node.logged(direction="outbound", dst__service=HOST, error="http status: 503 Service Unavailable")
+    await until(lambda: len(client.node.log) >= 4)
     assert len(client.node.log) == 4
     assert counted(client.node, "culvert_connect_retries")["unavailable",] == 8

@@ -62,9 +62,11 @@ class Node:
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._follow())
 
-    async def add(self, pod: "Pod") -> None:
+    async def add(self, pod: "Pod", mode: engine_pb2.WorkloadRef.Mode = engine_pb2.WorkloadRef.CAPTURED) -> None:
         """Serve a pod; returns when its listeners stand."""
-        ref = engine_pb2.WorkloadRef(uid=pod.uid, name=pod.name, namespace=pod.namespace, service_account=pod.account)
+        ref = engine_pb2.WorkloadRef(
+            uid=pod.uid, name=pod.name, namespace=pod.namespace, service_account=pod.account, mode=mode
+        )
         self._started[pod.uid] = asyncio.get_running_loop().create_future()
         with open(netns.path(pod.netns), "rb") as handle:  # noqa: ASYNC230, PTH123
             self.engine.add_workload(ref.SerializeToString(), handle.fileno())

@@ -29,6 +29,8 @@ from tests.support.ports import free_port
 from tests.support.waiting import scaled, until
 from ztunnel.snapshot import Snapshot
 
+HERE = Path("/proc/self/ns/net")
+
 
 class LocalIssuer:
     def __init__(self, authority: TestAuthority) -> None:
@@ -43,8 +45,11 @@ class LocalIssuer:
 class Ztunnel:
     """One process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, readiness: int, metrics: int, log: Path) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, readiness: int, metrics: int, log: Path, space: Path
+    ) -> None:
         self._process = process
+        self._space = space
         self._readiness = readiness
         self._metrics = metrics
         self._log = log
@@ -79,8 +84,8 @@ class Ztunnel:
 
     def metric(self, series: str) -> float:
         """The value of a series as its page names it; 0 if it is not there."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=scaled(5)) as answer:
-            lines = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
+        page = netns.run(self._space, lambda: _get(self._metrics, "metrics", scaled(5)))
+        lines = [line.rpartition(" ") for line in page.splitlines()]
         return next((float(value) for name, _, value in lines if name == series), 0.0)
 
     async def close(self) -> None:
@@ -90,12 +95,19 @@ class Ztunnel:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self._readiness}/healthz/ready", timeout=scaled(2)
-            ) as answer:
-                return answer.status == 200
+            return bool(netns.run(self._space, lambda: _get(self._readiness, "healthz/ready", scaled(2))))
         except (urllib.error.URLError, OSError):
             return False
+
+
+def _get(port: int, path: str, within_s: float) -> str:
+    """The page; empty where the status is an error."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=within_s) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return ""
 
 
 class NodeSide:
@@ -115,7 +127,11 @@ class NodeSide:
         self._stack.callback(os.close, descriptor)
         info = zds_pb2.WorkloadInfo(name=name, namespace="shop", service_account=name)
         self.workloads[uid] = Served(info, descriptor)
-        self._keeper.acquire(SpiffeId("cluster.local", "shop", name))
+        self.certify(SpiffeId("cluster.local", "shop", name))
+
+    def certify(self, identity: SpiffeId) -> None:
+        """Have a certificate of an identity at hand."""
+        self._keeper.acquire(identity)
 
     def capture(self, pod: namespaced.Pod) -> None:
         """Put the rules into a pod and have ztunnels serve it."""
@@ -136,8 +152,8 @@ class NodeSide:
         await snapshot.write()
         snapshot.close()
 
-    async def start(self, **settings: object) -> Ztunnel:
-        """Start a process; see ``Ztunnel.ready``."""
+    async def start(self, space: Path = HERE, **settings: object) -> Ztunnel:
+        """Start a process, in a network namespace of its own where given; see ``Ztunnel.ready``."""
         ports = [free_port() for _ in range(3)]
         given = {
             "node_name": "node-0",
@@ -157,10 +173,10 @@ class NodeSide:
         log = self.folder / f"ztunnel-{len(self.started)}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "from ztunnel.app import main; main()",
+                "nsenter", f"--net={space}", sys.executable, "-c", "from ztunnel.app import main; main()",
                 cwd=ROOT, env=environment, stdout=output, stderr=output,
             )  # fmt: skip
-        started = Ztunnel(process, ports[2], ports[1], log)
+        started = Ztunnel(process, int(str(given["readiness_port"])), int(str(given["metrics_port"])), log, space)
         self.started.append(started)
         self._stack.push_async_callback(started.close)
         return started

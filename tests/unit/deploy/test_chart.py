@@ -306,6 +306,25 @@ def test_further_settings_reach_each_component(helm: Path) -> None:
         assert environment(objects, kind, name)[variable] == "a b"
 
 
+def test_labels_reach_the_pods_of_each_component_and_not_their_selectors(helm: Path) -> None:
+    workloads = {"controlPlane": ("Deployment", "istiod"), "nodeAgent": ("DaemonSet", "culvert-nodeagent"),
+                 "ztunnel": ("DaemonSet", "ztunnel")}  # fmt: skip
+    objects = template(helm, *(f"{component}.podLabels.team=net" for component in workloads))
+    for key in workloads.values():
+        spec = objects[key]["spec"]
+        assert spec["template"]["metadata"]["labels"]["team"] == "net"
+        assert "team" not in spec["selector"]["matchLabels"]
+
+
+def test_ztunnel_knows_its_own_pods_place_in_the_mesh(helm: Path) -> None:
+    objects = template(helm, r"ztunnel.podLabels.networking\.istio\.io/tunnel=http")
+    labels = objects["DaemonSet", "ztunnel"]["spec"]["template"]["metadata"]["labels"]
+    assert labels[names.TUNNEL_LABEL] == names.TUNNEL_LABEL_HTTP
+    given = environment(pod(objects, "DaemonSet", "ztunnel"))
+    assert given["POD_TUNNEL"] == {"fieldRef": {"fieldPath": f"metadata.labels['{names.TUNNEL_LABEL}']"}}
+    assert given["SERVICE_ACCOUNT"] == {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}
+
+
 def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> None:
     objects = template(helm, "nodeAgent.cni.enabled=false")
     spec = pod(objects, "DaemonSet", names.NODE_AGENT_DAEMON_SET)
@@ -322,6 +341,8 @@ def test_without_the_plugin_the_nodes_folders_are_not_mounted(helm: Path) -> Non
         ("ztunnel.accessLog=verbose", "accessLog"),
         ("ztunnel.accessLogOtlp.endpoint=http://collector:4318/v1/logs", "endpoint"),
         ("controlPlane.replicas=0", "replicas"),
+        ("ztunnel.podLabels.app=other", "app"),
+        (r"nodeAgent.podLabels.networking\.istio\.io/tunnel=http", "networking.istio.io/tunnel"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(helm: Path, given: str, named: str) -> None:

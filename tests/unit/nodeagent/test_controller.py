@@ -258,3 +258,41 @@ async def test_a_changed_annotation_changes_the_rules_of_a_captured_pod(
 
 def test_the_modes_are_the_ones_that_the_order_speaks_of() -> None:
     assert [mode.value for mode in Mode] == ["capture", "drain", "none"]
+
+
+async def test_the_certificate_of_a_ztunnel_that_is_a_workload_is_kept_without_capturing_its_pod(world: World) -> None:
+    labels = {"app": "ztunnel", "networking.istio.io/tunnel": "http"}
+    ztunnel = replace(POD, namespace="istio-system", name="ztunnel-x", service_account="ztunnel", labels=labels)
+    identity = SpiffeId("cluster.local", "istio-system", "ztunnel")
+    world.pods[POD.uid] = ztunnel
+    for _ in range(2):
+        await world.settle()
+        assert world.certificates == [identity]
+    assert world.steps == []
+    # Two of them during an upgrade.
+    world.pods["new"] = replace(ztunnel, uid="new")
+    world.controller.notice("new")
+    await world.settle()
+    assert world.certificates == [identity, identity]
+    del world.pods[POD.uid]
+    await world.settle()
+    assert world.certificates == [identity]
+    world.pods["new"] = replace(ztunnel, uid="new", terminal=True)
+    world.controller.notice("new")
+    await world.settle()
+    assert world.certificates == []
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        replace(POD, namespace="istio-system", labels={"app": "ztunnel"}),
+        replace(POD, namespace="istio-system", labels={"app": "ztunnel", "networking.istio.io/tunnel": "other"}),
+        replace(POD, labels={"app": "ztunnel", "networking.istio.io/tunnel": "http"}, host_network=True),
+    ],
+)
+async def test_no_certificate_is_kept_for_a_pod_that_only_resembles_such_a_ztunnel(world: World, pod: PodInfo) -> None:
+    world.pods[POD.uid] = pod
+    world.labels = {}
+    await world.settle()
+    assert world.certificates == []

@@ -1,10 +1,10 @@
 """The engine's metrics in the exposition format."""
 
+from envoy.service.discovery.v3 import discovery_pb2
 from prometheus_client import generate_latest
 
-from meshapi import names
 from meshapi.proto import engine_pb2
-from meshkit.xds import client
+from meshkit.xds.counts import End, StreamCounts
 from ztunnel import telemetry
 
 FAMILIES = engine_pb2.MetricFamilies(
@@ -33,15 +33,19 @@ def test_counters_gauges_and_histograms_of_the_engine_are_exposed() -> None:
     ]
 
 
-def test_what_came_from_the_control_plane_is_counted_from_zero() -> None:
-    counts = client.Counts.zero([names.ADDRESS_TYPE, names.AUTHORIZATION_TYPE])
-    registry = telemetry.registry(lambda: b"", lambda: 0, lambda: 0, lambda: 2, received=counts)
-    counts.messages[names.ADDRESS_TYPE] += 1
-    counts.message_bytes[names.ADDRESS_TYPE] += 100
-    lines = generate_latest(registry).decode().splitlines()
+def test_the_stream_from_the_control_plane_is_counted_from_zero() -> None:
+    counts = StreamCounts(["a.Type"])
+    registry = telemetry.registry(FAMILIES.SerializeToString, lambda: 0, lambda: 0, lambda: 2, discovery=counts)
+    first = generate_latest(registry).decode().splitlines()
+    assert 'istio_xds_message_total{url="a.Type"} 0.0' in first
+    assert "culvert_open_connections 2.0" in first
     for reason in ("ConnectionError", "Error", "Reconnect", "Complete"):
-        assert f'istio_xds_connection_terminations_total{{reason="{reason}"}} 0.0' in lines
-    assert f'istio_xds_message_total{{url="{names.ADDRESS_TYPE}"}} 1.0' in lines
-    assert f'istio_xds_message_total{{url="{names.AUTHORIZATION_TYPE}"}} 0.0' in lines
-    assert f'istio_xds_message_bytes_total{{url="{names.ADDRESS_TYPE}"}} 100.0' in lines
-    assert "culvert_open_connections 2.0" in lines
+        assert f'istio_xds_connection_terminations_total{{reason="{reason}"}} 0.0' in first
+    response = discovery_pb2.DeltaDiscoveryResponse(type_url="a.Type")
+    response.resources.add().resource.value = b"four"
+    counts.received(response)
+    counts.ends[End.COMPLETE] += 1
+    lines = generate_latest(registry).decode().splitlines()
+    assert 'istio_xds_message_total{url="a.Type"} 1.0' in lines
+    assert 'istio_xds_message_bytes_total{url="a.Type"} 4.0' in lines
+    assert 'istio_xds_connection_terminations_total{reason="Complete"} 1.0' in lines

@@ -1,8 +1,8 @@
-//! The dialling side: tunnels to a destination, pooled and multiplexed.
+//! The client side: a pool of multiplexed tunnels.
 //!
-//! A pool belongs to one workload on one core. Tunnels are keyed by where they go and whom they expect there; streams
-//! go to the first tunnel that has memory, and another is opened when none has. Callers that find no tunnel wait for
-//! one dial, not one each.
+//! A pool belongs to one workload on one core. Tunnels are keyed by peer address and expected identities. A stream goes to
+//! the first tunnel below its stream limit; if there is none, another tunnel is opened. Concurrent callers without a tunnel
+//! share one dial.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -26,12 +26,12 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::rare::{self, Rare};
+use crate::lifecycle::{self, ConnectionEvent};
 use crate::stream::TunnelStream;
 use crate::window::{TunnelWindow, Windows};
 use crate::{Error, limits};
 
-/// Where a tunnel goes, and whom it expects there.
+/// The destination of a tunnel, and the identities expected there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TunnelKey {
     /// The peer's HBONE listener.
@@ -45,15 +45,15 @@ pub struct TunnelKey {
 pub struct PoolSettings {
     /// Streams on one tunnel before another is opened.
     pub max_streams: usize,
-    /// A tunnel without streams is given up after.
+    /// A tunnel without streams is closed after this.
     pub idle: Duration,
-    /// Patience with each step of opening a tunnel.
-    pub patience: Duration,
-    /// What tunnels may hold is lent from here.
+    /// Timeout of each step of opening a tunnel.
+    pub timeout: Duration,
+    /// Budget that tunnels' windows are reserved from.
     pub memory: Arc<MemoryBudget>,
 }
 
-/// Opens the TCP connection and knows our certificate; the pool knows neither.
+/// Opens the TCP connection and picks our certificate; the pool knows neither.
 pub trait Dial {
     /// Connect to the peer and say which certificate to use.
     fn dial(&self, key: &TunnelKey) -> impl Future<Output = Result<(TcpStream, Arc<WorkloadCertificate>), Error>>;
@@ -69,7 +69,7 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Destination {
     tunnels: RefCell<Vec<Rc<Tunnel>>>,
-    /// Held while dialling, so that others wait for the result instead of dialling too.
+    /// Held while dialling, so that concurrent callers wait for the result instead of dialling too.
     dialling: Mutex<()>,
 }
 
@@ -79,7 +79,7 @@ struct Tunnel {
     streams: Cell<usize>,
     last_used: Cell<Instant>,
     closed: Cell<bool>,
-    /// When a certificate that it was opened with expires, seconds since the epoch: it takes no more streams then.
+    /// First expiry of the certificates of both ends, in seconds since the epoch: no more streams from then on.
     not_after: i64,
     peer: Rc<AcceptedPeer>,
     window: Rc<TunnelWindow>,
@@ -91,18 +91,18 @@ impl Tunnel {
     }
 }
 
-/// A stream that is connected to its destination, and what the peer said of itself.
+/// An open stream, and the headers of the peer's response.
 #[derive(Debug)]
 pub struct Opened {
-    /// The bytes.
+    /// The byte stream.
     pub stream: TunnelStream,
-    /// Headers of the answer.
+    /// Headers of the response.
     pub headers: HeaderMap,
     /// Counts the stream on its tunnel until dropped.
     pub guard: StreamGuard,
 }
 
-/// Holds a place on a tunnel.
+/// Counts a stream on its tunnel until dropped.
 #[derive(Debug)]
 pub struct StreamGuard(Rc<Tunnel>);
 
@@ -129,8 +129,8 @@ impl Pool {
 
     /// Open a stream with the CONNECT `request`.
     ///
-    /// A tunnel that fails before it answered is replaced once; the application's bytes have not moved yet, so
-    /// nothing can happen twice.
+    /// A tunnel that fails before it responds is replaced once: no byte of the application has been sent yet, so a retry
+    /// is safe.
     ///
     /// # Errors
     /// [`Error`]; [`Error::Refused`] carries the peer's status.
@@ -143,7 +143,7 @@ impl Pool {
     }
 
     async fn try_open(&self, dial: &impl Dial, key: &TunnelKey, request: &Request<()>) -> Result<Opened, Error> {
-        let guard = self.place(dial, key).await?;
+        let guard = self.permit(dial, key).await?;
         let tunnel = guard.0.clone();
         let opened = self.connect(guard, request).await;
         if matches!(&opened, Err(error) if error.may_retry()) {
@@ -155,7 +155,7 @@ impl Pool {
     async fn connect(&self, guard: StreamGuard, request: &Request<()>) -> Result<Opened, Error> {
         let mut send = guard.0.send.clone().ready().await?;
         let (response, send) = send.send_request(request.clone(), false)?;
-        let response = tokio::time::timeout(self.settings.patience * 2, response)
+        let response = tokio::time::timeout(self.settings.timeout * 2, response)
             .await
             .map_err(|_| Error::Timeout("CONNECT"))??;
         if response.status() != StatusCode::OK {
@@ -166,14 +166,14 @@ impl Pool {
         Ok(Opened { stream, headers: parts.headers, guard })
     }
 
-    /// A place on a tunnel, dialling one where none has memory.
-    async fn place(&self, dial: &impl Dial, key: &TunnelKey) -> Result<StreamGuard, Error> {
+    /// Count a stream on a tunnel below its limit, dialling one if there is none.
+    async fn permit(&self, dial: &impl Dial, key: &TunnelKey) -> Result<StreamGuard, Error> {
         let destination = self.destinations.borrow_mut().entry(key.clone()).or_default().clone();
-        if let Some(guard) = self.free_place(&destination) {
+        if let Some(guard) = self.free_permit(&destination) {
             return Ok(guard);
         }
         let _dialling = destination.dialling.lock().await;
-        if let Some(guard) = self.free_place(&destination) {
+        if let Some(guard) = self.free_permit(&destination) {
             return Ok(guard);
         }
         let tunnel = self.dial(dial, key).await?;
@@ -181,24 +181,24 @@ impl Pool {
         Ok(StreamGuard::new(tunnel))
     }
 
-    fn free_place(&self, destination: &Destination) -> Option<StreamGuard> {
+    fn free_permit(&self, destination: &Destination) -> Option<StreamGuard> {
         let mut tunnels = destination.tunnels.borrow_mut();
-        // One that only its streams hold goes with the last of them.
+        // A tunnel that takes no more streams stays open until its last stream ends.
         tunnels.retain(|tunnel| tunnel.takes_streams());
-        let has_room = |tunnel: &&Rc<Tunnel>| {
+        let has_capacity = |tunnel: &&Rc<Tunnel>| {
             tunnel.streams.get() < self.settings.max_streams.min(tunnel.send.current_max_send_streams())
         };
-        tunnels.iter().find(has_room).cloned().map(StreamGuard::new)
+        tunnels.iter().find(has_capacity).cloned().map(StreamGuard::new)
     }
 
     async fn dial(&self, dial: &impl Dial, key: &TunnelKey) -> Result<Rc<Tunnel>, Error> {
-        let patience = self.settings.patience;
+        let timeout = self.settings.timeout;
         let (stream, certificate) = dial.dial(key).await?;
         let config =
             certificate.client_config(key.identities.clone()).map_err(|error| Error::Certificate(error.to_string()))?;
         let name = tokio_rustls::rustls::pki_types::ServerName::IpAddress(key.address.ip().into());
         let mut stream =
-            tokio::time::timeout(patience, TlsConnector::from(config).connect(name, BufferedStream::new(stream)))
+            tokio::time::timeout(timeout, TlsConnector::from(config).connect(name, BufferedStream::new(stream)))
                 .await
                 .map_err(|_| Error::Timeout("TLS handshake"))?
                 .map_err(Error::Tls)?;
@@ -207,7 +207,7 @@ impl Pool {
         let not_after = certificate.not_after().min(peer.not_after());
         drop(certificate);
         let (window, windows) = TunnelWindow::new(self.settings.memory.clone());
-        let (send, connection) = tokio::time::timeout(patience, handshake(stream, windows))
+        let (send, connection) = tokio::time::timeout(timeout, handshake(stream, windows))
             .await
             .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
             .map_err(Error::Handshake)?;
@@ -224,14 +224,14 @@ impl Pool {
         Ok(tunnel)
     }
 
-    /// Give up tunnels that nobody has used for a while; call now and then.
+    /// Close tunnels that were idle for the configured time. Call it periodically.
     pub fn release_idle(&self) {
         let idle = self.settings.idle;
         self.destinations.borrow_mut().retain(|_, destination| {
             destination.tunnels.borrow_mut().retain(|tunnel| {
                 !tunnel.closed.get() && (tunnel.streams.get() > 0 || tunnel.last_used.get().elapsed() < idle)
             });
-            // A destination that somebody dials right now is referred to from there too.
+            // A destination that is being dialled has another reference.
             !destination.tunnels.borrow().is_empty() || Rc::strong_count(destination) > 1
         });
     }
@@ -254,24 +254,24 @@ async fn handshake(
         .await
 }
 
-/// Move the tunnel's frames until it ends: by itself, because the peer has fallen silent, or because it is trusted no more.
+/// Drive the connection until it ends: closed by either side, keepalive timeout, or lost trust.
 async fn drive(
     mut connection: Connection,
     peer: Rc<AcceptedPeer>,
     window: Rc<TunnelWindow>,
     tunnel: std::rc::Weak<Tunnel>,
 ) {
-    let mut rare = rare::watch(connection.ping_pong(), peer.untrusted(), pending());
+    let mut events = lifecycle::events(connection.ping_pong(), peer.untrusted(), pending());
     let mut moved = std::pin::pin!(poll_fn(|context| {
         window.resize(&mut connection, context)?;
         Pin::new(&mut connection).poll(context)
     }));
     tokio::select! {
-        // How a tunnel ends is told to each of its streams; there is nobody else to tell.
+        // Each stream gets the connection's error; there is no other receiver.
         _ = &mut moved => {}
-        Some(rare) = rare.next() => if let Rare::Untrusted(untrusted) = rare {
-            // Told before the connection is dropped, which ends the streams.
-            window.distrust(untrusted);
+        Some(event) = events.next() => if let ConnectionEvent::Untrusted(untrusted) = event {
+            // Marked before the connection is dropped, which ends the streams.
+            window.mark_untrusted(untrusted);
         }
     }
     if let Some(tunnel) = tunnel.upgrade() {

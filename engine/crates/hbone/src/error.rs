@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_goodbye_as_long_as_a_frame_is_told_in_a_line() {
+    async fn a_goaway_as_long_as_a_frame_is_one_short_line() {
         let short = goodbye(b"because").await.to_string();
         assert!(short.contains("(b\"because\")"), "{short}");
         for text in [vec![0; 1 << 19], b"\"\r\n\xff".repeat(100_000)] {

@@ -1,4 +1,4 @@
-//! Notice a peer that is gone without a word.
+//! Detects a dead peer with HTTP/2 PING frames (RFC 9113, 6.7).
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use h2::{Ping, PingPong};
 use tokio::time::{sleep, timeout};
 
 const INTERVAL: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Ping every ten seconds; end when an answer takes more than twenty, or when the connection is gone.
+/// PING every ten seconds; return when an answer takes more than twenty seconds, or when the connection has failed.
 pub(crate) async fn watch(ping_pong: Option<PingPong>) {
     let Some(mut ping_pong) = ping_pong else { return std::future::pending().await };
     loop {
         sleep(INTERVAL).await;
-        match timeout(PATIENCE, ping_pong.ping(Ping::opaque())).await {
+        match timeout(TIMEOUT, ping_pong.ping(Ping::opaque())).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return,
         }

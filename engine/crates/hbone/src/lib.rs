@@ -8,7 +8,7 @@ pub mod client;
 mod error;
 pub mod headers;
 mod keepalive;
-mod rare;
+mod lifecycle;
 pub mod server;
 pub mod stream;
 mod window;

@@ -1,4 +1,4 @@
-//! The accepting side of a tunnel.
+//! The server side of a tunnel.
 
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
@@ -19,34 +19,34 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::rare::{self, Rare};
+use crate::lifecycle::{self, ConnectionEvent};
 use crate::stream::TunnelStream;
 use crate::window::TunnelWindow;
 use crate::{Error, headers, limits};
 
-/// A connection whose peer has proved its identity.
+/// A connection with an authenticated peer.
 #[derive(Debug)]
 pub struct Authenticated {
     stream: TlsStream<BufferedStream>,
-    /// Who the peer is.
+    /// Identity of the peer.
     pub peer: Identity,
     accepted: AcceptedPeer,
 }
 
-/// Patience with a peer that is trusted no more and does not take its GOAWAY; its streams have ended by then.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long an untrusted peer may take to read its GOAWAY; its streams have ended by then.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Shake hands with a client, as the server that `certificate` names.
+/// Perform the TLS handshake with a client, as the identity of `certificate`.
 ///
 /// # Errors
 /// [`Error::Tls`] or [`Error::Timeout`].
 pub async fn authenticate(
     stream: TcpStream,
     certificate: &WorkloadCertificate,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Authenticated, Error> {
     let acceptor = TlsAcceptor::from(certificate.server_config());
-    let mut stream = tokio::time::timeout(patience, acceptor.accept(BufferedStream::new(stream)))
+    let mut stream = tokio::time::timeout(timeout, acceptor.accept(BufferedStream::new(stream)))
         .await
         .map_err(|_| Error::Timeout("TLS handshake"))?
         .map_err(Error::Tls)?;
@@ -57,7 +57,7 @@ pub async fn authenticate(
     Ok(Authenticated { stream, peer, accepted })
 }
 
-/// A client's wish to be connected; must be answered.
+/// A CONNECT request; it must be accepted or refused.
 #[derive(Debug)]
 pub struct Connect {
     /// Authority and headers.
@@ -68,10 +68,10 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// Answer 200: the application is connected. `baggage` describes the workload that answers.
+    /// Answer 200: the application is connected. `baggage` describes the local workload.
     ///
     /// # Errors
-    /// [`Error::Tunnel`] when the client has gone meanwhile.
+    /// [`Error::Tunnel`] if the client has closed the stream or the tunnel meanwhile.
     pub fn accept(mut self, baggage: Option<HeaderValue>) -> Result<TunnelStream, Error> {
         let mut response = Response::new(());
         if let Some(baggage) = baggage {
@@ -85,56 +85,55 @@ impl Connect {
     pub fn refuse(mut self, status: StatusCode) {
         let mut response = Response::new(());
         *response.status_mut() = status;
-        // The client may have gone already, and then nobody waits for the answer.
+        // It fails if the client has closed the stream, and then no response is needed.
         let _ = self.respond.send_response(response, true);
     }
 }
 
 /// Serve one tunnel: hand each CONNECT to `handle`, which must not block.
 ///
-/// What the peer may send ahead is lent from `memory`. When `drain` resolves, the peer is told to open no more streams here
-/// (GOAWAY); those that stand go on to their end. The same happens when the peer's certificate expires, and when our own
-/// has moved to another root. When the peer is trusted no more, they end at once. Dropping the future ends all of them too.
+/// Windows are reserved from `memory`. When `drain` resolves, the server sends GOAWAY and open streams run to their end. The
+/// same happens when the peer's certificate expires, and when our own was issued by another root. When the peer is no
+/// longer trusted, all streams end at once. Dropping the future ends them too.
 ///
 /// # Errors
-/// [`Error::Handshake`] where the peer does not speak HTTP/2, [`Error::Tunnel`] where it breaks the protocol or is gone,
+/// [`Error::Handshake`] if the peer does not speak HTTP/2, [`Error::Tunnel`] if it violates the protocol or is gone,
 /// [`Error::Revoked`], [`Error::RootRemoved`].
 pub async fn serve(
     authenticated: Authenticated,
-    patience: Duration,
+    timeout: Duration,
     memory: Arc<MemoryBudget>,
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
     let Authenticated { stream, accepted, .. } = authenticated;
-    // Who cannot prove itself any more opens nothing new, and comes back with another certificate if it has one; while
-    // roots are exchanged, it comes back to our new one.
+    // A peer whose certificate has expired must reconnect with a new one; in a root rotation it reconnects to our new one.
     let drain = async {
         tokio::select! {
             () = drain => {}
             () = accepted.superseded() => {}
         }
     };
-    serve_until(stream, patience, memory, drain, accepted.untrusted(), handle).await
+    serve_until(stream, timeout, memory, drain, accepted.untrusted(), handle).await
 }
 
-/// The same over any stream, whoever its peer is: for fuzzing.
+/// The same over any stream, without authentication: for fuzzing.
 ///
 /// # Errors
 /// As [`serve`].
 pub async fn serve_on(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    patience: Duration,
+    timeout: Duration,
     memory: Arc<MemoryBudget>,
     drain: impl Future<Output = ()>,
     handle: impl FnMut(Connect),
 ) -> Result<(), Error> {
-    serve_until(stream, patience, memory, drain, pending(), handle).await
+    serve_until(stream, timeout, memory, drain, pending(), handle).await
 }
 
 async fn serve_until(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    patience: Duration,
+    timeout: Duration,
     memory: Arc<MemoryBudget>,
     drain: impl Future<Output = ()>,
     untrusted: impl Future<Output = Untrusted>,
@@ -150,22 +149,22 @@ async fn serve_until(
         .max_header_list_size(limits::SERVER_HEADER_LIST)
         .max_concurrent_streams(limits::CONCURRENT_STREAMS)
         .max_send_buffer_size(limits::SEND_BUFFER);
-    let mut connection = tokio::time::timeout(patience, builder.handshake(stream))
+    let mut connection = tokio::time::timeout(timeout, builder.handshake(stream))
         .await
         .map_err(|_| Error::Timeout("HTTP/2 handshake"))?
         .map_err(Error::Handshake)?;
-    let mut rare = rare::watch(connection.ping_pong(), untrusted, drain);
+    let mut events = lifecycle::events(connection.ping_pong(), untrusted, drain);
     let untrusted = loop {
         let accepted = poll_fn(|context| {
             window.resize(&mut connection, context)?;
             connection.poll_accept(context).map(Option::transpose)
         });
         tokio::select! {
-            biased; // A peer that is not trusted opens nothing.
-            Some(rare) = rare.next() => match rare {
-                Rare::Untrusted(untrusted) => break untrusted,
-                Rare::Silent => return Err(Error::Timeout("keepalive")),
-                Rare::Drain => connection.graceful_shutdown(),
+            biased; // An untrusted peer must not open a stream.
+            Some(event) = events.next() => match event {
+                ConnectionEvent::Untrusted(untrusted) => break untrusted,
+                ConnectionEvent::KeepaliveTimeout => return Err(Error::Timeout("keepalive")),
+                ConnectionEvent::Drain => connection.graceful_shutdown(),
             },
             accepted = accepted => match accepted? {
                 None => return Ok(()),
@@ -173,10 +172,10 @@ async fn serve_until(
             },
         }
     };
-    window.distrust(untrusted);
+    window.mark_untrusted(untrusted);
     connection.abrupt_shutdown(Reason::NO_ERROR);
-    // Whether the peer has taken it or not, the connection is closed.
-    let _ = tokio::time::timeout(FAREWELL, poll_fn(|context| connection.poll_closed(context))).await;
+    // The connection is closed whether or not the peer has read the GOAWAY.
+    let _ = tokio::time::timeout(GOAWAY_TIMEOUT, poll_fn(|context| connection.poll_closed(context))).await;
     Err(untrusted.into())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each direction ends on its own: an end of the application's input becomes END_STREAM, an END_STREAM becomes a
 //! shutdown of the application's socket. An abort of one side becomes an abort of the other, never an orderly end.
-//! Backpressure is per stream: window is returned only when the application has taken the bytes.
+//! Backpressure is per stream: window is returned only when the application has consumed the bytes.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use crate::Error;
 use crate::window::{Stalled, TunnelWindow};
 
-/// The tunnel's side of a user connection. Dropped before both directions have ended, it is aborted: the peer sees a
-/// reset, not an end.
+/// The tunnel's side of a user connection. Dropping it before both directions have ended aborts it: the peer sees a reset,
+/// not an end.
 #[derive(Debug)]
 pub struct TunnelStream {
     send: SendStream<Bytes>,
@@ -35,8 +35,8 @@ impl TunnelStream {
 
     /// Copy both ways until both directions have ended.
     ///
-    /// Large steps are lent from `memory`. `to_tunnel` and `from_tunnel` count bytes while they move. Given up half-way, or after an error, both sides are
-    /// aborted.
+    /// Large reads are reserved from `memory`. `to_tunnel` and `from_tunnel` count bytes while they move. Dropping the future
+    /// early, or an error, aborts both sides.
     ///
     /// # Errors
     /// The first failure of either side; [`Error::Revoked`] or [`Error::RootRemoved`] where the tunnel was closed for
@@ -85,7 +85,7 @@ struct Upload {
 }
 
 impl Upload {
-    /// `reset_wakes`: the task is woken by a reset anyway.
+    /// `reset_wakes`: a reset wakes the task in any case.
     fn poll(
         &mut self,
         application: &TcpStream,
@@ -137,7 +137,7 @@ fn poll_capacity(
     context: &mut Context<'_>,
 ) -> Poll<Result<usize, h2::Error>> {
     send.reserve_capacity(wanted);
-    // `poll_capacity` tells of growth only, so what stands already must be asked for first.
+    // `poll_capacity` reports growth only, so existing capacity must be read first.
     while send.capacity() == 0 {
         match ready!(send.poll_capacity(context)) {
             Some(granted) => granted?,
@@ -219,7 +219,7 @@ impl Download {
             self.stalled = None;
             written.map_err(Error::Application)?;
             receive.flow_control().release_capacity(self.length)?;
-            window.took(self.length);
+            window.add_consumed(self.length);
             count(self.length as u64);
             (self.length, self.chunk) = (0, Bytes::new());
         }

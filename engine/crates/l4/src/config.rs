@@ -7,6 +7,7 @@ use culvert_core::names;
 use culvert_core::proto::engine::{AccessLog, EngineConfig};
 
 use crate::state::OutlierSettings;
+use crate::telemetry::{LabelSelection, SeriesSettings};
 
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub struct Config {
     pub connect_attempts: usize,
     pub connect_attempt_delay: Duration,
     pub(crate) outliers: OutlierSettings,
+    pub(crate) series: SeriesSettings,
     pub dns_proxy: bool,
     pub dns_log: bool,
     pub cluster_domain: String,
@@ -81,6 +83,13 @@ impl From<EngineConfig> for Config {
                 failures: wire.outlier_consecutive_failures.unwrap_or(5),
                 base: duration(wire.outlier_base_ejection_ms, 30_000),
                 max_percent: usize::try_from(wire.outlier_max_ejection_percent.unwrap_or(50)).unwrap_or(100).min(100),
+            },
+            series: SeriesSettings {
+                idle_timeout: match wire.metrics_idle_ms.unwrap_or(1_800_000) {
+                    0 => None,
+                    milliseconds => Some(Duration::from_millis(milliseconds.into())),
+                },
+                labels: LabelSelection::without(&wire.metrics_excluded_labels),
             },
             dns_proxy: wire.dns_proxy,
             dns_log: wire.dns_log,

@@ -242,7 +242,9 @@ impl Engine {
     pub fn add_workload(&self, workload: WorkloadRef, netns: BorrowedFd<'_>) -> Result<(), EngineError> {
         let identity = Identity::new(&self.shared.config.trust_domain, &workload.namespace, &workload.service_account)
             .map_err(|error| certificate_rejected(&workload.uid, error.to_string()))?;
+        let mode = workload.mode();
         let pod = Arc::new(PodInfo {
+            mode,
             uid: workload.uid.into(),
             name: workload.name.into(),
             namespace: workload.namespace.into(),

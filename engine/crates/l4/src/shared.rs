@@ -71,19 +71,19 @@ pub(crate) struct Shared {
     authorization: watch::Sender<u64>,
 }
 
-/// A listener or an accepted connection, counted until dropped.
+/// A listener, counted until dropped.
 pub(crate) struct Held(Arc<Shared>);
 
 impl Held {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        shared.held.fetch_add(1, Ordering::AcqRel);
+        shared.hold();
         Self(shared)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::AcqRel);
+        self.0.let_go();
     }
 }
 
@@ -94,7 +94,7 @@ impl Shared {
             store: RwLock::default(),
             certificates: Certificates::new(events.clone()),
             revocations: Arc::default(),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(config.series.clone()),
             outliers: Outliers::new(config.outliers),
             hosts: Hosts::default(),
             held: AtomicUsize::new(0),
@@ -112,6 +112,15 @@ impl Shared {
     pub(crate) fn own_resolvers(&self) -> &[SocketAddr] {
         let read = || resolv_conf::servers(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
         self.resolvers.get_or_init(read)
+    }
+
+    /// Count a listener or an accepted connection as open until as many calls of [`Shared::let_go`].
+    pub(crate) fn hold(&self) {
+        self.held.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.held.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Number of listeners and accepted connections that are open.

@@ -9,5 +9,6 @@ pub mod dns;
 pub mod memory;
 pub mod memory_budget;
 pub mod netns;
+pub mod refusal;
 pub mod socket;
 pub mod wakeup;

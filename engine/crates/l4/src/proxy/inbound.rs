@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
+use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
@@ -48,7 +49,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
     let peer = authenticated.peer.clone();
     let ended = server::serve(authenticated, patience, pod.memory().clone(), pod.reached(Phase::Draining), |connect| {
         // A tunnel takes a place, and so does each connection in it: what peers may hold open here has one bound.
-        let Some(place) = pod.place() else { return connect.refuse(StatusCode::SERVICE_UNAVAILABLE) };
+        let Some(place) = pod.place(None) else { return connect.refuse(StatusCode::SERVICE_UNAVAILABLE) };
         // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection:
         // the former is on the heap and gone by then.
         let opening = Box::pin(open(pod.clone(), connect, client, local, peer.clone()));
@@ -127,7 +128,8 @@ async fn open(
     };
     flow.destination.workload = Some(workload.clone());
     flow.hbone_address = Some(target);
-    flow.service = service(pod, &workload, headers::forwarded_host(&connect.request.headers), target);
+    let named = headers::forwarded_host(&connect.request.headers);
+    flow.service = pod.shared().store.read().intended_service(&workload, named, target.port());
 
     let info = ConnectionInfo {
         pod: pod.info.clone(),
@@ -158,10 +160,10 @@ async fn open(
     }
 }
 
-/// Connect to the application under the client's own address.
+/// Connect to the application under the client's own address, where rules bring back the answers to it.
 pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
     // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
-    let from = Some(client.ip()).filter(|ip| *ip != target.ip());
+    let from = Some(client.ip()).filter(|ip| *ip != target.ip() && pod.info.mode == Mode::Captured);
     pod.sockets.connect(&pod.worker.home, from, target, pod.shared().config.connect_timeout).await
 }
 
@@ -202,22 +204,4 @@ fn describe(pod: &Pod, flow: &mut Flow, connect: &Connect) {
         Some(workload) => flow.source.workload = Some(workload.clone()),
         None => flow.source.baggage = Some(headers::Baggage::parse(&connect.request.headers).into()),
     }
-}
-
-/// The service that the client meant: the one it names if this workload is part of it, else the only one that fits.
-fn service(
-    pod: &Pod,
-    workload: &Workload,
-    named: Option<&str>,
-    target: SocketAddr,
-) -> Option<Arc<crate::state::Service>> {
-    let store = pod.shared().store.read();
-    let serves = |port: &std::collections::HashMap<u16, u16>| port.values().any(|&port| port == target.port());
-    let mut fitting = workload
-        .services
-        .iter()
-        .filter(|(key, ports)| named.map_or_else(|| serves(ports), |host| *key.hostname == *host));
-    let found = fitting.next().map(|(key, _)| key);
-    let only = if fitting.next().is_none() { found } else { None };
-    only.and_then(|key| store.service(key).cloned())
 }

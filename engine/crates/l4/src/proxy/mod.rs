@@ -10,6 +10,7 @@ mod outbound;
 mod pace;
 mod plaintext;
 mod pod;
+mod refusal;
 mod worker;
 
 pub(crate) use connections::Connections;

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use super::attempts::{self, Failure, Outcome};
 use super::connections::{ConnectionInfo, Listed};
 use super::pod::{Place, Pod};
+use super::refusal;
 use crate::state::{Route, Service, Workload};
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag, Security};
 
@@ -33,8 +34,8 @@ pub(super) enum Way {
     Tunnel(TunnelStream, StreamGuard),
 }
 
-/// Carry one captured connection to where it was going, in a task of its own. Whatever fails, the application sees a
-/// reset, not an end.
+/// Carry one captured connection to where it was going, in a task of its own. A connection that cannot be opened is
+/// refused (see [`refusal`]); one that breaks later is reset, never ended in order.
 pub(super) fn begin(pod: Rc<Pod>, place: Place, application: TcpStream, client: SocketAddr) {
     // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection: the
     // former is on the heap and gone by then.
@@ -62,29 +63,30 @@ pub(super) fn begin(pod: Rc<Pod>, place: Place, application: TcpStream, client: 
 
 /// Find and open the way; `None` where there is none, which is then counted and logged.
 async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Option<Standing> {
-    let pod = &*pod;
-    let unopened = copy::ResetUnlessEnded::new(&application);
-    // Without a destination somebody spoke to the capture port itself: there is nothing to carry or to count.
+    // Without a destination, the client connected to the capture port itself: there is nothing to carry or to count.
     let target = destination(&application).ok()?;
-    let refuse = |flow: Flow, flag, error: String| {
+    let refuse = |application: TcpStream, flow: Flow, flag, error: String| {
         flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        refusal::close(&pod, application);
         None
     };
     let source = match pod.workload().await {
         Ok(source) => source,
-        Err(error) => return refuse(Flow::between(Direction::Outbound, client, target), ResponseFlag::Connect, error),
+        Err(error) => {
+            let flow = Flow::between(Direction::Outbound, client, target);
+            return refuse(application, flow, ResponseFlag::Connect, error);
+        }
     };
-    let Outcome { flow, way } = attempts::open(pod, &source, client, target).await;
+    let Outcome { flow, way } = attempts::open(&pod, &source, client, target).await;
     let way = match way {
         Ok(way) => way,
-        Err(failure) => return refuse(flow, failure.flag, failure.error),
+        Err(failure) => return refuse(application, flow, failure.flag, failure.error),
     };
     let (protocol, original) = match &way {
         Way::Plain(_) => ("TCP", flow.destination_address),
         Way::Tunnel(..) => ("HBONE", target),
     };
-    let listed = pod.registry().list(listing(pod, &flow, original, protocol));
-    unopened.ended();
+    let listed = pod.registry().list(listing(&pod, &flow, original, protocol));
     let flow = flow.open(pod.shared());
     Some(Standing { application, way, flow, listed })
 }
@@ -120,6 +122,13 @@ pub(super) async fn follow(pod: &Pod, source: &Workload, route: Route, mut flow:
             tunnelled(pod, authority, identities, source, &mut flow).await
         }
     };
+    if flow.service.is_none()
+        && let Some(workload) = &flow.destination.workload
+    {
+        // Set last: only a service that the client has named itself is passed on to the other end.
+        let port = flow.hbone_address.unwrap_or(flow.destination_address).port();
+        flow.service = pod.shared().store.read().intended_service(workload, None, port);
+    }
     Outcome { flow, way }
 }
 

@@ -15,6 +15,7 @@ use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
 use super::inbound;
 use super::pod::{Place, Pod};
+use super::refusal;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag};
 
 /// Carry one connection to the application if policy lets a client without identity through; in a task of its own.
@@ -43,20 +44,19 @@ struct Standing {
 
 /// Judge and connect; `None` where the answer is no, which is then counted and logged.
 async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Standing> {
-    let pod = &*pod;
-    let unopened = copy::ResetUnlessEnded::new(&stream);
     let target = stream.local_addr().and_then(|local| socket::original_destination(&stream, local)).ok()?;
     if names::is_tunnel_port(target.port()) {
         return None;
     }
     let mut flow = Flow::between(Direction::Inbound, client, target);
-    let refuse = |flow: Flow, flag, error: String| {
+    let refuse = |stream: TcpStream, flow: Flow, flag, error: String| {
         flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        refusal::close(&pod, stream);
         None
     };
     let workload = match pod.workload().await {
         Ok(workload) => workload,
-        Err(error) => return refuse(flow, ResponseFlag::Connect, error),
+        Err(error) => return refuse(stream, flow, ResponseFlag::Connect, error),
     };
     flow.destination.workload = Some(workload.clone());
     flow.source.workload = pod.shared().store.read().workload_at(&pod.shared().config.network, client.ip()).cloned();
@@ -69,15 +69,14 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Sta
         actual_destination: target,
         protocol: "TCP",
     };
-    let admitted = match admit(pod, &workload, None, info, &flow) {
+    let admitted = match admit(&pod, &workload, None, info, &flow) {
         Ok(admitted) => admitted,
-        Err(error) => return refuse(flow, ResponseFlag::Denied, error),
+        Err(error) => return refuse(stream, flow, ResponseFlag::Denied, error),
     };
-    let application = match inbound::dial(pod, client, target).await {
+    let application = match inbound::dial(&pod, client, target).await {
         Ok(application) => application,
-        Err(error) => return refuse(flow, ResponseFlag::Connect, error.to_string()),
+        Err(error) => return refuse(stream, flow, ResponseFlag::Connect, error.to_string()),
     };
-    unopened.ended();
     let flow = flow.open(pod.shared());
     Some(Standing { stream, application, flow, admitted })
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
+use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::memory_budget::MemoryBudget;
 use culvert_net::socket::{self, SocketFactory};
@@ -24,13 +25,13 @@ use tokio::sync::watch;
 use super::dns::{self, Dns};
 use super::pace::{self, Pace};
 use super::worker::Worker;
-use super::{inbound, outbound, plaintext};
+use super::{inbound, outbound, plaintext, refusal};
 use crate::certificates::CertificateUse;
 use crate::config::Config;
 use crate::proxy::Connections;
 use crate::shared::{Held, Shared};
 use crate::state::Workload;
-use crate::telemetry::OpenFlow;
+use crate::telemetry::{Direction, OpenFlow};
 
 /// An accepted connection takes as long as moving so many bytes.
 const ACCEPT_COST: usize = 16 * 1024;
@@ -41,6 +42,7 @@ const MAX_TASK: usize = if cfg!(debug_assertions) { 664 } else { 656 };
 /// What the node agent says of a pod.
 #[derive(Debug)]
 pub(crate) struct PodInfo {
+    pub mode: Mode,
     pub uid: Arc<str>,
     pub name: Arc<str>,
     pub namespace: Arc<str>,
@@ -57,18 +59,20 @@ pub(crate) struct Bounds {
     pace: Option<Pace>,
     connections: Places,
     handshakes: Places,
+    /// For refused connections that are not closed yet; see [`refusal`].
+    pub(super) refusals: Places,
 }
 
 /// Places for things that a pod may have at once.
 #[derive(Debug)]
-struct Places(AtomicUsize);
+pub(super) struct Places(AtomicUsize);
 
 impl Places {
-    fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    fn give(&self) {
+    pub(super) fn give(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -83,6 +87,7 @@ impl Bounds {
             pace,
             connections: Places(max_connections.into()),
             handshakes: Places(max_handshakes.into()),
+            refusals: Places(refusal::MAX_PENDING.into()),
         }
     }
 }
@@ -111,27 +116,34 @@ pub(crate) struct Pod {
     connections: Cell<usize>,
     listeners: Cell<usize>,
     quiet: tokio::sync::Notify,
-    share: TaskGroup,
+    tasks: TaskGroup,
 }
 
-/// Counts a connection until dropped.
-pub(crate) struct Place(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
+/// Counts a connection until dropped, and where it is a socket, that.
+pub(crate) struct Place(Rc<Pod>, Option<Direction>);
 
 /// Counts a handshake until dropped.
 pub(crate) struct HandshakePlace<'a>(&'a Pod);
 
-/// Begins a task for an accepted connection.
-type Handler = fn(Rc<Pod>, Place, TcpStream, SocketAddr);
+/// What a listener does with what it accepts.
+#[derive(Clone, Copy)]
+struct Handler {
+    /// Begins a task for an accepted connection.
+    begin: fn(Rc<Pod>, Place, TcpStream, SocketAddr),
+    /// Which report of connections its sockets belong to; `None` for DNS.
+    counted: Option<Direction>,
+}
 
 impl Pod {
     /// Open the pod's listeners on this worker.
     pub(crate) fn start(worker: Rc<Worker>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
         let mut listeners: Vec<(TcpListener, Handler)> = [
-            (OUTBOUND_PORT, outbound::begin as Handler),
-            (INBOUND_PLAINTEXT_PORT, plaintext::begin),
-            (HBONE_PORT, inbound::begin),
+            (OUTBOUND_PORT, Handler { begin: outbound::begin, counted: Some(Direction::Outbound) }),
+            (INBOUND_PLAINTEXT_PORT, Handler { begin: plaintext::begin, counted: Some(Direction::Inbound) }),
+            (HBONE_PORT, Handler { begin: inbound::begin, counted: Some(Direction::Inbound) }),
         ]
         .into_iter()
+        .filter(|(port, _)| info.mode == Mode::Captured || *port == HBONE_PORT)
         .map(|(port, handler)| {
             let listener = sockets.listen(&worker.home, port);
             let named = |error| io::Error::other(format!("cannot listen on port {port} in the pod: {error}"));
@@ -140,9 +152,10 @@ impl Pod {
         .collect::<io::Result<_>>()?;
         let config = &worker.shared.config;
         let mut datagrams = Vec::new();
-        let dns = if config.dns_proxy {
+        let dns = if config.dns_proxy && info.mode == Mode::Captured {
             let opened = dns::open(&worker, &sockets)?;
-            listeners.extend(opened.listeners.into_iter().map(|listener| (listener, dns::begin_tcp as Handler)));
+            let handler = Handler { begin: dns::begin_tcp, counted: None };
+            listeners.extend(opened.listeners.into_iter().map(|listener| (listener, handler)));
             datagrams = opened.datagrams;
             Some(Rc::new(opened.dns))
         } else {
@@ -151,7 +164,7 @@ impl Pod {
         let pool = Pool::new(PoolSettings {
             max_streams: config.max_streams_per_tunnel,
             idle: config.tunnel_idle,
-            patience: config.handshake_timeout,
+            timeout: config.handshake_timeout,
             memory: info.bounds.memory.clone(),
         });
         let certificate = worker.shared.certificates.want(&info.identity);
@@ -166,15 +179,15 @@ impl Pod {
             connections: Cell::new(0),
             listeners: Cell::new(0),
             quiet: tokio::sync::Notify::new(),
-            share: TaskGroup::new(),
+            tasks: TaskGroup::new(),
         });
         for (listener, handler) in listeners {
             let open = OpenListener::new(pod.clone());
-            pod.share.spawn_detached(accept(pod.clone(), listener, handler, open));
+            pod.tasks.spawn_detached(accept(pod.clone(), listener, handler, open));
         }
         for socket in datagrams {
             if let Some(dns) = pod.dns.clone() {
-                pod.share.spawn_detached(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
+                pod.tasks.spawn_detached(dns::serve_udp(pod.clone(), dns, socket, OpenListener::new(pod.clone())));
             }
         }
         Ok(pod)
@@ -216,14 +229,14 @@ impl Pod {
         });
         self.quiet.notify_waiters();
         if phase == Phase::Stopped {
-            self.share.cut();
+            self.tasks.abort();
         }
     }
 
     /// Run a connection's task; it is cut when the pod is stopped.
     pub(crate) fn spawn<F: Future<Output = ()> + 'static>(&self, task: F) {
         const { assert!(size_of::<F>() <= MAX_TASK) };
-        self.share.spawn(task);
+        self.tasks.spawn(task);
     }
 
     /// Memory for what its connections hold.
@@ -267,14 +280,18 @@ impl Pod {
         self.pool.release_idle();
     }
 
-    /// A place for one more connection, if the limit allows.
-    pub(super) fn place(self: &Rc<Self>) -> Option<Place> {
+    /// A place for one more connection, if the limit allows. `counted`: it is an accepted socket of that report.
+    pub(super) fn place(self: &Rc<Self>, counted: Option<Direction>) -> Option<Place> {
         if !self.info.bounds.connections.take() {
             self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         self.connections.set(self.connections.get() + 1);
-        Some(Place(self.clone(), Held::new(self.shared().clone())))
+        self.shared().hold();
+        if let Some(seen) = counted {
+            self.shared().metrics.socket_opened(seen);
+        }
+        Some(Place(self.clone(), counted))
     }
 
     /// A place for one more handshake, if the limit allows.
@@ -297,6 +314,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
         self.0.info.bounds.connections.give();
+        self.0.shared().let_go();
+        if let Some(seen) = self.1 {
+            self.0.shared().metrics.socket_closed(seen);
+        }
         self.0.quiet.notify_waiters();
         if std::thread::panicking() {
             self.0.shared().metrics.panics.fetch_add(1, Ordering::Relaxed);
@@ -379,8 +400,6 @@ fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Re
 
 /// Serve an accepted connection if there is a place for it.
 fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
-    let Some(place) = pod.place() else {
-        return culvert_net::copy::reset_on_drop(&stream);
-    };
-    handler(pod.clone(), place, stream, socket::canonical(peer));
+    let Some(place) = pod.place(handler.counted) else { return refusal::close(pod, stream) };
+    (handler.begin)(pod.clone(), place, stream, socket::canonical(peer));
 }

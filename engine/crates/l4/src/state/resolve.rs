@@ -1,5 +1,6 @@
 //! Where a captured connection goes.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use culvert_core::proto::workload::load_balancing::Mode;
 
 use super::balance::{Choice, Endpoint, target_port};
 use super::index::Store;
-use super::service::Service;
+use super::service::{Service, ServiceKey};
 use super::workload::{Protocol, Workload};
 use super::{Gateway, GatewayDestination};
 
@@ -199,6 +200,18 @@ impl Store {
     pub(crate) fn local_port(&self, workload: &Workload, hostname: &str, port: u16) -> Option<u16> {
         let service = self.service_of_host(hostname, &workload.namespace)?;
         target_port(service, workload, port)
+    }
+
+    /// The service that a client meant by a connection to `port` of a workload, for telemetry: the one it names if the
+    /// workload is part of it, else the only one that fits. Both ends of a connection decide by this, so that their
+    /// reports have the same labels.
+    pub(crate) fn intended_service(&self, workload: &Workload, named: Option<&str>, port: u16) -> Option<Arc<Service>> {
+        let fits = |key: &ServiceKey, ports: &HashMap<u16, u16>| {
+            named.map_or_else(|| ports.values().any(|&target| target == port), |host| *key.hostname == *host)
+        };
+        let mut fitting = workload.services.iter().filter(|(key, ports)| fits(key, ports)).map(|(key, _)| key);
+        let found = fitting.next()?;
+        if fitting.next().is_none() { self.service(found).cloned() } else { None }
     }
 
     /// Whether `ip` is a service or workload whose waypoint is `workload`.

@@ -1,5 +1,5 @@
 //! Threat ``cardinality``: cardinality (CVE-2025-43915): what a million words of peers and of applications leave behind.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed unwrap is a failed test")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -58,6 +58,11 @@ fn opened(metrics: &Metrics) -> MetricFamily {
     metrics.families().families.into_iter().find(|family| family.name == "istio_tcp_connections_opened").unwrap()
 }
 
+fn evicted(metrics: &Metrics) -> u64 {
+    let families = metrics.families().families;
+    families.iter().find(|family| family.name == "culvert_metric_series_evicted").unwrap().samples[0].value
+}
+
 /// Bytes of this process that are in memory.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -67,7 +72,7 @@ fn resident() -> usize {
 #[test]
 fn a_million_peers_that_describe_themselves_make_a_bounded_number_of_series() {
     let _alone = ALONE.lock();
-    let (metrics, before) = (Metrics::default(), resident());
+    let (metrics, before) = (Metrics::new(SeriesSettings::default()), resident());
     let long = "x".repeat(200);
     let describe = |number: usize| described(&format!("service.name={number},k8s.pod.name={number}{long}"));
     std::thread::scope(|scope| {
@@ -85,6 +90,100 @@ fn a_million_peers_that_describe_themselves_make_a_bounded_number_of_series() {
     assert_eq!(samples.iter().find(by_name).map(|sample| sample.value), Some(7), "those that are known, by name");
     let grown = resident().saturating_sub(before) / MIB;
     assert!(grown < 48, "{grown} MiB");
+}
+
+/// Peers that the control plane knows, such as pods that come and go: 10,000 at a time, for as long as it takes until the
+/// next ones come.
+#[test]
+fn a_million_peers_that_come_and_go_leave_memory_flat_and_open_connections_their_series() {
+    const AT_ONCE: usize = 10_000;
+    let _alone = ALONE.lock();
+    let idle_timeout = Duration::from_secs(30 * 60);
+    let metrics = Metrics::new(SeriesSettings { idle_timeout: Some(idle_timeout), ..SeriesSettings::default() });
+    let peer = |name: String| {
+        let wire =
+            wire::Workload { uid: name.clone(), workload_name: name, namespace: "shop".into(), ..Default::default() };
+        from(Peer { workload: Some(Workload::parse(wire).unwrap().into()), ..Peer::default() })
+    };
+    let open = metrics.series(&peer("open".into()), ResponseFlag::None);
+    open.opened.fetch_add(1, Ordering::Relaxed);
+    let mut now = Instant::now();
+    let mut memory = 0;
+    for round in 0..MANY / AT_ONCE {
+        (0..AT_ONCE).for_each(|number| count(&metrics, &peer(format!("{round}-{number}"))));
+        count(&metrics, &peer("busy".into()));
+        for _ in 0..4 {
+            now += idle_timeout / 4;
+            metrics.sweep(now);
+        }
+        count(&metrics, &peer("busy".into()));
+        now += idle_timeout / 4;
+        metrics.sweep(now);
+        if round == 2 {
+            memory = resident();
+        }
+    }
+    let left = opened(&metrics).samples;
+    let value = |name: &str| left.iter().find(|sample| sample.label_values[1] == name).map(|sample| sample.value);
+    assert_eq!(left.len(), 2, "of a million only those in use are left");
+    assert_eq!(value("busy"), Some(2 * (MANY / AT_ONCE) as u64), "used again before it was idle for long");
+    assert_eq!(value("open"), Some(1), "idle, but a connection is open");
+    assert_eq!(evicted(&metrics), MANY as u64, "each had a series of its own, none was counted as unknown");
+    let grown = resident().saturating_sub(memory) / MIB;
+    assert!(grown < 16, "{grown} MiB");
+    drop(open);
+    metrics.sweep(now + idle_timeout / 2);
+    assert_eq!(opened(&metrics).samples.len(), 2, "idle since the connection has closed, not since it was opened");
+    metrics.sweep(now + 2 * idle_timeout);
+    assert_eq!(opened(&metrics).samples.len(), 0);
+}
+
+#[test]
+fn series_of_peers_that_describe_themselves_make_way_for_others_once_they_are_idle() {
+    let _alone = ALONE.lock();
+    let idle_timeout = Duration::from_secs(60);
+    let metrics = Metrics::new(SeriesSettings { idle_timeout: Some(idle_timeout), ..SeriesSettings::default() });
+    let mut now = Instant::now();
+    for round in 0..3 {
+        (0..2_000).for_each(|number| count(&metrics, &described(&format!("service.name={round}-{number}"))));
+        let samples = opened(&metrics).samples;
+        assert_eq!(
+            samples.iter().filter(|sample| sample.label_values[2].starts_with(&format!("{round}-"))).count(),
+            2_000
+        );
+        for _ in 0..2 {
+            now += idle_timeout;
+            metrics.sweep(now);
+        }
+    }
+}
+
+#[test]
+fn without_an_idle_timeout_nothing_is_evicted() {
+    let metrics = Metrics::new(SeriesSettings::default());
+    count(&metrics, &from(Peer::default()));
+    metrics.sweep(Instant::now() + Duration::from_secs(1_000_000));
+    assert_eq!(opened(&metrics).samples.len(), 1);
+    assert_eq!(evicted(&metrics), 0);
+}
+
+#[test]
+fn series_that_differ_only_in_excluded_labels_are_one() {
+    let labels = LabelSelection::without(&["source_workload".into(), "destination_zone".into()]);
+    let metrics = Metrics::new(SeriesSettings { labels, ..SeriesSettings::default() });
+    for name in ["a", "b"] {
+        let wire = wire::Workload { uid: name.into(), workload_name: name.into(), ..Default::default() };
+        let wire = wire::Workload { namespace: "shop".into(), ..wire };
+        count(&metrics, &from(Peer { workload: Some(Workload::parse(wire).unwrap().into()), ..Peer::default() }));
+    }
+    let family = opened(&metrics);
+    assert_eq!(family.label_names.len(), 25);
+    assert!(!family.label_names.iter().any(|name| name == "source_workload" || name == "destination_zone"));
+    let sample = family.samples.first().unwrap();
+    assert_eq!((family.samples.len(), sample.value, sample.label_values.len()), (1, 2, 25));
+    let of =
+        |label: &str| sample.label_values[family.label_names.iter().position(|name| name == label).unwrap()].as_str();
+    assert_eq!((of("reporter"), of("destination_workload"), of("request_protocol")), ("destination", "web", "tcp"));
 }
 
 #[test]

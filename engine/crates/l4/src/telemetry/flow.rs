@@ -13,7 +13,7 @@ use culvert_hbone::Error;
 use culvert_hbone::headers::{Baggage, Trace};
 
 use super::access_log;
-use super::metrics::Series;
+use super::series::Series;
 use crate::policy::Denied;
 use crate::shared::Shared;
 use crate::state::{Service, Workload};
@@ -24,6 +24,16 @@ pub(crate) enum Direction {
     Outbound,
     /// Seen by the server's tunnel: reporter `destination`.
     Inbound,
+}
+
+impl Direction {
+    /// The label of metrics.
+    pub(super) const fn reporter(self) -> &'static str {
+        match self {
+            Self::Outbound => "source",
+            Self::Inbound => "destination",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,11 +11,15 @@ use crate::state::Workload;
 /// Label sets that are kept; beyond, all are counted together as `unknown`.
 const MAX_SERIES: usize = 1_000;
 const UNKNOWN: &str = "unknown";
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 9] = [
     "source_workload",
     "source_canonical_service",
     "source_canonical_revision",
     "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
     "hostname",
 ];
 
@@ -33,6 +37,10 @@ impl OnDemandDns {
             known(&source.canonical_name),
             known(&source.canonical_revision),
             known(&source.namespace),
+            source.identity.as_str().into(),
+            known(&source.canonical_name),
+            known(&source.canonical_revision),
+            known(&source.cluster),
             known(hostname),
         ];
         let mut all = self.0.lock();

@@ -59,7 +59,7 @@ pub(crate) async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, socket: UdpSocket, open: O
 /// Wait for a query. Nothing is held meanwhile: most pods ask seldom.
 async fn next(socket: &UdpSocket) -> Received {
     loop {
-        poll_fn(turn::poll_left).await;
+        poll_fn(budget::poll_proceed).await;
         socket.readable().await?;
         if let Some(received) = try_next(socket) {
             return received;

@@ -1,0 +1,43 @@
+//! A number for each of the two reporters of a connection.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use culvert_core::proto::engine as wire;
+
+use super::flow::Direction;
+
+/// See the module. Both are exposed from the start, at 0.
+#[derive(Debug, Default)]
+pub(super) struct ByReporter {
+    source: AtomicU64,
+    destination: AtomicU64,
+}
+
+impl ByReporter {
+    pub(super) const fn of(&self, seen: Direction) -> &AtomicU64 {
+        match seen {
+            Direction::Outbound => &self.source,
+            Direction::Inbound => &self.destination,
+        }
+    }
+
+    pub(super) fn count(&self, seen: Direction) {
+        self.of(seen).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn family(&self, name: &str, help: &str, kind: wire::MetricKind) -> wire::MetricFamily {
+        let sample = |seen: Direction| wire::Sample {
+            label_values: vec![seen.reporter().to_owned()],
+            value: self.of(seen).load(Ordering::Relaxed),
+            ..Default::default()
+        };
+        wire::MetricFamily {
+            name: name.to_owned(),
+            help: help.to_owned(),
+            label_names: vec!["reporter".to_owned()],
+            samples: [Direction::Outbound, Direction::Inbound].map(sample).into(),
+            kind: kind.into(),
+            ..Default::default()
+        }
+    }
+}
