@@ -1,1 +1,1 @@
-"""Measurements: ratios of alternating rounds on one machine. What they stand for is in ``docs/performance.md``."""
+"""Measurements: ratios of alternating rounds on one machine. They are explained in ``docs/performance.md``."""

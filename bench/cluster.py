@@ -1,4 +1,4 @@
-"""A large cluster as the Kubernetes API would tell of it, and its churn. Objects only; who serves them is elsewhere."""
+"""A large cluster as the Kubernetes API would list it, and its churn. Objects only; another module serves them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -39,7 +39,7 @@ FLOODS = (
     Flood("8 bulk connections", ("bulk", "8")),
     Flood("64 clients that connect", ("connect", "64")),
     Flood("500 busy connections", ("swarm", "500")),
-    Flood("200 connections that nobody reads", ("stuff", "200"), stands=True),
+    Flood("200 connections without a reader", ("stuff", "200"), stands=True),
 )
 
 

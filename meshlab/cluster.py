@@ -1,7 +1,8 @@
 """Bring a cluster up on machines: what runs where and in which order. Does not know what a machine is made of.
 
-Order, so that nobody waits for what nobody has started: etcd and the API server at once (the server waits for etcd by
-itself), container runtimes and images meanwhile; with the API ready, controllers, kubelets, kube-proxies and add-ons.
+Order, so that no step waits for one that has not been started: etcd and the API server at once (the server waits for
+etcd by itself), container runtimes and images meanwhile; with the API ready, controllers, kubelets, kube-proxies and
+add-ons.
 """
 
 import time

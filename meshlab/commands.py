@@ -21,7 +21,7 @@ app = typer.Typer(help="Real Kubernetes on this computer, without virtual machin
 images_app = typer.Typer(help="Images of a lab's nodes.")
 app.add_typer(images_app, name="images")
 
-Name = Annotated[str, typer.Option(help="Which lab; several can stand side by side.")]
+Name = Annotated[str, typer.Option(help="Which lab; several can run side by side.")]
 
 
 @app.callback()
@@ -166,4 +166,4 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _become(command: list[str]) -> NoReturn:
-    os.execvp(command[0], command)  # noqa: S606 - a shell is what was asked for
+    os.execvp(command[0], command)  # noqa: S606 - running a shell is the command's purpose

@@ -1,6 +1,6 @@
 """What a lab consists of: names, addresses and ranges, computed from its name, slot and size. Pure.
 
-Several labs stand side by side: the *slot* gives each its own bridge and node network on this computer. Pod and
+Several labs can run side by side: the *slot* gives each its own bridge and node network on this computer. Pod and
 service ranges are the same in every lab, because they exist only inside its namespaces.
 """
 

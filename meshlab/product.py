@@ -142,7 +142,7 @@ def _cargo(argv: list[str], *, log: str, flags: str = "") -> None:
 
 
 def _target() -> Path:
-    """Return Cargo's folder, the Makefile's. Clones must not share one: Cargo tells their crates apart by time only."""
+    """Return Cargo's folder, the Makefile's. Clones need one each: Cargo distinguishes their crates by time only."""
     given = os.environ.get("CARGO_TARGET_DIR")
     clone = hashlib.sha256(str(_CLONE).encode()).hexdigest()[:16]
     return Path(given) if given else cache.folder() / "engine-target" / clone

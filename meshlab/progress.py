@@ -24,7 +24,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Say that a step is done and how long it took; a failure is said by who catches it."""
+        """Print that a step is done and how long it took; the caller prints a failure."""
         began = time.monotonic()
         if sys.stderr.isatty():
             with self._console.status(f"{name} …"):

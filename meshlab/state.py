@@ -2,7 +2,7 @@
 
 ::
 
-    lab.json      what was asked for, and whether it came up
+    lab.json      the options, and whether it came up
     kubeconfig    of the lab's admin, mode 0600
     pki/          certificates of the admin
     logs/         one file for each service of each machine
@@ -27,7 +27,7 @@ from meshlab.plan import LabPlan
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was asked for, and whether it came up."""
+    """The options of a lab, and whether it came up."""
 
     name: str
     slot: int

@@ -1,4 +1,4 @@
-"""Wires ztunnel together and runs it until it is told to end."""
+"""Wiring of ztunnel, and its life from start to drain."""
 
 import asyncio
 import signal
@@ -43,7 +43,7 @@ class Ztunnel:
     """One running ztunnel. Construct, then ``run``.
 
     Args:
-        settings: what it shall do.
+        settings: flags and environment.
         crashes: how often one of this container has crashed before.
     """
 
@@ -158,7 +158,7 @@ class Ztunnel:
     async def _note_first_state(self, *, restored: bool) -> None:
         """Wait for the state of the mesh; a restored one is good enough when the control plane does not answer."""
         try:
-            # After a crash, what the last process wrote is as good as new, and nobody else serves meanwhile.
+            # After a crash the snapshot is current, and no other process serves meanwhile.
             timeout_s = 0.0 if self._crashes else _FRESH_STATE_WAIT_S
             async with asyncio.timeout(timeout_s if restored else None):
                 await self._xds.wait_received()
@@ -222,7 +222,7 @@ class Ztunnel:
         _log.info("ending, new connections are taken until a successor serves", workloads=self._workloads.active)
         timeout_s = min(self._settings.handover_s, self._settings.drain_s)
         found = await handover.wait_for_successor(lambda: self._workloads.namespaces, timeout_s)
-        # From here on a new workload would get listeners that nobody closes: the node agent has to look elsewhere.
+        # From here on a new workload's listeners would never be closed: the node agent has to use another ztunnel.
         following.cancel()
         left_s = max(0.0, deadline - loop.time())
         _log.info(

@@ -33,7 +33,7 @@ class Certificates:
             subscriptions={names.SECRET_TYPE: [names.ROOT_SECRET_NAME]},
             receiver=self,
             service=Service.SECRETS,
-            backoff=Backoff(first_s=0.01, cap_s=0.5),  # on the same node: asking costs nothing
+            backoff=Backoff(first_s=0.01, cap_s=0.5),  # on the same node: retrying costs nothing
         )
 
     async def run(self) -> None:
@@ -46,7 +46,7 @@ class Certificates:
         self._client.subscribe(names.SECRET_TYPE, [identity])
 
     def release(self, identity: str) -> None:
-        """Forget an identity: nobody here has it any more."""
+        """Forget an identity: no workload here has it any more."""
         self._client.unsubscribe(names.SECRET_TYPE, [identity])
         self._wanted.discard(identity)
         self._pairs.pop(identity, None)
@@ -67,7 +67,7 @@ class Certificates:
                 rejections.append(Rejection(name, str(error)))
                 continue
             if isinstance(secret, sds.TrustBundle) and name != names.ROOT_SECRET_NAME:
-                rejections.append(Rejection(name, "roots were not asked for by this name"))
+                rejections.append(Rejection(name, "roots were not subscribed to by this name"))
             elif isinstance(secret, sds.TrustBundle):
                 rejections += self._trust(name, secret.roots_pem, changed)
                 rejections += self._revoke(name, secret.crl_pem)

@@ -1,7 +1,7 @@
-"""When a ztunnel that was told to end may stop accepting: once another process listens for all that it serves.
+"""When a terminating ztunnel may stop accepting: once another process listens in every pod that it serves.
 
 Both processes share the ports of a pod (SO_REUSEPORT), so the old one may go on accepting for as long as it likes; what
-must not be is a moment in which nobody does. Whether a successor stands is asked of the kernel, which lists the
+must not happen is a moment in which no process accepts. The kernel shows whether a successor listens: it lists the
 listening sockets of a namespace: neither the successor nor the node agent has to know of this, so it works beside
 Istio's. The alternative, a word of the node agent over ZDS, would need a message that Istio's does not have.
 
@@ -50,7 +50,7 @@ async def _unserved(namespaces: Mapping[str, int]) -> list[str]:
 
 def _without_foreign_listeners(namespaces: Mapping[str, int]) -> list[str]:
     found = {name: netns.run(descriptor, _listeners) for name, descriptor in namespaces.items()}
-    # Asked afterwards: a listener that this process opens in between must not pass for a successor's.
+    # Read afterwards: a listener that this process opens in between must not pass for a successor's.
     own = sockets.own_inodes()
     return [name for name, listeners in found.items() if not _complete(listeners, own)]
 

@@ -4,7 +4,7 @@ The process that serves is a child of this one. Everything is imported before th
 begins where Python has already done its part (some 0.7 s). The parent opens nothing, starts no thread and does nothing
 but wait, so that there is little that could end it.
 
-A child that ends by itself says by its status whether another try makes sense: 0 (told to end) and 1 (a port is taken,
+The exit status of a child says whether to restart it: 0 (terminated) and 1 (a port is taken,
 the kernel lacks something) are passed on; a signal or ``CRASHED`` begins a new child. More than ``_BURST`` of those
 within ``_WINDOW_S`` is not worth hiding: the container ends, and Kubernetes shows it.
 """
@@ -64,7 +64,7 @@ def supervise(serve: Callable[[int], int], crashes: Crashes | None = None) -> in
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         child = os.fork()
         if child == 0:
-            syscalls.die_with_parent(signal.SIGKILL)  # outside a container nobody else would end it
+            syscalls.die_with_parent(signal.SIGKILL)  # outside of a container it would outlive its parent
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os._exit(serve(crashes.count))
         status = _wait(child)

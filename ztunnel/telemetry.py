@@ -93,7 +93,7 @@ def registry(
     Args:
         families: the engine's metrics.
         active: number of workloads that are served.
-        pending: number of workloads whose listeners do not stand.
+        pending: number of workloads whose listeners are not open.
         connections: number of open connections.
         crashes: how often the process was started again within its container.
         discovery: the stream from the control plane.
@@ -110,7 +110,7 @@ def registry(
     build.labels(component="ztunnel", tag=version("culvert")).set(1)
     serving = Gauge("workload_manager_active_proxy_count", "Workloads that are served", registry=made)
     serving.set_function(active)
-    waiting = Gauge("workload_manager_pending_proxy_count", "Workloads whose listeners do not stand", registry=made)
+    waiting = Gauge("workload_manager_pending_proxy_count", "Workloads whose listeners are not open", registry=made)
     waiting.set_function(pending)
     opened = Gauge("culvert_open_connections", "Open connections of captured pods", registry=made)
     opened.set_function(connections)

@@ -1,6 +1,6 @@
-"""Which workloads are served: what the node agent asked for, and how far the engine is with it.
+"""Which workloads are served: what the node agent requested, and the engine's progress.
 
-The engine is asked once for each; its answer comes as an event. A workload whose listeners could not be opened stays
+The engine gets one request for each; its result comes as an event. A workload whose listeners could not be opened stays
 pending and is tried again every few seconds, since what is in the way (the application holding a port) may go away.
 """
 
@@ -51,7 +51,7 @@ class Workloads:
         return await self._start(uid)
 
     def keep(self, uid: str) -> bool:
-        """Say that a workload shall go on; false when it is not known."""
+        """Keep a workload; false when it is not known."""
         return uid in self._held
 
     def remove(self, uid: str) -> None:
@@ -64,7 +64,7 @@ class Workloads:
         _log.info("workload removed", workload=held.name, uid=uid)
 
     def retain(self, uids: set[str]) -> None:
-        """Stop serving all workloads but these: the node agent has told all there are."""
+        """Stop serving all workloads but these: the node agent's snapshot is complete."""
         for uid in self._held.keys() - uids:
             self.remove(uid)
 
@@ -105,7 +105,7 @@ class Workloads:
             self._engine.add_workload(held.message, held.namespace_fd)
             error = await asyncio.wait_for(future, _START_TIMEOUT_S)
         except TimeoutError:
-            error = f"listeners do not stand after {_START_TIMEOUT_S:.0f} s"
+            error = f"listeners are not open after {_START_TIMEOUT_S:.0f} s"
         except EngineError as refused:
             error = str(refused)
         finally:

@@ -27,7 +27,7 @@ _MAX_DESCRIPTORS: Final = 4
 
 
 class ProtocolError(Exception):
-    """The node agent said something that cannot be answered; the connection is given up."""
+    """The node agent sent an invalid message; the connection is closed."""
 
 
 class ZdsClient:
@@ -36,9 +36,9 @@ class ZdsClient:
     def __init__(self, path: Path, workloads: Workloads, backoff: Backoff | None = None) -> None:
         self._path = path
         self._workloads = workloads
-        self._backoff = backoff or Backoff(first_s=0.01, cap_s=0.5)  # on the same node: asking costs nothing
+        self._backoff = backoff or Backoff(first_s=0.01, cap_s=0.5)  # on the same node: retrying costs nothing
         self.snapshot_received = False
-        """Whether the node agent is connected and has told all it knows."""
+        """Whether the node agent is connected and has sent its snapshot."""
         self._retired = False
 
     def retire(self) -> None:

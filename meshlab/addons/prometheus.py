@@ -1,4 +1,4 @@
-"""Prometheus, which scrapes every pod that asks for it by the annotations ``prometheus.io/scrape``, ``port``, ``path``.
+"""Prometheus, which scrapes every pod with the annotations ``prometheus.io/scrape``, ``port``, ``path``.
 
 What it remembers goes with its pod.
 """
@@ -32,7 +32,7 @@ _CONFIG = json.dumps(
                     {"action": "keep", "source_labels": [f"{_META}pod_phase"], "regex": "Running"},
                     {"source_labels": [f"{_ANNOTATION}scheme"], "regex": "(https?)", "target_label": "__scheme__"},
                     {"source_labels": [f"{_ANNOTATION}path"], "regex": "(.+)", "target_label": "__metrics_path__"},
-                    # The port that is asked for, whichever ports the containers declare: those give equal targets.
+                    # The annotated port, whichever ports the containers declare: those give equal targets.
                     *(
                         {
                             "source_labels": [f"{_META}pod_ip", f"{_ANNOTATION}port"],

@@ -32,7 +32,7 @@ def etcd(program: str) -> Service:
 def api_server(program: str, lab: LabPlan) -> Service:
     """Return the API server.
 
-    Clients ask for tokens with the audience ``kubernetes.default.svc`` as well as with the issuer's own: it must take
+    Clients request tokens with the audience ``kubernetes.default.svc`` as well as with the issuer's own: it must take
     both, else it answers them 401.
     """
     return Service(

@@ -14,7 +14,7 @@ Resource = dict[str, Any]
 NAMESPACE = "kube-system"
 NAME = "coredns"
 _LABELS = {"k8s-app": "kube-dns"}
-# Two blocks, because inside one CoreDNS asks `template` before `kubernetes`, whatever the order here.
+# Two blocks, because inside one block CoreDNS runs `template` before `kubernetes`, whatever the order here.
 _COREFILE = f"""{CLUSTER_DOMAIN}:53 in-addr.arpa:53 ip6.arpa:53 {{
     errors
     health

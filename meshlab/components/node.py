@@ -58,7 +58,7 @@ def kube_proxy(program: str) -> Service:
 
 
 def _containerd_config(*, lower_oom_score: bool) -> bytes:
-    """Without the right to lower an OOM score no sandbox starts, unless containerd is told not to try."""
+    """Without the right to lower an OOM score no sandbox starts, unless containerd is configured not to try."""
     return f"""\
 version = 2
 root = "/var/lib/containerd"
@@ -138,7 +138,7 @@ def _kube_proxy_config(lab: LabPlan, node: MachinePlan) -> dict[str, object]:
     """Return the configuration of kube-proxy.
 
     ``clusterCIDR`` makes it hide the source of what comes from outside the pods' ranges. It gathers changes for 100 ms
-    instead of a second (there is no flag for that): in a small cluster it costs nothing, and nobody waits.
+    instead of a second (there is no flag for that): in a small cluster it costs nothing and saves the wait.
     """
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

@@ -1,1 +1,1 @@
-"""Places to run: what the cluster asks of a machine, and machines made of namespaces."""
+"""Places to run: the interface of a machine, and machines made of namespaces."""

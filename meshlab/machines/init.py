@@ -87,13 +87,13 @@ def main(argument: str) -> None:
 
 
 def _become_process_1() -> None:
-    """Return in the new process 1 only, and only when its pid has been said: the reader takes the lines in order."""
-    waits, said = os.pipe()
+    """Return in the new process 1 only, and only when its pid has been printed: the reader takes the lines in order."""
+    waits, printed = os.pipe()
     child = os.fork()
     if child:
         _say(str(child))
         os._exit(0)  # closes the pipe
-    os.close(said)
+    os.close(printed)
     os.read(waits, 1)
     os.close(waits)
 

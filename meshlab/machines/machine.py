@@ -14,7 +14,7 @@ class Service:
     """A program that keeps running.
 
     Attributes:
-        name: names its log and is how people ask for it.
+        name: names its log, and is its name on the command line.
         argv: absolute path of the program, and its arguments.
         environment: on top of a minimal one.
     """
@@ -35,7 +35,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a program said and how it ended."""
+    """A program's output and exit status."""
 
     status: int
     text: str

@@ -24,7 +24,7 @@ _CGROUP = "culvert-lab"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_TIMEOUT_S = 20.0
 
-# Joins the cgroups, then runs the rest in the background: the service's parent is nobody who could forget to wait.
+# Joins the cgroups, then runs the rest in the background: the service's parent is process 1, which reaps it.
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; '
 _FOREGROUND = _JOIN + 'exec "$@"'
 _BACKGROUND = _JOIN + '"$@" >&2 & echo $!'
@@ -100,7 +100,7 @@ class NamespacesMachine:
         record.parent.mkdir(exist_ok=True)
         draft = self.home / f"{service.name}.draft"
         draft.write_text(json.dumps({"pid": int(done.stdout)}))
-        draft.rename(record)  # whole or not there: another thread may ask what runs
+        draft.rename(record)  # whole or not there: another thread may list the services
 
     def running(self) -> Mapping[str, bool]:
         """Say which of the started services are still there."""
@@ -159,9 +159,9 @@ def boot(lab: LabPlan, plan: MachinePlan, *, state: Path) -> NamespacesMachine:
             env={"PATH": _PATH, "HOME": "/root", "PYTHONPATH": ":".join(path for path in sys.path if path)},
         )
     if started.stdout is None:
-        raise AssertionError("a pipe was asked for")
-    with started.stdout as said:
-        pid, ready = said.readline().strip(), said.readline().strip()
+        raise AssertionError("stdout is a pipe")
+    with started.stdout as output:
+        pid, ready = output.readline().strip(), output.readline().strip()
     started.wait(_BOOT_TIMEOUT_S)
     if ready.decode() != init.READY:
         raise ComponentFailed(f"machine {plan.name} did not come up, see {log}:\n{run.tail(log)}")

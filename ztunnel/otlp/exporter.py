@@ -1,4 +1,4 @@
-"""Sends log records to a collector, and never lets anybody wait for it.
+"""Sends log records to a collector without ever blocking the proxy.
 
 Records come in portions, serialized; nothing here is done once a record. What waits is bounded: beyond, the oldest
 portions are dropped and counted. One request is under way at a time. One that the collector may take later is sent
@@ -66,7 +66,7 @@ class Exporter:
         envelope: makes requests.
         metadata: sent with each.
         compression: of each.
-        timeout_s: patience with one request.
+        timeout_s: timeout of one request.
         delay_s: how long records wait for others.
         max_records: that wait.
         backoff: waits between attempts.

@@ -71,7 +71,7 @@ class Failure:
     Attributes:
         code: name of the status code; the same trouble has the same.
         detail: for a person.
-        again: whether the request shall be sent again.
+        again: whether to retry the request.
         after_s: how long the collector wants to be left alone.
     """
 
@@ -82,7 +82,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> "Failure":
-        """Judge a failed call."""
+        """Classify a failed call."""
         after_s = _retry_after_s(error)
         exhausted = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and after_s is not None
         again = error.code() in _TRANSIENT or exhausted

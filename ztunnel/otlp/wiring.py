@@ -22,7 +22,7 @@ _COMPRESSION = {
 
 
 def exporter(settings: ZtunnelSettings) -> Exporter | None:
-    """Return the exporter that the settings ask for."""
+    """Return the exporter that the settings configure."""
     if not settings.otlp_endpoint:
         return None
     endpoint = reading.Endpoint.parse(settings.otlp_endpoint, plain_by_default=settings.otlp_insecure)
