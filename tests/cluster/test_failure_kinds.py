@@ -119,7 +119,7 @@ def test_the_table_has_every_case_once() -> None:
     assert sorted(cases) == sorted(itertools.product(("captured", "uncaptured"), ("PERMISSIVE", "STRICT"), DENY))
 
 
-@pytest.mark.parametrize(("mode", "deny"), itertools.product(("STRICT", "PERMISSIVE"), DENY))
+@pytest.mark.parametrize(("mode", "deny"), list(itertools.product(("STRICT", "PERMISSIVE"), DENY)))
 def test_calls_fail_as_in_istios_ambient_mode(scene: Mesh, mode: str, deny: str) -> None:
     configure(scene, mode, deny)
     for row in ROWS:

@@ -307,7 +307,7 @@ def test_further_settings_reach_each_component(helm: Path) -> None:
 
 
 def test_labels_reach_the_pods_of_each_component_and_not_their_selectors(helm: Path) -> None:
-    workloads = {"controlPlane": ("Deployment", "istiod"), "nodeAgent": ("DaemonSet", "culvert-nodeagent"),
+    workloads = {"controlPlane": ("Deployment", "istiod"), "nodeAgent": ("DaemonSet", names.NODE_AGENT_DAEMON_SET),
                  "ztunnel": ("DaemonSet", "ztunnel")}  # fmt: skip
     objects = template(helm, *(f"{component}.podLabels.team=net" for component in workloads))
     for key in workloads.values():
@@ -320,7 +320,7 @@ def test_ztunnel_knows_its_own_pods_place_in_the_mesh(helm: Path) -> None:
     objects = template(helm, r"ztunnel.podLabels.networking\.istio\.io/tunnel=http")
     labels = objects["DaemonSet", "ztunnel"]["spec"]["template"]["metadata"]["labels"]
     assert labels[names.TUNNEL_LABEL] == names.TUNNEL_LABEL_HTTP
-    given = environment(pod(objects, "DaemonSet", "ztunnel"))
+    given = environment(objects, "DaemonSet", "ztunnel")
     assert given["POD_TUNNEL"] == {"fieldRef": {"fieldPath": f"metadata.labels['{names.TUNNEL_LABEL}']"}}
     assert given["SERVICE_ACCOUNT"] == {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}
 
