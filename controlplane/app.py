@@ -26,6 +26,7 @@ from controlplane.registry.notices import Notices
 from controlplane.registry.registry import Registry
 from controlplane.settings import Settings, host_and_port
 from controlplane.status import conditions
+from controlplane.status.events import MeshEvents
 from controlplane.status.writer import Source, StatusWriter
 from controlplane.translate.mesh import Mesh
 from controlplane.xds.observer import StreamObserver
@@ -104,6 +105,9 @@ class ControlPlane:
         )
         self._registry.on_mesh_change(self._statuses.mesh_changed)
         self._instance = settings.pod_name or socket.gethostname()
+        self._events = MeshEvents(
+            self._client, self._registry.report, namespace=settings.pod_namespace, instance=self._instance
+        )
         self._election = Election(
             self._client,
             namespace=settings.pod_namespace,
@@ -143,6 +147,7 @@ class ControlPlane:
                 tasks.create_task(one.run())
             tasks.create_task(self._allocator.run())
             tasks.create_task(self._statuses.run())
+            tasks.create_task(self._events.run())
 
     def pending(self) -> list[str]:
         """Return what the control plane still waits for."""

@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 from controlplane.metrics import Metrics
 from controlplane.model.index import Index
 from controlplane.model.model import Model
-from controlplane.registry import mesh_config, stand_ins
+from controlplane.registry import stand_ins
+from controlplane.registry.mesh_report import MeshReport
 from controlplane.registry.notices import Notices
 from meshapi import names
 from meshapi.errors import DataError, InvalidResource, listed
+from meshapi.mesh_config import reading
+from meshapi.mesh_config.model import MeshConfig
 from meshapi.resources import base, core, networking, security
 from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
 
@@ -43,12 +46,15 @@ class Registry:
         """By kind: policies that something stands in for because they cannot be read, and why they cannot."""
         self._client = client
         self._network = ""
-        self._config = mesh_config.MeshConfig()
+        self.report = MeshReport(metrics)
+        self._config = MeshConfig()
+        self._good: dict[str, Any] = {}
+        """Values of the mesh configuration in force."""
         self._system_namespace = system_namespace
         self.namespaces = self._informer(kinds.NAMESPACE, _reader(core.Namespace))
         self.namespaces.add_handler(self._on_namespace)
         only_mesh = Selection(namespace=system_namespace, fields=f"metadata.name={names.MESH_CONFIGMAP}")
-        mesh = self._informer(kinds.CONFIG_MAP, mesh_config.parse, only_mesh)
+        mesh: Informer[reading.Reading] = Informer(client, kinds.CONFIG_MAP, reading.read, selection=only_mesh)
         mesh.add_handler(self._on_mesh_config)
         self.entries = self._model_informer(
             kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), model.put_entry
@@ -156,8 +162,10 @@ class Registry:
             self._network = new.metadata.labels.get(names.NETWORK_LABEL, "")
             self._put_mesh()
 
-    def _on_mesh_config(self, _: mesh_config.MeshConfig | None, new: mesh_config.MeshConfig | None) -> None:
-        self._config = new or mesh_config.MeshConfig()
+    def _on_mesh_config(self, _: reading.Reading | None, new: reading.Reading | None) -> None:
+        self._good = new.with_last_good(self._good) if new is not None else {}
+        self._config = reading.config_of(self._good)
+        self.report.read(new)
         self._put_mesh()
 
     def _put_mesh(self) -> None:

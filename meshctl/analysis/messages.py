@@ -46,6 +46,13 @@ class Code(Enum):
     NOT_CAPTURED = ("CUL0130", Level.WARNING, "a pod of an enrolled namespace is not captured")
     MODE_LABEL = ("CUL0131", Level.WARNING, "a value of the enrolment label is not known")
     SIDECAR = ("CUL0132", Level.INFO, "a pod with a sidecar is not captured")
+    MESH_CONFIG_VALUE = (
+        "CUL0140",
+        Level.ERROR,
+        "a value of the mesh configuration is not valid; its last good one stays",
+    )
+    MESH_CONFIG_FIELD = ("CUL0141", Level.WARNING, "a field of the mesh configuration has no effect, or not Istio's")
+    NOT_DISCOVERED = ("CUL0142", Level.ERROR, "an enrolled namespace is not selected by discoverySelectors")
 
     def __init__(self, code: str, level: Level, meaning: str) -> None:
         self.code = code

@@ -267,6 +267,43 @@ async def test_mesh_config_changes_the_trust_domain_and_bad_yaml_does_not(runnin
     )
 
 
+def _put_mesh_config(running: Running, text: str) -> None:
+    item = {"metadata": {"name": "istio", "uid": "u-1"}, "data": {"mesh": text}}
+    running.api.put("configmaps", item, "istio-system")
+
+
+async def test_a_bad_value_of_the_mesh_config_leaves_the_others_in_force(running: Running) -> None:
+    _put_mesh_config(running, "trustDomain: example.org\nrootNamespace: one\n")
+    await until(lambda: running.plane.model.mesh.root_namespace == "one")
+    _put_mesh_config(running, "trustDomain: '!'\nrootNamespace: two\n")
+    await until(lambda: running.plane.model.mesh.root_namespace == "two")
+    assert running.plane.model.mesh.trust_domain == "example.org"
+    rejected = running.plane.metrics.registry.get_sample_value
+    assert rejected("pilot_total_rejected_configs", {"type": "ConfigMap"}) == 1
+
+
+async def test_what_has_no_effect_is_logged_and_becomes_an_event_once(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def events() -> list[dict[str, str]]:
+        return list(running.api.objects.get("events", {}).values())  # type: ignore[arg-type]
+
+    _put_mesh_config(running, "ingressClass: x\n")
+    await until(lambda: len(events()) == 1)
+    _put_mesh_config(running, "ingressClass: x\ntrustDomian: y\n")
+    await until(lambda: len(events()) == 2)
+    notes = sorted(event["note"] for event in events())
+    assert notes[0].startswith("data.mesh.ingressClass: has no effect: ")
+    assert notes[1].endswith("did you mean trustDomain?")
+    assert all(event["regarding"]["uid"] == "u-1" and event["type"] == "Warning" for event in events())  # type: ignore[index]
+    assert "".join(capsys.readouterr()).count("data.mesh.ingressClass") == 1
+    _put_mesh_config(running, "")
+    await until(lambda: running.plane._registry.report.messages == ())
+    _put_mesh_config(running, "ingressClass: x\n")
+    await until(lambda: any("series" in event for event in events()))
+    assert len(events()) == 2
+
+
 async def test_debug_model_shows_resources(running: Running) -> None:
     document = json.loads(await running.page("/debug/model"))
     assert WEB in document["addresses"]

@@ -212,6 +212,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("coordination.k8s.io", "leases", "get", names.CONTROL_PLANE_LEASE),
         ("coordination.k8s.io", "leases", "update", names.CONTROL_PLANE_LEASE),
         ("coordination.k8s.io", "leases", "create", ""),
+        *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
     }
     assert rules("ClusterRole", "culvert-nodeagent-istio-system") == {
         *read(("", "pods"), ("", "namespaces")),
@@ -262,6 +263,24 @@ def test_istios_tools_find_what_they_look_for(objects: Objects) -> None:
     assert template["annotations"]["prometheus.io/port"] == str(names.METRICS_PORT)
     mesh = yaml.safe_load(objects["ConfigMap", names.MESH_CONFIGMAP]["data"][names.MESH_CONFIG_KEY])
     assert mesh == {"trustDomain": names.DEFAULT_TRUST_DOMAIN, "rootNamespace": names.DEFAULT_NAMESPACE}
+
+
+def test_every_field_of_the_mesh_configuration_can_be_set(helm: Path) -> None:
+    given = {
+        "meshConfig.discoverySelectors[0].matchLabels.mesh": "on",
+        "meshConfig.accessLogFormat": "%START_TIME% {{ }}",
+        "meshConfig.extensionProviders[0].name": "x",
+        "meshConfig.rootNamespace": "root",
+    }
+    rendered = template(helm, *(f"{name}={value}" for name, value in given.items()))
+    mesh = yaml.safe_load(rendered["ConfigMap", names.MESH_CONFIGMAP]["data"][names.MESH_CONFIG_KEY])
+    assert mesh == {
+        "trustDomain": names.DEFAULT_TRUST_DOMAIN,
+        "rootNamespace": "root",
+        "discoverySelectors": [{"matchLabels": {"mesh": "on"}}],
+        "accessLogFormat": "%START_TIME% {{ }}",
+        "extensionProviders": [{"name": "x"}],
+    }
 
 
 def test_our_own_pods_are_never_enrolled(objects: Objects) -> None:
