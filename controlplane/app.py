@@ -88,7 +88,7 @@ class ControlPlane:
             metrics=self.metrics,
         )
         self._bundles = [
-            make(self._client, self._root, self._registry.namespaces)
+            make(self._client, self._root, self._registry.namespaces, self._registry.discovery.discovers)
             for make in (bundle.of_roots, bundle.of_revocation_lists)
         ]
         self._allocator = Allocator(self._client, self._registry.entries)
@@ -102,8 +102,12 @@ class ControlPlane:
                 )
             ),
             mesh=lambda: self.model.mesh,
+            discovers=self._registry.discovery.discovers,
         )
         self._registry.on_mesh_change(self._statuses.mesh_changed)
+        self._registry.on_roots(self._root.trust)
+        for one in self._bundles:
+            self._registry.on_mesh_change(one.all_due)
         self._instance = settings.pod_name or socket.gethostname()
         self._events = MeshEvents(
             self._client, self._registry.report, namespace=settings.pod_namespace, instance=self._instance

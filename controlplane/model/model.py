@@ -16,6 +16,7 @@ service                itself; workloads of its namespace that its old or new se
                        ServiceEntries that claim its name, as above
 endpoint slice         its workloads
 node                   the workloads of its pods
+namespace              its ServiceEntries, where their visibility depends on its labels
 ServiceEntry           itself, those that have or had one of its hosts, and the workloads that any of them chooses
 WorkloadEntry          its workload
 AuthorizationPolicy    itself; the workloads that its old or new selector chooses
@@ -31,11 +32,11 @@ from controlplane.model import resources
 from controlplane.model.entries import Entries
 from controlplane.model.index import Index, Key
 from controlplane.model.marked import POLICY_KINDS, Mark, Marked
-from controlplane.translate import authorization, entries, peer_authentication, services, workloads
+from controlplane.translate import authorization, entries, peer_authentication, services, visibility, workloads
 from controlplane.translate.mesh import Mesh, matches
 from meshapi import names
 from meshapi.resources.base import Object
-from meshapi.resources.core import EndpointSlice, Node, Pod, Service
+from meshapi.resources.core import EndpointSlice, Namespace, Node, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
 from meshkit.xds.source import Resource
@@ -57,6 +58,7 @@ class Model:
         self.services: Index[Service] = Index()
         self.slices: Index[EndpointSlice] = Index()
         self.nodes: Index[Node] = Index()
+        self.namespaces: Index[Namespace] = Index()
         self.policies: Index[AuthorizationPolicy] = Index()
         self.peers: Index[PeerAuthentication] = Index()
         self.entries = Entries()
@@ -122,6 +124,17 @@ class Model:
         self.nodes.put(old, new)
         for key in self._pods_on.get(_key(old, new)[1], ()):
             self._mark("pod", key)
+
+    def put_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
+        """File a namespace."""
+        self.namespaces.put(old, new)
+        if self.mesh.service_entry_visibility is not None:
+            self._mark_all("entry", self.entries.within(_key(old, new)[1]))
+
+    def labels_of_namespace(self, name: str) -> dict[str, str]:
+        """Return a namespace's labels; none where it is not known."""
+        found = self.namespaces.find(("", name))
+        return found.metadata.labels if found is not None else {}
 
     def put_entry(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
         """File a ServiceEntry."""
@@ -275,7 +288,8 @@ class Model:
         canonical = frozenset(
             host for host in hosts if self.entries.is_first(entry, host) and not self._kubernetes(host)
         )
-        found = entries.translate_hosts(entry, hosts, self.mesh, canonical=canonical)
+        visible = visibility.of_entry(entry, self.mesh, self.labels_of_namespace(entry.metadata.namespace))
+        found = entries.translate_hosts(entry, hosts, self.mesh, canonical=canonical, visibility=visible)
         endpoints = entries.translate_endpoints(entry, hosts, self.mesh)
         return [*map(resources.of_service, found), *map(resources.of_workload, endpoints)]
 
