@@ -20,8 +20,10 @@ def model_page(model: Model) -> str:
         name: MessageToDict(authorization_pb2.Authorization.FromString(item.body))
         for name, item in sorted(model.all(names.AUTHORIZATION_TYPE).items())
     }
+    settings = model.proxy_settings
     mesh = {name: getattr(model.mesh, name) for name in model.mesh.__slots__}
     document = {"mesh": mesh, "addresses": addresses, "policies": policies, "problems": model.problems}
+    document["proxySettings"] = MessageToDict(settings) if settings is not None else {}
     return json.dumps(document, indent=2, default=_plain) + "\n"
 
 

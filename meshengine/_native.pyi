@@ -96,7 +96,8 @@ class Engine:
         """Take over changes of one type of resource; in force for every connection that starts after the call.
 
         Args:
-            type_url: ``istio.workload.Address`` or ``istio.security.Authorization`` (full type URL).
+            type_url: ``istio.workload.Address``, ``istio.security.Authorization`` or ``istio.mesh.v1alpha1.MeshConfig``
+                (full type URL).
             upserts: pairs of resource name and serialized message.
             removes: names of resources that are gone; unknown ones are ignored.
 

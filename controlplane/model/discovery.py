@@ -1,8 +1,8 @@
-"""Which objects take part in the mesh: those of discovered namespaces, without ServiceEntries that nobody may see.
+"""Decides which objects enter the model: those of discovered namespaces, except ServiceEntries of visibility NONE.
 
-The model knows the others not at all. They are kept here, so a change of ``discoverySelectors`` or of a namespace's
-labels moves them into or out of the model without a new list. The control plane's own namespace and the root namespace
-are always discovered: the node agents' certificates and the mesh's policies depend on them.
+All other objects are kept here, outside the model. A change of ``discoverySelectors`` or of a namespace's labels moves
+objects between the two, without a new list. The control plane's own namespace and the root namespace are always
+discovered: the node agents' certificates and the mesh's policies depend on them.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,7 @@ class Feed(Generic[ObjectT]):
         held: the model's objects.
         put: files an object in the model.
         discovers: whether a namespace is discovered.
-        is_visible: whether anyone may see an object.
+        is_visible: whether an object is visible in any namespace.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What users are told about the mesh configuration: bad values and fields without an effect, each once."""
+"""Reports bad values and fields without an effect of the mesh configuration, each once."""
 
 from collections.abc import Callable
 

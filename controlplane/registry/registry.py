@@ -13,6 +13,7 @@ from controlplane.model.model import Model
 from controlplane.registry import stand_ins
 from controlplane.registry.mesh_report import MeshReport
 from controlplane.registry.notices import Notices
+from controlplane.translate import proxy_settings
 from meshapi import names
 from meshapi.errors import DataError, InvalidResource, listed
 from meshapi.mesh_config import reading
@@ -177,13 +178,15 @@ class Registry:
             self._network = new.metadata.labels.get(names.NETWORK_LABEL, "")
             self._put_mesh()
         elif (old and old.metadata.labels) != (new and new.metadata.labels):
-            self._tell_mesh_changed()
+            self._notify_mesh_listeners()
 
     def _on_mesh_config(self, _: reading.Reading | None, new: reading.Reading | None) -> None:
         self._good = new.with_last_good(self._good) if new is not None else {}
         self._config = reading.config_of(self._good)
         self.report.read(new)
         self._put_mesh()
+        self._model.put_proxy_settings(proxy_settings.translate(self._config))
+        self._touch("mesh")
         roots = tuple(one.pem for one in self._config.ca_certificates if one.pem and is_trusted(one, self._config))
         for listener in self._roots_listeners:
             listener(roots)
@@ -200,9 +203,9 @@ class Registry:
             service_entry_visibility=config.service_entry_visibility,
         )
         self.discovery.put_mesh(mesh, config.discovery_selectors)
-        self._tell_mesh_changed()
+        self._notify_mesh_listeners()
 
-    def _tell_mesh_changed(self) -> None:
+    def _notify_mesh_listeners(self) -> None:
         for listener in self._mesh_listeners:
             listener()
         self._touch("mesh")

@@ -1,4 +1,4 @@
-"""What is told about fields of the mesh configuration that have no effect, or another one than in Istio."""
+"""Warnings about fields of the mesh configuration that have no effect, or another effect than in Istio."""
 
 import difflib
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """Reads the mesh configuration field by field: good values, faulty values, and fields without an effect.
 
-A bad value is reported and its last good value stays in force; the other fields take effect. Of a text that is no YAML
-mapping nothing takes effect, and all last good values stay.
+A bad value is reported and its last good value stays in force; the other fields take effect. A text that is not a
+YAML mapping changes nothing: all last good values stay in force.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,7 +54,7 @@ class Reading:
 
     @property
     def messages(self) -> list[str]:
-        """Everything to tell the user, one sentence each; bad values first."""
+        """All messages for the user, one sentence each; bad values first."""
         stays = "the last good value stays in force" if self.is_mapping else "the last good ones stay in force"
         faults = [f"{path(fault.field)}: {fault.text}; {stays}" for fault in self.faults]
         return faults + [f"{path(notice.field)}: {notice.text}" for notice in self.notices]

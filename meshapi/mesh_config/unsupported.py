@@ -13,8 +13,8 @@ class Unsupported:
     """One field without an effect.
 
     Attributes:
-        effect: what happens instead, to follow "has no effect: ".
-        harmless: values that ask for what happens anyway; they need no warning.
+        effect: what happens instead; follows "has no effect: ".
+        harmless: values that equal what happens anyway; they cause no warning.
     """
 
     effect: str

@@ -344,7 +344,7 @@ def test_the_visibility_of_a_service_entry_is_the_narrower_of_its_own_and_the_me
     assert visibilities(world) == {}
 
 
-def test_a_service_entry_that_nobody_sees_takes_no_host_from_another() -> None:
+def test_a_service_entry_of_visibility_none_takes_no_host_from_another() -> None:
     world = World(Mesh())
     for name, export_to, created in (("old", ["~"], "2026-01-01"), ("new", [], "2026-01-02")):
         item = objects.service_entry(name, hosts=["a.test"], resolution="DNS", exportTo=export_to, created=created)

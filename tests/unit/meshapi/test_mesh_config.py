@@ -1,4 +1,4 @@
-"""The mesh configuration: what each field means, and what is told of fields that are bad, unknown or not honoured."""
+"""The mesh configuration: what each field means, and reports of fields that are bad, unknown or not honoured."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def config(document: dict[str, Any]) -> MeshConfig:
     return reading.config_of(found.content)
 
 
-def told(document: dict[str, Any] | str) -> list[tuple[str, str]]:
+def reported(document: dict[str, Any] | str) -> list[tuple[str, str]]:
     found = read(document)
     return [(one.field, one.text) for one in (*found.faults, *found.notices)]
 
@@ -52,9 +52,9 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def test_nothing_is_said_of_what_is_honoured() -> None:
-    assert told(EVERYTHING) == []
-    assert told("") == []
+def test_nothing_is_reported_of_what_is_honoured() -> None:
+    assert reported(EVERYTHING) == []
+    assert reported("") == []
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_bad_values(document: dict[str, Any] | str, field: str, part: str) -> No
          "not added"),
     ],
 )  # fmt: skip
-def test_what_has_no_effect_is_told(document: dict[str, Any], field: str, part: str) -> None:
+def test_what_has_no_effect_is_reported(document: dict[str, Any], field: str, part: str) -> None:
     found = read(document)
     assert found.faults == ()
     assert [one.field for one in found.notices] == [field]
@@ -159,13 +159,13 @@ def test_what_has_no_effect_is_told(document: dict[str, Any], field: str, part: 
 
 
 @pytest.mark.parametrize("name", sorted(unsupported.FIELDS))
-def test_each_field_without_effect_is_told_by_its_path(name: str) -> None:
-    assert [field for field, _ in told({name: {"other": "value"}})] == [name]
+def test_each_field_without_effect_is_reported_by_its_path(name: str) -> None:
+    assert [field for field, _ in reported({name: {"other": "value"}})] == [name]
 
 
 @pytest.mark.parametrize("name", sorted(unsupported.PROXY_FIELDS))
-def test_each_proxy_field_without_effect_is_told_by_its_path(name: str) -> None:
-    assert [field for field, _ in told({"defaultConfig": {name: "value"}})] == [f"defaultConfig.{name}"]
+def test_each_proxy_field_without_effect_is_reported_by_its_path(name: str) -> None:
+    assert [field for field, _ in reported({"defaultConfig": {name: "value"}})] == [f"defaultConfig.{name}"]
 
 
 def test_a_bad_value_leaves_its_last_good_one_and_all_others_in_force() -> None:

@@ -21,7 +21,8 @@ pub struct Config {
     pub network: Arc<str>,
     pub cluster_id: String,
     pub node: String,
-    pub connect_timeout: Duration,
+    /// `None`: as the mesh configuration says.
+    pub connect_timeout: Option<Duration>,
     pub handshake_timeout: Duration,
     pub workload_wait: Duration,
     pub tunnel_idle: Duration,
@@ -61,7 +62,7 @@ impl From<EngineConfig> for Config {
             network: wire.network.into(),
             cluster_id: text(wire.cluster_id, names::DEFAULT_CLUSTER_ID),
             node: wire.node,
-            connect_timeout: duration(wire.connect_timeout_ms, 10_000),
+            connect_timeout: (wire.connect_timeout_ms > 0).then(|| duration(wire.connect_timeout_ms, 0)),
             handshake_timeout: duration(wire.handshake_timeout_ms, 10_000),
             workload_wait: duration(wire.workload_wait_ms, 5_000),
             tunnel_idle: duration(wire.tunnel_idle_ms, 300_000),

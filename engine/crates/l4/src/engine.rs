@@ -9,7 +9,7 @@ use std::time::Duration;
 use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
-use culvert_core::proto::{security, workload as wire};
+use culvert_core::proto::{mesh, security, workload as wire};
 use culvert_net::memory;
 use culvert_net::socket::canonical;
 use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::dump::{self, Section};
 use crate::error::{EngineError, Rejection};
 use crate::events::Events;
+use crate::mesh::MeshSettings;
 use crate::policy::{Denied, Policy, Subject};
 use crate::proxy::{Bounds, Command, Lanes, PodInfo, Started, Stopped, WorkerHandle};
 use crate::shared::{Reach, Shared};
@@ -90,6 +91,7 @@ impl Engine {
         self.check_open()?;
         let (reach, rejected) = match type_url {
             names::ADDRESS_TYPE => self.apply_addresses(upserts, removes),
+            names::MESH_CONFIG_TYPE => (Reach::Routing, self.apply_mesh_config(upserts, removes)),
             names::AUTHORIZATION_TYPE => (Reach::Authorization, self.apply_policies(upserts, removes)),
             _ => (Reach::Routing, vec![Rejection::new("", "this type of resource is not known").of(type_url)]),
         };
@@ -126,6 +128,21 @@ impl Engine {
             }
         }
         (reach, rejected)
+    }
+
+    /// There is one such resource; without it the engine's defaults are in force.
+    fn apply_mesh_config(&self, upserts: Vec<Upsert>, removes: &[String]) -> Vec<Rejection> {
+        let config = &self.shared.config;
+        let (parsed, rejected) = parse_all(upserts, |bytes| {
+            let message = mesh::MeshConfig::decode(bytes).map_err(|error| Rejection::new("", error.to_string()))?;
+            MeshSettings::parse(config, &message)
+        });
+        match parsed.into_iter().last() {
+            Some(settings) => self.shared.set_mesh(settings),
+            None if !removes.is_empty() => self.shared.set_mesh(MeshSettings::without_mesh(config)),
+            None => {}
+        }
+        rejected
     }
 
     fn apply_policies(&self, upserts: Vec<Upsert>, removes: &[String]) -> Vec<Rejection> {

@@ -9,6 +9,7 @@ mod dump;
 mod engine;
 mod error;
 mod events;
+mod mesh;
 mod policy;
 mod proxy;
 mod shared;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::events::Events;
+use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
 use crate::state::{Hosts, Outliers, Store, Workload};
 use crate::telemetry::Metrics;
@@ -53,6 +54,7 @@ impl Progress {
 pub(crate) struct Shared {
     pub config: Config,
     pub store: RwLock<Store>,
+    mesh: RwLock<Arc<MeshSettings>>,
     pub certificates: Arc<Certificates>,
     pub revocations: Arc<Revocations>,
     pub events: Arc<Events>,
@@ -92,6 +94,7 @@ impl Shared {
         let workers = config.workers_per_lane * config.lanes;
         Self {
             store: RwLock::default(),
+            mesh: RwLock::new(Arc::new(MeshSettings::without_mesh(&config))),
             certificates: Certificates::new(events.clone()),
             revocations: Arc::default(),
             metrics: Metrics::default(),
@@ -112,6 +115,16 @@ impl Shared {
     pub(crate) fn own_resolvers(&self) -> &[SocketAddr] {
         let read = || resolv_conf::servers(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
         self.resolvers.get_or_init(read)
+    }
+
+    /// The settings for a connection that begins now.
+    pub(crate) fn mesh(&self) -> Arc<MeshSettings> {
+        self.mesh.read().clone()
+    }
+
+    /// Put other settings in force for new connections.
+    pub(crate) fn set_mesh(&self, settings: MeshSettings) {
+        *self.mesh.write() = Arc::new(settings);
     }
 
     /// Number of listeners and accepted connections that are open.

@@ -62,6 +62,7 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
     let errand = Errand { pod, source, client, target };
     let config = &pod.shared().config;
     let began = Instant::now();
+    let connect_timeout = pod.shared().mesh().connect_timeout;
     let mut decided = errand.route(&[]);
     if matches!(decided, Err(RouteError::Unresolved(_))) {
         decided = Box::pin(errand.resolved(&[])).await;
@@ -83,12 +84,15 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
         Ok(outcome) => return outcome,
         Err(_) => (None, Some(Running { endpoint: endpoint.address, opening: Box::pin(first) })),
     };
-    Box::pin(errand.elsewhere(endpoint, failed, silent, began + config.connect_timeout)).await
+    Box::pin(errand.elsewhere(endpoint, failed, silent, began + connect_timeout)).await
 }
 
 impl Errand<'_> {
     fn flow(&self) -> Flow {
         let mut flow = Flow::between(Direction::Outbound, self.client, self.target);
+        if self.pod.shared().mesh().access_log.has_format() {
+            flow.extra_mut().original_destination = Some(self.target);
+        }
         flow.source.workload = Some(self.source.clone());
         flow
     }
@@ -99,6 +103,9 @@ impl Errand<'_> {
         let hosts = Some(&shared.hosts);
         let choice = Choice { random: fastrand::f64(), tried, ejected: ejected.as_deref(), hosts };
         let route = shared.store.read().route(self.source, self.target, choice)?;
+        if shared.mesh().forbids(&route) {
+            return Err(RouteError::NotInRegistry(self.target));
+        }
         if let Some(named) = route.destination().filter(|workload| workload.addresses.is_empty()) {
             shared.metrics.on_demand_dns.count(self.source, &named.hostname);
         }
@@ -117,7 +124,11 @@ impl Errand<'_> {
     }
 
     fn nowhere(&self, error: &RouteError) -> Outcome {
-        Outcome { flow: self.flow(), way: Err(Failure::ours(ResponseFlag::Connect, error.to_string())) }
+        let flag = match error {
+            RouteError::NotInRegistry(_) => ResponseFlag::NotInRegistry,
+            _ => ResponseFlag::Connect,
+        };
+        Outcome { flow: self.flow(), way: Err(Failure::ours(flag, error.to_string())) }
     }
 
     /// Remember how an endpoint did; true where another may do better.

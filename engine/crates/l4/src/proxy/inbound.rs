@@ -111,7 +111,7 @@ async fn open(
     let mut flow = flow(pod, client, local, local, Some(peer.clone()));
     describe(pod, &mut flow, &connect);
     if pod.shared().config.access_log_records {
-        flow.trace = headers::Trace::parse(&connect.request.headers).map(Box::new);
+        flow.extra_mut().trace = headers::Trace::parse(&connect.request.headers);
     }
     let refuse = |connect: Connect, flow: Flow, status, flag, error: String| {
         connect.refuse(status);
@@ -162,7 +162,7 @@ async fn open(
 pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
     // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
     let from = Some(client.ip()).filter(|ip| *ip != target.ip());
-    pod.sockets.connect(&pod.worker.home, from, target, pod.shared().config.connect_timeout).await
+    pod.sockets.connect(&pod.worker.home, from, target, pod.connect_options()).await
 }
 
 type Refusal = (StatusCode, String);

@@ -124,8 +124,7 @@ pub(super) async fn follow(pod: &Pod, source: &Workload, route: Route, mut flow:
 }
 
 async fn plain(pod: &Pod, to: SocketAddr) -> Result<Way, Failure> {
-    let timeout = pod.shared().config.connect_timeout;
-    let upstream = pod.sockets.connect(&pod.worker.home, None, to, timeout).await;
+    let upstream = pod.sockets.connect(&pod.worker.home, None, to, pod.connect_options()).await;
     upstream.map(Way::Plain).map_err(|error| Failure::of_dial(&error))
 }
 
@@ -137,7 +136,9 @@ async fn tunnelled(
     flow: &mut Flow,
 ) -> Result<Way, Failure> {
     let trace = headers::Trace::new(fastrand::u128(1..), fastrand::u64(1..));
-    flow.trace = pod.shared().config.access_log_records.then(|| trace.into());
+    if pod.shared().config.access_log_records {
+        flow.extra_mut().trace = Some(trace);
+    }
     let key = TunnelKey { address: flow.destination_address, identities };
     let opened = match connect_request(authority, flow, &trace, source) {
         Ok(request) => pod.pool.open(pod, &key, &request).await,

@@ -15,7 +15,7 @@ use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::room::Room;
-use culvert_net::socket::{self, SocketFactory};
+use culvert_net::socket::{self, ConnectOptions, SocketFactory};
 use culvert_runtime::{Share, turn};
 use culvert_tls::WorkloadCertificate;
 use tokio::net::{TcpListener, TcpStream};
@@ -124,6 +124,11 @@ pub(crate) struct HandshakePlace<'a>(&'a Pod);
 type Handler = fn(Rc<Pod>, Place, TcpStream, SocketAddr);
 
 impl Pod {
+    /// How a connection is opened now.
+    pub(crate) fn connect_options(&self) -> ConnectOptions {
+        self.shared().mesh().connect_options()
+    }
+
     /// Open the pod's listeners on this worker.
     pub(crate) fn start(worker: Rc<Worker>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
         let mut listeners: Vec<(TcpListener, Handler)> = [
@@ -335,7 +340,7 @@ impl Dial for Pod {
             self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
         let stream = self
             .sockets
-            .connect(&self.worker.home, None, key.address, config.connect_timeout)
+            .connect(&self.worker.home, None, key.address, self.connect_options())
             .await
             .map_err(culvert_hbone::Error::Dial)?;
         Ok((stream, certificate))

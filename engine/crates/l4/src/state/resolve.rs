@@ -72,6 +72,9 @@ pub(crate) enum RouteError {
     Unresolved(Arc<str>),
     #[error("waypoint of {0} is not known")]
     NoWaypoint(String),
+    /// Refused because the mesh allows known destinations only (`outboundTrafficPolicy: REGISTRY_ONLY`).
+    #[error("{0} is not in the service registry and outboundTrafficPolicy is REGISTRY_ONLY")]
+    NotInRegistry(SocketAddr),
     #[error("workload {0} is on network {1:?}, which has no gateway here")]
     OtherNetwork(String, Arc<str>),
 }

@@ -46,7 +46,7 @@ fn from(source: Peer) -> Flow {
         source,
         destination: Peer { workload: Some(web().into()), ..Peer::default() },
         service: None,
-        trace: None,
+        extra: None,
     }
 }
 

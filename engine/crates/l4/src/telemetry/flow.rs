@@ -45,6 +45,8 @@ pub(crate) enum ResponseFlag {
     Revoked,
     /// The root of the peer's certificate is not trusted any more.
     RootRemoved,
+    /// The destination is not in the registry, and the mesh allows no other.
+    NotInRegistry,
 }
 
 impl ResponseFlag {
@@ -57,6 +59,11 @@ impl ResponseFlag {
         }
     }
 
+    /// Whether the way to the peer failed, and not the peer's own answer.
+    pub(crate) const fn is_of_transport(self) -> bool {
+        matches!(self, Self::Tls | Self::Http2 | Self::Identity | Self::Revoked | Self::RootRemoved)
+    }
+
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::None => "-",
@@ -67,6 +74,7 @@ impl ResponseFlag {
             Self::Identity => "IDENTITY_ERROR",
             Self::Revoked => "CERT_REVOKED",
             Self::RootRemoved => "CERT_UNTRUSTED",
+            Self::NotInRegistry => "NOT_IN_REGISTRY",
         }
     }
 }
@@ -78,6 +86,15 @@ pub(crate) struct Peer {
     /// What the other end says of itself, where the control plane said nothing.
     pub baggage: Option<Box<Baggage>>,
     pub identity: Option<Identity>,
+}
+
+/// What only some forms of the access log show.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extra {
+    /// Shared by the records of both ends of a tunnelled connection.
+    pub trace: Option<Trace>,
+    /// Where an outbound connection was going before an endpoint was chosen.
+    pub original_destination: Option<SocketAddr>,
 }
 
 /// A connection's facts. Fill in what is known, then [`Flow::open`].
@@ -93,9 +110,8 @@ pub(crate) struct Flow {
     pub source: Peer,
     pub destination: Peer,
     pub service: Option<Arc<Service>>,
-    /// Shared by the records of both ends of a tunnelled connection. Only where records are made, and in a box, since
-    /// each byte here is one of every open connection.
-    pub trace: Option<Box<Trace>>,
+    /// In a box, and only where the access log shows it: each byte here is one of every open connection.
+    pub extra: Option<Box<Extra>>,
 }
 
 /// A counted connection; [`OpenFlow::finish`] must be called, and a dropped one counts as closed without error.
@@ -153,8 +169,20 @@ impl Flow {
             source: Peer::default(),
             destination: Peer::default(),
             service: None,
-            trace: None,
+            extra: None,
         }
+    }
+
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.extra.as_ref()?.trace.as_ref()
+    }
+
+    pub(super) fn original_destination(&self) -> Option<SocketAddr> {
+        self.extra.as_ref()?.original_destination
     }
 
     /// Whether an end describes itself, because the control plane does not.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use culvert_dns::{Transport, is_answer_to, rewrite_id};
 use culvert_net::dns::unguessable;
+use culvert_net::socket::ConnectOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
@@ -33,7 +34,8 @@ pub(super) async fn ask(
             by_datagram(&socket, &sent, deadline).await?
         }
         Transport::Tcp => {
-            let stream = pod.sockets.connect(&pod.worker.home, None, server, patience).await?;
+            let options = ConnectOptions { timeout: patience, ..pod.connect_options() };
+            let stream = pod.sockets.connect(&pod.worker.home, None, server, options).await?;
             timeout_at(deadline, by_stream(stream, &sent)).await.map_err(|_| silent())??
         }
     };
