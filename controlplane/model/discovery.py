@@ -48,12 +48,17 @@ class Discovery:
         found = self._model.namespaces.find(("", namespace))
         return found is not None and any(selector.matches(found.metadata.labels) for selector in self._selectors)
 
-    def put_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
-        """File a namespace."""
+    def put_namespace(self, old: Namespace | None, new: Namespace | None) -> bool:
+        """File a namespace; return whether it is discovered now and was not before, or the reverse."""
+        item = new if new is not None else old
+        if item is None:
+            return False
+        name = item.metadata.name
+        before = self.discovers(name)
         self._model.put_namespace(old, new)
-        for item in (old, new):
-            if item is not None:
-                self._refilter(item.metadata.name)
+        if self._selectors or self._model.mesh.service_entry_visibility is not None:
+            self._refilter(name)
+        return before is not self.discovers(name)
 
     def put_mesh(self, mesh: Mesh, selectors: tuple[LabelSelector, ...]) -> None:
         """Take new facts about the whole mesh, and the selectors of discovered namespaces (none: all are)."""

@@ -173,11 +173,11 @@ class Registry:
         return parse
 
     def _on_namespace(self, old: core.Namespace | None, new: core.Namespace | None) -> None:
-        self.discovery.put_namespace(old, new)
+        is_other = self.discovery.put_namespace(old, new)
         if new is not None and new.metadata.name == self._system_namespace:
             self._network = new.metadata.labels.get(names.NETWORK_LABEL, "")
             self._put_mesh()
-        elif (old and old.metadata.labels) != (new and new.metadata.labels):
+        elif is_other:
             self._notify_mesh_listeners()
 
     def _on_mesh_config(self, _: reading.Reading | None, new: reading.Reading | None) -> None:

@@ -314,6 +314,16 @@ def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels
     assert {type_url: set(held) for type_url, held in world.told.items()} == everything
 
 
+def test_only_a_change_of_discovery_is_announced() -> None:
+    discovery = Discovery(Model(Mesh()), system_namespace="istio-system")
+    plain, labelled = namespace("shop"), namespace("shop", mesh="on")
+    assert not discovery.put_namespace(None, plain), "every namespace is discovered without selectors"
+    discovery.put_mesh(Mesh(), (MESH_ON,))
+    assert discovery.put_namespace(plain, labelled)
+    assert not discovery.put_namespace(labelled, namespace("shop", mesh="on", team="a"))
+    assert discovery.put_namespace(namespace("shop", mesh="on", team="a"), None)
+
+
 def visibilities(world: World) -> dict[str, str]:
     world.flush()
     found = (workload_pb2.Address.FromString(item.body) for item in world.told.get(names.ADDRESS_TYPE, {}).values())
