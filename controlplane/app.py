@@ -26,6 +26,7 @@ from controlplane.registry.notices import Notices
 from controlplane.registry.registry import Registry
 from controlplane.settings import Settings, host_and_port
 from controlplane.status import conditions
+from controlplane.status.events import MeshEvents
 from controlplane.status.writer import Source, StatusWriter
 from controlplane.translate.mesh import Mesh
 from controlplane.xds import sync_status
@@ -88,7 +89,7 @@ class ControlPlane:
             metrics=self.metrics,
         )
         self._bundles = [
-            make(self._client, self._root, self._registry.namespaces)
+            make(self._client, self._root, self._registry.namespaces, self._registry.discovery.discovers)
             for make in (bundle.of_roots, bundle.of_revocation_lists)
         ]
         self._allocator = Allocator(self._client, self._registry.entries)
@@ -102,9 +103,16 @@ class ControlPlane:
                 )
             ),
             mesh=lambda: self.model.mesh,
+            discovers=self._registry.discovery.discovers,
         )
         self._registry.on_mesh_change(self._statuses.mesh_changed)
+        self._registry.on_roots(self._root.trust)
+        for one in self._bundles:
+            self._registry.on_mesh_change(one.all_due)
         self._instance = settings.pod_name or socket.gethostname()
+        self._events = MeshEvents(
+            self._client, self._registry.report, namespace=settings.pod_namespace, instance=self._instance
+        )
         self._election = Election(
             self._client,
             namespace=settings.pod_namespace,
@@ -144,6 +152,7 @@ class ControlPlane:
                 tasks.create_task(one.run())
             tasks.create_task(self._allocator.run())
             tasks.create_task(self._statuses.run())
+            tasks.create_task(self._events.run())
 
     def pending(self) -> list[str]:
         """Return what the control plane still waits for."""

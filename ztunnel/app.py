@@ -29,7 +29,12 @@ from ztunnel.zds import ZdsClient
 
 _log = log.logger("ztunnel")
 
-_ACCESS_LOG = {AccessLog.OFF: engine_pb2.OFF, AccessLog.TEXT: engine_pb2.TEXT, AccessLog.JSON: engine_pb2.JSON}
+_ACCESS_LOG = {
+    AccessLog.OFF: engine_pb2.OFF,
+    AccessLog.TEXT: engine_pb2.TEXT,
+    AccessLog.JSON: engine_pb2.JSON,
+    AccessLog.MESH: engine_pb2.MESH,
+}
 
 _FRESH_STATE_WAIT_S = 2.0
 """Patience with the control plane where a restored state is at hand: most restarts come with a control plane."""
@@ -62,7 +67,12 @@ class Ztunnel:
             connect=tls_channel(settings.xds_address, settings.xds_root_ca, settings.xds_server_name or None),
             metadata=partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
             node=node,
-            subscriptions={names.AUTHORIZATION_TYPE: EVERYTHING, names.ADDRESS_TYPE: EVERYTHING},
+            subscriptions={
+                names.MESH_CONFIG_TYPE: EVERYTHING,
+                names.AUTHORIZATION_TYPE: EVERYTHING,
+                names.ADDRESS_TYPE: EVERYTHING,
+            },
+            optional=[names.MESH_CONFIG_TYPE],
             receiver=self._mesh,
         )
         self._exporter = wiring.exporter(settings)
@@ -244,7 +254,7 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
         network=settings.network,
         cluster_id=settings.cluster_id,
         node=settings.node_name,
-        connect_timeout_ms=round(settings.connect_timeout_s * 1000),
+        connect_timeout_ms=round((settings.connect_timeout_s or 0) * 1000),
         connect_attempts=settings.connect_attempts,
         connect_attempt_delay_ms=round(settings.connect_attempt_delay_s * 1000),
         outlier_consecutive_failures=settings.outlier_consecutive_failures,

@@ -6,7 +6,7 @@ the signing certificate's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
@@ -74,6 +74,12 @@ class Authority:
             intermediates_pem=tuple(_pem(item) for item in chain),
             roots_pem="".join(_pem(item) for item in roots),
         )
+
+    def with_roots(self, more_pem: Sequence[str]) -> Self:
+        """Return the authority with further roots, which were checked before, each once."""
+        own = x509.load_pem_x509_certificates(self.roots_pem.encode())
+        more = [item for text in more_pem for item in x509.load_pem_x509_certificates(text.encode())]
+        return replace(self, roots_pem="".join(_pem(item) for item in dict.fromkeys([*own, *more])))
 
     @property
     def expires(self) -> datetime:

@@ -32,6 +32,7 @@ class Bundle:
     """Keeps one config map in every namespace. Run ``informer.run`` as a task, and ``run`` while this replica writes.
 
     Args:
+        wants: whether a namespace gets the config map; one that it has is left alone.
         content: what it should hold; empty: it should not be there; ``None``: not known yet, and nothing is touched.
     """
 
@@ -43,12 +44,14 @@ class Bundle:
         name: str,
         key: str,
         content: Callable[[], str | None],
+        wants: Callable[[str], bool],
     ) -> None:
         self._client = client
         self._namespaces = namespaces
         self._name = name
         self._key = key
         self._content = content
+        self._wants = wants
         self._due: WorkList[str] = WorkList(f"config map {name} of a namespace")
         self.informer: Informer[_Held] = Informer(
             client, kinds.CONFIG_MAP, self._held, selection=Selection(fields=f"metadata.name={name}")
@@ -63,11 +66,13 @@ class Bundle:
         await self._due.run(self._put_right)
 
     def all_due(self) -> None:
-        """Put right all namespaces: the content has changed."""
+        """Put right all namespaces: the content has changed, or which namespaces get it."""
         for namespace in self._namespaces:
             self._due.add(namespace.metadata.name)
 
     async def _put_right(self, namespace: str) -> None:
+        if not self._wants(namespace):
+            return
         known = self._namespaces.find(namespace)
         content = self._content()
         if known is None or known.status.phase == _TERMINATING or content is None:
@@ -97,20 +102,23 @@ class Bundle:
         return _Held(metadata["namespace"], str(data.get(self._key, "")), is_ours)
 
 
-def of_roots(client: Client, root: Root, namespaces: "Informer[Namespace]") -> Bundle:
+def of_roots(client: Client, root: Root, namespaces: "Informer[Namespace]", wants: Callable[[str], bool]) -> Bundle:
     """Return the bundle of the roots."""
     bundle = Bundle(
         client, namespaces, name=names.ROOT_CERT_CONFIGMAP, key=names.ROOT_CERT_KEY,
-        content=lambda: root.current.roots_pem if root.is_loaded else None,
+        content=lambda: root.current.roots_pem if root.is_loaded else None, wants=wants,
     )  # fmt: skip
     root.on_change(bundle.all_due)
     return bundle
 
 
-def of_revocation_lists(client: Client, root: Root, namespaces: "Informer[Namespace]") -> Bundle:
+def of_revocation_lists(
+    client: Client, root: Root, namespaces: "Informer[Namespace]", wants: Callable[[str], bool]
+) -> Bundle:
     """Return the bundle of the revocation lists."""
     bundle = Bundle(
-        client, namespaces, name=names.CRL_CONFIGMAP, key=names.CRL_KEY, content=lambda: root.revocations.pem
-    )
+        client, namespaces, name=names.CRL_CONFIGMAP, key=names.CRL_KEY,
+        content=lambda: root.revocations.pem, wants=wants,
+    )  # fmt: skip
     root.revocations.on_change(bundle.all_due)
     return bundle

@@ -48,7 +48,10 @@ class Root:
         self._life = life
         self._metrics = metrics
         self._clock = clock
+        self._loaded: authority.Authority | None = None
         self._current: authority.Authority | None = None
+        """The one that was loaded, with the additional roots."""
+        self._more_roots: tuple[str, ...] = ()
         self._listeners: list[Callable[[], None]] = []
         self.revocations = Revocations(f"{namespace}/{names.CACERTS_SECRET}")
 
@@ -72,6 +75,14 @@ class Root:
         """Call ``listener`` whenever the authority has changed."""
         self._listeners.append(listener)
 
+    def trust(self, roots_pem: tuple[str, ...]) -> None:
+        """Distribute these roots, PEM, beside the authority's own; they replace those of the last call."""
+        if roots_pem != self._more_roots:
+            self._more_roots = roots_pem
+            _log.info("additional roots of the mesh configuration", count=len(roots_pem))
+            if self._loaded is not None:
+                self._use(self._loaded)
+
     async def load(self, organization: str) -> None:
         """Read or make the authority; ``organization`` names a self-made root.
 
@@ -94,7 +105,11 @@ class Root:
             )
         except CaError as error:
             raise BadAuthority(f"Secret {self._namespace}/{name}: {error}") from error
-        self._use(loaded, name)
+        self._loaded = loaded
+        if self._use(loaded):
+            _log.info(
+                "signing certificate in use", secret=f"{self._namespace}/{name}", expires=loaded.expires.isoformat()
+            )
         # The self-made root's secret is nobody's to write lists into.
         lists = data.get(names.CRL_KEY, b"") if name == names.CACERTS_SECRET else b""
         self.revocations.take(lists, loaded.authorities)
@@ -118,28 +133,28 @@ class Root:
         body = objects.secret_body(names.CA_SECRET, {_CERTIFICATE: certificate, _KEY: key}, "istio.io/ca-root")
         return await objects.create_if_missing(self._client, kinds.SECRET, body, self._namespace)
 
-    def _use(self, loaded: authority.Authority, secret: str) -> None:
+    def _use(self, loaded: authority.Authority) -> bool:
+        """Use an authority, with the additional roots; return whether anything changed."""
+        new = loaded.with_roots(self._more_roots)
         old = self._current
         if (
             old is not None
-            and old.certificate == loaded.certificate
-            and old.roots_pem == loaded.roots_pem
-            and old.intermediates_pem == loaded.intermediates_pem
+            and old.certificate == new.certificate
+            and old.roots_pem == new.roots_pem
+            and old.intermediates_pem == new.intermediates_pem
         ):
-            return
-        self._current = loaded
+            return False
+        self._current = new
         self._measure()
-        _log.info(
-            "signing certificate in use", secret=f"{self._namespace}/{secret}", expires=loaded.expires.isoformat()
-        )
         for listener in self._listeners:
             listener()
+        return True
 
     def _measure(self) -> None:
-        if self._current is None:
+        if self._loaded is None:
             return
         now = self._clock().timestamp()
-        root, chain = self._current.roots_expire.timestamp(), self._current.expires.timestamp()
+        root, chain = self._loaded.roots_expire.timestamp(), self._loaded.expires.timestamp()
         self._metrics.root_expiry.set(root)
         self._metrics.root_expiry_seconds.set(root - now)
         self._metrics.chain_expiry.set(chain)

@@ -6,9 +6,20 @@ from collections.abc import Iterator
 from typing import Final
 
 from controlplane.model.index import Key
+from meshapi import names
 
 POLICY_KINDS: Final = frozenset({"policy", "peer", "static"})
-"""Kinds of objects that make policies; all others make addresses."""
+"""Kinds of objects that make policies."""
+SETTINGS_KIND: Final = "settings"
+"""The kind that makes the settings of proxies. All others make addresses."""
+
+
+def type_of(kind: str) -> str:
+    """Return the type URL of the resources that a kind of objects makes."""
+    if kind == SETTINGS_KIND:
+        return names.MESH_CONFIG_TYPE
+    return names.AUTHORIZATION_TYPE if kind in POLICY_KINDS else names.ADDRESS_TYPE
+
 
 Mark = tuple[str, Key]
 
@@ -32,7 +43,7 @@ class Marked:
     def add(self, kind: str, key: Key, *, is_one_of_many: bool = False) -> None:
         """Mark an object; one that is marked already may only move forward."""
         mark = (kind, key)
-        if kind in POLICY_KINDS:
+        if kind in POLICY_KINDS or kind == SETTINGS_KIND:
             self._policies[mark] = None
         elif not is_one_of_many:
             self._many.pop(mark, None)

@@ -16,6 +16,7 @@ service                itself; workloads of its namespace that its old or new se
                        ServiceEntries that claim its name, as above
 endpoint slice         its workloads
 node                   the workloads of its pods
+namespace              its ServiceEntries, where their visibility depends on its labels
 ServiceEntry           itself, those that have or had one of its hosts, and the workloads that any of them chooses
 WorkloadEntry          its workload
 AuthorizationPolicy    itself; the workloads that its old or new selector chooses
@@ -30,12 +31,13 @@ from typing import Final
 from controlplane.model import resources
 from controlplane.model.entries import Entries
 from controlplane.model.index import Index, Key
-from controlplane.model.marked import POLICY_KINDS, Mark, Marked
-from controlplane.translate import authorization, entries, peer_authentication, services, workloads
+from controlplane.model.marked import SETTINGS_KIND, Mark, Marked, type_of
+from controlplane.translate import authorization, entries, peer_authentication, services, visibility, workloads
 from controlplane.translate.mesh import Mesh, matches
 from meshapi import names
+from meshapi.proto import mesh_config_pb2
 from meshapi.resources.base import Object
-from meshapi.resources.core import EndpointSlice, Node, Pod, Service
+from meshapi.resources.core import EndpointSlice, Namespace, Node, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
 from meshkit.xds.source import Resource
@@ -43,6 +45,7 @@ from meshkit.xds.source import Resource
 Changes = dict[str, dict[str, Resource | None]]
 """By type URL: resource name to the new resource, or ``None`` for a removed one."""
 
+_TYPES: Final = (names.MESH_CONFIG_TYPE, names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
 _CROWD: Final = 256
 """An event that marks more than so many objects lets others go first."""
 _SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
@@ -57,6 +60,7 @@ class Model:
         self.services: Index[Service] = Index()
         self.slices: Index[EndpointSlice] = Index()
         self.nodes: Index[Node] = Index()
+        self.namespaces: Index[Namespace] = Index()
         self.policies: Index[AuthorizationPolicy] = Index()
         self.peers: Index[PeerAuthentication] = Index()
         self.entries = Entries()
@@ -72,14 +76,16 @@ class Model:
             "policy": self._policy,
             "peer": self._peer,
             "static": self._static,
+            SETTINGS_KIND: self._settings,
         }
         self._pods_on: dict[str, set[Key]] = {}
-        self._resources: dict[str, dict[str, Resource]] = {names.ADDRESS_TYPE: {}, names.AUTHORIZATION_TYPE: {}}
+        self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in _TYPES}
         self._made: dict[Mark, frozenset[str]] = {}
-        self._owners: dict[str, dict[str, Mark]] = {names.ADDRESS_TYPE: {}, names.AUTHORIZATION_TYPE: {}}
+        self._owners: dict[str, dict[str, Mark]] = {type_url: {} for type_url in _TYPES}
         self._marked = Marked()
         self._failures: list[tuple[Mark, Exception]] = []
-        self._orphans: dict[str, set[str]] = {names.ADDRESS_TYPE: set(), names.AUTHORIZATION_TYPE: set()}
+        self._orphans: dict[str, set[str]] = {type_url: set() for type_url in _TYPES}
+        self.proxy_settings: mesh_config_pb2.MeshConfig | None = None
 
     def put_pod(self, old: Pod | None, new: Pod | None) -> None:
         """File a pod."""
@@ -122,6 +128,17 @@ class Model:
         self.nodes.put(old, new)
         for key in self._pods_on.get(_key(old, new)[1], ()):
             self._mark("pod", key)
+
+    def put_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
+        """File a namespace."""
+        self.namespaces.put(old, new)
+        if self.mesh.service_entry_visibility is not None:
+            self._mark_all("entry", self.entries.within(_key(old, new)[1]))
+
+    def labels_of_namespace(self, name: str) -> dict[str, str]:
+        """Return a namespace's labels; none where it is not known."""
+        found = self.namespaces.find(("", name))
+        return found.metadata.labels if found is not None else {}
 
     def put_entry(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
         """File a ServiceEntry."""
@@ -176,6 +193,11 @@ class Model:
         self._mark_all("policy", self.policies)
         self._mark_all("peer", self.peers)
 
+    def put_proxy_settings(self, settings: mesh_config_pb2.MeshConfig) -> None:
+        """Take the settings of proxies."""
+        self.proxy_settings = settings
+        self._mark(SETTINGS_KIND, ("", ""))
+
     @property
     def is_settled(self) -> bool:
         """Whether nothing is left to compute."""
@@ -183,9 +205,9 @@ class Model:
 
     def flush(self, limit: int | None = None) -> Changes:
         """Recompute what is marked, at most ``limit`` objects; return the resources that differ from before."""
-        made: dict[str, dict[str, Resource]] = {names.AUTHORIZATION_TYPE: {}, names.ADDRESS_TYPE: {}}
+        made: dict[str, dict[str, Resource]] = {type_url: {} for type_url in _TYPES}
         for kind, key in self._marked.take(limit):
-            type_url = names.AUTHORIZATION_TYPE if kind in POLICY_KINDS else names.ADDRESS_TYPE
+            type_url = type_of(kind)
             try:
                 items = {item.name: item for item in self._compute[kind](key)}
             except Exception as error:  # one object that nobody foresaw must not take others with it
@@ -250,6 +272,9 @@ class Model:
         static = peer_authentication.static_strict(self.mesh.root_namespace)
         return [resources.of_policy(static)] if len(self.peers) else []
 
+    def _settings(self, _: Key) -> list[Resource]:
+        return [] if self.proxy_settings is None else [resources.of_settings(self.proxy_settings)]
+
     def _pod(self, key: Key) -> list[Resource]:
         pod = self.pods.find(key)
         if pod is None:
@@ -275,7 +300,8 @@ class Model:
         canonical = frozenset(
             host for host in hosts if self.entries.is_first(entry, host) and not self._kubernetes(host)
         )
-        found = entries.translate_hosts(entry, hosts, self.mesh, canonical=canonical)
+        visible = visibility.of_entry(entry, self.mesh, self.labels_of_namespace(entry.metadata.namespace))
+        found = entries.translate_hosts(entry, hosts, self.mesh, canonical=canonical, visibility=visible)
         endpoints = entries.translate_endpoints(entry, hosts, self.mesh)
         return [*map(resources.of_service, found), *map(resources.of_workload, endpoints)]
 

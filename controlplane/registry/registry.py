@@ -8,12 +8,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from controlplane.metrics import Metrics
-from controlplane.model.index import Index
+from controlplane.model.discovery import Discovery, Feed
 from controlplane.model.model import Model
-from controlplane.registry import mesh_config, stand_ins
+from controlplane.registry import stand_ins
+from controlplane.registry.mesh_report import MeshReport
 from controlplane.registry.notices import Notices
+from controlplane.translate import proxy_settings
 from meshapi import names
 from meshapi.errors import DataError, InvalidResource, listed
+from meshapi.mesh_config import reading
+from meshapi.mesh_config.model import MeshConfig
+from meshapi.mesh_config.notices import is_trusted
 from meshapi.resources import base, core, networking, security
 from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
 
@@ -34,49 +39,65 @@ class Registry:
         touch: Callable[[str], None],
     ) -> None:
         self._model = model
+        self.discovery = Discovery(model, system_namespace=system_namespace)
         self._defaults = model.mesh
         self._metrics = metrics
         self._notices = notices
         self._touch = touch
         self._mesh_listeners: list[Callable[[], None]] = []
+        self._roots_listeners: list[Callable[[tuple[str, ...]], None]] = []
         self.replaced: dict[str, dict[Key, str]] = {}
         """By kind: policies that something stands in for because they cannot be read, and why they cannot."""
         self._client = client
         self._network = ""
-        self._config = mesh_config.MeshConfig()
+        self.report = MeshReport(metrics)
+        self._config = MeshConfig()
+        self._good: dict[str, Any] = {}
+        """Values of the mesh configuration in force."""
         self._system_namespace = system_namespace
         self.namespaces = self._informer(kinds.NAMESPACE, _reader(core.Namespace))
         self.namespaces.add_handler(self._on_namespace)
         only_mesh = Selection(namespace=system_namespace, fields=f"metadata.name={names.MESH_CONFIGMAP}")
-        mesh = self._informer(kinds.CONFIG_MAP, mesh_config.parse, only_mesh)
+        mesh: Informer[reading.Reading] = Informer(client, kinds.CONFIG_MAP, reading.read, selection=only_mesh)
         mesh.add_handler(self._on_mesh_config)
+        feed = self.discovery.feed
+        policies = feed(model.policies, model.put_policy)
+        peers = feed(model.peers, model.put_peer)
         self.entries = self._model_informer(
-            kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), model.put_entry
+            kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), feed(model.entries, model.put_entry).put
         )
         self.policies = self._model_informer(
             kinds.AUTHORIZATION_POLICY,
-            self._closing_reader(security.AuthorizationPolicy, model.policies, stand_ins.policy),
-            model.put_policy,
+            self._closing_reader(security.AuthorizationPolicy, policies, stand_ins.policy),
+            policies.put,
         )
         self.peers = self._model_informer(
             kinds.PEER_AUTHENTICATION,
-            self._closing_reader(security.PeerAuthentication, model.peers, stand_ins.peer),
-            model.put_peer,
+            self._closing_reader(security.PeerAuthentication, peers, stand_ins.peer),
+            peers.put,
         )
         self.informers: list[Informer[Any]] = [
             self.namespaces,
             mesh,
             self._model_informer(kinds.NODE, _reader(core.Node), model.put_node),
-            self._model_informer(kinds.POD, _reader(core.Pod), model.put_pod),
-            self._model_informer(kinds.SERVICE, _reader(core.Service), model.put_service),
-            self._model_informer(kinds.ENDPOINT_SLICE, _reader(core.EndpointSlice), model.put_slice),
+            self._model_informer(kinds.POD, _reader(core.Pod), feed(model.pods, model.put_pod).put),
+            self._model_informer(kinds.SERVICE, _reader(core.Service), feed(model.services, model.put_service).put),
             self._model_informer(
-                kinds.WORKLOAD_ENTRY, self._open_reader(networking.WorkloadEntry), model.put_workload_entry
+                kinds.ENDPOINT_SLICE, _reader(core.EndpointSlice), feed(model.slices, model.put_slice).put
+            ),
+            self._model_informer(
+                kinds.WORKLOAD_ENTRY,
+                self._open_reader(networking.WorkloadEntry),
+                feed(model.workload_entries, model.put_workload_entry).put,
             ),
             self.entries,
             self.policies,
             self.peers,
         ]
+
+    def on_roots(self, listener: Callable[[tuple[str, ...]], None]) -> None:
+        """Call ``listener`` with the additional roots of the mesh configuration, PEM, when they may have changed."""
+        self._roots_listeners.append(listener)
 
     def on_mesh_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` when facts about the whole mesh may have changed."""
@@ -144,7 +165,7 @@ class Registry:
         return parse
 
     def _closing_reader(
-        self, model: type[ObjectT], held: Index[ObjectT], stand_in: Callable[[Json], ObjectT]
+        self, model: type[ObjectT], held: Feed[ObjectT], stand_in: Callable[[Json], ObjectT]
     ) -> Callable[[Json], ObjectT]:
         """Read a policy; one that cannot be read and has no last good form is replaced by one that closes."""
         read = self._open_reader(model)
@@ -165,24 +186,40 @@ class Registry:
 
         return parse
 
-    def _on_namespace(self, _: core.Namespace | None, new: core.Namespace | None) -> None:
+    def _on_namespace(self, old: core.Namespace | None, new: core.Namespace | None) -> None:
+        is_other = self.discovery.put_namespace(old, new)
         if new is not None and new.metadata.name == self._system_namespace:
             self._network = new.metadata.labels.get(names.NETWORK_LABEL, "")
             self._put_mesh()
+        elif is_other:
+            self._notify_mesh_listeners()
 
-    def _on_mesh_config(self, _: mesh_config.MeshConfig | None, new: mesh_config.MeshConfig | None) -> None:
-        self._config = new or mesh_config.MeshConfig()
+    def _on_mesh_config(self, _: reading.Reading | None, new: reading.Reading | None) -> None:
+        self._good = new.with_last_good(self._good) if new is not None else {}
+        self._config = reading.config_of(self._good)
+        self.report.read(new)
         self._put_mesh()
+        self._model.put_proxy_settings(proxy_settings.translate(self._config))
+        self._touch("mesh")
+        roots = tuple(one.pem for one in self._config.ca_certificates if one.pem and is_trusted(one, self._config))
+        for listener in self._roots_listeners:
+            listener(roots)
 
     def _put_mesh(self) -> None:
-        self._model.put_mesh(
-            dataclasses.replace(
-                self._defaults,
-                trust_domain=self._config.trust_domain,
-                root_namespace=self._config.root_namespace or self._system_namespace,
-                network=self._network,
-            )
+        config = self._config
+        mesh = dataclasses.replace(
+            self._defaults,
+            trust_domain=config.trust_domain,
+            trust_domain_aliases=config.trust_domain_aliases,
+            root_namespace=config.root_namespace or self._system_namespace,
+            network=self._network,
+            default_export_to=config.default_service_export_to,
+            service_entry_visibility=config.service_entry_visibility,
         )
+        self.discovery.put_mesh(mesh, config.discovery_selectors)
+        self._notify_mesh_listeners()
+
+    def _notify_mesh_listeners(self) -> None:
         for listener in self._mesh_listeners:
             listener()
         self._touch("mesh")

@@ -54,11 +54,13 @@ class StatusWriter:
         client: Client,
         *sources: Source,
         mesh: Callable[[], Mesh],
+        discovers: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
         self._sources = {source.kind.plural: source for source in sources}
         self._mesh = mesh
+        self._discovers = discovers
         self._clock = clock
         self._due: WorkList[tuple[str, Key]] = WorkList("status of a policy")
         self._held: dict[tuple[str, Key], Json] = {}
@@ -132,6 +134,8 @@ class StatusWriter:
         await self._write(source.kind, due, _rendered(wanted, generation))
 
     def _judge(self, source: Source, item: base.Object) -> Condition | None:
+        if not self._discovers(item.metadata.namespace):
+            return None
         reason = source.replaced.get(item.key)
         return source.judge(item, self._mesh()) if reason is None else conditions.of_replaced(reason)
 

@@ -15,11 +15,15 @@ written; refusing the rule is the safe reading.
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from controlplane.translate import trust_domains
 from controlplane.translate.mesh import Mesh
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
+
+ModelT = TypeVar("ModelT", bound=base.Open)
 
 
 @dataclass(slots=True)
@@ -69,7 +73,7 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
     for index, rule in enumerate(policy.spec.rules):
         path = f"spec.rules[{index}]"
         lost: list[str] = []
-        clauses = _clauses(rule, namespace, path, lost)
+        clauses = _clauses(_with_aliases(rule, mesh), namespace, path, lost)
         result.problems += [f"{item} needs a waypoint (layer 7)" for item in lost]
         if lost and not denies:
             result.problems.append(f"{path} allows nothing without a waypoint")
@@ -90,6 +94,26 @@ def _scope(policy: security.AuthorizationPolicy, mesh: Mesh) -> pb.Scope:
 def is_dry_run(policy: security.AuthorizationPolicy) -> bool:
     """Return whether the policy shall decide nothing and only tell what it would."""
     return policy.metadata.annotations.get(names.DRY_RUN_ANNOTATION, "").lower() == "true"
+
+
+def _with_aliases(rule: security.Rule, mesh: Mesh) -> security.Rule:
+    """Return the rule with its principals in every trust domain that they hold in."""
+    if not mesh.trust_domain_aliases and mesh.trust_domain == names.DEFAULT_TRUST_DOMAIN:
+        return rule
+    sources = [
+        item.model_copy(update={"source": _expanded(item.source, ("principals", "not_principals"), mesh)})
+        for item in rule.from_
+    ]
+    conditions = [
+        _expanded(item, ("values", "not_values"), mesh) if item.key == security.PRINCIPAL_KEY else item
+        for item in rule.when
+    ]
+    return rule.model_copy(update={"from_": tuple(sources), "when": tuple(conditions)})
+
+
+def _expanded(model: ModelT, fields: Sequence[str], mesh: Mesh) -> ModelT:
+    expanded = {name: tuple(trust_domains.expand(getattr(model, name), mesh)) for name in fields}
+    return model.model_copy(update=expanded)
 
 
 def _clauses(rule: security.Rule, namespace: str, path: str, lost: list[str]) -> list[pb.Clause]:
@@ -150,7 +174,7 @@ def _condition(condition: security.Condition, namespace: str, path: str, lost: l
             result = pb.Match(destination_ips=_addresses(values), not_destination_ips=_addresses(not_values))
         case "source.namespace":
             result = pb.Match(namespaces=_strings(values), not_namespaces=_strings(not_values))
-        case "source.principal":
+        case security.PRINCIPAL_KEY:
             result = pb.Match(principals=_strings(values), not_principals=_strings(not_values))
         case "source.serviceAccount":
             accounts, not_accounts = _accounts(values, namespace), _accounts(not_values, namespace)

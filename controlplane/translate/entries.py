@@ -16,12 +16,12 @@ from controlplane.translate.mesh import Mesh
 from controlplane.translate.ports import protocol_of
 from meshapi import names
 from meshapi.analysis import canonical
+from meshapi.mesh_config.model import Visibility
 from meshapi.proto import workload_pb2
 from meshapi.resources.core import Service
 from meshapi.resources.networking import Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadEntrySpec
 
 _LB: Final = workload_pb2.LoadBalancing
-_OWN_NAMESPACE: Final = frozenset({"."})
 _ENTRY: Final = "networking.istio.io/ServiceEntry"
 _WORKLOAD: Final = "networking.istio.io/WorkloadEntry"
 _UDP: Final = frozenset({"UDP"})
@@ -36,7 +36,12 @@ def service_name(entry: ServiceEntry, host: str) -> str:
 
 
 def translate_hosts(
-    entry: ServiceEntry, hosts: Iterable[str], mesh: Mesh, *, canonical: frozenset[str]
+    entry: ServiceEntry,
+    hosts: Iterable[str],
+    mesh: Mesh,
+    *,
+    canonical: frozenset[str],
+    visibility: Visibility = Visibility.PUBLIC,
 ) -> list[workload_pb2.Service]:
     """Return a service for each host.
 
@@ -45,10 +50,11 @@ def translate_hosts(
         hosts: those of its hosts that are not another object's.
         mesh: the mesh.
         canonical: hosts for which the entry is the one that other namespaces see.
+        visibility: who sees the hosts.
     """
     passes = entry.spec.resolution is Resolution.NONE
     balancing = _LB(mode=_LB.PASSTHROUGH, health_policy=_LB.ALLOW_ALL) if passes else None
-    own = bool(entry.spec.export_to) and set(entry.spec.export_to) <= _OWN_NAMESPACE
+    own = visibility is Visibility.NAMESPACE
     # What is the same for all hosts is made once: there may be many of each. A host's addresses are the entry's own,
     # else those that were allocated.
     ports = [_port(port, target=port.target_port or port.number) for port in _tcp_ports(entry)]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from meshapi import names
+from meshapi.mesh_config.model import ServiceEntryVisibility
 from meshapi.resources.core import Service
 
 
@@ -16,6 +17,9 @@ class Mesh:
         cluster_id: name of this cluster.
         cluster_domain: suffix of service names.
         network: name of this cluster's network; empty is the default one.
+        trust_domain_aliases: trust domains whose principals in policies stand for ``trust_domain`` too.
+        default_export_to: ``exportTo`` of ServiceEntries that have none.
+        service_entry_visibility: bounds the visibility of ServiceEntries; ``None``: no bound.
         sends_dry_run: whether dry-run policies are sent. A ztunnel before 1.29 would enforce them.
     """
 
@@ -24,6 +28,9 @@ class Mesh:
     cluster_id: str = names.DEFAULT_CLUSTER_ID
     cluster_domain: str = names.DEFAULT_CLUSTER_DOMAIN
     network: str = ""
+    trust_domain_aliases: tuple[str, ...] = ()
+    default_export_to: tuple[str, ...] = ()
+    service_entry_visibility: ServiceEntryVisibility | None = None
     sends_dry_run: bool = False
 
     @property

@@ -7,7 +7,7 @@ from controlplane.model.model import Changes
 from meshapi import names
 from meshkit.xds.source import Listener, Resource
 
-_ORDER: Final = (names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
+_ORDER: Final = (names.MESH_CONFIG_TYPE, names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
 """Policies first: a workload that names a new policy must not arrive before it (an unknown policy is skipped)."""
 
 

@@ -92,11 +92,16 @@ def read(model: type[ObjectT], item: dict[str, Any]) -> ObjectT:
     except ValidationError as error:
         metadata = item.get("metadata") or {}
         name = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
-        fault = error.errors(include_url=False, include_context=False)[0]
-        given = fault.get("input")
-        shown = f" (found {brief(repr(given))})" if isinstance(given, str | int | bool) else ""
-        reason = brief(fault["msg"].removeprefix("Value error, ")) + shown
-        raise InvalidResource(model.__name__, name, brief(field_path(fault["loc"])), reason) from error
+        field, reason = first_fault(error)
+        raise InvalidResource(model.__name__, name, field, reason) from error
+
+
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Return the path of the first field at fault, and what is wrong with it."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    given = fault.get("input")
+    shown = f" (found {brief(repr(given))})" if isinstance(given, str | int | bool) else ""
+    return brief(field_path(fault["loc"])), brief(fault["msg"].removeprefix("Value error, ")) + shown
 
 
 def field_path(location: tuple[str | int, ...]) -> str:

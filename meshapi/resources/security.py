@@ -20,10 +20,11 @@ _SERVICE_ACCOUNT = re.compile(r"(?:[a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-
 
 IP_KEYS = frozenset({"source.ip", "destination.ip", "remote.ip"})
 PORT_KEY = "destination.port"
+PRINCIPAL_KEY = "source.principal"
 _PLAIN_KEYS = IP_KEYS | {
     PORT_KEY,
     "source.namespace",
-    "source.principal",
+    PRINCIPAL_KEY,
     "source.serviceAccount",
     "source.trustDomain",
     "request.auth.principal",
@@ -43,7 +44,7 @@ LAYER_7_SOURCE = (
 LAYER_7_OPERATION = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
 """Fields of an operation that layer 4 cannot decide."""
 LAYER_4_KEYS = frozenset(
-    {"source.ip", "destination.ip", "source.namespace", "source.principal", "source.serviceAccount", PORT_KEY}
+    {"source.ip", "destination.ip", "source.namespace", PRINCIPAL_KEY, "source.serviceAccount", PORT_KEY}
 )
 """Keys of a condition that layer 4 can decide; all others are about requests."""
 _KEY_PATTERNS = (

@@ -6,10 +6,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controlplane.model.discovery import Discovery, Feed
 from controlplane.model.model import Model
 from controlplane.translate.mesh import Mesh
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
+from meshapi.mesh_config.label_selector import LabelSelector
+from meshapi.mesh_config.model import ServiceEntryVisibility
 from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking, security
 from meshkit.xds.source import Resource
@@ -109,8 +112,15 @@ def entries(draw: st.DrawFn) -> networking.ServiceEntry:
         resolution=draw(st.sampled_from(["NONE", "DNS"])),
         selector=selector,
         created=f"2026-01-0{draw(st.integers(1, 2))}T00:00:00Z",
+        exportTo=draw(st.sampled_from([[], ["."], ["~"], ["*"]])),
     )
     return base.read(networking.ServiceEntry, item)
+
+
+@st.composite
+def namespaces(draw: st.DrawFn) -> core.Namespace:
+    labels = draw(st.sampled_from([{}, {"mesh": "on"}, {"mesh": "on", "team": "a"}]))
+    return base.read(core.Namespace, {"metadata": {"name": draw(NAMESPACES), "labels": labels}})
 
 
 @st.composite
@@ -121,16 +131,31 @@ def workload_entries(draw: st.DrawFn) -> networking.WorkloadEntry:
 
 
 OBJECTS = st.one_of(
-    pods(), services(), slices(), nodes(), policies(), peers(), entries(), entries(), workload_entries()
+    pods(), services(), slices(), nodes(), policies(), peers(), entries(), entries(), workload_entries(), namespaces()
 )
+SELECTED = {"namespaceSelector": {"matchLabels": {"team": "a"}}}
+VISIBILITIES: list[ServiceEntryVisibility | None] = [
+    None,
+    ServiceEntryVisibility.model_validate({"defaultVisibility": "NAMESPACE"}),
+    ServiceEntryVisibility.model_validate(
+        {"defaultVisibility": "NONE", "policies": [{"visibility": "PUBLIC", "matchingRules": [SELECTED]}]}
+    ),
+]
+MESH_ON = LabelSelector.model_validate({"matchLabels": {"mesh": "on"}})
 MESHES = st.builds(
     Mesh,
     trust_domain=st.sampled_from(["cluster.local", "example.org"]),
     root_namespace=st.sampled_from(["istio-system", "dev"]),
     network=st.sampled_from(["", "net"]),
+    default_export_to=st.sampled_from([(), (".",), ("~",)]),
+    service_entry_visibility=st.sampled_from(VISIBILITIES),
 )
+CONFIGURATIONS = st.tuples(MESHES, st.sampled_from([(), (), (MESH_ON,)]))
+"""Facts about the mesh, and selectors of discovered namespaces."""
 EVENTS = st.lists(
-    st.tuples(st.one_of(OBJECTS, OBJECTS, OBJECTS, MESHES), st.sampled_from(["put", "put", "remove"]), st.booleans()),
+    st.tuples(
+        st.one_of(OBJECTS, OBJECTS, OBJECTS, CONFIGURATIONS), st.sampled_from(["put", "put", "remove"]), st.booleans()
+    ),
     min_size=15,
     max_size=60,
 )
@@ -143,6 +168,20 @@ class World:
 
     def __init__(self, mesh: Mesh) -> None:
         self.model = Model(mesh)
+        self.discovery = Discovery(self.model, system_namespace="istio-system")
+        self.selectors: tuple[LabelSelector, ...] = ()
+        model, feed = self.model, self.discovery.feed
+        feeds: dict[type, Feed[Any]] = {
+            core.Pod: feed(model.pods, model.put_pod),
+            core.Service: feed(model.services, model.put_service),
+            core.EndpointSlice: feed(model.slices, model.put_slice),
+            security.AuthorizationPolicy: feed(model.policies, model.put_policy),
+            security.PeerAuthentication: feed(model.peers, model.put_peer),
+            networking.ServiceEntry: feed(model.entries, model.put_entry),
+            networking.WorkloadEntry: feed(model.workload_entries, model.put_workload_entry),
+        }
+        self.puts: dict[type, Any] = {kind: found.put for kind, found in feeds.items()}
+        self.puts |= {core.Node: model.put_node, core.Namespace: self.discovery.put_namespace}
         self.held: dict[tuple[type, tuple[str, str]], base.Object] = {}
         self.told: dict[str, dict[str, Resource]] = {}
 
@@ -154,17 +193,11 @@ class World:
             self.held[key] = new
         if old is None and new is None:
             return
-        put: Any = {
-            core.Pod: self.model.put_pod,
-            core.Service: self.model.put_service,
-            core.EndpointSlice: self.model.put_slice,
-            core.Node: self.model.put_node,
-            security.AuthorizationPolicy: self.model.put_policy,
-            security.PeerAuthentication: self.model.put_peer,
-            networking.ServiceEntry: self.model.put_entry,
-            networking.WorkloadEntry: self.model.put_workload_entry,
-        }[type(item)]
-        put(old, new)
+        self.puts[type(item)](old, new)
+
+    def configure(self, mesh: Mesh, selectors: tuple[LabelSelector, ...] = ()) -> None:
+        self.selectors = selectors
+        self.discovery.put_mesh(mesh, selectors)
 
     def flush(self, limit: int | None = None) -> None:
         for type_url, changed in self.model.flush(limit).items():
@@ -182,8 +215,8 @@ class World:
 def test_any_order_of_events_ends_like_a_computation_from_scratch(events: list[tuple[Any, str, bool]]) -> None:
     world = World(Mesh())
     for item, action, flushes in events:
-        if isinstance(item, Mesh):
-            world.model.put_mesh(item)
+        if isinstance(item, tuple):
+            world.configure(*item)
         else:
             world.put(item, present=action == "put")
         if flushes:
@@ -193,6 +226,7 @@ def test_any_order_of_events_ends_like_a_computation_from_scratch(events: list[t
         world.flush(2)
         assert_no_unknown_policies(world)
     fresh = World(world.model.mesh)
+    fresh.configure(world.model.mesh, world.selectors)
     for item in reversed(list(world.held.values())):
         fresh.put(item)
     fresh.flush()
@@ -245,6 +279,87 @@ def test_a_policy_is_withdrawn_after_the_last_workload_that_names_it() -> None:
         world.flush(100)
         assert_no_unknown_policies(world)
     assert world.told[names.AUTHORIZATION_TYPE] == {}
+
+
+def namespace(name: str, **labels: str) -> core.Namespace:
+    return base.read(core.Namespace, {"metadata": {"name": name, "labels": labels}})
+
+
+def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels_say_so() -> None:
+    world = World(Mesh())
+    for item in (namespace("shop"), namespace("dev", mesh="on"), pod("a"), pod("b", "dev"), pod("c", "istio-system")):
+        world.put(item)
+    policy = base.read(security.AuthorizationPolicy, objects.policy("p"))
+    world.put(policy)
+    world.put(base.read(core.Service, objects.service("web")))
+    world.flush()
+    everything = {type_url: set(held) for type_url, held in world.told.items()}
+    world.configure(Mesh(), (MESH_ON,))
+    world.flush()
+    assert set(world.told[names.ADDRESS_TYPE]) == {"Kubernetes//Pod/dev/b", "Kubernetes//Pod/istio-system/c"}
+    assert world.told[names.AUTHORIZATION_TYPE] == {}
+    world.put(pod("new"))
+    world.put(policy, present=False)
+    assert not world.model.flush(), "what is not discovered changes nothing"
+    world.put(policy)
+    world.put(pod("new"), present=False)
+    world.put(namespace("shop", mesh="on"))
+    world.flush()
+    assert {type_url: set(held) for type_url, held in world.told.items()} == everything
+    world.put(namespace("shop"))
+    world.flush()
+    assert "Kubernetes//Pod/shop/a" not in world.told[names.ADDRESS_TYPE]
+    world.configure(Mesh())
+    world.flush()
+    assert {type_url: set(held) for type_url, held in world.told.items()} == everything
+
+
+def test_only_a_change_of_discovery_is_announced() -> None:
+    discovery = Discovery(Model(Mesh()), system_namespace="istio-system")
+    plain, labelled = namespace("shop"), namespace("shop", mesh="on")
+    assert not discovery.put_namespace(None, plain), "every namespace is discovered without selectors"
+    discovery.put_mesh(Mesh(), (MESH_ON,))
+    assert discovery.put_namespace(plain, labelled)
+    assert not discovery.put_namespace(labelled, namespace("shop", mesh="on", team="a"))
+    assert discovery.put_namespace(namespace("shop", mesh="on", team="a"), None)
+
+
+def visibilities(world: World) -> dict[str, str]:
+    world.flush()
+    found = (workload_pb2.Address.FromString(item.body) for item in world.told.get(names.ADDRESS_TYPE, {}).values())
+    return {
+        address.service.hostname: workload_pb2.Service.Visibility.Name(address.service.visibility)
+        for address in found
+        if address.HasField("service")
+    }
+
+
+def test_the_visibility_of_a_service_entry_is_the_narrower_of_its_own_and_the_meshs() -> None:
+    world = World(Mesh())
+    world.put(namespace("shop", team="a"))
+    for name, export_to in {"unset": [], "own": ["."], "named": ["shop"], "all": ["*"], "none": ["~"]}.items():
+        item = objects.service_entry(name, hosts=[f"{name}.test"], resolution="DNS", exportTo=export_to)
+        world.put(base.read(networking.ServiceEntry, item))
+    public = {"unset.test": "PUBLIC", "own.test": "NAMESPACE", "named.test": "NAMESPACE", "all.test": "PUBLIC"}
+    assert visibilities(world) == public
+    world.configure(Mesh(default_export_to=(".",)))
+    assert visibilities(world) == public | {"unset.test": "NAMESPACE"}
+    world.configure(Mesh(default_export_to=("~",)))
+    assert visibilities(world) == {host: seen for host, seen in public.items() if host != "unset.test"}
+    world.configure(Mesh(service_entry_visibility=VISIBILITIES[1]))
+    assert set(visibilities(world).values()) == {"NAMESPACE"}
+    world.configure(Mesh(service_entry_visibility=VISIBILITIES[2]))
+    assert visibilities(world) == public
+    world.put(namespace("shop"))
+    assert visibilities(world) == {}
+
+
+def test_a_service_entry_of_visibility_none_takes_no_host_from_another() -> None:
+    world = World(Mesh())
+    for name, export_to, created in (("old", ["~"], "2026-01-01"), ("new", [], "2026-01-02")):
+        item = objects.service_entry(name, hosts=["a.test"], resolution="DNS", exportTo=export_to, created=created)
+        world.put(base.read(networking.ServiceEntry, item))
+    assert visibilities(world) == {"a.test": "PUBLIC"}
 
 
 def pod(name: str, namespace: str = "shop", **options: Any) -> core.Pod:

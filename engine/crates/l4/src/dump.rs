@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::certificates::State;
 use crate::policy::{Condition, Match, Pattern, Policy};
 use crate::proxy::PodInfo;
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 use crate::state::{Ejected, Gateway, GatewayDestination, Protocol, Service, Store, Workload, target_port};
 use crate::telemetry::Direction;
 
@@ -36,7 +36,7 @@ pub enum Section {
     WorkloadState,
 }
 
-pub(crate) fn render(shared: &Shared, pods: &[Arc<PodInfo>], section: Section) -> Value {
+pub(crate) fn render(shared: &ProxyState, pods: &[Arc<PodInfo>], section: Section) -> Value {
     match section {
         Section::Workloads => sorted(shared.store.read().workloads().map(|one| (one.uid.to_string(), workload(one)))),
         Section::Services => {
@@ -264,7 +264,7 @@ fn certificate_details(one: &CertificateDetails) -> Value {
     })
 }
 
-fn workload_state(shared: &Shared, pods: &[Arc<PodInfo>]) -> Value {
+fn workload_state(shared: &ProxyState, pods: &[Arc<PodInfo>]) -> Value {
     let connections: Vec<_> = shared.connections.iter().flat_map(|worker| worker.all()).collect();
     let of = |pod: &Arc<PodInfo>, direction: Direction| -> Vec<Value> {
         let mine = connections.iter().filter(|one| one.pod.uid == pod.uid && one.direction == direction);

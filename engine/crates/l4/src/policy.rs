@@ -83,7 +83,11 @@ impl Policies {
     }
 
     /// Decide, and tell why a connection that passes would be refused if the policies of a dry run counted too.
-    pub(crate) fn rehearse(&self, workload: &Workload, subject: &Subject) -> Result<Option<Denied>, Denied> {
+    pub(crate) fn evaluate_with_shadow(
+        &self,
+        workload: &Workload,
+        subject: &Subject,
+    ) -> Result<Option<Denied>, Denied> {
         let applying = self.applying(workload)?;
         decide(&applying, subject, |policy| !policy.dry_run)?;
         if applying.iter().all(|policy| !policy.dry_run) {

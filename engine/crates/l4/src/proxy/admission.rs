@@ -7,16 +7,16 @@ use std::task::Poll;
 use culvert_core::identity::Identity;
 use tokio::sync::oneshot;
 
-use super::connections::{ConnectionInfo, Listed};
+use super::connections::{ConnectionInfo, TrackedConnection};
 use super::pod::Pod;
 use crate::policy::{Denied, Subject};
 use crate::state::Workload;
 use crate::telemetry::{Flow, FlowEnd, ResponseFlag};
 
-/// A connection that policy has let through. Listed, and judged again at each change, until dropped.
+/// A connection that policy has let through. TrackedConnection, and enforced again at each change, until dropped.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    _listed: Listed,
+    _listed: TrackedConnection,
     cut: oneshot::Receiver<Denied>,
 }
 
@@ -32,9 +32,9 @@ pub(super) fn admit(
     flow: &Flow,
 ) -> Result<Admitted, String> {
     let subject = Subject { peer, source: info.source.ip(), destination: info.actual_destination };
-    // Listed before it is judged, so that a change of policy in between finds it.
-    let (listed, cut) = pod.registry().list_judged(info, subject.clone());
-    let verdict = pod.shared().store.read().policies.rehearse(workload, &subject);
+    // TrackedConnection before it is enforced, so that a change of policy in between finds it.
+    let (listed, cut) = pod.registry().track_enforced(info, subject.clone());
+    let verdict = pod.shared().store.read().policies.evaluate_with_shadow(workload, &subject);
     if let Ok(Some(denied)) = &verdict {
         flow.would_be_refused(pod.shared(), denied);
     }

@@ -26,11 +26,11 @@ pub(crate) struct ConnectionInfo {
 #[derive(Debug)]
 struct Tracked {
     info: ConnectionInfo,
-    judged: Option<Judged>,
+    enforced: Option<Enforced>,
 }
 
 #[derive(Debug)]
-struct Judged {
+struct Enforced {
     subject: Subject,
     cut: oneshot::Sender<Denied>,
 }
@@ -42,46 +42,46 @@ pub(crate) struct Connections {
 
 /// Keeps a connection listed until dropped.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct TrackedConnection {
     connections: Arc<Connections>,
     key: usize,
 }
 
 impl Connections {
     /// List a connection that policy does not judge here.
-    pub(crate) fn list(self: &Arc<Self>, info: ConnectionInfo) -> Listed {
-        self.insert(Tracked { info, judged: None })
+    pub(crate) fn track(self: &Arc<Self>, info: ConnectionInfo) -> TrackedConnection {
+        self.insert(Tracked { info, enforced: None })
     }
 
     /// List a connection that is cut when policy comes to forbid it; the receiver tells why.
-    pub(crate) fn list_judged(
+    pub(crate) fn track_enforced(
         self: &Arc<Self>,
         info: ConnectionInfo,
         subject: Subject,
-    ) -> (Listed, oneshot::Receiver<Denied>) {
+    ) -> (TrackedConnection, oneshot::Receiver<Denied>) {
         let (cut, told) = oneshot::channel();
-        (self.insert(Tracked { info, judged: Some(Judged { subject, cut }) }), told)
+        (self.insert(Tracked { info, enforced: Some(Enforced { subject, cut }) }), told)
     }
 
-    fn insert(self: &Arc<Self>, tracked: Tracked) -> Listed {
+    fn insert(self: &Arc<Self>, tracked: Tracked) -> TrackedConnection {
         let key = self.tracked.lock().insert(tracked);
-        Listed { connections: self.clone(), key }
+        TrackedConnection { connections: self.clone(), key }
     }
 
     /// Judge all again; what is forbidden now is told to end.
-    pub(crate) fn judge(&self, store: &Store) {
+    pub(crate) fn reevaluate(&self, store: &Store) {
         for (_, tracked) in self.tracked.lock().iter_mut() {
-            let Some(judged) = &tracked.judged else { continue };
+            let Some(enforced) = &tracked.enforced else { continue };
             let pod = &tracked.info.pod;
             // A workload that is gone has no policy to ask; its connections end when its pod does.
             let Some(workload) = store.workload_named(&pod.namespace, &pod.name, &pod.service_account) else {
                 continue;
             };
-            if let Err(denied) = store.policies.authorize(workload, &judged.subject)
-                && let Some(judged) = tracked.judged.take()
+            if let Err(denied) = store.policies.authorize(workload, &enforced.subject)
+                && let Some(enforced) = tracked.enforced.take()
             {
                 // Fails when the connection has just ended by itself.
-                let _ = judged.cut.send(denied);
+                let _ = enforced.cut.send(denied);
             }
         }
     }
@@ -91,7 +91,7 @@ impl Connections {
     }
 }
 
-impl Drop for Listed {
+impl Drop for TrackedConnection {
     fn drop(&mut self) {
         self.connections.tracked.lock().try_remove(self.key);
     }

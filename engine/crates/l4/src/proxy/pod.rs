@@ -16,20 +16,20 @@ use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::memory_budget::MemoryBudget;
-use culvert_net::socket::{self, SocketFactory};
+use culvert_net::socket::{self, ConnectOptions, SocketFactory};
 use culvert_runtime::{TaskGroup, budget};
 use culvert_tls::WorkloadCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::dns::{self, Dns};
-use super::pace::{self, Pace};
+use super::rate_limit::{self, RateLimiter};
 use super::worker::Worker;
 use super::{inbound, outbound, plaintext, refusal};
 use crate::certificates::CertificateUse;
 use crate::config::Config;
 use crate::proxy::Connections;
-use crate::shared::{Held, Shared};
+use crate::shared::{ActiveGuard, ProxyState};
 use crate::state::Workload;
 use crate::telemetry::{Direction, OpenFlow};
 
@@ -56,38 +56,38 @@ pub(crate) struct PodInfo {
 #[derive(Debug)]
 pub(crate) struct Bounds {
     memory: Arc<MemoryBudget>,
-    pace: Option<Pace>,
-    connections: Places,
-    handshakes: Places,
+    rate_limiter: Option<RateLimiter>,
+    connections: Semaphore,
+    handshakes: Semaphore,
     /// For refused connections that are not closed yet; see [`refusal`].
-    pub(super) refusals: Places,
+    pub(super) refusals: Semaphore,
 }
 
-/// Places for things that a pod may have at once.
+/// Semaphore for things that a pod may have at once.
 #[derive(Debug)]
-pub(super) struct Places(AtomicUsize);
+pub(super) struct Semaphore(AtomicUsize);
 
-impl Places {
-    pub(super) fn take(&self) -> bool {
+impl Semaphore {
+    pub(super) fn try_acquire(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    pub(super) fn give(&self) {
+    pub(super) fn release(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Bounds {
-    pub(crate) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &ProxyState) -> Self {
         let Config { max_buffered_bytes, max_bandwidth, max_connections, max_handshakes, .. } = shared.config;
-        let pace = Pace::new(max_bandwidth);
-        let max_io = pace.as_ref().map_or(usize::MAX, Pace::max_io);
+        let rate_limiter = RateLimiter::new(max_bandwidth);
+        let max_io = rate_limiter.as_ref().map_or(usize::MAX, RateLimiter::max_io);
         Self {
             memory: MemoryBudget::with_max_io(max_buffered_bytes, max_io, shared.metrics.slowed_by_memory.clone()),
-            pace,
-            connections: Places(max_connections.into()),
-            handshakes: Places(max_handshakes.into()),
-            refusals: Places(refusal::MAX_PENDING.into()),
+            rate_limiter,
+            connections: Semaphore(max_connections.into()),
+            handshakes: Semaphore(max_handshakes.into()),
+            refusals: Semaphore(refusal::MAX_PENDING.into()),
         }
     }
 }
@@ -120,21 +120,26 @@ pub(crate) struct Pod {
 }
 
 /// Counts a connection until dropped, and where it is a socket, that.
-pub(crate) struct Place(Rc<Pod>, Option<Direction>);
+pub(crate) struct ConnectionPermit(Rc<Pod>, Option<Direction>);
 
 /// Counts a handshake until dropped.
-pub(crate) struct HandshakePlace<'a>(&'a Pod);
+pub(crate) struct HandshakePermit<'a>(&'a Pod);
 
 /// What a listener does with what it accepts.
 #[derive(Clone, Copy)]
 struct Handler {
     /// Begins a task for an accepted connection.
-    begin: fn(Rc<Pod>, Place, TcpStream, SocketAddr),
+    begin: fn(Rc<Pod>, ConnectionPermit, TcpStream, SocketAddr),
     /// Which report of connections its sockets belong to; `None` for DNS.
     counted: Option<Direction>,
 }
 
 impl Pod {
+    /// How a connection is opened now.
+    pub(crate) fn connect_options(&self) -> ConnectOptions {
+        self.shared().mesh().connect_options()
+    }
+
     /// Open the pod's listeners on this worker.
     pub(crate) fn start(worker: Rc<Worker>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
         let mut listeners: Vec<(TcpListener, Handler)> = [
@@ -193,7 +198,7 @@ impl Pod {
         Ok(pod)
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<ProxyState> {
         &self.worker.shared
     }
 
@@ -211,8 +216,8 @@ impl Pod {
     /// The pod's own workload; waits for the control plane to tell of it.
     pub(crate) async fn workload(&self) -> Result<Arc<Workload>, String> {
         let PodInfo { namespace, name, service_account, .. } = &*self.info;
-        let patience = self.shared().config.workload_wait;
-        let found = self.shared().workload(namespace, name, service_account, patience).await;
+        let timeout = self.shared().config.workload_wait;
+        let found = self.shared().workload(namespace, name, service_account, timeout).await;
         found.ok_or_else(|| {
             format!("unknown source workload: {namespace}/{name} with service account {service_account}")
         })
@@ -245,7 +250,7 @@ impl Pod {
     }
 
     /// Let a connection carry no faster than the pod may.
-    pub(super) fn paced<T>(
+    pub(super) fn throttled<T>(
         &self,
         flow: &OpenFlow,
         carried: Pin<&mut impl Future<Output = T>>,
@@ -253,7 +258,7 @@ impl Pod {
         let slowed = || {
             self.shared().metrics.slowed_by_bandwidth.fetch_add(1, Ordering::Relaxed);
         };
-        pace::paced(self.info.bounds.pace.as_ref(), carried, || flow.carried(), slowed)
+        rate_limit::throttled(self.info.bounds.rate_limiter.as_ref(), carried, || flow.carried(), slowed)
     }
 
     /// Wait until the pod has reached `phase`.
@@ -262,8 +267,8 @@ impl Pod {
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
     }
 
-    /// Take nothing new, let what stands go on for `patience`, then cut it.
-    pub(crate) async fn leave(&self, patience: Duration) {
+    /// Take nothing new, let what stands go on for `timeout`, then cut it.
+    pub(crate) async fn leave(&self, timeout: Duration) {
         self.enter(Phase::Draining);
         let ended = async {
             // Listeners count: what is still queued in one becomes a connection when it closes.
@@ -271,8 +276,8 @@ impl Pod {
                 self.quiet.notified().await;
             }
         };
-        // Whether all have ended or patience has, the rest is the same.
-        let _ = tokio::time::timeout(patience, ended).await;
+        // Whether all have ended or timeout has, the rest is the same.
+        let _ = tokio::time::timeout(timeout, ended).await;
         self.enter(Phase::Stopped);
     }
 
@@ -281,8 +286,8 @@ impl Pod {
     }
 
     /// A place for one more connection, if the limit allows. `counted`: it is an accepted socket of that report.
-    pub(super) fn place(self: &Rc<Self>, counted: Option<Direction>) -> Option<Place> {
-        if !self.info.bounds.connections.take() {
+    pub(super) fn permit(self: &Rc<Self>, counted: Option<Direction>) -> Option<ConnectionPermit> {
+        if !self.info.bounds.connections.try_acquire() {
             self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -291,29 +296,29 @@ impl Pod {
         if let Some(seen) = counted {
             self.shared().metrics.socket_opened(seen);
         }
-        Some(Place(self.clone(), counted))
+        Some(ConnectionPermit(self.clone(), counted))
     }
 
     /// A place for one more handshake, if the limit allows.
-    pub(crate) fn handshake_place(&self) -> Option<HandshakePlace<'_>> {
-        if !self.info.bounds.handshakes.take() {
+    pub(crate) fn handshake_permit(&self) -> Option<HandshakePermit<'_>> {
+        if !self.info.bounds.handshakes.try_acquire() {
             self.shared().metrics.over_handshake_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        Some(HandshakePlace(self))
+        Some(HandshakePermit(self))
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     pub(super) const fn pod(&self) -> &Rc<Pod> {
         &self.0
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
-        self.0.info.bounds.connections.give();
+        self.0.info.bounds.connections.release();
         self.0.shared().let_go();
         if let Some(seen) = self.1 {
             self.0.shared().metrics.socket_closed(seen);
@@ -326,12 +331,12 @@ impl Drop for Place {
 }
 
 /// Counts a listener until dropped.
-pub(super) struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
+pub(super) struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] ActiveGuard);
 
 impl OpenListener {
     fn new(pod: Rc<Pod>) -> Self {
         pod.listeners.set(pod.listeners.get() + 1);
-        let held = Held::new(pod.shared().clone());
+        let held = ActiveGuard::new(pod.shared().clone());
         Self(pod, held)
     }
 }
@@ -343,9 +348,9 @@ impl Drop for OpenListener {
     }
 }
 
-impl Drop for HandshakePlace<'_> {
+impl Drop for HandshakePermit<'_> {
     fn drop(&mut self) {
-        self.0.info.bounds.handshakes.give();
+        self.0.info.bounds.handshakes.release();
     }
 }
 
@@ -356,7 +361,7 @@ impl Dial for Pod {
             self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
         let stream = self
             .sockets
-            .connect(&self.worker.home, None, key.address, config.connect_timeout)
+            .connect(&self.worker.home, None, key.address, self.connect_options())
             .await
             .map_err(culvert_hbone::Error::Dial)?;
         Ok((stream, certificate))
@@ -400,6 +405,6 @@ fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Re
 
 /// Serve an accepted connection if there is a place for it.
 fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
-    let Some(place) = pod.place(handler.counted) else { return refusal::close(pod, stream) };
-    (handler.begin)(pod.clone(), place, stream, socket::canonical(peer));
+    let Some(permit) = pod.permit(handler.counted) else { return refusal::close(pod, stream) };
+    (handler.begin)(pod.clone(), permit, stream, socket::canonical(peer));
 }

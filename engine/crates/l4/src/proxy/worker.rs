@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::pod::{Phase, Pod, PodInfo};
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 
 /// Commands that a worker may have waiting: far more than workloads change in the time one takes.
 const COMMANDS: usize = 4096;
@@ -27,20 +27,20 @@ const COMMANDS: usize = 4096;
 pub(crate) enum Command {
     Add { pod: Arc<PodInfo>, netns: OwnedFd, started: Arc<Started> },
     Remove { uid: Arc<str>, stopped: Arc<Stopped> },
-    Drain { patience: Duration },
+    Drain { timeout: Duration },
 }
 
 /// Collects the workers' word on a new pod; the last one reports.
 #[derive(Debug)]
 pub(crate) struct Started {
     uid: Arc<str>,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     waiting: AtomicUsize,
     error: Mutex<Option<String>>,
 }
 
 impl Started {
-    pub(crate) fn new(uid: Arc<str>, shared: Arc<Shared>, workers: usize) -> Arc<Self> {
+    pub(crate) fn new(uid: Arc<str>, shared: Arc<ProxyState>, workers: usize) -> Arc<Self> {
         Arc::new(Self { uid, shared, waiting: AtomicUsize::new(workers), error: Mutex::default() })
     }
 
@@ -58,7 +58,7 @@ impl Started {
 #[derive(Debug)]
 pub(crate) struct Stopped {
     pub uid: Arc<str>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ProxyState>,
 }
 
 impl Drop for Stopped {
@@ -75,7 +75,7 @@ pub(crate) struct WorkerHandle {
 
 impl WorkerHandle {
     /// Start a thread.
-    pub(crate) fn start(number: usize, affinity: CpuAffinity, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn start(number: usize, affinity: CpuAffinity, shared: Arc<ProxyState>) -> io::Result<Self> {
         let home = Netns::current()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
@@ -86,7 +86,7 @@ impl WorkerHandle {
                 culvert_runtime::block_on(&runtime, Some(affinity), serve(number, home, shared.clone(), receiver));
                 drop(runtime);
             }));
-            shared.judged(number, None);
+            shared.reevaluated(number, None);
             if ended.is_err() {
                 shared.events.fatal(format!("worker {number} panicked"));
             }
@@ -110,15 +110,15 @@ impl WorkerHandle {
 pub(crate) struct Worker {
     pub number: usize,
     pub home: Netns,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ProxyState>,
     pods: RefCell<HashMap<Arc<str>, Rc<Pod>>>,
     /// Pods that were removed or replaced and still have connections.
     leaving: RefCell<Vec<Rc<Pod>>>,
 }
 
-async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
+async fn serve(number: usize, home: Netns, shared: Arc<ProxyState>, mut commands: mpsc::Receiver<Command>) {
     let worker = Rc::new(Worker { number, home, shared, pods: RefCell::default(), leaving: RefCell::default() });
-    culvert_runtime::spawn(judge_again(worker.clone()));
+    culvert_runtime::spawn(reevaluate(worker.clone()));
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -127,7 +127,7 @@ async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mp
                 None => break,
                 Some(Command::Add { pod, netns, started }) => started.report(worker.add(pod, netns)),
                 Some(Command::Remove { uid, stopped }) => worker.remove(&uid, stopped),
-                Some(Command::Drain { patience }) => worker.drain(patience),
+                Some(Command::Drain { timeout }) => worker.drain(timeout),
             },
             // A thread without pods sleeps.
             _ = tick.tick(), if worker.has_pods() => worker.release_idle(),
@@ -163,21 +163,21 @@ impl Worker {
         let Some(pod) = self.pods.borrow_mut().remove(uid) else { return };
         let config = &self.shared.config;
         self.leaving.borrow_mut().push(pod.clone());
-        let (accept, patience) = (config.removal_accept, config.removal_drain);
+        let (accept, timeout) = (config.removal_accept, config.removal_drain);
         let worker = self.clone();
         culvert_runtime::spawn(async move {
             pod.enter(Phase::Leaving);
             tokio::time::sleep(accept).await;
-            pod.leave(patience).await;
+            pod.leave(timeout).await;
             worker.leaving.borrow_mut().retain(|other| !Rc::ptr_eq(other, &pod));
             drop(stopped);
         });
     }
 
-    fn drain(&self, patience: Duration) {
+    fn drain(&self, timeout: Duration) {
         let leaving = self.leaving.borrow().clone();
         for pod in self.pods.borrow().values().cloned().chain(leaving) {
-            culvert_runtime::spawn(async move { pod.leave(patience).await });
+            culvert_runtime::spawn(async move { pod.leave(timeout).await });
         }
     }
 
@@ -196,15 +196,15 @@ impl Worker {
 }
 
 /// Judge open connections again whenever a change may forbid one.
-async fn judge_again(worker: Rc<Worker>) {
+async fn reevaluate(worker: Rc<Worker>) {
     let mut changes = worker.shared.authorization();
     loop {
         // Looked at before the first wait: a change may have come before this worker began to listen.
         let latest = *changes.borrow_and_update();
         if let Some(connections) = worker.shared.connections.get(worker.number) {
-            connections.judge(&worker.shared.store.read());
+            connections.reevaluate(&worker.shared.store.read());
         }
-        worker.shared.judged(worker.number, Some(latest));
+        worker.shared.reevaluated(worker.number, Some(latest));
         // The sender lives as long as the worker.
         if changes.changed().await.is_err() {
             return;

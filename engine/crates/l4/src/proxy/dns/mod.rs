@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::pod::Pod;
 use super::worker::Worker;
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 use crate::state::Workload;
 use crate::telemetry::{DnsRecord, dns_log};
 
@@ -139,7 +139,7 @@ async fn answer(
     }
 }
 
-fn look_up(shared: &Shared, source: &Workload, host: &str, kind: QueryType) -> Lookup {
+fn look_up(shared: &ProxyState, source: &Workload, host: &str, kind: QueryType) -> Lookup {
     let store = shared.store.read();
     let Some(service) = store.service_named(source, host, &shared.config.cluster_domain) else {
         return Lookup::Unknown;

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
 use super::{Dns, answer};
-use crate::proxy::pod::{Place, Pod};
+use crate::proxy::pod::{ConnectionPermit, Pod};
 
 /// Queries of one connection that are answered at a time; further ones are not read.
 const AT_ONCE: u32 = 16;
@@ -23,12 +23,12 @@ const AT_ONCE: u32 = 16;
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Serve one connection to its end, in a task of its own.
-pub(crate) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, _client: SocketAddr) {
+pub(crate) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, _client: SocketAddr) {
     let Some(dns) = pod.dns.clone() else { return };
     let serving = Box::pin(serve(pod.clone(), dns, stream));
     pod.spawn(async move {
         serving.await;
-        drop(place);
+        drop(permit);
     });
 }
 
@@ -41,11 +41,11 @@ async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, stream: TcpStream) {
     let (mut reader, writer) = stream.into_split();
     let writer = Rc::new(Mutex::new(writer));
     let places = Arc::new(Semaphore::new(AT_ONCE as usize));
-    while let Ok(place) = places.clone().acquire_owned().await {
+    while let Ok(permit) = places.clone().acquire_owned().await {
         let Some(packet) = read(&mut reader).await else { break };
         let (asked, dns, writer) = (pod.clone(), dns.clone(), writer.clone());
         let answering = Box::pin(async move {
-            let _place = place;
+            let _permit = permit;
             if let Some(bytes) = answer(&asked, &dns, &packet, Transport::Tcp, || resolver).await {
                 write(&writer, &bytes).await;
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use culvert_dns::{Transport, is_answer_to, rewrite_id};
 use culvert_net::dns::unguessable;
+use culvert_net::socket::ConnectOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
@@ -21,19 +22,20 @@ pub(super) async fn ask(
     server: SocketAddr,
     transport: Transport,
     query: &[u8],
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<Vec<u8>> {
     let (first, second) = (query.first().copied().unwrap_or_default(), query.get(1).copied().unwrap_or_default());
     let mut sent = query.to_vec();
     rewrite_id(&mut sent, unguessable());
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut response = match transport {
         Transport::Udp => {
             let socket = pod.sockets.datagrams_to(&pod.worker.home, server)?;
             by_datagram(&socket, &sent, deadline).await?
         }
         Transport::Tcp => {
-            let stream = pod.sockets.connect(&pod.worker.home, None, server, patience).await?;
+            let options = ConnectOptions { timeout: timeout, ..pod.connect_options() };
+            let stream = pod.sockets.connect(&pod.worker.home, None, server, options).await?;
             timeout_at(deadline, by_stream(stream, &sent)).await.map_err(|_| silent())??
         }
     };

@@ -12,16 +12,16 @@ use tokio::time::Sleep;
 /// How far ahead a workload may be. Timers are exact to a millisecond; more would be bursts, which neighbours feel.
 const AHEAD: Duration = Duration::from_millis(4);
 
-/// See the module. Shared by the workers.
+/// See the module. ProxyState by the workers.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     bytes_per_s: u64,
     began: Instant,
     /// Nanoseconds after `began` at which all that was carried so far is paid for.
     paid_ns: AtomicU64,
 }
 
-impl Pace {
+impl RateLimiter {
     /// `None` for no bound.
     pub(super) fn new(bytes_per_s: u64) -> Option<Self> {
         (bytes_per_s > 0).then(|| Self { bytes_per_s, began: Instant::now(), paid_ns: AtomicU64::new(0) })
@@ -53,9 +53,9 @@ impl Pace {
     }
 }
 
-/// Carry at the workload's pace. `total` says what has been carried so far, `slowed` is called for each wait.
-pub(super) fn paced<T>(
-    pace: Option<&Pace>,
+/// Carry at the workload's rate_limiter. `total` says what has been carried so far, `slowed` is called for each wait.
+pub(super) fn throttled<T>(
+    rate_limiter: Option<&RateLimiter>,
     mut carried: Pin<&mut impl Future<Output = T>>,
     total: impl Fn() -> u64,
     slowed: impl Fn(),
@@ -63,19 +63,19 @@ pub(super) fn paced<T>(
     let mut waiting: Option<Pin<Box<Sleep>>> = None;
     let mut counted = 0;
     poll_fn(move |context| {
-        let Some(pace) = pace else { return carried.as_mut().poll(context) };
+        let Some(rate_limiter) = rate_limiter else { return carried.as_mut().poll(context) };
         loop {
             if let Some(sleep) = &mut waiting {
                 ready!(sleep.as_mut().poll(context));
                 waiting = None;
             }
-            let Some(wait) = pace.wait() else { break };
+            let Some(wait) = rate_limiter.wait() else { break };
             slowed();
             waiting = Some(Box::pin(tokio::time::sleep(wait)));
         }
         let polled = carried.as_mut().poll(context);
         let now = total();
-        pace.carried(now - counted);
+        rate_limiter.carried(now - counted);
         counted = now;
         polled
     })
@@ -88,15 +88,15 @@ mod tests {
 
     #[test]
     fn waits_follow_what_was_carried() {
-        let pace = Pace::new(1_000_000).unwrap();
-        assert_eq!(pace.wait(), None);
-        pace.carried(3_000);
-        assert_eq!(pace.wait(), None, "3 ms ahead");
-        pace.carried(997_000);
-        let wait = pace.wait().unwrap();
+        let rate_limiter = RateLimiter::new(1_000_000).unwrap();
+        assert_eq!(rate_limiter.wait(), None);
+        rate_limiter.carried(3_000);
+        assert_eq!(rate_limiter.wait(), None, "3 ms ahead");
+        rate_limiter.carried(997_000);
+        let wait = rate_limiter.wait().unwrap();
         assert!((Duration::from_millis(900)..Duration::from_secs(1)).contains(&wait), "{wait:?}");
-        assert_eq!(pace.max_io(), SMALL_STEP);
-        assert_eq!(Pace::new(125_000_000).unwrap().max_io(), 125_000);
-        assert!(Pace::new(0).is_none());
+        assert_eq!(rate_limiter.max_io(), SMALL_STEP);
+        assert_eq!(RateLimiter::new(125_000_000).unwrap().max_io(), 125_000);
+        assert!(RateLimiter::new(0).is_none());
     }
 }

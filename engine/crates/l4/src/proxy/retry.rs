@@ -1,9 +1,9 @@
 //! Opening a connection that any endpoint of a service can serve: what fails at one is tried at another, before the
 //! application has sent a byte that somebody could have seen.
 //!
-//! An endpoint that refuses is followed by another at once. One that stays silent is given some patience, then another
+//! An endpoint that refuses is followed by another at once. One that stays silent is given some timeout, then another
 //! is tried beside it; the first that answers carries the connection and the others are let go. So a pod behind a
-//! black hole costs that patience, and a pod that is merely far away is still reached when all are. Each endpoint that
+//! black hole costs that timeout, and a pod that is merely far away is still reached when all are. Each endpoint that
 //! failed or was overtaken is remembered (see `state::outlier`).
 //!
 //! Never tried elsewhere: what policy denied, a peer of another identity, a lack of our own (certificate, sockets).
@@ -21,9 +21,9 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dns;
-use super::outbound::{Way, follow};
+use super::outbound::{Upstream, connect_route};
 use super::pod::Pod;
-use crate::state::{Choice, Endpoint, Route, RouteError, Workload};
+use crate::state::{Endpoint, Route, RouteError, SelectionContext, Workload};
 use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
 /// Names that are asked for to find one endpoint: each may turn out to be nobody's.
@@ -32,7 +32,7 @@ const MAX_NAMES: usize = 3;
 /// What became of an attempt.
 pub(super) struct Outcome {
     pub flow: Flow,
-    pub way: Result<Way, Failure>,
+    pub way: Result<Upstream, Failure>,
 }
 
 /// Why there is no way.
@@ -45,7 +45,7 @@ pub(super) struct Failure {
 }
 
 /// One client's wish, and all that it takes to make another attempt.
-struct Errand<'a> {
+struct ConnectAttempt<'a> {
     pod: &'a Pod,
     source: &'a Arc<Workload>,
     client: SocketAddr,
@@ -59,36 +59,40 @@ struct Running<'a> {
 
 /// Find a way for `client`'s connection to `target` and open it.
 pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, target: SocketAddr) -> Outcome {
-    let errand = Errand { pod, source, client, target };
+    let attempt = ConnectAttempt { pod, source, client, target };
     let config = &pod.shared().config;
     let began = Instant::now();
-    let mut decided = errand.route(&[]);
+    let connect_timeout = pod.shared().mesh().connect_timeout;
+    let mut decided = attempt.route(&[]);
     if matches!(decided, Err(RouteError::Unresolved(_))) {
-        decided = Box::pin(errand.resolved(&[])).await;
+        decided = Box::pin(attempt.resolved(&[])).await;
     }
     let route = match decided {
         Ok(route) => route,
-        Err(error) => return errand.nowhere(&error),
+        Err(error) => return attempt.no_route(&error),
     };
     let chosen = route.endpoint();
-    let mut first = pin!(follow(pod, source, route, errand.flow()));
+    let mut first = pin!(connect_route(pod, source, route, attempt.flow()));
     let Some(endpoint) = chosen else { return first.await };
     if !endpoint.others || config.connect_attempts < 2 {
         let outcome = first.await;
-        errand.note(endpoint.address, &outcome);
+        attempt.note(endpoint.address, &outcome);
         return outcome;
     }
     let (failed, silent) = match timeout(config.connect_attempt_delay, first.as_mut()).await {
-        Ok(outcome) if errand.note(endpoint.address, &outcome) => (Some(outcome), None),
+        Ok(outcome) if attempt.note(endpoint.address, &outcome) => (Some(outcome), None),
         Ok(outcome) => return outcome,
         Err(_) => (None, Some(Running { endpoint: endpoint.address, opening: Box::pin(first) })),
     };
-    Box::pin(errand.elsewhere(endpoint, failed, silent, began + config.connect_timeout)).await
+    Box::pin(attempt.try_next_endpoint(endpoint, failed, silent, began + connect_timeout)).await
 }
 
-impl Errand<'_> {
+impl ConnectAttempt<'_> {
     fn flow(&self) -> Flow {
         let mut flow = Flow::between(Direction::Outbound, self.client, self.target);
+        if self.pod.shared().mesh().access_log.has_format() {
+            flow.extra_mut().original_destination = Some(self.target);
+        }
         flow.source.workload = Some(self.source.clone());
         flow
     }
@@ -97,8 +101,11 @@ impl Errand<'_> {
         let shared = self.pod.shared();
         let ejected = shared.outliers.ejected();
         let hosts = Some(&shared.hosts);
-        let choice = Choice { random: fastrand::f64(), tried, ejected: ejected.as_deref(), hosts };
+        let choice = SelectionContext { random: fastrand::f64(), tried, ejected: ejected.as_deref(), hosts };
         let route = shared.store.read().route(self.source, self.target, choice)?;
+        if shared.mesh().forbids(&route) {
+            return Err(RouteError::NotInRegistry(self.target));
+        }
         if let Some(named) = route.destination().filter(|workload| workload.addresses.is_empty()) {
             shared.metrics.on_demand_dns.count(self.source, &named.hostname);
         }
@@ -116,8 +123,12 @@ impl Errand<'_> {
         self.route(tried)
     }
 
-    fn nowhere(&self, error: &RouteError) -> Outcome {
-        Outcome { flow: self.flow(), way: Err(Failure::ours(ResponseFlag::Connect, error.to_string())) }
+    fn no_route(&self, error: &RouteError) -> Outcome {
+        let flag = match error {
+            RouteError::NotInRegistry(_) => ResponseFlag::NotInRegistry,
+            _ => ResponseFlag::Connect,
+        };
+        Outcome { flow: self.flow(), way: Err(Failure::ours(flag, error.to_string())) }
     }
 
     /// Remember how an endpoint did; true where another may do better.
@@ -135,7 +146,7 @@ impl Errand<'_> {
     }
 
     /// Try others after, or beside, the first; `failed` is what came of it, or `silent` what goes on.
-    async fn elsewhere<'a>(
+    async fn try_next_endpoint<'a>(
         &'a self,
         first: Endpoint,
         mut failed: Option<Outcome>,
@@ -155,7 +166,7 @@ impl Errand<'_> {
                 self.pod.shared().metrics.retries.count(reason);
                 tried.push(endpoint.address);
                 more = endpoint.others && tried.len() < config.connect_attempts;
-                let opening = Box::pin(follow(self.pod, self.source, route, self.flow()));
+                let opening = Box::pin(connect_route(self.pod, self.source, route, self.flow()));
                 running.push(Running { endpoint: endpoint.address, opening });
             } else {
                 more = false;
