@@ -17,7 +17,6 @@ from meshkit.xds import credentials
 from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
 from ztunnel import handover, limits, pages, telemetry
 from ztunnel.certificates import Certificates
-from ztunnel.mesh import MeshState
 from ztunnel.otlp import wiring
 from ztunnel.otlp.exporter import Portion, Reason
 from ztunnel.own import OwnWorkload
@@ -25,6 +24,7 @@ from ztunnel.settings import AccessLog, ZtunnelSettings
 from ztunnel.snapshot import Snapshot
 from ztunnel.supervisor import CRASHED, supervise
 from ztunnel.workloads import Workloads
+from ztunnel.xds import XdsReceiver
 from ztunnel.zds import ZdsClient
 
 _log = log.logger("ztunnel")
@@ -58,7 +58,7 @@ class Ztunnel:
         self._engine = Engine(_engine_config(settings, limits.raise_descriptors()).SerializeToString())
         node = _node(settings)
         self._snapshot = Snapshot(Path(settings.snapshot_path)) if settings.snapshot_path else None
-        self._mesh = MeshState(self._engine, self._snapshot)
+        self._mesh = XdsReceiver(self._engine, self._snapshot)
         self._workloads = Workloads(self._engine)
         self._own = OwnWorkload(self._engine, settings)
         self._zds = ZdsClient(settings.zds_socket, self._workloads)

@@ -131,10 +131,10 @@ class Authority:
         return [_pem(leaf), *self.intermediates_pem, self.roots_pem]
 
 
-def self_signed(*, organization: str, now: datetime, life: timedelta) -> tuple[bytes, bytes]:
+def self_signed(*, trust_domain: str, now: datetime, life: timedelta) -> tuple[bytes, bytes]:
     """Return a new P-256 root certificate and its key, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)])
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -11,12 +11,12 @@ from typing import Generic, Protocol, TypeVar
 from controlplane.model.index import Index, Key
 from controlplane.model.model import Model
 from controlplane.translate import visibility
-from controlplane.translate.mesh import Mesh
-from meshapi.mesh_config.label_selector import LabelSelector
+from controlplane.translate.mesh import MeshContext
 from meshapi.mesh_config.model import Visibility
 from meshapi.resources.base import Object
 from meshapi.resources.core import Namespace
 from meshapi.resources.networking import ServiceEntry
+from meshapi.selectors import LabelSelector
 
 ObjectT = TypeVar("ObjectT", bound=Object)
 Put = Callable[[ObjectT | None, ObjectT | None], None]
@@ -27,7 +27,7 @@ class _Refiltered(Protocol):
 
 
 class Discovery:
-    """Stands between the informers and the model."""
+    """Filters between the informers and the model."""
 
     def __init__(self, model: Model, *, system_namespace: str) -> None:
         self._model = model
@@ -60,7 +60,7 @@ class Discovery:
             self._refilter(name)
         return before is not self.discovers(name)
 
-    def put_mesh(self, mesh: Mesh, selectors: tuple[LabelSelector, ...]) -> None:
+    def put_mesh(self, mesh: MeshContext, selectors: tuple[LabelSelector, ...]) -> None:
         """Take new facts about the whole mesh, and the selectors of discovered namespaces (none: all are)."""
         if mesh == self._model.mesh and selectors == self._selectors:
             return

@@ -1,6 +1,6 @@
 """Which informers there are, and where their events go.
 
-Everything that the model knows comes through here. Handlers only file objects and say that something has changed.
+Everything that the model knows comes through here. Handlers only store objects and report changes.
 """
 
 import dataclasses
@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from controlplane.metrics import Metrics
 from controlplane.model.discovery import Discovery, Feed
 from controlplane.model.model import Model
-from controlplane.registry import stand_ins
+from controlplane.registry import fail_closed
+from controlplane.registry.config_warnings import ConfigWarnings
 from controlplane.registry.mesh_report import MeshReport
-from controlplane.registry.notices import Notices
 from controlplane.translate import proxy_settings
 from meshapi import names
 from meshapi.errors import DataError, InvalidResource, listed
@@ -35,19 +35,19 @@ class Registry:
         *,
         system_namespace: str,
         metrics: Metrics,
-        notices: Notices,
+        warnings: ConfigWarnings,
         touch: Callable[[str], None],
     ) -> None:
         self._model = model
         self.discovery = Discovery(model, system_namespace=system_namespace)
         self._defaults = model.mesh
         self._metrics = metrics
-        self._notices = notices
+        self._warnings = warnings
         self._touch = touch
         self._mesh_listeners: list[Callable[[], None]] = []
         self._roots_listeners: list[Callable[[tuple[str, ...]], None]] = []
-        self.replaced: dict[str, dict[Key, str]] = {}
-        """By kind: policies that something stands in for because they cannot be read, and why they cannot."""
+        self.substituted: dict[str, dict[Key, str]] = {}
+        """By kind: invalid policies that have a fail-closed substitute, and the reason."""
         self._client = client
         self._network = ""
         self.report = MeshReport(metrics)
@@ -64,16 +64,16 @@ class Registry:
         policies = feed(model.policies, model.put_policy)
         peers = feed(model.peers, model.put_peer)
         self.entries = self._model_informer(
-            kinds.SERVICE_ENTRY, self._open_reader(networking.ServiceEntry), feed(model.entries, model.put_entry).put
+            kinds.SERVICE_ENTRY, self._lenient_reader(networking.ServiceEntry), feed(model.entries, model.put_entry).put
         )
         self.policies = self._model_informer(
             kinds.AUTHORIZATION_POLICY,
-            self._closing_reader(security.AuthorizationPolicy, policies, stand_ins.policy),
+            self._fail_closed_reader(security.AuthorizationPolicy, policies, fail_closed.policy),
             policies.put,
         )
         self.peers = self._model_informer(
             kinds.PEER_AUTHENTICATION,
-            self._closing_reader(security.PeerAuthentication, peers, stand_ins.peer),
+            self._fail_closed_reader(security.PeerAuthentication, peers, fail_closed.peer),
             peers.put,
         )
         self.informers: list[Informer[Any]] = [
@@ -87,7 +87,7 @@ class Registry:
             ),
             self._model_informer(
                 kinds.WORKLOAD_ENTRY,
-                self._open_reader(networking.WorkloadEntry),
+                self._lenient_reader(networking.WorkloadEntry),
                 feed(model.workload_entries, model.put_workload_entry).put,
             ),
             self.entries,
@@ -125,8 +125,8 @@ class Registry:
             put(old, new)
             updates.inc()
             if new is None and old is not None:
-                self.replaced.get(kind.name, {}).pop(old.key, None)
-                self._notices.forget(kind.name, "/".join(filter(None, old.key)))
+                self.substituted.get(kind.name, {}).pop(old.key, None)
+                self._warnings.clear(kind.name, "/".join(filter(None, old.key)))
             self._touch(kind.name.lower())
 
         informer.add_handler(handle)
@@ -134,7 +134,7 @@ class Registry:
 
     def _informer(self, kind: Kind, parse: Callable[[Json], Any], selection: Selection | None = None) -> Informer[Any]:
         def refused(key: Key, error: DataError) -> None:
-            self._notices.refuse(kind.name, "/".join(filter(None, key)), str(error))
+            self._warnings.reject(kind.name, "/".join(filter(None, key)), str(error))
 
         informer = Informer(self._client, kind, parse, selection=selection, on_refused=refused)
         informer.add_handler(self._event_counter(kind))
@@ -152,36 +152,36 @@ class Registry:
 
         return count
 
-    def _open_reader(self, model: type[ObjectT]) -> Callable[[Json], ObjectT]:
+    def _lenient_reader(self, model: type[ObjectT]) -> Callable[[Json], ObjectT]:
         def parse(item: Json) -> ObjectT:
             policy = base.read(model, item)
             unknown = base.unknown_fields(policy)
             name = "/".join(policy.key)
             if unknown:
-                said = f"unknown fields are ignored: {listed(unknown)}; check the spelling"
-                self._notices.say(model.__name__, name, said)
+                message = f"unknown fields are ignored: {listed(unknown)}; check the spelling"
+                self._warnings.warn(model.__name__, name, message)
             return policy
 
         return parse
 
-    def _closing_reader(
+    def _fail_closed_reader(
         self, model: type[ObjectT], held: Feed[ObjectT], stand_in: Callable[[Json], ObjectT]
     ) -> Callable[[Json], ObjectT]:
-        """Read a policy; one that cannot be read and has no last good form is replaced by one that closes."""
-        read = self._open_reader(model)
-        replaced = self.replaced.setdefault(model.__name__, {})
+        """Parse a policy; an invalid one without a last good form is replaced by a fail-closed substitute."""
+        read = self._lenient_reader(model)
+        substituted = self.substituted.setdefault(model.__name__, {})
 
         def parse(item: Json) -> ObjectT:
             key = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
             try:
                 policy = read(item)
             except InvalidResource as error:
-                if held.find(key) is not None and key not in replaced:
+                if held.find(key) is not None and key not in substituted:
                     raise
-                replaced[key] = str(error)
-                self._notices.replace(model.__name__, "/".join(key), str(error))
+                substituted[key] = str(error)
+                self._warnings.substitute(model.__name__, "/".join(key), str(error))
                 return stand_in(item)
-            replaced.pop(key, None)
+            substituted.pop(key, None)
             return policy
 
         return parse

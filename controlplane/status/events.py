@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, NoReturn
 
 from controlplane.registry.mesh_report import MeshReport
-from controlplane.worklist import WorkList
+from controlplane.workqueue import WorkQueue
 from meshapi import names
 from meshapi.errors import brief
 from meshkit.kube import Client, Conflict, Json, kinds
@@ -37,7 +37,7 @@ class MeshEvents:
         self._namespace = namespace
         self._instance = instance
         self._clock = clock
-        self._queue: WorkList[str] = WorkList("event on the mesh configuration")
+        self._queue: WorkQueue[str] = WorkQueue("event on the mesh configuration")
         report.on_message(self._queue.add)
 
     async def run(self) -> NoReturn:

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from controlplane.translate import trust_domains
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
 
-ModelT = TypeVar("ModelT", bound=base.Open)
+ModelT = TypeVar("ModelT", bound=base.LenientModel)
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Translation:
     problems: list[str] = field(default_factory=list)
 
 
-def is_sent(policy: security.AuthorizationPolicy, mesh: Mesh) -> bool:
+def is_sent(policy: security.AuthorizationPolicy, mesh: MeshContext) -> bool:
     """Return whether layer 4 takes the policy: ALLOW or DENY, bound to no gateway or service, and not a dry run."""
     spec = policy.spec
     if spec.target_ref is not None or spec.target_refs:
@@ -54,7 +54,7 @@ def selector(policy: security.AuthorizationPolicy) -> dict[str, str]:
     return policy.spec.selector.match_labels if policy.spec.selector else {}
 
 
-def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
+def translate(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Translation:
     """Return the policy for layer 4."""
     if not is_sent(policy, mesh):
         return Translation(None)
@@ -85,18 +85,18 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
     return result
 
 
-def _scope(policy: security.AuthorizationPolicy, mesh: Mesh) -> pb.Scope:
+def _scope(policy: security.AuthorizationPolicy, mesh: MeshContext) -> pb.Scope:
     if selector(policy):
         return pb.WORKLOAD_SELECTOR
     return pb.GLOBAL if policy.metadata.namespace == mesh.root_namespace else pb.NAMESPACE
 
 
 def is_dry_run(policy: security.AuthorizationPolicy) -> bool:
-    """Return whether the policy shall decide nothing and only tell what it would."""
+    """Return whether the policy is a dry run: evaluated, logged and counted, but not enforced."""
     return policy.metadata.annotations.get(names.DRY_RUN_ANNOTATION, "").lower() == "true"
 
 
-def _with_aliases(rule: security.Rule, mesh: Mesh) -> security.Rule:
+def _with_aliases(rule: security.Rule, mesh: MeshContext) -> security.Rule:
     """Return the rule with its principals in every trust domain that they hold in."""
     if not mesh.trust_domain_aliases and mesh.trust_domain == names.DEFAULT_TRUST_DOMAIN:
         return rule
@@ -111,7 +111,7 @@ def _with_aliases(rule: security.Rule, mesh: Mesh) -> security.Rule:
     return rule.model_copy(update={"from_": tuple(sources), "when": tuple(conditions)})
 
 
-def _expanded(model: ModelT, fields: Sequence[str], mesh: Mesh) -> ModelT:
+def _expanded(model: ModelT, fields: Sequence[str], mesh: MeshContext) -> ModelT:
     expanded = {name: tuple(trust_domains.expand(getattr(model, name), mesh)) for name in fields}
     return model.model_copy(update=expanded)
 
@@ -187,7 +187,7 @@ def _condition(condition: security.Condition, namespace: str, path: str, lost: l
     return result
 
 
-def _given(model: base.Open, fields: Iterable[str], path: str) -> list[str]:
+def _given(model: base.LenientModel, fields: Iterable[str], path: str) -> list[str]:
     declared = type(model).model_fields
     return [f"{path}.{declared[name].alias}" for name in fields if getattr(model, name)]
 

@@ -1,18 +1,18 @@
 """Principals of policies, with the aliases of the mesh's trust domain.
 
 Facts: Istio's ``pilot/pkg/security/trustdomain/bundle.go``. A principal of the mesh's trust domain, of one of its
-aliases or of ``cluster.local`` (which stands for the mesh's own) holds in all of them. So policies that name the old
+aliases or of ``cluster.local`` (which means the mesh's own) holds in all of them. So policies that name the old
 trust domain still match after a migration. Principals of other trust domains, and those that leave the trust domain
 open, stay as they are.
 """
 
 from collections.abc import Iterable, Sequence
 
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 
 
-def expand(principals: Sequence[str], mesh: Mesh) -> list[str]:
+def expand(principals: Sequence[str], mesh: MeshContext) -> list[str]:
     """Return the principals in all trust domains that they hold in, each once."""
     domains = (mesh.trust_domain, *mesh.trust_domain_aliases)
     return list(dict.fromkeys(one for principal in principals for one in _expanded(principal, domains)))

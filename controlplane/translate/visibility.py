@@ -7,7 +7,7 @@ cannot be expressed and is taken for all, which is what Istio's ambient mode mak
 from collections.abc import Mapping
 from typing import Final
 
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi.mesh_config.model import Visibility
 from meshapi.resources.networking import ServiceEntry
 
@@ -16,7 +16,7 @@ _OWN: Final = "."
 _ORDER: Final = (Visibility.NONE, Visibility.NAMESPACE, Visibility.PUBLIC)
 
 
-def of_entry(entry: ServiceEntry, mesh: Mesh, namespace_labels: Mapping[str, str]) -> Visibility:
+def of_entry(entry: ServiceEntry, mesh: MeshContext, namespace_labels: Mapping[str, str]) -> Visibility:
     """Return the visibility of an entry in a namespace with these labels: the narrower of the two."""
     given = frozenset(entry.spec.export_to or mesh.default_export_to)
     exported = Visibility.PUBLIC

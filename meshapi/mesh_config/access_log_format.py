@@ -1,7 +1,7 @@
 """The format of access log lines: Envoy's command operators, checked here, evaluated by the engine.
 
 Source: Envoy, "Access logging", command operators: ``%NAME%``, ``%NAME(argument)%`` and
-``%NAME(argument):LENGTH%``; two percent signs are one. The grammar stands a second time in the engine
+``%NAME(argument):LENGTH%``; two percent signs are one. The engine has the same grammar
 (``telemetry/log_format.rs``), which refuses what is not of this form; only here names are compared with those that
 Envoy knows.
 """

@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from pydantic.alias_generators import to_camel
 
 from meshapi import names
-from meshapi.mesh_config.label_selector import LabelSelector
-from meshapi.resources.base import Fields
+from meshapi.resources.base import Model
+from meshapi.selectors import LabelSelector
 
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 """SPIFFE-ID.md, section 2.1."""
@@ -30,7 +30,7 @@ _MAX_PROBES: Final = 127
 """Linux, ``MAX_TCP_KEEPCNT``."""
 
 
-class _Message(Fields):
+class _Message(Model):
     """A message that keeps the fields that it does not know, for warnings."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
@@ -204,7 +204,7 @@ def _specified(visibility: Visibility) -> Visibility:
 
 def _export_to(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(values) > 1 and (_EXPORT_ALL in values or _EXPORT_NONE in values):
-        raise ValueError("* and ~ stand alone; remove the other namespaces")
+        raise ValueError("* and ~ must be alone; remove the other namespaces")
     return values
 
 

@@ -119,7 +119,7 @@ async def test_reconnect_sends_only_what_has_changed(running: Running) -> None:
 async def test_server_of_another_authority_is_refused_and_the_reason_is_logged(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other, _ = authority.self_signed(organization="other", now=datetime.now(UTC), life=timedelta(days=1))
+    other, _ = authority.self_signed(trust_domain="other", now=datetime.now(UTC), life=timedelta(days=1))
     file = running.folder / "other.pem"
     file.write_bytes(other)
     seen = Recorder()
@@ -373,7 +373,7 @@ async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(runn
     await until(lambda: condition("bad"))
     assert (condition("bad")["status"], condition("bad")["reason"]) == ("False", "Invalid")
     assert "spec.rules[0].to[0].operation.ports[0]" in condition("bad")["message"]
-    assert "lets nobody in" in condition("bad")["message"]
+    assert "deny all traffic" in condition("bad")["message"]
     held = running.api.get("authorizationpolicies", "bad", "shop") or {}
     mended = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
     running.api.put("authorizationpolicies", mended)

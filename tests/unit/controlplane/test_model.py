@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from controlplane.model.discovery import Discovery, Feed
 from controlplane.model.model import Model
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
-from meshapi.mesh_config.label_selector import LabelSelector
 from meshapi.mesh_config.model import ServiceEntryVisibility
 from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking, security
+from meshapi.selectors import LabelSelector
 from meshkit.xds.source import Resource
 from tests.support import kubernetes_objects as objects
 
@@ -143,7 +143,7 @@ VISIBILITIES: list[ServiceEntryVisibility | None] = [
 ]
 MESH_ON = LabelSelector.model_validate({"matchLabels": {"mesh": "on"}})
 MESHES = st.builds(
-    Mesh,
+    MeshContext,
     trust_domain=st.sampled_from(["cluster.local", "example.org"]),
     root_namespace=st.sampled_from(["istio-system", "dev"]),
     network=st.sampled_from(["", "net"]),
@@ -166,7 +166,7 @@ marked only shows when both ends exist, were told, and one of them then changes.
 class World:
     """A model that is fed like by informers: with the old and the new object."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: MeshContext) -> None:
         self.model = Model(mesh)
         self.discovery = Discovery(self.model, system_namespace="istio-system")
         self.selectors: tuple[LabelSelector, ...] = ()
@@ -195,7 +195,7 @@ class World:
             return
         self.puts[type(item)](old, new)
 
-    def configure(self, mesh: Mesh, selectors: tuple[LabelSelector, ...] = ()) -> None:
+    def configure(self, mesh: MeshContext, selectors: tuple[LabelSelector, ...] = ()) -> None:
         self.selectors = selectors
         self.discovery.put_mesh(mesh, selectors)
 
@@ -213,7 +213,7 @@ class World:
 @settings(max_examples=400, deadline=None)
 @given(EVENTS)
 def test_any_order_of_events_ends_like_a_computation_from_scratch(events: list[tuple[Any, str, bool]]) -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     for item, action, flushes in events:
         if isinstance(item, tuple):
             world.configure(*item)
@@ -244,7 +244,7 @@ def assert_no_unknown_policies(world: World) -> None:
 
 def test_a_change_of_the_mesh_is_computed_in_slices_and_single_events_go_first() -> None:
     count, limit = 10_000, 200
-    world = World(Mesh())
+    world = World(MeshContext())
     for number in range(count):
         world.put(pod(f"p{number}", ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))
     world.flush()
@@ -268,7 +268,7 @@ def test_a_change_of_the_mesh_is_computed_in_slices_and_single_events_go_first()
 
 
 def test_a_policy_is_withdrawn_after_the_last_workload_that_names_it() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     strict = base.read(security.PeerAuthentication, objects.peer("mesh", "istio-system", mode="STRICT"))
     world.put(strict)
     for number in range(300):
@@ -286,7 +286,7 @@ def namespace(name: str, **labels: str) -> core.Namespace:
 
 
 def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels_say_so() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     for item in (namespace("shop"), namespace("dev", mesh="on"), pod("a"), pod("b", "dev"), pod("c", "istio-system")):
         world.put(item)
     policy = base.read(security.AuthorizationPolicy, objects.policy("p"))
@@ -294,7 +294,7 @@ def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels
     world.put(base.read(core.Service, objects.service("web")))
     world.flush()
     everything = {type_url: set(held) for type_url, held in world.told.items()}
-    world.configure(Mesh(), (MESH_ON,))
+    world.configure(MeshContext(), (MESH_ON,))
     world.flush()
     assert set(world.told[names.ADDRESS_TYPE]) == {"Kubernetes//Pod/dev/b", "Kubernetes//Pod/istio-system/c"}
     assert world.told[names.AUTHORIZATION_TYPE] == {}
@@ -309,16 +309,16 @@ def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels
     world.put(namespace("shop"))
     world.flush()
     assert "Kubernetes//Pod/shop/a" not in world.told[names.ADDRESS_TYPE]
-    world.configure(Mesh())
+    world.configure(MeshContext())
     world.flush()
     assert {type_url: set(held) for type_url, held in world.told.items()} == everything
 
 
 def test_only_a_change_of_discovery_is_announced() -> None:
-    discovery = Discovery(Model(Mesh()), system_namespace="istio-system")
+    discovery = Discovery(Model(MeshContext()), system_namespace="istio-system")
     plain, labelled = namespace("shop"), namespace("shop", mesh="on")
     assert not discovery.put_namespace(None, plain), "every namespace is discovered without selectors"
-    discovery.put_mesh(Mesh(), (MESH_ON,))
+    discovery.put_mesh(MeshContext(), (MESH_ON,))
     assert discovery.put_namespace(plain, labelled)
     assert not discovery.put_namespace(labelled, namespace("shop", mesh="on", team="a"))
     assert discovery.put_namespace(namespace("shop", mesh="on", team="a"), None)
@@ -335,27 +335,27 @@ def visibilities(world: World) -> dict[str, str]:
 
 
 def test_the_visibility_of_a_service_entry_is_the_narrower_of_its_own_and_the_meshs() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(namespace("shop", team="a"))
     for name, export_to in {"unset": [], "own": ["."], "named": ["shop"], "all": ["*"], "none": ["~"]}.items():
         item = objects.service_entry(name, hosts=[f"{name}.test"], resolution="DNS", exportTo=export_to)
         world.put(base.read(networking.ServiceEntry, item))
     public = {"unset.test": "PUBLIC", "own.test": "NAMESPACE", "named.test": "NAMESPACE", "all.test": "PUBLIC"}
     assert visibilities(world) == public
-    world.configure(Mesh(default_export_to=(".",)))
+    world.configure(MeshContext(default_export_to=(".",)))
     assert visibilities(world) == public | {"unset.test": "NAMESPACE"}
-    world.configure(Mesh(default_export_to=("~",)))
+    world.configure(MeshContext(default_export_to=("~",)))
     assert visibilities(world) == {host: seen for host, seen in public.items() if host != "unset.test"}
-    world.configure(Mesh(service_entry_visibility=VISIBILITIES[1]))
+    world.configure(MeshContext(service_entry_visibility=VISIBILITIES[1]))
     assert set(visibilities(world).values()) == {"NAMESPACE"}
-    world.configure(Mesh(service_entry_visibility=VISIBILITIES[2]))
+    world.configure(MeshContext(service_entry_visibility=VISIBILITIES[2]))
     assert visibilities(world) == public
     world.put(namespace("shop"))
     assert visibilities(world) == {}
 
 
 def test_a_service_entry_of_visibility_none_takes_no_host_from_another() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     for name, export_to, created in (("old", ["~"], "2026-01-01"), ("new", [], "2026-01-02")):
         item = objects.service_entry(name, hosts=["a.test"], resolution="DNS", exportTo=export_to, created=created)
         world.put(base.read(networking.ServiceEntry, item))
@@ -367,7 +367,7 @@ def pod(name: str, namespace: str = "shop", **options: Any) -> core.Pod:
 
 
 def test_one_pod_touches_one_workload() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     for number in range(100):
         world.put(pod(f"p{number}", ip=f"10.0.0.{number + 1}"))
     world.flush()
@@ -377,7 +377,7 @@ def test_one_pod_touches_one_workload() -> None:
 
 
 def test_snapshot_finds_by_name_address_and_service() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", ip="10.0.0.1", labels={"app": "web"}))
     world.put(base.read(core.Service, objects.service("web")))
     snapshot = Snapshot()
@@ -397,7 +397,7 @@ def test_snapshot_finds_by_name_address_and_service() -> None:
 
 
 def test_root_namespace_policies_reach_pods_of_all_namespaces() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", labels={"app": "web"}))
     selector = {"matchLabels": {"app": "web"}}
     root = base.read(security.AuthorizationPolicy, objects.policy("z", "istio-system", selector=selector))
@@ -410,7 +410,7 @@ def test_root_namespace_policies_reach_pods_of_all_namespaces() -> None:
 
 
 def test_mesh_wide_mode_reaches_pods_and_port_exceptions_of_other_namespaces() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", labels={"app": "web"}))
     world.put(pod("b", "dev"))
     own = objects.peer("w", mode="UNSET", selector={"app": "web"}, ports={"80": "PERMISSIVE"})
@@ -423,7 +423,7 @@ def test_mesh_wide_mode_reaches_pods_and_port_exceptions_of_other_namespaces() -
 
 
 def test_pod_made_again_on_another_node_is_not_on_the_first() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", node="node-1"))
     world.put(pod("a", node="node-2"))
     assert not world.model.pods_on("node-1")

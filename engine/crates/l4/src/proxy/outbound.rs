@@ -1,4 +1,4 @@
-//! A connection that the pod's application opened.
+//! Outbound connections: captured from the pod's application.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -21,7 +21,7 @@ use super::retry::{self, Failure, Outcome};
 use crate::state::{Route, Service, Workload};
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag, Security};
 
-/// A connection that is open at both ends.
+/// A connection that is established at both ends.
 struct Established {
     application: TcpStream,
     way: Upstream,
@@ -34,11 +34,11 @@ pub(super) enum Upstream {
     Tunnel(TunnelStream, StreamGuard),
 }
 
-/// Carry one captured connection to where it was going, in a task of its own. A connection that cannot be opened is
-/// refused (see [`refusal`]); one that breaks later is reset, never ended in order.
+/// Carry one captured connection to its destination, in a task of its own. If no upstream connection can be opened, it is
+/// refused (see [`refusal`]); if it breaks later it is reset, never closed in order.
 pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, application: TcpStream, client: SocketAddr) {
-    // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection: the
-    // former is on the heap and gone by then.
+    // The state of opening is large, that of carrying is small and lives as long as the connection: the former is on the
+    // heap and dropped by then.
     let opening = Box::pin(open(pod.clone(), application, client));
     pod.spawn(async move {
         let Some(Established { application, way, flow, listed }) = opening.await else { return };
@@ -61,7 +61,7 @@ pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, application: TcpStre
     });
 }
 
-/// Find and open the way; `None` where there is none, which is then counted and logged.
+/// Open the upstream connection; `None` if that failed, which is counted and logged.
 async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Option<Established> {
     // Without a destination, the client connected to the capture port itself: there is nothing to carry or to count.
     let target = destination(&application).ok()?;
@@ -91,7 +91,7 @@ async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Optio
     Some(Established { application, way, flow, listed })
 }
 
-/// Where the application wanted to go. The tunnel's own ports are no destination: that would be a loop.
+/// The original destination. A port of the tunnel itself is refused: that would be a loop.
 fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
     let own = socket::canonical(application.local_addr()?);
     let target = socket::original_destination(application, own)?;
@@ -99,7 +99,7 @@ fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
     if is_loop { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(target) }
 }
 
-/// Try to open one way, and note in `flow` what it is.
+/// Open a connection along one route, and describe it in `flow`.
 pub(super) async fn connect_route(pod: &Pod, source: &Workload, route: Route, mut flow: Flow) -> Outcome {
     let way = match route {
         Route::Unknown { to, service } => {
@@ -125,7 +125,7 @@ pub(super) async fn connect_route(pod: &Pod, source: &Workload, route: Route, mu
     if flow.service.is_none()
         && let Some(workload) = &flow.destination.workload
     {
-        // Set last: only a service that the client has named itself is passed on to the other end.
+        // Set last: only a service that the client addressed itself is sent to the peer.
         let port = flow.hbone_address.unwrap_or(flow.destination_address).port();
         flow.service = pod.shared().store.read().intended_service(workload, None, port);
     }

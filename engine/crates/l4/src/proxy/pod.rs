@@ -33,13 +33,13 @@ use crate::shared::{ActiveGuard, ProxyState};
 use crate::state::Workload;
 use crate::telemetry::{Direction, OpenFlow};
 
-/// An accepted connection takes as long as moving so many bytes.
+/// Budget of accepting a connection, in bytes moved in the same time.
 const ACCEPT_COST: usize = 16 * 1024;
 
-/// Bytes that a connection's task may keep while the connection stands. Without optimisation it is a word more.
+/// Size limit of a connection's task, in bytes. Without optimization it is a word larger.
 const MAX_TASK: usize = if cfg!(debug_assertions) { 664 } else { 656 };
 
-/// What the node agent says of a pod.
+/// What the node agent reports of a pod.
 #[derive(Debug)]
 pub(crate) struct PodInfo {
     pub mode: Mode,
@@ -48,18 +48,18 @@ pub(crate) struct PodInfo {
     pub namespace: Arc<str>,
     pub service_account: Arc<str>,
     pub identity: Identity,
-    /// Bounds that hold on all workers together.
+    /// Limits for all workers together.
     pub bounds: Bounds,
 }
 
-/// What a pod may take of this process.
+/// Resource limits of a pod in this process.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     memory: Arc<MemoryBudget>,
     rate_limiter: Option<RateLimiter>,
     connections: Semaphore,
     handshakes: Semaphore,
-    /// For refused connections that are not closed yet; see [`refusal`].
+    /// Refused connections that are not closed yet; see [`refusal`].
     pub(super) refusals: Semaphore,
 }
 
@@ -92,15 +92,15 @@ impl Bounds {
     }
 }
 
-/// A pod's life here. Order matters: each phase allows less than the one before.
+/// Phases of a pod's life. Ordered: each allows less than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving,
-    /// Removed; peers that have not heard are still answered.
+    /// Removed; peers that do not know yet are still served.
     Leaving,
-    /// Nothing new; what stands goes on.
+    /// No new connections; open ones run to their end.
     Draining,
-    /// Everything is cut.
+    /// All connections are closed.
     Stopped,
 }
 
@@ -119,16 +119,16 @@ pub(crate) struct Pod {
     tasks: TaskGroup,
 }
 
-/// Counts a connection until dropped, and where it is a socket, that.
+/// Counts a connection until dropped, and its socket if it has one of its own.
 pub(crate) struct ConnectionPermit(Rc<Pod>, Option<Direction>);
 
 /// Counts a handshake until dropped.
 pub(crate) struct HandshakePermit<'a>(&'a Pod);
 
-/// What a listener does with what it accepts.
+/// How a listener handles accepted connections.
 #[derive(Clone, Copy)]
 struct Handler {
-    /// Begins a task for an accepted connection.
+    /// Spawns the task of an accepted connection.
     begin: fn(Rc<Pod>, ConnectionPermit, TcpStream, SocketAddr),
     /// Which report of connections its sockets belong to; `None` for DNS.
     counted: Option<Direction>,
@@ -213,7 +213,7 @@ impl Pod {
         &self.worker.shared.connections[self.worker.number]
     }
 
-    /// The pod's own workload; waits for the control plane to tell of it.
+    /// The pod's own workload; waits until the control plane has sent it.
     pub(crate) async fn workload(&self) -> Result<Arc<Workload>, String> {
         let PodInfo { namespace, name, service_account, .. } = &*self.info;
         let timeout = self.shared().config.workload_wait;
@@ -223,7 +223,7 @@ impl Pod {
         })
     }
 
-    /// Move on to a phase; never back.
+    /// Enter a phase; never an earlier one.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
             let forward = *current < phase;
@@ -238,18 +238,18 @@ impl Pod {
         }
     }
 
-    /// Run a connection's task; it is cut when the pod is stopped.
+    /// Spawn a connection's task; it is aborted when the pod is stopped.
     pub(crate) fn spawn<F: Future<Output = ()> + 'static>(&self, task: F) {
         const { assert!(size_of::<F>() <= MAX_TASK) };
         self.tasks.spawn(task);
     }
 
-    /// Memory for what its connections hold.
+    /// The budget for bytes buffered for its connections.
     pub(super) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.info.bounds.memory
     }
 
-    /// Let a connection carry no faster than the pod may.
+    /// Limit a connection to the pod's rate.
     pub(super) fn throttled<T>(
         &self,
         flow: &OpenFlow,
@@ -263,20 +263,20 @@ impl Pod {
 
     /// Wait until the pod has reached `phase`.
     pub(crate) async fn reached(&self, phase: Phase) {
-        // The sender is `self`'s own, so waiting cannot fail while somebody can ask.
+        // `self` owns the sender, so waiting cannot fail.
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
     }
 
-    /// Take nothing new, let what stands go on for `timeout`, then cut it.
+    /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
     pub(crate) async fn leave(&self, timeout: Duration) {
         self.enter(Phase::Draining);
         let ended = async {
-            // Listeners count: what is still queued in one becomes a connection when it closes.
+            // Listeners count: connections queued in one are accepted when it closes.
             while self.connections.get() > 0 || self.listeners.get() > 0 {
                 self.quiet.notified().await;
             }
         };
-        // Whether all have ended or timeout has, the rest is the same.
+        // After the last connection or the timeout, whichever comes first.
         let _ = tokio::time::timeout(timeout, ended).await;
         self.enter(Phase::Stopped);
     }
@@ -285,7 +285,7 @@ impl Pod {
         self.pool.release_idle();
     }
 
-    /// A place for one more connection, if the limit allows. `counted`: it is an accepted socket of that report.
+    /// A permit for one more connection, if the limit allows. `counted`: its socket counts for that reporter.
     pub(super) fn permit(self: &Rc<Self>, counted: Option<Direction>) -> Option<ConnectionPermit> {
         if !self.info.bounds.connections.try_acquire() {
             self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
@@ -299,7 +299,7 @@ impl Pod {
         Some(ConnectionPermit(self.clone(), counted))
     }
 
-    /// A place for one more handshake, if the limit allows.
+    /// A permit for one more handshake, if the limit allows.
     pub(crate) fn handshake_permit(&self) -> Option<HandshakePermit<'_>> {
         if !self.info.bounds.handshakes.try_acquire() {
             self.shared().metrics.over_handshake_limit.fetch_add(1, Ordering::Relaxed);
@@ -368,7 +368,7 @@ impl Dial for Pod {
     }
 }
 
-/// Accept until the pod drains; each connection is a task of its own.
+/// Accept until the pod drains; each connection gets a task of its own.
 async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: OpenListener) {
     loop {
         let accepted = tokio::select! {
@@ -378,13 +378,13 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
         };
         match accepted {
             Ok((stream, peer)) => take(&pod, stream, peer, handler),
-            // Out of descriptors or memory: the queue waits in the kernel, and spinning would not help.
+            // Out of descriptors or memory: connections wait in the kernel's queue; retry after a delay.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-    // Connections that are queued when a listener closes are reset, and the runtime may not have heard of the latest:
-    // the kernel is asked itself until nothing is left. What arrives after the last question and before the close can
-    // only be handed on by the kernel (`net.ipv4.tcp_migrate_req`, which the node agent sets).
+    // Connections that are queued when a listener closes are reset, and the runtime may not know of the latest: accept until
+    // the queue is empty. One that arrives between the last accept and the close can only be moved by the kernel
+    // (`net.ipv4.tcp_migrate_req`, which the node agent sets).
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
         let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
@@ -392,7 +392,7 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
             take(&pod, stream, peer, handler);
         }
     }
-    // Closed before it is no longer counted: arguments are dropped after locals.
+    // Close it before `_open` is dropped: arguments are dropped after locals.
     drop(listener);
 }
 
@@ -403,7 +403,7 @@ fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Re
     Poll::Ready(accepted)
 }
 
-/// Serve an accepted connection if there is a place for it.
+/// Serve an accepted connection if its pod has a permit left.
 fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
     let Some(permit) = pod.permit(handler.counted) else { return refusal::close(pod, stream) };
     (handler.begin)(pod.clone(), permit, stream, socket::canonical(peer));

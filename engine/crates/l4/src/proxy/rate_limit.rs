@@ -1,4 +1,4 @@
-//! A bound on how much a workload's connections carry in a second, all of them together.
+//! A limit on the bytes per second of all connections of a workload together.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use culvert_net::copy::SMALL_STEP;
 use tokio::time::Sleep;
 
-/// How far ahead a workload may be. Timers are exact to a millisecond; more would be bursts, which neighbours feel.
+/// Burst that a workload may send ahead of its rate. Timers are exact to a millisecond; a larger burst would delay
+/// neighbours.
 const AHEAD: Duration = Duration::from_millis(4);
 
 /// See the module. ProxyState by the workers.
@@ -17,17 +18,17 @@ const AHEAD: Duration = Duration::from_millis(4);
 pub(crate) struct RateLimiter {
     bytes_per_s: u64,
     began: Instant,
-    /// Nanoseconds after `began` at which all that was carried so far is paid for.
-    paid_ns: AtomicU64,
+    /// Time, in nanoseconds after `began`, by which the bytes carried so far are within the rate.
+    due_ns: AtomicU64,
 }
 
 impl RateLimiter {
-    /// `None` for no bound.
+    /// `None` without a limit.
     pub(super) fn new(bytes_per_s: u64) -> Option<Self> {
-        (bytes_per_s > 0).then(|| Self { bytes_per_s, began: Instant::now(), paid_ns: AtomicU64::new(0) })
+        (bytes_per_s > 0).then(|| Self { bytes_per_s, began: Instant::now(), due_ns: AtomicU64::new(0) })
     }
 
-    /// What a connection may read at once: a millisecond's worth, but no less than a small step.
+    /// The most that a connection may read at once: the bytes of a millisecond, but at least a small read.
     pub(super) fn max_io(&self) -> usize {
         usize::try_from(self.bytes_per_s / 1000).unwrap_or(usize::MAX).max(SMALL_STEP)
     }
@@ -40,20 +41,20 @@ impl RateLimiter {
     pub(super) fn carried(&self, bytes: u64) {
         let (now, cost) = (self.now_ns(), u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_s));
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-        let paid = |paid: u64| Some(paid.max(now).saturating_add(cost));
+        let due = |due: u64| Some(due.max(now).saturating_add(cost));
         // The closure always has an answer.
-        let _ = self.paid_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+        let _ = self.due_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due);
     }
 
-    /// How long to wait until more may be carried.
-    fn wait(&self) -> Option<Duration> {
-        let ahead = Duration::from_nanos(self.paid_ns.load(Ordering::Relaxed).saturating_sub(self.now_ns()));
-        // Some of the way back, so that waits are not all for one step.
+    /// How long to delay before more may be carried.
+    fn delay(&self) -> Option<Duration> {
+        let ahead = Duration::from_nanos(self.due_ns.load(Ordering::Relaxed).saturating_sub(self.now_ns()));
+        // Delay for half of the burst more, so that not each read is delayed.
         (ahead > AHEAD).then(|| ahead.saturating_sub(AHEAD / 2))
     }
 }
 
-/// Carry at the workload's rate_limiter. `total` says what has been carried so far, `slowed` is called for each wait.
+/// Carry at the workload's rate. `total` returns the bytes carried so far, `slowed` is called for each delay.
 pub(super) fn throttled<T>(
     rate_limiter: Option<&RateLimiter>,
     mut carried: Pin<&mut impl Future<Output = T>>,
@@ -69,9 +70,9 @@ pub(super) fn throttled<T>(
                 ready!(sleep.as_mut().poll(context));
                 waiting = None;
             }
-            let Some(wait) = rate_limiter.wait() else { break };
+            let Some(delay) = rate_limiter.delay() else { break };
             slowed();
-            waiting = Some(Box::pin(tokio::time::sleep(wait)));
+            waiting = Some(Box::pin(tokio::time::sleep(delay)));
         }
         let polled = carried.as_mut().poll(context);
         let now = total();
@@ -87,14 +88,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_follow_what_was_carried() {
+    fn delays_follow_the_bytes_carried() {
         let rate_limiter = RateLimiter::new(1_000_000).unwrap();
-        assert_eq!(rate_limiter.wait(), None);
+        assert_eq!(rate_limiter.delay(), None);
         rate_limiter.carried(3_000);
-        assert_eq!(rate_limiter.wait(), None, "3 ms ahead");
+        assert_eq!(rate_limiter.delay(), None, "3 ms ahead");
         rate_limiter.carried(997_000);
-        let wait = rate_limiter.wait().unwrap();
-        assert!((Duration::from_millis(900)..Duration::from_secs(1)).contains(&wait), "{wait:?}");
+        let delay = rate_limiter.delay().unwrap();
+        assert!((Duration::from_millis(900)..Duration::from_secs(1)).contains(&delay), "{delay:?}");
         assert_eq!(rate_limiter.max_io(), SMALL_STEP);
         assert_eq!(RateLimiter::new(125_000_000).unwrap().max_io(), 125_000);
         assert!(RateLimiter::new(0).is_none());

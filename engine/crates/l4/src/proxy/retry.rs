@@ -1,12 +1,11 @@
-//! Opening a connection that any endpoint of a service can serve: what fails at one is tried at another, before the
-//! application has sent a byte that somebody could have seen.
+//! Opens a connection to a service: if one endpoint fails, another is tried, before a byte of the application is sent.
 //!
-//! An endpoint that refuses is followed by another at once. One that stays silent is given some timeout, then another
-//! is tried beside it; the first that answers carries the connection and the others are let go. So a pod behind a
-//! black hole costs that timeout, and a pod that is merely far away is still reached when all are. Each endpoint that
-//! failed or was overtaken is remembered (see `state::outlier`).
+//! An endpoint that refuses is followed by another at once. If one does not answer within the connection attempt delay
+//! (RFC 8305, section 5), another is tried in parallel; the first to answer carries the connection, and the others are
+//! dropped. So an unreachable pod costs that delay, and a distant pod is still reached. Each endpoint that failed or was
+//! overtaken counts for outlier detection (`state::outlier`).
 //!
-//! Never tried elsewhere: what policy denied, a peer of another identity, a lack of our own (certificate, sockets).
+//! Never retried: a denial by policy, a peer with another identity, a lack of our own (certificate, sockets).
 
 use std::future::poll_fn;
 use std::io;
@@ -26,25 +25,25 @@ use super::pod::Pod;
 use crate::state::{Endpoint, Route, RouteError, SelectionContext, Workload};
 use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
-/// Names that are asked for to find one endpoint: each may turn out to be nobody's.
+/// Host names that are resolved to find one endpoint; each may have no address.
 const MAX_NAMES: usize = 3;
 
-/// What became of an attempt.
+/// The result of an attempt.
 pub(super) struct Outcome {
     pub flow: Flow,
     pub way: Result<Upstream, Failure>,
 }
 
-/// Why there is no way.
+/// Why no upstream connection was opened.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub flag: ResponseFlag,
     pub error: String,
-    /// Set where the endpoint is at fault, so that another may do better.
+    /// Set if the endpoint is at fault, so that a retry at another may succeed.
     pub blame: Option<RetryReason>,
 }
 
-/// One client's wish, and all that it takes to make another attempt.
+/// A client's connection, with all that an attempt needs.
 struct ConnectAttempt<'a> {
     pod: &'a Pod,
     source: &'a Arc<Workload>,
@@ -57,7 +56,7 @@ struct Running<'a> {
     opening: Pin<Box<dyn Future<Output = Outcome> + 'a>>,
 }
 
-/// Find a way for `client`'s connection to `target` and open it.
+/// Route `client`'s connection to `target` and open the upstream connection.
 pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, target: SocketAddr) -> Outcome {
     let attempt = ConnectAttempt { pod, source, client, target };
     let config = &pod.shared().config;
@@ -112,7 +111,7 @@ impl ConnectAttempt<'_> {
         Ok(route)
     }
 
-    /// The same, asking for the names of endpoints on the way.
+    /// The same, resolving host names of endpoints first.
     async fn resolved(&self, tried: &[SocketAddr]) -> Result<Route, RouteError> {
         for _ in 0..MAX_NAMES {
             match self.route(tried) {
@@ -131,7 +130,7 @@ impl ConnectAttempt<'_> {
         Outcome { flow: self.flow(), way: Err(Failure::ours(flag, error.to_string())) }
     }
 
-    /// Remember how an endpoint did; true where another may do better.
+    /// Record the result for outlier detection; return whether a retry at another endpoint may succeed.
     fn note(&self, endpoint: SocketAddr, outcome: &Outcome) -> bool {
         let outliers = &self.pod.shared().outliers;
         match &outcome.way {
@@ -145,7 +144,7 @@ impl ConnectAttempt<'_> {
         false
     }
 
-    /// Try others after, or beside, the first; `failed` is what came of it, or `silent` what goes on.
+    /// Try other endpoints after the first, which has `failed`, or in parallel while it is `silent`.
     async fn try_next_endpoint<'a>(
         &'a self,
         first: Endpoint,
@@ -176,7 +175,7 @@ impl ConnectAttempt<'_> {
                 Ok(Some((position, outcome))) => {
                     let Running { endpoint, .. } = running.remove(position);
                     if outcome.way.is_ok() {
-                        // Those that began before it have been overtaken.
+                        // Attempts that started earlier were overtaken.
                         running.drain(..position).for_each(|slow| self.pod.shared().outliers.failed(slow.endpoint));
                     }
                     if !self.note(endpoint, &outcome) {
@@ -197,7 +196,7 @@ impl ConnectAttempt<'_> {
         }
     }
 
-    /// Whether silence is the endpoint's: without a certificate of our own, nobody is reached.
+    /// Whether a timeout is the endpoint's fault: without a certificate of our own, no peer can be reached.
     async fn is_able(&self) -> bool {
         self.pod.certificate.get(Duration::ZERO).await.is_ok()
     }
@@ -213,7 +212,7 @@ impl ConnectAttempt<'_> {
 }
 
 impl Failure {
-    /// Nothing that another endpoint could do better.
+    /// A failure that no other endpoint could avoid.
     fn ours(flag: ResponseFlag, error: String) -> Self {
         Self { flag, error, blame: None }
     }
@@ -233,7 +232,7 @@ impl Failure {
         let blame = match error {
             Error::Dial(error) => blame_of_dial(error),
             Error::Timeout(_) => Some(RetryReason::Timeout),
-            // A refused certificate, theirs or ours, comes as invalid data: that is a decision, not an accident.
+            // A refused certificate, theirs or ours, is `InvalidData`: a decision, so no retry.
             Error::Tls(error) if error.kind() == io::ErrorKind::InvalidData => None,
             Error::Tls(_) | Error::Handshake(_) | Error::Tunnel(_) => Some(RetryReason::Tunnel),
             Error::Refused(status) if is_gateway_error(*status) => Some(RetryReason::Unavailable),
@@ -243,7 +242,7 @@ impl Failure {
     }
 }
 
-/// Only what the other end or the way to it can be blamed for; a lack of ports or descriptors is ours.
+/// Errors of the endpoint or of the network to it; a lack of ports or descriptors is our own.
 fn blame_of_dial(error: &io::Error) -> Option<RetryReason> {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -261,12 +260,12 @@ fn is_gateway_error(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
-/// Why another endpoint is tried after `failed`, or beside one that is silent.
+/// The reason of a retry after `failed`, or in parallel to a silent attempt.
 fn blame(failed: Option<&Outcome>) -> RetryReason {
     failed.and_then(|outcome| outcome.way.as_ref().err()?.blame).unwrap_or(RetryReason::Timeout)
 }
 
-/// The first of `running` to end, by its position; `None` where there are none.
+/// The first of `running` to end, by its index; `None` if there are none.
 async fn any(running: &mut [Running<'_>]) -> Option<(usize, Outcome)> {
     if running.is_empty() {
         return None;

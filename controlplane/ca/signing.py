@@ -27,7 +27,7 @@ _CHAIN: Final = "cert-chain.pem"
 _LOOK_AGAIN_S: Final = 60.0
 
 
-class Root:
+class SigningSource:
     """Holds the authority in use. ``load`` first, then run ``follow`` as a task.
 
     Attributes:
@@ -83,17 +83,17 @@ class Root:
             if self._loaded is not None:
                 self._use(self._loaded)
 
-    async def load(self, organization: str) -> None:
-        """Read or make the authority; ``organization`` names a self-made root.
+    async def load(self, trust_domain: str) -> None:
+        """Read or make the authority; ``trust_domain`` names a self-made root.
 
         Raises:
             BadAuthority: a secret holds something that cannot be used.
-            KubeError: the API cannot be asked.
+            KubeError: the API server cannot be reached.
         """
         secret = await self._client.find(kinds.SECRET, names.CACERTS_SECRET, self._namespace)
         name = names.CACERTS_SECRET
         if secret is None:
-            secret = await self._own_secret(organization)
+            secret = await self._own_secret(trust_domain)
             name = names.CA_SECRET
         data = objects.secret_data(secret)
         try:
@@ -110,25 +110,25 @@ class Root:
             _log.info(
                 "signing certificate in use", secret=f"{self._namespace}/{name}", expires=loaded.expires.isoformat()
             )
-        # The self-made root's secret is nobody's to write lists into.
+        # Revocation lists come with the secret ``cacerts`` only, not with a self-signed root.
         lists = data.get(names.CRL_KEY, b"") if name == names.CACERTS_SECRET else b""
         self.revocations.take(lists, loaded.authorities)
 
-    async def follow(self, organization: Callable[[], str]) -> NoReturn:
+    async def follow(self, trust_domain: Callable[[], str]) -> NoReturn:
         """Look at the secrets again and again until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S)
             self._measure()
             try:
-                await self.load(organization())
+                await self.load(trust_domain())
             except (CaError, KubeError) as error:
                 _log.warning("signing certificate not renewed, the one in use stays", reason=str(error))
 
-    async def _own_secret(self, organization: str) -> Json:
+    async def _own_secret(self, trust_domain: str) -> Json:
         existing = await self._client.find(kinds.SECRET, names.CA_SECRET, self._namespace)
         if existing is not None:
             return existing
-        certificate, key = authority.self_signed(organization=organization, now=self._clock(), life=self._life)
+        certificate, key = authority.self_signed(trust_domain=trust_domain, now=self._clock(), life=self._life)
         _log.info("made a root certificate", secret=f"{self._namespace}/{names.CA_SECRET}")
         body = objects.secret_body(names.CA_SECRET, {_CERTIFICATE: certificate, _KEY: key}, "istio.io/ca-root")
         return await objects.create_if_missing(self._client, kinds.SECRET, body, self._namespace)

@@ -1,4 +1,4 @@
-"""What must be computed again, in the order in which it is done."""
+"""Objects to recompute, in order of priority."""
 
 import itertools
 from collections import OrderedDict
@@ -21,41 +21,41 @@ def type_of(kind: str) -> str:
     return names.AUTHORIZATION_TYPE if kind in POLICY_KINDS else names.ADDRESS_TYPE
 
 
-Mark = tuple[str, Key]
+Dirty = tuple[str, Key]
 
 
-class Marked:
-    """Three queues: policies, objects that single events marked, objects that one event marked by the hundreds.
+class DirtyQueue:
+    """Three queues: policies, objects enqueued by single events, objects enqueued in bulk.
 
     Policies go first because a workload that names a new one must not arrive before it. Within a queue the order is
-    that of the marks, and nothing is in two of them.
+    first in, first out; no object is in two of them.
     """
 
     def __init__(self) -> None:
-        # A plain dictionary is slow to find its first key after many that were removed.
-        self._policies: OrderedDict[Mark, None] = OrderedDict()
-        self._single: OrderedDict[Mark, None] = OrderedDict()
-        self._many: OrderedDict[Mark, None] = OrderedDict()
+        # A plain dictionary finds its first key slowly after many removals.
+        self._policies: OrderedDict[Dirty, None] = OrderedDict()
+        self._single: OrderedDict[Dirty, None] = OrderedDict()
+        self._many: OrderedDict[Dirty, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._policies) + len(self._single) + len(self._many)
 
-    def add(self, kind: str, key: Key, *, is_one_of_many: bool = False) -> None:
-        """Mark an object; one that is marked already may only move forward."""
-        mark = (kind, key)
+    def add(self, kind: str, key: Key, *, bulk: bool = False) -> None:
+        """Enqueue an object; one that is queued already may only move forward."""
+        item = (kind, key)
         if kind in POLICY_KINDS or kind == SETTINGS_KIND:
-            self._policies[mark] = None
-        elif not is_one_of_many:
-            self._many.pop(mark, None)
-            self._single[mark] = None
-        elif mark not in self._single:
-            self._many[mark] = None
+            self._policies[item] = None
+        elif not bulk:
+            self._many.pop(item, None)
+            self._single[item] = None
+        elif item not in self._single:
+            self._many[item] = None
 
-    def take(self, limit: int | None) -> list[Mark]:
-        """Remove and return the first ``limit`` marks, or all."""
+    def take(self, limit: int | None) -> list[Dirty]:
+        """Remove and return the first ``limit`` objects, or all."""
         return list(itertools.islice(self._drain(), limit))
 
-    def _drain(self) -> Iterator[Mark]:
+    def _drain(self) -> Iterator[Dirty]:
         for queue in (self._policies, self._single, self._many):
             while queue:
                 yield queue.popitem(last=False)[0]
