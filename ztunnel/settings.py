@@ -86,7 +86,7 @@ class ZtunnelSettings(OtlpSettings):
         default=1,
         ge=0,
         le=1024,
-        description="Processors that threads which go without a pause leave to those of other workloads; 0 is none.",
+        description="CPUs that CPU-bound proxy threads leave free for other workloads; 0 is none.",
     )
     access_log: AccessLog = Field(
         default=AccessLog.MESH,
