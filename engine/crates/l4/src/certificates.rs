@@ -69,7 +69,7 @@ impl Certificates {
         Ok(last.insert(same.unwrap_or_else(|| Arc::new(bundle))).clone())
     }
 
-    /// Use a certificate from now on, and let tunnels that stand hear of it.
+    /// Use a certificate from now on, and publish it to open tunnels.
     pub(crate) fn take(&self, mut certificate: WorkloadCertificate) {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(certificate.identity()) else { return };

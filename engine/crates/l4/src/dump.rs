@@ -61,14 +61,14 @@ const ALWAYS: [&str; 5] = ["workloadIps", "vips", "ports", "endpoints", "rules"]
 
 /// An object without what is absent: null, empty text, empty list, empty object.
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    let said = |value: &Value| match value {
+    let is_present = |value: &Value| match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         Value::Object(map) => !map.is_empty(),
         _ => true,
     };
-    let fields = fields.into_iter().filter(|(key, value)| said(value) || ALWAYS.contains(key));
+    let fields = fields.into_iter().filter(|(key, value)| is_present(value) || ALWAYS.contains(key));
     fields.map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
 }
 

@@ -35,7 +35,7 @@ pub struct Upsert {
     pub value: Vec<u8>,
 }
 
-/// A connection that somebody asks about.
+/// A connection to authorize.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthzQuery<'a> {
     /// Uid of the workload that would be called.
@@ -70,7 +70,7 @@ impl Engine {
         Ok(Self { shared, worker_pool: Mutex::new(Some(worker_pool)), pods: Mutex::default() })
     }
 
-    /// Readable when [`Engine::events`] has something to tell. Belongs to the engine.
+    /// Readable while [`Engine::events`] has events. Owned by the engine.
     #[must_use]
     pub fn event_fd(&self) -> RawFd {
         self.shared.events.fd()
@@ -83,7 +83,7 @@ impl Engine {
     }
 
     /// Take over changes of one type of resource. What is good is in force for every connection that starts after the
-    /// call; connections that stand are enforced again at once, and an `Applied` event tells when that is done.
+    /// call; open connections are reevaluated at once, and an `Applied` event reports when that is done.
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`] names what was refused; the rest is in force all the same.
@@ -161,7 +161,7 @@ impl Engine {
         rejected
     }
 
-    /// Say what policy would say of a connection, without one: what an operator asks, and what tests compare.
+    /// Authorize a connection without opening one: for operators and for tests.
     ///
     /// `peer` is `None` for plain text. The answer is of this moment.
     ///
@@ -175,7 +175,7 @@ impl Engine {
             store.workload(workload).ok_or_else(|| rejected_question(workload, "no workload has this uid"))?;
         let peer = peer.map(parse_identity).transpose()?;
         let subject = Subject { peer, source: source.to_canonical(), destination: canonical(destination) };
-        let enforced = store.policies.judge(workload, &subject);
+        let enforced = store.policies.evaluate(workload, &subject);
         let policy = match &enforced {
             Ok(allowed) => allowed.clone(),
             Err(Denied::By(key) | Denied::Unknown(key)) => Some(key.clone()),
@@ -191,7 +191,7 @@ impl Engine {
 
     /// Take over an identity's certificate, in PEM.
     ///
-    /// Tunnels of the identity that stand and whose peer's chain leads to none of `roots` are closed at once.
+    /// Open tunnels of the identity whose peer's chain leads to none of `roots` are closed at once.
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
@@ -226,7 +226,7 @@ impl Engine {
 
     /// Take over the revocation lists of all issuers, in PEM; nothing but white space means that there are none.
     ///
-    /// In force for every handshake that ends after the call. Tunnels that stand and whose peer is revoked by them are
+    /// In force for every handshake that ends after the call. Open tunnels whose peer is revoked by them are
     /// closed at once.
     ///
     /// # Errors
@@ -250,7 +250,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Serve a workload in a network namespace; a `WorkloadStarted` event tells when its listeners stand.
+    /// Serve a workload in a network namespace; a `WorkloadStarted` event reports when its listeners are open.
     ///
     /// The descriptor is duplicated; the caller closes its own.
     ///
@@ -284,8 +284,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Stop serving a workload. Peers that have not heard are answered a little longer, streams that stand go on to
-    /// their end (both bounded by settings); a `WorkloadStopped` event tells when the last has ended.
+    /// Stop serving a workload. Peers that do not know yet are served a little longer, open streams run to their end (both
+    /// limited by settings); a `WorkloadStopped` event reports when the last has ended.
     ///
     /// # Errors
     /// [`EngineError::Busy`].
@@ -300,7 +300,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Take no new connections; those that stand go on for `timeout`, then they are cut.
+    /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
     ///
     /// # Errors
     /// [`EngineError::Busy`].
@@ -309,7 +309,7 @@ impl Engine {
         send(worker_pool.as_ref().ok_or(EngineError::Closed)?.workers(), || Command::Drain { timeout })
     }
 
-    /// Number of connections that stand.
+    /// Number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.iter().map(|worker| worker.all().len()).sum()

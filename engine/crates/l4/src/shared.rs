@@ -18,7 +18,7 @@ use crate::proxy::Connections;
 use crate::state::{DnsCache, Outliers, Store, Workload};
 use crate::telemetry::Metrics;
 
-/// What a change of the store may mean for connections that stand.
+/// What a change of the store affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChangeScope {
     /// Nothing: only new connections are decided differently.
@@ -35,17 +35,17 @@ struct Progress {
     authorization: u64,
     /// What each worker has enforced its connections by; `None` where there is none that could have any.
     enforced: Vec<Option<u64>>,
-    /// What the host has been told of.
-    told: u64,
+    /// The last sequence number reported to the host.
+    reported: u64,
 }
 
 impl Progress {
-    /// Returns what to tell the host: up to where nothing stands that a change forbids.
+    /// The sequence number to report: up to it, no open connection is denied by a change.
     fn applied(&mut self) -> Option<u64> {
         let enforced = self.enforced.iter().flatten().copied().min().unwrap_or(self.authorization);
         let applied = if enforced < self.authorization { enforced } else { self.latest };
-        let news = applied > self.told;
-        self.told = self.told.max(applied);
+        let news = applied > self.reported;
+        self.reported = self.reported.max(applied);
         news.then_some(applied)
     }
 }
@@ -69,7 +69,7 @@ pub(crate) struct ProxyState {
     progress: Mutex<Progress>,
     /// The latest change.
     changes: watch::Sender<u64>,
-    /// The last that may forbid an open connection. Apart, because whoever waits for it need not wake for others.
+    /// The last change that may deny an open connection. Separate, so that waiting for it does not wake for other changes.
     authorization: watch::Sender<u64>,
 }
 
@@ -85,7 +85,7 @@ impl ActiveGuard {
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.0.let_go();
+        self.0.release();
     }
 }
 
@@ -102,7 +102,7 @@ impl ProxyState {
             hosts: DnsCache::default(),
             held: AtomicUsize::new(0),
             resolvers: OnceLock::new(),
-            progress: Mutex::new(Progress { latest: 0, authorization: 0, enforced: vec![None; workers], told: 0 }),
+            progress: Mutex::new(Progress { latest: 0, authorization: 0, enforced: vec![None; workers], reported: 0 }),
             changes: watch::channel(0).0,
             authorization: watch::channel(0).0,
             connections: (0..workers).map(|_| Arc::default()).collect(),
@@ -111,7 +111,7 @@ impl ProxyState {
         }
     }
 
-    /// The resolvers of this process; asked for names of our own, and where it is not known whom a pod asked.
+    /// The resolvers of this process: for names that the mesh needs, and where a pod's own resolver is unknown.
     pub(crate) fn own_resolvers(&self) -> &[SocketAddr] {
         let read = || resolv_conf::servers(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
         self.resolvers.get_or_init(read)
@@ -127,12 +127,12 @@ impl ProxyState {
         *self.mesh.write() = Arc::new(settings);
     }
 
-    /// Count a listener or an accepted connection as open until as many calls of [`ProxyState::let_go`].
+    /// Count an open listener or accepted connection until as many calls of [`ProxyState::release`].
     pub(crate) fn hold(&self) {
         self.held.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn release(&self) {
         self.held.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -148,7 +148,7 @@ impl ProxyState {
         let latest = progress.latest;
         self.changes.send_replace(latest);
         match reach {
-            ChangeScope::Routing => self.tell(&mut progress),
+            ChangeScope::Routing => self.report(&mut progress),
             ChangeScope::Authorization => {
                 progress.authorization = latest;
                 self.authorization.send_replace(latest);
@@ -157,27 +157,27 @@ impl ProxyState {
         latest
     }
 
-    /// The last change that may forbid an open connection.
+    /// The last change that may deny an open connection.
     pub(crate) fn authorization(&self) -> watch::Receiver<u64> {
         self.authorization.subscribe()
     }
 
-    /// A worker has enforced its connections by everything up to `sequence`, or has ended.
+    /// A worker has reevaluated its connections by everything up to `sequence`, or has ended.
     pub(crate) fn reevaluated(&self, worker: usize, sequence: Option<u64>) {
         let mut progress = self.progress.lock();
         if let Some(mine) = progress.enforced.get_mut(worker) {
             *mine = sequence;
         }
-        self.tell(&mut progress);
+        self.report(&mut progress);
     }
 
-    fn tell(&self, progress: &mut Progress) {
+    fn report(&self, progress: &mut Progress) {
         if let Some(applied) = progress.applied() {
             self.events.applied(applied);
         }
     }
 
-    /// The workload that the node agent called so; waits for the control plane to tell of it.
+    /// The workload with the node agent's name for it; waits until the control plane has sent it.
     pub(crate) async fn workload(
         &self,
         namespace: &str,
@@ -216,7 +216,7 @@ mod tests {
         ProxyState::new(config.into(), Arc::new(Events::new().unwrap()))
     }
 
-    fn told(shared: &ProxyState) -> Vec<u64> {
+    fn reported(shared: &ProxyState) -> Vec<u64> {
         let sequence = |kind: Option<Kind>| match kind {
             Some(Kind::Applied(applied)) => applied.sequence,
             other => panic!("{other:?}"),
@@ -231,7 +231,7 @@ mod tests {
         shared.reevaluated(0, Some(0));
         assert_eq!(shared.changed(ChangeScope::Routing), 1);
         assert_eq!(shared.changed(ChangeScope::Routing), 2);
-        assert_eq!(told(&shared), [1, 2]);
+        assert_eq!(reported(&shared), [1, 2]);
         assert!(!waiting.has_changed().unwrap());
     }
 
@@ -244,9 +244,9 @@ mod tests {
         assert!(waiting.has_changed().unwrap());
         assert_eq!(shared.changed(ChangeScope::Routing), 2);
         shared.reevaluated(0, Some(1));
-        assert!(told(&shared).is_empty());
+        assert!(reported(&shared).is_empty());
         shared.reevaluated(1, Some(1));
-        assert_eq!(told(&shared), [2]);
+        assert_eq!(reported(&shared), [2]);
     }
 
     #[test]
@@ -256,6 +256,6 @@ mod tests {
         shared.changed(ChangeScope::Authorization);
         shared.reevaluated(0, Some(1));
         shared.reevaluated(1, None);
-        assert_eq!(told(&shared), [1]);
+        assert_eq!(reported(&shared), [1]);
     }
 }

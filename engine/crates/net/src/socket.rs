@@ -20,7 +20,7 @@ const KEEPALIVE_RETRIES: u32 = 9;
 /// Ports that foreign addresses are bound to: below those that Linux gives to clients (32768 to 60999).
 ///
 /// A client's own connection, made without the tunnel, must never have the four-tuple of one that the tunnel made in
-/// its name: the application's kernel could not tell them apart, and the second one would hang.
+/// its name: the kernel could not distinguish them, and the second one would hang.
 const FOREIGN_PORTS: std::ops::RangeInclusive<u16> = 10_240..=32_767;
 
 /// Ports tried before a connection fails: each may be taken by a connection to the same destination.
@@ -157,7 +157,7 @@ impl SocketFactory {
             other => other?,
         }
         let stream = TcpStream::from_std(socket.into())?;
-        // A connection inside one machine stands before the call returns: asked at once, no turn of the loop is spent.
+        // A connection within one machine is established before the call returns: checking at once saves a loop iteration.
         if stream.peer_addr().is_err() {
             stream.writable().await?;
             if let Some(error) = stream.take_error()? {

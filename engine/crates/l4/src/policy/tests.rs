@@ -229,9 +229,9 @@ fn a_range_of_ipv4_in_ipv6_form_means_ipv4() {
 fn who_decided_is_told() {
     let allow = || policy("a", wire::Action::Allow, Some(vec![]));
     let mut all = Policies::default();
-    assert_eq!(all.judge(&workload(&[]), &from(WEB)), Ok(None));
+    assert_eq!(all.evaluate(&workload(&[]), &from(WEB)), Ok(None));
     all.insert(Policy::parse(allow()).unwrap());
     all.insert(Policy::parse(wire::Authorization { name: "dry".into(), dry_run: true, ..allow() }).unwrap());
-    assert_eq!(all.judge(&workload(&[]), &from(WEB)), Ok(Some("shop/a".into())));
+    assert_eq!(all.evaluate(&workload(&[]), &from(WEB)), Ok(Some("shop/a".into())));
     assert_eq!(all.dry_run(&workload(&["shop/dry"]), &from(WEB)), vec!["shop/dry".into()]);
 }

@@ -65,7 +65,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
             drop((admitted, permit));
         });
     });
-    // How a tunnel ends is told to each of its connections.
+    // Each connection of a tunnel gets the tunnel's error.
     let _ = ended.await;
 }
 

@@ -1,6 +1,6 @@
 //! A connection that reached the pod in plain text.
 //!
-//! Its client has proved nothing, so a policy that asks for an identity does not let it through. STRICT arrives as
+//! Its client is not authenticated, so a policy that requires an identity denies it. STRICT arrives as
 //! such a policy.
 
 use std::net::SocketAddr;

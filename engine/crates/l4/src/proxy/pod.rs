@@ -319,7 +319,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
         self.0.info.bounds.connections.release();
-        self.0.shared().let_go();
+        self.0.shared().release();
         if let Some(seen) = self.1 {
             self.0.shared().metrics.socket_closed(seen);
         }

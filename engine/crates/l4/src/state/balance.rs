@@ -30,7 +30,7 @@ pub(crate) struct SelectionContext<'a> {
 /// The endpoint that was chosen for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// What it is known by when it fails: its address with the port that was asked for.
+    /// Its key for outlier detection: its address with the target port.
     pub address: SocketAddr,
     /// Whether there are others that have not been tried.
     pub others: bool,
@@ -55,7 +55,7 @@ struct Candidate<'a> {
 type Rank = (bool, usize);
 
 impl Store {
-    /// Choose an endpoint for a client that asked for `port` under an address of the family of `like`.
+    /// Select an endpoint for a client that dialled `port` at an address of the family of `like`.
     pub(super) fn endpoint(
         &self,
         source: &Workload,

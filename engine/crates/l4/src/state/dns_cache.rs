@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Names that are kept; beyond, the ones that have run out make room, and then nothing is kept.
+/// Capacity in names. When full, expired names are evicted; if there are none, new names are not cached.
 const CAPACITY: usize = 4096;
 
 /// A resolver's word is kept at least and at most so long.
@@ -31,18 +31,18 @@ struct Entry {
 /// What is known of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CachedHost {
-    /// It has to be asked for.
+    /// Not cached.
     NotResolved,
     Addresses(Arc<[IpAddr]>),
     /// Nobody knows it.
     Unresolvable,
 }
 
-/// All names that were asked for.
+/// Cached names.
 #[derive(Debug, Default)]
 pub(crate) struct DnsCache {
     entries: Mutex<HashMap<Arc<str>, Entry>>,
-    /// Until when none of a full table runs out: it is not searched for every name that finds no room.
+    /// Until when a full table need not be searched for expired entries.
     full_until: Mutex<Option<Instant>>,
 }
 
@@ -56,7 +56,7 @@ impl DnsCache {
         }
     }
 
-    /// Keep what a resolver said.
+    /// Cache a resolver's answer.
     pub(crate) fn resolved(&self, name: &Arc<str>, addresses: Vec<IpAddr>, ttl: Duration) {
         if addresses.is_empty() {
             return self.failed(name);
@@ -65,7 +65,7 @@ impl DnsCache {
         self.put(name, Entry { addresses: addresses.into(), until });
     }
 
-    /// No resolver has said anything of use.
+    /// Cache a failure: no resolver gave a usable answer.
     pub(crate) fn failed(&self, name: &Arc<str>) {
         let held = self.entries.lock().get(name).map(|entry| entry.addresses.clone());
         self.put(name, Entry { addresses: held.unwrap_or_default(), until: Instant::now() + AFTER_FAILURE });
@@ -122,11 +122,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded() {
         let hosts = DnsCache::default();
-        let ask = |number: usize| hosts.failed(&Arc::from(number.to_string()));
-        (0..CAPACITY + 10).for_each(ask);
+        let fail = |number: usize| hosts.failed(&Arc::from(number.to_string()));
+        (0..CAPACITY + 10).for_each(fail);
         assert_eq!(hosts.entries.lock().len(), CAPACITY);
         tokio::time::advance(AFTER_FAILURE).await;
-        ask(CAPACITY + 20);
+        fail(CAPACITY + 20);
         assert_eq!(hosts.entries.lock().len(), 1);
     }
 }

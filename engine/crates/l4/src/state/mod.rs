@@ -1,4 +1,4 @@
-//! What the engine knows of the mesh: workloads, services and policies, indexed by what a connection can ask.
+//! The engine's store: workloads, services and policies, indexed by what a connection looks up.
 //!
 //! One writer (the host's calls), many readers (the workers), short critical sections. A refused resource leaves the
 //! last good one in permit. The order in which resources arrive does not matter.

@@ -17,7 +17,7 @@ use super::{Gateway, GatewayDestination};
 /// The decision for one connection.
 #[derive(Debug, Clone)]
 pub(crate) enum Route {
-    /// Through a tunnel to `peer`, which is asked for `authority`.
+    /// Through a tunnel to `peer`, with a CONNECT to `authority`.
     Hbone {
         peer: SocketAddr,
         authority: SocketAddr,
@@ -68,7 +68,7 @@ pub(crate) enum RouteError {
     NoEndpoint(String),
     #[error("no address for workload {0}")]
     NoAddress(String),
-    /// To be tried again once the name has been asked for.
+    /// Retry after resolving the name.
     #[error("the address of {0} is not known yet")]
     Unresolved(Arc<str>),
     #[error("waypoint of {0} is not known")]
@@ -110,7 +110,7 @@ impl Store {
             return self.route_to_waypoint(source, waypoint, target, Some(service), choice);
         }
         if service.mode == Mode::Passthrough {
-            // No endpoint is chosen: the client has chosen the address, whoever is behind it.
+            // No endpoint is selected: the client has chosen the address.
             return match self.workload_at(&source.network, target.ip()) {
                 Some(workload) => direct(source, workload, target, Some(service), None),
                 None => Ok(Route::Unknown { to: target, service: Some(service.clone()) }),
@@ -137,7 +137,7 @@ impl Store {
         }
     }
 
-    /// The waypoint is asked for the address that the client used, so that it can apply the service's rules.
+    /// The CONNECT to the waypoint names the client's original destination, so that it can apply the service's rules.
     fn route_to_waypoint(
         &self,
         source: &Workload,

@@ -217,12 +217,12 @@ impl<'a> Named<'a> {
         if let Some(workload) = &peer.workload {
             return Self { workload: &workload.name, namespace: &workload.namespace, cluster: &workload.cluster };
         }
-        let Some(said) = &peer.baggage else { return Self::default() };
+        let Some(baggage) = &peer.baggage else { return Self::default() };
         let or_empty = |name: &'a Option<String>| name.as_deref().unwrap_or_default();
         Self {
-            workload: or_empty(&said.workload),
-            namespace: or_empty(&said.namespace),
-            cluster: or_empty(&said.cluster),
+            workload: or_empty(&baggage.workload),
+            namespace: or_empty(&baggage.namespace),
+            cluster: or_empty(&baggage.cluster),
         }
     }
 }

@@ -93,7 +93,7 @@ impl ResponseFlag {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
     pub workload: Option<Arc<Workload>>,
-    /// What the other end says of itself, where the control plane said nothing.
+    /// The peer's self-description (baggage), used where the control plane knows nothing.
     pub baggage: Option<Box<Baggage>>,
     pub identity: Option<Identity>,
 }
@@ -115,7 +115,7 @@ pub(crate) struct Flow {
     pub source_address: SocketAddr,
     /// The address that was dialled: `<pod>:15008` for HBONE.
     pub destination_address: SocketAddr,
-    /// The authority that was asked for through a tunnel.
+    /// The authority of the CONNECT request.
     pub hbone_address: Option<SocketAddr>,
     pub source: Peer,
     pub destination: Peer,

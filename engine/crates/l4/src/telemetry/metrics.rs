@@ -157,7 +157,7 @@ impl Metrics {
         ));
         families.push(by_reason(
             "culvert_connections_rejected",
-            "Connections refused before a policy was asked, by reason",
+            "Connections refused before policy was evaluated, by reason",
             &[
                 ("connection_limit", &self.over_connection_limit),
                 ("handshake_limit", &self.over_handshake_limit),

@@ -40,20 +40,20 @@ async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, stream: TcpStream) {
         .and_then(|local| socket::original_destination(&stream, local).ok().filter(|original| *original != local));
     let (mut reader, writer) = stream.into_split();
     let writer = Rc::new(Mutex::new(writer));
-    let places = Arc::new(Semaphore::new(AT_ONCE as usize));
-    while let Ok(permit) = places.clone().acquire_owned().await {
+    let permits = Arc::new(Semaphore::new(AT_ONCE as usize));
+    while let Ok(permit) = permits.clone().acquire_owned().await {
         let Some(packet) = read(&mut reader).await else { break };
-        let (asked, dns, writer) = (pod.clone(), dns.clone(), writer.clone());
+        let (owner, dns, writer) = (pod.clone(), dns.clone(), writer.clone());
         let answering = Box::pin(async move {
             let _permit = permit;
-            if let Some(bytes) = answer(&asked, &dns, &packet, Transport::Tcp, || resolver).await {
+            if let Some(bytes) = answer(&owner, &dns, &packet, Transport::Tcp, || resolver).await {
                 write(&writer, &bytes).await;
             }
         });
         pod.spawn(answering);
     }
-    // A client may end its side and wait for what it has asked. The places are never closed.
-    let _ = places.acquire_many(AT_ONCE).await;
+    // A client may close its side and wait for pending answers. The semaphore is never closed.
+    let _ = permits.acquire_many(AT_ONCE).await;
 }
 
 async fn read(reader: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {

@@ -17,7 +17,7 @@ use crate::proxy::pod::Pod;
 const AGAIN_AFTER: Duration = Duration::from_millis(1500);
 
 /// Send `query` to `server` and return its answer, byte by byte, under the query's identifier.
-pub(super) async fn ask(
+pub(super) async fn query(
     pod: &Pod,
     server: SocketAddr,
     transport: Transport,
@@ -55,7 +55,7 @@ async fn by_datagram(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io:
     }
 }
 
-/// The first datagram that answers the query; others are somebody's attempt to be it.
+/// The first datagram that answers the query; others may be forged.
 async fn receive(socket: &UdpSocket, query: &[u8]) -> io::Result<Vec<u8>> {
     loop {
         socket.readable().await?;
