@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from bench import cluster
 from bench.rows import resident_bytes
 from controlplane.model.model import Model
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import engine_pb2, workload_pb2
 from meshapi.resources import base, core
@@ -23,7 +23,7 @@ _BATCH = 5_000
 
 def resources(size: cluster.Size) -> Iterator[tuple[str, bytes]]:
     """Yield the mesh as the control plane tells it."""
-    model = Model(Mesh())
+    model = Model(MeshContext())
     for number in range(size.services):
         model.put_service(None, base.read(core.Service, cluster.service(size, number)))
     for resource in model.flush()[names.ADDRESS_TYPE].values():

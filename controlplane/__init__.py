@@ -1,1 +1,1 @@
-"""The control plane: watches Kubernetes, tells proxies what they must know, and signs workload certificates."""
+"""The control plane: watches Kubernetes, configures proxies, and signs workload certificates."""

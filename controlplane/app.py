@@ -13,25 +13,26 @@ from datetime import timedelta
 
 from controlplane import debug
 from controlplane.addresses.allocator import Allocator
-from controlplane.ca import bundle, rules
+from controlplane.ca import namespace_config_maps, node_authorizer
 from controlplane.ca.errors import CaError
-from controlplane.ca.root import Root
 from controlplane.ca.service import CertificateService, Limits
-from controlplane.ca.serving import OwnCertificate
+from controlplane.ca.serving import OwnServingCertificate
+from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
 from controlplane.model.model import Model
-from controlplane.registry.notices import Notices
+from controlplane.registry.config_warnings import ConfigWarnings
 from controlplane.registry.registry import Registry
 from controlplane.settings import Settings, host_and_port
 from controlplane.status import conditions
+from controlplane.status.events import MeshEvents
 from controlplane.status.writer import Source, StatusWriter
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from controlplane.xds import sync_status
+from controlplane.xds.debug_requests import DebugRequests
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
-from controlplane.xds.questions import Questions
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.identity import SpiffeId
@@ -62,9 +63,9 @@ class ControlPlane:
         self._settings = settings
         self._client = kube.Client(access)
         self.metrics = Metrics()
-        self._notices = Notices(self.metrics)
+        self._warnings = ConfigWarnings(self.metrics)
         self.model = Model(
-            Mesh(
+            MeshContext(
                 root_namespace=settings.pod_namespace,
                 cluster_id=settings.cluster_id,
                 cluster_domain=settings.cluster_domain,
@@ -72,39 +73,46 @@ class ControlPlane:
             )
         )
         self._snapshot = Snapshot()
-        self._publisher = Publisher(self.model, self._snapshot, self.metrics, self._notices)
+        self._publisher = Publisher(self.model, self._snapshot, self.metrics, self._warnings)
         self._registry = Registry(
             self._client,
             self.model,
             system_namespace=settings.pod_namespace,
             metrics=self.metrics,
-            notices=self._notices,
+            warnings=self._warnings,
             touch=self._publisher.touch,
         )
-        self._root = Root(
+        self._signing = SigningSource(
             self._client,
             namespace=settings.pod_namespace,
             life=timedelta(seconds=settings.self_signed_ca_ttl_s),
             metrics=self.metrics,
         )
         self._bundles = [
-            make(self._client, self._root, self._registry.namespaces)
-            for make in (bundle.of_roots, bundle.of_revocation_lists)
+            make(self._client, self._signing, self._registry.namespaces, self._registry.discovery.discovers)
+            for make in (namespace_config_maps.of_roots, namespace_config_maps.of_revocation_lists)
         ]
         self._allocator = Allocator(self._client, self._registry.entries)
         self._statuses = StatusWriter(
             self._client,
             *(
-                Source(informer, judge, self._registry.replaced[informer.kind.name])
-                for informer, judge in (
+                Source(informer, evaluate, self._registry.substituted[informer.kind.name])
+                for informer, evaluate in (
                     (self._registry.policies, conditions.of_policy),
                     (self._registry.peers, conditions.of_peer),
                 )
             ),
             mesh=lambda: self.model.mesh,
+            discovers=self._registry.discovery.discovers,
         )
         self._registry.on_mesh_change(self._statuses.mesh_changed)
+        self._registry.on_roots(self._signing.trust)
+        for one in self._bundles:
+            self._registry.on_mesh_change(one.all_due)
         self._instance = settings.pod_name or socket.gethostname()
+        self._events = MeshEvents(
+            self._client, self._registry.report, namespace=settings.pod_namespace, instance=self._instance
+        )
         self._election = Election(
             self._client,
             namespace=settings.pod_namespace,
@@ -112,12 +120,12 @@ class ControlPlane:
             identity=f"{self._instance}_{uuid.uuid4()}",
             on_change=self.metrics.leads.set,
         )
-        self._own_certificate = OwnCertificate(
-            self._root, identity=self._own_identity, dns_names=settings.serving_dns_names
+        self._own_certificate = OwnServingCertificate(
+            self._signing, identity=self._own_identity, dns_names=settings.serving_dns_names
         )
         self._tokens = TokenAuthenticator(self._client, time.monotonic)
         self._observer = StreamObserver(self.metrics, own_version())
-        self._questions = Questions(self._observer, namespace=settings.pod_namespace, instance=self._instance)
+        self._debug_requests = DebugRequests(self._observer, namespace=settings.pod_namespace, instance=self._instance)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.
@@ -144,11 +152,12 @@ class ControlPlane:
                 tasks.create_task(one.run())
             tasks.create_task(self._allocator.run())
             tasks.create_task(self._statuses.run())
+            tasks.create_task(self._events.run())
 
     def pending(self) -> list[str]:
         """Return what the control plane still waits for."""
         waiting = [f"list of {kind}" for kind in self._registry.pending()]
-        if not self._root.is_loaded:
+        if not self._signing.is_loaded:
             waiting.append("signing certificate")
         if not waiting and not self.ready.is_set():
             waiting.append("xDS port")
@@ -162,11 +171,11 @@ class ControlPlane:
         # What has been listed mostly stays, and has no cycles: it is taken out of the search.
         gc.collect()
         gc.freeze()
-        await self._load_root()
+        await self._load_signing()
         self._own_certificate.renew()
-        discovery = AggregatedDiscovery(self._snapshot, self._tokens.name, self._observer, self._questions.answer)
+        discovery = AggregatedDiscovery(self._snapshot, self._tokens.name, self._observer, self._debug_requests.answer)
         authority = CertificateService(
-            self._root,
+            self._signing,
             self._tokens,
             pods=_PodsOfModel(self.model),
             limits=Limits(
@@ -184,14 +193,14 @@ class ControlPlane:
             self.ready.set()
             _log.info("ready", xds=self._settings.xds_address, resources=len(self.model.all(names.ADDRESS_TYPE)))
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._root.follow(self._trust_domain))
+                tasks.create_task(self._signing.follow(self._trust_domain))
                 tasks.create_task(self._own_certificate.follow())
 
-    async def _load_root(self) -> None:
+    async def _load_signing(self) -> None:
         backoff = Backoff(first_s=0.2, cap_s=15.0)
         while True:
             try:
-                await self._root.load(self._trust_domain())
+                await self._signing.load(self._trust_domain())
             except (CaError, kube.KubeError) as error:
                 _log.warning("no signing certificate, will retry", reason=str(error))
                 await asyncio.sleep(backoff.next())
@@ -229,7 +238,7 @@ class ControlPlane:
         return SpiffeId(self._trust_domain(), self._settings.pod_namespace, names.CONTROL_PLANE_SERVICE_ACCOUNT)
 
 
-class _PodsOfModel(rules.Pods):
+class _PodsOfModel(node_authorizer.Pods):
     def __init__(self, model: Model) -> None:
         self._model = model
 

@@ -3,6 +3,7 @@
 import json
 
 from google.protobuf.json_format import MessageToDict
+from pydantic import BaseModel
 
 from controlplane.model.model import Model
 from meshapi import names
@@ -19,6 +20,12 @@ def model_page(model: Model) -> str:
         name: MessageToDict(authorization_pb2.Authorization.FromString(item.body))
         for name, item in sorted(model.all(names.AUTHORIZATION_TYPE).items())
     }
+    settings = model.proxy_settings
     mesh = {name: getattr(model.mesh, name) for name in model.mesh.__slots__}
     document = {"mesh": mesh, "addresses": addresses, "policies": policies, "problems": model.problems}
-    return json.dumps(document, indent=2) + "\n"
+    document["proxySettings"] = MessageToDict(settings) if settings is not None else {}
+    return json.dumps(document, indent=2, default=_plain) + "\n"
+
+
+def _plain(value: object) -> object:
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else str(value)

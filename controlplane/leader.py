@@ -4,7 +4,8 @@ Every replica serves discovery and signs certificates; only the leader writes to
 
 1.  Clocks of machines are never compared. A replica counts the time of a lease from the moment at which it saw the
     lease change, by its own monotonic clock.
-2.  A lease that has not changed for its duration is free. Whoever takes it writes with the ``resourceVersion`` that it
+2.  A lease that has not changed for its duration is free. The candidate that takes it writes with the
+``resourceVersion`` that it
     has read, so of two that try at the same moment one gets a conflict and waits.
 3.  A leader that could not renew for ``renew_s`` stops its work; that is before others may begin (``duration_s``).
 4.  A clean exit gives the lease back, and the next one leads after at most one ``retry_s``.
@@ -27,7 +28,7 @@ from meshkit.log import logger
 
 _log = logger("controlplane.leader")
 _JITTER: Final = 1.2
-"""client-go's JitterFactor: candidates wait up to so many ``retry_s`` longer, so that they do not meet."""
+"""client-go's JitterFactor: candidates wait up to this many ``retry_s`` longer, so that they do not collide."""
 _RELEASED_S: Final = 1
 """Duration of a lease that has been given back; zero is not valid."""
 _RELEASE_TIMEOUT_S: Final = 2.0
@@ -35,7 +36,7 @@ _RELEASE_TIMEOUT_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How fast a leader is replaced; client-go's defaults, in seconds.
+    """How fast a leader is substituted; client-go's defaults, in seconds.
 
     Attributes:
         duration_s: a lease that has not been renewed for so long is free.
@@ -57,7 +58,7 @@ class Election:
         name: of the lease.
         identity: of this replica; unique, also among the lives of one pod.
         on_change: called with whether this replica leads.
-        timing: how fast a leader is replaced.
+        timing: how fast a leader is substituted.
         clock: monotonic seconds.
     """
 
@@ -86,7 +87,7 @@ class Election:
 
     @property
     def holder(self) -> str:
-        """Who leads, as far as is known here; empty for nobody."""
+        """Identity of the leader as known here; empty without one."""
         return self._holder
 
     async def run(self, duties: Callable[[], Awaitable[None]]) -> NoReturn:
@@ -147,7 +148,7 @@ class Election:
         try:
             return await self._take_or_renew()
         except Conflict:
-            return False  # somebody else has written in between
+            return False  # another candidate has written meanwhile
         except KubeError as error:
             _log.warning("lease not written, will retry", lease=self._name, reason=str(error))
             return False

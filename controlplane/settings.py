@@ -40,14 +40,14 @@ class Settings(ProcessSettings):
     )
     ca_trusted_node_accounts: str = Field(
         default=_TRUSTED,
-        description="Service accounts (namespace/name, separated by commas) that may ask for certificates of the "
+        description="Service accounts (namespace/name, separated by commas) that may request certificates of the "
         "workloads on their own node.",
     )
     workload_cert_ttl_s: int = Field(
-        default=24 * 3600, gt=0, description="Life of a certificate when none is asked for, in seconds."
+        default=24 * 3600, gt=0, description="Default lifetime of a certificate, in seconds."
     )
     max_workload_cert_ttl_s: int = Field(
-        default=90 * 24 * 3600, gt=0, description="Longest life of a certificate that may be asked for, in seconds."
+        default=90 * 24 * 3600, gt=0, description="Longest lifetime that may be requested, in seconds."
     )
     self_signed_ca_ttl_s: int = Field(
         default=10 * 365 * 24 * 3600, gt=0, description="Life of a self-made root certificate, in seconds."

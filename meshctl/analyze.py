@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-import yaml
 
 from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules
 from meshctl import session
-from meshctl.analysis import enrolment, network_policies, policies, services
+from meshctl.analysis import enrolment, mesh_config, network_policies, policies, services
 from meshctl.analysis.messages import Finding, Level, catalog
 from meshctl.analysis.world import MODELS, World, documents
 from meshctl.output import Form, Output, show
@@ -68,8 +67,8 @@ def analyze(
 
 def examine(world: World) -> list[Finding]:
     """Return everything that is wrong, the worst first."""
-    found = [*world.findings, *policies.check(world), *services.check(world), *enrolment.check(world)]
-    found += network_policies.check(world)
+    checks = (policies.check, services.check, enrolment.check, network_policies.check, mesh_config.check)
+    found = [*world.findings, *(one for check in checks for one in check(world))]
     return sorted(found, key=lambda one: (-one.code.level.rank, one.namespace, one.kind, one.name, one.field))
 
 
@@ -91,9 +90,8 @@ async def _load(client: kube.Client, world: World, system_namespace: str) -> Non
         for item in items:
             world.add(item, kind)
     config = await client.find(kinds.CONFIG_MAP, names.MESH_CONFIGMAP, system_namespace)
-    mesh = yaml.safe_load(((config or {}).get("data") or {}).get(names.MESH_CONFIG_KEY, "")) or {}
-    if isinstance(mesh, dict) and mesh.get("rootNamespace"):
-        world.root_namespace = str(mesh["rootNamespace"])
+    if config is not None:
+        world.add(config, kinds.CONFIG_MAP.name)
     world.rules = await _enrolment_rules(client, system_namespace)
     world.knows_pods = True
 
@@ -124,4 +122,6 @@ def _read(world: World, file: Path, namespace: str) -> None:
 
 
 def _about(finding: Finding, namespace: str) -> bool:
+    if finding.kind == kinds.CONFIG_MAP.name:
+        return True  # the mesh configuration is about all namespaces
     return namespace == (finding.name if finding.kind == "Namespace" else finding.namespace)

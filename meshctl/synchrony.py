@@ -10,6 +10,8 @@ from meshctl.output import Table
 from meshkit.kube import Json
 
 _TITLES: Final = {names.ADDRESS_TYPE: "ADDRESSES", names.AUTHORIZATION_TYPE: "POLICIES"}
+_OPTIONAL_TITLES: Final = {names.MESH_CONFIG_TYPE: "MESH CONFIG"}
+"""Types that Istio's ztunnel does not ask for."""
 
 
 class State(StrEnum):
@@ -134,4 +136,4 @@ def _name(node_id: str) -> str:
 
 
 def _title(type_url: str) -> str:
-    return _TITLES.get(type_url) or type_url.rpartition(".")[2].upper()
+    return (_TITLES | _OPTIONAL_TITLES).get(type_url) or type_url.rpartition(".")[2].upper()

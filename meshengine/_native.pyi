@@ -96,7 +96,8 @@ class Engine:
         """Take over changes of one type of resource; in force for every connection that starts after the call.
 
         Args:
-            type_url: ``istio.workload.Address`` or ``istio.security.Authorization`` (full type URL).
+            type_url: ``istio.workload.Address``, ``istio.security.Authorization`` or ``istio.mesh.v1alpha1.MeshConfig``
+                (full type URL).
             upserts: pairs of resource name and serialized message.
             removes: names of resources that are gone; unknown ones are ignored.
 
@@ -189,8 +190,8 @@ class Engine:
             EngineBusy: a core's queue is full.
         """
 
-    def drain(self, patience_s: float) -> None:
-        """Take no new connections; those that stand go on for at most ``patience_s`` seconds.
+    def drain(self, timeout_s: float) -> None:
+        """Take no new connections; those that stand go on for at most ``timeout_s`` seconds.
 
         Raises:
             EngineBusy: a core's queue is full.

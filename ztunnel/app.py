@@ -17,7 +17,6 @@ from meshkit.xds import credentials
 from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
 from ztunnel import handover, limits, pages, telemetry
 from ztunnel.certificates import Certificates
-from ztunnel.mesh import MeshState
 from ztunnel.otlp import wiring
 from ztunnel.otlp.exporter import Portion, Reason
 from ztunnel.own import OwnWorkload
@@ -25,11 +24,17 @@ from ztunnel.settings import AccessLog, ZtunnelSettings
 from ztunnel.snapshot import Snapshot
 from ztunnel.supervisor import CRASHED, supervise
 from ztunnel.workloads import Workloads
+from ztunnel.xds import XdsReceiver
 from ztunnel.zds import ZdsClient
 
 _log = log.logger("ztunnel")
 
-_ACCESS_LOG = {AccessLog.OFF: engine_pb2.OFF, AccessLog.TEXT: engine_pb2.TEXT, AccessLog.JSON: engine_pb2.JSON}
+_ACCESS_LOG = {
+    AccessLog.OFF: engine_pb2.OFF,
+    AccessLog.TEXT: engine_pb2.TEXT,
+    AccessLog.JSON: engine_pb2.JSON,
+    AccessLog.MESH: engine_pb2.MESH,
+}
 
 _FRESH_STATE_WAIT_S = 2.0
 """Patience with the control plane where a restored state is at hand: most restarts come with a control plane."""
@@ -53,7 +58,7 @@ class Ztunnel:
         self._engine = Engine(_engine_config(settings, limits.raise_descriptors()).SerializeToString())
         node = _node(settings)
         self._snapshot = Snapshot(Path(settings.snapshot_path)) if settings.snapshot_path else None
-        self._mesh = MeshState(self._engine, self._snapshot)
+        self._mesh = XdsReceiver(self._engine, self._snapshot)
         self._workloads = Workloads(self._engine)
         self._own = OwnWorkload(self._engine, settings)
         self._zds = ZdsClient(settings.zds_socket, self._workloads)
@@ -62,7 +67,12 @@ class Ztunnel:
             connect=tls_channel(settings.xds_address, settings.xds_root_ca, settings.xds_server_name or None),
             metadata=partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
             node=node,
-            subscriptions={names.AUTHORIZATION_TYPE: EVERYTHING, names.ADDRESS_TYPE: EVERYTHING},
+            subscriptions={
+                names.MESH_CONFIG_TYPE: EVERYTHING,
+                names.AUTHORIZATION_TYPE: EVERYTHING,
+                names.ADDRESS_TYPE: EVERYTHING,
+            },
+            optional=[names.MESH_CONFIG_TYPE],
             receiver=self._mesh,
         )
         self._exporter = wiring.exporter(settings)
@@ -244,7 +254,7 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
         network=settings.network,
         cluster_id=settings.cluster_id,
         node=settings.node_name,
-        connect_timeout_ms=round(settings.connect_timeout_s * 1000),
+        connect_timeout_ms=round((settings.connect_timeout_s or 0) * 1000),
         connect_attempts=settings.connect_attempts,
         connect_attempt_delay_ms=round(settings.connect_attempt_delay_s * 1000),
         outlier_consecutive_failures=settings.outlier_consecutive_failures,

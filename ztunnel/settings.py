@@ -16,6 +16,7 @@ class AccessLog(StrEnum):
     OFF = "off"
     TEXT = "text"
     JSON = "json"
+    MESH = "mesh"
 
 
 class ZtunnelSettings(OtlpSettings):
@@ -85,9 +86,13 @@ class ZtunnelSettings(OtlpSettings):
         default=1,
         ge=0,
         le=1024,
-        description="Processors that threads which go without a pause leave to those of other workloads; 0 is none.",
+        description="CPUs that CPU-bound proxy threads leave free for other workloads; 0 is none.",
     )
-    access_log: AccessLog = Field(default=AccessLog.TEXT, description="How connections are logged, on standard output.")
+    access_log: AccessLog = Field(
+        default=AccessLog.MESH,
+        description="How connections are logged, on standard output; mesh: as accessLogFile, accessLogEncoding and "
+        "accessLogFormat of the mesh configuration say, where they say nothing as text.",
+    )
     termination_grace_period_seconds: float = Field(
         default=30.0,
         ge=1.0,
@@ -98,7 +103,12 @@ class ZtunnelSettings(OtlpSettings):
         ge=0,
         description="How much of that time new connections are still taken while no successor serves, seconds.",
     )
-    connect_timeout_s: float = Field(default=10.0, gt=0, le=300, description="Patience with a TCP connection, seconds.")
+    connect_timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=300,
+        description="Timeout of a TCP connect, seconds. Default: connectTimeout of the mesh configuration, else 10.",
+    )
     connect_attempts: int = Field(
         default=3, ge=1, le=10, description="Endpoints of a service that one connection tries before it fails."
     )

@@ -29,7 +29,7 @@ _MAGIC: Final = b"culvert mesh state 1\n"
 _RECORD: Final = struct.Struct(">BHHI")
 """Number of the type, lengths of name, version and message."""
 _TRAILER: Final = struct.Struct(">II")
-_TYPES: Final = (names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
+_TYPES: Final = (names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE, names.MESH_CONFIG_TYPE)
 """A type's place is its number in the file. Policies come first: no workload is known before what protects it."""
 _LARGEST: Final = 1 << 30
 _BATCH: Final = 2000

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 from controlplane.addresses.pool import Pool, by_host
 from controlplane.model.index import Key
 from controlplane.translate import entries
-from controlplane.worklist import WorkList
+from controlplane.workqueue import WorkQueue
 from meshapi.errors import DataError, brief
 from meshapi.resources import base
 from meshapi.resources.networking import ServiceEntry
@@ -30,7 +30,7 @@ class Allocator:
         self._client = client
         self._informer = informer
         self._pool = Pool()
-        self._due: WorkList[Key] = WorkList("addresses of a ServiceEntry")
+        self._due: WorkQueue[Key] = WorkQueue("addresses of a ServiceEntry")
         informer.add_handler(self._on_entry)
 
     async def run(self) -> NoReturn:
@@ -47,7 +47,7 @@ class Allocator:
             try:
                 found = await self._client.items(_KIND)
             except NotFound:
-                return Pool()  # the kind is not installed; when it is, the informer will tell
+                return Pool()  # the kind is not installed; the informer reports when it is
             except KubeError as error:
                 _log.warning("addresses in use not known, will retry", reason=str(error))
                 await asyncio.sleep(backoff.next())
@@ -85,7 +85,7 @@ class Allocator:
         _log.info("addresses given", entry="/".join(key), addresses=brief(", ".join(address for address, _ in given)))
 
     def _on_entry(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
-        """Note an entry that has changed, unless it has what it shall have."""
+        """Enqueue a changed entry, unless it has all its addresses."""
         if new is None:
             if old is not None:
                 self._due.add(old.key)

@@ -31,7 +31,7 @@ class Pool:
     """By family: places in its range that are taken. A search in a range that is nearly full looks at many."""
 
     def hold(self, key: Key, given: Iterable[Given], own: Iterable[str] = ()) -> None:
-        """Note what an entry has now: ``given`` to its hosts, and its ``own`` addresses, which nobody else may get.
+        """Note what an entry has now: ``given`` to its hosts, and its ``own`` addresses, which no other entry may get.
 
         What another entry has already is left out: the earlier one keeps it.
         """
@@ -91,7 +91,7 @@ class Pool:
         address = ipaddress.ip_address(text)
         network = RANGES[0] if address.version == 4 else RANGES[1]
         place = int(address) - int(network.network_address)
-        # What nobody is given takes no place: addresses elsewhere, and those at the ends.
+        # Addresses outside of the pool, or at its ends, are never allocated.
         if 0 < place <= min(network.num_addresses, _SPREAD) - 2:
             (self._used[address.version].add if taken else self._used[address.version].discard)(place)
 

@@ -1,1 +1,1 @@
-"""The certificate authority: who is asking, what they may have, and the signing itself."""
+"""The certificate authority: authentication and authorization of callers, and signing."""

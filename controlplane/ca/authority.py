@@ -6,7 +6,7 @@ the signing certificate's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
@@ -75,6 +75,12 @@ class Authority:
             roots_pem="".join(_pem(item) for item in roots),
         )
 
+    def with_roots(self, more_pem: Sequence[str]) -> Self:
+        """Return the authority with further roots, which were checked before, each once."""
+        own = x509.load_pem_x509_certificates(self.roots_pem.encode())
+        more = [item for text in more_pem for item in x509.load_pem_x509_certificates(text.encode())]
+        return replace(self, roots_pem="".join(_pem(item) for item in dict.fromkeys([*own, *more])))
+
     @property
     def expires(self) -> datetime:
         """When the signing certificate ends."""
@@ -125,10 +131,10 @@ class Authority:
         return [_pem(leaf), *self.intermediates_pem, self.roots_pem]
 
 
-def self_signed(*, organization: str, now: datetime, life: timedelta) -> tuple[bytes, bytes]:
+def self_signed(*, trust_domain: str, now: datetime, life: timedelta) -> tuple[bytes, bytes]:
     """Return a new P-256 root certificate and its key, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)])
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

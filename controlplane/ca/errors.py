@@ -5,13 +5,13 @@
     CaError
     ├── BadAuthority        the root or signing certificate in a secret cannot be used: the operator must act
     ├── BadRequest          the certificate request cannot be read or is too weak: the caller must act
-    └── Refused             the caller may not have that identity; it is not told why, our log is
+    └── Refused             the caller may not have that identity; the reason is in the log only, not sent
         └── NoPodOnNode     no pod of that identity on the caller's node: may be a matter of milliseconds
 """
 
 
 class CaError(Exception):
-    """The certificate authority cannot do what is asked."""
+    """A request to the certificate authority failed."""
 
 
 class BadAuthority(CaError):
@@ -23,7 +23,7 @@ class BadRequest(CaError):
 
 
 class Refused(CaError):
-    """The caller may not have the identity that it asks for."""
+    """The caller may not have the requested identity."""
 
 
 class NoPodOnNode(Refused):

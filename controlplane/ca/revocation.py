@@ -1,6 +1,6 @@
 """The operator's revocation lists, from secret ``cacerts``: checked once, then published in every namespace.
 
-What cannot be used is told in one line of the log for each content, and changes nothing: what was published stays.
+Invalid content is logged once and changes nothing: what was published stays.
 """
 
 from collections.abc import Callable, Sequence

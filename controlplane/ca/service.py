@@ -1,6 +1,6 @@
 """``istio.v1.auth.IstioCertificateService``: authenticate, decide, sign.
 
-A caller that is not let in, or may not have what it asks for, is told ``UNAUTHENTICATED`` and nothing else, as at
+A caller that is not authenticated or not authorized gets ``UNAUTHENTICATED`` and nothing else, as at
 Istio. A pod that was scheduled milliseconds ago may be known to its node's agent before it is known here, so that one
 refusal is held back until the pod appears, for at most a second.
 """
@@ -13,9 +13,9 @@ from typing import Final
 
 import grpc
 
-from controlplane.ca import authority, rules
+from controlplane.ca import authority, node_authorizer
 from controlplane.ca.errors import BadAuthority, BadRequest, NoPodOnNode, Refused
-from controlplane.ca.root import Root
+from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
 from controlplane.metrics import Metrics
 from meshapi.identity import SpiffeId
@@ -31,7 +31,7 @@ _WAIT_FOR_POD_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long certificates live, and who may ask for others' identities."""
+    """How long certificates live, and who may request identities of others."""
 
     default_life: timedelta
     max_life: timedelta
@@ -45,26 +45,26 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
         root: the signing authority.
         tokens: authenticates callers.
         pods: the pods of the cluster.
-        limits: what may be asked for.
+        limits: lifetimes and trusted callers.
         trust_domain: gives the trust domain of now.
-        wait_changed: waits at most so many seconds until pods have changed; returns whether they have.
+        wait_changed: waits up to that many seconds for a change of pods; returns whether there was one.
         metrics: counts.
         clock: the time of day.
     """
 
     def __init__(
         self,
-        root: Root,
+        signing: SigningSource,
         tokens: TokenAuthenticator,
         *,
-        pods: rules.Pods,
+        pods: node_authorizer.Pods,
         limits: Limits,
         trust_domain: Callable[[], str],
         wait_changed: Callable[[float], Awaitable[bool]],
         metrics: Metrics,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._root = root
+        self._signing = signing
         self._tokens = tokens
         self._pods = pods
         self._limits = limits
@@ -80,10 +80,10 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
         self._metrics.csrs.inc()
         try:
             caller = await self._tokens.owner(credentials.metadata_of(context))
-            identity = await self._decide(caller, _impersonated(request))
+            identity = await self._authorize(caller, _impersonated(request))
             key = authority.requested_key(request.csr)
             life = self._life(request.validity_duration)
-            chain = self._root.current.issue(key, uri=str(identity), now=self._clock(), life=life)
+            chain = self._signing.current.issue(key, uri=str(identity), now=self._clock(), life=life)
         except (Unauthenticated, Refused) as error:
             self._metrics.authentication_failures.inc()
             await credentials.refuse(context, error)
@@ -108,12 +108,12 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
             return min(self._limits.default_life, self._limits.max_life)
         return timedelta(seconds=min(asked_s, longest_s))
 
-    async def _decide(self, caller: TokenOwner, impersonated: str) -> SpiffeId:
+    async def _authorize(self, caller: TokenOwner, impersonated: str) -> SpiffeId:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _WAIT_FOR_POD_S
         while True:
             try:
-                return rules.decide(
+                return node_authorizer.authorize(
                     caller,
                     impersonated,
                     trust_domain=self._trust_domain(),

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from controlplane.ca import authority
 from controlplane.ca.errors import CaError
-from controlplane.ca.root import Root
+from controlplane.ca.signing import SigningSource
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
 from meshkit.xds.serving import ServingCertificate
@@ -19,25 +19,25 @@ _LIFE: Final = timedelta(hours=24)
 _RETRY_S: Final = 10.0
 
 
-class OwnCertificate:
+class OwnServingCertificate:
     """Keeps the serving certificate fresh. ``renew`` first, then run ``follow`` as a task."""
 
     def __init__(
         self,
-        root: Root,
+        signing: SigningSource,
         *,
         identity: Callable[[], SpiffeId],
         dns_names: Sequence[str],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._root = root
+        self._signing = signing
         self._identity = identity
         self._dns_names = dns_names
         self._clock = clock
         self._changed = asyncio.Event()
         self._current: ServingCertificate | None = None
         self._renew_at = clock()
-        root.on_change(self._changed.set)
+        signing.on_change(self._changed.set)
 
     def current(self) -> ServingCertificate:
         """Return the certificate in use; may be called from any thread once ``renew`` has succeeded."""
@@ -53,7 +53,7 @@ class OwnCertificate:
         self._changed.clear()
         key = ec.generate_private_key(ec.SECP256R1())
         now = self._clock()
-        signer = self._root.current
+        signer = self._signing.current
         *chain, _ = signer.issue(
             key.public_key(), uri=str(self._identity()), dns_names=self._dns_names, now=now, life=_LIFE
         )

@@ -1,7 +1,7 @@
-"""Authentication by Kubernetes service-account tokens, asked of the API server and remembered for seconds.
+"""Authentication by Kubernetes service-account tokens, reviewed by the API server and cached for seconds.
 
-Remembering is for bursts (a node agent asks for all its workloads at once). It is short because a token ends with its
-pod. Only good answers are kept; keys are hashes, so no token stays in memory.
+The cache is for bursts (a node agent requests certificates for all its workloads at once). It is short because a token
+ends with its pod. Only good answers are kept; keys are hashes, so no token stays in memory.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _MAX_TOKEN_CHARACTERS: Final = 16 * 1024
 
 
 class TokenAuthenticator:
-    """Says whose token a call carries. ``clock`` gives seconds that only grow."""
+    """Authenticates calls by their token. ``clock`` returns monotonic seconds."""
 
     def __init__(self, client: Client, clock: Callable[[], float]) -> None:
         self._client = client
@@ -32,7 +32,7 @@ class TokenAuthenticator:
         """Return whose token the call's metadata holds.
 
         Raises:
-            Unauthenticated: there is none, it is nobody's, or the API server cannot be asked.
+            Unauthenticated: there is none, it is invalid, or the API server cannot be reached.
         """
         token = bearer_token(metadata)
         if len(token) > _MAX_TOKEN_CHARACTERS:

@@ -18,7 +18,7 @@ class Entries(Index[ServiceEntry]):
         super().__init__()
         self._by_host: dict[str, list[_Age]] = {}
         self._within: dict[Key, list[_Age]] = {}
-        """By namespace and host. Lists are in order of age: whose a host is, is asked more often than changed."""
+        """By namespace and host. Lists are sorted by age: the owner of a host is read more often than changed."""
 
     def put(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
         """Replace ``old`` by ``new``."""

@@ -34,6 +34,10 @@ class Index(Generic[ObjectT]):
         """Return the objects of a namespace."""
         return list(self._by_namespace.get(namespace, {}).values())
 
+    def namespaces(self) -> list[str]:
+        """Return the namespaces that have objects."""
+        return list(self._by_namespace)
+
     def __iter__(self) -> Iterator[ObjectT]:
         for held in self._by_namespace.values():
             yield from held.values()

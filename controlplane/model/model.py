@@ -1,21 +1,22 @@
 """The incremental model: takes changed objects in, gives changed resources out.
 
-Two steps. ``put_…`` files an object and marks what depends on it; ``flush`` recomputes what is marked, each thing
+Two steps. ``put_…`` stores an object and enqueues what depends on it; ``flush`` recomputes the queue, each thing
 once, and returns the resources whose bytes have really changed. Every computed thing depends on the objects held and
 on nothing else, so any order of events leads to the same resources as a computation from scratch (property test).
 
-A flush may be told to do only so much (``limit``): a change of the whole mesh marks every pod. What is marked is then
-done in this order: policies; what single events marked; what an event marked by the hundreds. A resource that nobody
+A flush may be limited (``limit``): a change of the whole mesh enqueues every pod. The order is then: policies, objects
+enqueued by single events, objects enqueued in bulk. A resource that no object
 makes any more is withdrawn when everything has been computed.
 
 =====================  =========================================================================================
-changed                marks
+changed                enqueues
 =====================  =========================================================================================
 pod                    its workload
 service                itself; workloads of its namespace that its old or new selector chooses; its endpoint slices;
                        ServiceEntries that claim its name, as above
 endpoint slice         its workloads
 node                   the workloads of its pods
+namespace              its ServiceEntries, where their visibility depends on its labels
 ServiceEntry           itself, those that have or had one of its hosts, and the workloads that any of them chooses
 WorkloadEntry          its workload
 AuthorizationPolicy    itself; the workloads that its old or new selector chooses
@@ -28,14 +29,15 @@ from collections.abc import Callable, Iterable, Set
 from typing import Final
 
 from controlplane.model import resources
+from controlplane.model.dirty_queue import SETTINGS_KIND, Dirty, DirtyQueue, type_of
 from controlplane.model.entries import Entries
 from controlplane.model.index import Index, Key
-from controlplane.model.marked import POLICY_KINDS, Mark, Marked
-from controlplane.translate import authorization, entries, peer_authentication, services, workloads
-from controlplane.translate.mesh import Mesh, matches
+from controlplane.translate import authorization, entries, peer_authentication, services, visibility, workloads
+from controlplane.translate.mesh import MeshContext, matches
 from meshapi import names
+from meshapi.proto import mesh_config_pb2
 from meshapi.resources.base import Object
-from meshapi.resources.core import EndpointSlice, Node, Pod, Service
+from meshapi.resources.core import EndpointSlice, Namespace, Node, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
 from meshkit.xds.source import Resource
@@ -43,20 +45,22 @@ from meshkit.xds.source import Resource
 Changes = dict[str, dict[str, Resource | None]]
 """By type URL: resource name to the new resource, or ``None`` for a removed one."""
 
-_CROWD: Final = 256
-"""An event that marks more than so many objects lets others go first."""
+_TYPES: Final = (names.MESH_CONFIG_TYPE, names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
+BULK_THRESHOLD: Final = 256
+"""An event that enqueues more objects than this is bulk: single events go first."""
 _SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 
 
 class Model:
     """Everything the control plane knows about the mesh. Not safe for threads."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: MeshContext) -> None:
         self.mesh = mesh
         self.pods: Index[Pod] = Index()
         self.services: Index[Service] = Index()
         self.slices: Index[EndpointSlice] = Index()
         self.nodes: Index[Node] = Index()
+        self.namespaces: Index[Namespace] = Index()
         self.policies: Index[AuthorizationPolicy] = Index()
         self.peers: Index[PeerAuthentication] = Index()
         self.entries = Entries()
@@ -72,14 +76,16 @@ class Model:
             "policy": self._policy,
             "peer": self._peer,
             "static": self._static,
+            SETTINGS_KIND: self._settings,
         }
         self._pods_on: dict[str, set[Key]] = {}
-        self._resources: dict[str, dict[str, Resource]] = {names.ADDRESS_TYPE: {}, names.AUTHORIZATION_TYPE: {}}
-        self._made: dict[Mark, frozenset[str]] = {}
-        self._owners: dict[str, dict[str, Mark]] = {names.ADDRESS_TYPE: {}, names.AUTHORIZATION_TYPE: {}}
-        self._marked = Marked()
-        self._failures: list[tuple[Mark, Exception]] = []
-        self._orphans: dict[str, set[str]] = {names.ADDRESS_TYPE: set(), names.AUTHORIZATION_TYPE: set()}
+        self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in _TYPES}
+        self._made: dict[Dirty, frozenset[str]] = {}
+        self._owners: dict[str, dict[str, Dirty]] = {type_url: {} for type_url in _TYPES}
+        self._dirty = DirtyQueue()
+        self._failures: list[tuple[Dirty, Exception]] = []
+        self._orphans: dict[str, set[str]] = {type_url: set() for type_url in _TYPES}
+        self.proxy_settings: mesh_config_pb2.MeshConfig | None = None
 
     def put_pod(self, old: Pod | None, new: Pod | None) -> None:
         """File a pod."""
@@ -94,7 +100,7 @@ class Model:
                 on_node.add(pod.key)
             if not on_node:
                 del self._pods_on[pod.spec.node_name]
-            self._mark("pod", pod.key)
+            self._enqueue("pod", pod.key)
 
     def put_service(self, old: Service | None, new: Service | None) -> None:
         """File a service."""
@@ -102,26 +108,37 @@ class Model:
         for service in (old, new):
             if service is None:
                 continue
-            self._mark("service", service.key)
+            self._enqueue("service", service.key)
             namespace = service.metadata.namespace
             if service.spec.selector:
-                self._mark_chosen(namespace, service.spec.selector)
+                self._enqueue_selected(namespace, service.spec.selector)
             for claimant in self.entries.claimants(self.mesh.hostname(service)):
-                self._mark_entry(claimant)
+                self._enqueue_entry(claimant)
             for item in self.slices.within(namespace):
                 if _service_key(item) == service.key:
-                    self._mark("slice", item.key)
+                    self._enqueue("slice", item.key)
 
     def put_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         """File an endpoint slice."""
         self.slices.put(old, new)
-        self._mark("slice", _key(old, new))
+        self._enqueue("slice", _key(old, new))
 
     def put_node(self, old: Node | None, new: Node | None) -> None:
         """File a node."""
         self.nodes.put(old, new)
         for key in self._pods_on.get(_key(old, new)[1], ()):
-            self._mark("pod", key)
+            self._enqueue("pod", key)
+
+    def put_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
+        """File a namespace."""
+        self.namespaces.put(old, new)
+        if self.mesh.service_entry_visibility is not None:
+            self._enqueue_all("entry", self.entries.within(_key(old, new)[1]))
+
+    def labels_of_namespace(self, name: str) -> dict[str, str]:
+        """Return a namespace's labels; none where it is not known."""
+        found = self.namespaces.find(("", name))
+        return found.metadata.labels if found is not None else {}
 
     def put_entry(self, old: ServiceEntry | None, new: ServiceEntry | None) -> None:
         """File a ServiceEntry."""
@@ -130,65 +147,70 @@ class Model:
         self.entries.put(old, new)
         owners |= {key for entry in given for key in self.entries.owners(entry)}
         for entry in (*given, *(owner for key in owners if (owner := self.entries.find(key)) is not None)):
-            self._mark_entry(entry)
+            self._enqueue_entry(entry)
 
     def put_workload_entry(self, old: WorkloadEntry | None, new: WorkloadEntry | None) -> None:
         """File a WorkloadEntry."""
         self.workload_entries.put(old, new)
-        self._mark("workload", _key(old, new))
+        self._enqueue("workload", _key(old, new))
 
     def put_policy(self, old: AuthorizationPolicy | None, new: AuthorizationPolicy | None) -> None:
         """File an AuthorizationPolicy."""
         self.policies.put(old, new)
-        self._mark("policy", _key(old, new))
+        self._enqueue("policy", _key(old, new))
         for policy in (old, new):
             selector = authorization.selector(policy) if policy is not None else {}
             if policy is not None and selector:
-                self._mark_chosen(self._scope(policy.metadata.namespace), selector)
+                self._enqueue_selected(self._scope(policy.metadata.namespace), selector)
 
     def put_peer(self, old: PeerAuthentication | None, new: PeerAuthentication | None) -> None:
         """File a PeerAuthentication."""
         self.peers.put(old, new)
-        self._mark("static", ("", ""))
+        self._enqueue("static", ("", ""))
         for peer in (old, new):
             if peer is None:
                 continue
-            self._mark("peer", peer.key)
+            self._enqueue("peer", peer.key)
             selector = peer_authentication.selector(peer)
             namespace = peer.metadata.namespace
             if selector:
-                self._mark_chosen(namespace, selector)
+                self._enqueue_selected(namespace, selector)
                 continue
             scope = self._scope(namespace)
-            self._mark_chosen(scope, {})
-            self._mark_all("peer", self.peers if scope is None else self.peers.within(scope))
+            self._enqueue_selected(scope, {})
+            self._enqueue_all("peer", self.peers if scope is None else self.peers.within(scope))
 
-    def put_mesh(self, mesh: Mesh) -> None:
+    def put_mesh(self, mesh: MeshContext) -> None:
         """Take new facts about the whole mesh."""
         if mesh == self.mesh:
             return
         self.mesh = mesh
-        self._mark("static", ("", ""))
-        self._mark_chosen(None, {})
-        self._mark_all("service", self.services)
-        self._mark_all("slice", self.slices)
-        self._mark_all("entry", self.entries)
-        self._mark_all("policy", self.policies)
-        self._mark_all("peer", self.peers)
+        self._enqueue("static", ("", ""))
+        self._enqueue_selected(None, {})
+        self._enqueue_all("service", self.services)
+        self._enqueue_all("slice", self.slices)
+        self._enqueue_all("entry", self.entries)
+        self._enqueue_all("policy", self.policies)
+        self._enqueue_all("peer", self.peers)
+
+    def put_proxy_settings(self, settings: mesh_config_pb2.MeshConfig) -> None:
+        """Take the settings of proxies."""
+        self.proxy_settings = settings
+        self._enqueue(SETTINGS_KIND, ("", ""))
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is left to compute."""
-        return not len(self._marked)
+        return not len(self._dirty)
 
     def flush(self, limit: int | None = None) -> Changes:
-        """Recompute what is marked, at most ``limit`` objects; return the resources that differ from before."""
-        made: dict[str, dict[str, Resource]] = {names.AUTHORIZATION_TYPE: {}, names.ADDRESS_TYPE: {}}
-        for kind, key in self._marked.take(limit):
-            type_url = names.AUTHORIZATION_TYPE if kind in POLICY_KINDS else names.ADDRESS_TYPE
+        """Recompute at most ``limit`` enqueued objects; return the resources that changed."""
+        made: dict[str, dict[str, Resource]] = {type_url: {} for type_url in _TYPES}
+        for kind, key in self._dirty.take(limit):
+            type_url = type_of(kind)
             try:
                 items = {item.name: item for item in self._compute[kind](key)}
-            except Exception as error:  # one object that nobody foresaw must not take others with it
+            except Exception as error:  # one unforeseen object must not stop the others
                 self._failures.append(((kind, key), error))
                 continue
             self._own(type_url, (kind, key), items.keys())
@@ -207,13 +229,13 @@ class Model:
                 changes[type_url] = changed
         return changes
 
-    def take_failures(self) -> list[tuple[Mark, Exception]]:
+    def take_failures(self) -> list[tuple[Dirty, Exception]]:
         """Return the objects that could not be computed since the last call; what they made before stays."""
         failures, self._failures = self._failures, []
         return failures
 
-    def _own(self, type_url: str, maker: Mark, made: Set[str]) -> None:
-        """Note which resources an object makes now; what nobody makes any more is an orphan."""
+    def _own(self, type_url: str, maker: Dirty, made: Set[str]) -> None:
+        """Record which resources an object makes now; a resource without a maker is an orphan."""
         owners, orphans = self._owners[type_url], self._orphans[type_url]
         for name in self._made.pop(maker, frozenset()) - made:
             if owners.get(name) == maker:
@@ -232,7 +254,7 @@ class Model:
         workload that names a policy which is gone is closed to everybody.
         """
         orphans = self._orphans[type_url]
-        if not orphans or len(self._marked):
+        if not orphans or len(self._dirty):
             return {}
         self._orphans[type_url] = set()
         return dict.fromkeys(sorted(orphans))
@@ -249,6 +271,9 @@ class Model:
     def _static(self, _: Key) -> list[Resource]:
         static = peer_authentication.static_strict(self.mesh.root_namespace)
         return [resources.of_policy(static)] if len(self.peers) else []
+
+    def _settings(self, _: Key) -> list[Resource]:
+        return [] if self.proxy_settings is None else [resources.of_settings(self.proxy_settings)]
 
     def _pod(self, key: Key) -> list[Resource]:
         pod = self.pods.find(key)
@@ -275,7 +300,8 @@ class Model:
         canonical = frozenset(
             host for host in hosts if self.entries.is_first(entry, host) and not self._kubernetes(host)
         )
-        found = entries.translate_hosts(entry, hosts, self.mesh, canonical=canonical)
+        visible = visibility.of_entry(entry, self.mesh, self.labels_of_namespace(entry.metadata.namespace))
+        found = entries.translate_hosts(entry, hosts, self.mesh, canonical=canonical, visibility=visible)
         endpoints = entries.translate_endpoints(entry, hosts, self.mesh)
         return [*map(resources.of_service, found), *map(resources.of_workload, endpoints)]
 
@@ -384,26 +410,26 @@ class Model:
         """Return the namespace that an object in ``namespace`` is about; ``None``: all, from the root namespace."""
         return None if namespace == self.mesh.root_namespace else namespace
 
-    def _mark(self, kind: str, key: Key) -> None:
-        self._marked.add(kind, key)
+    def _enqueue(self, kind: str, key: Key) -> None:
+        self._dirty.add(kind, key)
 
-    def _mark_entry(self, entry: ServiceEntry) -> None:
-        """Mark an entry and what it chooses: a host may have become its own, or no longer be."""
-        self._mark("entry", entry.key)
+    def _enqueue_entry(self, entry: ServiceEntry) -> None:
+        """Enqueue an entry and what it selects: it may have gained or lost a host."""
+        self._enqueue("entry", entry.key)
         if entry.spec.workload_selector is not None and entry.spec.workload_selector.labels:
-            self._mark_chosen(entry.metadata.namespace, entry.spec.workload_selector.labels)
+            self._enqueue_selected(entry.metadata.namespace, entry.spec.workload_selector.labels)
 
-    def _mark_all(self, kind: str, items: Iterable[Object]) -> None:
+    def _enqueue_all(self, kind: str, items: Iterable[Object]) -> None:
         keys = [item.key for item in items]
         for key in keys:
-            self._marked.add(kind, key, is_one_of_many=len(keys) > _CROWD)
+            self._dirty.add(kind, key, bulk=len(keys) > BULK_THRESHOLD)
 
-    def _mark_chosen(self, namespace: str | None, selector: dict[str, str]) -> None:
-        """Mark the workloads of a namespace (``None``: of all) that a selector chooses; an empty one chooses all."""
+    def _enqueue_selected(self, namespace: str | None, selector: dict[str, str]) -> None:
+        """Enqueue the workloads of a namespace (``None``: of all) that a selector matches; an empty one matches all."""
         pods = self.pods if namespace is None else self.pods.within(namespace)
         others = self.workload_entries if namespace is None else self.workload_entries.within(namespace)
-        self._mark_all("pod", (pod for pod in pods if matches(selector, pod.metadata.labels)))
-        self._mark_all("workload", (entry for entry in others if matches(selector, entry.spec.labels)))
+        self._enqueue_all("pod", (pod for pod in pods if matches(selector, pod.metadata.labels)))
+        self._enqueue_all("workload", (entry for entry in others if matches(selector, entry.spec.labels)))
 
 
 def _labels(workload: Pod | WorkloadEntry) -> dict[str, str]:

@@ -5,7 +5,8 @@ import ipaddress
 
 from google.protobuf.message import Message
 
-from meshapi.proto import authorization_pb2, workload_pb2
+from meshapi import names
+from meshapi.proto import authorization_pb2, mesh_config_pb2, workload_pb2
 from meshkit.xds.source import Resource
 
 
@@ -29,6 +30,11 @@ def of_service(service: workload_pb2.Service) -> Resource:
 def of_policy(policy: authorization_pb2.Authorization) -> Resource:
     """Return a policy's resource."""
     return _resource(f"{policy.namespace}/{policy.name}", policy)
+
+
+def of_settings(settings: mesh_config_pb2.MeshConfig) -> Resource:
+    """Return the resource of the proxies' settings; there is one."""
+    return _resource(names.MESH_CONFIG_RESOURCE, settings)
 
 
 def _alias(network: str, address: bytes) -> str:

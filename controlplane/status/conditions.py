@@ -1,7 +1,7 @@
 """What layer 4 makes of a policy, as a condition. Pure.
 
 Type and reasons are Istio's (``pilot/pkg/serviceregistry/ambient/policies.go``). ``False`` does not mean that nothing
-of the policy is in force; the message says what is.
+of the policy is in force; the message names it.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controlplane.translate import authorization, peer_authentication
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi.errors import listed
 from meshapi.resources import base, security
 
@@ -29,7 +29,7 @@ class Condition:
     message: str
 
 
-def of_policy(policy: security.AuthorizationPolicy, mesh: Mesh) -> Condition | None:
+def of_policy(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Condition | None:
     """Return the condition of an AuthorizationPolicy; ``None`` for one that is a waypoint's business alone."""
     spec = policy.spec
     if spec.target_ref is not None or spec.target_refs:
@@ -47,7 +47,7 @@ def of_policy(policy: security.AuthorizationPolicy, mesh: Mesh) -> Condition | N
     return Condition(True, ACCEPTED, _ATTACHED)
 
 
-def of_peer(peer: security.PeerAuthentication, mesh: Mesh) -> Condition:
+def of_peer(peer: security.PeerAuthentication, mesh: MeshContext) -> Condition:
     """Return the condition of a PeerAuthentication."""
     chooses = bool(peer_authentication.selector(peer))
     problems = []
@@ -74,7 +74,7 @@ def of_refused(reason: str) -> Condition:
 
 def of_replaced(reason: str) -> Condition:
     """Return the condition of an object that could not be read and has no last good form."""
-    return Condition(False, INVALID, f"{reason}; until that is mended, what it is for lets nobody in by it")
+    return Condition(False, INVALID, f"{reason}; until it is fixed, the selected workloads deny all traffic")
 
 
 def _unsupported(problems: Sequence[str]) -> Condition:

@@ -1,7 +1,7 @@
 """Writes the conditions, only where they differ from what is there. Runs on the leader only.
 
 Server-side apply owns exactly our condition; those of others in the list stay (the definitions make it a list by
-type). What is there is read once, when a replica begins to lead; afterwards nobody else is expected to write it.
+type). The existing status is read once, when a replica becomes leader; afterwards no other writer is expected.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Any, Final, NoReturn
 from controlplane.model.index import Key
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
-from controlplane.translate.mesh import Mesh
-from controlplane.worklist import WorkList
+from controlplane.translate.mesh import MeshContext
+from controlplane.workqueue import WorkQueue
 from meshapi.errors import DataError
 from meshapi.resources import base
 from meshkit.kube import Client, Informer, Json, Kind, KubeError, NotFound, PatchType
@@ -32,13 +32,13 @@ class Source:
 
     Attributes:
         informer: the objects.
-        judge: what layer 4 makes of one; ``None`` for no condition at all.
-        replaced: objects that something else stands in for, as they cannot be read, and why they cannot.
+        evaluate: returns the condition of an object; ``None`` for no condition.
+        substituted: invalid objects that have a fail-closed substitute, and the reason.
     """
 
     informer: "Informer[Any]"
-    judge: Callable[[Any, Mesh], Condition | None]
-    replaced: Mapping[Key, str] = field(default_factory=dict)
+    evaluate: Callable[[Any, MeshContext], Condition | None]
+    substituted: Mapping[Key, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -53,14 +53,16 @@ class StatusWriter:
         self,
         client: Client,
         *sources: Source,
-        mesh: Callable[[], Mesh],
+        mesh: Callable[[], MeshContext],
+        discovers: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
         self._sources = {source.kind.plural: source for source in sources}
         self._mesh = mesh
+        self._discovers = discovers
         self._clock = clock
-        self._due: WorkList[tuple[str, Key]] = WorkList("status of a policy")
+        self._due: WorkQueue[tuple[str, Key]] = WorkQueue("status of a policy")
         self._held: dict[tuple[str, Key], Json] = {}
         self._refused: dict[tuple[str, Key], str] = {}
         for source in sources:
@@ -132,8 +134,10 @@ class StatusWriter:
         await self._write(source.kind, due, _rendered(wanted, generation))
 
     def _judge(self, source: Source, item: base.Object) -> Condition | None:
-        reason = source.replaced.get(item.key)
-        return source.judge(item, self._mesh()) if reason is None else conditions.of_replaced(reason)
+        if not self._discovers(item.metadata.namespace):
+            return None
+        reason = source.substituted.get(item.key)
+        return source.evaluate(item, self._mesh()) if reason is None else conditions.of_replaced(reason)
 
     async def _write(self, kind: Kind, due: tuple[str, Key], wanted: Json | None) -> None:
         _, (namespace, name) = due
@@ -150,7 +154,7 @@ class StatusWriter:
         try:
             await self._client.patch(kind, name, body, namespace, patch_type=PatchType.APPLY, subresource="status")
         except NotFound:
-            return  # it has just gone, which the informer will tell
+            return  # deleted meanwhile; the informer reports it
         self._held.pop(due, None)
         if wanted is not None:
             self._held[due] = wanted

@@ -1,1 +1,1 @@
-"""From Kubernetes and Istio objects to what proxies are told. Pure: same input, same output; no client, no clock."""
+"""From Kubernetes and Istio objects to the resources of proxies. Pure: same input, same output; no client, no clock."""

@@ -15,11 +15,15 @@ written; refusing the rule is the safe reading.
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from controlplane.translate.mesh import Mesh
+from controlplane.translate import trust_domains
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
+
+ModelT = TypeVar("ModelT", bound=base.LenientModel)
 
 
 @dataclass(slots=True)
@@ -35,7 +39,7 @@ class Translation:
     problems: list[str] = field(default_factory=list)
 
 
-def is_sent(policy: security.AuthorizationPolicy, mesh: Mesh) -> bool:
+def is_sent(policy: security.AuthorizationPolicy, mesh: MeshContext) -> bool:
     """Return whether layer 4 takes the policy: ALLOW or DENY, bound to no gateway or service, and not a dry run."""
     spec = policy.spec
     if spec.target_ref is not None or spec.target_refs:
@@ -50,7 +54,7 @@ def selector(policy: security.AuthorizationPolicy) -> dict[str, str]:
     return policy.spec.selector.match_labels if policy.spec.selector else {}
 
 
-def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
+def translate(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Translation:
     """Return the policy for layer 4."""
     if not is_sent(policy, mesh):
         return Translation(None)
@@ -69,7 +73,7 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
     for index, rule in enumerate(policy.spec.rules):
         path = f"spec.rules[{index}]"
         lost: list[str] = []
-        clauses = _clauses(rule, namespace, path, lost)
+        clauses = _clauses(_with_aliases(rule, mesh), namespace, path, lost)
         result.problems += [f"{item} needs a waypoint (layer 7)" for item in lost]
         if lost and not denies:
             result.problems.append(f"{path} allows nothing without a waypoint")
@@ -81,15 +85,35 @@ def translate(policy: security.AuthorizationPolicy, mesh: Mesh) -> Translation:
     return result
 
 
-def _scope(policy: security.AuthorizationPolicy, mesh: Mesh) -> pb.Scope:
+def _scope(policy: security.AuthorizationPolicy, mesh: MeshContext) -> pb.Scope:
     if selector(policy):
         return pb.WORKLOAD_SELECTOR
     return pb.GLOBAL if policy.metadata.namespace == mesh.root_namespace else pb.NAMESPACE
 
 
 def is_dry_run(policy: security.AuthorizationPolicy) -> bool:
-    """Return whether the policy shall decide nothing and only tell what it would."""
+    """Return whether the policy is a dry run: evaluated, logged and counted, but not enforced."""
     return policy.metadata.annotations.get(names.DRY_RUN_ANNOTATION, "").lower() == "true"
+
+
+def _with_aliases(rule: security.Rule, mesh: MeshContext) -> security.Rule:
+    """Return the rule with its principals in every trust domain that they hold in."""
+    if not mesh.trust_domain_aliases and mesh.trust_domain == names.DEFAULT_TRUST_DOMAIN:
+        return rule
+    sources = [
+        item.model_copy(update={"source": _expanded(item.source, ("principals", "not_principals"), mesh)})
+        for item in rule.from_
+    ]
+    conditions = [
+        _expanded(item, ("values", "not_values"), mesh) if item.key == security.PRINCIPAL_KEY else item
+        for item in rule.when
+    ]
+    return rule.model_copy(update={"from_": tuple(sources), "when": tuple(conditions)})
+
+
+def _expanded(model: ModelT, fields: Sequence[str], mesh: MeshContext) -> ModelT:
+    expanded = {name: tuple(trust_domains.expand(getattr(model, name), mesh)) for name in fields}
+    return model.model_copy(update=expanded)
 
 
 def _clauses(rule: security.Rule, namespace: str, path: str, lost: list[str]) -> list[pb.Clause]:
@@ -150,7 +174,7 @@ def _condition(condition: security.Condition, namespace: str, path: str, lost: l
             result = pb.Match(destination_ips=_addresses(values), not_destination_ips=_addresses(not_values))
         case "source.namespace":
             result = pb.Match(namespaces=_strings(values), not_namespaces=_strings(not_values))
-        case "source.principal":
+        case security.PRINCIPAL_KEY:
             result = pb.Match(principals=_strings(values), not_principals=_strings(not_values))
         case "source.serviceAccount":
             accounts, not_accounts = _accounts(values, namespace), _accounts(not_values, namespace)
@@ -163,7 +187,7 @@ def _condition(condition: security.Condition, namespace: str, path: str, lost: l
     return result
 
 
-def _given(model: base.Open, fields: Iterable[str], path: str) -> list[str]:
+def _given(model: base.LenientModel, fields: Iterable[str], path: str) -> list[str]:
     declared = type(model).model_fields
     return [f"{path}.{declared[name].alias}" for name in fields if getattr(model, name)]
 

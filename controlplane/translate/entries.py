@@ -12,16 +12,16 @@ from typing import Final
 
 from google.protobuf import wrappers_pb2
 
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from controlplane.translate.ports import protocol_of
 from meshapi import names
 from meshapi.analysis import canonical
+from meshapi.mesh_config.model import Visibility
 from meshapi.proto import workload_pb2
 from meshapi.resources.core import Service
 from meshapi.resources.networking import Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadEntrySpec
 
 _LB: Final = workload_pb2.LoadBalancing
-_OWN_NAMESPACE: Final = frozenset({"."})
 _ENTRY: Final = "networking.istio.io/ServiceEntry"
 _WORKLOAD: Final = "networking.istio.io/WorkloadEntry"
 _UDP: Final = frozenset({"UDP"})
@@ -36,7 +36,12 @@ def service_name(entry: ServiceEntry, host: str) -> str:
 
 
 def translate_hosts(
-    entry: ServiceEntry, hosts: Iterable[str], mesh: Mesh, *, canonical: frozenset[str]
+    entry: ServiceEntry,
+    hosts: Iterable[str],
+    mesh: MeshContext,
+    *,
+    canonical: frozenset[str],
+    visibility: Visibility = Visibility.PUBLIC,
 ) -> list[workload_pb2.Service]:
     """Return a service for each host.
 
@@ -45,10 +50,11 @@ def translate_hosts(
         hosts: those of its hosts that are not another object's.
         mesh: the mesh.
         canonical: hosts for which the entry is the one that other namespaces see.
+        visibility: who sees the hosts.
     """
     passes = entry.spec.resolution is Resolution.NONE
     balancing = _LB(mode=_LB.PASSTHROUGH, health_policy=_LB.ALLOW_ALL) if passes else None
-    own = bool(entry.spec.export_to) and set(entry.spec.export_to) <= _OWN_NAMESPACE
+    own = visibility is Visibility.NAMESPACE
     # What is the same for all hosts is made once: there may be many of each. A host's addresses are the entry's own,
     # else those that were allocated.
     ports = [_port(port, target=port.target_port or port.number) for port in _tcp_ports(entry)]
@@ -73,14 +79,14 @@ def translate_hosts(
 
 
 def wants_addresses(entry: ServiceEntry) -> list[str]:
-    """Return the hosts that shall be given a virtual address (Istio, "ServiceEntry address auto-allocation")."""
+    """Return the hosts that need a virtual address (Istio, "ServiceEntry address auto-allocation")."""
     opted_out = entry.metadata.labels.get(names.AUTO_ALLOCATE_LABEL, "").lower() == "false"
     if opted_out or entry.spec.addresses or entry.spec.resolution is Resolution.NONE:
         return []
     return [host for host in entry.spec.hosts if not host.startswith("*")]
 
 
-def translate_endpoints(entry: ServiceEntry, hosts: Sequence[str], mesh: Mesh) -> list[workload_pb2.Workload]:
+def translate_endpoints(entry: ServiceEntry, hosts: Sequence[str], mesh: MeshContext) -> list[workload_pb2.Workload]:
     """Return workloads for the endpoints that the entry lists, or for hosts that are their own endpoints."""
     name = entry.metadata.name
     by_dns = entry.spec.resolution not in {Resolution.NONE, Resolution.STATIC}
@@ -101,7 +107,7 @@ def translate_endpoints(entry: ServiceEntry, hosts: Sequence[str], mesh: Mesh) -
 
 
 def translate_workload(
-    entry: WorkloadEntry, mesh: Mesh, *, services: Services, policies: Sequence[str]
+    entry: WorkloadEntry, mesh: MeshContext, *, services: Services, policies: Sequence[str]
 ) -> workload_pb2.Workload | None:
     """Return the workload of a WorkloadEntry; ``None`` for one without an address.
 
@@ -142,7 +148,7 @@ def kubernetes_ports(service: Service, entry: WorkloadEntry) -> workload_pb2.Por
 
 
 def _workload(
-    namespace: str, name: str, spec: WorkloadEntrySpec, services: Services, mesh: Mesh
+    namespace: str, name: str, spec: WorkloadEntrySpec, services: Services, mesh: MeshContext
 ) -> workload_pb2.Workload:
     labels = spec.labels
     tunnelled = labels.get(names.TUNNEL_LABEL) == names.TUNNEL_LABEL_HTTP
@@ -178,7 +184,7 @@ def _port(port: ServicePort, target: int) -> workload_pb2.Port:
     return workload_pb2.Port(service_port=port.number, target_port=target, app_protocol=protocol)
 
 
-def _network_address(address: str, mesh: Mesh) -> workload_pb2.NetworkAddress:
+def _network_address(address: str, mesh: MeshContext) -> workload_pb2.NetworkAddress:
     network = ipaddress.ip_network(address, strict=False)
     result = workload_pb2.NetworkAddress(network=mesh.network, address=network.network_address.packed)
     if network.prefixlen < network.max_prefixlen:

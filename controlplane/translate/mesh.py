@@ -1,14 +1,15 @@
-"""What every translation needs to know about the mesh as a whole."""
+"""Mesh-wide context of every translation."""
 
 from dataclasses import dataclass
 
 from meshapi import names
+from meshapi.mesh_config.model import ServiceEntryVisibility
 from meshapi.resources.core import Service
 
 
 @dataclass(frozen=True, slots=True)
-class Mesh:
-    """Facts that hold for the whole mesh.
+class MeshContext:
+    """Mesh-wide facts.
 
     Attributes:
         trust_domain: of all identities.
@@ -16,6 +17,9 @@ class Mesh:
         cluster_id: name of this cluster.
         cluster_domain: suffix of service names.
         network: name of this cluster's network; empty is the default one.
+        trust_domain_aliases: trust domains that principals in policies may name instead of ``trust_domain``.
+        default_export_to: ``exportTo`` of ServiceEntries that have none.
+        service_entry_visibility: bounds the visibility of ServiceEntries; ``None``: no bound.
         sends_dry_run: whether dry-run policies are sent. A ztunnel before 1.29 would enforce them.
     """
 
@@ -24,11 +28,14 @@ class Mesh:
     cluster_id: str = names.DEFAULT_CLUSTER_ID
     cluster_domain: str = names.DEFAULT_CLUSTER_DOMAIN
     network: str = ""
+    trust_domain_aliases: tuple[str, ...] = ()
+    default_export_to: tuple[str, ...] = ()
+    service_entry_visibility: ServiceEntryVisibility | None = None
     sends_dry_run: bool = False
 
     @property
     def wire_trust_domain(self) -> str:
-        """The trust domain as workloads carry it: empty stands for ``cluster.local``."""
+        """The trust domain as workloads carry it: empty means ``cluster.local``."""
         return "" if self.trust_domain == names.DEFAULT_TRUST_DOMAIN else self.trust_domain
 
     def hostname(self, service: Service) -> str:

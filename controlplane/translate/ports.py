@@ -1,6 +1,6 @@
 """Service ports as proxies see them: numbers, named targets, application protocols.
 
-Only TCP ports are told: tunnels carry nothing else, and a UDP port with the number of a TCP port would hide it.
+Only TCP ports are translated: tunnels carry nothing else, and a UDP port with the number of a TCP port would hide it.
 """
 
 from typing import Final

@@ -3,7 +3,7 @@
 import ipaddress
 from typing import Final
 
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from controlplane.translate.ports import service_ports
 from meshapi.proto import workload_pb2
 from meshapi.resources.core import Service
@@ -24,7 +24,7 @@ _FAMILIES: Final = {
 }
 
 
-def translate(service: Service, mesh: Mesh) -> workload_pb2.Service | None:
+def translate(service: Service, mesh: MeshContext) -> workload_pb2.Service | None:
     """Return the service as proxies know it; ``None`` for an ``ExternalName``, which is a DNS alias and no more."""
     if service.spec.type == "ExternalName":
         return None

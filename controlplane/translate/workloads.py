@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from controlplane.translate.ports import pod_ports, slice_ports
 from meshapi import names
 from meshapi.analysis import canonical
@@ -17,14 +17,14 @@ _CRON_JOB: Final = re.compile(r"^(.+)-\d{8,10}$")
 """The controller appends the scheduled time in minutes (older releases: seconds) to the name of each job."""
 
 
-def pod_uid(pod: Pod, mesh: Mesh) -> str:
+def pod_uid(pod: Pod, mesh: MeshContext) -> str:
     """Return the resource name of a pod's workload."""
     return f"{mesh.cluster_id}//Pod/{pod.metadata.namespace}/{pod.metadata.name}"
 
 
 def translate_pod(
     pod: Pod,
-    mesh: Mesh,
+    mesh: MeshContext,
     *,
     services: Iterable[Service],
     node: Node | None,
@@ -71,7 +71,7 @@ def translate_pod(
     )
 
 
-def translate_slice(endpoints: EndpointSlice, service: Service, mesh: Mesh) -> list[workload_pb2.Workload]:
+def translate_slice(endpoints: EndpointSlice, service: Service, mesh: MeshContext) -> list[workload_pb2.Workload]:
     """Return workloads for the endpoints that are no pods, such as the API server behind ``kubernetes``."""
     if endpoints.address_type not in {"IPv4", "IPv6"}:
         return []

@@ -10,7 +10,7 @@ from meshkit.xds.stream import Peer, Timing
 from meshkit.xds.subscription import Delta
 
 _log = logger("controlplane.xds")
-_SHORT = {names.ADDRESS_TYPE: "wds", names.AUTHORIZATION_TYPE: "wads"}
+_SHORT = {names.ADDRESS_TYPE: "wds", names.AUTHORIZATION_TYPE: "wads", names.MESH_CONFIG_TYPE: "mesh"}
 """Type names as in Istio's metrics."""
 
 

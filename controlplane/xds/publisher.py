@@ -1,10 +1,10 @@
 """When the model is recomputed: at once after a single change, in batches under load, never for long at a time.
 
-An event that finds things quiet is computed in the same turn of the event loop. What one event marks by the thousands
-is computed in slices, and between two of them everything else has its turn: streams, certificates, other events.
+An event that finds the queue empty is computed in the same iteration of the event loop. What one event enqueues in bulk
+is computed in slices, and between two slices everything else runs: streams, certificates, other events.
 
 After a slice comes a pause of half the processor time that it has cost, the streams' share included: until they all
-have encoded and written what they were told. So a storm of events leaves a third of the time to others, and a thousand
+have encoded and written the changes. So a storm of events leaves a third of the time to others, and a thousand
 streams get fewer, larger responses. Processor time, because a busy machine makes nothing dearer, only slower.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 
 from controlplane.metrics import Metrics
 from controlplane.model.model import Model
-from controlplane.registry.notices import Notices
+from controlplane.registry.config_warnings import ConfigWarnings
 from controlplane.xds.snapshot import Snapshot
 from meshapi.errors import listed
 from meshkit.log import logger
@@ -25,17 +25,17 @@ _MAX_PAUSE_S: Final = 0.5
 _SLICE: Final = 200
 """Objects that are computed at a time: some 0.1 ms each, so 20 ms."""
 _TURNS: Final = 4
-"""Turns of the event loop in which streams that were told of a change write it: they wake, encode, write."""
+"""Iterations of the event loop in which streams write a change: they wake, encode, write."""
 
 
 class Publisher:
     """Carries changes from the model to the snapshot, and so to the streams."""
 
-    def __init__(self, model: Model, snapshot: Snapshot, metrics: Metrics, notices: Notices) -> None:
+    def __init__(self, model: Model, snapshot: Snapshot, metrics: Metrics, warnings: ConfigWarnings) -> None:
         self._model = model
         self._snapshot = snapshot
         self._metrics = metrics
-        self._notices = notices
+        self._warnings = warnings
         self._is_open = False
         self._scheduled: asyncio.Handle | None = None
         self._not_before = 0.0
@@ -82,10 +82,10 @@ class Publisher:
         used_s = time.process_time()
         try:
             self._publish(_SLICE)
-        except Exception:  # what nobody foresaw must not end all pushing
+        except Exception:  # an unforeseen error must not end all pushing
             self._metrics.internal_errors.inc()
             _log.exception("publishing failed")
-        # Not free yet: whoever touches meanwhile is served by the slice after the streams' turns.
+        # Not idle yet: events meanwhile are computed by the slice after the streams have written.
         self._scheduled = loop.call_soon(self._settle, used_s, _TURNS)
 
     def _settle(self, used_s: float, turns: int) -> None:
@@ -117,4 +117,4 @@ class Publisher:
         self._metrics.push_time.labels("ALL").observe(loop.time() - started)
         self._metrics.services.set(len(self._model.services))
         for name, problems in self._model.problems.items():
-            self._notices.say("AuthorizationPolicy", name, listed(problems))
+            self._warnings.warn("AuthorizationPolicy", name, listed(problems))

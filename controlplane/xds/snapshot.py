@@ -1,4 +1,4 @@
-"""The resources as they are served: by name, by alias, by parent, with listeners told of every change."""
+"""The resources as they are served: by name, by alias, by parent, with listeners for every change."""
 
 from collections.abc import Callable, Collection, Iterable, Set
 from typing import Final
@@ -7,7 +7,7 @@ from controlplane.model.model import Changes
 from meshapi import names
 from meshkit.xds.source import Listener, Resource
 
-_ORDER: Final = (names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
+_ORDER: Final = (names.MESH_CONFIG_TYPE, names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
 """Policies first: a workload that names a new policy must not arrive before it (an unknown policy is skipped)."""
 
 
@@ -24,16 +24,16 @@ class Snapshot:
         self._next_listener = 0
 
     def apply(self, changes: Changes) -> None:
-        """Take changed resources in and tell the listeners."""
+        """Apply changed resources and notify the listeners."""
         for type_url in _ORDER:
             changed = changes.get(type_url)
             if not changed:
                 continue
             for name, resource in changed.items():
                 self._put(type_url, name, resource)
-            told = frozenset(changed)
+            names = frozenset(changed)
             for listener in list(self._listeners.values()):
-                listener(type_url, told)
+                listener(type_url, names)
 
     def serves(self, type_url: str) -> bool:
         """Return whether the type is known here."""
@@ -44,7 +44,7 @@ class Snapshot:
         return self._resources[type_url].get(name)
 
     def resolve(self, type_url: str, name: str) -> Iterable[Resource]:
-        """Return what ``name`` (or an alias) stands for; a service brings its workloads."""
+        """Return the resources for ``name`` or an alias; a service includes its workloads."""
         held = self._resources[type_url]
         primary = {name} & held.keys() or self._by_alias[type_url].get(name, set())
         found = {item: held[item] for item in primary}
@@ -64,7 +64,7 @@ class Snapshot:
         return lambda: self._listeners.pop(number, None) and None
 
     def wanted(self, type_url: str, names: Set[str]) -> None:
-        """Do nothing: everything that can be asked for is made already."""
+        """Do nothing: every resource exists already."""
 
     def _put(self, type_url: str, name: str, resource: Resource | None) -> None:
         held = self._resources[type_url]

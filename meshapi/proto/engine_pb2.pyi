@@ -12,6 +12,7 @@ class AccessLog(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OFF: _ClassVar[AccessLog]
     TEXT: _ClassVar[AccessLog]
     JSON: _ClassVar[AccessLog]
+    MESH: _ClassVar[AccessLog]
 
 class MetricKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -21,6 +22,7 @@ class MetricKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 OFF: AccessLog
 TEXT: AccessLog
 JSON: AccessLog
+MESH: AccessLog
 COUNTER: MetricKind
 GAUGE: MetricKind
 HISTOGRAM: MetricKind

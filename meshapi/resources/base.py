@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from meshapi.errors import InvalidResource, brief
 
 
-class Fields(BaseModel):
+class Model(BaseModel):
     """Base of every model: camel-case names as in Kubernetes, unknown fields dropped, ``null`` read as absent."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
@@ -27,7 +27,7 @@ class Fields(BaseModel):
         return data
 
 
-class Open(Fields):
+class LenientModel(Model):
     """A model that keeps fields which it does not know."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
@@ -45,7 +45,7 @@ def ip_block(value: str) -> str:
 IpBlock = Annotated[str, AfterValidator(ip_block)]
 
 
-class OwnerReference(Fields):
+class OwnerReference(Model):
     """Who made an object."""
 
     kind: str
@@ -53,7 +53,7 @@ class OwnerReference(Fields):
     controller: bool = False
 
 
-class Metadata(Fields):
+class Metadata(Model):
     """Name and labels of an object. Times are RFC 3339 text, which sorts by time."""
 
     name: str
@@ -67,7 +67,7 @@ class Metadata(Fields):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
-class Object(Fields):
+class Object(Model):
     """One Kubernetes object."""
 
     metadata: Metadata
@@ -92,11 +92,16 @@ def read(model: type[ObjectT], item: dict[str, Any]) -> ObjectT:
     except ValidationError as error:
         metadata = item.get("metadata") or {}
         name = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
-        fault = error.errors(include_url=False, include_context=False)[0]
-        given = fault.get("input")
-        shown = f" (found {brief(repr(given))})" if isinstance(given, str | int | bool) else ""
-        reason = brief(fault["msg"].removeprefix("Value error, ")) + shown
-        raise InvalidResource(model.__name__, name, brief(field_path(fault["loc"])), reason) from error
+        field, reason = first_fault(error)
+        raise InvalidResource(model.__name__, name, field, reason) from error
+
+
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Return the path of the first field at fault, and what is wrong with it."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    given = fault.get("input")
+    shown = f" (found {brief(repr(given))})" if isinstance(given, str | int | bool) else ""
+    return brief(field_path(fault["loc"])), brief(fault["msg"].removeprefix("Value error, ")) + shown
 
 
 def field_path(location: tuple[str | int, ...]) -> str:

@@ -5,10 +5,10 @@ Source: Kubernetes API reference, core/v1 and discovery.k8s.io/v1.
 
 from pydantic import Field
 
-from meshapi.resources.base import Fields, Object
+from meshapi.resources.base import Model, Object
 
 
-class ContainerPort(Fields):
+class ContainerPort(Model):
     """A port that a container names."""
 
     name: str = ""
@@ -16,14 +16,14 @@ class ContainerPort(Fields):
     protocol: str = "TCP"
 
 
-class Container(Fields):
+class Container(Model):
     """A container's ports."""
 
     name: str = ""
     ports: tuple[ContainerPort, ...] = ()
 
 
-class PodSpec(Fields):
+class PodSpec(Model):
     """Where a pod runs and as whom."""
 
     node_name: str = ""
@@ -33,20 +33,20 @@ class PodSpec(Fields):
     init_containers: tuple[Container, ...] = ()
 
 
-class PodIP(Fields):
+class PodIP(Model):
     """One address of a pod."""
 
     ip: str = ""
 
 
-class Condition(Fields):
+class Condition(Model):
     """One condition of a status; ``status`` is ``True``, ``False`` or ``Unknown``."""
 
     type: str
     status: str
 
 
-class PodStatus(Fields):
+class PodStatus(Model):
     """Addresses and health of a pod."""
 
     phase: str = ""
@@ -79,7 +79,7 @@ class Pod(Object):
         return listed or ((self.status.pod_ip,) if self.status.pod_ip else ())
 
 
-class ServicePort(Fields):
+class ServicePort(Model):
     """A port of a service; ``target_port`` is a number or the name of a container's port."""
 
     name: str = ""
@@ -89,7 +89,7 @@ class ServicePort(Fields):
     app_protocol: str = ""
 
 
-class ServiceSpec(Fields):
+class ServiceSpec(Model):
     """What a service is reached by and where it leads."""
 
     type: str = "ClusterIP"
@@ -109,7 +109,7 @@ class Service(Object):
     spec: ServiceSpec = ServiceSpec()
 
 
-class ObjectReference(Fields):
+class ObjectReference(Model):
     """A reference to an object."""
 
     kind: str = ""
@@ -117,13 +117,13 @@ class ObjectReference(Fields):
     namespace: str = ""
 
 
-class EndpointConditions(Fields):
+class EndpointConditions(Model):
     """Health of an endpoint; absent means unknown, to be taken as ready."""
 
     ready: bool = True
 
 
-class Endpoint(Fields):
+class Endpoint(Model):
     """One endpoint; its addresses are interchangeable."""
 
     addresses: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class Endpoint(Fields):
     zone: str = ""
 
 
-class EndpointPort(Fields):
+class EndpointPort(Model):
     """A port of all endpoints of a slice, under the name that the service gives it."""
 
     name: str = ""
@@ -149,7 +149,7 @@ class EndpointSlice(Object):
     ports: tuple[EndpointPort, ...] = ()
 
 
-class NamespaceStatus(Fields):
+class NamespaceStatus(Model):
     """Life of a namespace."""
 
     phase: str = ""

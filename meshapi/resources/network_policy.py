@@ -5,11 +5,11 @@ Source: Kubernetes API reference, networking.k8s.io/v1.
 
 from pydantic import Field
 
-from meshapi.resources.base import Fields, Object
+from meshapi.resources.base import Model, Object
 from meshapi.selectors import LabelSelector
 
 
-class PolicyPort(Fields):
+class PolicyPort(Model):
     """A port, a range of ports or a port's name; without a port, all of the protocol."""
 
     protocol: str = "TCP"
@@ -25,7 +25,7 @@ class PolicyPort(Fields):
         return isinstance(self.port, int) and self.port <= number <= (self.end_port or self.port)
 
 
-class PolicyPeer(Fields):
+class PolicyPeer(Model):
     """Pods by label, here or in other namespaces, or addresses."""
 
     pod_selector: LabelSelector | None = None
@@ -33,7 +33,7 @@ class PolicyPeer(Fields):
     ip_block: dict[str, object] | None = None
 
 
-class Rule(Fields):
+class Rule(Model):
     """One ingress or egress rule. No peers: everybody. No ports: all."""
 
     ports: tuple[PolicyPort, ...] = ()
@@ -56,7 +56,7 @@ class EgressRule(Rule):
     peers: tuple[PolicyPeer, ...] = Field(default=(), alias="to")
 
 
-class NetworkPolicySpec(Fields):
+class NetworkPolicySpec(Model):
     """Which pods, and what they may."""
 
     pod_selector: LabelSelector = LabelSelector()

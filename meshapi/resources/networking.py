@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources.base import IpBlock, Object, Open
+from meshapi.resources.base import IpBlock, LenientModel, Object
 
 _LABEL = r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*\.?")
@@ -41,7 +41,7 @@ Host = Annotated[str, AfterValidator(_host)]
 PortNumber = Annotated[int, AfterValidator(_port)]
 
 
-class ServicePort(Open):
+class ServicePort(LenientModel):
     """A port of an entry's hosts."""
 
     number: PortNumber = Field(description="Port that clients connect to.")
@@ -52,7 +52,7 @@ class ServicePort(Open):
     )
 
 
-class WorkloadEntrySpec(Open):
+class WorkloadEntrySpec(LenientModel):
     """One workload that is no pod."""
 
     address: str = Field(default="", description="IP address, or host name with resolution DNS.")
@@ -72,7 +72,7 @@ class WorkloadEntrySpec(Open):
             return ""
 
 
-class WorkloadSelector(Open):
+class WorkloadSelector(LenientModel):
     """Chooses pods and WorkloadEntries of the namespace by their labels."""
 
     labels: dict[str, str] = Field(default_factory=dict, description="Labels that they must have, all of them.")
@@ -95,7 +95,7 @@ class Resolution(StrEnum):
     DYNAMIC_DNS = "DYNAMIC_DNS"
 
 
-class ServiceEntrySpec(Open):
+class ServiceEntrySpec(LenientModel):
     """Hosts outside of Kubernetes that the mesh knows."""
 
     hosts: tuple[Host, ...] = Field(description="Host names; the first label may be * alone.")
@@ -138,15 +138,15 @@ class ServiceEntrySpec(Open):
             yield "hosts and ports of each chosen workload", hosts * ports, _MOST_OF_ONE
 
 
-class AllocatedAddress(Open):
+class AllocatedAddress(LenientModel):
     """A virtual address that the control plane gave to a host."""
 
     value: str = Field(default="", description="The address.")
     host: str = Field(default="", description="The host.")
 
 
-class ServiceEntryStatus(Open):
-    """What the control plane says of an entry."""
+class ServiceEntryStatus(LenientModel):
+    """Status that the control plane writes to an entry."""
 
     addresses: tuple[AllocatedAddress, ...] = ()
 

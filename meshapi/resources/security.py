@@ -11,19 +11,20 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources.base import IpBlock, Object, Open, ip_block
+from meshapi.resources.base import IpBlock, LenientModel, Object, ip_block
 
 ItemT = TypeVar("ItemT")
-OpenT = TypeVar("OpenT", bound=Open)
+OpenT = TypeVar("OpenT", bound=LenientModel)
 
 _SERVICE_ACCOUNT = re.compile(r"(?:[a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 IP_KEYS = frozenset({"source.ip", "destination.ip", "remote.ip"})
 PORT_KEY = "destination.port"
+PRINCIPAL_KEY = "source.principal"
 _PLAIN_KEYS = IP_KEYS | {
     PORT_KEY,
     "source.namespace",
-    "source.principal",
+    PRINCIPAL_KEY,
     "source.serviceAccount",
     "source.trustDomain",
     "request.auth.principal",
@@ -39,11 +40,11 @@ LAYER_7_SOURCE = (
     "trust_domains",
     "not_trust_domains",
 )
-"""Fields of a source that layer 4 cannot decide."""
+"""Model of a source that layer 4 cannot decide."""
 LAYER_7_OPERATION = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
-"""Fields of an operation that layer 4 cannot decide."""
+"""Model of an operation that layer 4 cannot decide."""
 LAYER_4_KEYS = frozenset(
-    {"source.ip", "destination.ip", "source.namespace", "source.principal", "source.serviceAccount", PORT_KEY}
+    {"source.ip", "destination.ip", "source.namespace", PRINCIPAL_KEY, "source.serviceAccount", PORT_KEY}
 )
 """Keys of a condition that layer 4 can decide; all others are about requests."""
 _KEY_PATTERNS = (
@@ -96,13 +97,13 @@ def _says_something(value: OpenT) -> OpenT:
     return value
 
 
-class WorkloadSelector(Open):
+class WorkloadSelector(LenientModel):
     """Chooses pods by their labels; no labels choose all."""
 
     match_labels: dict[str, str] = Field(default_factory=dict, description="Labels that a pod must have, all of them.")
 
 
-class PolicyTargetReference(Open):
+class PolicyTargetReference(LenientModel):
     """Names the object that a policy is attached to."""
 
     group: str = Field(default="", description="API group of the target.")
@@ -111,7 +112,7 @@ class PolicyTargetReference(Open):
     namespace: str = Field(default="", description="Must be empty or the policy's own namespace.")
 
 
-class Source(Open):
+class Source(LenientModel):
     """Who calls: all given fields must match, in each field one value."""
 
     principals: tuple[Text, ...] = Field(
@@ -136,13 +137,13 @@ class Source(Open):
     )
 
 
-class RuleFrom(Open):
+class RuleFrom(LenientModel):
     """One alternative for the caller."""
 
     source: Annotated[Source, AfterValidator(_says_something)] = Field(description="Who calls.")
 
 
-class Operation(Open):
+class Operation(LenientModel):
     """What is called: all given fields must match, in each field one value."""
 
     hosts: tuple[Text, ...] = Field(default=(), description="Host headers (layer 7).")
@@ -155,13 +156,13 @@ class Operation(Open):
     not_paths: tuple[Text, ...] = Field(default=(), description="None of these request paths (layer 7).")
 
 
-class RuleTo(Open):
+class RuleTo(LenientModel):
     """One alternative for what is called."""
 
     operation: Annotated[Operation, AfterValidator(_says_something)] = Field(description="What is called.")
 
 
-class Condition(Open):
+class Condition(LenientModel):
     """One more condition on a named attribute."""
 
     key: Annotated[str, AfterValidator(_condition_key)] = Field(description="Attribute, as source.ip.")
@@ -181,7 +182,7 @@ class Condition(Open):
         return self
 
 
-class Rule(Open):
+class Rule(LenientModel):
     """Matches when one of ``from``, one of ``to`` and all of ``when`` match; what is absent matches everything."""
 
     from_: Annotated[tuple[RuleFrom, ...], AfterValidator(_not_empty)] = Field(
@@ -202,13 +203,13 @@ class Action(StrEnum):
     CUSTOM = "CUSTOM"
 
 
-class ExtensionProvider(Open):
+class ExtensionProvider(LenientModel):
     """An external authorizer, defined in the mesh configuration."""
 
     name: str = Field(default="", description="Name in the mesh configuration's extensionProviders.")
 
 
-class AuthorizationPolicySpec(Open):
+class AuthorizationPolicySpec(LenientModel):
     """Who may call whom. Without rules an ALLOW policy allows nothing."""
 
     selector: WorkloadSelector | None = Field(default=None, description="Pods that the policy is for.")
@@ -234,13 +235,13 @@ class MtlsMode(StrEnum):
     STRICT = "STRICT"
 
 
-class MutualTls(Open):
+class MutualTls(LenientModel):
     """Mutual TLS settings."""
 
     mode: MtlsMode = Field(default=MtlsMode.UNSET, description="UNSET inherits from the parent.")
 
 
-class PeerAuthenticationSpec(Open):
+class PeerAuthenticationSpec(LenientModel):
     """Whether mutual TLS is demanded."""
 
     selector: WorkloadSelector | None = Field(default=None, description="Pods that it is for; else the namespace.")

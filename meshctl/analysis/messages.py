@@ -48,6 +48,13 @@ class Code(Enum):
     SIDECAR = ("CUL0132", Level.INFO, "a pod with a sidecar is not captured")
     NETWORK_POLICY_BLOCKS = ("CUL0140", Level.WARNING, "a NetworkPolicy blocks the mesh's port 15008")
     NETWORK_POLICY_PORTS = ("CUL0141", Level.INFO, "port 15008 is open, so a NetworkPolicy no longer restricts ports")
+    MESH_CONFIG_VALUE = (
+        "CUL0150",
+        Level.ERROR,
+        "a value of the mesh configuration is not valid; its last good one stays",
+    )
+    MESH_CONFIG_FIELD = ("CUL0151", Level.WARNING, "a field of the mesh configuration has no effect, or not Istio's")
+    NOT_DISCOVERED = ("CUL0152", Level.ERROR, "an enrolled namespace is not selected by discoverySelectors")
 
     def __init__(self, code: str, level: Level, meaning: str) -> None:
         self.code = code

@@ -121,7 +121,7 @@ def _layer_7(rule: security.Rule, path: str) -> Iterator[str]:
             yield f"{path}.when[{index}].key {when.key}"
 
 
-def _given(model: base.Open, fields: tuple[str, ...], path: str) -> Iterator[str]:
+def _given(model: base.LenientModel, fields: tuple[str, ...], path: str) -> Iterator[str]:
     for name in fields:
         if getattr(model, name):
             yield f"{path}.{type(model).model_fields[name].alias}"

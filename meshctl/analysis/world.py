@@ -9,6 +9,7 @@ import yaml
 from meshapi import names
 from meshapi.analysis.enrolment import Enrolment, EnrolmentRules, enrolment
 from meshapi.errors import InvalidResource
+from meshapi.mesh_config import reading
 from meshapi.resources import base, core, network_policy, networking, security
 from meshctl.analysis.messages import Code, Finding
 from meshkit.kube import Json, Kind, kinds
@@ -28,6 +29,7 @@ MODELS: Final[Mapping[str, tuple[Kind, type[base.Object]]]] = {
     "WorkloadEntry": (kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
 }
 _GROUPS: Final = {kind.name: kind.group for kind, _ in MODELS.values()}
+_CONFIG_MAP: Final = kinds.CONFIG_MAP.name
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class World:
         rules: which pods are never enrolled.
         knows_pods: whether all pods were read; without them, selectors are not checked.
         findings: about objects that could not be read.
+        mesh_config: the mesh configuration; ``None`` where there is none.
+        mesh_config_origin: file that it is from; empty for the cluster.
     """
 
     root_namespace: str = names.DEFAULT_NAMESPACE
@@ -47,11 +51,16 @@ class World:
     rules: EnrolmentRules = field(default_factory=EnrolmentRules)
     knows_pods: bool = False
     findings: list[Finding] = field(default_factory=list)
+    mesh_config: reading.Reading | None = None
+    mesh_config_origin: str = ""
     _objects: dict[Key, base.Object] = field(default_factory=dict)
     _origins: dict[Key, str] = field(default_factory=dict)
 
     def add(self, item: Json, kind: str, origin: str = "") -> None:
         """Read one object; a later one of the same name takes the place of an earlier."""
+        if kind == _CONFIG_MAP:
+            self._add_mesh_config(item, origin)
+            return
         model = MODELS[kind][1]
         metadata = item.get("metadata") or {}
         key = (kind, str(metadata.get("namespace", "")), str(metadata.get("name", "")))
@@ -61,6 +70,11 @@ class World:
             self.findings.append(Finding(Code.INVALID, *key, error.field, error.reason, origin))
             return
         self._objects[key], self._origins[key] = read, origin
+
+    def _add_mesh_config(self, item: Json, origin: str) -> None:
+        self.mesh_config, self.mesh_config_origin = reading.read(item), origin
+        given = reading.config_of(self.mesh_config.content).root_namespace
+        self.root_namespace = given or self.root_namespace
 
     def all(self, model: type[ObjectT], namespace: str | None = None) -> Iterator[ObjectT]:
         """Return the objects of a kind, of one namespace or of all."""
@@ -124,9 +138,12 @@ def documents(text: str, default_namespace: str) -> Iterable[tuple[Json, str]]:
                 continue
             kind, version = str(item.get("kind", "")), str(item.get("apiVersion", ""))
             group = version.rpartition("/")[0]
+            metadata = item.setdefault("metadata", {})
+            if kind == _CONFIG_MAP and metadata.get("name") == names.MESH_CONFIGMAP and not group:
+                metadata.setdefault("namespace", default_namespace)
+                yield item, kind
             if kind not in MODELS or group != _GROUPS[kind]:
                 continue
-            metadata = item.setdefault("metadata", {})
             if MODELS[kind][0].namespaced:
                 metadata.setdefault("namespace", default_namespace)
             yield item, kind

@@ -49,6 +49,8 @@ ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpoin
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 EVENT: Final = Kind("", "v1", "Event", "events")
+EVENT_V1: Final = Kind("events.k8s.io", "v1", "Event", "events")
+"""The same objects in the API for those who write them."""
 TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
 CUSTOM_RESOURCE_DEFINITION: Final = Kind(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False

@@ -7,7 +7,7 @@ Resources are not decoded here: the receiver (the engine) checks them and answer
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -126,6 +126,7 @@ class DeltaClient:
         subscriptions: by type URL the first names, or ``EVERYTHING``; ``subscribe`` adds names later.
         service: ``AGGREGATED``, or ``SECRETS`` for an SDS server.
         receiver: takes the resources.
+        optional: types that a server need not serve; they are not waited for.
         backoff: delays between attempts; by default 10 ms, doubling to 15 s.
     """
 
@@ -138,6 +139,7 @@ class DeltaClient:
         receiver: Receiver,
         metadata: Callable[[], credentials.Metadata] = tuple,
         service: Service = Service.AGGREGATED,
+        optional: Collection[str] = (),
         backoff: Backoff | None = None,
     ) -> None:
         self._connect = connect
@@ -147,6 +149,7 @@ class DeltaClient:
         self._service = service
         self._backoff = backoff or Backoff(first_s=0.01, cap_s=15.0)
         self._wanted = {url: None if wanted is None else set(wanted) for url, wanted in subscriptions.items()}
+        self._required = self._wanted.keys() - set(optional)
         self._held: dict[str, dict[str, str]] = {type_url: {} for type_url in subscriptions}
         self._outgoing: asyncio.Queue[Request] | None = None
         self._started: set[str] = set()
@@ -179,7 +182,7 @@ class DeltaClient:
             self._outgoing.put_nowait(Request(type_url=type_url, resource_names_unsubscribe=dropped))
 
     async def wait_received(self) -> None:
-        """Wait until a response of every type has been accepted since the start."""
+        """Wait until a response of every type that is not optional has been accepted since the start."""
         await self._all_received.wait()
 
     def hold(self, type_url: str, versions: Mapping[str, str]) -> None:
@@ -295,7 +298,7 @@ class DeltaClient:
 
     def _note_received(self, type_url: str) -> None:
         self._received.add(type_url)
-        if self._received >= self._wanted.keys():
+        if self._received >= self._required:
             self._all_received.set()
 
 

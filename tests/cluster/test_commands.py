@@ -33,7 +33,8 @@ def test_proxies_are_in_sync(mesh: Mesh) -> None:
     found = eventually(in_sync, "all proxies are in sync", within_s=30)
     assert mesh.culvert("proxy-status").stdout.startswith("NAME")
     assert {one["node"] for one in found} == {"node1", "node2"}
-    assert all(one["types"] == {"addresses": "SYNCED", "policies": "SYNCED"} for one in found)
+    expected = dict.fromkeys(("addresses", "policies", "mesh config"), "SYNCED")
+    assert all(one["types"] == expected for one in found)
     assert all(one["controlPlane"].startswith("istiod-") and one["version"] for one in found)
 
 

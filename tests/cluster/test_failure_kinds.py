@@ -1,7 +1,7 @@
 """How a refused call fails, against the table of what a client of Istio's ambient mode sees (``failure_kinds.yaml``).
 
 Clients, retry policies and dashboards treat a failed connect differently from a connection that ends.
-``CULVERT_CALLS=1000`` makes a thousand calls of each kind instead of a hundred.
+``CULVERT_CALLS=1000`` makes a thousand calls of each kind instead of 25.
 """
 
 import itertools
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 NS, OUTSIDE = "kinds", "kinds-outside"
-CALLS = int(os.environ.get("CULVERT_CALLS", "100"))
+CALLS = int(os.environ.get("CULVERT_CALLS", "25"))
 ROWS: list[dict[str, str]] = yaml.safe_load((HERE / "failure_kinds.yaml").read_text())
 SERVERS = {"near": "node1", "far": "node2"}
 PORTS = {"tcp": 9000, "http": 9080, "https": 9443}

@@ -6,7 +6,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from controlplane.model.model import Model
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.proto import workload_pb2
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 def resources(policies: list[Json], peers: list[Json], pod: Json) -> tuple[workload_pb2.Workload, dict[str, Any]]:
     """What a proxy is told."""
-    model = Model(Mesh(root_namespace=manifests.ROOT))
+    model = Model(MeshContext(root_namespace=manifests.ROOT))
     for item in policies:
         model.put_policy(None, base.read(security.AuthorizationPolicy, item))
     for item in peers:

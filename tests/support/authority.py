@@ -73,7 +73,7 @@ class ProductAuthority:
 
     def __init__(self, root: tuple[bytes, bytes] | None = None) -> None:
         self._root, key = root or authority.self_signed(
-            organization="tests", now=datetime.now(UTC), life=timedelta(days=1)
+            trust_domain="tests", now=datetime.now(UTC), life=timedelta(days=1)
         )
         self._signer = authority.Authority.load(certificate_pem=self._root, key_pem=key)
 

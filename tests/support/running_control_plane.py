@@ -78,9 +78,14 @@ class Running:
             subscriptions={names.ADDRESS_TYPE: client.EVERYTHING, names.AUTHORIZATION_TYPE: client.EVERYTHING},
             receiver=recorder,
         )
+        async with self.following(subscriber):
+            yield subscriber
+
+    @contextlib.asynccontextmanager
+    async def following(self, subscriber: client.DeltaClient) -> AsyncIterator[None]:
         task = asyncio.create_task(subscriber.run())
         try:
-            yield subscriber
+            yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../..");
-    let files: Vec<PathBuf> = ["workload", "authorization", "engine"]
+    let files: Vec<PathBuf> = ["workload", "authorization", "mesh_config", "engine"]
         .iter()
         .map(|name| root.join(format!("meshapi/proto/{name}.proto")))
         .collect();

@@ -1,16 +1,17 @@
-//! Workloads, services and policies as the control plane sends them: serialized messages of any content.
+//! Workloads, services, policies and settings as the control plane sends them: serialized messages of any content.
 //!
-//! First byte: even for an address, odd for a policy.
+//! First byte: `0x80` for the mesh configuration, else even for an address, odd for a policy.
 
 #![no_main]
 
 use std::cell::RefCell;
 
 use culvert_core::names;
-use culvert_core::proto::engine::EngineConfig;
+use culvert_core::proto::engine::{AccessLog, EngineConfig};
+use culvert_core::proto::mesh::MeshConfig;
 use culvert_core::proto::security::Authorization;
 use culvert_core::proto::workload::{Address, address::Type};
-use culvert_l4::{Config, Engine, EngineError, Question, Section, Upsert};
+use culvert_l4::{Config, Engine, EngineError, AuthzQuery, Section, Upsert};
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 
@@ -18,11 +19,15 @@ use prost::Message as _;
 const MOST_LEFT: usize = 1 << 16;
 
 fn start() -> Engine {
-    Engine::start(Config::from(EngineConfig { worker_threads: 1, ..Default::default() })).expect("starts")
+    let config = EngineConfig { worker_threads: 1, access_log: AccessLog::Mesh.into(), ..Default::default() };
+    Engine::start(Config::from(config)).expect("starts")
 }
 
 /// Type URL and, where the message can be read, what the control plane would call the resource.
 fn describe(choice: u8, message: &[u8]) -> (&'static str, Option<String>) {
+    if choice == 0x80 {
+        return (names::MESH_CONFIG_TYPE, MeshConfig::decode(message).ok().map(|_| "mesh".to_owned()));
+    }
     if choice % 2 == 1 {
         let name = Authorization::decode(message).ok().map(|policy| format!("{}/{}", policy.namespace, policy.name));
         return (names::AUTHORIZATION_TYPE, name);
@@ -48,7 +53,7 @@ fn run(engine: &Engine, choice: u8, message: &[u8]) {
     }
     // What was taken can be shown, asked about and taken back.
     let name = name.unwrap_or_default();
-    let question = Question {
+    let question = AuthzQuery {
         workload: &name,
         peer: Some("spiffe://cluster.local/ns/shop/sa/web"),
         source: [10, 0, 0, 1].into(),

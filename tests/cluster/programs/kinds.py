@@ -7,6 +7,7 @@ A call ends as ``ok`` (the whole answer), ``eof`` or ``reset`` (after the connec
 import asyncio
 import collections
 import json
+import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,8 @@ PORTS = {"tcp": 9000, "http": 9080, "https": 9443}
 TIMEOUT_S = 5.0
 PARALLEL = 16
 REQUEST = b"GET / HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"
+CLIENT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+CLIENT.check_hostname, CLIENT.verify_mode = False, ssl.CERT_NONE
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
 
 
@@ -66,17 +69,18 @@ async def call(host: str, kind: str) -> str:
     except OSError as error:
         return f"name: {error}"
     try:
+        made = socket.socket()
+        made.setblocking(False)
         async with asyncio.timeout(TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(*address)
+            await loop.sock_connect(made, address)
     except (OSError, TimeoutError) as error:
+        made.close()
         return f"connect: {type(error).__name__}"
-    received = b""
+    received, writer = b"", None
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            if kind == "https":
-                context = ssl.create_default_context()
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                await writer.start_tls(context, server_hostname="server")
+            tls = {"ssl": CLIENT, "server_hostname": "server"} if kind == "https" else {}
+            reader, writer = await asyncio.open_connection(sock=made, **tls)
             writer.write(b"hello\n" if kind == "tcp" else REQUEST)
             while part := await reader.read(4096):
                 received += part
@@ -85,7 +89,7 @@ async def call(host: str, kind: str) -> str:
     except (ConnectionError, ssl.SSLError) as error:
         return _ended(received, "eof" if isinstance(error, ssl.SSLEOFError) else "reset")
     finally:
-        writer.close()
+        made.close() if writer is None else writer.close()
     return "ok" if received == (b"hello\n" if kind == "tcp" else ANSWER) else _ended(received, "eof")
 
 

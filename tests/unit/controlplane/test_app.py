@@ -16,6 +16,7 @@ from meshapi import names
 from meshapi.proto import authorization_pb2, workload_pb2
 from meshkit.xds import client
 from meshkit.xds.credentials import token_metadata
+from tests.support.certificates import Issuer
 from tests.support.kubernetes_objects import peer, pod, policy
 from tests.support.running_control_plane import Recorder, Running, make_csr
 from tests.support.waiting import until
@@ -118,7 +119,7 @@ async def test_reconnect_sends_only_what_has_changed(running: Running) -> None:
 async def test_server_of_another_authority_is_refused_and_the_reason_is_logged(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other, _ = authority.self_signed(organization="other", now=datetime.now(UTC), life=timedelta(days=1))
+    other, _ = authority.self_signed(trust_domain="other", now=datetime.now(UTC), life=timedelta(days=1))
     file = running.folder / "other.pem"
     file.write_bytes(other)
     seen = Recorder()
@@ -267,6 +268,81 @@ async def test_mesh_config_changes_the_trust_domain_and_bad_yaml_does_not(runnin
     )
 
 
+def _put_mesh_config(running: Running, text: str) -> None:
+    item = {"metadata": {"name": "istio", "uid": "u-1"}, "data": {"mesh": text}}
+    running.api.put("configmaps", item, "istio-system")
+
+
+async def test_a_bad_value_of_the_mesh_config_leaves_the_others_in_force(running: Running) -> None:
+    _put_mesh_config(running, "trustDomain: example.org\nrootNamespace: one\n")
+    await until(lambda: running.plane.model.mesh.root_namespace == "one")
+    _put_mesh_config(running, "trustDomain: '!'\nrootNamespace: two\n")
+    await until(lambda: running.plane.model.mesh.root_namespace == "two")
+    assert running.plane.model.mesh.trust_domain == "example.org"
+    rejected = running.plane.metrics.registry.get_sample_value
+    assert rejected("pilot_total_rejected_configs", {"type": "ConfigMap"}) == 1
+
+
+async def test_what_has_no_effect_is_logged_and_becomes_an_event_once(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def events() -> list[dict[str, str]]:
+        return list(running.api.objects.get("events", {}).values())  # type: ignore[arg-type]
+
+    _put_mesh_config(running, "ingressClass: x\n")
+    await until(lambda: len(events()) == 1)
+    _put_mesh_config(running, "ingressClass: x\ntrustDomian: y\n")
+    await until(lambda: len(events()) == 2)
+    notes = sorted(event["note"] for event in events())
+    assert notes[0].startswith("data.mesh.ingressClass: has no effect: ")
+    assert notes[1].endswith("did you mean trustDomain?")
+    assert all(event["regarding"]["uid"] == "u-1" and event["type"] == "Warning" for event in events())  # type: ignore[index]
+    assert "".join(capsys.readouterr()).count("data.mesh.ingressClass") == 1
+    _put_mesh_config(running, "")
+    await until(lambda: running.plane._registry.report.messages == ())
+    _put_mesh_config(running, "ingressClass: x\n")
+    await until(lambda: any("series" in event for event in events()))
+    assert len(events()) == 2
+
+
+async def test_additional_roots_reach_the_bundle_and_the_chains_of_certificates(running: Running) -> None:
+    extra = Issuer.root().pem.decode()
+
+    def roots() -> str:
+        held = running.api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "shop") or {}
+        return str(held["data"][names.ROOT_CERT_KEY])
+
+    own = roots()
+    entry = {"pem": extra}
+    _put_mesh_config(running, json.dumps({"caCertificates": [entry, entry, {"pem": own}]}))
+    await until(lambda: roots() == own + extra)
+    chain = await running.certificate("web-token")
+    assert chain[-1] == own + extra
+    _put_mesh_config(running, json.dumps({"caCertificates": [{"pem": "bad"}]}))
+    await until(lambda: running.plane._registry.report.messages)
+    assert roots() == own + extra
+    _put_mesh_config(running, json.dumps({"caCertificates": [{"pem": extra, "trustDomains": ["other"]}]}))
+    await until(lambda: roots() == own)
+
+
+async def test_a_namespace_that_is_not_discovered_gets_no_roots_and_its_policies_no_status(running: Running) -> None:
+    def status(name: str) -> dict[str, object]:
+        return dict((running.api.get("authorizationpolicies", name, "dev") or {}).get("status") or {})
+
+    _put_mesh_config(running, "discoverySelectors: [{matchLabels: {mesh: 'on'}}]\n")
+    await until(lambda: WEB not in running.plane.model.all(names.ADDRESS_TYPE))
+    running.api.put("authorizationpolicies", policy("p", "dev"))
+    running.api.put("namespaces", {"metadata": {"name": "dev"}})
+    running.api.put("namespaces", {"metadata": {"name": "seen", "labels": {"mesh": "on"}}})
+    await until(lambda: running.api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "seen"))
+    assert running.api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "dev") is None
+    assert not status("p").get("conditions")
+    running.api.put("namespaces", {"metadata": {"name": "dev", "labels": {"mesh": "on"}}})
+    await until(lambda: running.api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "dev"))
+    await until(lambda: status("p").get("conditions"))
+    json.loads(await running.page("/debug/model"))
+
+
 async def test_debug_model_shows_resources(running: Running) -> None:
     document = json.loads(await running.page("/debug/model"))
     assert WEB in document["addresses"]
@@ -297,7 +373,7 @@ async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(runn
     await until(lambda: condition("bad"))
     assert (condition("bad")["status"], condition("bad")["reason"]) == ("False", "Invalid")
     assert "spec.rules[0].to[0].operation.ports[0]" in condition("bad")["message"]
-    assert "lets nobody in" in condition("bad")["message"]
+    assert "deny all traffic" in condition("bad")["message"]
     held = running.api.get("authorizationpolicies", "bad", "shop") or {}
     mended = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
     running.api.put("authorizationpolicies", mended)

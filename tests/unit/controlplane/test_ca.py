@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from controlplane.ca import authority, rules
+from controlplane.ca import authority, node_authorizer
 from controlplane.ca.errors import BadAuthority, BadRequest, NoPodOnNode, Refused
 from meshapi.identity import SpiffeId
 from meshapi.resources import base, core
@@ -36,7 +36,9 @@ AGENT_POD = objects.pod("zt-1", "istio-system", account="ztunnel")
 
 
 def decide(caller: TokenOwner, impersonated: str, *pods: dict[str, object]) -> SpiffeId:
-    return rules.decide(caller, impersonated, trust_domain="cluster.local", trusted=TRUSTED, pods=Pods(*pods))
+    return node_authorizer.authorize(
+        caller, impersonated, trust_domain="cluster.local", trusted=TRUSTED, pods=Pods(*pods)
+    )
 
 
 def test_everybody_gets_their_own_identity() -> None:
@@ -117,7 +119,7 @@ def test_requested_key() -> None:
 
 
 def made(life: timedelta = timedelta(days=3650)) -> authority.Authority:
-    certificate, key = authority.self_signed(organization="cluster.local", now=NOW, life=life)
+    certificate, key = authority.self_signed(trust_domain="cluster.local", now=NOW, life=life)
     return authority.Authority.load(certificate_pem=certificate, key_pem=key)
 
 
@@ -177,8 +179,8 @@ def test_leaf_of_an_intermediate_comes_with_its_chain_once(chain: str) -> None:
 
 
 def test_unusable_authorities_are_named() -> None:
-    certificate, key = authority.self_signed(organization="x", now=NOW, life=timedelta(days=1))
-    _, other = authority.self_signed(organization="x", now=NOW, life=timedelta(days=1))
+    certificate, key = authority.self_signed(trust_domain="x", now=NOW, life=timedelta(days=1))
+    _, other = authority.self_signed(trust_domain="x", now=NOW, life=timedelta(days=1))
     load = authority.Authority.load
     with pytest.raises(BadAuthority, match=r"ca-cert\.pem"):
         load(certificate_pem=b"", key_pem=key)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.registry import stand_ins
+from controlplane.registry import fail_closed
 from meshapi.errors import InvalidResource
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
@@ -62,14 +62,14 @@ def test_what_is_absent_is_not_asked(absent: dict[str, Any]) -> None:
     ],
 )
 def test_what_cannot_be_read_closes(spec: dict[str, Any], action: str, rules: int) -> None:
-    closed = stand_ins.policy(objects.policy("p", **spec, selector=WEB))
+    closed = fail_closed.policy(objects.policy("p", **spec, selector=WEB))
     assert (closed.spec.action, len(closed.spec.rules)) == (action, rules)
     assert closed.spec.selector == security.WorkloadSelector(match_labels={"app": "web"})
 
 
 @pytest.mark.parametrize("selector", [{"matchLabels": {"app": 5}}, {"matchLabels": "web"}, "web", {}])
 def test_without_a_readable_selector_the_whole_namespace_closes(selector: Any) -> None:
-    assert stand_ins.policy(objects.policy("p", action="DENY", selector=selector)).spec.selector is None
+    assert fail_closed.policy(objects.policy("p", action="DENY", selector=selector)).spec.selector is None
 
 
 async def test_a_bad_policy_that_was_never_good_closes_its_workloads_until_it_is_mended(running: Running) -> None:

@@ -9,7 +9,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from controlplane.model.model import Model
 from controlplane.settings import Settings
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking
@@ -126,7 +126,7 @@ def workload(model: Model, uid: str) -> workload_pb2.Workload:
 
 
 def test_an_entry_of_one_namespace_takes_no_name_and_no_pod_of_another() -> None:
-    model = Model(Mesh())
+    model = Model(MeshContext())
     pod = base.read(core.Pod, objects.pod("web", "shop", labels={"app": "web"}, captured=True))
     service = base.read(core.Service, objects.service("web", "shop", ports=[{"port": 80, "targetPort": 8080}]))
     model.put_pod(None, pod)

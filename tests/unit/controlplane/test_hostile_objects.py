@@ -16,7 +16,7 @@ import pytest
 from controlplane.addresses.pool import Pool
 from controlplane.model.model import Model
 from controlplane.status import conditions
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.errors import InvalidResource
 from meshapi.proto import authorization_pb2, engine_pb2
@@ -70,10 +70,10 @@ def test_a_policy_as_large_as_an_object_costs_seconds_at_most(kind: str) -> None
     assert 1_000_000 < len(json.dumps(item, separators=(",", ":"))) < 1_500_000 or kind in {"rules", "conditions"}
     with within(FEW_S):
         policy = base.read(security.AuthorizationPolicy, item)
-        model = Model(Mesh())
+        model = Model(MeshContext())
         model.put_policy(None, policy)
         made = model.flush()[names.AUTHORIZATION_TYPE]["shop/p"]
-        condition = conditions.of_policy(policy, Mesh())
+        condition = conditions.of_policy(policy, MeshContext())
     assert condition is not None
     assert len(condition.message) < 10_000
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
@@ -128,7 +128,7 @@ def entry(*, hosts: int = 1, addresses: int = 0, ports: int = 1, endpoints: int 
 )
 def test_an_entry_within_the_limits_costs_seconds_at_most(size: dict[str, int]) -> None:
     with within(FEW_S):
-        model = Model(Mesh())
+        model = Model(MeshContext())
         model.put_entry(None, base.read(ServiceEntry, entry(**size)))
         made = model.flush()[names.ADDRESS_TYPE]
     assert model.take_failures() == []
@@ -161,7 +161,7 @@ def test_an_entry_whose_product_is_beyond_is_refused_by_name_field_and_fix(size:
 
 def test_a_host_that_hundreds_claim_costs_each_of_them_little() -> None:
     hosts = [f"h{number}.io" for number in range(200)]
-    model = Model(Mesh())
+    model = Model(MeshContext())
     entries = [
         base.read(ServiceEntry, objects.service_entry(f"e{number}", hosts=hosts, created=f"2026-01-{number:05}"))
         for number in range(300)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from controlplane.ca.root import Root
+from controlplane.ca.signing import Root
 from controlplane.leader import Election, Timing
 from controlplane.metrics import Metrics
 from meshapi import names

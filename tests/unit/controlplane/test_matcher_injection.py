@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from controlplane.translate import authorization
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi.errors import InvalidResource
 from meshapi.identity import SpiffeId
 from meshapi.resources import base, security
@@ -17,7 +17,7 @@ HERE = ipaddress.ip_address("10.0.0.1")
 
 def allows(source: dict[str, list[str]], peer: SpiffeId) -> bool:
     policy = base.read(security.AuthorizationPolicy, objects.policy("p", rules=[{"from": [{"source": source}]}]))
-    translated = authorization.translate(policy, Mesh()).policy
+    translated = authorization.translate(policy, MeshContext()).policy
     assert translated is not None
     connection = authorization_model.Connection(peer, HERE, HERE, 80)
     return authorization_model.judge({"shop/p": translated}, "shop", [], connection).allowed

@@ -6,12 +6,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controlplane.model.discovery import Discovery, Feed
 from controlplane.model.model import Model
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
+from meshapi.mesh_config.model import ServiceEntryVisibility
 from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking, security
+from meshapi.selectors import LabelSelector
 from meshkit.xds.source import Resource
 from tests.support import kubernetes_objects as objects
 
@@ -109,8 +112,15 @@ def entries(draw: st.DrawFn) -> networking.ServiceEntry:
         resolution=draw(st.sampled_from(["NONE", "DNS"])),
         selector=selector,
         created=f"2026-01-0{draw(st.integers(1, 2))}T00:00:00Z",
+        exportTo=draw(st.sampled_from([[], ["."], ["~"], ["*"]])),
     )
     return base.read(networking.ServiceEntry, item)
+
+
+@st.composite
+def namespaces(draw: st.DrawFn) -> core.Namespace:
+    labels = draw(st.sampled_from([{}, {"mesh": "on"}, {"mesh": "on", "team": "a"}]))
+    return base.read(core.Namespace, {"metadata": {"name": draw(NAMESPACES), "labels": labels}})
 
 
 @st.composite
@@ -121,16 +131,31 @@ def workload_entries(draw: st.DrawFn) -> networking.WorkloadEntry:
 
 
 OBJECTS = st.one_of(
-    pods(), services(), slices(), nodes(), policies(), peers(), entries(), entries(), workload_entries()
+    pods(), services(), slices(), nodes(), policies(), peers(), entries(), entries(), workload_entries(), namespaces()
 )
+SELECTED = {"namespaceSelector": {"matchLabels": {"team": "a"}}}
+VISIBILITIES: list[ServiceEntryVisibility | None] = [
+    None,
+    ServiceEntryVisibility.model_validate({"defaultVisibility": "NAMESPACE"}),
+    ServiceEntryVisibility.model_validate(
+        {"defaultVisibility": "NONE", "policies": [{"visibility": "PUBLIC", "matchingRules": [SELECTED]}]}
+    ),
+]
+MESH_ON = LabelSelector.model_validate({"matchLabels": {"mesh": "on"}})
 MESHES = st.builds(
-    Mesh,
+    MeshContext,
     trust_domain=st.sampled_from(["cluster.local", "example.org"]),
     root_namespace=st.sampled_from(["istio-system", "dev"]),
     network=st.sampled_from(["", "net"]),
+    default_export_to=st.sampled_from([(), (".",), ("~",)]),
+    service_entry_visibility=st.sampled_from(VISIBILITIES),
 )
+CONFIGURATIONS = st.tuples(MESHES, st.sampled_from([(), (), (MESH_ON,)]))
+"""Facts about the mesh, and selectors of discovered namespaces."""
 EVENTS = st.lists(
-    st.tuples(st.one_of(OBJECTS, OBJECTS, OBJECTS, MESHES), st.sampled_from(["put", "put", "remove"]), st.booleans()),
+    st.tuples(
+        st.one_of(OBJECTS, OBJECTS, OBJECTS, CONFIGURATIONS), st.sampled_from(["put", "put", "remove"]), st.booleans()
+    ),
     min_size=15,
     max_size=60,
 )
@@ -141,8 +166,22 @@ marked only shows when both ends exist, were told, and one of them then changes.
 class World:
     """A model that is fed like by informers: with the old and the new object."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: MeshContext) -> None:
         self.model = Model(mesh)
+        self.discovery = Discovery(self.model, system_namespace="istio-system")
+        self.selectors: tuple[LabelSelector, ...] = ()
+        model, feed = self.model, self.discovery.feed
+        feeds: dict[type, Feed[Any]] = {
+            core.Pod: feed(model.pods, model.put_pod),
+            core.Service: feed(model.services, model.put_service),
+            core.EndpointSlice: feed(model.slices, model.put_slice),
+            security.AuthorizationPolicy: feed(model.policies, model.put_policy),
+            security.PeerAuthentication: feed(model.peers, model.put_peer),
+            networking.ServiceEntry: feed(model.entries, model.put_entry),
+            networking.WorkloadEntry: feed(model.workload_entries, model.put_workload_entry),
+        }
+        self.puts: dict[type, Any] = {kind: found.put for kind, found in feeds.items()}
+        self.puts |= {core.Node: model.put_node, core.Namespace: self.discovery.put_namespace}
         self.held: dict[tuple[type, tuple[str, str]], base.Object] = {}
         self.told: dict[str, dict[str, Resource]] = {}
 
@@ -154,17 +193,11 @@ class World:
             self.held[key] = new
         if old is None and new is None:
             return
-        put: Any = {
-            core.Pod: self.model.put_pod,
-            core.Service: self.model.put_service,
-            core.EndpointSlice: self.model.put_slice,
-            core.Node: self.model.put_node,
-            security.AuthorizationPolicy: self.model.put_policy,
-            security.PeerAuthentication: self.model.put_peer,
-            networking.ServiceEntry: self.model.put_entry,
-            networking.WorkloadEntry: self.model.put_workload_entry,
-        }[type(item)]
-        put(old, new)
+        self.puts[type(item)](old, new)
+
+    def configure(self, mesh: MeshContext, selectors: tuple[LabelSelector, ...] = ()) -> None:
+        self.selectors = selectors
+        self.discovery.put_mesh(mesh, selectors)
 
     def flush(self, limit: int | None = None) -> None:
         for type_url, changed in self.model.flush(limit).items():
@@ -180,10 +213,10 @@ class World:
 @settings(max_examples=400, deadline=None)
 @given(EVENTS)
 def test_any_order_of_events_ends_like_a_computation_from_scratch(events: list[tuple[Any, str, bool]]) -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     for item, action, flushes in events:
-        if isinstance(item, Mesh):
-            world.model.put_mesh(item)
+        if isinstance(item, tuple):
+            world.configure(*item)
         else:
             world.put(item, present=action == "put")
         if flushes:
@@ -193,6 +226,7 @@ def test_any_order_of_events_ends_like_a_computation_from_scratch(events: list[t
         world.flush(2)
         assert_no_unknown_policies(world)
     fresh = World(world.model.mesh)
+    fresh.configure(world.model.mesh, world.selectors)
     for item in reversed(list(world.held.values())):
         fresh.put(item)
     fresh.flush()
@@ -210,7 +244,7 @@ def assert_no_unknown_policies(world: World) -> None:
 
 def test_a_change_of_the_mesh_is_computed_in_slices_and_single_events_go_first() -> None:
     count, limit = 10_000, 200
-    world = World(Mesh())
+    world = World(MeshContext())
     for number in range(count):
         world.put(pod(f"p{number}", ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))
     world.flush()
@@ -234,7 +268,7 @@ def test_a_change_of_the_mesh_is_computed_in_slices_and_single_events_go_first()
 
 
 def test_a_policy_is_withdrawn_after_the_last_workload_that_names_it() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     strict = base.read(security.PeerAuthentication, objects.peer("mesh", "istio-system", mode="STRICT"))
     world.put(strict)
     for number in range(300):
@@ -247,12 +281,93 @@ def test_a_policy_is_withdrawn_after_the_last_workload_that_names_it() -> None:
     assert world.told[names.AUTHORIZATION_TYPE] == {}
 
 
+def namespace(name: str, **labels: str) -> core.Namespace:
+    return base.read(core.Namespace, {"metadata": {"name": name, "labels": labels}})
+
+
+def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels_say_so() -> None:
+    world = World(MeshContext())
+    for item in (namespace("shop"), namespace("dev", mesh="on"), pod("a"), pod("b", "dev"), pod("c", "istio-system")):
+        world.put(item)
+    policy = base.read(security.AuthorizationPolicy, objects.policy("p"))
+    world.put(policy)
+    world.put(base.read(core.Service, objects.service("web")))
+    world.flush()
+    everything = {type_url: set(held) for type_url, held in world.told.items()}
+    world.configure(MeshContext(), (MESH_ON,))
+    world.flush()
+    assert set(world.told[names.ADDRESS_TYPE]) == {"Kubernetes//Pod/dev/b", "Kubernetes//Pod/istio-system/c"}
+    assert world.told[names.AUTHORIZATION_TYPE] == {}
+    world.put(pod("new"))
+    world.put(policy, present=False)
+    assert not world.model.flush(), "what is not discovered changes nothing"
+    world.put(policy)
+    world.put(pod("new"), present=False)
+    world.put(namespace("shop", mesh="on"))
+    world.flush()
+    assert {type_url: set(held) for type_url, held in world.told.items()} == everything
+    world.put(namespace("shop"))
+    world.flush()
+    assert "Kubernetes//Pod/shop/a" not in world.told[names.ADDRESS_TYPE]
+    world.configure(MeshContext())
+    world.flush()
+    assert {type_url: set(held) for type_url, held in world.told.items()} == everything
+
+
+def test_only_a_change_of_discovery_is_announced() -> None:
+    discovery = Discovery(Model(MeshContext()), system_namespace="istio-system")
+    plain, labelled = namespace("shop"), namespace("shop", mesh="on")
+    assert not discovery.put_namespace(None, plain), "every namespace is discovered without selectors"
+    discovery.put_mesh(MeshContext(), (MESH_ON,))
+    assert discovery.put_namespace(plain, labelled)
+    assert not discovery.put_namespace(labelled, namespace("shop", mesh="on", team="a"))
+    assert discovery.put_namespace(namespace("shop", mesh="on", team="a"), None)
+
+
+def visibilities(world: World) -> dict[str, str]:
+    world.flush()
+    found = (workload_pb2.Address.FromString(item.body) for item in world.told.get(names.ADDRESS_TYPE, {}).values())
+    return {
+        address.service.hostname: workload_pb2.Service.Visibility.Name(address.service.visibility)
+        for address in found
+        if address.HasField("service")
+    }
+
+
+def test_the_visibility_of_a_service_entry_is_the_narrower_of_its_own_and_the_meshs() -> None:
+    world = World(MeshContext())
+    world.put(namespace("shop", team="a"))
+    for name, export_to in {"unset": [], "own": ["."], "named": ["shop"], "all": ["*"], "none": ["~"]}.items():
+        item = objects.service_entry(name, hosts=[f"{name}.test"], resolution="DNS", exportTo=export_to)
+        world.put(base.read(networking.ServiceEntry, item))
+    public = {"unset.test": "PUBLIC", "own.test": "NAMESPACE", "named.test": "NAMESPACE", "all.test": "PUBLIC"}
+    assert visibilities(world) == public
+    world.configure(MeshContext(default_export_to=(".",)))
+    assert visibilities(world) == public | {"unset.test": "NAMESPACE"}
+    world.configure(MeshContext(default_export_to=("~",)))
+    assert visibilities(world) == {host: seen for host, seen in public.items() if host != "unset.test"}
+    world.configure(MeshContext(service_entry_visibility=VISIBILITIES[1]))
+    assert set(visibilities(world).values()) == {"NAMESPACE"}
+    world.configure(MeshContext(service_entry_visibility=VISIBILITIES[2]))
+    assert visibilities(world) == public
+    world.put(namespace("shop"))
+    assert visibilities(world) == {}
+
+
+def test_a_service_entry_of_visibility_none_takes_no_host_from_another() -> None:
+    world = World(MeshContext())
+    for name, export_to, created in (("old", ["~"], "2026-01-01"), ("new", [], "2026-01-02")):
+        item = objects.service_entry(name, hosts=["a.test"], resolution="DNS", exportTo=export_to, created=created)
+        world.put(base.read(networking.ServiceEntry, item))
+    assert visibilities(world) == {"a.test": "PUBLIC"}
+
+
 def pod(name: str, namespace: str = "shop", **options: Any) -> core.Pod:
     return base.read(core.Pod, objects.pod(name, namespace, **options))
 
 
 def test_one_pod_touches_one_workload() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     for number in range(100):
         world.put(pod(f"p{number}", ip=f"10.0.0.{number + 1}"))
     world.flush()
@@ -262,7 +377,7 @@ def test_one_pod_touches_one_workload() -> None:
 
 
 def test_snapshot_finds_by_name_address_and_service() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", ip="10.0.0.1", labels={"app": "web"}))
     world.put(base.read(core.Service, objects.service("web")))
     snapshot = Snapshot()
@@ -282,7 +397,7 @@ def test_snapshot_finds_by_name_address_and_service() -> None:
 
 
 def test_root_namespace_policies_reach_pods_of_all_namespaces() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", labels={"app": "web"}))
     selector = {"matchLabels": {"app": "web"}}
     root = base.read(security.AuthorizationPolicy, objects.policy("z", "istio-system", selector=selector))
@@ -295,7 +410,7 @@ def test_root_namespace_policies_reach_pods_of_all_namespaces() -> None:
 
 
 def test_mesh_wide_mode_reaches_pods_and_port_exceptions_of_other_namespaces() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", labels={"app": "web"}))
     world.put(pod("b", "dev"))
     own = objects.peer("w", mode="UNSET", selector={"app": "web"}, ports={"80": "PERMISSIVE"})
@@ -308,7 +423,7 @@ def test_mesh_wide_mode_reaches_pods_and_port_exceptions_of_other_namespaces() -
 
 
 def test_pod_made_again_on_another_node_is_not_on_the_first() -> None:
-    world = World(Mesh())
+    world = World(MeshContext())
     world.put(pod("a", node="node-1"))
     world.put(pod("a", node="node-2"))
     assert not world.model.pods_on("node-1")

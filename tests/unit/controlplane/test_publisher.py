@@ -6,8 +6,8 @@ from typing import Any
 
 from controlplane.metrics import Metrics
 from controlplane.model.model import Changes, Model
-from controlplane.registry.notices import Notices
-from controlplane.translate.mesh import Mesh
+from controlplane.registry.config_warnings import ConfigWarnings
+from controlplane.translate.mesh import MeshContext
 from controlplane.xds import publisher
 from controlplane.xds.publisher import Publisher
 from controlplane.xds.snapshot import Snapshot
@@ -37,8 +37,8 @@ class Applied(Snapshot):
 
 def plane() -> tuple[Model, Applied, Metrics, Publisher]:
     metrics = Metrics()
-    model, snapshot = Model(Mesh()), Applied()
-    return model, snapshot, metrics, Publisher(model, snapshot, metrics, Notices(metrics))
+    model, snapshot = Model(MeshContext()), Applied()
+    return model, snapshot, metrics, Publisher(model, snapshot, metrics, ConfigWarnings(metrics))
 
 
 def pods(model: Model, count: int) -> None:

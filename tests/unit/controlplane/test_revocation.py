@@ -26,7 +26,7 @@ async def plug_in(running: Running, issuer: Issuer, lists: bytes | None) -> None
     if lists is not None:
         data[names.CRL_KEY] = lists
     running.api.put("secrets", objects.secret_body(names.CACERTS_SECRET, data), "istio-system")
-    await running.plane._root.load("cluster.local")
+    await running.plane._signing.load("cluster.local")
 
 
 def published(running: Running, namespace: str) -> str | None:
@@ -72,11 +72,11 @@ async def test_bad_lists_leave_what_is_published_and_are_told_of_once(
         assert len(told) == 1
         for part in (f"istio-system/{names.CACERTS_SECRET}", names.CRL_KEY, reason, "fix="):
             assert part in told[0]
-        assert running.plane._root.revocations.pem == good.decode()
+        assert running.plane._signing.revocations.pem == good.decode()
     other = Issuer.root()
     await plug_in(running, other, None)
     await until(lambda: published(running, "shop") is None)
-    assert running.plane._root.current.certificate == other.certificate
+    assert running.plane._signing.current.certificate == other.certificate
 
 
 def test_a_key_beside_the_lists_is_not_published(issuer: Issuer) -> None:

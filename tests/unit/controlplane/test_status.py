@@ -11,7 +11,7 @@ from controlplane.registry.registry import ObjectT
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
 from controlplane.status.writer import Source, StatusWriter
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi.resources import base, security
 from meshkit import kube
 from meshkit.kube import Informer, kinds
@@ -19,12 +19,12 @@ from tests.support.fake_kubernetes import FakeKubernetes, Json
 from tests.support.kubernetes_objects import peer, policy
 from tests.support.waiting import until
 
-MESH = Mesh()
+MESH = MeshContext()
 WEB = {"matchLabels": {"app": "web"}}
 DRY = {"istio.io/dry-run": "true"}
 
 
-def of_policy(mesh: Mesh = MESH, **options: Any) -> Condition | None:
+def of_policy(mesh: MeshContext = MESH, **options: Any) -> Condition | None:
     return conditions.of_policy(base.read(security.AuthorizationPolicy, policy("p", **options)), mesh)
 
 
@@ -76,7 +76,7 @@ def test_what_layer_4_leaves_out_is_named(spec: dict[str, Any], said: list[str])
 
 
 def test_a_dry_run_that_is_sent_is_accepted_and_says_so() -> None:
-    found = of_policy(Mesh(sends_dry_run=True), annotations=DRY)
+    found = of_policy(MeshContext(sends_dry_run=True), annotations=DRY)
     assert found is not None
     assert found.accepted
     assert "decides nothing" in found.message
@@ -174,7 +174,7 @@ async def test_a_change_of_the_mesh_is_judged_anew() -> None:
         put(api, policy("p", annotations=DRY), 1)
         async with leading(api) as following:
             await until(lambda: condition(api, "p").get("status") == "False")
-            following.mesh = Mesh(sends_dry_run=True)
+            following.mesh = MeshContext(sends_dry_run=True)
             following.writer.mesh_changed()
             await until(lambda: condition(api, "p")["status"] == "True")
 

@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.model.model import Model
 from controlplane.translate import entries
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.errors import InvalidResource
 from meshapi.proto import workload_pb2
@@ -23,7 +23,7 @@ def entry(name: str = "ext", namespace: str = "shop", **options: Any) -> network
 
 
 def resources(*items: base.Object) -> dict[str, workload_pb2.Address]:
-    model = Model(Mesh())
+    model = Model(MeshContext())
     put = {
         networking.ServiceEntry: model.put_entry,
         networking.WorkloadEntry: model.put_workload_entry,
@@ -87,7 +87,7 @@ def test_allocated_addresses_are_the_hosts_own_and_only_where_none_are_given() -
     item = objects.service_entry("ext", hosts=["a.io", "b.io", "*.c.io"], resolution="DNS")
     item["status"] = {"addresses": [{"value": "240.240.0.1", "host": "a.io"}, {"value": "2001:2::1", "host": "a.io"}]}
     allocated = base.read(networking.ServiceEntry, item)
-    a, b = entries.translate_hosts(allocated, ["a.io", "b.io"], Mesh(), canonical=frozenset())
+    a, b = entries.translate_hosts(allocated, ["a.io", "b.io"], MeshContext(), canonical=frozenset())
     assert [ip_address(item.address) for item in a.addresses] == [ip_address("240.240.0.1"), ip_address("2001:2::1")]
     assert not b.addresses
     assert entries.wants_addresses(allocated) == ["a.io", "b.io"]

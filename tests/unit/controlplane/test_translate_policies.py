@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from controlplane.translate import authorization, peer_authentication
-from controlplane.translate.mesh import Mesh
+from controlplane.translate import authorization, peer_authentication, trust_domains
+from controlplane.translate.mesh import MeshContext
 from meshapi.errors import InvalidResource
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
 from tests.support import kubernetes_objects as objects
 
-MESH = Mesh()
+MESH = MeshContext()
+ALIASES = MeshContext(trust_domain="td", trust_domain_aliases=("old", "older"))
 
 
 def read(**spec: Any) -> security.AuthorizationPolicy:
@@ -114,7 +115,7 @@ def test_policies_that_layer_4_does_not_take(spec: dict[str, Any]) -> None:
 
 def test_dry_run_is_sent_when_asked_for() -> None:
     policy = read(annotations={"istio.io/dry-run": "true"})
-    translated = authorization.translate(policy, Mesh(sends_dry_run=True)).policy
+    translated = authorization.translate(policy, MeshContext(sends_dry_run=True)).policy
     assert translated is not None
     assert translated.dry_run
 
@@ -263,3 +264,46 @@ def test_the_oldest_of_a_level_counts() -> None:
     new = peer("a", mode="DISABLE", created="2025-01-01T00:00:01Z")
     assert peer_authentication.oldest([new, old]) is old
     assert peer_authentication.oldest([]) is None
+
+
+@pytest.mark.parametrize(
+    ("mesh", "principal", "expected"),
+    [
+        (MeshContext(), "cluster.local/ns/a/sa/b", ["cluster.local/ns/a/sa/b"]),
+        (MeshContext(trust_domain="td"), "cluster.local/ns/a/sa/b", ["td/ns/a/sa/b"]),
+        (ALIASES, "td/ns/a/sa/b", ["td/ns/a/sa/b", "old/ns/a/sa/b", "older/ns/a/sa/b"]),
+        (ALIASES, "old/ns/a/sa/*", ["td/ns/a/sa/*", "old/ns/a/sa/*", "older/ns/a/sa/*"]),
+        (ALIASES, "cluster.local/ns/a/sa/b", ["td/ns/a/sa/b", "old/ns/a/sa/b", "older/ns/a/sa/b"]),
+        (ALIASES, "*d/ns/a/sa/b", ["*d/ns/a/sa/b", "older/ns/a/sa/b"]),
+        (ALIASES, "other/ns/a/sa/b", ["other/ns/a/sa/b"]),
+        (ALIASES, "*/ns/a/sa/b", ["*/ns/a/sa/b"]),
+        (ALIASES, "old/*", ["old/*"]),
+        (ALIASES, "*", ["*"]),
+    ],
+)
+def test_principals_hold_in_the_trust_domain_and_its_aliases(
+    mesh: MeshContext, principal: str, expected: list[str]
+) -> None:
+    assert trust_domains.expand([principal], mesh) == expected
+
+
+def test_principals_of_sources_and_conditions_are_expanded() -> None:
+    principals = ["old/ns/a/sa/b"]
+    rule = {
+        "from": [{"source": {"principals": principals}}, {"source": {"notPrincipals": principals}}],
+        "when": [
+            {"key": "source.principal", "notValues": principals},
+            {"key": "source.namespace", "values": principals},
+        ],
+    }
+    mesh = MeshContext(trust_domain="td", trust_domain_aliases=("old",))
+    both = [{"exact": "td/ns/a/sa/b"}, {"exact": "old/ns/a/sa/b"}]
+    assert rules(authorization.translate(read(action="DENY", rules=[rule]), mesh)) == [
+        {
+            "clauses": [
+                {"matches": [{"principals": both}, {"notPrincipals": both}]},
+                {"matches": [{"notPrincipals": both}]},
+                {"matches": [{"namespaces": [{"exact": "old/ns/a/sa/b"}]}]},
+            ]
+        }
+    ]

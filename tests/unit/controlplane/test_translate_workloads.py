@@ -3,13 +3,13 @@
 import pytest
 
 from controlplane.translate import ports, services, workloads
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import workload_pb2 as pb
 from meshapi.resources import base, core
 from tests.support import kubernetes_objects as objects
 
-MESH = Mesh()
+MESH = MeshContext()
 
 
 def read_pod(*args: object, **options: object) -> core.Pod:
@@ -20,7 +20,7 @@ def read_service(*args: object, **options: object) -> core.Service:
     return base.read(core.Service, objects.service(*args, **options))  # type: ignore[arg-type]
 
 
-def translate(pod: core.Pod, *, mesh: Mesh = MESH, services: list[core.Service] | None = None) -> pb.Workload:
+def translate(pod: core.Pod, *, mesh: MeshContext = MESH, services: list[core.Service] | None = None) -> pb.Workload:
     result = workloads.translate_pod(pod, mesh, services=services or [], node=None, policies=[])
     assert result is not None
     return result
@@ -101,7 +101,7 @@ def test_ended_and_addressless_pods_are_not_told(options: dict[str, object]) -> 
 
 def test_trust_domain_is_empty_only_for_the_default() -> None:
     assert translate(read_pod("a")).trust_domain == ""
-    assert translate(read_pod("a"), mesh=Mesh(trust_domain="example.org")).trust_domain == "example.org"
+    assert translate(read_pod("a"), mesh=MeshContext(trust_domain="example.org")).trust_domain == "example.org"
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("coordination.k8s.io", "leases", "get", names.CONTROL_PLANE_LEASE),
         ("coordination.k8s.io", "leases", "update", names.CONTROL_PLANE_LEASE),
         ("coordination.k8s.io", "leases", "create", ""),
+        *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
     }
     assert rules("ClusterRole", "istio-cni-istio-system") == {
         *read(("", "pods"), ("", "namespaces")),
@@ -272,6 +273,24 @@ def test_istios_tools_find_what_they_look_for(objects: Objects) -> None:
     assert template["annotations"]["prometheus.io/port"] == str(names.METRICS_PORT)
     mesh = yaml.safe_load(objects["ConfigMap", names.MESH_CONFIGMAP]["data"][names.MESH_CONFIG_KEY])
     assert mesh == {"trustDomain": names.DEFAULT_TRUST_DOMAIN, "rootNamespace": names.DEFAULT_NAMESPACE}
+
+
+def test_every_field_of_the_mesh_configuration_can_be_set(helm: Path) -> None:
+    given = {
+        "meshConfig.discoverySelectors[0].matchLabels.mesh": "on",
+        "meshConfig.accessLogFormat": "%START_TIME% {{ }}",
+        "meshConfig.extensionProviders[0].name": "x",
+        "meshConfig.rootNamespace": "root",
+    }
+    rendered = template(helm, *(f"{name}={value}" for name, value in given.items()))
+    mesh = yaml.safe_load(rendered["ConfigMap", names.MESH_CONFIGMAP]["data"][names.MESH_CONFIG_KEY])
+    assert mesh == {
+        "trustDomain": names.DEFAULT_TRUST_DOMAIN,
+        "rootNamespace": "root",
+        "discoverySelectors": [{"matchLabels": {"mesh": "on"}}],
+        "accessLogFormat": "%START_TIME% {{ }}",
+        "extensionProviders": [{"name": "x"}],
+    }
 
 
 def test_our_own_pods_are_never_enrolled(objects: Objects) -> None:
@@ -360,7 +379,8 @@ def test_every_value_is_described() -> None:
         properties = described.get("properties")
         if properties is None or not isinstance(value, dict):
             return
-        assert described["additionalProperties"] is False, path
+        # Every field of Istio's mesh configuration may be set; the control plane reports those without an effect.
+        assert described["additionalProperties"] is (path == ".meshConfig"), path
         for key, inner in value.items():
             assert key in properties, f"{path}.{key}"
             check(properties[key], inner, f"{path}.{key}")

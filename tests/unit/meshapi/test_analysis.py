@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from controlplane.translate.entries import translate_workload
-from controlplane.translate.mesh import Mesh
+from controlplane.translate.mesh import MeshContext
 from controlplane.translate.workloads import translate_pod
 from meshapi import names
 from meshapi.analysis import canonical
@@ -47,11 +47,11 @@ def test_node_agent_and_analyze_agree_on_who_is_enrolled(namespace: str) -> None
 )
 def test_pods_and_workload_entries_have_the_same_canonical_name(labels: dict[str, str]) -> None:
     pod = translate_pod(
-        base.read(core.Pod, objects.pod("w", labels=labels)), Mesh(), services=[], node=None, policies=[]
+        base.read(core.Pod, objects.pod("w", labels=labels)), MeshContext(), services=[], node=None, policies=[]
     )
     assert pod is not None
     item = {"metadata": {"name": "w", "namespace": "shop"}, "spec": {"address": "10.0.0.2", "labels": labels}}
-    entry = translate_workload(base.read(networking.WorkloadEntry, item), Mesh(), services={}, policies=[])
+    entry = translate_workload(base.read(networking.WorkloadEntry, item), MeshContext(), services={}, policies=[])
     assert entry is not None
     assert (pod.canonical_name, pod.canonical_revision) == (entry.canonical_name, entry.canonical_revision)
     assert pod.canonical_name == canonical.name(labels, "w")

@@ -108,6 +108,40 @@ def test_what_is_found(items: dict[str, list[Json]], expected: list[tuple[str, s
     assert codes(**items) == expected
 
 
+def mesh_config(text: str) -> list[Json]:
+    return [{"metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": text}}]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trustDomain: cluster.local", []),
+        ("trustDomain: '!'", [("CUL0150", "data.mesh.trustDomain")]),
+        ("a: [", [("CUL0150", "data.mesh")]),
+        ("ingressClass: x\ntrustDomian: y",
+         [("CUL0151", "data.mesh.ingressClass"), ("CUL0101", "data.mesh.trustDomian")]),
+        ("discoverySelectors: [{matchLabels: {mesh: 'on'}}]", [("CUL0152", "metadata.labels")]),
+        ("discoverySelectors: [{matchLabels: {istio.io/dataplane-mode: ambient}}]", []),
+    ],
+)  # fmt: skip
+def test_what_is_found_in_the_mesh_configuration(text: str, expected: list[tuple[str, str]]) -> None:
+    assert codes(**GOOD, ConfigMap=mesh_config(text)) == expected
+
+
+def test_the_mesh_configuration_of_a_file_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "istio.yaml"
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", **mesh_config("ingressClass: x")[0]}
+    file.write_text(yaml.safe_dump(manifest))
+    [item] = documents(file.read_text(), "default")
+    assert item[1] == "ConfigMap"
+    world = World()
+    world.add(*item, str(file))
+    [finding] = analyze.examine(world)
+    assert str(finding).startswith(
+        f"Warning [CUL0151] (ConfigMap istio-system/istio ({file})) data.mesh.ingressClass: "
+    )
+
+
 def test_a_pod_with_a_sidecar_is_only_mentioned() -> None:
     pod = objects.pod("p")
     pod["metadata"]["annotations"] = {names.SIDECAR_STATUS_ANNOTATION: "{}"}

@@ -17,6 +17,7 @@ WEB = ("Kubernetes//Pod/shop/web", "1", b"\0web")
 API = ("Kubernetes//Pod/shop/api", "7", b"api")
 ODD = ("Kubernetes//Pod/shop/ä", "ü2", b"")
 DENY = ("shop/deny", "3", b"deny")
+SETTINGS = ("mesh", "9", b"settings")
 
 _made: list[Snapshot] = []
 
@@ -68,12 +69,18 @@ async def written(path: Path, *upserts: Upsert) -> Snapshot:
 async def test_what_was_noted_is_restored_with_policies_before_workloads(path: Path) -> None:
     snapshot = await written(path, WEB, ODD)
     snapshot.note(names.AUTHORIZATION_TYPE, [DENY], [])
+    snapshot.note(names.MESH_CONFIG_TYPE, [SETTINGS], [])
     await snapshot.write()
     resources, held = await restored(path)
     assert resources == [
         (names.AUTHORIZATION_TYPE, DENY), (names.ADDRESS_TYPE, WEB), (names.ADDRESS_TYPE, ODD),
+        (names.MESH_CONFIG_TYPE, SETTINGS),
     ]  # fmt: skip
-    assert held == {names.AUTHORIZATION_TYPE: {DENY[0]: "3"}, names.ADDRESS_TYPE: {WEB[0]: "1", ODD[0]: "ü2"}}
+    assert held == {
+        names.AUTHORIZATION_TYPE: {DENY[0]: "3"},
+        names.ADDRESS_TYPE: {WEB[0]: "1", ODD[0]: "ü2"},
+        names.MESH_CONFIG_TYPE: {SETTINGS[0]: "9"},
+    }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 

@@ -73,7 +73,7 @@ impl Config {
             .map_err(|error| Failure::new(UNDECODABLE, format!("network configuration: {error}")))
     }
 
-    /// A chained plugin hands on what the one before it said.
+    /// A chained plugin returns the result of the previous one.
     #[must_use]
     pub fn previous_result(&self) -> String {
         let result = self.previous.clone().unwrap_or_else(|| json!({"cniVersion": self.version}));
@@ -81,7 +81,7 @@ impl Config {
     }
 }
 
-/// What the node agent is asked.
+/// The request to the node agent.
 #[derive(Debug, Serialize)]
 pub struct AddRequest {
     #[serde(rename = "Netns")]

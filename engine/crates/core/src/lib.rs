@@ -16,6 +16,10 @@ pub mod proto {
     pub mod security {
         include!(concat!(env!("OUT_DIR"), "/istio.security.rs"));
     }
+    /// The mesh configuration.
+    pub mod mesh {
+        include!(concat!(env!("OUT_DIR"), "/istio.mesh.v1alpha1.rs"));
+    }
     /// The boundary to the Python host.
     pub mod engine {
         include!(concat!(env!("OUT_DIR"), "/culvert.engine.rs"));

@@ -20,6 +20,8 @@ pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
 pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
 /// `istio.security.Authorization`.
 pub const AUTHORIZATION_TYPE: &str = "type.googleapis.com/istio.security.Authorization";
+/// `istio.mesh.v1alpha1.MeshConfig`.
+pub const MESH_CONFIG_TYPE: &str = "type.googleapis.com/istio.mesh.v1alpha1.MeshConfig";
 
 /// All ports of the tunnel inside a pod.
 pub const TUNNEL_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT, DNS_PORT];

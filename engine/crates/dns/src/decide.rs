@@ -9,16 +9,16 @@ use crate::reply::{Rcode, answer, refusal};
 /// What the mesh says of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
-    /// Nothing: somebody else knows the name, or nobody.
+    /// Not a name of the mesh: forward the query.
     Unknown,
-    /// The name is ours; these are its addresses of the type that was asked for.
+    /// A name of the mesh, with its addresses of the queried type.
     Known(Vec<IpAddr>),
 }
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing: there is nobody to answer to, or an answer would be answered.
+    /// No answer: it has no receiver, or is itself a response.
     Ignore,
     /// Send this back.
     Reply(Vec<u8>),
@@ -40,7 +40,7 @@ pub struct Decision {
     pub answers: usize,
 }
 
-/// Decide what to do with any bytes. `lookup` is asked about host names only.
+/// Decide what to do with a packet, whatever its bytes. `lookup` is called for host names only.
 pub fn decide(packet: &[u8], transport: Transport, lookup: impl FnOnce(&str, QueryType) -> Lookup) -> Decision {
     let only = |action| Decision { question: None, action, answers: 0 };
     let refuse = |rcode| only(refusal(packet, rcode).map_or(Action::Ignore, Action::Reply));

@@ -24,7 +24,7 @@ impl QueryType {
     /// IPv6 address.
     pub const AAAA: Self = Self(28);
 
-    /// As metrics and logs call it; types that no application asks for are one.
+    /// Its name in metrics and logs; unusual types share one.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self.0 {
@@ -60,11 +60,11 @@ pub struct Question {
 /// A readable query.
 #[derive(Debug)]
 pub struct Query<'a> {
-    /// What is asked.
+    /// The queried type.
     pub question: Question,
     pub(crate) flags: [u8; 2],
     pub(crate) id: [u8; 2],
-    /// The question as it came, to be said again in the answer.
+    /// The question section as received, to be repeated in the answer.
     pub(crate) question_bytes: &'a [u8],
     /// Largest datagram that the asker takes, where it speaks EDNS version 0.
     pub(crate) edns_size: Option<u16>,

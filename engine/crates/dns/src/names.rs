@@ -1,12 +1,12 @@
-//! The names that a pod may mean by what it asks for.
+//! The full names that a queried name may mean, by the pod's search path.
 //!
 //! A resolver in a pod tries a short name with each of its search domains in turn, `<namespace>.svc.<domain>`,
 //! `svc.<domain>` and `<domain>`, and a name with few dots likewise before it tries the name itself. Both ways are
 //! undone here: a short name is completed, and a completed foreign name is cut back, so the first try finds it.
 
-/// All names that `asked` may stand for, the likeliest first. All in lower case, without a last dot.
+/// All names that `queried` may mean, the likeliest first. All in lower case, without a last dot.
 #[must_use]
-pub fn meanings(asked: &str, namespace: &str, domain: &str) -> Vec<String> {
+pub fn meanings(queried: &str, namespace: &str, domain: &str) -> Vec<String> {
     let search = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
     let mut all = Vec::with_capacity(4);
     let mut add = |name: String| {
@@ -14,10 +14,10 @@ pub fn meanings(asked: &str, namespace: &str, domain: &str) -> Vec<String> {
             all.push(name);
         }
     };
-    add(asked.to_owned());
-    completed(asked, &search).into_iter().for_each(&mut add);
+    add(queried.to_owned());
+    completed(queried, &search).into_iter().for_each(&mut add);
     for suffix in &search {
-        let short = asked.strip_suffix(suffix.as_str()).and_then(|rest| rest.strip_suffix('.'));
+        let short = queried.strip_suffix(suffix.as_str()).and_then(|rest| rest.strip_suffix('.'));
         if let Some(short) = short.filter(|short| !short.is_empty()) {
             add(short.to_owned());
             completed(short, &search).into_iter().for_each(&mut add);
@@ -47,8 +47,8 @@ mod tests {
     #![allow(clippy::indexing_slicing, reason = "a failed index is a failed test")]
     use super::*;
 
-    fn of(asked: &str) -> Vec<String> {
-        meanings(asked, "shop", "cluster.local")
+    fn of(queried: &str) -> Vec<String> {
+        meanings(queried, "shop", "cluster.local")
     }
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
             ]
         );
         assert_eq!(of("web.other.shop.svc.cluster.local")[1..3], ["web.other", "web.other.svc.cluster.local"]);
-        // A whole name stands for itself first.
+        // A full name means itself first.
         assert_eq!(of("web.shop.svc.cluster.local")[0], "web.shop.svc.cluster.local");
         assert_eq!(of("shop.svc.cluster.local")[0], "shop.svc.cluster.local");
         assert_eq!(of("cluster.local")[0], "cluster.local");

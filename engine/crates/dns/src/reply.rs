@@ -9,7 +9,7 @@ use crate::{TTL_S, Transport};
 const SMALLEST_DATAGRAM: usize = 512;
 /// What we write at most; the way is the pod's own loopback, so nothing is fragmented.
 const LARGEST_DATAGRAM: usize = 4096;
-/// What we tell of ourselves: the size that everybody agrees on since 2020.
+/// The UDP size that we advertise (DNS flag day 2020).
 const OUR_DATAGRAM: u16 = 1232;
 const OPT_RECORD: usize = 11;
 
@@ -36,7 +36,7 @@ const OPCODE: u8 = 0x78;
 const RA: u8 = 0x80;
 const CD: u8 = 0x10;
 
-/// Answer `query` with addresses; those that do not fit are left out, and over UDP the asker is told to come by TCP.
+/// Answer `query` with addresses; those that do not fit are left out, and over UDP the truncation bit asks the client to retry over TCP.
 pub(crate) fn answer(query: &Query<'_>, addresses: &[IpAddr], transport: Transport) -> Vec<u8> {
     let limit = match transport {
         Transport::Udp => usize::from(query.edns_size.unwrap_or_default()).clamp(SMALLEST_DATAGRAM, LARGEST_DATAGRAM),
@@ -44,17 +44,17 @@ pub(crate) fn answer(query: &Query<'_>, addresses: &[IpAddr], transport: Transpo
     };
     let record = 12 + if query.question.query_type == QueryType::A { 4 } else { 16 };
     let opt = if query.edns_size.is_some() { OPT_RECORD } else { 0 };
-    let room = limit.saturating_sub(HEADER + query.question_bytes.len() + opt) / record;
-    let told = addresses.get(..addresses.len().min(room)).unwrap_or(addresses);
-    let truncated = transport == Transport::Udp && told.len() < addresses.len();
+    let capacity = limit.saturating_sub(HEADER + query.question_bytes.len() + opt) / record;
+    let included = addresses.get(..addresses.len().min(capacity)).unwrap_or(addresses);
+    let truncated = transport == Transport::Udp && included.len() < addresses.len();
 
-    let count = u16::try_from(told.len()).unwrap_or(u16::MAX);
+    let count = u16::try_from(included.len()).unwrap_or(u16::MAX);
     let mut bytes = head(query.id, query.flags, Rcode::NoError, AA | if truncated { TC } else { 0 });
     bytes.extend([0, 1]);
     bytes.extend(count.to_be_bytes());
     bytes.extend([0, 0, 0, u8::from(opt > 0)]);
     bytes.extend(query.question_bytes);
-    for address in told {
+    for address in included {
         // The name is the question's, which begins behind the header.
         bytes.extend([0xC0, 0x0C]);
         bytes.extend(query.question.query_type.0.to_be_bytes());
@@ -117,7 +117,7 @@ pub fn query(host: &str, query_type: QueryType) -> Option<Vec<u8>> {
     is_whole.then_some(bytes)
 }
 
-/// Whether a resolver asks to come again over TCP.
+/// Whether a resolver's answer is truncated, so that the query has to be repeated over TCP.
 #[must_use]
 pub fn is_truncated(response: &[u8]) -> bool {
     response.get(2).is_some_and(|flags| flags & TC != 0)
@@ -135,19 +135,19 @@ pub fn rewrite_id(message: &mut [u8], id: u16) {
 /// A resolver that could not read the question may leave it out.
 #[must_use]
 pub fn is_answer_to(query: &[u8], response: &[u8]) -> bool {
-    let (Some(asked), Some(answered)) = (header(query), header(response)) else { return false };
-    let [flags, _] = answered[1].to_be_bytes();
-    let [asked_flags, _] = asked[1].to_be_bytes();
-    if asked[0] != answered[0] || flags & QR == 0 || (flags ^ asked_flags) & OPCODE != 0 {
+    let (Some(sent), Some(received)) = (header(query), header(response)) else { return false };
+    let [flags, _] = received[1].to_be_bytes();
+    let [sent_flags, _] = sent[1].to_be_bytes();
+    if sent[0] != received[0] || flags & QR == 0 || (flags ^ sent_flags) & OPCODE != 0 {
         return false;
     }
-    let rcode = answered[1] & 0xF;
-    match answered[2] {
+    let rcode = received[1] & 0xF;
+    match received[2] {
         0 => rcode != 0,
         1 => Query::parse(query).is_ok_and(|query| {
             let length = query.question_bytes.len();
-            let said = response.get(HEADER..HEADER + length);
-            said.is_some_and(|said| said.eq_ignore_ascii_case(query.question_bytes))
+            let question = response.get(HEADER..HEADER + length);
+            question.is_some_and(|question| question.eq_ignore_ascii_case(query.question_bytes))
         }),
         _ => false,
     }

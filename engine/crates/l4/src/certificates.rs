@@ -29,7 +29,7 @@ struct Entry {
     rotation: RotationChannel,
 }
 
-/// Held while a workload of an identity is served; dropping it gives the identity up.
+/// ActiveGuard while a workload of an identity is served; dropping it gives the identity up.
 #[derive(Debug)]
 pub(crate) struct CertificateUse {
     certificates: Arc<Certificates>,
@@ -69,7 +69,7 @@ impl Certificates {
         Ok(last.insert(same.unwrap_or_else(|| Arc::new(bundle))).clone())
     }
 
-    /// Use a certificate from now on, and let tunnels that stand hear of it.
+    /// Use a certificate from now on, and publish it to open tunnels.
     pub(crate) fn take(&self, mut certificate: WorkloadCertificate) {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(certificate.identity()) else { return };
@@ -110,14 +110,14 @@ impl Certificates {
 }
 
 impl CertificateUse {
-    /// The certificate; waits up to `patience` for the first one.
+    /// The certificate; waits up to `timeout` for the first one.
     ///
     /// # Errors
     /// Why there is none. An expired certificate is none: a peer would refuse it, and so do we.
-    pub(crate) async fn get(&self, patience: Duration) -> Result<Arc<WorkloadCertificate>, String> {
+    pub(crate) async fn get(&self, timeout: Duration) -> Result<Arc<WorkloadCertificate>, String> {
         let mut state = self.state.clone();
         let available = |state: &State| matches!(state, State::Available(held) if !has_expired(held.not_after()));
-        let found = match tokio::time::timeout(patience, state.wait_for(available)).await {
+        let found = match tokio::time::timeout(timeout, state.wait_for(available)).await {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) | Err(_) => self.state.borrow().clone(),
         };

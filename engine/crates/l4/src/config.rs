@@ -14,15 +14,16 @@ use crate::telemetry::{LabelSelection, SeriesSettings};
 #[allow(missing_docs, reason = "described where the message is defined")]
 pub struct Config {
     /// Threads that serve a workload.
-    pub workers_per_lane: usize,
+    pub workers_per_group: usize,
     /// Groups of threads; a workload has one to itself as long as there are enough.
-    pub lanes: usize,
+    pub worker_groups: usize,
     pub reserved_cpus: usize,
     pub trust_domain: String,
     pub network: Arc<str>,
     pub cluster_id: String,
     pub node: String,
-    pub connect_timeout: Duration,
+    /// `None`: as the mesh configuration says.
+    pub connect_timeout: Option<Duration>,
     pub handshake_timeout: Duration,
     pub workload_wait: Duration,
     pub tunnel_idle: Duration,
@@ -49,13 +50,13 @@ impl From<EngineConfig> for Config {
     fn from(wire: EngineConfig) -> Self {
         let machine = std::thread::available_parallelism().map_or(1, usize::from);
         let number = |value: u32, default: u32| usize::try_from(if value == 0 { default } else { value }).unwrap_or(1);
-        let workers_per_lane = number(wire.worker_threads, 2).min(machine);
+        let workers_per_group = number(wire.worker_threads, 2).min(machine);
         let duration =
             |value: u32, default_ms: u32| Duration::from_millis(u64::from(if value == 0 { default_ms } else { value }));
         let text = |value: String, default: &str| if value.is_empty() { default.to_owned() } else { value };
         Self {
-            workers_per_lane,
-            lanes: (number(wire.max_worker_threads, 128) / workers_per_lane).max(1),
+            workers_per_group,
+            worker_groups: (number(wire.max_worker_threads, 128) / workers_per_group).max(1),
             reserved_cpus: wire.reserved_cpus.map_or(1, |spare| usize::try_from(spare).unwrap_or(usize::MAX)),
             access_log: wire.access_log(),
             access_log_records: wire.access_log_records,
@@ -63,7 +64,7 @@ impl From<EngineConfig> for Config {
             network: wire.network.into(),
             cluster_id: text(wire.cluster_id, names::DEFAULT_CLUSTER_ID),
             node: wire.node,
-            connect_timeout: duration(wire.connect_timeout_ms, 10_000),
+            connect_timeout: (wire.connect_timeout_ms > 0).then(|| duration(wire.connect_timeout_ms, 0)),
             handshake_timeout: duration(wire.handshake_timeout_ms, 10_000),
             workload_wait: duration(wire.workload_wait_ms, 5_000),
             tunnel_idle: duration(wire.tunnel_idle_ms, 300_000),

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::certificates::State;
 use crate::policy::{Condition, Match, Pattern, Policy};
 use crate::proxy::PodInfo;
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 use crate::state::{Ejected, Gateway, GatewayDestination, Protocol, Service, Store, Workload, target_port};
 use crate::telemetry::Direction;
 
@@ -36,7 +36,7 @@ pub enum Section {
     WorkloadState,
 }
 
-pub(crate) fn render(shared: &Shared, pods: &[Arc<PodInfo>], section: Section) -> Value {
+pub(crate) fn render(shared: &ProxyState, pods: &[Arc<PodInfo>], section: Section) -> Value {
     match section {
         Section::Workloads => sorted(shared.store.read().workloads().map(|one| (one.uid.to_string(), workload(one)))),
         Section::Services => {
@@ -61,14 +61,14 @@ const ALWAYS: [&str; 5] = ["workloadIps", "vips", "ports", "endpoints", "rules"]
 
 /// An object without what is absent: null, empty text, empty list, empty object.
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    let said = |value: &Value| match value {
+    let is_present = |value: &Value| match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         Value::Object(map) => !map.is_empty(),
         _ => true,
     };
-    let fields = fields.into_iter().filter(|(key, value)| said(value) || ALWAYS.contains(key));
+    let fields = fields.into_iter().filter(|(key, value)| is_present(value) || ALWAYS.contains(key));
     fields.map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
 }
 
@@ -264,7 +264,7 @@ fn certificate_details(one: &CertificateDetails) -> Value {
     })
 }
 
-fn workload_state(shared: &Shared, pods: &[Arc<PodInfo>]) -> Value {
+fn workload_state(shared: &ProxyState, pods: &[Arc<PodInfo>]) -> Value {
     let connections: Vec<_> = shared.connections.iter().flat_map(|worker| worker.all()).collect();
     let of = |pod: &Arc<PodInfo>, direction: Direction| -> Vec<Value> {
         let mine = connections.iter().filter(|one| one.pod.uid == pod.uid && one.direction == direction);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
-use culvert_core::proto::{security, workload as wire};
+use culvert_core::proto::{mesh, security, workload as wire};
 use culvert_net::memory;
 use culvert_net::socket::canonical;
 use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
@@ -20,9 +20,10 @@ use crate::config::Config;
 use crate::dump::{self, Section};
 use crate::error::{EngineError, Rejection};
 use crate::events::Events;
+use crate::mesh::MeshSettings;
 use crate::policy::{Denied, Policy, Subject};
-use crate::proxy::{Bounds, Command, Lanes, PodInfo, Started, Stopped, WorkerHandle};
-use crate::shared::{Reach, Shared};
+use crate::proxy::{Bounds, Command, PodInfo, Started, Stopped, WorkerHandle, WorkerPool};
+use crate::shared::{ChangeScope, ProxyState};
 use crate::state::{Service, ServiceKey, Workload};
 
 /// One resource as it came from the control plane.
@@ -34,9 +35,9 @@ pub struct Upsert {
     pub value: Vec<u8>,
 }
 
-/// A connection that somebody asks about.
+/// A connection to authorize.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct AuthzQuery<'a> {
     /// Uid of the workload that would be called.
     pub workload: &'a str,
     /// Who would call; `None` in plain text.
@@ -49,9 +50,9 @@ pub struct Question<'a> {
 
 /// The running engine.
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     /// `None` after [`Engine::close`].
-    lanes: Mutex<Option<Lanes>>,
+    worker_pool: Mutex<Option<WorkerPool>>,
     pods: Mutex<HashMap<Arc<str>, Arc<PodInfo>>>,
 }
 
@@ -64,12 +65,12 @@ impl Engine {
         memory::keep_steps();
         let unsupported = |what| move |source| EngineError::KernelUnsupported { what, source };
         let events = Arc::new(Events::new().map_err(unsupported("eventfd"))?);
-        let shared = Arc::new(Shared::new(config, events));
-        let lanes = Lanes::start(shared.clone()).map_err(unsupported("event loop"))?;
-        Ok(Self { shared, lanes: Mutex::new(Some(lanes)), pods: Mutex::default() })
+        let shared = Arc::new(ProxyState::new(config, events));
+        let worker_pool = WorkerPool::start(shared.clone()).map_err(unsupported("event loop"))?;
+        Ok(Self { shared, worker_pool: Mutex::new(Some(worker_pool)), pods: Mutex::default() })
     }
 
-    /// Readable when [`Engine::events`] has something to tell. Belongs to the engine.
+    /// Readable while [`Engine::events`] has events. Owned by the engine.
     #[must_use]
     pub fn event_fd(&self) -> RawFd {
         self.shared.events.fd()
@@ -82,7 +83,7 @@ impl Engine {
     }
 
     /// Take over changes of one type of resource. What is good is in force for every connection that starts after the
-    /// call; connections that stand are judged again at once, and an `Applied` event tells when that is done.
+    /// call; open connections are reevaluated at once, and an `Applied` event reports when that is done.
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`] names what was refused; the rest is in force all the same.
@@ -90,8 +91,9 @@ impl Engine {
         self.check_open()?;
         let (reach, rejected) = match type_url {
             names::ADDRESS_TYPE => self.apply_addresses(upserts, removes),
-            names::AUTHORIZATION_TYPE => (Reach::Authorization, self.apply_policies(upserts, removes)),
-            _ => (Reach::Routing, vec![Rejection::new("", "this type of resource is not known").of(type_url)]),
+            names::MESH_CONFIG_TYPE => (ChangeScope::Routing, self.apply_mesh_config(upserts, removes)),
+            names::AUTHORIZATION_TYPE => (ChangeScope::Authorization, self.apply_policies(upserts, removes)),
+            _ => (ChangeScope::Routing, vec![Rejection::new("", "this type of resource is not known").of(type_url)]),
         };
         let sequence = self.shared.changed(reach);
         if rejected.is_empty() {
@@ -101,10 +103,10 @@ impl Engine {
         }
     }
 
-    fn apply_addresses(&self, upserts: Vec<Upsert>, removes: &[String]) -> (Reach, Vec<Rejection>) {
+    fn apply_addresses(&self, upserts: Vec<Upsert>, removes: &[String]) -> (ChangeScope, Vec<Rejection>) {
         // Decoding is done before the lock is taken: readers wait for insertions only.
         let (parsed, rejected) = parse_all(upserts, parse_address);
-        let mut reach = Reach::Routing;
+        let mut reach = ChangeScope::Routing;
         let is_local = |node: &str| self.shared.config.node.is_empty() || *node == *self.shared.config.node;
         let mut store = self.shared.store.write();
         for address in parsed {
@@ -113,7 +115,7 @@ impl Engine {
                 Address::Workload(workload) => {
                     // The list of policies that a local workload names may have changed.
                     if is_local(&workload.node) {
-                        reach = Reach::Authorization;
+                        reach = ChangeScope::Authorization;
                     }
                     store.insert_workload(workload);
                 }
@@ -126,6 +128,21 @@ impl Engine {
             }
         }
         (reach, rejected)
+    }
+
+    /// There is one such resource; without it the engine's defaults are in force.
+    fn apply_mesh_config(&self, upserts: Vec<Upsert>, removes: &[String]) -> Vec<Rejection> {
+        let config = &self.shared.config;
+        let (parsed, rejected) = parse_all(upserts, |bytes| {
+            let message = mesh::MeshConfig::decode(bytes).map_err(|error| Rejection::new("", error.to_string()))?;
+            MeshSettings::parse(config, &message)
+        });
+        match parsed.into_iter().last() {
+            Some(settings) => self.shared.set_mesh(settings),
+            None if !removes.is_empty() => self.shared.set_mesh(MeshSettings::without_mesh(config)),
+            None => {}
+        }
+        rejected
     }
 
     fn apply_policies(&self, upserts: Vec<Upsert>, removes: &[String]) -> Vec<Rejection> {
@@ -144,37 +161,37 @@ impl Engine {
         rejected
     }
 
-    /// Say what policy would say of a connection, without one: what an operator asks, and what tests compare.
+    /// Authorize a connection without opening one: for operators and for tests.
     ///
     /// `peer` is `None` for plain text. The answer is of this moment.
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`] where no workload has the uid.
-    pub fn authorize(&self, question: Question<'_>) -> Result<Verdict, EngineError> {
+    pub fn authorize(&self, question: AuthzQuery<'_>) -> Result<Verdict, EngineError> {
         self.check_open()?;
-        let Question { workload, peer, source, destination } = question;
+        let AuthzQuery { workload, peer, source, destination } = question;
         let store = self.shared.store.read();
         let workload =
             store.workload(workload).ok_or_else(|| rejected_question(workload, "no workload has this uid"))?;
         let peer = peer.map(parse_identity).transpose()?;
         let subject = Subject { peer, source: source.to_canonical(), destination: canonical(destination) };
-        let judged = store.policies.judge(workload, &subject);
-        let policy = match &judged {
+        let enforced = store.policies.evaluate(workload, &subject);
+        let policy = match &enforced {
             Ok(allowed) => allowed.clone(),
             Err(Denied::By(key) | Denied::Unknown(key)) => Some(key.clone()),
             Err(Denied::NotAllowed) => None,
         };
         Ok(Verdict {
-            allowed: judged.is_ok(),
+            allowed: enforced.is_ok(),
             policy: policy.as_deref().unwrap_or_default().to_owned(),
-            reason: judged.err().map(|denied| denied.to_string()).unwrap_or_default(),
+            reason: enforced.err().map(|denied| denied.to_string()).unwrap_or_default(),
             dry_run: store.policies.dry_run(workload, &subject).iter().map(ToString::to_string).collect(),
         })
     }
 
     /// Take over an identity's certificate, in PEM.
     ///
-    /// Tunnels of the identity that stand and whose peer's chain leads to none of `roots` are closed at once.
+    /// Open tunnels of the identity whose peer's chain leads to none of `roots` are closed at once.
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
@@ -209,7 +226,7 @@ impl Engine {
 
     /// Take over the revocation lists of all issuers, in PEM; nothing but white space means that there are none.
     ///
-    /// In force for every handshake that ends after the call. Tunnels that stand and whose peer is revoked by them are
+    /// In force for every handshake that ends after the call. Open tunnels whose peer is revoked by them are
     /// closed at once.
     ///
     /// # Errors
@@ -233,7 +250,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Serve a workload in a network namespace; a `WorkloadStarted` event tells when its listeners stand.
+    /// Serve a workload in a network namespace; a `WorkloadStarted` event reports when its listeners are open.
     ///
     /// The descriptor is duplicated; the caller closes its own.
     ///
@@ -252,8 +269,8 @@ impl Engine {
             identity,
             bounds: Bounds::new(&self.shared),
         });
-        let mut lanes = self.lanes.lock();
-        let workers = lanes.as_mut().ok_or(EngineError::Closed)?.take(&pod.uid);
+        let mut worker_pool = self.worker_pool.lock();
+        let workers = worker_pool.as_mut().ok_or(EngineError::Closed)?.assign(&pod.uid);
         let started = Started::new(pod.uid.clone(), self.shared.clone(), workers.len());
         for worker in workers {
             let netns = netns
@@ -267,32 +284,32 @@ impl Engine {
         Ok(())
     }
 
-    /// Stop serving a workload. Peers that have not heard are answered a little longer, streams that stand go on to
-    /// their end (both bounded by settings); a `WorkloadStopped` event tells when the last has ended.
+    /// Stop serving a workload. Peers that do not know yet are served a little longer, open streams run to their end (both
+    /// limited by settings); a `WorkloadStopped` event reports when the last has ended.
     ///
     /// # Errors
     /// [`EngineError::Busy`].
     pub fn remove_workload(&self, uid: &str) -> Result<(), EngineError> {
         let uid: Arc<str> = uid.into();
         let stopped = Arc::new(Stopped { uid: uid.clone(), shared: self.shared.clone() });
-        let mut lanes = self.lanes.lock();
-        let lanes = lanes.as_mut().ok_or(EngineError::Closed)?;
-        send(lanes.of(&uid), || Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
-        lanes.leave(&uid);
+        let mut worker_pool = self.worker_pool.lock();
+        let worker_pool = worker_pool.as_mut().ok_or(EngineError::Closed)?;
+        send(worker_pool.workers_for(&uid), || Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
+        worker_pool.release(&uid);
         self.pods.lock().remove(&uid);
         Ok(())
     }
 
-    /// Take no new connections; those that stand go on for `patience`, then they are cut.
+    /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
     ///
     /// # Errors
     /// [`EngineError::Busy`].
-    pub fn drain(&self, patience: Duration) -> Result<(), EngineError> {
-        let lanes = self.lanes.lock();
-        send(lanes.as_ref().ok_or(EngineError::Closed)?.workers(), || Command::Drain { patience })
+    pub fn drain(&self, timeout: Duration) -> Result<(), EngineError> {
+        let worker_pool = self.worker_pool.lock();
+        send(worker_pool.as_ref().ok_or(EngineError::Closed)?.workers(), || Command::Drain { timeout })
     }
 
-    /// Number of connections that stand.
+    /// Number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.iter().map(|worker| worker.all().len()).sum()
@@ -311,7 +328,7 @@ impl Engine {
         let mut all = self.shared.metrics.families();
         all.families.extend(self.shared.outliers.families());
         all.families.push(self.shared.events.family());
-        all.families.extend(self.lanes.lock().iter().flat_map(Lanes::families));
+        all.families.extend(self.worker_pool.lock().iter().flat_map(WorkerPool::families));
         all
     }
 
@@ -325,14 +342,14 @@ impl Engine {
     /// Stop everything at once; later calls answer [`EngineError::Closed`].
     pub fn close(&self) {
         // Taken out first: a second caller must not wait for the first one's threads.
-        let lanes = self.lanes.lock().take();
-        if let Some(lanes) = lanes {
-            lanes.close();
+        let worker_pool = self.worker_pool.lock().take();
+        if let Some(worker_pool) = worker_pool {
+            worker_pool.close();
         }
     }
 
     fn check_open(&self) -> Result<(), EngineError> {
-        if self.lanes.lock().is_some() { Ok(()) } else { Err(EngineError::Closed) }
+        if self.worker_pool.lock().is_some() { Ok(()) } else { Err(EngineError::Closed) }
     }
 }
 

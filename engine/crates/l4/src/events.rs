@@ -1,4 +1,4 @@
-//! What the engine tells its host: a bounded batch behind one descriptor.
+//! Events from the engine to its host: a bounded batch behind one descriptor.
 //!
 //! Events of state are few (workloads, identities, sequence numbers) and kept until drained. Entries of the access log,
 //! lines and records, are many and are dropped, counted, when the host does not keep up: telemetry must not hold memory
@@ -67,7 +67,7 @@ impl Events {
         }
     }
 
-    /// What was lost because nobody drained.
+    /// Number of events lost because the host did not drain them.
     pub(crate) fn family(&self) -> wire::MetricFamily {
         single(
             "culvert_access_log_lines_dropped",

@@ -9,6 +9,7 @@ mod dump;
 mod engine;
 mod error;
 mod events;
+mod mesh;
 mod policy;
 mod proxy;
 mod shared;
@@ -17,5 +18,5 @@ mod telemetry;
 
 pub use config::Config;
 pub use dump::Section;
-pub use engine::{Engine, Question, Upsert};
+pub use engine::{AuthzQuery, Engine, Upsert};
 pub use error::{EngineError, Rejection};

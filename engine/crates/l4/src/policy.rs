@@ -20,7 +20,7 @@ use crate::state::{Workload, parse_ip, parse_port};
 /// What policies see of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    /// `None`: plain text, nobody has proved anything.
+    /// `None`: plain text, not authenticated.
     pub peer: Option<Identity>,
     pub source: IpAddr,
     pub destination: SocketAddr,
@@ -74,16 +74,20 @@ impl Policies {
 
     /// Decide for a connection to `workload`.
     pub(crate) fn authorize(&self, workload: &Workload, subject: &Subject) -> Result<(), Denied> {
-        self.judge(workload, subject).map(drop)
+        self.evaluate(workload, subject).map(drop)
     }
 
     /// The same with the ALLOW policy that let the connection through; `None` where there is no ALLOW policy at all.
-    pub(crate) fn judge(&self, workload: &Workload, subject: &Subject) -> Result<Option<Arc<str>>, Denied> {
+    pub(crate) fn evaluate(&self, workload: &Workload, subject: &Subject) -> Result<Option<Arc<str>>, Denied> {
         decide(&self.applying(workload)?, subject, |policy| !policy.dry_run)
     }
 
-    /// Decide, and tell why a connection that passes would be refused if the policies of a dry run counted too.
-    pub(crate) fn rehearse(&self, workload: &Workload, subject: &Subject) -> Result<Option<Denied>, Denied> {
+    /// Evaluate policy, and return why a connection that passes would be denied if dry-run policies were enforced.
+    pub(crate) fn evaluate_with_shadow(
+        &self,
+        workload: &Workload,
+        subject: &Subject,
+    ) -> Result<Option<Denied>, Denied> {
         let applying = self.applying(workload)?;
         decide(&applying, subject, |policy| !policy.dry_run)?;
         if applying.iter().all(|policy| !policy.dry_run) {
@@ -173,7 +177,7 @@ impl Policy {
     }
 }
 
-/// Values that must be among some and must not be among others; both empty: not asked.
+/// Values to match and values not to match; both empty: no condition.
 #[derive(Debug)]
 pub(crate) struct Condition<T> {
     pub any_of: Vec<T>,

@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::events::Events;
+use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
-use crate::state::{Hosts, Outliers, Store, Workload};
+use crate::state::{DnsCache, Outliers, Store, Workload};
 use crate::telemetry::Metrics;
 
-/// What a change of the store may mean for connections that stand.
+/// What a change of the store affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum ChangeScope {
     /// Nothing: only new connections are decided differently.
     Routing,
     /// Some may be forbidden now.
@@ -32,33 +33,34 @@ struct Progress {
     latest: u64,
     /// The last that may forbid an open connection.
     authorization: u64,
-    /// What each worker has judged its connections by; `None` where there is none that could have any.
-    judged: Vec<Option<u64>>,
-    /// What the host has been told of.
-    told: u64,
+    /// What each worker has enforced its connections by; `None` where there is none that could have any.
+    enforced: Vec<Option<u64>>,
+    /// The last sequence number reported to the host.
+    reported: u64,
 }
 
 impl Progress {
-    /// Returns what to tell the host: up to where nothing stands that a change forbids.
+    /// The sequence number to report: up to it, no open connection is denied by a change.
     fn applied(&mut self) -> Option<u64> {
-        let judged = self.judged.iter().flatten().copied().min().unwrap_or(self.authorization);
-        let applied = if judged < self.authorization { judged } else { self.latest };
-        let news = applied > self.told;
-        self.told = self.told.max(applied);
+        let enforced = self.enforced.iter().flatten().copied().min().unwrap_or(self.authorization);
+        let applied = if enforced < self.authorization { enforced } else { self.latest };
+        let news = applied > self.reported;
+        self.reported = self.reported.max(applied);
         news.then_some(applied)
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ProxyState {
     pub config: Config,
     pub store: RwLock<Store>,
+    mesh: RwLock<Arc<MeshSettings>>,
     pub certificates: Arc<Certificates>,
     pub revocations: Arc<Revocations>,
     pub events: Arc<Events>,
     pub metrics: Metrics,
     pub outliers: Outliers,
-    pub hosts: Hosts,
+    pub hosts: DnsCache,
     /// A registry for each worker.
     pub connections: Vec<Arc<Connections>>,
     /// Listeners and accepted connections that are open; what a drain waits for.
@@ -67,39 +69,40 @@ pub(crate) struct Shared {
     progress: Mutex<Progress>,
     /// The latest change.
     changes: watch::Sender<u64>,
-    /// The last that may forbid an open connection. Apart, because whoever waits for it need not wake for others.
+    /// The last change that may deny an open connection. Separate, so that waiting for it does not wake for other changes.
     authorization: watch::Sender<u64>,
 }
 
 /// A listener, counted until dropped.
-pub(crate) struct Held(Arc<Shared>);
+pub(crate) struct ActiveGuard(Arc<ProxyState>);
 
-impl Held {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+impl ActiveGuard {
+    pub(crate) fn new(shared: Arc<ProxyState>) -> Self {
         shared.hold();
         Self(shared)
     }
 }
 
-impl Drop for Held {
+impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.0.let_go();
+        self.0.release();
     }
 }
 
-impl Shared {
+impl ProxyState {
     pub(crate) fn new(config: Config, events: Arc<Events>) -> Self {
-        let workers = config.workers_per_lane * config.lanes;
+        let workers = config.workers_per_group * config.worker_groups;
         Self {
             store: RwLock::default(),
+            mesh: RwLock::new(Arc::new(MeshSettings::without_mesh(&config))),
             certificates: Certificates::new(events.clone()),
             revocations: Arc::default(),
             metrics: Metrics::new(config.series.clone()),
             outliers: Outliers::new(config.outliers),
-            hosts: Hosts::default(),
+            hosts: DnsCache::default(),
             held: AtomicUsize::new(0),
             resolvers: OnceLock::new(),
-            progress: Mutex::new(Progress { latest: 0, authorization: 0, judged: vec![None; workers], told: 0 }),
+            progress: Mutex::new(Progress { latest: 0, authorization: 0, enforced: vec![None; workers], reported: 0 }),
             changes: watch::channel(0).0,
             authorization: watch::channel(0).0,
             connections: (0..workers).map(|_| Arc::default()).collect(),
@@ -108,18 +111,28 @@ impl Shared {
         }
     }
 
-    /// The resolvers of this process; asked for names of our own, and where it is not known whom a pod asked.
+    /// The resolvers of this process: for names that the mesh needs, and where a pod's own resolver is unknown.
     pub(crate) fn own_resolvers(&self) -> &[SocketAddr] {
         let read = || resolv_conf::servers(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
         self.resolvers.get_or_init(read)
     }
 
-    /// Count a listener or an accepted connection as open until as many calls of [`Shared::let_go`].
+    /// The settings for a connection that begins now.
+    pub(crate) fn mesh(&self) -> Arc<MeshSettings> {
+        self.mesh.read().clone()
+    }
+
+    /// Put other settings in force for new connections.
+    pub(crate) fn set_mesh(&self, settings: MeshSettings) {
+        *self.mesh.write() = Arc::new(settings);
+    }
+
+    /// Count an open listener or accepted connection until as many calls of [`ProxyState::release`].
     pub(crate) fn hold(&self) {
         self.held.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn release(&self) {
         self.held.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -129,14 +142,14 @@ impl Shared {
     }
 
     /// Make a change known; returns its sequence number.
-    pub(crate) fn changed(&self, reach: Reach) -> u64 {
+    pub(crate) fn changed(&self, reach: ChangeScope) -> u64 {
         let mut progress = self.progress.lock();
         progress.latest += 1;
         let latest = progress.latest;
         self.changes.send_replace(latest);
         match reach {
-            Reach::Routing => self.tell(&mut progress),
-            Reach::Authorization => {
+            ChangeScope::Routing => self.report(&mut progress),
+            ChangeScope::Authorization => {
                 progress.authorization = latest;
                 self.authorization.send_replace(latest);
             }
@@ -144,33 +157,33 @@ impl Shared {
         latest
     }
 
-    /// The last change that may forbid an open connection.
+    /// The last change that may deny an open connection.
     pub(crate) fn authorization(&self) -> watch::Receiver<u64> {
         self.authorization.subscribe()
     }
 
-    /// A worker has judged its connections by everything up to `sequence`, or has ended.
-    pub(crate) fn judged(&self, worker: usize, sequence: Option<u64>) {
+    /// A worker has reevaluated its connections by everything up to `sequence`, or has ended.
+    pub(crate) fn reevaluated(&self, worker: usize, sequence: Option<u64>) {
         let mut progress = self.progress.lock();
-        if let Some(mine) = progress.judged.get_mut(worker) {
+        if let Some(mine) = progress.enforced.get_mut(worker) {
             *mine = sequence;
         }
-        self.tell(&mut progress);
+        self.report(&mut progress);
     }
 
-    fn tell(&self, progress: &mut Progress) {
+    fn report(&self, progress: &mut Progress) {
         if let Some(applied) = progress.applied() {
             self.events.applied(applied);
         }
     }
 
-    /// The workload that the node agent called so; waits for the control plane to tell of it.
+    /// The workload with the node agent's name for it; waits until the control plane has sent it.
     pub(crate) async fn workload(
         &self,
         namespace: &str,
         name: &str,
         account: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Option<Arc<Workload>> {
         let find = || self.store.read().workload_named(namespace, name, account).cloned();
         if let Some(found) = find() {
@@ -187,7 +200,7 @@ impl Shared {
                 let _ = changes.changed().await;
             }
         };
-        tokio::time::timeout(patience, wait).await.ok()
+        tokio::time::timeout(timeout, wait).await.ok()
     }
 }
 
@@ -198,12 +211,12 @@ mod tests {
 
     use super::*;
 
-    fn shared() -> Shared {
+    fn shared() -> ProxyState {
         let config = EngineConfig { worker_threads: 2, max_worker_threads: 2, ..EngineConfig::default() };
-        Shared::new(config.into(), Arc::new(Events::new().unwrap()))
+        ProxyState::new(config.into(), Arc::new(Events::new().unwrap()))
     }
 
-    fn told(shared: &Shared) -> Vec<u64> {
+    fn reported(shared: &ProxyState) -> Vec<u64> {
         let sequence = |kind: Option<Kind>| match kind {
             Some(Kind::Applied(applied)) => applied.sequence,
             other => panic!("{other:?}"),
@@ -215,10 +228,10 @@ mod tests {
     fn a_change_of_routing_wakes_no_worker_and_is_told_at_once() {
         let shared = shared();
         let waiting = shared.authorization();
-        shared.judged(0, Some(0));
-        assert_eq!(shared.changed(Reach::Routing), 1);
-        assert_eq!(shared.changed(Reach::Routing), 2);
-        assert_eq!(told(&shared), [1, 2]);
+        shared.reevaluated(0, Some(0));
+        assert_eq!(shared.changed(ChangeScope::Routing), 1);
+        assert_eq!(shared.changed(ChangeScope::Routing), 2);
+        assert_eq!(reported(&shared), [1, 2]);
         assert!(!waiting.has_changed().unwrap());
     }
 
@@ -226,23 +239,23 @@ mod tests {
     fn a_change_of_authorization_is_told_when_all_have_judged_by_it() {
         let shared = shared();
         let waiting = shared.authorization();
-        (0..2).for_each(|worker| shared.judged(worker, Some(0)));
-        assert_eq!(shared.changed(Reach::Authorization), 1);
+        (0..2).for_each(|worker| shared.reevaluated(worker, Some(0)));
+        assert_eq!(shared.changed(ChangeScope::Authorization), 1);
         assert!(waiting.has_changed().unwrap());
-        assert_eq!(shared.changed(Reach::Routing), 2);
-        shared.judged(0, Some(1));
-        assert!(told(&shared).is_empty());
-        shared.judged(1, Some(1));
-        assert_eq!(told(&shared), [2]);
+        assert_eq!(shared.changed(ChangeScope::Routing), 2);
+        shared.reevaluated(0, Some(1));
+        assert!(reported(&shared).is_empty());
+        shared.reevaluated(1, Some(1));
+        assert_eq!(reported(&shared), [2]);
     }
 
     #[test]
     fn a_worker_that_has_ended_is_not_waited_for() {
         let shared = shared();
-        (0..2).for_each(|worker| shared.judged(worker, Some(0)));
-        shared.changed(Reach::Authorization);
-        shared.judged(0, Some(1));
-        shared.judged(1, None);
-        assert_eq!(told(&shared), [1]);
+        (0..2).for_each(|worker| shared.reevaluated(worker, Some(0)));
+        shared.changed(ChangeScope::Authorization);
+        shared.reevaluated(0, Some(1));
+        shared.reevaluated(1, None);
+        assert_eq!(reported(&shared), [1]);
     }
 }

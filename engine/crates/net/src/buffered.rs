@@ -1,7 +1,7 @@
-//! A TCP stream whose reader may ask in small steps without the kernel being asked as often.
+//! A TCP stream with a read buffer, so that small reads do not each cost a system call.
 //!
 //! The TLS library reads 4 KiB at a time, a quarter of a record. While little arrives that is just right, and bytes go
-//! straight to it. Once a read comes back full there is more where it came from: from then on the kernel is asked for
+//! straight to it. Once a read comes back full there is more where it came from: from then on the kernel is read for
 //! [`turn::step`] at a time, until it has little to say again. An idle stream holds no buffer.
 
 use std::io;
@@ -13,7 +13,7 @@ use culvert_runtime::budget;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A read that brings so many bytes will be followed by another.
+/// A read of this many bytes will be followed by another.
 const MUCH: usize = 8 * 1024;
 
 /// See the module.
@@ -21,14 +21,14 @@ const MUCH: usize = 8 * 1024;
 pub struct BufferedStream {
     stream: TcpStream,
     waiting: BytesMut,
-    much: bool,
+    read_more: bool,
 }
 
 impl BufferedStream {
     /// Read from `stream` in steps that follow what arrives.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, waiting: BytesMut::new(), much: false }
+        Self { stream, waiting: BytesMut::new(), read_more: false }
     }
 
     /// The socket. Bytes that have been read already are not in it.
@@ -43,7 +43,7 @@ impl BufferedStream {
         self.waiting.reserve(budget::max_io());
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, &mut self.waiting))?;
         budget::consume(read);
-        self.much = read >= MUCH;
+        self.read_more = read >= MUCH;
         Poll::Ready(Ok(()))
     }
 }
@@ -67,10 +67,10 @@ impl AsyncRead for BufferedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.waiting.is_empty() {
             ready!(budget::poll_proceed(context));
-            if !self.much {
-                let room = to.remaining();
+            if !self.read_more {
+                let capacity = to.remaining();
                 ready!(Pin::new(&mut self.stream).poll_read(context, to))?;
-                self.much = to.remaining() == 0 && room > 0;
+                self.read_more = to.remaining() == 0 && capacity > 0;
                 return Poll::Ready(Ok(()));
             }
             if self.fill(context)?.is_pending() {
@@ -81,7 +81,7 @@ impl AsyncRead for BufferedStream {
         let length = to.remaining().min(self.waiting.len());
         to.put_slice(self.waiting.get(..length).unwrap_or_default());
         self.waiting.advance(length);
-        if self.waiting.is_empty() && !self.much {
+        if self.waiting.is_empty() && !self.read_more {
             self.waiting = BytesMut::new();
         }
         Poll::Ready(Ok(()))

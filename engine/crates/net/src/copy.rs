@@ -35,7 +35,7 @@ fn read_size(carried: u64) -> usize {
 /// a small step is lent from `memory`, and given back when the bytes are dropped.
 ///
 /// Polled by one task only: the socket remembers one reader. Here and below a poll instead of an `async fn`: these are
-/// most of what a connection keeps in memory while it stands, and of what runs for each of its bytes.
+/// most of a connection's memory while it is open, and most of the code that runs per byte.
 ///
 /// # Errors
 /// The kernel's.

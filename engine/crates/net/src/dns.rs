@@ -1,7 +1,7 @@
 //! Sockets of a DNS proxy in a workload's namespace.
 //!
-//! The rules send queries to loopback, so it is loopback that is listened on, and nothing else: nobody outside of the
-//! workload can ask, and answers leave from the address that the kernel expects them from.
+//! The rules redirect queries to loopback, so the sockets are bound to loopback only: no host outside of the workload can
+//! query, and answers leave from the address that the kernel expects them from.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -77,7 +77,7 @@ impl SocketFactory {
         Ok(socket)
     }
 
-    /// A socket to ask one resolver: under a port of the kernel's choice, for answers of nobody else.
+    /// A socket connected to one resolver, on a port that the kernel chooses: it receives from no other host.
     ///
     /// # Errors
     /// The kernel's refusal, as of a resolver that no route leads to.
@@ -92,7 +92,7 @@ impl SocketFactory {
     }
 }
 
-/// A number that nobody can guess.
+/// An unpredictable number.
 #[must_use]
 pub fn unguessable() -> u16 {
     let mut bytes = [0; 2];

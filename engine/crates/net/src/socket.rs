@@ -20,7 +20,7 @@ const KEEPALIVE_RETRIES: u32 = 9;
 /// Ports that foreign addresses are bound to: below those that Linux gives to clients (32768 to 60999).
 ///
 /// A client's own connection, made without the tunnel, must never have the four-tuple of one that the tunnel made in
-/// its name: the application's kernel could not tell them apart, and the second one would hang.
+/// its name: the kernel could not distinguish them, and the second one would hang.
 const FOREIGN_PORTS: std::ops::RangeInclusive<u16> = 10_240..=32_767;
 
 /// Ports tried before a connection fails: each may be taken by a connection to the same destination.
@@ -29,6 +29,32 @@ const PORT_ATTEMPTS: usize = 32;
 /// How far to go on from a port that is taken. Its neighbours are likely to be taken too, by another core that was here
 /// just before; a prime that does not divide the range leads to all of it.
 const LEAP: u16 = 7_919;
+
+/// Keepalive probes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How long a connection is idle before the first probe.
+    pub time: Duration,
+    /// Between two probes.
+    pub interval: Duration,
+    /// Probes without an answer that end the connection.
+    pub probes: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { time: KEEPALIVE_TIME, interval: KEEPALIVE_TIME, probes: KEEPALIVE_RETRIES }
+    }
+}
+
+/// How a connection is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// The attempt fails after this time.
+    pub timeout: Duration,
+    /// Probes of the connection; not sent to an application in the same namespace, which cannot go away silently.
+    pub keepalive: Keepalive,
+}
 
 /// Where this engine makes sockets: the namespace of a workload, with the tunnel's mark on each.
 #[derive(Debug)]
@@ -85,7 +111,7 @@ impl SocketFactory {
         socket.set_reuse_port(true)?;
         // Accepted sockets inherit these, which saves five calls a connection.
         socket.set_tcp_nodelay(true)?;
-        set_keepalive(&socket)?;
+        set_keepalive(&socket, Keepalive::default())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket)
@@ -94,38 +120,44 @@ impl SocketFactory {
     /// Connect to `to`, as `from` where given: a foreign address is bound transparently (needs `CAP_NET_ADMIN`).
     ///
     /// # Errors
-    /// The kernel's refusal; `TimedOut` after `timeout`.
+    /// The kernel's refusal; `TimedOut` after `options.timeout`.
     pub async fn connect(
         &self,
         home: &Netns,
         from: Option<IpAddr>,
         to: SocketAddr,
-        timeout: Duration,
+        options: ConnectOptions,
     ) -> io::Result<TcpStream> {
         let connected = async {
             for _ in 1..PORT_ATTEMPTS {
-                match self.dial(home, from, to).await {
+                match self.dial(home, from, to, options.keepalive).await {
                     Err(error) if from.is_some() && is_port_taken(&error) => self.advance(LEAP),
                     other => return other,
                 }
             }
-            self.dial(home, from, to).await
+            self.dial(home, from, to, options.keepalive).await
         };
-        match tokio::time::timeout(timeout, connected).await {
+        match tokio::time::timeout(options.timeout, connected).await {
             Ok(result) => result,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connect timed out")),
         }
     }
 
-    async fn dial(&self, home: &Netns, from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    async fn dial(
+        &self,
+        home: &Netns,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+        keepalive: Keepalive,
+    ) -> io::Result<TcpStream> {
         let from = from.map(|ip| SocketAddr::new(ip, self.port()));
-        let socket = self.netns.run(home, || self.dialler(from, to))?;
+        let socket = self.netns.run(home, || self.dialler(from, to, keepalive))?;
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             other => other?,
         }
         let stream = TcpStream::from_std(socket.into())?;
-        // A connection inside one machine stands before the call returns: asked at once, no turn of the loop is spent.
+        // A connection within one machine is established before the call returns: checking at once saves a loop iteration.
         if stream.peer_addr().is_err() {
             stream.writable().await?;
             if let Some(error) = stream.take_error()? {
@@ -147,11 +179,11 @@ impl SocketFactory {
         self.next_port.set(first + ahead);
     }
 
-    fn dialler(&self, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Socket> {
+    fn dialler(&self, from: Option<SocketAddr>, to: SocketAddr, keepalive: Keepalive) -> io::Result<Socket> {
         let socket = self.tcp(to)?;
         socket.set_tcp_nodelay(true)?;
         match from {
-            None => set_keepalive(&socket)?,
+            None => set_keepalive(&socket, keepalive)?,
             // The application is in the same namespace: it cannot go away silently.
             Some(from) => bind_foreign(&socket, from)?,
         }
@@ -178,10 +210,9 @@ fn bind_foreign(socket: &Socket, from: SocketAddr) -> io::Result<()> {
 }
 
 /// Keep a silent peer from holding a connection for ever.
-fn set_keepalive(socket: &Socket) -> io::Result<()> {
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_TIME).with_retries(KEEPALIVE_RETRIES);
-    socket.set_tcp_keepalive(&keepalive)
+fn set_keepalive(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
+    let Keepalive { time, interval, probes } = keepalive;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(probes))
 }
 
 /// The destination before the kernel redirected the connection (`SO_ORIGINAL_DST`); `local` is its own address now.
@@ -235,14 +266,30 @@ mod tests {
         let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = application.local_addr().unwrap();
         let from = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)));
+        let options = ConnectOptions { timeout: Duration::from_secs(5), keepalive: Keepalive::default() };
         let mut held = Vec::new();
         for _ in 0..2 {
             let core = SocketFactory::new(Netns::current().unwrap(), 0, 0);
             for _ in 0..300 {
-                held.push(core.connect(&home, from, to, Duration::from_secs(5)).await.unwrap());
+                held.push(core.connect(&home, from, to, options).await.unwrap());
                 held.push(application.accept().await.unwrap().0);
             }
         }
         assert_eq!(held.len(), 1200);
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_the_keepalive_that_was_asked_for() {
+        let home = Netns::current().unwrap();
+        let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let factory = SocketFactory::new(Netns::current().unwrap(), 0, 0);
+        let keepalive = Keepalive { time: Duration::from_secs(7), interval: Duration::from_secs(2), probes: 3 };
+        let options = ConnectOptions { timeout: Duration::from_secs(5), keepalive };
+        let stream = factory.connect(&home, None, peer.local_addr().unwrap(), options).await.unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), keepalive.time);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), keepalive.interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), keepalive.probes);
     }
 }

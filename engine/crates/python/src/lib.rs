@@ -11,7 +11,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use culvert_core::proto::engine::{EngineConfig, WorkloadRef};
-use culvert_l4::{Config, Engine as Inner, Question, Section, Upsert};
+use culvert_l4::{AuthzQuery, Config, Engine as Inner, Section, Upsert};
 use prost::Message;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -86,7 +86,7 @@ impl Engine {
         destination_port: u16,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let inner = self.inner()?;
-        let question = Question {
+        let question = AuthzQuery {
             workload: workload_uid,
             peer: source_identity,
             source: address("source_ip", source_ip)?,
@@ -140,11 +140,11 @@ impl Engine {
         py.detach(|| inner.remove_workload(uid)).map_err(to_python)
     }
 
-    fn drain(&self, py: Python<'_>, patience_s: f64) -> PyResult<()> {
+    fn drain(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
         let inner = self.inner()?;
-        let patience = Duration::try_from_secs_f64(patience_s)
-            .map_err(|error| PyValueError::new_err(format!("patience_s: {error}")))?;
-        py.detach(|| inner.drain(patience)).map_err(to_python)
+        let timeout = Duration::try_from_secs_f64(timeout_s)
+            .map_err(|error| PyValueError::new_err(format!("timeout_s: {error}")))?;
+        py.detach(|| inner.drain(timeout)).map_err(to_python)
     }
 
     fn connections(&self, py: Python<'_>) -> PyResult<usize> {

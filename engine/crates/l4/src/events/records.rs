@@ -5,7 +5,7 @@ use culvert_core::proto::engine::LogRecords;
 /// Kept for the host at most; about 6,000 connections.
 const BYTES: usize = 4 * 1024 * 1024;
 
-/// A portion is closed beyond. gRPC servers take messages of up to 4 MiB unless told otherwise.
+/// Size limit of a batch. gRPC servers take messages of up to 4 MiB by default.
 const PORTION_BYTES: usize = 256 * 1024;
 
 /// See the module.
@@ -19,7 +19,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Add one record; false where there is no room for it, which is counted.
+    /// Add one record; false if the buffer is full, which is counted.
     pub(super) fn add(&mut self, record: &[u8]) -> bool {
         if self.len() + record.len() > BYTES {
             self.dropped += 1;

@@ -161,22 +161,26 @@ fn dry_run_decides_nothing() {
 
 #[test]
 fn dry_run_tells_what_it_would_refuse() {
-    let rehearse = |policies: Vec<wire::Authorization>| {
+    let evaluate_with_shadow = |policies: Vec<wire::Authorization>| {
         let mut all = Policies::default();
         for wire in policies {
             all.insert(Policy::parse(wire).unwrap());
         }
-        all.rehearse(&workload(&[]), &from(WEB))
+        all.evaluate_with_shadow(&workload(&[]), &from(WEB))
     };
     let dry = |name, action, rules| wire::Authorization { dry_run: true, ..policy(name, action, rules) };
     let (allow, deny) = (wire::Action::Allow, wire::Action::Deny);
-    assert_eq!(rehearse(vec![]), Ok(None));
-    assert_eq!(rehearse(vec![dry("d", deny, Some(vec![]))]), Ok(Some(Denied::By("shop/d".into()))));
-    assert_eq!(rehearse(vec![dry("d", deny, None)]), Ok(None), "it does not match");
-    assert_eq!(rehearse(vec![dry("a", allow, None)]), Ok(Some(Denied::NotAllowed)));
-    assert_eq!(rehearse(vec![dry("a", allow, None), policy("b", allow, Some(vec![]))]), Ok(None), "another allows");
+    assert_eq!(evaluate_with_shadow(vec![]), Ok(None));
+    assert_eq!(evaluate_with_shadow(vec![dry("d", deny, Some(vec![]))]), Ok(Some(Denied::By("shop/d".into()))));
+    assert_eq!(evaluate_with_shadow(vec![dry("d", deny, None)]), Ok(None), "it does not match");
+    assert_eq!(evaluate_with_shadow(vec![dry("a", allow, None)]), Ok(Some(Denied::NotAllowed)));
+    assert_eq!(
+        evaluate_with_shadow(vec![dry("a", allow, None), policy("b", allow, Some(vec![]))]),
+        Ok(None),
+        "another allows"
+    );
     let both = vec![policy("d", deny, Some(vec![])), dry("e", deny, Some(vec![]))];
-    assert_eq!(rehearse(both), Err(Denied::By("shop/d".into())), "refused already, without the dry run");
+    assert_eq!(evaluate_with_shadow(both), Err(Denied::By("shop/d".into())), "refused already, without the dry run");
 }
 
 #[test]
@@ -225,9 +229,9 @@ fn a_range_of_ipv4_in_ipv6_form_means_ipv4() {
 fn who_decided_is_told() {
     let allow = || policy("a", wire::Action::Allow, Some(vec![]));
     let mut all = Policies::default();
-    assert_eq!(all.judge(&workload(&[]), &from(WEB)), Ok(None));
+    assert_eq!(all.evaluate(&workload(&[]), &from(WEB)), Ok(None));
     all.insert(Policy::parse(allow()).unwrap());
     all.insert(Policy::parse(wire::Authorization { name: "dry".into(), dry_run: true, ..allow() }).unwrap());
-    assert_eq!(all.judge(&workload(&[]), &from(WEB)), Ok(Some("shop/a".into())));
+    assert_eq!(all.evaluate(&workload(&[]), &from(WEB)), Ok(Some("shop/a".into())));
     assert_eq!(all.dry_run(&workload(&["shop/dry"]), &from(WEB)), vec!["shop/dry".into()]);
 }

@@ -1,4 +1,4 @@
-//! Policy's word on a connection that reached a pod: before it begins, and for as long as it stands.
+//! Authorization of inbound connections: when they start, and again at each change of policy.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -7,23 +7,23 @@ use std::task::Poll;
 use culvert_core::identity::Identity;
 use tokio::sync::oneshot;
 
-use super::connections::{ConnectionInfo, Listed};
+use super::connections::{ConnectionInfo, TrackedConnection};
 use super::pod::Pod;
 use crate::policy::{Denied, Subject};
 use crate::state::Workload;
 use crate::telemetry::{Flow, FlowEnd, ResponseFlag};
 
-/// A connection that policy has let through. Listed, and judged again at each change, until dropped.
+/// An authorized connection. Tracked, and reevaluated at each change of policy, until dropped.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    _listed: Listed,
+    _tracked: TrackedConnection,
     cut: oneshot::Receiver<Denied>,
 }
 
-/// Ask policy for a connection of `peer`, which is `None` in plain text.
+/// Evaluate policy for a connection of `peer`, which is `None` for plain text.
 ///
 /// # Errors
-/// Why it is refused.
+/// The reason of the denial.
 pub(super) fn admit(
     pod: &Pod,
     workload: &Workload,
@@ -32,20 +32,20 @@ pub(super) fn admit(
     flow: &Flow,
 ) -> Result<Admitted, String> {
     let subject = Subject { peer, source: info.source.ip(), destination: info.actual_destination };
-    // Listed before it is judged, so that a change of policy in between finds it.
-    let (listed, cut) = pod.registry().list_judged(info, subject.clone());
-    let verdict = pod.shared().store.read().policies.rehearse(workload, &subject);
+    // TrackedConnection before it is enforced, so that a change of policy in between finds it.
+    let (tracked, cut) = pod.registry().track_enforced(info, subject.clone());
+    let verdict = pod.shared().store.read().policies.evaluate_with_shadow(workload, &subject);
     if let Ok(Some(denied)) = &verdict {
         flow.would_be_refused(pod.shared(), denied);
     }
     match verdict {
-        Ok(_) => Ok(Admitted { _listed: listed, cut }),
+        Ok(_) => Ok(Admitted { _tracked: tracked, cut }),
         Err(denied) => Err(format!("connection closed due to policy rejection: {denied}")),
     }
 }
 
 impl Admitted {
-    /// Wait for `carried`, or for policy to forbid it.
+    /// Wait for `carried`, or until policy denies the connection.
     pub(super) fn until_cut<E: Into<FlowEnd>>(
         &mut self,
         mut carried: Pin<&mut impl Future<Output = Result<(), E>>>,
@@ -54,7 +54,7 @@ impl Admitted {
             if let Poll::Ready(result) = carried.as_mut().poll(context) {
                 return Poll::Ready(FlowEnd::of(result));
             }
-            // The sender goes without a word when the connection is no longer listed, and then there is none to cut.
+            // The sender is dropped when the connection is no longer tracked; then there is nothing to close.
             let Poll::Ready(Ok(denied)) = Pin::new(&mut self.cut).poll(context) else { return Poll::Pending };
             let error = format!("connection closed due to policy change: {denied}");
             Poll::Ready(FlowEnd::failed(ResponseFlag::Denied, error))

@@ -1,4 +1,4 @@
-//! Connections that stand on one worker: for an operator to see, and for policy to judge again.
+//! Open connections of one worker: listed in the configuration dump, and reevaluated when policy changes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::policy::{Denied, Subject};
 use crate::state::Store;
 use crate::telemetry::Direction;
 
-/// One connection as an operator sees it.
+/// One connection, for the configuration dump.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionInfo {
     pub pod: Arc<PodInfo>,
@@ -26,11 +26,11 @@ pub(crate) struct ConnectionInfo {
 #[derive(Debug)]
 struct Tracked {
     info: ConnectionInfo,
-    judged: Option<Judged>,
+    enforced: Option<Enforced>,
 }
 
 #[derive(Debug)]
-struct Judged {
+struct Enforced {
     subject: Subject,
     cut: oneshot::Sender<Denied>,
 }
@@ -40,48 +40,48 @@ pub(crate) struct Connections {
     tracked: Mutex<Slab<Tracked>>,
 }
 
-/// Keeps a connection listed until dropped.
+/// Tracks a connection until dropped.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct TrackedConnection {
     connections: Arc<Connections>,
     key: usize,
 }
 
 impl Connections {
-    /// List a connection that policy does not judge here.
-    pub(crate) fn list(self: &Arc<Self>, info: ConnectionInfo) -> Listed {
-        self.insert(Tracked { info, judged: None })
+    /// Track a connection that is not subject to policy at this end.
+    pub(crate) fn track(self: &Arc<Self>, info: ConnectionInfo) -> TrackedConnection {
+        self.insert(Tracked { info, enforced: None })
     }
 
-    /// List a connection that is cut when policy comes to forbid it; the receiver tells why.
-    pub(crate) fn list_judged(
+    /// Track a connection that is closed when policy denies it later; the receiver gets the reason.
+    pub(crate) fn track_enforced(
         self: &Arc<Self>,
         info: ConnectionInfo,
         subject: Subject,
-    ) -> (Listed, oneshot::Receiver<Denied>) {
-        let (cut, told) = oneshot::channel();
-        (self.insert(Tracked { info, judged: Some(Judged { subject, cut }) }), told)
+    ) -> (TrackedConnection, oneshot::Receiver<Denied>) {
+        let (cut, denied) = oneshot::channel();
+        (self.insert(Tracked { info, enforced: Some(Enforced { subject, cut }) }), denied)
     }
 
-    fn insert(self: &Arc<Self>, tracked: Tracked) -> Listed {
+    fn insert(self: &Arc<Self>, tracked: Tracked) -> TrackedConnection {
         let key = self.tracked.lock().insert(tracked);
-        Listed { connections: self.clone(), key }
+        TrackedConnection { connections: self.clone(), key }
     }
 
-    /// Judge all again; what is forbidden now is told to end.
-    pub(crate) fn judge(&self, store: &Store) {
+    /// Evaluate policy for all connections; those denied now are closed.
+    pub(crate) fn reevaluate(&self, store: &Store) {
         for (_, tracked) in self.tracked.lock().iter_mut() {
-            let Some(judged) = &tracked.judged else { continue };
+            let Some(enforced) = &tracked.enforced else { continue };
             let pod = &tracked.info.pod;
-            // A workload that is gone has no policy to ask; its connections end when its pod does.
+            // An unknown workload has no policies; its connections end with its pod.
             let Some(workload) = store.workload_named(&pod.namespace, &pod.name, &pod.service_account) else {
                 continue;
             };
-            if let Err(denied) = store.policies.authorize(workload, &judged.subject)
-                && let Some(judged) = tracked.judged.take()
+            if let Err(denied) = store.policies.authorize(workload, &enforced.subject)
+                && let Some(enforced) = tracked.enforced.take()
             {
-                // Fails when the connection has just ended by itself.
-                let _ = judged.cut.send(denied);
+                // Fails if the connection has just ended.
+                let _ = enforced.cut.send(denied);
             }
         }
     }
@@ -91,7 +91,7 @@ impl Connections {
     }
 }
 
-impl Drop for Listed {
+impl Drop for TrackedConnection {
     fn drop(&mut self) {
         self.connections.tracked.lock().try_remove(self.key);
     }

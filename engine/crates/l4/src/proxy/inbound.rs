@@ -20,15 +20,15 @@ use tokio::net::TcpStream;
 
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
-use super::pod::{Phase, Place, Pod};
+use super::pod::{ConnectionPermit, Phase, Pod};
 use crate::state::Workload;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
 /// Serve an accepted tunnel in a task of its own.
-pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: SocketAddr) {
+pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, client: SocketAddr) {
     let served = Box::pin(serve(pod.clone(), stream, client));
     pod.spawn(async move {
-        let _place = place;
+        let _permit = permit;
         served.await;
     });
 }
@@ -36,7 +36,7 @@ pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: Socke
 /// Serve one tunnel until its peer or this pod gives it up.
 async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
     let Ok(local) = stream.local_addr().map(socket::canonical) else { return };
-    let patience = pod.shared().config.handshake_timeout;
+    let timeout = pod.shared().config.handshake_timeout;
     let authenticated = match authenticate(&pod, stream).await {
         Ok(authenticated) => authenticated,
         Err(error) => {
@@ -47,31 +47,31 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
         }
     };
     let peer = authenticated.peer.clone();
-    let ended = server::serve(authenticated, patience, pod.memory().clone(), pod.reached(Phase::Draining), |connect| {
-        // A tunnel takes a place, and so does each connection in it: what peers may hold open here has one bound.
-        let Some(place) = pod.place(None) else { return connect.refuse(StatusCode::SERVICE_UNAVAILABLE) };
+    let ended = server::serve(authenticated, timeout, pod.memory().clone(), pod.reached(Phase::Draining), |connect| {
+        // A tunnel takes a permit, and so does each connection in it: what peers may hold open here has one bound.
+        let Some(permit) = pod.permit(None) else { return connect.refuse(StatusCode::SERVICE_UNAVAILABLE) };
         // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection:
         // the former is on the heap and gone by then.
         let opening = Box::pin(open(pod.clone(), connect, client, local, peer.clone()));
         pod.spawn(async move {
-            let Some(Standing { stream, application, flow, mut admitted }) = opening.await else { return };
+            let Some(Established { stream, application, flow, mut admitted }) = opening.await else { return };
             let end = {
-                let pod = place.pod();
+                let pod = permit.pod();
                 let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
                 let carried = pin!(stream.carry(&application, pod.memory(), sent, received));
-                admitted.until_cut(pin!(pod.paced(&flow, carried))).await
+                admitted.until_cut(pin!(pod.throttled(&flow, carried))).await
             };
             flow.finish(&end);
-            drop((admitted, place));
+            drop((admitted, permit));
         });
     });
-    // How a tunnel ends is told to each of its connections.
+    // Each connection of a tunnel gets the tunnel's error.
     let _ = ended.await;
 }
 
 async fn authenticate(pod: &Pod, stream: TcpStream) -> Result<server::Authenticated, Error> {
     let config = &pod.shared().config;
-    let _place = pod.handshake_place().ok_or(Error::Certificate("too many handshakes at once".to_owned()))?;
+    let _permit = pod.handshake_permit().ok_or(Error::Certificate("too many handshakes at once".to_owned()))?;
     let certificate = pod.certificate.get(config.workload_wait).await.map_err(Error::Certificate)?;
     server::authenticate(stream, &certificate, config.handshake_timeout).await
 }
@@ -87,7 +87,7 @@ fn flow(pod: &Pod, client: SocketAddr, local: SocketAddr, target: SocketAddr, pe
 }
 
 /// A connection that is open at both ends.
-struct Standing {
+struct Established {
     stream: TunnelStream,
     application: TcpStream,
     flow: OpenFlow,
@@ -101,7 +101,7 @@ async fn open(
     client: SocketAddr,
     local: SocketAddr,
     peer: Identity,
-) -> Option<Standing> {
+) -> Option<Established> {
     let pod = &*pod;
     let workload = pod.workload().await;
     let authority = connect.request.uri.authority().cloned();
@@ -112,7 +112,7 @@ async fn open(
     let mut flow = flow(pod, client, local, local, Some(peer.clone()));
     describe(pod, &mut flow, &connect);
     if pod.shared().config.access_log_records {
-        flow.trace = headers::Trace::parse(&connect.request.headers).map(Box::new);
+        flow.extra_mut().trace = headers::Trace::parse(&connect.request.headers);
     }
     let refuse = |connect: Connect, flow: Flow, status, flag, error: String| {
         connect.refuse(status);
@@ -152,7 +152,7 @@ async fn open(
     };
     let flow = flow.open(pod.shared());
     match connect.accept(workload.baggage().encode()) {
-        Ok(stream) => Some(Standing { stream, application, flow, admitted }),
+        Ok(stream) => Some(Established { stream, application, flow, admitted }),
         Err(error) => {
             flow.finish(&FlowEnd::failed(ResponseFlag::None, error));
             None
@@ -164,7 +164,7 @@ async fn open(
 pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
     // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
     let from = Some(client.ip()).filter(|ip| *ip != target.ip() && pod.info.mode == Mode::Captured);
-    pod.sockets.connect(&pod.worker.home, from, target, pod.shared().config.connect_timeout).await
+    pod.sockets.connect(&pod.worker.home, from, target, pod.connect_options()).await
 }
 
 type Refusal = (StatusCode, String);

@@ -1,4 +1,4 @@
-//! A connection that the pod's application opened.
+//! Outbound connections: captured from the pod's application.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,55 +14,55 @@ use culvert_net::{copy, socket};
 use http::{Method, Request, Uri};
 use tokio::net::TcpStream;
 
-use super::attempts::{self, Failure, Outcome};
-use super::connections::{ConnectionInfo, Listed};
-use super::pod::{Place, Pod};
+use super::connections::{ConnectionInfo, TrackedConnection};
+use super::pod::{ConnectionPermit, Pod};
 use super::refusal;
+use super::retry::{self, Failure, Outcome};
 use crate::state::{Route, Service, Workload};
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag, Security};
 
-/// A connection that is open at both ends.
-struct Standing {
+/// A connection that is established at both ends.
+struct Established {
     application: TcpStream,
-    way: Way,
+    way: Upstream,
     flow: OpenFlow,
-    listed: Listed,
+    listed: TrackedConnection,
 }
 
-pub(super) enum Way {
+pub(super) enum Upstream {
     Plain(TcpStream),
     Tunnel(TunnelStream, StreamGuard),
 }
 
-/// Carry one captured connection to where it was going, in a task of its own. A connection that cannot be opened is
-/// refused (see [`refusal`]); one that breaks later is reset, never ended in order.
-pub(super) fn begin(pod: Rc<Pod>, place: Place, application: TcpStream, client: SocketAddr) {
-    // What it takes to open the way is large, what it takes to go it is small and lives as long as the connection: the
-    // former is on the heap and gone by then.
+/// Carry one captured connection to its destination, in a task of its own. If no upstream connection can be opened, it is
+/// refused (see [`refusal`]); if it breaks later it is reset, never closed in order.
+pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, application: TcpStream, client: SocketAddr) {
+    // The state of opening is large, that of carrying is small and lives as long as the connection: the former is on the
+    // heap and dropped by then.
     let opening = Box::pin(open(pod.clone(), application, client));
     pod.spawn(async move {
-        let Some(Standing { application, way, flow, listed }) = opening.await else { return };
+        let Some(Established { application, way, flow, listed }) = opening.await else { return };
         let end = {
-            let pod = place.pod();
+            let pod = permit.pod();
             let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
             match way {
-                Way::Plain(upstream) => {
+                Upstream::Plain(upstream) => {
                     let carried = pin!(copy::bidirectional(&application, &upstream, pod.memory(), received, sent));
-                    FlowEnd::of(pod.paced(&flow, carried).await)
+                    FlowEnd::of(pod.throttled(&flow, carried).await)
                 }
-                Way::Tunnel(stream, _guard) => {
+                Upstream::Tunnel(stream, _guard) => {
                     let carried = pin!(stream.carry(&application, pod.memory(), received, sent));
-                    FlowEnd::of(pod.paced(&flow, carried).await)
+                    FlowEnd::of(pod.throttled(&flow, carried).await)
                 }
             }
         };
         flow.finish(&end);
-        drop((listed, place));
+        drop((listed, permit));
     });
 }
 
-/// Find and open the way; `None` where there is none, which is then counted and logged.
-async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Option<Standing> {
+/// Open the upstream connection; `None` if that failed, which is counted and logged.
+async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Option<Established> {
     // Without a destination, the client connected to the capture port itself: there is nothing to carry or to count.
     let target = destination(&application).ok()?;
     let refuse = |application: TcpStream, flow: Flow, flag, error: String| {
@@ -77,21 +77,21 @@ async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Optio
             return refuse(application, flow, ResponseFlag::Connect, error);
         }
     };
-    let Outcome { flow, way } = attempts::open(&pod, &source, client, target).await;
+    let Outcome { flow, way } = retry::open(&pod, &source, client, target).await;
     let way = match way {
         Ok(way) => way,
         Err(failure) => return refuse(application, flow, failure.flag, failure.error),
     };
     let (protocol, original) = match &way {
-        Way::Plain(_) => ("TCP", flow.destination_address),
-        Way::Tunnel(..) => ("HBONE", target),
+        Upstream::Plain(_) => ("TCP", flow.destination_address),
+        Upstream::Tunnel(..) => ("HBONE", target),
     };
-    let listed = pod.registry().list(listing(&pod, &flow, original, protocol));
+    let listed = pod.registry().track(listing(&pod, &flow, original, protocol));
     let flow = flow.open(pod.shared());
-    Some(Standing { application, way, flow, listed })
+    Some(Established { application, way, flow, listed })
 }
 
-/// Where the application wanted to go. The tunnel's own ports are no destination: that would be a loop.
+/// The original destination. A port of the tunnel itself is refused: that would be a loop.
 fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
     let own = socket::canonical(application.local_addr()?);
     let target = socket::original_destination(application, own)?;
@@ -99,8 +99,8 @@ fn destination(application: &TcpStream) -> std::io::Result<SocketAddr> {
     if is_loop { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(target) }
 }
 
-/// Try to open one way, and note in `flow` what it is.
-pub(super) async fn follow(pod: &Pod, source: &Workload, route: Route, mut flow: Flow) -> Outcome {
+/// Open a connection along one route, and describe it in `flow`.
+pub(super) async fn connect_route(pod: &Pod, source: &Workload, route: Route, mut flow: Flow) -> Outcome {
     let way = match route {
         Route::Unknown { to, service } => {
             (flow.destination_address, flow.service) = (to, service);
@@ -125,17 +125,16 @@ pub(super) async fn follow(pod: &Pod, source: &Workload, route: Route, mut flow:
     if flow.service.is_none()
         && let Some(workload) = &flow.destination.workload
     {
-        // Set last: only a service that the client has named itself is passed on to the other end.
+        // Set last: only a service that the client addressed itself is sent to the peer.
         let port = flow.hbone_address.unwrap_or(flow.destination_address).port();
         flow.service = pod.shared().store.read().intended_service(workload, None, port);
     }
     Outcome { flow, way }
 }
 
-async fn plain(pod: &Pod, to: SocketAddr) -> Result<Way, Failure> {
-    let timeout = pod.shared().config.connect_timeout;
-    let upstream = pod.sockets.connect(&pod.worker.home, None, to, timeout).await;
-    upstream.map(Way::Plain).map_err(|error| Failure::of_dial(&error))
+async fn plain(pod: &Pod, to: SocketAddr) -> Result<Upstream, Failure> {
+    let upstream = pod.sockets.connect(&pod.worker.home, None, to, pod.connect_options()).await;
+    upstream.map(Upstream::Plain).map_err(|error| Failure::of_dial(&error))
 }
 
 async fn tunnelled(
@@ -144,9 +143,11 @@ async fn tunnelled(
     identities: Arc<[Identity]>,
     source: &Workload,
     flow: &mut Flow,
-) -> Result<Way, Failure> {
+) -> Result<Upstream, Failure> {
     let trace = headers::Trace::new(fastrand::u128(1..), fastrand::u64(1..));
-    flow.trace = pod.shared().config.access_log_records.then(|| trace.into());
+    if pod.shared().config.access_log_records {
+        flow.extra_mut().trace = Some(trace);
+    }
     let key = TunnelKey { address: flow.destination_address, identities };
     let opened = match connect_request(authority, flow, &trace, source) {
         Ok(request) => pod.pool.open(pod, &key, &request).await,
@@ -156,7 +157,7 @@ async fn tunnelled(
     if flow.destination.workload.is_none() {
         flow.destination.baggage = Some(headers::Baggage::parse(&answer).into());
     }
-    Ok(Way::Tunnel(stream, guard))
+    Ok(Upstream::Tunnel(stream, guard))
 }
 
 fn connect_request(

@@ -1,6 +1,6 @@
 //! A connection that reached the pod in plain text.
 //!
-//! Its client has proved nothing, so a policy that asks for an identity does not let it through. STRICT arrives as
+//! Its client is not authenticated, so a policy that requires an identity denies it. STRICT arrives as
 //! such a policy.
 
 use std::net::SocketAddr;
@@ -14,28 +14,28 @@ use tokio::net::TcpStream;
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
 use super::inbound;
-use super::pod::{Place, Pod};
+use super::pod::{ConnectionPermit, Pod};
 use super::refusal;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag};
 
 /// Carry one connection to the application if policy lets a client without identity through; in a task of its own.
-pub(super) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, client: SocketAddr) {
+pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, client: SocketAddr) {
     let opening = Box::pin(open(pod.clone(), stream, client));
     pod.spawn(async move {
-        let Some(Standing { stream, application, flow, mut admitted }) = opening.await else { return };
+        let Some(Established { stream, application, flow, mut admitted }) = opening.await else { return };
         let end = {
-            let pod = place.pod();
+            let pod = permit.pod();
             let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
             let carried = pin!(copy::bidirectional(&stream, &application, pod.memory(), received, sent));
-            admitted.until_cut(pin!(pod.paced(&flow, carried))).await
+            admitted.until_cut(pin!(pod.throttled(&flow, carried))).await
         };
         flow.finish(&end);
-        drop((admitted, place));
+        drop((admitted, permit));
     });
 }
 
 /// A connection that is open at both ends.
-struct Standing {
+struct Established {
     stream: TcpStream,
     application: TcpStream,
     flow: OpenFlow,
@@ -43,7 +43,7 @@ struct Standing {
 }
 
 /// Judge and connect; `None` where the answer is no, which is then counted and logged.
-async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Standing> {
+async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Established> {
     let target = stream.local_addr().and_then(|local| socket::original_destination(&stream, local)).ok()?;
     if names::is_tunnel_port(target.port()) {
         return None;
@@ -78,5 +78,5 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Sta
         Err(error) => return refuse(stream, flow, ResponseFlag::Connect, error.to_string()),
     };
     let flow = flow.open(pod.shared());
-    Some(Standing { stream, application, flow, admitted })
+    Some(Established { stream, application, flow, admitted })
 }

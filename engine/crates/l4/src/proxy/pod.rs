@@ -16,30 +16,30 @@ use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
 use culvert_net::memory_budget::MemoryBudget;
-use culvert_net::socket::{self, SocketFactory};
+use culvert_net::socket::{self, ConnectOptions, SocketFactory};
 use culvert_runtime::{TaskGroup, budget};
 use culvert_tls::WorkloadCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::dns::{self, Dns};
-use super::pace::{self, Pace};
+use super::rate_limit::{self, RateLimiter};
 use super::worker::Worker;
 use super::{inbound, outbound, plaintext, refusal};
 use crate::certificates::CertificateUse;
 use crate::config::Config;
 use crate::proxy::Connections;
-use crate::shared::{Held, Shared};
+use crate::shared::{ActiveGuard, ProxyState};
 use crate::state::Workload;
 use crate::telemetry::{Direction, OpenFlow};
 
-/// An accepted connection takes as long as moving so many bytes.
+/// Budget of accepting a connection, in bytes moved in the same time.
 const ACCEPT_COST: usize = 16 * 1024;
 
-/// Bytes that a connection's task may keep while the connection stands. Without optimisation it is a word more.
+/// Size limit of a connection's task, in bytes. Without optimization it is a word larger.
 const MAX_TASK: usize = if cfg!(debug_assertions) { 664 } else { 656 };
 
-/// What the node agent says of a pod.
+/// What the node agent reports of a pod.
 #[derive(Debug)]
 pub(crate) struct PodInfo {
     pub mode: Mode,
@@ -48,59 +48,59 @@ pub(crate) struct PodInfo {
     pub namespace: Arc<str>,
     pub service_account: Arc<str>,
     pub identity: Identity,
-    /// Bounds that hold on all workers together.
+    /// Limits for all workers together.
     pub bounds: Bounds,
 }
 
-/// What a pod may take of this process.
+/// Resource limits of a pod in this process.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     memory: Arc<MemoryBudget>,
-    pace: Option<Pace>,
-    connections: Places,
-    handshakes: Places,
-    /// For refused connections that are not closed yet; see [`refusal`].
-    pub(super) refusals: Places,
+    rate_limiter: Option<RateLimiter>,
+    connections: Semaphore,
+    handshakes: Semaphore,
+    /// Refused connections that are not closed yet; see [`refusal`].
+    pub(super) refusals: Semaphore,
 }
 
-/// Places for things that a pod may have at once.
+/// Semaphore for things that a pod may have at once.
 #[derive(Debug)]
-pub(super) struct Places(AtomicUsize);
+pub(super) struct Semaphore(AtomicUsize);
 
-impl Places {
-    pub(super) fn take(&self) -> bool {
+impl Semaphore {
+    pub(super) fn try_acquire(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    pub(super) fn give(&self) {
+    pub(super) fn release(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Bounds {
-    pub(crate) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &ProxyState) -> Self {
         let Config { max_buffered_bytes, max_bandwidth, max_connections, max_handshakes, .. } = shared.config;
-        let pace = Pace::new(max_bandwidth);
-        let max_io = pace.as_ref().map_or(usize::MAX, Pace::max_io);
+        let rate_limiter = RateLimiter::new(max_bandwidth);
+        let max_io = rate_limiter.as_ref().map_or(usize::MAX, RateLimiter::max_io);
         Self {
             memory: MemoryBudget::with_max_io(max_buffered_bytes, max_io, shared.metrics.slowed_by_memory.clone()),
-            pace,
-            connections: Places(max_connections.into()),
-            handshakes: Places(max_handshakes.into()),
-            refusals: Places(refusal::MAX_PENDING.into()),
+            rate_limiter,
+            connections: Semaphore(max_connections.into()),
+            handshakes: Semaphore(max_handshakes.into()),
+            refusals: Semaphore(refusal::MAX_PENDING.into()),
         }
     }
 }
 
-/// A pod's life here. Order matters: each phase allows less than the one before.
+/// Phases of a pod's life. Ordered: each allows less than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving,
-    /// Removed; peers that have not heard are still answered.
+    /// Removed; peers that do not know yet are still served.
     Leaving,
-    /// Nothing new; what stands goes on.
+    /// No new connections; open ones run to their end.
     Draining,
-    /// Everything is cut.
+    /// All connections are closed.
     Stopped,
 }
 
@@ -119,22 +119,27 @@ pub(crate) struct Pod {
     tasks: TaskGroup,
 }
 
-/// Counts a connection until dropped, and where it is a socket, that.
-pub(crate) struct Place(Rc<Pod>, Option<Direction>);
+/// Counts a connection until dropped, and its socket if it has one of its own.
+pub(crate) struct ConnectionPermit(Rc<Pod>, Option<Direction>);
 
 /// Counts a handshake until dropped.
-pub(crate) struct HandshakePlace<'a>(&'a Pod);
+pub(crate) struct HandshakePermit<'a>(&'a Pod);
 
-/// What a listener does with what it accepts.
+/// How a listener handles accepted connections.
 #[derive(Clone, Copy)]
 struct Handler {
-    /// Begins a task for an accepted connection.
-    begin: fn(Rc<Pod>, Place, TcpStream, SocketAddr),
+    /// Spawns the task of an accepted connection.
+    begin: fn(Rc<Pod>, ConnectionPermit, TcpStream, SocketAddr),
     /// Which report of connections its sockets belong to; `None` for DNS.
     counted: Option<Direction>,
 }
 
 impl Pod {
+    /// How a connection is opened now.
+    pub(crate) fn connect_options(&self) -> ConnectOptions {
+        self.shared().mesh().connect_options()
+    }
+
     /// Open the pod's listeners on this worker.
     pub(crate) fn start(worker: Rc<Worker>, info: Arc<PodInfo>, sockets: SocketFactory) -> io::Result<Rc<Self>> {
         let mut listeners: Vec<(TcpListener, Handler)> = [
@@ -193,7 +198,7 @@ impl Pod {
         Ok(pod)
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<ProxyState> {
         &self.worker.shared
     }
 
@@ -208,17 +213,17 @@ impl Pod {
         &self.worker.shared.connections[self.worker.number]
     }
 
-    /// The pod's own workload; waits for the control plane to tell of it.
+    /// The pod's own workload; waits until the control plane has sent it.
     pub(crate) async fn workload(&self) -> Result<Arc<Workload>, String> {
         let PodInfo { namespace, name, service_account, .. } = &*self.info;
-        let patience = self.shared().config.workload_wait;
-        let found = self.shared().workload(namespace, name, service_account, patience).await;
+        let timeout = self.shared().config.workload_wait;
+        let found = self.shared().workload(namespace, name, service_account, timeout).await;
         found.ok_or_else(|| {
             format!("unknown source workload: {namespace}/{name} with service account {service_account}")
         })
     }
 
-    /// Move on to a phase; never back.
+    /// Enter a phase; never an earlier one.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
             let forward = *current < phase;
@@ -233,19 +238,19 @@ impl Pod {
         }
     }
 
-    /// Run a connection's task; it is cut when the pod is stopped.
+    /// Spawn a connection's task; it is aborted when the pod is stopped.
     pub(crate) fn spawn<F: Future<Output = ()> + 'static>(&self, task: F) {
         const { assert!(size_of::<F>() <= MAX_TASK) };
         self.tasks.spawn(task);
     }
 
-    /// Memory for what its connections hold.
+    /// The budget for bytes buffered for its connections.
     pub(super) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.info.bounds.memory
     }
 
-    /// Let a connection carry no faster than the pod may.
-    pub(super) fn paced<T>(
+    /// Limit a connection to the pod's rate.
+    pub(super) fn throttled<T>(
         &self,
         flow: &OpenFlow,
         carried: Pin<&mut impl Future<Output = T>>,
@@ -253,26 +258,26 @@ impl Pod {
         let slowed = || {
             self.shared().metrics.slowed_by_bandwidth.fetch_add(1, Ordering::Relaxed);
         };
-        pace::paced(self.info.bounds.pace.as_ref(), carried, || flow.carried(), slowed)
+        rate_limit::throttled(self.info.bounds.rate_limiter.as_ref(), carried, || flow.carried(), slowed)
     }
 
     /// Wait until the pod has reached `phase`.
     pub(crate) async fn reached(&self, phase: Phase) {
-        // The sender is `self`'s own, so waiting cannot fail while somebody can ask.
+        // `self` owns the sender, so waiting cannot fail.
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
     }
 
-    /// Take nothing new, let what stands go on for `patience`, then cut it.
-    pub(crate) async fn leave(&self, patience: Duration) {
+    /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
+    pub(crate) async fn leave(&self, timeout: Duration) {
         self.enter(Phase::Draining);
         let ended = async {
-            // Listeners count: what is still queued in one becomes a connection when it closes.
+            // Listeners count: connections queued in one are accepted when it closes.
             while self.connections.get() > 0 || self.listeners.get() > 0 {
                 self.quiet.notified().await;
             }
         };
-        // Whether all have ended or patience has, the rest is the same.
-        let _ = tokio::time::timeout(patience, ended).await;
+        // After the last connection or the timeout, whichever comes first.
+        let _ = tokio::time::timeout(timeout, ended).await;
         self.enter(Phase::Stopped);
     }
 
@@ -280,9 +285,9 @@ impl Pod {
         self.pool.release_idle();
     }
 
-    /// A place for one more connection, if the limit allows. `counted`: it is an accepted socket of that report.
-    pub(super) fn place(self: &Rc<Self>, counted: Option<Direction>) -> Option<Place> {
-        if !self.info.bounds.connections.take() {
+    /// A permit for one more connection, if the limit allows. `counted`: its socket counts for that reporter.
+    pub(super) fn permit(self: &Rc<Self>, counted: Option<Direction>) -> Option<ConnectionPermit> {
+        if !self.info.bounds.connections.try_acquire() {
             self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -291,30 +296,30 @@ impl Pod {
         if let Some(seen) = counted {
             self.shared().metrics.socket_opened(seen);
         }
-        Some(Place(self.clone(), counted))
+        Some(ConnectionPermit(self.clone(), counted))
     }
 
-    /// A place for one more handshake, if the limit allows.
-    pub(crate) fn handshake_place(&self) -> Option<HandshakePlace<'_>> {
-        if !self.info.bounds.handshakes.take() {
+    /// A permit for one more handshake, if the limit allows.
+    pub(crate) fn handshake_permit(&self) -> Option<HandshakePermit<'_>> {
+        if !self.info.bounds.handshakes.try_acquire() {
             self.shared().metrics.over_handshake_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        Some(HandshakePlace(self))
+        Some(HandshakePermit(self))
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     pub(super) const fn pod(&self) -> &Rc<Pod> {
         &self.0
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
-        self.0.info.bounds.connections.give();
-        self.0.shared().let_go();
+        self.0.info.bounds.connections.release();
+        self.0.shared().release();
         if let Some(seen) = self.1 {
             self.0.shared().metrics.socket_closed(seen);
         }
@@ -326,12 +331,12 @@ impl Drop for Place {
 }
 
 /// Counts a listener until dropped.
-pub(super) struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] Held);
+pub(super) struct OpenListener(Rc<Pod>, #[allow(dead_code, reason = "held for its drop")] ActiveGuard);
 
 impl OpenListener {
     fn new(pod: Rc<Pod>) -> Self {
         pod.listeners.set(pod.listeners.get() + 1);
-        let held = Held::new(pod.shared().clone());
+        let held = ActiveGuard::new(pod.shared().clone());
         Self(pod, held)
     }
 }
@@ -343,9 +348,9 @@ impl Drop for OpenListener {
     }
 }
 
-impl Drop for HandshakePlace<'_> {
+impl Drop for HandshakePermit<'_> {
     fn drop(&mut self) {
-        self.0.info.bounds.handshakes.give();
+        self.0.info.bounds.handshakes.release();
     }
 }
 
@@ -356,14 +361,14 @@ impl Dial for Pod {
             self.certificate.get(config.workload_wait).await.map_err(culvert_hbone::Error::Certificate)?;
         let stream = self
             .sockets
-            .connect(&self.worker.home, None, key.address, config.connect_timeout)
+            .connect(&self.worker.home, None, key.address, self.connect_options())
             .await
             .map_err(culvert_hbone::Error::Dial)?;
         Ok((stream, certificate))
     }
 }
 
-/// Accept until the pod drains; each connection is a task of its own.
+/// Accept until the pod drains; each connection gets a task of its own.
 async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: OpenListener) {
     loop {
         let accepted = tokio::select! {
@@ -373,13 +378,13 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
         };
         match accepted {
             Ok((stream, peer)) => take(&pod, stream, peer, handler),
-            // Out of descriptors or memory: the queue waits in the kernel, and spinning would not help.
+            // Out of descriptors or memory: connections wait in the kernel's queue; retry after a delay.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-    // Connections that are queued when a listener closes are reset, and the runtime may not have heard of the latest:
-    // the kernel is asked itself until nothing is left. What arrives after the last question and before the close can
-    // only be handed on by the kernel (`net.ipv4.tcp_migrate_req`, which the node agent sets).
+    // Connections that are queued when a listener closes are reset, and the runtime may not know of the latest: accept until
+    // the queue is empty. One that arrives between the last accept and the close can only be moved by the kernel
+    // (`net.ipv4.tcp_migrate_req`, which the node agent sets).
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
         let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
@@ -387,7 +392,7 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
             take(&pod, stream, peer, handler);
         }
     }
-    // Closed before it is no longer counted: arguments are dropped after locals.
+    // Close it before `_open` is dropped: arguments are dropped after locals.
     drop(listener);
 }
 
@@ -398,8 +403,8 @@ fn poll_accept(listener: &TcpListener, context: &mut Context<'_>) -> Poll<io::Re
     Poll::Ready(accepted)
 }
 
-/// Serve an accepted connection if there is a place for it.
+/// Serve an accepted connection if its pod has a permit left.
 fn take(pod: &Rc<Pod>, stream: TcpStream, peer: SocketAddr, handler: Handler) {
-    let Some(place) = pod.place(handler.counted) else { return refusal::close(pod, stream) };
-    (handler.begin)(pod.clone(), place, stream, socket::canonical(peer));
+    let Some(permit) = pod.permit(handler.counted) else { return refusal::close(pod, stream) };
+    (handler.begin)(pod.clone(), permit, stream, socket::canonical(peer));
 }

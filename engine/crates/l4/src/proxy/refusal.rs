@@ -18,7 +18,7 @@ struct Permit(Arc<PodInfo>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.bounds.refusals.give();
+        self.0.bounds.refusals.release();
     }
 }
 
@@ -26,7 +26,7 @@ impl Drop for Permit {
 /// not fail the client's connect either, and is counted: the client sees the end of the stream, or a reset if it has sent
 /// bytes by then.
 pub(super) fn close(pod: &Rc<Pod>, refused: TcpStream) {
-    if !pod.info.bounds.refusals.take() {
+    if !pod.info.bounds.refusals.try_acquire() {
         pod.shared().metrics.refusals_without_grace.fetch_add(1, Ordering::Relaxed);
         return;
     }

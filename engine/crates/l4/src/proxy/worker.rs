@@ -19,28 +19,28 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::pod::{Phase, Pod, PodInfo};
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 
-/// Commands that a worker may have waiting: far more than workloads change in the time one takes.
+/// Capacity of a worker's command queue: far more than changes of workloads during one command.
 const COMMANDS: usize = 4096;
 
 pub(crate) enum Command {
     Add { pod: Arc<PodInfo>, netns: OwnedFd, started: Arc<Started> },
     Remove { uid: Arc<str>, stopped: Arc<Stopped> },
-    Drain { patience: Duration },
+    Drain { timeout: Duration },
 }
 
-/// Collects the workers' word on a new pod; the last one reports.
+/// Collects the workers' results of starting a pod; the last one reports.
 #[derive(Debug)]
 pub(crate) struct Started {
     uid: Arc<str>,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     waiting: AtomicUsize,
     error: Mutex<Option<String>>,
 }
 
 impl Started {
-    pub(crate) fn new(uid: Arc<str>, shared: Arc<Shared>, workers: usize) -> Arc<Self> {
+    pub(crate) fn new(uid: Arc<str>, shared: Arc<ProxyState>, workers: usize) -> Arc<Self> {
         Arc::new(Self { uid, shared, waiting: AtomicUsize::new(workers), error: Mutex::default() })
     }
 
@@ -54,11 +54,11 @@ impl Started {
     }
 }
 
-/// Told when the last worker has let go of a removed pod.
+/// Reports when the last worker has released a removed pod.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     pub uid: Arc<str>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ProxyState>,
 }
 
 impl Drop for Stopped {
@@ -75,18 +75,18 @@ pub(crate) struct WorkerHandle {
 
 impl WorkerHandle {
     /// Start a thread.
-    pub(crate) fn start(number: usize, affinity: CpuAffinity, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn start(number: usize, affinity: CpuAffinity, shared: Arc<ProxyState>) -> io::Result<Self> {
         let home = Netns::current()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let run = move || {
             culvert_tls::gather_entropy();
-            // A panic outside a connection's task means that the worker is gone: the host must not go on half-alive.
+            // A panic outside of a connection's task ends the worker: the host must exit instead of serving with the rest.
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 culvert_runtime::block_on(&runtime, Some(affinity), serve(number, home, shared.clone(), receiver));
                 drop(runtime);
             }));
-            shared.judged(number, None);
+            shared.reevaluated(number, None);
             if ended.is_err() {
                 shared.events.fatal(format!("worker {number} panicked"));
             }
@@ -100,25 +100,25 @@ impl WorkerHandle {
         self.commands.try_send(command).is_ok()
     }
 
-    /// Make the thread end at once, which can be waited for; connections that stand are cut.
+    /// Stop the thread at once; open connections are cut. The handle can be joined.
     pub(crate) fn end(self) -> JoinHandle<()> {
         self.thread
     }
 }
 
-/// What the tasks of a worker share.
+/// State shared by a worker's tasks.
 pub(crate) struct Worker {
     pub number: usize,
     pub home: Netns,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ProxyState>,
     pods: RefCell<HashMap<Arc<str>, Rc<Pod>>>,
-    /// Pods that were removed or replaced and still have connections.
+    /// Removed or replaced pods with open connections.
     leaving: RefCell<Vec<Rc<Pod>>>,
 }
 
-async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
+async fn serve(number: usize, home: Netns, shared: Arc<ProxyState>, mut commands: mpsc::Receiver<Command>) {
     let worker = Rc::new(Worker { number, home, shared, pods: RefCell::default(), leaving: RefCell::default() });
-    culvert_runtime::spawn(judge_again(worker.clone()));
+    culvert_runtime::spawn(reevaluate(worker.clone()));
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -127,9 +127,9 @@ async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mp
                 None => break,
                 Some(Command::Add { pod, netns, started }) => started.report(worker.add(pod, netns)),
                 Some(Command::Remove { uid, stopped }) => worker.remove(&uid, stopped),
-                Some(Command::Drain { patience }) => worker.drain(patience),
+                Some(Command::Drain { timeout }) => worker.drain(timeout),
             },
-            // A thread without pods sleeps.
+            // A worker without pods does not tick.
             _ = tick.tick(), if worker.has_pods() => worker.release_idle(),
         }
     }
@@ -137,7 +137,7 @@ async fn serve(number: usize, home: Netns, shared: Arc<Shared>, mut commands: mp
 }
 
 impl Worker {
-    /// Let go of all pods: they refer to their worker as it does to them, so neither would ever be dropped.
+    /// Stop and drop all pods: pods and worker hold each other, so neither would ever be dropped.
     fn forget(&self) {
         let pods = std::mem::take(&mut *self.pods.borrow_mut());
         let leaving = std::mem::take(&mut *self.leaving.borrow_mut());
@@ -150,7 +150,7 @@ impl Worker {
         if known.as_ref().is_some_and(|pod| pod.netns_inode() == sockets.netns_inode()) {
             return Ok(());
         }
-        // The same pod in another namespace: its sandbox was made anew, and nothing of the old one can live on.
+        // The same pod in another namespace: its sandbox was recreated, and connections of the old one are dead.
         if let Some(old) = known {
             old.enter(Phase::Stopped);
         }
@@ -163,21 +163,21 @@ impl Worker {
         let Some(pod) = self.pods.borrow_mut().remove(uid) else { return };
         let config = &self.shared.config;
         self.leaving.borrow_mut().push(pod.clone());
-        let (accept, patience) = (config.removal_accept, config.removal_drain);
+        let (accept, timeout) = (config.removal_accept, config.removal_drain);
         let worker = self.clone();
         culvert_runtime::spawn(async move {
             pod.enter(Phase::Leaving);
             tokio::time::sleep(accept).await;
-            pod.leave(patience).await;
+            pod.leave(timeout).await;
             worker.leaving.borrow_mut().retain(|other| !Rc::ptr_eq(other, &pod));
             drop(stopped);
         });
     }
 
-    fn drain(&self, patience: Duration) {
+    fn drain(&self, timeout: Duration) {
         let leaving = self.leaving.borrow().clone();
         for pod in self.pods.borrow().values().cloned().chain(leaving) {
-            culvert_runtime::spawn(async move { pod.leave(patience).await });
+            culvert_runtime::spawn(async move { pod.leave(timeout).await });
         }
     }
 
@@ -195,17 +195,17 @@ impl Worker {
     }
 }
 
-/// Judge open connections again whenever a change may forbid one.
-async fn judge_again(worker: Rc<Worker>) {
+/// Reevaluate open connections whenever a change may deny one.
+async fn reevaluate(worker: Rc<Worker>) {
     let mut changes = worker.shared.authorization();
     loop {
-        // Looked at before the first wait: a change may have come before this worker began to listen.
+        // Read before the first wait: a change may have come before this worker subscribed.
         let latest = *changes.borrow_and_update();
         if let Some(connections) = worker.shared.connections.get(worker.number) {
-            connections.judge(&worker.shared.store.read());
+            connections.reevaluate(&worker.shared.store.read());
         }
-        worker.shared.judged(worker.number, Some(latest));
-        // The sender lives as long as the worker.
+        worker.shared.reevaluated(worker.number, Some(latest));
+        // The sender outlives the worker.
         if changes.changed().await.is_err() {
             return;
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use culvert_core::proto::workload::IpFamilies;
 use culvert_core::proto::workload::load_balancing::{Mode, Scope};
 
-use super::hosts::{Host, Hosts};
+use super::dns_cache::{CachedHost, DnsCache};
 use super::index::Store;
 use super::outlier::Ejected;
 use super::resolve::RouteError;
@@ -16,7 +16,7 @@ use super::workload::Workload;
 
 /// What a choice has to respect besides the service's own rules.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Choice<'a> {
+pub(crate) struct SelectionContext<'a> {
     /// Uniform in 0..1.
     pub random: f64,
     /// Endpoints that this connection has tried already.
@@ -24,13 +24,13 @@ pub(crate) struct Choice<'a> {
     /// Endpoints that keep failing; `None` where there are none.
     pub ejected: Option<&'a Ejected>,
     /// Addresses of endpoints that have only a name.
-    pub hosts: Option<&'a Hosts>,
+    pub hosts: Option<&'a DnsCache>,
 }
 
 /// The endpoint that was chosen for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// What it is known by when it fails: its address with the port that was asked for.
+    /// Its key for outlier detection: its address with the target port.
     pub address: SocketAddr,
     /// Whether there are others that have not been tried.
     pub others: bool,
@@ -55,14 +55,14 @@ struct Candidate<'a> {
 type Rank = (bool, usize);
 
 impl Store {
-    /// Choose an endpoint for a client that asked for `port` under an address of the family of `like`.
+    /// Select an endpoint for a client that dialled `port` at an address of the family of `like`.
     pub(super) fn endpoint(
         &self,
         source: &Workload,
         service: &Service,
         port: u16,
         like: IpAddr,
-        choice: Choice<'_>,
+        choice: SelectionContext<'_>,
     ) -> Result<Chosen<'_>, RouteError> {
         if !service.ports.contains_key(&port) {
             return Err(RouteError::NoPort(service.key.to_string(), port));
@@ -92,7 +92,7 @@ impl Store {
     }
 }
 
-impl Choice<'_> {
+impl SelectionContext<'_> {
     /// Where to dial an endpoint.
     pub(super) fn address(self, service: &Service, workload: &Workload, like: IpAddr) -> Result<IpAddr, RouteError> {
         let nowhere = || RouteError::NoAddress(workload.uid.to_string());
@@ -101,9 +101,9 @@ impl Choice<'_> {
         }
         match self.hosts.ok_or_else(nowhere)?.get(&workload.hostname) {
             // An outside host has the families that it has; those of the service are those of its own address.
-            Host::Addresses(all) => preferred(all.iter().copied(), like).ok_or_else(nowhere),
-            Host::Unknown => Err(RouteError::Unresolved(workload.hostname.clone())),
-            Host::Unresolvable => Err(nowhere()),
+            CachedHost::Addresses(all) => preferred(all.iter().copied(), like).ok_or_else(nowhere),
+            CachedHost::NotResolved => Err(RouteError::Unresolved(workload.hostname.clone())),
+            CachedHost::Unresolvable => Err(nowhere()),
         }
     }
 

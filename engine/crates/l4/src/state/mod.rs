@@ -1,10 +1,10 @@
-//! What the engine knows of the mesh: workloads, services and policies, indexed by what a connection can ask.
+//! The engine's store: workloads, services and policies, indexed by what a connection looks up.
 //!
 //! One writer (the host's calls), many readers (the workers), short critical sections. A refused resource leaves the
-//! last good one in place. The order in which resources arrive does not matter.
+//! last good one in permit. The order in which resources arrive does not matter.
 
 mod balance;
-mod hosts;
+mod dns_cache;
 mod index;
 mod names;
 mod outlier;
@@ -12,8 +12,8 @@ mod resolve;
 mod service;
 mod workload;
 
-pub(crate) use balance::{Choice, Endpoint, target_port};
-pub(crate) use hosts::Hosts;
+pub(crate) use balance::{Endpoint, SelectionContext, target_port};
+pub(crate) use dns_cache::DnsCache;
 pub(crate) use index::Store;
 pub(crate) use outlier::{Ejected, OutlierSettings, Outliers};
 pub(crate) use resolve::{Route, RouteError};

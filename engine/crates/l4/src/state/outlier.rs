@@ -1,6 +1,6 @@
 //! Endpoints that keep failing, and for how long they are left out.
 //!
-//! An endpoint is *good* until its connects fail so many times in a row; then it is *ejected* for a base time, longer
+//! An endpoint is *healthy* until a number of connects in a row fail; then it is *ejected* for a base time, longer
 //! with each time that it happens again. After that it is *on probation*: chosen again, and the next such row of
 //! failures counts as another time. Each base time that it then serves well is one time forgiven.
 //!
@@ -58,7 +58,7 @@ pub(crate) struct Ejected {
 pub(crate) struct Outliers {
     settings: OutlierSettings,
     records: Mutex<HashMap<SocketAddr, Record>>,
-    /// Until when none of a full table is forgotten: it is not searched for every endpoint that finds no room.
+    /// Until when a full table need not be searched for expired entries.
     full_until: Mutex<Option<Instant>>,
     /// Replaced at each change; read at each choice.
     ejected: Mutex<Option<Arc<Ejected>>>,

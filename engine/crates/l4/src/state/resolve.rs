@@ -8,7 +8,7 @@ use culvert_core::identity::Identity;
 use culvert_core::names::HBONE_PORT;
 use culvert_core::proto::workload::load_balancing::Mode;
 
-use super::balance::{Choice, Endpoint, target_port};
+use super::balance::{Endpoint, SelectionContext, target_port};
 use super::index::Store;
 use super::service::{Service, ServiceKey};
 use super::workload::{Protocol, Workload};
@@ -17,7 +17,7 @@ use super::{Gateway, GatewayDestination};
 /// The decision for one connection.
 #[derive(Debug, Clone)]
 pub(crate) enum Route {
-    /// Through a tunnel to `peer`, which is asked for `authority`.
+    /// Through a tunnel to `peer`, with a CONNECT to `authority`.
     Hbone {
         peer: SocketAddr,
         authority: SocketAddr,
@@ -68,18 +68,26 @@ pub(crate) enum RouteError {
     NoEndpoint(String),
     #[error("no address for workload {0}")]
     NoAddress(String),
-    /// To be tried again once the name has been asked for.
+    /// Retry after resolving the name.
     #[error("the address of {0} is not known yet")]
     Unresolved(Arc<str>),
     #[error("waypoint of {0} is not known")]
     NoWaypoint(String),
+    /// Refused because the mesh allows known destinations only (`outboundTrafficPolicy: REGISTRY_ONLY`).
+    #[error("{0} is not in the service registry and outboundTrafficPolicy is REGISTRY_ONLY")]
+    NotInRegistry(SocketAddr),
     #[error("workload {0} is on network {1:?}, which has no gateway here")]
     OtherNetwork(String, Arc<str>),
 }
 
 impl Store {
     /// Decide for a connection of `source` to `target`.
-    pub(crate) fn route(&self, source: &Workload, target: SocketAddr, choice: Choice<'_>) -> Result<Route, RouteError> {
+    pub(crate) fn route(
+        &self,
+        source: &Workload,
+        target: SocketAddr,
+        choice: SelectionContext<'_>,
+    ) -> Result<Route, RouteError> {
         if let Some(service) = self.service_at(&source.network, target.ip(), &source.namespace) {
             return self.route_to_service(source, service, target, choice);
         }
@@ -94,7 +102,7 @@ impl Store {
         source: &Workload,
         service: &Arc<Service>,
         target: SocketAddr,
-        choice: Choice<'_>,
+        choice: SelectionContext<'_>,
     ) -> Result<Route, RouteError> {
         if let Some(waypoint) = &service.waypoint
             && !self.is_instance_of(source, waypoint)
@@ -102,7 +110,7 @@ impl Store {
             return self.route_to_waypoint(source, waypoint, target, Some(service), choice);
         }
         if service.mode == Mode::Passthrough {
-            // No endpoint is chosen: the client has chosen the address, whoever is behind it.
+            // No endpoint is selected: the client has chosen the address.
             return match self.workload_at(&source.network, target.ip()) {
                 Some(workload) => direct(source, workload, target, Some(service), None),
                 None => Ok(Route::Unknown { to: target, service: Some(service.clone()) }),
@@ -119,7 +127,7 @@ impl Store {
         workload: &Arc<Workload>,
         target: SocketAddr,
         service: Option<&Arc<Service>>,
-        choice: Choice<'_>,
+        choice: SelectionContext<'_>,
     ) -> Result<Route, RouteError> {
         match &workload.waypoint {
             Some(waypoint) if !self.is_instance_of(source, waypoint) => {
@@ -129,14 +137,14 @@ impl Store {
         }
     }
 
-    /// The waypoint is asked for the address that the client used, so that it can apply the service's rules.
+    /// The CONNECT to the waypoint names the client's original destination, so that it can apply the service's rules.
     fn route_to_waypoint(
         &self,
         source: &Workload,
         waypoint: &Gateway,
         target: SocketAddr,
         service: Option<&Arc<Service>>,
-        choice: Choice<'_>,
+        choice: SelectionContext<'_>,
     ) -> Result<Route, RouteError> {
         let unknown = || RouteError::NoWaypoint(service.map_or_else(|| target.to_string(), |s| s.key.to_string()));
         let instance = match &waypoint.destination {
@@ -171,7 +179,7 @@ impl Store {
         via: &Arc<Service>,
         hbone_port: u16,
         like: IpAddr,
-        choice: Choice<'_>,
+        choice: SelectionContext<'_>,
     ) -> Result<WaypointInstance, RouteError> {
         let chosen = self.endpoint(source, via, hbone_port, like, choice)?;
         let ip = choice.address(via, chosen.workload, like)?;

@@ -115,7 +115,7 @@ impl Workload {
         self.addresses.iter().find(same_family).or_else(|| self.addresses.first()).copied()
     }
 
-    /// What a tunnel tells its peer of this workload.
+    /// The baggage that describes this workload to a peer.
     pub(crate) fn baggage(&self) -> Baggage {
         let known = |value: &Arc<str>| (!value.is_empty()).then(|| value.to_string());
         let kind = match self.workload_type {

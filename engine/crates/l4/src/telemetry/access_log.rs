@@ -1,4 +1,5 @@
 //! One entry a connection, in the fields and order of Istio's ztunnel: as a line, as an OpenTelemetry log record, or both.
+//! The mesh configuration may give lines another form (see `log_format`).
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -6,16 +7,65 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use culvert_core::proto::engine::AccessLog;
-
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
+use super::log_format::{Ended, FormatError, LineFormat};
 use super::otlp::{self, Severity};
-use crate::config::Config;
+use crate::mesh::MeshSettings;
 use crate::policy::Denied;
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 
 /// Bytes of a line, so that it need not grow.
 const LINE: usize = 1024;
+
+/// Lines as text or as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Text,
+    Json,
+}
+
+/// Which lines are written.
+#[derive(Debug, Clone)]
+pub(crate) enum AccessLogSettings {
+    Off,
+    /// The fields of Istio's ztunnel.
+    Fields(Encoding),
+    /// A format of the mesh's own. Lines that are not about the end of a connection have ztunnel's fields.
+    Format(Arc<LineFormat>, Encoding),
+}
+
+impl AccessLogSettings {
+    /// Lines in the mesh's encoding and format; an empty format means the fields of Istio's ztunnel.
+    ///
+    /// # Errors
+    /// See [`FormatError`].
+    pub(crate) fn parse(encoding: Encoding, format: &str) -> Result<Self, FormatError> {
+        if format.is_empty() {
+            return Ok(Self::Fields(encoding));
+        }
+        let parsed = match encoding {
+            Encoding::Text => LineFormat::text(format),
+            Encoding::Json => LineFormat::json(format),
+        };
+        Ok(Self::Format(Arc::new(parsed?), encoding))
+    }
+
+    /// Whether lines may show more than the fields of Istio's ztunnel.
+    pub(crate) const fn has_format(&self) -> bool {
+        matches!(self, Self::Format(..))
+    }
+
+    const fn is_on(&self) -> bool {
+        !matches!(self, Self::Off)
+    }
+
+    const fn encoding(&self) -> Encoding {
+        match self {
+            Self::Off => Encoding::Text,
+            Self::Fields(encoding) | Self::Format(_, encoding) => *encoding,
+        }
+    }
+}
 
 pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
@@ -36,49 +86,75 @@ impl From<String> for Value<'_> {
 
 pub(super) type Field<'a> = (&'static str, Value<'a>);
 
-pub(crate) fn write(shared: &Arc<Shared>, flow: &Flow, duration: Duration, sent: u64, received: u64, end: &FlowEnd) {
-    if is_on(&shared.config) {
+pub(crate) fn write(
+    shared: &Arc<ProxyState>,
+    flow: &Flow,
+    duration: Duration,
+    sent: u64,
+    received: u64,
+    end: &FlowEnd,
+) {
+    let mesh = shared.mesh();
+    let now = SystemTime::now();
+    let has_fields = shared.config.access_log_records || matches!(mesh.access_log, AccessLogSettings::Fields(_));
+    if has_fields {
         let severity = if end.error.is_some() { Severity::Error } else { Severity::Info };
         let fields = fields(flow, duration, sent, received, end);
-        enter(shared, severity, "connection complete", flow, &fields);
+        let with_line = !mesh.access_log.has_format();
+        enter(shared, &mesh, now, with_line, Entry { severity, message: "connection complete", flow, fields: &fields });
+    }
+    if let AccessLogSettings::Format(format, _) = &mesh.access_log {
+        shared.events.access_log(&format.line(&Ended { flow, end, duration, sent, received, now }));
     }
 }
 
 /// Write what policies of a dry run would do to a connection that has not begun yet.
-pub(crate) fn write_dry_run(shared: &Arc<Shared>, flow: &Flow, denied: &Denied) {
-    if is_on(&shared.config) {
+pub(crate) fn write_dry_run(shared: &Arc<ProxyState>, flow: &Flow, denied: &Denied) {
+    let mesh = shared.mesh();
+    if mesh.access_log.is_on() || shared.config.access_log_records {
         let mut fields = about(flow);
         fields.push(("dry_run", denied.to_string().into()));
-        enter(shared, Severity::Info, "connection would be refused", flow, &fields);
+        let entry = Entry { severity: Severity::Info, message: "connection would be refused", flow, fields: &fields };
+        enter(shared, &mesh, SystemTime::now(), true, entry);
     }
 }
 
-fn is_on(config: &Config) -> bool {
-    config.access_log != AccessLog::Off || config.access_log_records
+struct Entry<'a> {
+    severity: Severity,
+    message: &'static str,
+    flow: &'a Flow,
+    fields: &'a [Field<'a>],
 }
 
-/// Write an entry in each form that is on.
-fn enter(shared: &Shared, severity: Severity, message: &str, flow: &Flow, fields: &[Field<'_>]) {
-    let now = SystemTime::now();
-    if shared.config.access_log != AccessLog::Off {
+/// Write an entry in each form that is on, as a line only `with_line`.
+fn enter(shared: &ProxyState, mesh: &MeshSettings, now: SystemTime, with_line: bool, entry: Entry<'_>) {
+    let Entry { severity, message, flow, fields } = entry;
+    if with_line && mesh.access_log.is_on() {
         let level = if severity == Severity::Error { "error" } else { "info" };
-        write_line(shared, now, level, ("access", message), fields);
+        write_line(shared, mesh.access_log.encoding(), now, level, ("access", message), fields);
     }
     if shared.config.access_log_records {
-        shared.events.access_log_record(&otlp::record(now, severity, message, flow.trace.as_deref(), fields));
+        shared.events.access_log_record(&otlp::record(now, severity, message, flow.trace(), fields));
     }
 }
 
 /// Write one line of `what`, a scope and a message, that is not an entry of the access log.
-pub(super) fn emit(shared: &Shared, level: &str, what: (&str, &str), fields: &[Field<'_>]) {
-    write_line(shared, SystemTime::now(), level, what, fields);
+pub(super) fn emit(shared: &ProxyState, level: &str, what: (&str, &str), fields: &[Field<'_>]) {
+    write_line(shared, shared.mesh().access_log.encoding(), SystemTime::now(), level, what, fields);
 }
 
-fn write_line(shared: &Shared, now: SystemTime, level: &str, what: (&str, &str), fields: &[Field<'_>]) {
+fn write_line(
+    shared: &ProxyState,
+    encoding: Encoding,
+    now: SystemTime,
+    level: &str,
+    what: (&str, &str),
+    fields: &[Field<'_>],
+) {
     let time = humantime::format_rfc3339_micros(now);
-    let line = match shared.config.access_log {
-        AccessLog::Json => json(level, time, what, fields),
-        _ => text(level, time, what, fields),
+    let line = match encoding {
+        Encoding::Json => json(level, time, what, fields),
+        Encoding::Text => text(level, time, what, fields),
     };
     shared.events.access_log(&line);
 }
@@ -141,12 +217,12 @@ impl<'a> Named<'a> {
         if let Some(workload) = &peer.workload {
             return Self { workload: &workload.name, namespace: &workload.namespace, cluster: &workload.cluster };
         }
-        let Some(said) = &peer.baggage else { return Self::default() };
+        let Some(baggage) = &peer.baggage else { return Self::default() };
         let or_empty = |name: &'a Option<String>| name.as_deref().unwrap_or_default();
         Self {
-            workload: or_empty(&said.workload),
-            namespace: or_empty(&said.namespace),
-            cluster: or_empty(&said.cluster),
+            workload: or_empty(&baggage.workload),
+            namespace: or_empty(&baggage.namespace),
+            cluster: or_empty(&baggage.cluster),
         }
     }
 }

@@ -15,12 +15,12 @@ use parking_lot::Mutex;
 use super::dns::DnsMetrics;
 use super::on_demand_dns::OnDemandDns;
 use super::*;
-use crate::state::{Hosts, OutlierSettings, Outliers, Service, ServiceKey, Store, Workload};
+use crate::state::{DnsCache, OutlierSettings, Outliers, Service, ServiceKey, Store, Workload};
 
 const MANY: usize = 1_000_000;
 const MIB: usize = 1 << 20;
 
-/// Held by who measures the memory of this process, in which tests run beside each other.
+/// ActiveGuard by who measures the memory of this process, in which tests run beside each other.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn web() -> Workload {
@@ -46,7 +46,7 @@ fn from(source: Peer) -> Flow {
         source,
         destination: Peer { workload: Some(web().into()), ..Peer::default() },
         service: None,
-        trace: None,
+        extra: None,
     }
 }
 
@@ -202,7 +202,7 @@ fn a_million_names_of_endpoints_are_counted_in_a_bounded_number_of_series() {
 async fn a_million_hosts_and_endpoints_that_fail_are_remembered_in_bounds() {
     let _alone = ALONE.lock();
     let settings = OutlierSettings { failures: 1, base: Duration::from_secs(30), max_percent: 50 };
-    let (hosts, outliers, before) = (Hosts::default(), Outliers::new(settings), resident());
+    let (hosts, outliers, before) = (DnsCache::default(), Outliers::new(settings), resident());
     let began = Instant::now();
     for number in 0..u32::try_from(MANY).unwrap() {
         hosts.failed(&number.to_string().into());

@@ -10,7 +10,7 @@ use culvert_dns::{QueryType, Transport};
 use parking_lot::Mutex;
 
 use super::access_log::{self, Value};
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 use crate::state::Workload;
 
 /// Label sets that are kept; beyond, queries are counted together under `unknown` labels. Types are a short list and
@@ -120,7 +120,7 @@ pub(crate) struct DnsRecord<'a> {
 }
 
 /// Write a line of the log `dns`, if it is on.
-pub(crate) fn log(shared: &Shared, record: &DnsRecord<'_>) {
+pub(crate) fn log(shared: &ProxyState, record: &DnsRecord<'_>) {
     if !shared.config.dns_log {
         return;
     }

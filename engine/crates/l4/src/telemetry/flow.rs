@@ -15,7 +15,7 @@ use culvert_hbone::headers::{Baggage, Trace};
 use super::access_log;
 use super::series::Series;
 use crate::policy::Denied;
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 use crate::state::{Service, Workload};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +55,8 @@ pub(crate) enum ResponseFlag {
     Revoked,
     /// The root of the peer's certificate is not trusted any more.
     RootRemoved,
+    /// The destination is not in the registry, and the mesh allows no other.
+    NotInRegistry,
 }
 
 impl ResponseFlag {
@@ -67,6 +69,11 @@ impl ResponseFlag {
         }
     }
 
+    /// Whether the way to the peer failed, and not the peer's own answer.
+    pub(crate) const fn is_of_transport(self) -> bool {
+        matches!(self, Self::Tls | Self::Http2 | Self::Identity | Self::Revoked | Self::RootRemoved)
+    }
+
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::None => "-",
@@ -77,6 +84,7 @@ impl ResponseFlag {
             Self::Identity => "IDENTITY_ERROR",
             Self::Revoked => "CERT_REVOKED",
             Self::RootRemoved => "CERT_UNTRUSTED",
+            Self::NotInRegistry => "NOT_IN_REGISTRY",
         }
     }
 }
@@ -85,9 +93,18 @@ impl ResponseFlag {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
     pub workload: Option<Arc<Workload>>,
-    /// What the other end says of itself, where the control plane said nothing.
+    /// The peer's self-description (baggage), used where the control plane knows nothing.
     pub baggage: Option<Box<Baggage>>,
     pub identity: Option<Identity>,
+}
+
+/// What only some forms of the access log show.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extra {
+    /// ProxyState by the records of both ends of a tunnelled connection.
+    pub trace: Option<Trace>,
+    /// Where an outbound connection was going before an endpoint was chosen.
+    pub original_destination: Option<SocketAddr>,
 }
 
 /// A connection's facts. Fill in what is known, then [`Flow::open`].
@@ -98,21 +115,20 @@ pub(crate) struct Flow {
     pub source_address: SocketAddr,
     /// The address that was dialled: `<pod>:15008` for HBONE.
     pub destination_address: SocketAddr,
-    /// The authority that was asked for through a tunnel.
+    /// The authority of the CONNECT request.
     pub hbone_address: Option<SocketAddr>,
     pub source: Peer,
     pub destination: Peer,
     pub service: Option<Arc<Service>>,
-    /// Shared by the records of both ends of a tunnelled connection. Only where records are made, and in a box, since
-    /// each byte here is one of every open connection.
-    pub trace: Option<Box<Trace>>,
+    /// In a box, and only where the access log shows it: each byte here is one of every open connection.
+    pub extra: Option<Box<Extra>>,
 }
 
 /// A counted connection; [`OpenFlow::finish`] must be called, and a dropped one counts as closed without error.
 #[derive(Debug)]
 pub(crate) struct OpenFlow {
     flow: Flow,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     series: Arc<Series>,
     started: Instant,
     sent: AtomicU64,
@@ -163,12 +179,24 @@ impl Flow {
             source: Peer::default(),
             destination: Peer::default(),
             service: None,
-            trace: None,
+            extra: None,
         }
     }
 
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.extra.as_ref()?.trace.as_ref()
+    }
+
+    pub(super) fn original_destination(&self) -> Option<SocketAddr> {
+        self.extra.as_ref()?.original_destination
+    }
+
     /// Whether an end describes itself, because the control plane does not.
-    pub(super) fn is_said(&self) -> bool {
+    pub(super) fn self_reported(&self) -> bool {
         [&self.source, &self.destination].iter().any(|peer| peer.workload.is_none() && peer.baggage.is_some())
     }
 
@@ -178,7 +206,7 @@ impl Flow {
     }
 
     /// Count the connection as opened.
-    pub(crate) fn open(self, shared: &Arc<Shared>) -> OpenFlow {
+    pub(crate) fn open(self, shared: &Arc<ProxyState>) -> OpenFlow {
         let series = shared.metrics.series(&self, ResponseFlag::None);
         series.opened.fetch_add(1, Ordering::Relaxed);
         OpenFlow {
@@ -193,13 +221,13 @@ impl Flow {
     }
 
     /// Count and log that policies of a dry run would refuse the connection; it goes on.
-    pub(crate) fn would_be_refused(&self, shared: &Arc<Shared>, denied: &Denied) {
+    pub(crate) fn would_be_refused(&self, shared: &Arc<ProxyState>, denied: &Denied) {
         shared.metrics.dry_runs.count(denied);
         access_log::write_dry_run(shared, self, denied);
     }
 
     /// Count and log a connection that was refused before it began.
-    pub(crate) fn refuse(self, shared: &Arc<Shared>, end: &FlowEnd) {
+    pub(crate) fn refuse(self, shared: &Arc<ProxyState>, end: &FlowEnd) {
         self.open(shared).finish(end);
     }
 }

@@ -7,13 +7,13 @@ use std::time::Instant;
 use culvert_core::proto::engine as wire;
 
 use super::by_reporter::ByReporter;
-use super::distrusted::Distrusted;
 use super::dns::DnsMetrics;
 use super::dry_run::DryRuns;
 use super::flow::{Direction, Flow, ResponseFlag};
 use super::on_demand_dns::OnDemandDns;
 use super::retries::Retries;
 use super::series::{Series, SeriesSettings, SeriesTable};
+use super::untrusted_peers::UntrustedPeers;
 
 /// All counters of the tunnel.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) handshake_failures: AtomicU64,
     open_sockets: ByReporter,
     pub(crate) retries: Retries,
-    pub(crate) distrusted: Distrusted,
+    pub(crate) distrusted: UntrustedPeers,
     pub(crate) dry_runs: DryRuns,
     pub(crate) dns: DnsMetrics,
     pub(crate) on_demand_dns: OnDemandDns,
@@ -72,7 +72,7 @@ impl Metrics {
             handshake_failures: AtomicU64::default(),
             open_sockets: ByReporter::default(),
             retries: Retries::default(),
-            distrusted: Distrusted::default(),
+            distrusted: UntrustedPeers::default(),
             dry_runs: DryRuns::default(),
             dns: DnsMetrics::default(),
             on_demand_dns: OnDemandDns::default(),
@@ -157,7 +157,7 @@ impl Metrics {
         ));
         families.push(by_reason(
             "culvert_connections_rejected",
-            "Connections refused before a policy was asked, by reason",
+            "Connections refused before policy was evaluated, by reason",
             &[
                 ("connection_limit", &self.over_connection_limit),
                 ("handshake_limit", &self.over_handshake_limit),

@@ -4,17 +4,20 @@ mod access_log;
 mod by_reporter;
 #[cfg(test)]
 mod cardinality_tests;
-mod distrusted;
 mod dns;
 mod dry_run;
 mod flow;
 mod labels;
+mod log_format;
+mod log_time;
 mod metrics;
 mod on_demand_dns;
 mod otlp;
 mod retries;
 mod series;
+mod untrusted_peers;
 
+pub(crate) use access_log::{AccessLogSettings, Encoding};
 pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 pub(crate) use labels::LabelSelection;

@@ -104,7 +104,7 @@ impl SeriesTable {
         if let Some(entry) = entries.by_labels.get(&labels) {
             return entry.series.clone();
         }
-        if !flow.is_said() {
+        if !flow.self_reported() {
             return entries.insert(labels, false, selection);
         }
         if entries.self_reported < MAX_SELF_REPORTED {

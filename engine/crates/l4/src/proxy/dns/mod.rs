@@ -1,4 +1,4 @@
-//! DNS inside a pod: names of the mesh are answered here, all else by the resolver that the pod meant to ask.
+//! DNS inside a pod: names of the mesh are answered here, all others by the pod's own resolver.
 
 mod on_demand;
 mod tcp;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::pod::Pod;
 use super::worker::Worker;
-use crate::shared::Shared;
+use crate::shared::ProxyState;
 use crate::state::Workload;
 use crate::telemetry::{DnsRecord, dns_log};
 
@@ -30,7 +30,7 @@ pub(super) use udp::serve as serve_udp;
 const MAX_WAITING: usize = 1024;
 
 /// Patience with a resolver. Applications have five seconds too.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pod's DNS on one worker.
 pub(crate) struct Dns {
@@ -80,7 +80,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Answer one query of the pod; `None` where there is nothing to say. `resolver` is who was asked, where that is known.
+/// Answer one query of the pod; `None` for no answer. `resolver` returns the pod's resolver, where that is known.
 async fn answer(
     pod: &Rc<Pod>,
     dns: &Dns,
@@ -118,11 +118,11 @@ async fn answer(
     };
     series.upstream_requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let began = Instant::now();
-    let asked = match resolver().or_else(|| shared.own_resolvers().first().copied()) {
-        Some(server) => upstream::ask(pod, server, transport, packet, PATIENCE).await,
+    let response = match resolver().or_else(|| shared.own_resolvers().first().copied()) {
+        Some(server) => upstream::query(pod, server, transport, packet, TIMEOUT).await,
         None => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no resolver is known")),
     };
-    match asked {
+    match response {
         Ok(mut response) => {
             series.answered(began.elapsed());
             if exists {
@@ -139,7 +139,7 @@ async fn answer(
     }
 }
 
-fn look_up(shared: &Shared, source: &Workload, host: &str, kind: QueryType) -> Lookup {
+fn look_up(shared: &ProxyState, source: &Workload, host: &str, kind: QueryType) -> Lookup {
     let store = shared.store.read();
     let Some(service) = store.service_named(source, host, &shared.config.cluster_domain) else {
         return Lookup::Unknown;

@@ -10,7 +10,7 @@ use super::upstream;
 use crate::proxy::pod::Pod;
 
 /// Patience with each resolver.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Ask our own resolvers, one after the other, for both families; what they say is kept for the next connection.
 pub(crate) async fn resolve(pod: &Pod, name: &Arc<str>) {
@@ -30,10 +30,10 @@ pub(crate) async fn resolve(pod: &Pod, name: &Arc<str>) {
 
 /// The addresses of one family and the seconds that they may be kept; `None` where the resolver has not answered.
 async fn addresses(pod: &Pod, server: SocketAddr, name: &str, kind: QueryType) -> Option<(Vec<IpAddr>, u32)> {
-    let asked = query(name, kind)?;
-    let mut answer = upstream::ask(pod, server, Transport::Udp, &asked, PATIENCE).await.ok()?;
+    let packet = query(name, kind)?;
+    let mut answer = upstream::query(pod, server, Transport::Udp, &packet, TIMEOUT).await.ok()?;
     if is_truncated(&answer) {
-        answer = upstream::ask(pod, server, Transport::Tcp, &asked, PATIENCE).await.ok()?;
+        answer = upstream::query(pod, server, Transport::Tcp, &packet, TIMEOUT).await.ok()?;
     }
     addresses_in(&answer).ok()
 }

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
 use super::{Dns, answer};
-use crate::proxy::pod::{Place, Pod};
+use crate::proxy::pod::{ConnectionPermit, Pod};
 
 /// Queries of one connection that are answered at a time; further ones are not read.
 const AT_ONCE: u32 = 16;
@@ -23,12 +23,12 @@ const AT_ONCE: u32 = 16;
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Serve one connection to its end, in a task of its own.
-pub(crate) fn begin(pod: Rc<Pod>, place: Place, stream: TcpStream, _client: SocketAddr) {
+pub(crate) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, _client: SocketAddr) {
     let Some(dns) = pod.dns.clone() else { return };
     let serving = Box::pin(serve(pod.clone(), dns, stream));
     pod.spawn(async move {
         serving.await;
-        drop(place);
+        drop(permit);
     });
 }
 
@@ -40,20 +40,20 @@ async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, stream: TcpStream) {
         .and_then(|local| socket::original_destination(&stream, local).ok().filter(|original| *original != local));
     let (mut reader, writer) = stream.into_split();
     let writer = Rc::new(Mutex::new(writer));
-    let places = Arc::new(Semaphore::new(AT_ONCE as usize));
-    while let Ok(place) = places.clone().acquire_owned().await {
+    let permits = Arc::new(Semaphore::new(AT_ONCE as usize));
+    while let Ok(permit) = permits.clone().acquire_owned().await {
         let Some(packet) = read(&mut reader).await else { break };
-        let (asked, dns, writer) = (pod.clone(), dns.clone(), writer.clone());
+        let (owner, dns, writer) = (pod.clone(), dns.clone(), writer.clone());
         let answering = Box::pin(async move {
-            let _place = place;
-            if let Some(bytes) = answer(&asked, &dns, &packet, Transport::Tcp, || resolver).await {
+            let _permit = permit;
+            if let Some(bytes) = answer(&owner, &dns, &packet, Transport::Tcp, || resolver).await {
                 write(&writer, &bytes).await;
             }
         });
         pod.spawn(answering);
     }
-    // A client may end its side and wait for what it has asked. The places are never closed.
-    let _ = places.acquire_many(AT_ONCE).await;
+    // A client may close its side and wait for pending answers. The semaphore is never closed.
+    let _ = permits.acquire_many(AT_ONCE).await;
 }
 
 async fn read(reader: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {

@@ -56,7 +56,7 @@ pub(crate) async fn serve(pod: Rc<Pod>, dns: Rc<Dns>, socket: UdpSocket, open: O
     }
 }
 
-/// Wait for a query. Nothing is held meanwhile: most pods ask seldom.
+/// Wait for a query. Holds no buffer meanwhile: most pods query rarely.
 async fn next(socket: &UdpSocket) -> Received {
     loop {
         poll_fn(budget::poll_proceed).await;
@@ -72,7 +72,7 @@ fn try_next(socket: &UdpSocket) -> Option<Received> {
     read(|buffer| socket.try_recv_from(buffer))
 }
 
-/// The same, asked of the kernel: the runtime knows only what it was told when it looked last.
+/// The same, read from the kernel: the runtime knows only the readiness of its last poll.
 fn left_over(socket: &UdpSocket) -> Option<Received> {
     let same = std::net::UdpSocket::from(socket.as_fd().try_clone_to_owned().ok()?);
     read(|buffer| same.recv_from(buffer))
@@ -90,7 +90,7 @@ fn read(receive: impl FnOnce(&mut [u8]) -> io::Result<(usize, SocketAddr)>) -> O
 /// Answer a query in a task of its own.
 async fn take(pod: &Rc<Pod>, dns: &Rc<Dns>, port: &Rc<Port>, received: Received) {
     let Ok((packet, client)) = received else {
-        // An earlier answer found nobody, or memory is short: nothing to do but to go on, though not in a spin.
+        // An earlier answer had no receiver, or memory is short: continue, but do not spin.
         return tokio::time::sleep(Duration::from_millis(1)).await;
     };
     let (pod, dns, port) = (pod.clone(), dns.clone(), port.clone());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use culvert_dns::{Transport, is_answer_to, rewrite_id};
 use culvert_net::dns::unguessable;
+use culvert_net::socket::ConnectOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
@@ -16,24 +17,25 @@ use crate::proxy::pod::Pod;
 const AGAIN_AFTER: Duration = Duration::from_millis(1500);
 
 /// Send `query` to `server` and return its answer, byte by byte, under the query's identifier.
-pub(super) async fn ask(
+pub(super) async fn query(
     pod: &Pod,
     server: SocketAddr,
     transport: Transport,
     query: &[u8],
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<Vec<u8>> {
     let (first, second) = (query.first().copied().unwrap_or_default(), query.get(1).copied().unwrap_or_default());
     let mut sent = query.to_vec();
     rewrite_id(&mut sent, unguessable());
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut response = match transport {
         Transport::Udp => {
             let socket = pod.sockets.datagrams_to(&pod.worker.home, server)?;
             by_datagram(&socket, &sent, deadline).await?
         }
         Transport::Tcp => {
-            let stream = pod.sockets.connect(&pod.worker.home, None, server, patience).await?;
+            let options = ConnectOptions { timeout: timeout, ..pod.connect_options() };
+            let stream = pod.sockets.connect(&pod.worker.home, None, server, options).await?;
             timeout_at(deadline, by_stream(stream, &sent)).await.map_err(|_| silent())??
         }
     };
@@ -53,7 +55,7 @@ async fn by_datagram(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io:
     }
 }
 
-/// The first datagram that answers the query; others are somebody's attempt to be it.
+/// The first datagram that answers the query; others may be forged.
 async fn receive(socket: &UdpSocket, query: &[u8]) -> io::Result<Vec<u8>> {
     loop {
         socket.readable().await?;

@@ -1,7 +1,7 @@
 //! Which service or workload is meant, and under which of its addresses.
 
 use super::*;
-use crate::state::Hosts;
+use crate::state::DnsCache;
 
 fn range(hostname: &str, address: &str, length: u32) -> wire::Service {
     let addresses =
@@ -129,9 +129,14 @@ fn an_endpoint_with_a_name_only_is_asked_for_and_one_with_nothing_is_no_choice()
     };
     let world = World::new(vec![service()], vec![named("DB.example.com.")]);
     let client = world.0.workload_named("shop", "client", "client").unwrap();
-    let hosts = Hosts::default();
-    let route =
-        || world.0.route(client, "10.96.0.1:80".parse().unwrap(), Choice { hosts: Some(&hosts), ..Choice::default() });
+    let hosts = DnsCache::default();
+    let route = || {
+        world.0.route(
+            client,
+            "10.96.0.1:80".parse().unwrap(),
+            SelectionContext { hosts: Some(&hosts), ..SelectionContext::default() },
+        )
+    };
     let name: Arc<str> = "db.example.com".into();
     assert_eq!(route().unwrap_err(), RouteError::Unresolved(name.clone()));
     hosts.resolved(&name, vec!["192.0.2.9".parse().unwrap()], std::time::Duration::from_secs(60));

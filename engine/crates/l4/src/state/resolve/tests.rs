@@ -63,7 +63,7 @@ impl World {
 
     fn route_with(&self, target: &str, random: f64) -> Result<Route, RouteError> {
         let client = self.0.workload_named("shop", "client", "client").unwrap();
-        self.0.route(client, target.parse().unwrap(), Choice { random, ..Choice::default() })
+        self.0.route(client, target.parse().unwrap(), SelectionContext { random, ..SelectionContext::default() })
     }
 
     /// Name of the chosen workload.
@@ -140,7 +140,8 @@ fn what_was_tried_or_is_ejected_is_not_chosen_while_there_is_another() {
     let all = |tried: &[SocketAddr]| -> Vec<String> {
         let ejected = outliers.ejected();
         let chosen = |step: u8| {
-            let choice = Choice { random: f64::from(step) / 100.0, tried, ejected: ejected.as_deref(), hosts: None };
+            let choice =
+                SelectionContext { random: f64::from(step) / 100.0, tried, ejected: ejected.as_deref(), hosts: None };
             world.0.route(client, "10.96.0.1:80".parse().unwrap(), choice)
         };
         let mut found: Vec<_> = (0..100)
@@ -210,7 +211,7 @@ fn a_service_with_a_waypoint_is_reached_through_it_and_the_waypoint_itself_goes_
     assert_eq!((peer.to_string(), authority.to_string()), ("10.0.0.7:15008".into(), "10.96.0.1:80".into()));
     let source = world.0.workload_named("shop", "way", "way").unwrap();
     let Route::Hbone { authority, .. } =
-        world.0.route(source, "10.96.0.1:80".parse().unwrap(), Choice::default()).unwrap()
+        world.0.route(source, "10.96.0.1:80".parse().unwrap(), SelectionContext::default()).unwrap()
     else {
         panic!()
     };

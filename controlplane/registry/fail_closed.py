@@ -1,10 +1,9 @@
-"""What takes the place of a policy that cannot be read and has no last good form: one that closes.
+"""Fail-closed substitutes for invalid policies without a last good form.
 
-Without, a policy that the API let through and we cannot read would be none at all, and its workloads open to whom it
-was written against. Only what can be read surely is used: name, selector, action.
-
-An unreadable ALLOW allows nobody (others may still allow); an unreadable DENY, or one whose action cannot be read,
-denies everybody; PeerAuthentication demands mutual TLS. What layer 4 does not enforce stays unenforced.
+Without a substitute, a policy that the API server accepted and that we cannot parse would not exist, and its workloads
+would be open to the peers that it was written against. A substitute uses only fields that are certain: name, selector,
+action. An invalid ALLOW allows no peer (other policies may still allow); an invalid DENY, or a policy with an invalid
+action, denies every peer; a PeerAuthentication requires mutual TLS. What layer 4 does not enforce stays unenforced.
 """
 
 from typing import Any, Final
@@ -16,7 +15,7 @@ _NOT_OURS: Final = frozenset({security.Action.AUDIT, security.Action.CUSTOM})
 
 
 def policy(item: Json) -> security.AuthorizationPolicy:
-    """Return a policy that closes the workloads that ``item`` is for."""
+    """Return a policy that denies all traffic to the workloads that ``item`` selects."""
     spec = _mapping(item.get("spec"))
     action = spec.get("action") or security.Action.ALLOW
     bound_elsewhere = spec.get("targetRef") or spec.get("targetRefs")
@@ -31,7 +30,7 @@ def policy(item: Json) -> security.AuthorizationPolicy:
 
 
 def peer(item: Json) -> security.PeerAuthentication:
-    """Return an object that demands mutual TLS of the workloads that ``item`` is for."""
+    """Return an object that requires mutual TLS for the workloads that ``item`` selects."""
     strict = {"mtls": {"mode": security.MtlsMode.STRICT}}
     spec = strict | _selector(_mapping(item.get("spec")))
     return security.PeerAuthentication.model_validate(_metadata(item) | {"spec": spec})
@@ -42,7 +41,7 @@ def _metadata(item: Json) -> Json:
 
 
 def _selector(spec: Json) -> Json:
-    """The selector, where it can be read; else the whole namespace is meant."""
+    """Return the selector if it is valid; else none, which selects the whole namespace."""
     labels = _mapping(_mapping(spec.get("selector")).get("matchLabels"))
     readable = all(isinstance(value, str) for value in labels.values())
     return {"selector": {"matchLabels": labels}} if labels and readable else {}

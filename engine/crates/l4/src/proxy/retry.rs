@@ -1,12 +1,11 @@
-//! Opening a connection that any endpoint of a service can serve: what fails at one is tried at another, before the
-//! application has sent a byte that somebody could have seen.
+//! Opens a connection to a service: if one endpoint fails, another is tried, before a byte of the application is sent.
 //!
-//! An endpoint that refuses is followed by another at once. One that stays silent is given some patience, then another
-//! is tried beside it; the first that answers carries the connection and the others are let go. So a pod behind a
-//! black hole costs that patience, and a pod that is merely far away is still reached when all are. Each endpoint that
-//! failed or was overtaken is remembered (see `state::outlier`).
+//! An endpoint that refuses is followed by another at once. If one does not answer within the connection attempt delay
+//! (RFC 8305, section 5), another is tried in parallel; the first to answer carries the connection, and the others are
+//! dropped. So an unreachable pod costs that delay, and a distant pod is still reached. Each endpoint that failed or was
+//! overtaken counts for outlier detection (`state::outlier`).
 //!
-//! Never tried elsewhere: what policy denied, a peer of another identity, a lack of our own (certificate, sockets).
+//! Never retried: a denial by policy, a peer with another identity, a lack of our own (certificate, sockets).
 
 use std::future::poll_fn;
 use std::io;
@@ -21,31 +20,31 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dns;
-use super::outbound::{Way, follow};
+use super::outbound::{Upstream, connect_route};
 use super::pod::Pod;
-use crate::state::{Choice, Endpoint, Route, RouteError, Workload};
+use crate::state::{Endpoint, Route, RouteError, SelectionContext, Workload};
 use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
-/// Names that are asked for to find one endpoint: each may turn out to be nobody's.
+/// Host names that are resolved to find one endpoint; each may have no address.
 const MAX_NAMES: usize = 3;
 
-/// What became of an attempt.
+/// The result of an attempt.
 pub(super) struct Outcome {
     pub flow: Flow,
-    pub way: Result<Way, Failure>,
+    pub way: Result<Upstream, Failure>,
 }
 
-/// Why there is no way.
+/// Why no upstream connection was opened.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub flag: ResponseFlag,
     pub error: String,
-    /// Set where the endpoint is at fault, so that another may do better.
+    /// Set if the endpoint is at fault, so that a retry at another may succeed.
     pub blame: Option<RetryReason>,
 }
 
-/// One client's wish, and all that it takes to make another attempt.
-struct Errand<'a> {
+/// A client's connection, with all that an attempt needs.
+struct ConnectAttempt<'a> {
     pod: &'a Pod,
     source: &'a Arc<Workload>,
     client: SocketAddr,
@@ -57,38 +56,42 @@ struct Running<'a> {
     opening: Pin<Box<dyn Future<Output = Outcome> + 'a>>,
 }
 
-/// Find a way for `client`'s connection to `target` and open it.
+/// Route `client`'s connection to `target` and open the upstream connection.
 pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, target: SocketAddr) -> Outcome {
-    let errand = Errand { pod, source, client, target };
+    let attempt = ConnectAttempt { pod, source, client, target };
     let config = &pod.shared().config;
     let began = Instant::now();
-    let mut decided = errand.route(&[]);
+    let connect_timeout = pod.shared().mesh().connect_timeout;
+    let mut decided = attempt.route(&[]);
     if matches!(decided, Err(RouteError::Unresolved(_))) {
-        decided = Box::pin(errand.resolved(&[])).await;
+        decided = Box::pin(attempt.resolved(&[])).await;
     }
     let route = match decided {
         Ok(route) => route,
-        Err(error) => return errand.nowhere(&error),
+        Err(error) => return attempt.no_route(&error),
     };
     let chosen = route.endpoint();
-    let mut first = pin!(follow(pod, source, route, errand.flow()));
+    let mut first = pin!(connect_route(pod, source, route, attempt.flow()));
     let Some(endpoint) = chosen else { return first.await };
     if !endpoint.others || config.connect_attempts < 2 {
         let outcome = first.await;
-        errand.note(endpoint.address, &outcome);
+        attempt.note(endpoint.address, &outcome);
         return outcome;
     }
     let (failed, silent) = match timeout(config.connect_attempt_delay, first.as_mut()).await {
-        Ok(outcome) if errand.note(endpoint.address, &outcome) => (Some(outcome), None),
+        Ok(outcome) if attempt.note(endpoint.address, &outcome) => (Some(outcome), None),
         Ok(outcome) => return outcome,
         Err(_) => (None, Some(Running { endpoint: endpoint.address, opening: Box::pin(first) })),
     };
-    Box::pin(errand.elsewhere(endpoint, failed, silent, began + config.connect_timeout)).await
+    Box::pin(attempt.try_next_endpoint(endpoint, failed, silent, began + connect_timeout)).await
 }
 
-impl Errand<'_> {
+impl ConnectAttempt<'_> {
     fn flow(&self) -> Flow {
         let mut flow = Flow::between(Direction::Outbound, self.client, self.target);
+        if self.pod.shared().mesh().access_log.has_format() {
+            flow.extra_mut().original_destination = Some(self.target);
+        }
         flow.source.workload = Some(self.source.clone());
         flow
     }
@@ -97,15 +100,18 @@ impl Errand<'_> {
         let shared = self.pod.shared();
         let ejected = shared.outliers.ejected();
         let hosts = Some(&shared.hosts);
-        let choice = Choice { random: fastrand::f64(), tried, ejected: ejected.as_deref(), hosts };
+        let choice = SelectionContext { random: fastrand::f64(), tried, ejected: ejected.as_deref(), hosts };
         let route = shared.store.read().route(self.source, self.target, choice)?;
+        if shared.mesh().forbids(&route) {
+            return Err(RouteError::NotInRegistry(self.target));
+        }
         if let Some(named) = route.destination().filter(|workload| workload.addresses.is_empty()) {
             shared.metrics.on_demand_dns.count(self.source, &named.hostname);
         }
         Ok(route)
     }
 
-    /// The same, asking for the names of endpoints on the way.
+    /// The same, resolving host names of endpoints first.
     async fn resolved(&self, tried: &[SocketAddr]) -> Result<Route, RouteError> {
         for _ in 0..MAX_NAMES {
             match self.route(tried) {
@@ -116,11 +122,15 @@ impl Errand<'_> {
         self.route(tried)
     }
 
-    fn nowhere(&self, error: &RouteError) -> Outcome {
-        Outcome { flow: self.flow(), way: Err(Failure::ours(ResponseFlag::Connect, error.to_string())) }
+    fn no_route(&self, error: &RouteError) -> Outcome {
+        let flag = match error {
+            RouteError::NotInRegistry(_) => ResponseFlag::NotInRegistry,
+            _ => ResponseFlag::Connect,
+        };
+        Outcome { flow: self.flow(), way: Err(Failure::ours(flag, error.to_string())) }
     }
 
-    /// Remember how an endpoint did; true where another may do better.
+    /// Record the result for outlier detection; return whether a retry at another endpoint may succeed.
     fn note(&self, endpoint: SocketAddr, outcome: &Outcome) -> bool {
         let outliers = &self.pod.shared().outliers;
         match &outcome.way {
@@ -134,8 +144,8 @@ impl Errand<'_> {
         false
     }
 
-    /// Try others after, or beside, the first; `failed` is what came of it, or `silent` what goes on.
-    async fn elsewhere<'a>(
+    /// Try other endpoints after the first, which has `failed`, or in parallel while it is `silent`.
+    async fn try_next_endpoint<'a>(
         &'a self,
         first: Endpoint,
         mut failed: Option<Outcome>,
@@ -155,7 +165,7 @@ impl Errand<'_> {
                 self.pod.shared().metrics.retries.count(reason);
                 tried.push(endpoint.address);
                 more = endpoint.others && tried.len() < config.connect_attempts;
-                let opening = Box::pin(follow(self.pod, self.source, route, self.flow()));
+                let opening = Box::pin(connect_route(self.pod, self.source, route, self.flow()));
                 running.push(Running { endpoint: endpoint.address, opening });
             } else {
                 more = false;
@@ -165,7 +175,7 @@ impl Errand<'_> {
                 Ok(Some((position, outcome))) => {
                     let Running { endpoint, .. } = running.remove(position);
                     if outcome.way.is_ok() {
-                        // Those that began before it have been overtaken.
+                        // Attempts that started earlier were overtaken.
                         running.drain(..position).for_each(|slow| self.pod.shared().outliers.failed(slow.endpoint));
                     }
                     if !self.note(endpoint, &outcome) {
@@ -186,7 +196,7 @@ impl Errand<'_> {
         }
     }
 
-    /// Whether silence is the endpoint's: without a certificate of our own, nobody is reached.
+    /// Whether a timeout is the endpoint's fault: without a certificate of our own, no peer can be reached.
     async fn is_able(&self) -> bool {
         self.pod.certificate.get(Duration::ZERO).await.is_ok()
     }
@@ -202,7 +212,7 @@ impl Errand<'_> {
 }
 
 impl Failure {
-    /// Nothing that another endpoint could do better.
+    /// A failure that no other endpoint could avoid.
     fn ours(flag: ResponseFlag, error: String) -> Self {
         Self { flag, error, blame: None }
     }
@@ -222,7 +232,7 @@ impl Failure {
         let blame = match error {
             Error::Dial(error) => blame_of_dial(error),
             Error::Timeout(_) => Some(RetryReason::Timeout),
-            // A refused certificate, theirs or ours, comes as invalid data: that is a decision, not an accident.
+            // A refused certificate, theirs or ours, is `InvalidData`: a decision, so no retry.
             Error::Tls(error) if error.kind() == io::ErrorKind::InvalidData => None,
             Error::Tls(_) | Error::Handshake(_) | Error::Tunnel(_) => Some(RetryReason::Tunnel),
             Error::Refused(status) if is_gateway_error(*status) => Some(RetryReason::Unavailable),
@@ -232,7 +242,7 @@ impl Failure {
     }
 }
 
-/// Only what the other end or the way to it can be blamed for; a lack of ports or descriptors is ours.
+/// Errors of the endpoint or of the network to it; a lack of ports or descriptors is our own.
 fn blame_of_dial(error: &io::Error) -> Option<RetryReason> {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -250,12 +260,12 @@ fn is_gateway_error(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
-/// Why another endpoint is tried after `failed`, or beside one that is silent.
+/// The reason of a retry after `failed`, or in parallel to a silent attempt.
 fn blame(failed: Option<&Outcome>) -> RetryReason {
     failed.and_then(|outcome| outcome.way.as_ref().err()?.blame).unwrap_or(RetryReason::Timeout)
 }
 
-/// The first of `running` to end, by its position; `None` where there are none.
+/// The first of `running` to end, by its index; `None` if there are none.
 async fn any(running: &mut [Running<'_>]) -> Option<(usize, Outcome)> {
     if running.is_empty() {
         return None;

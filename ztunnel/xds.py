@@ -7,7 +7,7 @@ from meshkit.xds.client import Rejection
 from ztunnel.snapshot import Snapshot, Upsert
 
 
-class MeshState:
+class XdsReceiver:
     """Receives discovery resources and hands them on undecoded; the engine checks them.
 
     What is in force is noted for the snapshot, where there is one. A refused resource is not: its last good version

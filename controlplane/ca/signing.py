@@ -27,7 +27,7 @@ _CHAIN: Final = "cert-chain.pem"
 _LOOK_AGAIN_S: Final = 60.0
 
 
-class Root:
+class SigningSource:
     """Holds the authority in use. ``load`` first, then run ``follow`` as a task.
 
     Attributes:
@@ -48,7 +48,10 @@ class Root:
         self._life = life
         self._metrics = metrics
         self._clock = clock
+        self._loaded: authority.Authority | None = None
         self._current: authority.Authority | None = None
+        """The one that was loaded, with the additional roots."""
+        self._more_roots: tuple[str, ...] = ()
         self._listeners: list[Callable[[], None]] = []
         self.revocations = Revocations(f"{namespace}/{names.CACERTS_SECRET}")
 
@@ -72,17 +75,25 @@ class Root:
         """Call ``listener`` whenever the authority has changed."""
         self._listeners.append(listener)
 
-    async def load(self, organization: str) -> None:
-        """Read or make the authority; ``organization`` names a self-made root.
+    def trust(self, roots_pem: tuple[str, ...]) -> None:
+        """Distribute these roots, PEM, beside the authority's own; they replace those of the last call."""
+        if roots_pem != self._more_roots:
+            self._more_roots = roots_pem
+            _log.info("additional roots of the mesh configuration", count=len(roots_pem))
+            if self._loaded is not None:
+                self._use(self._loaded)
+
+    async def load(self, trust_domain: str) -> None:
+        """Read or make the authority; ``trust_domain`` names a self-made root.
 
         Raises:
             BadAuthority: a secret holds something that cannot be used.
-            KubeError: the API cannot be asked.
+            KubeError: the API server cannot be reached.
         """
         secret = await self._client.find(kinds.SECRET, names.CACERTS_SECRET, self._namespace)
         name = names.CACERTS_SECRET
         if secret is None:
-            secret = await self._own_secret(organization)
+            secret = await self._own_secret(trust_domain)
             name = names.CA_SECRET
         data = objects.secret_data(secret)
         try:
@@ -94,52 +105,56 @@ class Root:
             )
         except CaError as error:
             raise BadAuthority(f"Secret {self._namespace}/{name}: {error}") from error
-        self._use(loaded, name)
-        # The self-made root's secret is nobody's to write lists into.
+        self._loaded = loaded
+        if self._use(loaded):
+            _log.info(
+                "signing certificate in use", secret=f"{self._namespace}/{name}", expires=loaded.expires.isoformat()
+            )
+        # Revocation lists come with the secret ``cacerts`` only, not with a self-signed root.
         lists = data.get(names.CRL_KEY, b"") if name == names.CACERTS_SECRET else b""
         self.revocations.take(lists, loaded.authorities)
 
-    async def follow(self, organization: Callable[[], str]) -> NoReturn:
+    async def follow(self, trust_domain: Callable[[], str]) -> NoReturn:
         """Look at the secrets again and again until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S)
             self._measure()
             try:
-                await self.load(organization())
+                await self.load(trust_domain())
             except (CaError, KubeError) as error:
                 _log.warning("signing certificate not renewed, the one in use stays", reason=str(error))
 
-    async def _own_secret(self, organization: str) -> Json:
+    async def _own_secret(self, trust_domain: str) -> Json:
         existing = await self._client.find(kinds.SECRET, names.CA_SECRET, self._namespace)
         if existing is not None:
             return existing
-        certificate, key = authority.self_signed(organization=organization, now=self._clock(), life=self._life)
+        certificate, key = authority.self_signed(trust_domain=trust_domain, now=self._clock(), life=self._life)
         _log.info("made a root certificate", secret=f"{self._namespace}/{names.CA_SECRET}")
         body = objects.secret_body(names.CA_SECRET, {_CERTIFICATE: certificate, _KEY: key}, "istio.io/ca-root")
         return await objects.create_if_missing(self._client, kinds.SECRET, body, self._namespace)
 
-    def _use(self, loaded: authority.Authority, secret: str) -> None:
+    def _use(self, loaded: authority.Authority) -> bool:
+        """Use an authority, with the additional roots; return whether anything changed."""
+        new = loaded.with_roots(self._more_roots)
         old = self._current
         if (
             old is not None
-            and old.certificate == loaded.certificate
-            and old.roots_pem == loaded.roots_pem
-            and old.intermediates_pem == loaded.intermediates_pem
+            and old.certificate == new.certificate
+            and old.roots_pem == new.roots_pem
+            and old.intermediates_pem == new.intermediates_pem
         ):
-            return
-        self._current = loaded
+            return False
+        self._current = new
         self._measure()
-        _log.info(
-            "signing certificate in use", secret=f"{self._namespace}/{secret}", expires=loaded.expires.isoformat()
-        )
         for listener in self._listeners:
             listener()
+        return True
 
     def _measure(self) -> None:
-        if self._current is None:
+        if self._loaded is None:
             return
         now = self._clock().timestamp()
-        root, chain = self._current.roots_expire.timestamp(), self._current.expires.timestamp()
+        root, chain = self._loaded.roots_expire.timestamp(), self._loaded.expires.timestamp()
         self._metrics.root_expiry.set(root)
         self._metrics.root_expiry_seconds.set(root - now)
         self._metrics.chain_expiry.set(chain)

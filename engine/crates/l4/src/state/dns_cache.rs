@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Names that are kept; beyond, the ones that have run out make room, and then nothing is kept.
+/// Capacity in names. When full, expired names are evicted; if there are none, new names are not cached.
 const CAPACITY: usize = 4096;
 
 /// A resolver's word is kept at least and at most so long.
@@ -30,33 +30,33 @@ struct Entry {
 
 /// What is known of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
-    /// It has to be asked for.
-    Unknown,
+pub(crate) enum CachedHost {
+    /// Not cached.
+    NotResolved,
     Addresses(Arc<[IpAddr]>),
     /// Nobody knows it.
     Unresolvable,
 }
 
-/// All names that were asked for.
+/// Cached names.
 #[derive(Debug, Default)]
-pub(crate) struct Hosts {
+pub(crate) struct DnsCache {
     entries: Mutex<HashMap<Arc<str>, Entry>>,
-    /// Until when none of a full table runs out: it is not searched for every name that finds no room.
+    /// Until when a full table need not be searched for expired entries.
     full_until: Mutex<Option<Instant>>,
 }
 
-impl Hosts {
-    pub(crate) fn get(&self, name: &str) -> Host {
+impl DnsCache {
+    pub(crate) fn get(&self, name: &str) -> CachedHost {
         let entries = self.entries.lock();
         match entries.get(name).filter(|entry| entry.until > Instant::now()) {
-            None => Host::Unknown,
-            Some(entry) if entry.addresses.is_empty() => Host::Unresolvable,
-            Some(entry) => Host::Addresses(entry.addresses.clone()),
+            None => CachedHost::NotResolved,
+            Some(entry) if entry.addresses.is_empty() => CachedHost::Unresolvable,
+            Some(entry) => CachedHost::Addresses(entry.addresses.clone()),
         }
     }
 
-    /// Keep what a resolver said.
+    /// Cache a resolver's answer.
     pub(crate) fn resolved(&self, name: &Arc<str>, addresses: Vec<IpAddr>, ttl: Duration) {
         if addresses.is_empty() {
             return self.failed(name);
@@ -65,7 +65,7 @@ impl Hosts {
         self.put(name, Entry { addresses: addresses.into(), until });
     }
 
-    /// No resolver has said anything of use.
+    /// Cache a failure: no resolver gave a usable answer.
     pub(crate) fn failed(&self, name: &Arc<str>) {
         let held = self.entries.lock().get(name).map(|entry| entry.addresses.clone());
         self.put(name, Entry { addresses: held.unwrap_or_default(), until: Instant::now() + AFTER_FAILURE });
@@ -91,42 +91,42 @@ impl Hosts {
 mod tests {
     use super::*;
 
-    fn addresses(host: Host) -> Option<usize> {
-        if let Host::Addresses(all) = host { Some(all.len()) } else { None }
+    fn addresses(host: CachedHost) -> Option<usize> {
+        if let CachedHost::Addresses(all) = host { Some(all.len()) } else { None }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_name_is_kept_for_its_time_and_beyond_where_dns_is_out() {
-        let (hosts, name) = (Hosts::default(), Arc::from("db.example.com"));
-        assert_eq!(hosts.get(&name), Host::Unknown);
+        let (hosts, name) = (DnsCache::default(), Arc::from("db.example.com"));
+        assert_eq!(hosts.get(&name), CachedHost::NotResolved);
         hosts.resolved(&name, vec![IpAddr::from([10, 0, 0, 1])], Duration::from_secs(30));
         tokio::time::advance(Duration::from_secs(29)).await;
         assert_eq!(addresses(hosts.get(&name)), Some(1));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(hosts.get(&name), Host::Unknown);
+        assert_eq!(hosts.get(&name), CachedHost::NotResolved);
         hosts.failed(&name);
         assert_eq!(addresses(hosts.get(&name)), Some(1));
         tokio::time::advance(AFTER_FAILURE).await;
-        assert_eq!(hosts.get(&name), Host::Unknown);
+        assert_eq!(hosts.get(&name), CachedHost::NotResolved);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_name_that_nobody_knows_is_asked_for_again_soon() {
-        let (hosts, name) = (Hosts::default(), Arc::from("db.example.com"));
+        let (hosts, name) = (DnsCache::default(), Arc::from("db.example.com"));
         hosts.resolved(&name, vec![], Duration::from_secs(300));
-        assert_eq!(hosts.get(&name), Host::Unresolvable);
+        assert_eq!(hosts.get(&name), CachedHost::Unresolvable);
         tokio::time::advance(AFTER_FAILURE).await;
-        assert_eq!(hosts.get(&name), Host::Unknown);
+        assert_eq!(hosts.get(&name), CachedHost::NotResolved);
     }
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded() {
-        let hosts = Hosts::default();
-        let ask = |number: usize| hosts.failed(&Arc::from(number.to_string()));
-        (0..CAPACITY + 10).for_each(ask);
+        let hosts = DnsCache::default();
+        let fail = |number: usize| hosts.failed(&Arc::from(number.to_string()));
+        (0..CAPACITY + 10).for_each(fail);
         assert_eq!(hosts.entries.lock().len(), CAPACITY);
         tokio::time::advance(AFTER_FAILURE).await;
-        ask(CAPACITY + 20);
+        fail(CAPACITY + 20);
         assert_eq!(hosts.entries.lock().len(), 1);
     }
 }

@@ -1,7 +1,8 @@
-"""What ``istioctl`` asks over discovery: who is in sync (``proxy-status``, ``x version``, ``x internal-debug syncz``).
+"""Requests of ``istioctl`` over discovery: which proxies are in sync (``proxy-status``, ``x version``, ``x
+internal-debug syncz``).
 
-Istio served these to anybody on a port without TLS (CVE-2026-31838). Here a question is asked over TLS with a token,
-and answered to service accounts of the control plane's own namespace only.
+Istio served these without authentication on a port without TLS (CVE-2026-31838). Here a request needs TLS and a token,
+and is answered to service accounts of the control plane's own namespace only.
 """
 
 import json
@@ -23,17 +24,17 @@ from meshkit.xds.subscription import Record
 _LIST = "list"
 _PAGE = "syncz"
 _NO_SUCH_PAGE = "404 page not found"
-"""Told by these words, ``istioctl`` asks for the list of pages."""
+"""On this text, ``istioctl`` requests the list of pages."""
 _SHOWN = ("CLUSTER_ID", "NAMESPACE", "ISTIO_VERSION")
 """What of a proxy's metadata an answer has."""
 
 
-class Questions:
-    """Answers questions.
+class DebugRequests:
+    """Answers debug requests.
 
     Args:
         observer: knows the proxies.
-        namespace: whose service accounts may ask.
+        namespace: its service accounts are authorized.
         instance: name of this control plane's pod.
     """
 
@@ -43,7 +44,7 @@ class Questions:
         self._instance = instance
 
     def answer(self, caller: str, request: discovery_pb2.DiscoveryRequest) -> discovery_pb2.DiscoveryResponse | None:
-        """Answer one question of ``caller`` (``namespace/service account``); ``None`` for what is none.
+        """Answer a request of ``caller`` (``namespace/service account``); ``None`` for another type.
 
         Raises:
             Denied: the caller is of another namespace.
@@ -51,7 +52,7 @@ class Questions:
         if request.type_url not in {names.DEBUG_TYPE, names.SYNC_STATUS_TYPE}:
             return None
         if caller.partition("/")[0] != self._namespace:
-            raise Denied(f"{caller} may not ask; use a service account of namespace {self._namespace}")
+            raise Denied(f"{caller} is not authorized; use a service account of namespace {self._namespace}")
         if request.type_url == names.DEBUG_TYPE:
             text = self._page(list(request.resource_names))
             resources = [any_pb2.Any(type_url=names.DEBUG_TYPE, value=text.encode())]

@@ -1,6 +1,6 @@
 """What pods mount, in every namespace: the roots to trust (``istio-ca-root-cert``), what is revoked (``istio-ca-crl``).
 
-Level-triggered: a namespace is put right when it appears, when somebody changes or deletes its config map, and when
+Level-triggered: a namespace is reconciled when it appears, when its config map is changed or deleted, and when
 the content changes. Writing is one small task; a failure is retried and delays no other namespace for long.
 """
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from controlplane.ca.root import Root
-from controlplane.worklist import WorkList
+from controlplane.ca.signing import SigningSource
+from controlplane.workqueue import WorkQueue
 from meshapi import names
 from meshapi.resources.core import Namespace
 from meshkit.kube import Client, Informer, Json, NotFound, Selection, kinds, objects
@@ -28,10 +28,11 @@ class _Held:
     is_ours: bool
 
 
-class Bundle:
+class NamespaceConfigMaps:
     """Keeps one config map in every namespace. Run ``informer.run`` as a task, and ``run`` while this replica writes.
 
     Args:
+        wants: whether a namespace gets the config map; one that it has is left alone.
         content: what it should hold; empty: it should not be there; ``None``: not known yet, and nothing is touched.
     """
 
@@ -43,13 +44,15 @@ class Bundle:
         name: str,
         key: str,
         content: Callable[[], str | None],
+        wants: Callable[[str], bool],
     ) -> None:
         self._client = client
         self._namespaces = namespaces
         self._name = name
         self._key = key
         self._content = content
-        self._due: WorkList[str] = WorkList(f"config map {name} of a namespace")
+        self._wants = wants
+        self._due: WorkQueue[str] = WorkQueue(f"config map {name} of a namespace")
         self.informer: Informer[_Held] = Informer(
             client, kinds.CONFIG_MAP, self._held, selection=Selection(fields=f"metadata.name={name}")
         )
@@ -63,18 +66,20 @@ class Bundle:
         await self._due.run(self._put_right)
 
     def all_due(self) -> None:
-        """Put right all namespaces: the content has changed."""
+        """Put right all namespaces: the content has changed, or which namespaces get it."""
         for namespace in self._namespaces:
             self._due.add(namespace.metadata.name)
 
     async def _put_right(self, namespace: str) -> None:
+        if not self._wants(namespace):
+            return
         known = self._namespaces.find(namespace)
         content = self._content()
         if known is None or known.status.phase == _TERMINATING or content is None:
             return
         held = self.informer.find(self._name, namespace)
         if not content:
-            # One that somebody else has made stays: it may serve another mesh.
+            # A foreign one stays: it may serve another mesh.
             if held is not None and held.is_ours:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(kinds.CONFIG_MAP, self._name, namespace)
@@ -97,20 +102,25 @@ class Bundle:
         return _Held(metadata["namespace"], str(data.get(self._key, "")), is_ours)
 
 
-def of_roots(client: Client, root: Root, namespaces: "Informer[Namespace]") -> Bundle:
+def of_roots(
+    client: Client, signing: SigningSource, namespaces: "Informer[Namespace]", wants: Callable[[str], bool]
+) -> NamespaceConfigMaps:
     """Return the bundle of the roots."""
-    bundle = Bundle(
+    bundle = NamespaceConfigMaps(
         client, namespaces, name=names.ROOT_CERT_CONFIGMAP, key=names.ROOT_CERT_KEY,
-        content=lambda: root.current.roots_pem if root.is_loaded else None,
+        content=lambda: signing.current.roots_pem if signing.is_loaded else None, wants=wants,
     )  # fmt: skip
-    root.on_change(bundle.all_due)
+    signing.on_change(bundle.all_due)
     return bundle
 
 
-def of_revocation_lists(client: Client, root: Root, namespaces: "Informer[Namespace]") -> Bundle:
+def of_revocation_lists(
+    client: Client, signing: SigningSource, namespaces: "Informer[Namespace]", wants: Callable[[str], bool]
+) -> NamespaceConfigMaps:
     """Return the bundle of the revocation lists."""
-    bundle = Bundle(
-        client, namespaces, name=names.CRL_CONFIGMAP, key=names.CRL_KEY, content=lambda: root.revocations.pem
-    )
-    root.revocations.on_change(bundle.all_due)
+    bundle = NamespaceConfigMaps(
+        client, namespaces, name=names.CRL_CONFIGMAP, key=names.CRL_KEY,
+        content=lambda: signing.revocations.pem, wants=wants,
+    )  # fmt: skip
+    signing.revocations.on_change(bundle.all_due)
     return bundle

@@ -7,12 +7,12 @@ use super::flow::{Direction, ResponseFlag};
 
 /// By reason. Where Istio has a name, it is that.
 #[derive(Debug, Default)]
-pub(crate) struct Distrusted {
+pub(crate) struct UntrustedPeers {
     revoked: ByReporter,
     root_removed: ByReporter,
 }
 
-impl Distrusted {
+impl UntrustedPeers {
     /// Count the end of a connection, if it is one of these.
     pub(crate) fn count(&self, flag: ResponseFlag, seen: Direction) {
         match flag {

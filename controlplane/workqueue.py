@@ -1,4 +1,4 @@
-"""Objects that something must be done about: each once, however often it was named, and again until it is done."""
+"""A de-duplicating, retrying work queue, as client-go's."""
 
 import asyncio
 from collections import OrderedDict
@@ -9,38 +9,38 @@ from meshkit.kube import Conflict, KubeError
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 
-_log = logger("controlplane.worklist")
+_log = logger("controlplane.workqueue")
 KeyT = TypeVar("KeyT")
 
 
-class WorkList(Generic[KeyT]):
-    """Collects keys at any time and works on them while ``run`` runs. What is cancelled half way stays on the list.
+class WorkQueue(Generic[KeyT]):
+    """Keys may be added at any time; ``run`` reconciles them. A key whose reconciliation is cancelled stays queued.
 
     Args:
-        task: what is done, for log lines.
-        backoff: waits before what has failed is tried again; no other key waits for it longer than that.
+        task: the task's name, for log lines.
+        backoff: delays before failed keys are retried; the other keys of that round wait as long.
     """
 
     def __init__(self, task: str, backoff: Backoff | None = None) -> None:
         self._task = task
         self._backoff = backoff or Backoff(first_s=0.5, cap_s=30.0)
-        self._due: OrderedDict[KeyT, None] = OrderedDict()
+        self._queue: OrderedDict[KeyT, None] = OrderedDict()
         self._wake = asyncio.Event()
 
     def add(self, key: KeyT) -> None:
-        """Put a key on the list."""
-        self._due[key] = None
+        """Enqueue a key."""
+        self._queue[key] = None
         self._wake.set()
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._queue)
 
     async def run(self, work: Callable[[KeyT], Awaitable[None]]) -> NoReturn:
-        """Work on the keys until cancelled; ``work`` fails by raising."""
+        """Reconcile keys until cancelled; ``work`` fails by raising."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            failed = await self._round(work)
+            failed = await self._drain(work)
             if not failed:
                 self._backoff.reset()
                 continue
@@ -48,17 +48,17 @@ class WorkList(Generic[KeyT]):
             for key in failed:
                 self.add(key)
 
-    async def _round(self, work: Callable[[KeyT], Awaitable[None]]) -> list[KeyT]:
-        """Work on all keys once; return those that failed. One line is logged, however many they are."""
+    async def _drain(self, work: Callable[[KeyT], Awaitable[None]]) -> list[KeyT]:
+        """Reconcile all queued keys once; return those that failed, which are logged in one line."""
         failed: list[KeyT] = []
         reason = ""
-        while self._due:
-            key, _ = self._due.popitem(last=False)
+        while self._queue:
+            key, _ = self._queue.popitem(last=False)
             try:
                 await work(key)
             except Conflict as error:
                 failed.append(key)
-                _log.debug("changed in between, will look again", task=self._task, reason=str(error))
+                _log.debug("object changed meanwhile, retrying", task=self._task, reason=str(error))
             except KubeError as error:
                 failed.append(key)
                 reason = reason or str(error)
@@ -66,9 +66,9 @@ class WorkList(Generic[KeyT]):
                 for undone in (*failed, key):
                     self.add(undone)
                 raise
-            except Exception:  # one object that nobody foresaw must not stop the work on others
+            except Exception:  # one unforeseen object must not stop the others
                 failed.append(key)
-                _log.exception("failed, will retry", task=self._task, key=str(key))
+                _log.exception("reconciliation failed, retrying", task=self._task, key=str(key))
         if reason:
-            _log.warning("not written, will retry", task=self._task, failed=len(failed), reason=reason)
+            _log.warning("write failed, retrying", task=self._task, failed=len(failed), reason=reason)
         return failed

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from controlplane.worklist import WorkList
+from controlplane.workqueue import WorkQueue
 from meshkit.kube import Conflict, Unreachable
 from meshkit.tasks import Backoff
 from tests.support.waiting import until
 
 
-def listed(*keys: str) -> WorkList[str]:
-    work: WorkList[str] = WorkList("test", Backoff(first_s=0.01, cap_s=0.02))
+def listed(*keys: str) -> WorkQueue[str]:
+    work: WorkQueue[str] = WorkQueue("test", Backoff(first_s=0.01, cap_s=0.02))
     for key in keys:
         work.add(key)
     return work

@@ -5,7 +5,7 @@ workload on **its own node**, and of no other: a stolen node yields that node's 
 
 1.  the caller's token must be bound to a pod (its node is then a fact of the API server, not a claim),
 2.  that pod must be the one that we know: same UID, same service account, scheduled on a node,
-3.  a pod that has not ended must run on that node under the identity asked for,
+3.  a pod that has not ended must run on that node under the requested identity,
 4.  the identity must be of our own trust domain.
 """
 
@@ -31,10 +31,10 @@ class Pods(Protocol):
         ...
 
 
-def decide(
+def authorize(
     caller: TokenOwner, impersonated: str, *, trust_domain: str, trusted: Set[tuple[str, str]], pods: Pods
 ) -> SpiffeId:
-    """Return the identity that the caller gets; ``impersonated`` is empty when it asks for its own.
+    """Return the identity that the caller gets; ``impersonated`` is empty when it requests its own.
 
     Raises:
         Refused: it may not have that identity.

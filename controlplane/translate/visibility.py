@@ -1,0 +1,29 @@
+"""Who sees the hosts of a ServiceEntry: its ``exportTo``, bounded by the mesh's ``serviceEntryVisibility``.
+
+Proxies know two kinds of visibility, all namespaces and the service's own. A list of other namespaces in ``exportTo``
+cannot be expressed and is taken for all, which is what Istio's ambient mode makes of every ``exportTo``.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from controlplane.translate.mesh import MeshContext
+from meshapi.mesh_config.model import Visibility
+from meshapi.resources.networking import ServiceEntry
+
+_NONE: Final = frozenset({"~"})
+_OWN: Final = "."
+_ORDER: Final = (Visibility.NONE, Visibility.NAMESPACE, Visibility.PUBLIC)
+
+
+def of_entry(entry: ServiceEntry, mesh: MeshContext, namespace_labels: Mapping[str, str]) -> Visibility:
+    """Return the visibility of an entry in a namespace with these labels: the narrower of the two."""
+    given = frozenset(entry.spec.export_to or mesh.default_export_to)
+    exported = Visibility.PUBLIC
+    if given == _NONE:
+        exported = Visibility.NONE
+    elif given and given <= {_OWN, entry.metadata.namespace}:
+        exported = Visibility.NAMESPACE
+    if mesh.service_entry_visibility is None:
+        return exported
+    return min(exported, mesh.service_entry_visibility.of(dict(namespace_labels)), key=_ORDER.index)
