@@ -331,7 +331,7 @@ def test_programs_of_others_stay(pods: Wired, space: int) -> None:
     theirs = "tc filter show dev eth0 ingress"
 
     def add() -> None:
-        program = load_guard(tunnel_mark=0, tunnel_mark_mask=0, passed_mark=0, redirect_ports=(0, 0), older=[])
+        program = load_guard(tunnel_mark=0, tunnel_mark_mask=0, passed_mark=0, redirect_ports=(0, 0), preexisting=[])
         with IPRoute() as netlink:
             [index] = netlink.link_lookup(ifname="eth0")
             netlink.tc("add", "clsact", index)

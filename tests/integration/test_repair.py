@@ -13,7 +13,7 @@ import pytest
 from meshapi.identity import SpiffeId
 from meshapi.proto import zds_pb2
 from meshkit.linux import links, netns
-from nodeagent.capture.annotations import Planned
+from nodeagent.capture.annotations import PlanResult
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import PodPlan
 from nodeagent.enrolled import Captured, Enrolled
@@ -44,7 +44,7 @@ class Agent:
         namespace = os.open(space or self.pods.first, os.O_RDONLY | os.O_CLOEXEC)
         served = Served(zds_pb2.WorkloadInfo(name="web"), namespace)
         captured = Captured(
-            served, "shop/web", SpiffeId("cluster.local", "shop", "web"), Planned(PodPlan()), ("10.78.0.1",)
+            served, "shop/web", SpiffeId("cluster.local", "shop", "web"), PlanResult(PodPlan()), ("10.78.0.1",)
         )
         self.backend.prepare(namespace)
         self.backend.apply(namespace, captured.plan)
@@ -145,7 +145,7 @@ async def test_what_the_agent_itself_changes_is_no_incident(agent: Agent) -> Non
     captured = agent.enrolled.find("pod")
     assert captured is not None
     async with agent.turns["pod"]:
-        captured.planned = Planned(PodPlan(dns=True, inbound=None))
+        captured.planned = PlanResult(PodPlan(dns=True, inbound=None))
         await asyncio.to_thread(agent.backend.apply, captured.served.namespace, captured.plan)
     await until(lambda: agent.repairs.watches("pod", captured.plan) and agent.repairs.settled)
     assert agent.repairs.repaired.total() == 0

@@ -116,7 +116,7 @@ async def serial(admin_port: int, other_than: str = "") -> str:
 @pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
 async def test_envoy_takes_and_renews_its_certificate(tmp_path: Path, unused_tcp_port: int, api_type: str) -> None:
     now = datetime.now(UTC)
-    root, root_key = authority.self_signed(organization="test", now=now, life=timedelta(days=1))
+    root, root_key = authority.self_signed(trust_domain="cluster.local", now=now, life=timedelta(days=1))
     signer = authority.Authority.load(certificate_pem=root, key_pem=root_key)
 
     def pair() -> sds.KeyPair:

@@ -110,7 +110,7 @@ def answers(draw: st.DrawFn) -> tuple[secrets.Request, list[str]]:
 def _good(cache: list[tuple[secrets.Request, list[str]]] = []) -> tuple[secrets.Request, list[str]]:  # noqa: B006
     if not cache:
         now = datetime.now(UTC)
-        root, key = authority.self_signed(organization="tests", now=now, life=timedelta(days=1))
+        root, key = authority.self_signed(trust_domain="cluster.local", now=now, life=timedelta(days=1))
         request = secrets.make_request(WEB)
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

@@ -19,7 +19,7 @@ from meshapi.identity import SpiffeId
 from meshapi.proto import engine_pb2
 from meshengine import Engine
 from meshkit.xds import client, sds, serving
-from nodeagent.secrets.ca_client import Authority, CaUnavailable
+from nodeagent.secrets.ca_client import CaClient, CaUnavailable
 from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import BadCertificate
 from tests.support.authority import TestAuthority
@@ -207,12 +207,12 @@ def test_any_bytes_of_the_authority_are_an_answer_or_a_reason_to_ask_again(body:
         server.add_generic_rpc_handlers((handler,))
         server.add_insecure_port(f"unix:{path}")
         await server.start()
-        asked = Authority(client.unix_channel(path), tuple, validity_s=60)
+        ca = CaClient(client.unix_channel(path), tuple, validity_s=60)
         try:
             with pytest.raises((CaUnavailable, BadCertificate)):
-                await asked.issue(SpiffeId.parse(WEB))
+                await ca.issue(SpiffeId.parse(WEB))
         finally:
-            await asked.close()
+            await ca.close()
             await server.stop(0)
 
     with tempfile.TemporaryDirectory() as folder:

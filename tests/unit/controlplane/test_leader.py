@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from controlplane.ca.signing import Root
+from controlplane.ca.signing import SigningSource
 from controlplane.leader import Election, Timing
 from controlplane.metrics import Metrics
 from meshapi import names
@@ -170,7 +170,7 @@ async def test_replicas_that_start_together_have_one_root() -> None:
         roots = []
         for _ in range(4):
             client = await stack.enter_async_context(kube.Client(kube.explicit(api.url)))
-            roots.append(Root(client, namespace=NAMESPACE, life=timedelta(days=1), metrics=Metrics()))
+            roots.append(SigningSource(client, namespace=NAMESPACE, life=timedelta(days=1), metrics=Metrics()))
         await asyncio.gather(*(root.load("cluster.local") for root in roots))
         made = [request for request in api.requests if request.startswith("POST")]
         assert len(made) > 1, "they really met"

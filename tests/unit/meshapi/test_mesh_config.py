@@ -104,7 +104,7 @@ def test_outbound_mode(given: dict[str, Any], expected: OutboundMode) -> None:
         ({"tcpKeepalive": {"probes": 0}}, "tcpKeepalive.probes", "greater than or equal to 1"),
         ({"caCertificates": [{"pem": "x"}]}, "caCertificates[0]", "pem is not a list of PEM certificates"),
         ({"caCertificates": [{"pem": ROOT.leaf([])[0].decode()}]}, "caCertificates[0]", "is not a CA"),
-        ({"defaultServiceExportTo": [".", "*"]}, "defaultServiceExportTo", "* and ~ stand alone"),
+        ({"defaultServiceExportTo": [".", "*"]}, "defaultServiceExportTo", "* and ~ must be alone"),
         ({"accessLogFormat": "%START_TIME"}, "accessLogFormat", "'%START_TIME' is not an operator"),
         ({"accessLogFormat": "%STRAT_TIME%"}, "accessLogFormat", "did you mean %START_TIME%?"),
         ({"accessLogFormat": "%START_TIME(%Q)%"}, "accessLogFormat", "a time that cannot be written"),

@@ -34,7 +34,7 @@ pub(super) async fn query(
             by_datagram(&socket, &sent, deadline).await?
         }
         Transport::Tcp => {
-            let options = ConnectOptions { timeout: timeout, ..pod.connect_options() };
+            let options = ConnectOptions { timeout, ..pod.connect_options() };
             let stream = pod.sockets.connect(&pod.worker.home, None, server, options).await?;
             timeout_at(deadline, by_stream(stream, &sent)).await.map_err(|_| silent())??
         }
