@@ -254,7 +254,9 @@ async def test_an_endpoint_that_has_only_a_name_is_asked_for_once(mesh) -> None:
     for _ in range(3):
         assert (await client.ask(vip, 80)).endswith(b" hello")
     assert sorted(data[-3] for _, _, data in resolver.seen) == [dns.A, dns.AAAA]
-    assert counted(client.node, "istio_on_demand_dns") == {("client", "client", "v1", "shop", "db.example.com"): 3}
+    principal = "spiffe://cluster.local/ns/shop/sa/client"
+    labels = ("client", "client", "v1", "shop", principal, "client", "v1", "Kubernetes", "db.example.com")
+    assert counted(client.node, "istio_on_demand_dns") == {labels: 3}
 
 
 async def test_a_query_that_was_not_redirected_goes_to_the_nodes_own_resolver(mesh) -> None:
