@@ -110,16 +110,16 @@ async def listening(address: str, within_s: float) -> None:
 
 
 async def churn(api: FakeKubernetes, size: cluster.Size, rate: float, seconds: float) -> dict[int, float]:
-    """Replace pods at a rate; return when each new one was told."""
-    loop, told = asyncio.get_running_loop(), {}
+    """Replace pods at a rate; return when each new pod was sent."""
+    loop, sent = asyncio.get_running_loop(), {}
     begin = loop.time()
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0.0, begin + number / rate - loop.time()))
         old = cluster.pod(size, number)["metadata"]
-        told[number] = time.monotonic()
+        sent[number] = time.monotonic()
         api.put("pods", cluster.pod(size, size.pods + number, name=f"churn-{number}"))
         api.remove("pods", old["name"], old["namespace"])
-    return told
+    return sent
 
 
 async def measure(chosen: argparse.Namespace) -> list[tuple[str, str]]:
@@ -152,24 +152,24 @@ async def measure(chosen: argparse.Namespace) -> list[tuple[str, str]]:
         synced_s, synced_cpu = time.monotonic() - began, plane.cpu_s() - cpu
         say(f"{chosen.streams} streams have everything after {synced_s:.1f} s, {plane.resident_mb():.0f} MB")
         began, cpu = time.monotonic(), plane.cpu_s()
-        told = await churn(api, size, chosen.rate, chosen.seconds)
+        sent = await churn(api, size, chosen.rate, chosen.seconds)
         await asyncio.sleep(3.0)
         used = (plane.cpu_s() - cpu) / (time.monotonic() - began)
         assert proxies.stdin is not None
         assert proxies.stdout is not None
         proxies.stdin.write(b"\n")
         heard = json.loads(await asyncio.wait_for(proxies.stdout.readline(), 60))
-        missed = [number for number in told if heard["count"].get(str(number)) != chosen.streams]
+        missed = [number for number in sent if heard["count"].get(str(number)) != chosen.streams]
         if missed:
             raise SystemExit(f"bench: events {missed[:10]} did not reach every stream")
-        last = sorted((heard["last"][str(number)] - told[number]) * 1000 for number in told)
-        first = sorted((heard["first"][str(number)] - told[number]) * 1000 for number in told)
+        last = sorted((heard["last"][str(number)] - sent[number]) * 1000 for number in sent)
+        first = sorted((heard["first"][str(number)] - sent[number]) * 1000 for number in sent)
         return [
             ("first list to serving", f"{listed_s:.1f} s"),
             ("all streams have everything", f"{synced_s:.1f} s, {synced_cpu:.1f} s of CPU"),
             ("event to first stream, p50 / p99", f"{statistics.median(first):.0f} / {percentile(first, 99):.0f} ms"),
             ("event to last stream, p50 / p99", f"{statistics.median(last):.0f} / {percentile(last, 99):.0f} ms"),
-            ("responses for each event and stream", f"{heard['responses'] / len(told) / chosen.streams:.2f}"),
+            ("responses for each event and stream", f"{heard['responses'] / len(sent) / chosen.streams:.2f}"),
             ("cores used under churn", f"{used:.2f}"),
             ("resident, listed / churning / peak",
              f"{listed_mb:.0f} / {plane.resident_mb():.0f} / {plane.peak_mb():.0f} MB"),

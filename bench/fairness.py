@@ -29,8 +29,8 @@ class Flood:
 
     name: str
     words: tuple[str, ...]
-    stands: bool = False
-    """Whether it stands still once it has reached its height."""
+    stalls: bool = False
+    """Whether the flood stalls once it has reached its height."""
 
 
 NONE = Flood("nothing", ())
@@ -39,7 +39,7 @@ FLOODS = (
     Flood("8 bulk connections", ("bulk", "8")),
     Flood("64 clients that connect", ("connect", "64")),
     Flood("500 busy connections", ("swarm", "500")),
-    Flood("200 connections without a reader", ("stuff", "200"), stands=True),
+    Flood("200 connections without a reader", ("stuff", "200"), stalls=True),
 )
 
 
@@ -75,12 +75,12 @@ async def measure(run: Run, mesh: Mesh, flood: Flood) -> dict[str, float]:
     """Return the neighbour's latency, µs, and the flooded tunnels' memory, MB, while ``flood`` goes on."""
     async with AsyncExitStack() as stack:
         if flood.words:
-            pair = mesh.deaf if flood.stands else mesh.flooding
+            pair = mesh.deaf if flood.stalls else mesh.flooding
             what, number = flood.words
             # It is ended after the measurement: small requests that take long must not outlast it.
             words = (what, pair.server.ip, str(contenders.PORT), number, str(FLOOD_S))
             process = await pair.client.run(stack, str(run.load), *words)
-            if flood.stands:
+            if flood.stalls:
                 await pods.ready(process, 60)
             else:
                 await asyncio.sleep(ESTABLISH_S)

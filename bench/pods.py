@@ -80,7 +80,7 @@ async def ready(process: Process, within_s: float = 15.0) -> None:
 
 
 async def end(process: Process) -> None:
-    """End a program, by asking first."""
+    """Terminate a program; kill it if it does not exit in time."""
     if process.returncode is not None:
         return
     process.terminate()

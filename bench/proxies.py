@@ -1,6 +1,6 @@
 """``python -m bench.proxies '<json>'``: many delta discovery streams, as many nodes' proxies would open them.
 
-Each asks for everything, acknowledges what it gets and remembers nothing, so that what is measured is the server. A
+Each subscribes to everything, acknowledges what it gets and remembers nothing, so that what is measured is the server. A
 line of input ends it; then it says when the first and the last stream heard of each pod whose name begins with
 ``churn-``.
 """
@@ -53,13 +53,13 @@ async def follow(channel: grpc.aio.Channel, number: int, heard: Heard) -> None:
     for type_url in (names.ADDRESS_TYPE, names.AUTHORIZATION_TYPE):
         requests.put_nowait(discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=type_url))
 
-    async def asked() -> AsyncIterator[discovery_pb2.DeltaDiscoveryRequest]:
+    async def requests() -> AsyncIterator[discovery_pb2.DeltaDiscoveryRequest]:
         while True:
             yield await requests.get()
 
     call = channel.stream_stream(
         _METHOD, request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString, response_deserializer=bytes
-    )(asked(), metadata=(("authorization", "Bearer bench"),))
+    )(requests(), metadata=(("authorization", "Bearer bench"),))
     seen = set()
     async for message in call:
         head = _HEAD.search(message, 0, 200)
@@ -87,7 +87,7 @@ async def main(spec: dict[str, Any]) -> None:
         grpc.aio.secure_channel(spec["address"], credentials, options) for _ in range(-(-streams // STREAMS_A_CHANNEL))
     ]
     tasks = [asyncio.create_task(follow(channels[number % len(channels)], number, heard)) for number in range(streams)]
-    told = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
+    stop = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
     while heard.synced < streams:
         await asyncio.sleep(0.2)
         failed = next((task for task in tasks if task.done()), None)
@@ -95,7 +95,7 @@ async def main(spec: dict[str, Any]) -> None:
             print(f"bench: a stream ended: {failed.exception()!r}", file=sys.stderr, flush=True)
             os._exit(1)  # a thread still waits for input
     print("ready", flush=True)
-    await told
+    await stop
     for task in tasks:
         task.cancel()
     print(json.dumps({"count": heard.count, "first": heard.first, "last": heard.last, "responses": heard.responses}))

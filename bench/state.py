@@ -1,7 +1,7 @@
 """``python -m bench.state``: a large mesh in one node's tunnel: memory, time to load, cost of one change.
 
 The process is the engine in a bare Python host (``bench.engine_host`` without pods), fed with the resources that the
-control plane makes of ``bench.cluster``. A change is one workload told again with another state of health.
+control plane makes of ``bench.cluster``. A change is one workload sent again with another health status.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _BATCH = 5_000
 
 
 def resources(size: cluster.Size) -> Iterator[tuple[str, bytes]]:
-    """Yield the mesh as the control plane tells it."""
+    """Yield the mesh as the control plane sends it."""
     model = Model(MeshContext())
     for number in range(size.services):
         model.put_service(None, base.read(core.Service, cluster.service(size, number)))
@@ -44,18 +44,18 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=100_000)
     parser.add_argument("--services", type=int, default=10_000)
     chosen = parser.parse_args()
-    told = list(resources(cluster.Size(chosen.pods, chosen.services, 1_000)))
+    sent = list(resources(cluster.Size(chosen.pods, chosen.services, 1_000)))
     engine = Engine(engine_pb2.EngineConfig(node="node-0", worker_threads=2).SerializeToString())
     before, began = resident_bytes(), time.perf_counter()
-    for start in range(0, len(told), _BATCH):
-        engine.apply(names.ADDRESS_TYPE, told[start : start + _BATCH], [])
+    for start in range(0, len(sent), _BATCH):
+        engine.apply(names.ADDRESS_TYPE, sent[start : start + _BATCH], [])
     took_s, grown = time.perf_counter() - began, resident_bytes() - before
     print(f"{chosen.pods} workloads, {chosen.services} services: {took_s:.2f} s, {grown / 1e6:.0f} MB")
     print(
-        f"memory for each workload: {grown / len(told):.0f} bytes; told in {sum(len(b) for _, b in told) / 1e6:.0f} MB"
+        f"memory for each workload: {grown / len(sent):.0f} bytes; sent in {sum(len(b) for _, b in sent) / 1e6:.0f} MB"
     )
     costs = []
-    for name, body in told[-1000:]:
+    for name, body in sent[-1000:]:
         address = workload_pb2.Address.FromString(body)
         address.workload.status = workload_pb2.UNHEALTHY
         changed = [(name, address.SerializeToString())]

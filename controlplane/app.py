@@ -213,7 +213,7 @@ class ControlPlane:
         public = {
             "GET /metrics": admin.metrics(self.metrics.registry),
             "GET /version": version,
-            "GET //version": version,  # as `istioctl version` asks
+            "GET //version": version,  # what `istioctl version` requests
             # Kiali reads it through a port-forward. Proxies' names are nothing for other pods (CVE-2026-31838).
             "GET /debug/syncz": admin.loopback_only(
                 admin.json_page(lambda: sync_status.flat_page(self._observer.peers))

@@ -11,7 +11,7 @@ from meshkit.kube import Json
 
 _TITLES: Final = {names.ADDRESS_TYPE: "ADDRESSES", names.AUTHORIZATION_TYPE: "POLICIES"}
 _OPTIONAL_TITLES: Final = {names.MESH_CONFIG_TYPE: "MESH CONFIG"}
-"""Types that Istio's ztunnel does not ask for."""
+"""Types that Istio's ztunnel does not subscribe to."""
 
 
 class State(StrEnum):

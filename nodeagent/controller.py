@@ -3,7 +3,7 @@
 Order, so that no connection fails and none leaves in plain text by accident:
 
 - Enrol: request the certificate, open the listeners (ZDS), exempt the probes, install the rules, set the annotation.
-- Unenrol: remove the annotation, reduce the rules to what open connections need, tell ztunnel (ZDS), remove the rules
+- Unenrol: remove the annotation, reduce the rules to what open connections need, notify ztunnel (ZDS), remove the rules
   when the last captured connection has ended.
 
 One pod is reconciled by one task at a time, different pods in parallel. Failures are retried with backoff. No state is
@@ -289,7 +289,7 @@ class Controller:
             _log.warning("no certificate yet, connections of the pod wait for it", pod=pod.key)
 
     def _register(self, pod: PodInfo, namespace: int, addresses: tuple[str, ...]) -> Captured:
-        """Add a pod to the table before ztunnel is told: a ztunnel that connects meanwhile gets it in its snapshot."""
+        """Add a pod to the table before ztunnel is notified: a ztunnel that connects meanwhile gets it in its snapshot."""
         replaced = self._enrolled.take(pod.uid)
         if replaced is not None:
             self._certificates.release(replaced.identity)

@@ -37,7 +37,7 @@ _ACCESS_LOG = {
 }
 
 _FRESH_STATE_WAIT_S = 2.0
-"""Patience with the control plane where a restored state is at hand: most restarts come with a control plane."""
+"""Timeout of the control plane where a restored snapshot is available; at most restarts the control plane is up."""
 
 
 class EngineFatal(Exception):

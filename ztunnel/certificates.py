@@ -56,7 +56,7 @@ class Certificates:
     ) -> Sequence[Rejection]:
         """Take secrets; see ``meshkit.xds.client.Receiver``."""
         if type_url != names.SECRET_TYPE:
-            return [Rejection(name, f"type {type_url} was not asked for") for name, _, _ in upserts]
+            return [Rejection(name, f"type {type_url} was not subscribed to") for name, _, _ in upserts]
         rejections: list[Rejection] = []
         offered: dict[str, sds.KeyPair] = {}
         changed: set[str] = set()

@@ -53,7 +53,7 @@ static void set(int fd, int level, int name, int value) {
         fail("setsockopt");
 }
 
-/* Move what can be moved from a side to the other. Returns whether both sides still stand. */
+/* Move what can be moved from a side to the other. Returns whether both sides are still open. */
 static bool pump(struct side *from) {
     while (!from->ended) {
         if (from->have == 0) {
@@ -148,12 +148,12 @@ static void *serve(void *unused) {
             if (relay->over)
                 continue;
             side->hung_up |= (ready[i].events & (EPOLLRDHUP | EPOLLHUP)) != 0;
-            bool stands = (ready[i].events & EPOLLERR) == 0;
-            if (stands && (ready[i].events & (EPOLLIN | EPOLLRDHUP)) != 0)
-                stands = pump(side);
-            if (stands && (ready[i].events & EPOLLOUT) != 0 && side->other->have > 0)
-                stands = pump(side->other);
-            if (!stands || (side->ended && side->other->ended)) {
+            bool alive = (ready[i].events & EPOLLERR) == 0;
+            if (alive && (ready[i].events & (EPOLLIN | EPOLLRDHUP)) != 0)
+                alive = pump(side);
+            if (alive && (ready[i].events & EPOLLOUT) != 0 && side->other->have > 0)
+                alive = pump(side->other);
+            if (!alive || (side->ended && side->other->ended)) {
                 relay->over = true;
                 relay->next = over;
                 over = relay;

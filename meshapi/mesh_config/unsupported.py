@@ -83,7 +83,7 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "serviceCluster": Unsupported(_ENVOY),
     "tracingServiceName": Unsupported(_ENVOY),
     "drainDuration": Unsupported(f"{_CHART}, ztunnel.terminationGracePeriodSeconds"),
-    "discoveryAddress": Unsupported("the chart tells ztunnel and the node agent the control plane's address"),
+    "discoveryAddress": Unsupported("the chart sets the control plane's address for ztunnel and the node agent"),
     "discoveryRefreshDelay": Unsupported(_ENVOY),
     "zipkinAddress": Unsupported("ztunnel sends no spans"),
     "statsdUdpAddress": Unsupported(_TELEMETRY),

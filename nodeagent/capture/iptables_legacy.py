@@ -7,7 +7,7 @@ Rules of its use, each of which was learnt from its sources:
 - It works in the namespace of the calling thread. Its tables are kept from one use to the next, so each use begins
   by reading the kernel's and ends by forgetting it, and nothing is committed but by ``_opened``.
 - A rule's bytes are the same in every namespace, except for those that name an IP set; they are made once.
-- It is told that no table has chains where it would look for jump targets: it would open all tables there are.
+- Its lookup of jump targets is disabled, because it would open every table that exists.
 - Its check of finished rules, and its reading of options, put a pipe in the place of the whole process's standard
   output for a moment; neither is used.
 - It matches IPv6 interfaces by one bit of each byte only; the masks are set here.

@@ -1,7 +1,7 @@
 """Targets that rewrite addresses, as the kernel takes them (``linux/netfilter/nf_nat.h``).
 
 python-iptables would let libxtables make them. But since iptables 1.8.8 one library holds those of both versions of
-IP, and registers those of the version that asks first only: in one process, the other version's are never found.
+IP, and registers those of the version that is used first only: in one process, the other version's are never found.
 """
 
 import ctypes

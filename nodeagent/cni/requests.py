@@ -102,7 +102,7 @@ class PluginRequests:
         return web.Response(text="captured\n" if wanted_here else "not in the mesh\n")
 
     async def _find(self, wanted: AddRequest) -> PodInfo | None:
-        """Return the pod; the runtime may be ahead of the watch, so the API server is asked if the cache lags."""
+        """Return the pod; the runtime may be ahead of the watch, so the API server is queried if the cache lags."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _CACHE_TIMEOUT_S
         while loop.time() < deadline:

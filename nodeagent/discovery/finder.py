@@ -10,7 +10,7 @@ Find = Callable[[set[str]], dict[str, int]]
 
 
 class NamespaceFinder:
-    """Answers all questions of one moment with one scan: a label on a namespace asks for all its pods at once."""
+    """Answers all concurrent lookups with one scan: a label on a namespace looks up all its pods at once."""
 
     def __init__(self, find: Find = namespaces.find) -> None:
         self._find = find

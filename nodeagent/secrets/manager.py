@@ -55,7 +55,7 @@ class SecretManager:
     """Certificates by identity; a ``ResourceSource`` for the SDS server. Not thread-safe: used on one event loop."""
 
     announces_missing = False
-    """A certificate that is missing will be issued; clients are not told that it does not exist."""
+    """A certificate that is missing will be issued; clients do not get a removal for it."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""The node agent's side of ZDS: tells ztunnel which network namespaces to serve."""
+"""The node agent's side of ZDS: sends ztunnel the network namespaces to serve."""

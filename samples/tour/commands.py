@@ -78,7 +78,7 @@ class Kubectl:
         return {workload: ", ".join(sorted(found)) for workload, found in nodes.items()}
 
     def captured(self, namespace: str, count: int, within_s: float = 30.0) -> None:
-        """Wait until so many pods are announced as captured."""
+        """Wait until ``count`` pods are announced as captured."""
         end = time.monotonic() + within_s
         while True:
             items = self.document("pods", "-n", namespace)["items"]

@@ -78,7 +78,7 @@ class OtlpSettings(ProcessSettings):
         description="How requests are compressed: none or gzip.",
     )
     otlp_timeout: int = Field(
-        default=10_000, ge=1, validation_alias=_names("otlp_timeout"), description="Patience with one request, in ms."
+        default=10_000, ge=1, validation_alias=_names("otlp_timeout"), description="Timeout of one request, in ms."
     )
     otlp_schedule_delay: int = Field(
         default=1_000,

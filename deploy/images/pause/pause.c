@@ -1,4 +1,4 @@
-/* The first process of every pod: holds the pod's namespaces and collects orphans until it is told to go. */
+/* The first process of every pod: holds the pod's namespaces and collects orphans until it gets SIGTERM or SIGINT. */
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,7 +18,7 @@ int main(void) {
     struct sigaction on_stop = {.sa_handler = stop};
     struct sigaction on_child = {.sa_handler = collect, .sa_flags = SA_NOCLDSTOP};
 
-    /* The kernel delivers no signal to process 1 that it has not asked for. */
+    /* The kernel delivers no signal to process 1 that it has not installed a handler for. */
     if (sigaction(SIGTERM, &on_stop, NULL) || sigaction(SIGINT, &on_stop, NULL) || sigaction(SIGCHLD, &on_child, NULL))
         return 1;
     for (;;)

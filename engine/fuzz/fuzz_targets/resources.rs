@@ -51,7 +51,7 @@ fn run(engine: &Engine, choice: u8, message: &[u8]) {
         Err(EngineError::ConfigRejected { rejected, .. }) => assert_eq!(rejected.len(), 1),
         Err(other) => panic!("{other}"),
     }
-    // What was taken can be shown, asked about and taken back.
+    // What was applied can be shown, looked up and removed.
     let name = name.unwrap_or_default();
     let question = AuthzQuery {
         workload: &name,

@@ -1,4 +1,4 @@
-//! Revocation lists: PEM as it comes from the node agent, and what stands in it.
+//! Revocation lists: PEM as it comes from the node agent, and its content.
 
 #![no_main]
 

@@ -12,10 +12,10 @@ use crate::cni::AddRequest;
 /// Said with every failure.
 pub const ADVICE: &str = "the pod starts when the Culvert node agent runs on this node and captures it";
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// Ask the node agent to capture a pod; returns when it is captured, or is none of the mesh's.
+/// Request capture of a pod from the node agent; returns when it is captured, or is none of the mesh's.
 ///
 /// # Errors
 /// The agent is not there, or refuses.
@@ -33,8 +33,8 @@ pub fn add(socket: &str, request: &AddRequest) -> Result<(), String> {
 
 fn post(socket: &str, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let mut request = format!(
         "POST /cmdadd HTTP/1.1\r\nHost: node-agent\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",

@@ -22,7 +22,7 @@ pub enum Action {
     Ignore,
     /// Send this back.
     Reply(Vec<u8>),
-    /// Ask the pod's own resolver, with the same bytes.
+    /// Forward the same bytes to the pod's own resolver.
     Forward {
         /// The mesh has records of this name, though not of this type: there is no "no such name".
         exists: bool,

@@ -48,7 +48,7 @@ impl QueryType {
     }
 }
 
-/// What is asked.
+/// The query's question section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// Lower case, without the last dot; `None` where the name could not be a host's (class other than IN included).

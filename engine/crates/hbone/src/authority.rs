@@ -1,4 +1,4 @@
-//! What a CONNECT asks for: `ip:port`, `[ip]:port` or `name:port`.
+//! The target of a CONNECT: `ip:port`, `[ip]:port` or `name:port`.
 
 use std::net::IpAddr;
 

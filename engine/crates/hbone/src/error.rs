@@ -61,10 +61,10 @@ pub enum Error {
     /// A step took too long.
     #[error("{0} timed out")]
     Timeout(&'static str),
-    /// The peer's certificate, or one above it, was revoked while the tunnel stood.
+    /// The peer's certificate, or one above it, was revoked while the tunnel was open.
     #[error("connection closed: peer certificate revoked by CRL")]
     Revoked,
-    /// The root of the peer's certificate left the trust bundle while the tunnel stood.
+    /// The root of the peer's certificate left the trust bundle while the tunnel was open.
     #[error("connection closed: the root of the peer's certificate is not trusted any more")]
     RootRemoved,
     /// A request could not be formed.

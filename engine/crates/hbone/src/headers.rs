@@ -74,7 +74,7 @@ impl Baggage {
         }
     }
 
-    /// The header's value; `None` where nothing is known or a value cannot stand in a header.
+    /// The header's value; `None` where nothing is known or the value is not valid in a header.
     #[must_use]
     pub fn encode(&self) -> Option<HeaderValue> {
         let workload_key = format!("k8s.{}.name", self.workload_type.as_deref().unwrap_or("pod"));

@@ -307,7 +307,7 @@ mod tests {
         stalled.add_consumed(GROWTH_THRESHOLD as usize);
         assert_eq!(change_of(&stalled), None);
         drop(busy);
-        assert_eq!(change_of(&stalled), None, "asks again only after as much again");
+        assert_eq!(change_of(&stalled), None, "requests again only after as much again");
         stalled.add_consumed(GROWTH_THRESHOLD as usize);
         assert_eq!(change_of(&stalled), GROWN);
         drop(stalled);

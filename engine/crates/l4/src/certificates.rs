@@ -14,7 +14,7 @@ use crate::events::Events;
 /// What is known of one identity's certificate.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum State {
-    /// Asked for, not here yet.
+    /// Requested, not yet issued.
     #[default]
     Initializing,
     /// The source says why there is none.
@@ -50,7 +50,7 @@ impl Certificates {
         Arc::new(Self { entries: Mutex::default(), bundle: Mutex::default(), events })
     }
 
-    /// Ask for an identity's certificate for as long as the answer is held.
+    /// Request an identity's certificate for as long as the returned handle is held.
     pub(crate) fn want(self: &Arc<Self>, identity: &Identity) -> CertificateUse {
         let mut entries = self.entries.lock();
         let entry = entries.entry(identity.clone()).or_default();
@@ -79,7 +79,7 @@ impl Certificates {
         certificate.publish();
     }
 
-    /// Tell why the source has none. That never replaces a certificate that is still valid.
+    /// Record why the source has none. That never replaces a certificate that is still valid.
     pub(crate) fn unavailable(&self, identity: &Identity, reason: String) {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(identity) else { return };

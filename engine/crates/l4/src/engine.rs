@@ -239,7 +239,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Tell why an identity has no certificate. One that is held and still valid stays.
+    /// Record why an identity has no certificate. One that is held and still valid stays.
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`] where `identity` is none.

@@ -40,7 +40,7 @@ struct Pending {
     dropped: u64,
     records: Records,
     signalled: bool,
-    /// Somebody will signal for what waits of the access log.
+    /// A wake-up for the waiting lines of the access log is already scheduled.
     promised: bool,
 }
 

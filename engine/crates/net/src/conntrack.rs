@@ -1,4 +1,4 @@
-//! Where a redirected datagram was going, by asking the kernel's connection tracking over netlink.
+//! The original destination of a redirected datagram, read from connection tracking over netlink.
 //!
 //! `SO_ORIGINAL_DST` exists for TCP only. The entry is found by what the proxy sees (its reply's way); the kernel
 //! answers within the system call, so nothing blocks. Numbers are those of `linux/netfilter/nfnetlink_conntrack.h`.

@@ -1,4 +1,4 @@
-//! Listening, dialling under another address, and asking what a redirected connection was meant for.
+//! Listens, connects from another address, and reads a redirected connection's original destination.
 
 use std::cell::Cell;
 use std::io;

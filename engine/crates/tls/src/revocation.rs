@@ -97,7 +97,7 @@ impl RevocationLists {
         Ok(())
     }
 
-    /// Whether a list names a certificate of `chain`, whoever signed either: a cheap test before signatures are verified.
+    /// Whether a list names a certificate of `chain`, without checking who signed either: a cheap test before signatures are verified.
     pub(crate) fn mentions(&self, chain: &[CertificateDer<'_>]) -> bool {
         let all = || self.single.iter().chain(self.several.iter().flatten());
         chain.iter().any(|der| {
@@ -119,7 +119,7 @@ impl Default for Revocations {
 }
 
 impl Revocations {
-    /// Put other lists in force: for handshakes that begin now, and for tunnels that stand.
+    /// Put other lists in force: for new handshakes, and for established tunnels.
     pub fn replace(&self, lists: RevocationLists) {
         self.0.send_replace(Arc::new(lists));
     }

@@ -113,7 +113,7 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Ask the revocation lists, if there are any; then what a chain is without them, in `otherwise`, the library's own
+    /// Check the revocation lists, if there are any; then what a chain is without them, in `otherwise`, the library's own
     /// words and alerts. One verification where all is well.
     fn verify<T>(
         &self,
@@ -136,7 +136,7 @@ impl Trust {
         }
     }
 
-    /// Keep what `chain` takes to be asked again, on whatever state `rotation` will be then.
+    /// Keep what it takes to verify `chain` again, on whatever state `rotation` will be then.
     pub(crate) fn accepted(
         &self,
         role: PeerRole,
@@ -180,7 +180,7 @@ impl TrustDomainVerifier {
 
 impl ClientCertVerifier for TrustDomainVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // The hint would tell an unauthenticated peer the names of our roots and costs bytes in each handshake.
+        // The hint would reveal the names of our roots to an unauthenticated peer and costs bytes in each handshake.
         &[]
     }
 

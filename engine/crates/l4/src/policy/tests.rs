@@ -89,7 +89,7 @@ fn empty_parts_mean_what_istio_says_they_mean() {
     assert_eq!(verdict(vec![policy("d", Deny, None)], &from(WEB)), Ok(()));
     assert_eq!(verdict(vec![policy("a", Allow, Some(vec![]))], &from(PLAIN)), Ok(()));
     assert_eq!(verdict(vec![policy("a", Allow, Some(vec![vec![]]))], &from(PLAIN)), Ok(()));
-    // A match that asks nothing matches nothing.
+    // A match without conditions matches nothing.
     assert_eq!(verdict(vec![policy("a", Allow, one(wire::Match::default()))], &from(WEB)), Err(Denied::NotAllowed));
 }
 

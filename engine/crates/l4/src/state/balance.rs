@@ -107,7 +107,7 @@ impl SelectionContext<'_> {
         }
     }
 
-    /// Whether there is an address, or there may be one after asking.
+    /// Whether there is an address, or a DNS query may find one.
     fn can_reach(self, service: &Service, workload: &Workload, like: IpAddr) -> bool {
         // Mostly there is one, which is quick to see.
         (service.ip_families == IpFamilies::Automatic && !workload.addresses.is_empty())

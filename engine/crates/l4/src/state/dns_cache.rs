@@ -34,7 +34,7 @@ pub(crate) enum CachedHost {
     /// Not cached.
     NotResolved,
     Addresses(Arc<[IpAddr]>),
-    /// Nobody knows it.
+    /// No resolver knows it.
     Unresolvable,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Workload {
     pub name: Arc<str>,
     pub namespace: Arc<str>,
     pub addresses: Vec<IpAddr>,
-    /// Asked for when a connection comes, where there is no address.
+    /// Resolved when a connection comes, where there is no address.
     pub hostname: Arc<str>,
     pub network: Arc<str>,
     pub protocol: Protocol,

@@ -234,7 +234,7 @@ fn hosts_that_come_and_go_a_million_times_leave_nothing_behind() {
     assert!(grown < 16, "{grown} MiB");
 }
 
-/// Whatever is asked for, and by whichever type.
+/// Subscriptions to anything, by any type.
 #[test]
 fn queries_of_all_types_make_a_bounded_number_of_series() {
     let metrics = DnsMetrics::default();

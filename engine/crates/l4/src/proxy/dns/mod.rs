@@ -29,7 +29,7 @@ pub(super) use udp::serve as serve_udp;
 /// Queries of one pod that wait on one worker; more are refused at once.
 const MAX_WAITING: usize = 1024;
 
-/// Patience with a resolver. Applications have five seconds too.
+/// Timeout of a resolver. Applications have five seconds too.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pod's DNS on one worker.

@@ -1,4 +1,4 @@
-//! Asking for the address of an endpoint that is known by name only, when a connection needs it.
+//! Resolves an endpoint that is known by name only, when a connection needs its address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use culvert_dns::{QueryType, Transport, addresses_in, is_truncated, query};
 use super::upstream;
 use crate::proxy::pod::Pod;
 
-/// Patience with each resolver.
+/// Timeout of each resolver.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Ask our own resolvers, one after the other, for both families; what they say is kept for the next connection.
+/// Query our own resolvers, one after the other, for both families; the result is cached for the next connection.
 pub(crate) async fn resolve(pod: &Pod, name: &Arc<str>) {
     let hosts = &pod.shared().hosts;
     for &server in pod.shared().own_resolvers() {

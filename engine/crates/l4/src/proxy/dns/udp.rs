@@ -17,7 +17,7 @@ use crate::proxy::pod::{OpenListener, Phase, Pod};
 /// The longest query that is read; what is longer is cut and then malformed.
 const LONGEST: usize = 4096;
 
-/// Nobody ever sends from it (RFC 863).
+/// No peer ever sends from it (RFC 863).
 const DISCARD: u16 = 9;
 
 /// A datagram whose socket the kernel has chosen is in that socket's queue after so long.

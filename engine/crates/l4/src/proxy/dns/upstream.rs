@@ -1,4 +1,4 @@
-//! Asking a resolver, from the pod's own namespace, so that it sees the pod as its client.
+//! Queries a resolver from the pod's own namespace, so that it sees the pod as its client.
 
 use std::io;
 use std::net::SocketAddr;

@@ -72,7 +72,7 @@ fn passthrough_chooses_no_endpoint_and_keeps_the_clients_address() {
     let world = World::new(vec![through("10.0.0.0", 8)], vec![server]);
     let Ok(Route::Unknown { to, service }) = world.route("10.7.7.7:1234") else { panic!() };
     assert_eq!((to.to_string().as_str(), service.unwrap().key.to_string().as_str()), ("10.7.7.7:1234", "shop/web"));
-    // Whoever is known behind the address is still met as a workload of the mesh.
+    // A workload that is known at the address is still reached as one of the mesh.
     let Ok(Route::Hbone { authority, endpoint, .. }) = world.route("10.0.0.2:80") else { panic!() };
     assert_eq!((authority.to_string().as_str(), endpoint), ("10.0.0.2:80", None));
 }

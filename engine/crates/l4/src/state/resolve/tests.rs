@@ -217,7 +217,7 @@ fn a_service_with_a_waypoint_is_reached_through_it_and_the_waypoint_itself_goes_
     };
     assert_eq!(authority.to_string(), "10.0.0.2:8080");
 
-    // A waypoint that nobody knows must not be gone around.
+    // An unknown waypoint must not be bypassed.
     let without = World::new(vec![with], vec![server]);
     assert_eq!(without.route("10.96.0.1:80").unwrap_err(), RouteError::NoWaypoint("shop/web".into()));
 }
@@ -235,7 +235,7 @@ fn workloads_may_come_before_their_service_and_go_without_a_trace() {
     let mut world = World::new(vec![], vec![of_service(workload("server", "10.0.0.2"), &[(80, 0)])]);
     world.0.insert_service(Service::parse(service()).unwrap());
     assert_eq!(world.chosen(0.0), "server");
-    // The same pod with another address: the old one is nobody's.
+    // The same pod with another address: the old one has no owner.
     world.0.insert_workload(Workload::parse(of_service(workload("server", "10.0.0.5"), &[(80, 0)])).unwrap());
     assert!(matches!(world.route("10.0.0.2:80"), Ok(Route::Unknown { .. })));
     assert_eq!(world.chosen(0.0), "server");
