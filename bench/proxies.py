@@ -1,6 +1,6 @@
 """``python -m bench.proxies '<json>'``: many delta discovery streams, as many nodes' proxies would open them.
 
-Each subscribes to everything, acknowledges what it gets and remembers nothing, so that what is measured is the server. A
+Each subscribes to everything, acknowledges what it gets and remembers nothing, so that only the server is measured. A
 line of input ends it; then it says when the first and the last stream heard of each pod whose name begins with
 ``churn-``.
 """

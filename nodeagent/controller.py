@@ -289,7 +289,7 @@ class Controller:
             _log.warning("no certificate yet, connections of the pod wait for it", pod=pod.key)
 
     def _register(self, pod: PodInfo, namespace: int, addresses: tuple[str, ...]) -> Captured:
-        """Add a pod to the table before ztunnel is notified: a ztunnel that connects meanwhile gets it in its snapshot."""
+        """Add a pod before ztunnel is notified: a ztunnel that connects meanwhile gets it in its snapshot."""
         replaced = self._enrolled.take(pod.uid)
         if replaced is not None:
             self._certificates.release(replaced.identity)
