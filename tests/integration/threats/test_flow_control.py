@@ -1,4 +1,4 @@
-"""Threat ``flow-control``: flow-control trickery: readers that do not read, windows that do not open or overflow."""
+"""Threat ``flow-control``: readers that do not read, windows that do not open or overflow."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Threat ``revocation``: revocation logic: a root that is taken out of the trust bundle ends the tunnels that stand on
+"""Threat ``revocation``: a root that is taken out of the trust bundle ends the tunnels that stand on
 it.
 
 How roots are exchanged without harm is tested in ``tests/integration/test_rotation.py``.

@@ -1,4 +1,4 @@
-"""Threat ``revocation``: revocation logic (RUSTSEC-2026-0049, 0104): what is revoked is refused, and ends where it
+"""Threat ``revocation`` (RUSTSEC-2026-0049, 0104): what is revoked is refused, and ends where it
 stands.
 
 What lists may say, and what becomes of those that are damaged, is tested where they are read (``engine/crates/tls``).

@@ -29,7 +29,7 @@ struct Entry {
     rotation: RotationChannel,
 }
 
-/// ActiveGuard while a workload of an identity is served; dropping it gives the identity up.
+/// Held while a workload of an identity is served; dropping it gives the identity up.
 #[derive(Debug)]
 pub(crate) struct CertificateUse {
     certificates: Arc<Certificates>,

@@ -32,7 +32,7 @@ pub(super) fn admit(
     flow: &Flow,
 ) -> Result<Admitted, String> {
     let subject = Subject { peer, source: info.source.ip(), destination: info.actual_destination };
-    // TrackedConnection before it is enforced, so that a change of policy in between finds it.
+    // Tracked before it is enforced, so that a change of policy in between finds it.
     let (tracked, cut) = pod.registry().track_enforced(info, subject.clone());
     let verdict = pod.shared().store.read().policies.evaluate_with_shadow(workload, &subject);
     if let Ok(Some(denied)) = &verdict {

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 /// neighbours.
 const AHEAD: Duration = Duration::from_millis(4);
 
-/// See the module. ProxyState by the workers.
+/// See the module. Shared by the workers.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     bytes_per_s: u64,

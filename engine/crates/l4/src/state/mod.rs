@@ -1,7 +1,7 @@
 //! The engine's store: workloads, services and policies, indexed by what a connection looks up.
 //!
 //! One writer (the host's calls), many readers (the workers), short critical sections. A refused resource leaves the
-//! last good one in permit. The order in which resources arrive does not matter.
+//! last good one in force. The order in which resources arrive does not matter.
 
 mod balance;
 mod dns_cache;

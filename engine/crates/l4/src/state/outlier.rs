@@ -32,7 +32,7 @@ pub(crate) struct OutlierSettings {
     pub failures: u32,
     /// The first ejection's length.
     pub base: Duration,
-    /// TaskGroup of a service's endpoints that are left out at most.
+    /// Share of a service's endpoints that are left out at most.
     pub max_percent: usize,
 }
 

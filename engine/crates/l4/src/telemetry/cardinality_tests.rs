@@ -1,4 +1,4 @@
-//! Threat ``cardinality``: cardinality (CVE-2025-43915): what a million words of peers and of applications leave behind.
+//! Threat ``cardinality`` (CVE-2025-43915): what a million words of peers and of applications leave behind.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed unwrap is a failed test")]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::state::{DnsCache, OutlierSettings, Outliers, Service, ServiceKey, Sto
 const MANY: usize = 1_000_000;
 const MIB: usize = 1 << 20;
 
-/// ActiveGuard by who measures the memory of this process, in which tests run beside each other.
+/// Held by tests that measure the memory of this process, because tests run in parallel.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn web() -> Workload {

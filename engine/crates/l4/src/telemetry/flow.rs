@@ -101,7 +101,7 @@ pub(crate) struct Peer {
 /// What only some forms of the access log show.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Extra {
-    /// ProxyState by the records of both ends of a tunnelled connection.
+    /// Shared by the records of both ends of a tunnelled connection.
     pub trace: Option<Trace>,
     /// Where an outbound connection was going before an endpoint was chosen.
     pub original_destination: Option<SocketAddr>,
