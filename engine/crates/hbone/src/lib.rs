@@ -18,14 +18,14 @@ pub use error::Error;
 /// HTTP/2 limits of both sides. Numbers are those of Istio's ztunnel unless a comment says why not.
 pub(crate) mod limits {
     /// Largest frame that we accept.
-    pub const FRAME_SIZE: u32 = 1024 * 1024;
+    pub(crate) const FRAME_SIZE: u32 = 1024 * 1024;
     /// Encrypted bytes that wait for the socket: one large read of the application, in TLS records, at once.
-    pub const TLS_BUFFER: usize = 17 * 16 * 1024;
+    pub(crate) const TLS_BUFFER: usize = 17 * 16 * 1024;
     /// Header bytes after decoding: from servers, and from clients.
-    pub const CLIENT_HEADER_LIST: u32 = 16 * 1024;
-    pub const SERVER_HEADER_LIST: u32 = 64 * 1024;
+    pub(crate) const CLIENT_HEADER_LIST: u32 = 16 * 1024;
+    pub(crate) const SERVER_HEADER_LIST: u32 = 64 * 1024;
     /// Streams that a peer may hold open on one connection.
-    pub const CONCURRENT_STREAMS: u32 = 200;
+    pub(crate) const CONCURRENT_STREAMS: u32 = 200;
     /// Bytes of one stream waiting to be sent: enough for the bandwidth-delay product of a data centre.
-    pub const SEND_BUFFER: usize = 400 * 1024;
+    pub(crate) const SEND_BUFFER: usize = 400 * 1024;
 }
