@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from meshapi import names
+
 Json = dict[str, Any]
 
 NAMESPACES = 100
 _ENVIRONMENT = [{"name": f"SETTING_{number}", "value": "x" * 40} for number in range(12)]
-_MOUNTS = [{"name": "kube-api-access", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}]
+_MOUNTS = [{"name": "kube-api-access", "mountPath": names.SERVICE_ACCOUNT_DIR, "readOnly": True}]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def pod(size: Size, number: int, name: str | None = None) -> Json:
             "namespace": size.namespace_of(number),
             "uid": f"00000000-0000-4000-8000-{number:012d}",
             "labels": {"app": f"app-{service}", "version": "v1", "pod-template-hash": "7d4b9c6f5d"},
-            "annotations": {"ambient.istio.io/redirection": "enabled"},
+            "annotations": {names.REDIRECTION_ANNOTATION: names.REDIRECTION_ENABLED},
             "ownerReferences": [{"kind": "ReplicaSet", "name": f"app-{service}-7d4b9c6f5d", "controller": True}],
         },
         "spec": {
@@ -92,7 +94,7 @@ def nodes(size: Size) -> Iterator[Json]:
     """Return nodes in two regions of three zones."""
     for number in range(size.nodes):
         labels = {
-            "topology.kubernetes.io/region": f"region-{number % 2}",
-            "topology.kubernetes.io/zone": f"zone-{number % 6}",
+            names.REGION_LABEL: f"region-{number % 2}",
+            names.ZONE_LABEL: f"zone-{number % 6}",
         }
         yield {"metadata": {"name": f"node-{number}", "labels": labels}}

@@ -93,18 +93,7 @@ class ControlPlane:
             for make in (namespace_config_maps.of_roots, namespace_config_maps.of_revocation_lists)
         ]
         self._allocator = Allocator(self._client, self._registry.entries)
-        self._statuses = StatusWriter(
-            self._client,
-            *(
-                Source(informer, evaluate, self._registry.substituted[informer.kind.name])
-                for informer, evaluate in (
-                    (self._registry.policies, conditions.of_policy),
-                    (self._registry.peers, conditions.of_peer),
-                )
-            ),
-            mesh=lambda: self.model.mesh,
-            discovers=self._registry.discovery.discovers,
-        )
+        self._statuses = self._status_writer()
         self._registry.on_mesh_change(self._statuses.mesh_changed)
         self._registry.on_roots(self._signing.trust)
         for one in self._bundles:
@@ -126,6 +115,20 @@ class ControlPlane:
         self._tokens = TokenAuthenticator(self._client, time.monotonic)
         self._observer = StreamObserver(self.metrics, own_version())
         self._debug_requests = DebugRequests(self._observer, namespace=settings.pod_namespace, instance=self._instance)
+
+    def _status_writer(self) -> StatusWriter:
+        return StatusWriter(
+            self._client,
+            *(
+                Source(informer, evaluate, self._registry.substituted[informer.kind.name])
+                for informer, evaluate in (
+                    (self._registry.policies, conditions.of_policy),
+                    (self._registry.peers, conditions.of_peer),
+                )
+            ),
+            mesh=lambda: self.model.mesh,
+            discovers=self._registry.discovery.discovers,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.

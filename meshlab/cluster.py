@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from meshapi import names
 from meshlab import run
 from meshlab.api import Api, Resource
 from meshlab.components import control, credentials, dns, node
@@ -77,7 +78,7 @@ class Cluster:
         machine = self._nodes[name]
         machine.write(credentials.node_files(self._lab, secrets, name))
         machine.write(node.files(self._lab, plan, lower_oom_score=lower_oom_score))
-        machine.link("/opt/cni/bin", [str(self._programs.cni / plugin) for plugin in node.CNI_PLUGINS])
+        machine.link(names.CNI_BIN_DIR, [str(self._programs.cni / plugin) for plugin in node.CNI_PLUGINS])
         machine.start(node.containerd(self._programs.containerd))
         self._wait(
             f"containerd on {name}",

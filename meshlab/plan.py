@@ -18,13 +18,14 @@ from ipaddress import (
 )
 from typing import Final
 
+from meshapi import names
 from meshlab.errors import LabError
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
-CLUSTER_DOMAIN: Final = "cluster.local"
+CLUSTER_DOMAIN: Final = names.DEFAULT_CLUSTER_DOMAIN
 REGION: Final = "lab"
 API_PORT: Final = 6443
 MAX_NODES: Final = 50
@@ -119,24 +120,21 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
     Raises:
         LabError: a name that cannot be a host name, or a number of nodes out of range.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", name):
-        raise LabError(f'--name: "{name}" cannot name a lab; use up to 20 lower-case letters, digits and hyphens')
-    if not 1 <= nodes <= MAX_NODES:
-        raise LabError(f"--nodes: {nodes} is out of range; use 1 to {MAX_NODES}")
+    _check(name, nodes)
     families = 2 if dual_stack else 1
-    names = [f"node{number}" for number in range(1, nodes + 1)]
+    node_names = [f"node{number}" for number in range(1, nodes + 1)]
     interfaces = {
-        node: _interfaces(slot, _FIRST_NODE_HOST + number, families) for number, node in enumerate(names, start=1)
+        node: _interfaces(slot, _FIRST_NODE_HOST + number, families) for number, node in enumerate(node_names, start=1)
     }
     ranges = {
-        node: _networks((_PODS_V4, _PODS_V6), families, node=number) for number, node in enumerate(names, start=1)
+        node: _networks((_PODS_V4, _PODS_V6), families, node=number) for number, node in enumerate(node_names, start=1)
     }
     services = _networks(_SERVICES, families)
 
     def routes_of(machine: str) -> tuple[tuple[Network, Address], ...]:
         return tuple(
             (network, interface.ip)
-            for node in names
+            for node in node_names
             if node != machine
             for network, interface in zip(ranges[node], interfaces[node], strict=True)
         )
@@ -144,7 +142,7 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
     # The API server has no kube-proxy beside it. Admission webhooks on Service addresses go through the first node,
     # whose kube-proxy hides the source because it is outside the pods' range, so that answers come back that way.
     to_services = tuple(
-        (network, interface.ip) for network, interface in zip(services, interfaces[names[0]], strict=True)
+        (network, interface.ip) for network, interface in zip(services, interfaces[node_names[0]], strict=True)
     )
     # A process of a node (a pod with the host's network) gets a route before kube-proxy gets its packet: any will do.
     # Real nodes have a default route; these have none.
@@ -170,11 +168,18 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
                 routes=(*routes_of(node), *some_way_to_services),
                 zone=f"{REGION}-{number}",
             )
-            for number, node in enumerate(names, start=1)
+            for number, node in enumerate(node_names, start=1)
         ),
         pods=_networks(_ALL_PODS, families),
         services=services,
     )
+
+
+def _check(name: str, nodes: int) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", name):
+        raise LabError(f'--name: "{name}" cannot name a lab; use up to 20 lower-case letters, digits and hyphens')
+    if not 1 <= nodes <= MAX_NODES:
+        raise LabError(f"--nodes: {nodes} is out of range; use 1 to {MAX_NODES}")
 
 
 def _interfaces(slot: int, host: int, families: int) -> tuple[Interface, ...]:

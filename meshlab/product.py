@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from meshapi import names
 from meshlab import cache, images, programs, run
 from meshlab.errors import MissingRequirement
 from meshlab.images import Archive, Image
@@ -40,7 +41,7 @@ def image(say: Say) -> Archive:
     """
     wheels = _wheels(say)
     base = images.layer(Image(f"{images.PREFIX}/runtime:1", _RUNTIME / "Dockerfile", wheels), say)
-    parts = [_wheel(say) / "culvert.whl", _plugin(say) / "culvert-cni", *wheels.glob("pip-*.whl")]
+    parts = [_wheel(say) / "culvert.whl", _plugin(say) / names.CNI_PLUGIN_NAME, *wheels.glob("pip-*.whl")]
     inputs = cache.key(base, _CULVERT, *(str(part) for part in parts))
 
     def gather(draft: Path) -> None:
@@ -130,8 +131,8 @@ def _plugin(say: Say) -> Path:
             log="cni-plugin",
             flags="-C target-feature=+crt-static",
         )
-        made = _target() / _STATIC_TARGET / "release" / "culvert-cni"
-        run.logged(["strip", "-o", str(draft / "culvert-cni"), str(made)], log=programs.log("cni-plugin"))
+        made = _target() / _STATIC_TARGET / "release" / names.CNI_PLUGIN_NAME
+        run.logged(["strip", "-o", str(draft / names.CNI_PLUGIN_NAME), str(made)], log=programs.log("cni-plugin"))
 
     return cache.obtain("cni-plugin", inputs, make)
 

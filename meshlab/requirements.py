@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from meshapi import names
 from meshkit.linux import cgroups
 from meshlab.components import node
 from meshlab.errors import MissingRequirement
 
-CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+CNI_FOLDERS = (Path("/usr/lib/cni"), Path(names.CNI_BIN_DIR))
 _TOOLS = {
     "containerd": "containerd",
     "ctr": "containerd",

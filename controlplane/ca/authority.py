@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from controlplane.ca.errors import BadAuthority, BadRequest
+from meshapi import names
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -53,7 +54,7 @@ class Authority:
             BadAuthority: something cannot be read, does not fit together, or may not sign.
         """
         certificate = _certificates("ca-cert.pem", certificate_pem)[0]
-        roots = _certificates("root-cert.pem", roots_pem or certificate_pem)
+        roots = _certificates(names.ROOT_CERT_KEY, roots_pem or certificate_pem)
         try:
             key = serialization.load_pem_private_key(key_pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:

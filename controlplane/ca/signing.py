@@ -22,7 +22,7 @@ from meshkit.log import logger
 _log = logger("controlplane.ca")
 _CERTIFICATE: Final = "ca-cert.pem"
 _KEY: Final = "ca-key.pem"
-_ROOTS: Final = "root-cert.pem"
+_ROOTS: Final = names.ROOT_CERT_KEY
 _CHAIN: Final = "cert-chain.pem"
 _LOOK_AGAIN_S: Final = 60.0
 

@@ -79,6 +79,15 @@ class Registry:
         self.informers: list[Informer[Any]] = [
             self.namespaces,
             mesh,
+            *self._informers_of_workloads(model),
+            self.entries,
+            self.policies,
+            self.peers,
+        ]
+
+    def _informers_of_workloads(self, model: Model) -> list[Informer[Any]]:
+        feed = self.discovery.feed
+        return [
             self._model_informer(kinds.NODE, _reader(core.Node), model.put_node),
             self._model_informer(kinds.POD, _reader(core.Pod), feed(model.pods, model.put_pod).put),
             self._model_informer(kinds.SERVICE, _reader(core.Service), feed(model.services, model.put_service).put),
@@ -90,9 +99,6 @@ class Registry:
                 self._lenient_reader(networking.WorkloadEntry),
                 feed(model.workload_entries, model.put_workload_entry).put,
             ),
-            self.entries,
-            self.policies,
-            self.peers,
         ]
 
     def on_roots(self, listener: Callable[[tuple[str, ...]], None]) -> None:

@@ -7,6 +7,8 @@ neither here nor in ``meshapi.mesh_config.model`` is unknown.
 from dataclasses import dataclass
 from typing import Any, Final
 
+from meshapi import names
+
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
@@ -33,8 +35,8 @@ _ENVOY: Final = "it configures Envoy, and no pod has one"
 _CHART: Final = "set it in the chart's values"
 
 FIELDS: Final[dict[str, Unsupported]] = {
-    "proxyListenPort": Unsupported(_PORTS, (0, 15001)),
-    "proxyInboundListenPort": Unsupported(_PORTS, (0, 15006)),
+    "proxyListenPort": Unsupported(_PORTS, (0, names.OUTBOUND_PORT)),
+    "proxyInboundListenPort": Unsupported(_PORTS, (0, names.INBOUND_PLAINTEXT_PORT)),
     "proxyHttpPort": Unsupported(_PORTS, (0,)),
     "hboneIdleTimeout": Unsupported("in Istio, too, only Envoy reads it, ztunnel does not"),
     "protocolDetectionTimeout": Unsupported("ztunnel detects no protocols", ("0s",)),
@@ -88,7 +90,7 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "zipkinAddress": Unsupported("ztunnel sends no spans"),
     "statsdUdpAddress": Unsupported(_TELEMETRY),
     "envoyMetricsServiceAddress": Unsupported(_TELEMETRY),
-    "proxyAdminPort": Unsupported(f"{_CHART}, ztunnel.env.ADMIN_PORT", (15000,)),
+    "proxyAdminPort": Unsupported(f"{_CHART}, ztunnel.env.ADMIN_PORT", (names.ZTUNNEL_ADMIN_PORT,)),
     "availabilityZone": Unsupported("the control plane reads the zone from the node's labels"),
     "controlPlaneAuthPolicy": Unsupported("proxies always use TLS and a token to the control plane", ("MUTUAL_TLS",)),
     "customConfigFile": Unsupported(_ENVOY),
@@ -102,7 +104,7 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "envoyMetricsService": Unsupported(_TELEMETRY),
     "proxyMetadata": Unsupported(f"{_CHART}, ztunnel.env"),
     "runtimeValues": Unsupported(_ENVOY),
-    "statusPort": Unsupported(f"{_CHART}, ztunnel.env.METRICS_PORT and READINESS_PORT", (15020,)),
+    "statusPort": Unsupported(f"{_CHART}, ztunnel.env.METRICS_PORT and READINESS_PORT", (names.METRICS_PORT,)),
     "extraStatTags": Unsupported("ztunnel's metrics have Istio's standard labels"),
     "gatewayTopology": Unsupported("Culvert has no gateways"),
     "terminationDrainDuration": Unsupported(f"{_CHART}, ztunnel.terminationGracePeriodSeconds"),

@@ -5,6 +5,7 @@ Only its firewall runs: routes stay the lab's, Services stay kube-proxy's.
 
 from collections.abc import Iterator
 
+from meshapi import names
 from meshlab import images
 from meshlab.api import Resource
 
@@ -61,7 +62,7 @@ def _daemon_set() -> Resource:
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 20244}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
         "securityContext": {"privileged": True},
-        "volumeMounts": [{"name": "xtables-lock", "mountPath": "/run/xtables.lock"}],
+        "volumeMounts": [{"name": "xtables-lock", "mountPath": names.XTABLES_LOCK}],
     }
     return {
         "selector": {"matchLabels": _LABELS},
@@ -73,9 +74,7 @@ def _daemon_set() -> Resource:
                 "priorityClassName": "system-node-critical",
                 "tolerations": [{"operator": "Exists"}],
                 "containers": [container],
-                "volumes": [
-                    {"name": "xtables-lock", "hostPath": {"path": "/run/xtables.lock", "type": "FileOrCreate"}}
-                ],
+                "volumes": [{"name": "xtables-lock", "hostPath": {"path": names.XTABLES_LOCK, "type": "FileOrCreate"}}],
             },
         },
     }
