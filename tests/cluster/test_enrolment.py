@@ -45,7 +45,7 @@ def alone(mesh: Mesh, name: str) -> None:
 def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None:
     client_ip = app.pod(NS, "client")["status"]["podIP"]
     with capture(app) as before:
-        assert app.ask(NS, "client", "server") == f"{client_ip} hello"
+        assert app.request(NS, "client", "server") == f"{client_ip} hello"
     assert before[0].packets("hello") > 0, "without the mesh the wire shows what is said"
 
     with capture(app) as during:
@@ -67,7 +67,7 @@ def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None
 
     assert app.left_outside(NS, "client") >= KEPT, "the report says how many connections stayed as they were"
     with capture(app) as after:
-        assert app.ask(NS, "client", "server") == f"{client_ip} hello"
+        assert app.request(NS, "client", "server") == f"{client_ip} hello"
     assert after[0].packets("hello") == 0
     assert after[0].packets(r"\.15008") > 0
     line = app.logged('src.workload="client', 'dst.workload="server', 'direction="inbound"')
@@ -85,7 +85,7 @@ def test_taking_the_label_away_under_load_fails_nothing(app: Mesh) -> None:
     assert report.hanging == 0
     assert not app.captured(NS, "client")
     with capture(app) as after:
-        app.ask(NS, "client", "server")
+        app.request(NS, "client", "server")
     assert after[0].packets("hello") > 0
 
 
@@ -96,7 +96,7 @@ def test_a_new_pod_of_an_enrolled_namespace_is_captured_from_its_first_packet(ap
         app.lab.rolled_out("client", namespace=NS)
         alone(app, "client")
         for _ in range(5):
-            assert app.ask(NS, "client", "server").endswith("hello")
+            assert app.request(NS, "client", "server").endswith("hello")
     assert wire[0].packets("hello") == 0
 
 
@@ -108,4 +108,4 @@ def test_a_pod_that_opts_out_is_left_alone(app: Mesh) -> None:
     app.lab.rolled_out("outsider", namespace=NS)
     alone(app, "outsider")
     assert not app.captured(NS, "outsider")
-    assert app.ask(NS, "outsider", "server").endswith("hello"), "PERMISSIVE serves plain text"
+    assert app.request(NS, "outsider", "server").endswith("hello"), "PERMISSIVE serves plain text"

@@ -37,7 +37,7 @@ def app(mesh: Mesh) -> Mesh:
     mesh.lab.apply(STRICT, namespace=NS)
     for name in ("server", "client"):
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     return mesh
 
 
@@ -84,7 +84,7 @@ def test_no_plain_text_leaves_while_the_rules_are_put_back(app: Mesh, space: int
     assert plain(wire[0]) == 0
     assert report.hanging == 0
     assert report.failures == [], "what met a flush was sent again"
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work")
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "connections work")
 
 
 def test_no_plain_text_leaves_while_nobody_puts_the_rules_back(app: Mesh, space: int) -> None:
@@ -101,10 +101,10 @@ def test_no_plain_text_leaves_while_nobody_puts_the_rules_back(app: Mesh, space:
             flush(space)
             report = load.report(within_s=SECONDS + 60)
             assert not captures(space)
-            assert app.ask(NS, "client", "server") == "<TimeoutError>"
+            assert app.request(NS, "client", "server") == "<TimeoutError>"
         finally:
             app.lab.kubectl("patch", AGENT, "-n", SYSTEM, "-p", json.dumps(back))
         app.ready()
-        eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work", within_s=60)
+        eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "connections work", within_s=60)
     assert report.peers, "connections worked before"
     assert plain(wire[0]) == 0

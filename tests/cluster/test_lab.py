@@ -88,11 +88,11 @@ def test_the_control_plane_reaches_services_as_webhooks_need(samples: Lab) -> No
     address = samples.resource("service", "web")["spec"]["clusterIP"]
     control = lab.machine(samples.name, "control")
 
-    def ask() -> str:
+    def request() -> str:
         return control.run(["curl", "-sS", "-m5", f"http://{address}/ip"]).text
 
-    eventually(lambda: "origin" in ask(), "Service web, once node1 knows it")
-    answers = [ask() for _ in range(10)]  # so many that both pods answer some
+    eventually(lambda: "origin" in request(), "Service web, once node1 knows it")
+    answers = [request() for _ in range(10)]  # so many that both pods answer some
     assert all("origin" in answer for answer in answers), answers
 
 

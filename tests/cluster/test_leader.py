@@ -35,7 +35,7 @@ def app(mesh: Mesh) -> Iterator[Mesh]:
     mesh.lab.kubectl("delete", "namespace", LATE_NS, "--ignore-not-found", "--wait", timeout_s=120)
     mesh.echo(NS, "server", "node1")
     mesh.client(NS, "client", "node2")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     mesh.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=2")
     mesh.lab.rolled_out("istiod", namespace=SYSTEM, timeout_s=90)
     try:
@@ -77,7 +77,7 @@ def test_the_leader_is_killed_and_no_change_is_lost(app: Mesh) -> None:
     app.lab.apply(DENY, namespace=NS)
     app.lab.kubectl("create", "namespace", LATE_NS)
 
-    eventually(lambda: not app.ask(NS, "client", "server").endswith("hello"), "the change reaches the proxies")
+    eventually(lambda: not app.request(NS, "client", "server").endswith("hello"), "the change reaches the proxies")
     changed = time.monotonic() - killed
     # Another process: the other pod's, or the killed pod's next, whoever looks first when the lease has run out.
     eventually(lambda: leader(app.lab) not in ("", killed_leader), "another leads", within_s=TAKEOVER_S + 5)
@@ -88,4 +88,4 @@ def test_the_leader_is_killed_and_no_change_is_lost(app: Mesh) -> None:
     assert led < TAKEOVER_S
 
     app.lab.kubectl("delete", "authorizationpolicy", "-n", NS, "nobody")
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "and so do later changes")
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "and so do later changes")

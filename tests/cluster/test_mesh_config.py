@@ -55,12 +55,12 @@ def test_a_format_of_the_access_log_reaches_ztunnels_that_run(mesh: Mesh, before
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1")
     mesh.client(NS, "client", "node2")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     form = {"flags": "%RESPONSE_FLAGS%", "peer": "%DOWNSTREAM_PEER_URI_SAN%", "bytes": "%BYTES_RECEIVED%"}
     configure(mesh, before + f"accessLogEncoding: JSON\naccessLogFormat: '{json.dumps(form)}'\n")
 
     def written() -> bool:
-        assert mesh.ask(NS, "client", "server").endswith("hello")
+        assert mesh.request(NS, "client", "server").endswith("hello")
         lines = [line for line in mesh.ztunnel_log(since_s=60).splitlines() if '"peer":"spiffe://' in line]
         return any(f"/ns/{NS}/" in json.loads(line[line.index("{") :])["peer"] for line in lines)
 

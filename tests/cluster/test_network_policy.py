@@ -70,7 +70,7 @@ def allow(scene: Mesh, *ports: int, sources: list[dict[str, Any]] | None = None)
 
 def reaches(scene: Mesh, client: str, server: str, namespace: str = NS) -> bool:
     """Whether a client gets the server's answer; fails on an answer that is neither that nor a refusal."""
-    answer = scene.ask(namespace, client, f"{server}.{NS}.svc.cluster.local", timeout_s=2)
+    answer = scene.request(namespace, client, f"{server}.{NS}.svc.cluster.local", timeout_s=2)
     assert answer.endswith("hello") or answer in REFUSED, answer
     return answer.endswith("hello")
 

@@ -57,7 +57,7 @@ class Client:
     name: str
     process: subprocess.Popen[str]
 
-    def ask(self, targets: list[Target]) -> list[str]:
+    def request(self, targets: list[Target]) -> list[str]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(targets) + "\n")
@@ -135,7 +135,7 @@ class Matrix:
         targets = [
             (server, address, port) for server in SERVERS for address in self.addresses[server] for port in ports
         ]
-        asked = self._pool.map(lambda client: client.ask([(ip, port) for _, ip, port in targets]), self.clients)
+        asked = self._pool.map(lambda client: client.request([(ip, port) for _, ip, port in targets]), self.clients)
         return {
             (f"{client.name} on {node}", server, ip, port): answer
             for client, node, answers in zip(self.clients, itertools.cycle(NODES), asked, strict=False)

@@ -68,11 +68,11 @@ def traffic(mesh: Mesh, prometheus: Prometheus) -> Iterator[Mesh]:
     mesh.echo(NS, "server", "node1", probe=False)
     mesh.client(NS, "client", "node2")
     eventually(lambda: mesh.captured(NS, "client") and mesh.captured(NS, "server"), "both are captured")
-    assert mesh.ask(NS, "client", "server").endswith("hello")
+    assert mesh.request(NS, "client", "server").endswith("hello")
     seen = f'istio_tcp_connections_opened_total{{source_principal="{CLIENT}"}}'
     eventually(lambda: len(prometheus.series(seen)) == 2, "the first connection is known", within_s=60)
     for _ in range(CONNECTIONS - 1):
-        assert mesh.ask(NS, "client", "server").endswith("hello")
+        assert mesh.request(NS, "client", "server").endswith("hello")
     yield mesh
     mesh.lab.kubectl("delete", "namespace", NS, timeout_s=120)
 

@@ -28,7 +28,7 @@ def app(mesh: Mesh) -> Mesh:
     mesh.client(NS, "client", "node2")
     for name in ("server", "client"):
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     return mesh
 
 
@@ -50,7 +50,7 @@ def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selecto
     assert wire[0].packets("hello|still here") == 0, "plain text of a captured pod"
     assert report.hanging == 0
     assert report.peers, "connections worked before or after"
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work again")
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "connections work again")
     assert report.failures == []
 
 
@@ -147,7 +147,7 @@ def test_a_ztunnel_restarted_without_control_plane_serves_from_its_snapshot(app:
         )
         app.lab.kubectl("delete", "pods", "-n", SYSTEM, "-l", "app=ztunnel", timeout_s=90)
         app.lab.kubectl("rollout", "status", "-n", SYSTEM, "ds/ztunnel", "--timeout=60s", timeout_s=65)
-        assert app.ask(NS, "client", "server").endswith("hello")
+        assert app.request(NS, "client", "server").endswith("hello")
         assert "serving the restored state" in app.ztunnel_log()
     finally:
         app.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=1")
@@ -176,5 +176,5 @@ def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:
         app.lab.kubectl("patch", "ds/ztunnel", "-n", SYSTEM, "--type=json", "-p", json.dumps(here))
     app.ready()
     app.lab.rolled_out("client", namespace=NS)
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "the pod has started, captured")
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "the pod has started, captured")
     assert app.captured(NS, "client")

@@ -47,7 +47,7 @@ def test_a_dry_run_refuses_nothing_and_tells_what_it_would(mesh: Mesh) -> None:
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1")
     mesh.client(NS, "client", "node2")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     switch = f"{DRY_RUN_SETTING}=true"
     mesh.lab.kubectl("set", "env", "-n", SYSTEM, "deploy/istiod", switch)
     try:
@@ -59,7 +59,7 @@ def test_a_dry_run_refuses_nothing_and_tells_what_it_would(mesh: Mesh) -> None:
         assert conditions(mesh, "dry")["ZtunnelAccepted"]["status"] == "True"
 
         def told() -> bool:
-            assert mesh.ask(NS, "client", "server").endswith("hello")
+            assert mesh.request(NS, "client", "server").endswith("hello")
             return f'dry_run="explicitly denied by: {NS}/dry"' in mesh.ztunnel_log(since_s=60)
 
         eventually(told, "the server's access log tells")

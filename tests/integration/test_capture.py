@@ -192,7 +192,7 @@ def test_who_gets_a_connection_from_a_captured_pod(
         pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
         pods.answering(pods.second, port, "application"),
     ):
-        assert pods.ask(pods.first, server, port) == answers
+        assert pods.request(pods.first, server, port) == answers
 
 
 @pytest.mark.parametrize(("annotations", "port", "answers"), [
@@ -216,7 +216,7 @@ def test_who_gets_a_connection_to_a_captured_pod(
         pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "tunnel", mark=names.TUNNEL_MARK),
         pods.answering(pods.first, port, "application"),
     ):
-        assert pods.ask(pods.second, server, port) == answers
+        assert pods.request(pods.second, server, port) == answers
 
 
 @pytest.mark.parametrize("here", [0, 1], ids=["ipv4", "ipv6"])
@@ -239,7 +239,7 @@ def test_what_comes_from_a_machine_inside_the_pod_leaves_it(
     backend.prepare(space)
     backend.apply(space, plan_pod({"istio.io/reroute-virtual-interfaces": "eth0"}).plan)
     with pods.answering(pods.first, names.OUTBOUND_PORT, "outbound"):
-        assert pods.ask(pods.second, server, 8080) == "outbound"
+        assert pods.request(pods.second, server, 8080) == "outbound"
 
 
 @pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
@@ -255,8 +255,8 @@ def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
         pods.answering_datagrams(pods.first, names.DNS_PORT, "tunnel", at=loopback, mark=names.TUNNEL_MARK),
         pods.answering_datagrams(pods.second, 53, "server"),
     ):
-        assert pods.ask(pods.first, server, 53) == "tunnel"
-        assert pods.ask_datagram(pods.first, server, 53) == "tunnel"
+        assert pods.request(pods.first, server, 53) == "tunnel"
+        assert pods.request_datagram(pods.first, server, 53) == "tunnel"
         # The same source port as the application's, at the same time: the zone keeps the two apart.
         with pods.datagrams(pods.first, server) as application:
             application.bind(("", 40053))
@@ -326,4 +326,4 @@ def test_names_of_interfaces_are_matched_whole(backend: CaptureBackend, pods: Wi
         pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
         pods.answering(pods.second, 8080, "application"),
     ):
-        assert pods.ask(pods.first, "fd78::2", 8080) == "tunnel"
+        assert pods.request(pods.first, "fd78::2", 8080) == "tunnel"

@@ -28,7 +28,7 @@ async def test_a_killed_ztunnel_serves_again_within_a_second_each_time(tmp_path:
         await node.know(mesh, server, client)
         ztunnel = await node.start()
         await ztunnel.ready()
-        assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+        assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
         gaps = []
         for _ in range(KILLS):
             victim = ztunnel.worker()
@@ -37,7 +37,7 @@ async def test_a_killed_ztunnel_serves_again_within_a_second_each_time(tmp_path:
             answer = None
             while answer is None:
                 try:
-                    answer = await client.ask(server.ip, 8080, within_s=2)
+                    answer = await client.request(server.ip, 8080, within_s=2)
                 except (OSError, TimeoutError, AssertionError):
                     assert time.monotonic() - killed < 15, ztunnel.log
                     await asyncio.sleep(0.005)

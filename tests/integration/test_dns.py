@@ -52,14 +52,14 @@ async def test_names_of_the_mesh_are_answered_and_nobody_else_is_asked(mesh) -> 
     )))  # fmt: skip
 
     for name in ("web", "web.shop", "web.shop.svc", HOST, f"{HOST}.", "WEB.Shop.svc.cluster.LOCAL"):
-        answer = await dns.ask_udp(client, ip, dns.query(name, ident=77))
+        answer = await dns.query_udp(client, ip, dns.query(name, ident=77))
         assert (answer.ident, answer.rcode, answer.addresses, answer.ttls) == (77, 0, ["10.99.0.1"], {30}), name
-    answer = await dns.ask_udp(client, ip, dns.query("api.example.com.shop.svc.cluster.local"))
+    answer = await dns.query_udp(client, ip, dns.query("api.example.com.shop.svc.cluster.local"))
     assert answer.addresses == ["10.99.0.9"]
     # A family that the service does not have is no missing name.
-    answer = await dns.ask_udp(client, ip, dns.query(HOST, dns.AAAA))
+    answer = await dns.query_udp(client, ip, dns.query(HOST, dns.AAAA))
     assert (answer.rcode, answer.addresses) == (dns.NOERROR, [])
-    (answer,) = await dns.ask_tcp(client, ip, dns.query(HOST))
+    (answer,) = await dns.query_tcp(client, ip, dns.query(HOST))
     assert answer.addresses == ["10.99.0.1"]
     assert resolver.seen == []
     labels = ("A", "udp", "client", "v1")
@@ -79,9 +79,9 @@ async def test_other_names_are_the_pods_own_resolvers_and_nothing_is_lost(mesh) 
     ip, resolver = await a_resolver(mesh, reply)
     client = await a_client(mesh)
     asked = dns.query("Example.COM", size=1400, ident=4711)
-    answer = await dns.ask_udp(client, ip, asked)
+    answer = await dns.query_udp(client, ip, asked)
     assert answer.raw == dns.response(asked, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
-    (answer,) = await dns.ask_tcp(client, ip, asked)
+    (answer,) = await dns.query_tcp(client, ip, asked)
     assert answer.raw == dns.response(asked, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
     # It was the pod that asked, in the same words but under another number.
     assert [(source, transport) for source, transport, _ in resolver.seen] == [(client.ip, "udp"), (client.ip, "tcp")]
@@ -105,7 +105,7 @@ async def test_each_pod_asks_the_resolver_that_it_means(mesh) -> None:
         await dns.Resolver(reply).serve(pod)
         ips.append(pod.ip)
     for number in (0, 1, 0):
-        answer = await dns.ask_udp(client, ips[number], dns.query("example.com"))
+        answer = await dns.query_udp(client, ips[number], dns.query("example.com"))
         assert answer.addresses == [f"192.0.2.{number}"]
 
 
@@ -119,13 +119,13 @@ async def test_missing_names_and_truncation_are_told_as_they_are(mesh) -> None:
     ip, _ = await a_resolver(mesh, reply)
     client = await a_client(mesh)
     mesh.service("web", "10.99.0.1", {80: 8080})
-    assert (await dns.ask_udp(client, ip, dns.query("nowhere.example"))).rcode == dns.NXDOMAIN
+    assert (await dns.query_udp(client, ip, dns.query("nowhere.example"))).rcode == dns.NXDOMAIN
     # The resolver may not know a name that the mesh does; then it is not missing.
-    answer = await dns.ask_udp(client, ip, dns.query(HOST, dns.HTTPS))
+    answer = await dns.query_udp(client, ip, dns.query(HOST, dns.HTTPS))
     assert (answer.rcode, answer.addresses) == (dns.NOERROR, [])
     large = dns.query("large.example")
-    assert (await dns.ask_udp(client, ip, large)).truncated
-    (answer,) = await dns.ask_tcp(client, ip, large)
+    assert (await dns.query_udp(client, ip, large)).truncated
+    (answer,) = await dns.query_tcp(client, ip, large)
     assert len(answer.addresses) == 100
 
 
@@ -135,7 +135,7 @@ async def test_a_headless_service_is_its_endpoints_and_too_many_for_a_datagram_c
     host = "db.shop.svc.cluster.local"
     service = workload_pb2.Service(name="db", namespace="shop", hostname=host, ports=[{"service_port": 80}])
     mesh.apply(f"shop/{host}", workload_pb2.Address(service=service))
-    assert (await dns.ask_udp(client, ip, dns.query("db"))).rcode == dns.NXDOMAIN, "the resolver's word"
+    assert (await dns.query_udp(client, ip, dns.query("db"))).rcode == dns.NXDOMAIN, "the resolver's word"
     for number in range(60):
         workload = workload_pb2.Workload(
             uid=f"Kubernetes//Pod/shop/db-{number}", name=f"db-{number}", namespace="shop",
@@ -143,14 +143,14 @@ async def test_a_headless_service_is_its_endpoints_and_too_many_for_a_datagram_c
             status=workload_pb2.UNHEALTHY if number == 0 else workload_pb2.HEALTHY,
         )  # fmt: skip
         mesh.apply(workload.uid, workload_pb2.Address(workload=workload))
-    small = await dns.ask_udp(client, ip, dns.query("db"))
+    small = await dns.query_udp(client, ip, dns.query("db"))
     assert small.truncated
     assert 0 < len(small.addresses) < 59
     assert len(small.raw) <= 512
     expected = {f"10.1.0.{number}" for number in range(1, 60)}
-    large = await dns.ask_udp(client, ip, dns.query("db", size=4096))
+    large = await dns.query_udp(client, ip, dns.query("db", size=4096))
     assert (large.truncated, set(large.addresses)) == (False, expected)
-    first, second = await dns.ask_tcp(client, ip, dns.query("db"), dns.query("db"))
+    first, second = await dns.query_tcp(client, ip, dns.query("db"), dns.query("db"))
     assert set(first.addresses) == set(second.addresses) == expected
     assert first.addresses != second.addresses, "in another order each time"
 
@@ -164,7 +164,7 @@ async def test_a_thousand_queries_at_once_are_all_answered(mesh) -> None:
     mesh.service("web", "10.99.0.1", {80: 8080})
     wanted = [("web", "10.99.0.1"), ("example.com", "192.0.2.1")] * 500
     answers = await asyncio.gather(
-        *(dns.ask_udp(client, ip, dns.query(name, ident=n), within_s=10) for n, (name, _) in enumerate(wanted))
+        *(dns.query_udp(client, ip, dns.query(name, ident=n), within_s=10) for n, (name, _) in enumerate(wanted))
     )
     assert [(a.ident, a.addresses) for a in answers] == [(n, [address]) for n, (_, address) in enumerate(wanted)]
     # Each under a number that cannot be guessed from the one before.
@@ -195,11 +195,11 @@ async def test_answers_of_others_are_not_believed_and_silence_is_a_failure(mesh)
     pod = await mesh.pod("resolver", node=1, captured=False)
     resolver = Noting(reply)
     await resolver.serve(pod)
-    answer = await dns.ask_udp(client, pod.ip, dns.query("forged.example"))
+    answer = await dns.query_udp(client, pod.ip, dns.query("forged.example"))
     assert answer.addresses == ["192.0.2.1"]
 
     asked = dns.query("silent.example", ident=9)
-    answer = await dns.ask_udp(client, pod.ip, asked, within_s=8)
+    answer = await dns.query_udp(client, pod.ip, asked, within_s=8)
     assert (answer.ident, answer.rcode) == (9, dns.SERVFAIL)
     # Lost datagrams are sent again: nobody else will before the application gives up.
     assert sum(b"silent" in data for _, _, data in resolver.seen) >= 3
@@ -215,13 +215,13 @@ async def test_what_is_no_query_does_no_harm(mesh) -> None:
     loop_ = head + b"\xc0\x0c" + question[-4:]
     long_name = head + (b"\x3f" + b"a" * 63) * 4 + b"\0" + question[-4:]
     for bad in (loop_, long_name, good[:-1], head):
-        assert (await dns.ask_udp(client, ip, bad)).rcode == dns.FORMERR
-    assert (await dns.ask_udp(client, ip, good[:2] + b"\x28" + good[3:])).rcode == dns.NOTIMP
+        assert (await dns.query_udp(client, ip, bad)).rcode == dns.FORMERR
+    assert (await dns.query_udp(client, ip, good[:2] + b"\x28" + good[3:])).rcode == dns.NOTIMP
     for silent in (dns.response(good, "6.6.6.6"), b"", b"\0"):
         with pytest.raises(TimeoutError):
-            await dns.ask_udp(client, ip, silent, within_s=0.3)
+            await dns.query_udp(client, ip, silent, within_s=0.3)
     assert resolver.seen == []
-    assert (await dns.ask_udp(client, ip, good)).addresses == ["10.99.0.1"]
+    assert (await dns.query_udp(client, ip, good)).addresses == ["10.99.0.1"]
 
 
 async def test_services_of_other_namespaces_are_seen_as_far_as_they_are_visible(mesh) -> None:
@@ -229,8 +229,8 @@ async def test_services_of_other_namespaces_are_seen_as_far_as_they_are_visible(
     client = await a_client(mesh)
     stranger = await a_client(mesh, "stranger", namespace="other")
     mesh.service("web", "10.99.0.1", {80: 8080}, visibility=workload_pb2.Service.NAMESPACE)
-    assert (await dns.ask_udp(client, ip, dns.query(HOST))).addresses == ["10.99.0.1"]
-    assert (await dns.ask_udp(stranger, ip, dns.query(HOST))).rcode == dns.NXDOMAIN
+    assert (await dns.query_udp(client, ip, dns.query(HOST))).addresses == ["10.99.0.1"]
+    assert (await dns.query_udp(stranger, ip, dns.query(HOST))).rcode == dns.NXDOMAIN
 
 
 async def test_an_endpoint_that_has_only_a_name_is_asked_for_once(mesh) -> None:
@@ -252,7 +252,7 @@ async def test_an_endpoint_that_has_only_a_name_is_asked_for_once(mesh) -> None:
     )  # fmt: skip
     mesh.apply(named.uid, workload_pb2.Address(workload=named))
     for _ in range(3):
-        assert (await client.ask(vip, 80)).endswith(b" hello")
+        assert (await client.request(vip, 80)).endswith(b" hello")
     assert sorted(data[-3] for _, _, data in resolver.seen) == [dns.A, dns.AAAA]
     principal = "spiffe://cluster.local/ns/shop/sa/client"
     labels = ("client", "client", "v1", "shop", principal, "client", "v1", "Kubernetes", "db.example.com")
@@ -267,11 +267,11 @@ async def test_a_query_that_was_not_redirected_goes_to_the_nodes_own_resolver(me
     mesh.resolvers(ip)
     client = await mesh.pod("client")
     loopback = "::1" if ":" in mesh.subnet else "127.0.0.1"
-    answer = await dns.ask_udp(client, loopback, dns.query("example.com"), port=names.DNS_PORT)
+    answer = await dns.query_udp(client, loopback, dns.query("example.com"), port=names.DNS_PORT)
     assert answer.addresses == ["192.0.2.1"]
     # Nobody else is served.
     with pytest.raises(ConnectionRefusedError):
-        await dns.ask_udp(await mesh.pod("other", captured=False), client.ip, dns.query("web"), port=names.DNS_PORT)
+        await dns.query_udp(await mesh.pod("other", captured=False), client.ip, dns.query("web"), port=names.DNS_PORT)
 
 
 async def test_a_pod_that_leaves_is_answered_to_the_end(mesh) -> None:
@@ -285,7 +285,7 @@ async def test_a_pod_that_leaves_is_answered_to_the_end(mesh) -> None:
 
     ip, _ = await a_resolver(mesh, reply)
     client = await a_client(mesh)
-    waiting = asyncio.create_task(dns.ask_udp(client, ip, dns.query("slow.example"), within_s=5))
+    waiting = asyncio.create_task(dns.query_udp(client, ip, dns.query("slow.example"), within_s=5))
     await asked.wait()
     client.node.engine.drain(5)
     go_on.set()
@@ -305,7 +305,7 @@ async def test_no_query_is_lost_when_another_engine_takes_over(mesh) -> None:
 
     async def keep_asking(name: str, address: str) -> None:
         while not done.is_set():
-            answer = await dns.ask_udp(client, ip, dns.query(name), within_s=2)
+            answer = await dns.query_udp(client, ip, dns.query(name), within_s=2)
             assert answer.addresses == [address]
             asked[name] += 1
 

@@ -303,7 +303,7 @@ def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
     capture(backends.backend("nftables", Path("/dev/null")), space)
     shell(space, FLUSHES["everything"])
 
-    def ask() -> str:
+    def request() -> str:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
             connection.settimeout(scaled(5))
@@ -311,9 +311,9 @@ def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
             return connection.recv(100).decode()
 
     with pods.answering(pods.second, names.HBONE_PORT, "peer"):
-        assert netns.run(pods.first, ask) == "peer"
+        assert netns.run(pods.first, request) == "peer"
     with pods.answering(pods.first, names.HBONE_PORT, "tunnel", mark=names.TUNNEL_MARK):
-        assert pods.ask(pods.second, "10.78.0.1", names.HBONE_PORT) == "tunnel"
+        assert pods.request(pods.second, "10.78.0.1", names.HBONE_PORT) == "tunnel"
 
 
 @pytest.mark.parametrize("mode", [Mode.DRAIN, Mode.NONE])
@@ -324,7 +324,7 @@ def test_a_pod_that_is_let_go_has_no_guard(backend: CaptureBackend, pods: Wired,
     backend.apply(space, PodPlan(mode=mode))
     assert shell(space, "tc qdisc show; tc filter show dev eth0 egress") == before
     with pods.answering(pods.second, 8080, "application"):
-        assert pods.ask(pods.first, "10.78.0.2", 8080) == "application"
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "application"
 
 
 def test_programs_of_others_stay(pods: Wired, space: int) -> None:
@@ -384,7 +384,7 @@ def test_a_kernel_that_refuses_the_program_is_no_reason_to_leave_pods_uncaptured
     assert "not permitted" in choice.unguarded
     capture(choice.backend, space)
     with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"):
-        assert pods.ask(pods.first, "10.78.0.2", 8080) == "tunnel"
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
 
 
 def test_guards_are_put_up_side_by_side(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Load:
         while not self._stopped:
             began = time.monotonic()
             try:
-                answer = await client.ask(ip, 8080, within_s=8)
+                answer = await client.request(ip, 8080, within_s=8)
                 assert answer == f"{client.ip} hello".encode(), answer
                 self.done[client.name] += 1
             except (OSError, TimeoutError, AssertionError) as error:
@@ -160,13 +160,13 @@ async def test_without_a_successor_connections_are_taken_for_the_bound_and_refus
         began = time.monotonic()
         ztunnel.terminate()
         await until(lambda: "connections are taken until a successor serves" in ztunnel.log)
-        assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+        assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
         await until(lambda: "successor=false" in ztunnel.log, within_s=10)
         assert time.monotonic() - began >= 3
         await until(lambda: not node.zds.connected)
         assert client.in_namespace(lambda: sockets.listeners_on({15001, 15006, 15008})) == []
         with pytest.raises(OSError) as refused:
-            await client.ask(server.ip, 8080)
+            await client.request(server.ip, 8080)
         assert refused.value.errno == errno.ECONNREFUSED
         writer.write(b"still here")
         writer.write_eof()

@@ -50,7 +50,7 @@ class Sink:
 
 
 async def send(client: namespaced.Pod, server: namespaced.Pod, size: int) -> None:
-    assert await client.ask(server.ip, PORT, b"x" * size, within_s=30) == b"done"
+    assert await client.request(server.ip, PORT, b"x" * size, within_s=30) == b"done"
 
 
 async def test_a_pod_carries_no_more_than_its_bandwidth_and_its_neighbour_is_not_slowed() -> None:
@@ -150,8 +150,8 @@ async def test_readers_that_stop_do_not_hold_up_other_connections_of_the_same_tu
         try:
             await until(lambda: all(writer.transport.get_write_buffer_size() for _, writer in stuck[:24]))
             answer, _ = await asyncio.gather(
-                client.ask(server.ip, PORT + 2, b"give\n", within_s=20),
-                client.ask(server.ip, PORT + 1, b"x" * 5 * MIB, within_s=20),
+                client.request(server.ip, PORT + 2, b"give\n", within_s=20),
+                client.request(server.ip, PORT + 1, b"x" * 5 * MIB, within_s=20),
             )
             assert len(answer) == 5 * MIB
         finally:

@@ -34,13 +34,13 @@ async def test_registry_only_refuses_what_the_mesh_does_not_know_and_nothing_els
     seen = [await server.serve_peer(8080) for server in (known, stranger)]
     resolver = await stranger.serve_peer(53)
     mesh.withdraw(stranger)
-    assert (await client.ask(stranger.ip, 8080)).endswith(b" hello"), "by default any destination is allowed"
+    assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "by default any destination is allowed"
 
     configure(mesh, REGISTRY_ONLY)
     with pytest.raises(OSError):
-        await client.ask(stranger.ip, 8080)
-    assert (await client.ask(known.ip, 8080)).endswith(b" hello")
-    assert (await client.ask(stranger.ip, 53)).endswith(b" hello"), "DNS over TCP to any resolver"
+        await client.request(stranger.ip, 8080)
+    assert (await client.request(known.ip, 8080)).endswith(b" hello")
+    assert (await client.request(stranger.ip, 53)).endswith(b" hello"), "DNS over TCP to any resolver"
     assert (len(seen[0]), len(seen[1]), len(resolver)) == (1, 1, 1)
 
     def refusals() -> list[str]:
@@ -52,11 +52,11 @@ async def test_registry_only_refuses_what_the_mesh_does_not_know_and_nothing_els
     assert failed == 1
 
     mesh.announce(stranger)
-    assert (await client.ask(stranger.ip, 8080)).endswith(b" hello"), "known now"
+    assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "known now"
     mesh.withdraw(stranger)
     for node in mesh.nodes:
         node.engine.apply(names.MESH_CONFIG_TYPE, [], [names.MESH_CONFIG_RESOURCE])
-    assert (await client.ask(stranger.ip, 8080)).endswith(b" hello"), "without a mesh configuration any is allowed"
+    assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "without a mesh configuration any is allowed"
 
 
 async def test_a_connection_that_is_open_goes_on_under_registry_only(mesh) -> None:
@@ -68,7 +68,7 @@ async def test_a_connection_that_is_open_goes_on_under_registry_only(mesh) -> No
     assert await reader.readuntil(b" ")
     configure(mesh, REGISTRY_ONLY)
     with pytest.raises(OSError):
-        await client.ask(stranger.ip, 8080)
+        await client.request(stranger.ip, 8080)
     writer.write(b"still here")
     assert await reader.readexactly(10) == b"still here"
     writer.close()
@@ -95,7 +95,7 @@ async def test_lines_of_the_access_log_have_the_form_that_the_mesh_gives_them(me
     }
     mesh.announce(server, services=ports)
     configure(mesh, mesh_config_pb2.MeshConfig(access_log_format=FORMAT))
-    answer = await client.ask(vip, 80)
+    answer = await client.request(vip, 80)
 
     def written(node: namespaced.Node) -> list[str]:
         return [line for line in node.lines if " in=5 " in line]
@@ -118,7 +118,7 @@ async def test_the_log_changes_its_form_and_is_switched_off_without_a_restart(me
 
     async def last(part: str) -> str:
         known = len(lines)
-        await client.ask(server.ip, 8080)
+        await client.request(server.ip, 8080)
         await until(lambda: len(lines) > known and part in lines[-1])
         return lines[-1]
 
@@ -137,7 +137,7 @@ async def test_the_log_changes_its_form_and_is_switched_off_without_a_restart(me
 
     configure(mesh, Config(access_log_file="/dev/null"))
     before = len(lines)
-    await client.ask(server.ip, 8080)
+    await client.request(server.ip, 8080)
     await until(lambda: not client.node.engine.connections())
     configure(mesh, Config())
     await last("connection complete")

@@ -45,7 +45,7 @@ async def test_policy_holds_for_a_pod_with_a_native_tunnel_and_nothing_of_it_is_
         outsider = await mesh.pod("outsider", captured=False)
         seen = await ztunnel.serve_peer(names.METRICS_PORT)
 
-        answer = await prometheus.ask(ztunnel.ip, names.METRICS_PORT)
+        answer = await prometheus.request(ztunnel.ip, names.METRICS_PORT)
         assert answer == f"{ztunnel.ip} hello".encode(), "no rules bring back answers to another address"
         line = await ztunnel.node.logged(direction="inbound", dst__workload="ztunnel", dst__namespace=SYSTEM)
         assert (line["src.identity"], line["dst.identity"]) == (prometheus.identity, ztunnel.identity)
@@ -55,10 +55,12 @@ async def test_policy_holds_for_a_pod_with_a_native_tunnel_and_nothing_of_it_is_
         match = authorization_pb2.StringMatch(exact=other.identity.removeprefix("spiffe://"))
         mesh.deny("not-other", namespace=SYSTEM, principals=[match])
         with pytest.raises(ConnectionResetError):
-            await other.ask(ztunnel.ip, names.METRICS_PORT)
-        assert (await prometheus.ask(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello")
+            await other.request(ztunnel.ip, names.METRICS_PORT)
+        assert (await prometheus.request(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello")
         assert len(seen) == 2
-        assert (await outsider.ask(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello"), "plain text goes past the proxy"
+        assert (await outsider.request(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello"), (
+            "plain text goes past the proxy"
+        )
         for port in (names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT):
             with pytest.raises(ConnectionRefusedError):
                 await outsider.connect(ztunnel.ip, port)

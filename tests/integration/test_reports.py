@@ -108,7 +108,7 @@ async def play(mesh: namespaced.Mesh, scenario: Scenario, client: namespaced.Pod
     if not scenario.is_client_known:
         mesh.nodes[1].engine.apply(names.ADDRESS_TYPE, [], [scenario.client.uid])
     with suppress(OSError):
-        await client.ask(scenario.ip, scenario.port)
+        await client.request(scenario.ip, scenario.port)
 
 
 async def test_source_and_destination_report_the_same_labels() -> None:

@@ -76,7 +76,7 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
                     node.engine.set_certificate(pod.identity, *certificate, signer.roots)
                     # A new pod shakes hands with each while only some of the nodes have heard.
                     fresh = await mesh.pod(f"fresh{step}{pod.name}{node.name[-1]}")
-                    assert await fresh.ask(server.ip, 8080) == f"{fresh.ip} hello".encode()
+                    assert await fresh.request(server.ip, 8080) == f"{fresh.ip} hello".encode()
             before = load.done["client"]
             await until(lambda before=before: load.done["client"] > before + 50, within_s=20)
             standing.append(await client.connect(server.ip, 8080))
@@ -93,7 +93,7 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
             node.authority = Signer(old, both)
         late = await mesh.pod("late")
         with pytest.raises((OSError, AssertionError)):
-            await late.ask(server.ip, 8080)
+            await late.request(server.ip, 8080)
         assert not any(line.get("src.identity") == late.identity for line in server.node.log)
 
 
@@ -105,7 +105,7 @@ async def test_an_expired_certificate_is_refused_and_nothing_goes_in_plain_text(
         for node in mesh.nodes:
             node.engine.set_certificate(client.identity, chain, key, mesh.authority.roots)
         with pytest.raises((OSError, AssertionError)):
-            await client.ask(server.ip, 8080)
+            await client.request(server.ip, 8080)
         assert all(line.get("src.identity") or line.get("error") for line in server.node.log)
 
 
@@ -120,12 +120,12 @@ async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_show
         client, begun = await mesh.pod("client"), time.time()
         refused: list[float] = []
         with captured("any", "tcp", mesh.space) as wire:
-            assert await outsider.ask(plain.ip, 8080) == f"{outsider.ip} hello".encode()
+            assert await outsider.request(plain.ip, 8080) == f"{outsider.ip} hello".encode()
             reader, writer = await client.connect(server.ip, 8080)
             assert await reader.readexactly(len(client.ip) + 1) == f"{client.ip} ".encode()
             for _ in range(60):
                 try:
-                    assert await client.ask(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
+                    assert await client.request(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
                     assert refused == [], "what has expired stays refused"
                 except OSError:
                     refused.append(time.time() - begun)
@@ -136,7 +136,7 @@ async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_show
                 node.engine.set_certificate(
                     client.identity, *mesh.authority.issue(client.identity), mesh.authority.roots
                 )
-            assert await client.ask(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
+            assert await client.request(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
             writer.close()
         assert min(refused) > 2
         assert len(refused) > 3

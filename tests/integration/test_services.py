@@ -66,15 +66,15 @@ async def test_endpoints_that_refuse_or_swallow_cost_the_application_nothing_but
         mesh.announce(server, services=PORTS)
     black_hole(mesh, client, "swallowing")
 
-    async def ask_all() -> float:
+    async def request_all() -> float:
         slowest = 0.0
         for _ in range(15):
             began = asyncio.get_running_loop().time()
-            assert (await client.ask(vip, 80, within_s=6)).endswith(b" hello")
+            assert (await client.request(vip, 80, within_s=6)).endswith(b" hello")
             slowest = max(slowest, asyncio.get_running_loop().time() - began)
         return slowest
 
-    slowest = max(await asyncio.gather(*(ask_all() for _ in range(10))))
+    slowest = max(await asyncio.gather(*(request_all() for _ in range(10))))
     assert slowest < 3.5, "a silent endpoint costs its patience, twice at most"
     assert len(seen[0]) + len(seen[1]) == 150
     assert min(len(seen[0]), len(seen[1])) > 30
@@ -100,7 +100,7 @@ async def test_plain_endpoints_that_refuse_are_left_out_too(mesh, vip) -> None:
     mesh.announce(good, services=PORTS)
     mesh.announce(refusing, services=PORTS)
     for _ in range(40):
-        assert (await client.ask(vip, 80)).endswith(b" hello")
+        assert (await client.request(vip, 80)).endswith(b" hello")
     # A new IPv6 address may be silent at first.
     assert sum(counted(client.node, "culvert_connect_retries").values()) >= 5
     assert counted(client.node, "culvert_outlier_ejections_active") == {(): 1}
@@ -116,7 +116,7 @@ async def test_what_policy_denies_is_not_tried_elsewhere(mesh, vip) -> None:
     mesh.deny("all", destination_ports=[8080])
     for _ in range(10):
         with pytest.raises(OSError):
-            await client.ask(vip, 80)
+            await client.request(vip, 80)
     assert seen == [[], []]
     assert sum(counted(client.node, "culvert_connect_retries").values()) == 0
     assert counted(client.node, "culvert_outlier_ejections") == {(): 0}
@@ -129,7 +129,7 @@ async def test_a_service_whose_endpoints_all_fail_is_refused_in_time(mesh, vip) 
         mesh.announce(await mesh.pod(f"dead-{number}", node=1), services=PORTS)
     for _ in range(4):
         with pytest.raises(OSError):
-            await client.ask(vip, 80)
+            await client.request(vip, 80)
     # One connection is one failure to the application, however many endpoints were tried.
     await client.node.logged(direction="outbound", dst__service=HOST, error="http status: 503 Service Unavailable")
     await until(lambda: len(client.node.log) >= 4)

@@ -41,8 +41,8 @@ class Client:
     pod: namespaced.Pod
     authorities: list[str]
 
-    async def ask(self, authority: str, message: bytes = b"hello", within_s: float = 3) -> bytes:
-        return await self.pod.ask("127.0.0.1", self.port(authority), message, within_s)
+    async def request(self, authority: str, message: bytes = b"hello", within_s: float = 3) -> bytes:
+        return await self.pod.request("127.0.0.1", self.port(authority), message, within_s)
 
     def port(self, authority: str) -> int:
         return FIRST_PORT + self.authorities.index(authority)

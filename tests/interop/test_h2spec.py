@@ -111,7 +111,7 @@ async def test_all_cases_of_h2spec_pass(tmp_path: Path) -> None:
         # The pod has survived it all.
         seen = await server.serve_peer(8080)
         client = await mesh.pod("client")
-        assert (await client.ask(server.ip, 8080)).endswith(b"hello")
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
         assert seen == [client.ip]
     text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
     cases = list(ElementTree.parse(report).iter("testcase"))

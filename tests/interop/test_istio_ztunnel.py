@@ -147,7 +147,7 @@ async def test_both_ways_with_identities_and_the_clients_addresses(scene: Scene)
         (scene.their_client, scene.theirs),
     ]
     for client, server in directions:
-        assert await client.ask(server.ip, PORT, LARGE, within_s=10) == f"{client.ip} ".encode() + LARGE
+        assert await client.request(server.ip, PORT, LARGE, within_s=10) == f"{client.ip} ".encode() + LARGE
     log = scene.ours.node
     line = await log.logged(direction="outbound", src__identity=scene.our_client.identity, dst__workload="theirs")
     assert line["dst.identity"] == scene.theirs.identity
@@ -160,8 +160,8 @@ async def test_policies_of_our_control_plane_are_kept(scene: Scene) -> None:
     await until(lambda: "istio_converted_static_strict" in (scene.plane.folder / "ztunnel.log").read_text())
     await synced(scene)
     with pytest.raises(OSError):
-        await scene.outsider.ask(scene.theirs.ip, PORT)
-    assert await scene.our_client.ask(scene.theirs.ip, PORT) == f"{scene.our_client.ip} hello".encode()
+        await scene.outsider.request(scene.theirs.ip, PORT)
+    assert await scene.our_client.request(scene.theirs.ip, PORT) == f"{scene.our_client.ip} hello".encode()
 
     principals = [scene.our_client.identity.removeprefix("spiffe://")]
     rules = [{"from": [{"source": {"principals": principals}}]}]
@@ -169,5 +169,5 @@ async def test_policies_of_our_control_plane_are_kept(scene: Scene) -> None:
     await until(lambda: "not-them" in (scene.plane.folder / "ztunnel.log").read_text())
     await synced(scene)
     with pytest.raises(OSError):
-        await scene.our_client.ask(scene.theirs.ip, PORT)
-    assert await scene.their_client.ask(scene.theirs.ip, PORT) == f"{scene.their_client.ip} hello".encode()
+        await scene.our_client.request(scene.theirs.ip, PORT)
+    assert await scene.their_client.request(scene.theirs.ip, PORT) == f"{scene.their_client.ip} hello".encode()

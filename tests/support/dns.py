@@ -77,7 +77,7 @@ def _skip_name(raw: bytes, at: int) -> int:
     return at + 1
 
 
-async def ask_udp(pod: Pod, server: str, message: bytes, *, port: int = 53, within_s: float = 3) -> Answer:
+async def query_udp(pod: Pod, server: str, message: bytes, *, port: int = 53, within_s: float = 3) -> Answer:
     """Send one datagram from inside a pod, as its application would; returns the answer."""
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
@@ -89,7 +89,7 @@ async def ask_udp(pod: Pod, server: str, message: bytes, *, port: int = 53, with
         return parse(await asyncio.wait_for(loop.sock_recv(sock, 65535), scaled(within_s)))
 
 
-async def ask_tcp(pod: Pod, server: str, *messages: bytes, within_s: float = 3) -> list[Answer]:
+async def query_tcp(pod: Pod, server: str, *messages: bytes, within_s: float = 3) -> list[Answer]:
     """Send queries on one connection, all at once; returns the answers as they come."""
     async with asyncio.timeout(scaled(within_s)):
         reader, writer = await pod.connect(server, 53)

@@ -31,16 +31,16 @@ class Envoy:
         self._log = log
 
     async def counter(self, name: str) -> int:
-        text = await self._ask(f"/stats?filter=^{name}$")
+        text = await self._get(f"/stats?filter=^{name}$")
         return int(text.rpartition(": ")[2])
 
     async def live(self) -> bool:
         try:
-            return (await self._ask("/ready")).strip() == "LIVE"
+            return (await self._get("/ready")).strip() == "LIVE"
         except (aiohttp.ClientError, OSError):
             return False
 
-    async def _ask(self, path: str) -> str:
+    async def _get(self, path: str) -> str:
         connector = aiohttp.UnixConnector(str(self._admin))
         async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://envoy{path}") as answer:
             return await answer.text()

@@ -101,7 +101,7 @@ class Mesh:
         command = self.command(namespace, client, "python3", "/load/load.py", "run", host, str(port), str(seconds))
         return Load(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
 
-    def ask(self, namespace: str, client: str, host: str, port: int = 9000, timeout_s: float = 3) -> str:
+    def request(self, namespace: str, client: str, host: str, port: int = 9000, timeout_s: float = 3) -> str:
         """Open one connection; returns the answer, or the error's name in angle brackets."""
         code = (
             "import socket,sys\n"

@@ -199,7 +199,7 @@ class Pod:
             raise
         return await asyncio.open_connection(sock=sock)
 
-    async def ask(self, ip: str, port: int, message: bytes = b"hello", within_s: float = 3) -> bytes:
+    async def request(self, ip: str, port: int, message: bytes = b"hello", within_s: float = 3) -> bytes:
         """Send a message, end the sending side, and return all that comes back."""
         reader, writer = await self.connect(ip, port, within_s)
         try:

@@ -100,7 +100,7 @@ class Running:
             answer = await stub.CreateCertificate(request, metadata=metadata, timeout=5)
         return list(answer.cert_chain)
 
-    async def ask(self, token: str, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
+    async def request(self, token: str, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
         """Ask a question over discovery, as ``istioctl`` does."""
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         async with self.connect()() as channel:

@@ -53,7 +53,7 @@ class Wired:
         """Open a connection from a namespace."""
         return netns.run(space, lambda: socket.create_connection((address, port), timeout=_TIMEOUT_S))
 
-    def ask(self, space: Path, address: str, port: int) -> str:
+    def request(self, space: Path, address: str, port: int) -> str:
         """Open a connection and return what is said to it."""
         with self.connect(space, address, port) as client:
             return client.recv(100).decode()
@@ -98,7 +98,7 @@ class Wired:
         assert peer[:2] == (address, port)
         return answer.decode()
 
-    def ask_datagram(self, space: Path, address: str, port: int) -> str:
+    def request_datagram(self, space: Path, address: str, port: int) -> str:
         """Send a datagram from a new socket and return the answer."""
         with self.datagrams(space, address) as client:
             return self.exchange(client, address, port)

@@ -29,7 +29,7 @@ def answer(connection: socket.socket) -> None:
         connection.sendall(connection.recv(100))
 
 
-def ask(target: tuple[str, int]) -> str:
+def request(target: tuple[str, int]) -> str:
     try:
         with socket.create_connection(target, timeout=TIMEOUT_S) as connection:
             connection.sendall(b"hello")
@@ -47,7 +47,7 @@ def main() -> None:
         case ["ask"]:
             with ThreadPoolExecutor(16) as pool:
                 for line in sys.stdin:
-                    print(json.dumps(list(pool.map(ask, map(tuple, json.loads(line))))), flush=True)
+                    print(json.dumps(list(pool.map(request, map(tuple, json.loads(line))))), flush=True)
 
 
 if __name__ == "__main__":

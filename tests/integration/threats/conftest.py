@@ -64,10 +64,10 @@ class Scene:
             await task
         finally:
             writer.close()
-        assert (await self.client.ask(self.server.ip, PORT)).endswith(b"hello")
+        assert (await self.client.request(self.server.ip, PORT)).endswith(b"hello")
 
     @asynccontextmanager
-    async def standing(
+    async def open_connection(
         self, client: namespaced.Pod
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """A connection of ``client`` that carries bytes both ways."""
@@ -82,7 +82,7 @@ class Scene:
 
     async def is_refused(self, client: namespaced.Pod) -> bool:
         try:
-            return await client.ask(self.server.ip, PORT) != f"{client.ip} hello".encode()
+            return await client.request(self.server.ip, PORT) != f"{client.ip} hello".encode()
         except OSError:
             return True
 

@@ -82,5 +82,5 @@ async def test_a_pod_that_is_removed_in_the_midst_leaves_nothing(hasty: Scene) -
         await until(lambda: scene.server.uid in scene.server.node.stopped, within_s=30)
         await until(lambda: engine.connections() == 0 and engine.held() == 0)
         await scene.mesh.enrol(scene.server)
-    assert (await scene.client.ask(scene.server.ip, PORT)).endswith(b"hello")
+    assert (await scene.client.request(scene.server.ip, PORT)).endswith(b"hello")
     assert scene.metric("culvert_connections_rejected", reason="internal_error") == 0

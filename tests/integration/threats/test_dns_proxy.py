@@ -64,8 +64,8 @@ class Asked:
     async def works(self) -> None:
         """Names of the mesh and of others are answered, both ways."""
         for name, address in (("web.shop.svc.cluster.local", "10.99.0.1"), ("example.com", "1.2.3.4")):
-            assert (await dns.ask_udp(self.client, self.ip, dns.query(name))).addresses == [address]
-            [answer] = await dns.ask_tcp(self.client, self.ip, dns.query(name))
+            assert (await dns.query_udp(self.client, self.ip, dns.query(name))).addresses == [address]
+            [answer] = await dns.query_tcp(self.client, self.ip, dns.query(name))
             assert answer.addresses == [address]
 
 
@@ -104,7 +104,7 @@ async def test_a_packet_that_is_no_query_costs_its_sender_only(kind: str) -> Non
                     sock.send(packet)
         for sent in (packet[:65535], b"\xff\xff" + packet):
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-                await dns.ask_tcp(asked.client, asked.ip, sent, within_s=0.3)
+                await dns.query_tcp(asked.client, asked.ip, sent, within_s=0.3)
         await asked.works()
         assert costs.engine_cpu_s < 2
         assert costs.memory_mib < 64
@@ -128,10 +128,10 @@ async def test_answers_of_an_evil_resolver_are_passed_on_or_dropped() -> None:
         for _ in range(60):
             query = dns.query("example.com", ident=99)
             with contextlib.suppress(TimeoutError, OSError, struct.error, IndexError):
-                answer = await dns.ask_udp(asked.client, asked.ip, query, within_s=0.1)
+                answer = await dns.query_udp(asked.client, asked.ip, query, within_s=0.1)
                 assert "6.6.6.6" not in answer.addresses
                 assert answer.ident == 99
-        mesh_name = await dns.ask_udp(asked.client, asked.ip, dns.query("web.shop.svc.cluster.local"))
+        mesh_name = await dns.query_udp(asked.client, asked.ip, dns.query("web.shop.svc.cluster.local"))
         assert mesh_name.addresses == ["10.99.0.1"]
         assert costs.memory_mib < 64
 

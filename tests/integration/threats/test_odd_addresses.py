@@ -69,4 +69,4 @@ async def test_ipv4_in_ipv6_form_is_that_address_for_policy_too(scene: Scene) ->
         scene.mesh.deny("mapped", source_ips=[authorization_pb2.Address(address=inside, length=128)])
         assert await answer(attack, 3, mapped) == "401"
         assert await answer(attack, 5, scene.authority) == "401"
-    assert (await scene.client.ask(scene.server.ip, PORT)).endswith(b"hello")
+    assert (await scene.client.request(scene.server.ip, PORT)).endswith(b"hello")

@@ -57,7 +57,7 @@ async def scene() -> AsyncIterator[RootsScene]:
 
 async def test_a_client_of_a_removed_root_is_cut_and_refused_and_nobody_else_notices(scene: RootsScene) -> None:
     node = scene.server.node
-    async with scene.others_are_served(), scene.standing(scene.suspect) as (reader, _):
+    async with scene.others_are_served(), scene.open_connection(scene.suspect) as (reader, _):
         scene.give(scene.server, scene.stays, scene.both + TestAuthority().roots)
         assert not await scene.is_refused(scene.suspect), "one more root ends nothing"
         scene.give(scene.server, scene.stays, scene.stays.roots)
@@ -74,7 +74,10 @@ async def test_a_client_of_a_removed_root_is_cut_and_refused_and_nobody_else_not
 async def test_a_server_of_a_removed_root_is_left_and_not_called_again(scene: RootsScene) -> None:
     node = scene.client.node
     scene.give(scene.server, scene.goes, scene.both)
-    async with scene.standing(scene.client) as (reader, _), scene.standing(scene.suspect) as (other, writer):
+    async with (
+        scene.open_connection(scene.client) as (reader, _),
+        scene.open_connection(scene.suspect) as (other, writer),
+    ):
         scene.give(scene.client, scene.stays, scene.stays.roots)
         await breaks(reader, within_s=1)
         line = await node.logged(error=LIVE, direction="outbound")

@@ -74,7 +74,7 @@ def counted(node: namespaced.Node, reporter: str) -> int:
 
 async def test_a_revoked_client_is_cut_and_refused_and_nobody_else_notices(scene: RevocationScene) -> None:
     server = scene.server.node
-    async with scene.others_are_served(), scene.standing(scene.suspect) as (reader, _):
+    async with scene.others_are_served(), scene.open_connection(scene.suspect) as (reader, _):
         scene.revoke(scene.authority_below.revoking(scene.suspect), server)
         await breaks(reader, within_s=1)
         line = await server.logged(error=LIVE, direction="inbound")
@@ -93,7 +93,7 @@ async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationSc
     node = scene.client.node
     other = await scene.mesh.pod("other", node=1)
     await other.serve_peer(PORT)
-    async with scene.standing(scene.client) as (reader, _):
+    async with scene.open_connection(scene.client) as (reader, _):
         scene.revoke(scene.authority_below.revoking(scene.server), node)
         await breaks(reader, within_s=1)
         line = await node.logged(error=LIVE, direction="outbound")
@@ -102,7 +102,7 @@ async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationSc
     await node.logged(error=REFUSED, direction="outbound")
     assert counted(node, "source") == 2
     assert scene.metric("istio_crl_policy_rejections", reporter="destination") == 0, "it has no list and sees no fault"
-    assert await scene.client.ask(other.ip, PORT) == f"{scene.client.ip} hello".encode()
+    assert await scene.client.request(other.ip, PORT) == f"{scene.client.ip} hello".encode()
     scene.revoke(b"", node)
     assert not await scene.is_refused(scene.client)
 
@@ -110,7 +110,7 @@ async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationSc
 async def test_a_revoked_authority_takes_all_below_it_along(scene: RevocationScene) -> None:
     below = scene.authority_below
     lists = below.root.revoking(below.issuer.certificate.serial_number)
-    async with scene.standing(scene.client) as (first, _), scene.standing(scene.suspect) as (second, _):
+    async with scene.open_connection(scene.client) as (first, _), scene.open_connection(scene.suspect) as (second, _):
         scene.revoke(lists)
         await asyncio.gather(breaks(first, within_s=1), breaks(second, within_s=1))
     assert await scene.is_refused(scene.client)
@@ -133,7 +133,7 @@ async def test_a_list_that_its_issuer_did_not_sign_cuts_nothing_that_stands(scen
     """New connections are refused rather than let through unchecked; the control plane lets no such list pass."""
     serial = scene.authority_below.serials[scene.suspect.identity]
     forged = scene.authority_below.issuer.revoking(serial, key=Issuer.root().key)
-    async with scene.standing(scene.suspect) as (reader, writer):
+    async with scene.open_connection(scene.suspect) as (reader, writer):
         scene.revoke(forged)
         writer.write(b"after")
         assert await asyncio.wait_for(reader.readexactly(5), 3) == b"after"

@@ -80,12 +80,12 @@ async def test_connections_of_all_tunnels_have_one_bound_for_each_pod() -> None:
             # What stands goes on, and the bound is this pod's alone.
             first.send(frames.DataFrame(1, b"still there"))
             await until(lambda: first.data(1).endswith(b"still there"))
-            assert (await client.ask(neighbour.ip, PORT)).endswith(b"hello")
+            assert (await client.request(neighbour.ip, PORT)).endswith(b"hello")
             with pytest.raises(OSError):
-                await client.ask(server.ip, PORT)
+                await client.request(server.ip, PORT)
         # Places come back.
         await until(lambda: server.node.engine.connections() == 0)
-        assert (await client.ask(server.ip, PORT)).endswith(b"hello")
+        assert (await client.request(server.ip, PORT)).endswith(b"hello")
 
 
 async def test_streams_that_policy_refuses_cost_no_dial(scene: Scene) -> None:

@@ -103,7 +103,7 @@ async def test_many_that_crawl_do_not_keep_others_out(scene: Scene) -> None:
     crawling = [asyncio.create_task(ends(scene, within_s=10)) for _ in range(many)]
     await until(lambda: scene.metric("culvert_connections_rejected", reason="handshake_limit") > before)
     await asyncio.gather(*crawling)
-    assert (await scene.client.ask(scene.server.ip, PORT)).endswith(b"hello")
+    assert (await scene.client.request(scene.server.ip, PORT)).endswith(b"hello")
 
 
 @pytest.mark.parametrize(("depth", "width"), [(5, 1), (30, 1), (3, 60)], ids=["deep", "too-deep", "wide"])

@@ -113,10 +113,10 @@ async def test_questions_are_answered_to_the_control_planes_own_namespace_only(
 ) -> None:
     wanted = expected[KINDS.index(kind)]
     if wanted is None:
-        assert (await running.ask(token, kind, "syncz")).type_url == kind
+        assert (await running.request(token, kind, "syncz")).type_url == kind
         return
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await running.ask(token, kind, "syncz")
+        await running.request(token, kind, "syncz")
     assert refused.value.code() is wanted
     assert "ztunnel" not in (refused.value.details() or "")
 
