@@ -96,7 +96,7 @@ def test_what_belongs_to_others_stays(backend: CaptureBackend, space: int) -> No
     "ip route flush table 100",
     "ip -6 route flush table 100",
 ])  # fmt: skip
-def test_what_somebody_takes_away_is_missed(backend: CaptureBackend, space: int, command: str) -> None:
+def test_a_removed_part_of_the_rules_is_reported_missing(backend: CaptureBackend, space: int, command: str) -> None:
     backend.prepare(space)
     backend.apply(space, PodPlan())
     shell(space, command)
@@ -143,7 +143,7 @@ def seen_from(pods: Wired, server: str) -> str:
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(backends.NAMES, 2)))
-def test_another_backends_rules_go_when_the_new_ones_stand(
+def test_a_new_backend_removes_the_old_backends_rules_after_applying_its_own(
     before: str, after: str, tmp_path: Path, space: int, pods: Wired
 ) -> None:
     old, new = (backends.backend(name, tmp_path / "lock") for name in (before, after))
@@ -298,7 +298,7 @@ def test_a_kernel_without_nftables_is_said_and_iptables_is_taken(
         choose(Wanted.NFTABLES, tmp_path / "lock")
 
 
-def test_a_kernel_that_has_not_loaded_iptables_is_told_what_to_load(
+def test_without_iptables_in_the_kernel_the_error_names_the_modules_to_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unloaded(version: int) -> None:

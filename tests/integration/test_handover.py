@@ -48,7 +48,7 @@ class Load:
 
 
 class Chat:
-    """A connection that stands and is used all the time."""
+    """An open connection that is used continuously."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, greeting: bytes) -> None:
         self._reader, self._writer, self._greeting = reader, writer, greeting
@@ -133,14 +133,14 @@ async def test_open_connections_survive_upgrades_however_many(tmp_path: Path) ->
             current = new
             await asyncio.sleep(PAUSE_S)
         await load.stop()
-        # Which process has which is open: one that was told to end accepts until its listeners are closed.
+        # Any process may have any connection: a terminating one accepts until its listeners are closed.
         await until(lambda: sum(process.running for process in old) <= KEPT, within_s=20)
         print(f"{UPGRADES} upgrades: {dict(load.done)} new connections, failures: {load.failures}")
         assert load.failures == []
         assert load.done["client"] > UPGRADES * 10
         for chat in kept:
             rounds, seconds = await chat.stop()
-            print(f"a connection stood for {seconds:.0f} s and carried {rounds} messages")
+            print(f"a connection was open for {seconds:.0f} s and carried {rounds} messages")
             assert rounds > UPGRADES
         for process in old:
             assert await process.ended() == 0, process.log

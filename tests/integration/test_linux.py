@@ -117,12 +117,12 @@ def test_a_setting_is_written_where_proc_is_read_only_as_in_a_container(name: st
     netns.run(path, in_a_container)
     assert netns.run(path, setting.read_text) == "1\n"
     assert setting.read_text() == outside
-    assert not os.path.ismount("/proc/sys"), "seen by nobody else"
+    assert not os.path.ismount("/proc/sys"), "not visible outside the namespace"
     with pytest.raises(FileNotFoundError):
         netns.run(path, lambda: sysctl.write("net/ipv4/no_such_setting", "1"))
 
 
-def test_listeners_are_told_apart_by_their_owners(name: str) -> None:
+def test_listeners_are_distinguished_by_their_owning_process(name: str) -> None:
     path = netns.create(name)
 
     def listen() -> tuple[socket.socket, socket.socket]:
@@ -152,7 +152,7 @@ def test_marks_fail_as_everything_here_does(name: str) -> None:
     assert netns.run(path, lambda: marks.missing(delivery)) == ()
 
 
-def test_names_can_be_deleted_whoever_makes_others() -> None:
+def test_namespaces_can_be_deleted_when_ip_netns_has_made_others() -> None:
     """``ip netns add`` makes the folder a shared mount if it is none, over the names that are there by then."""
     steps = "; ".join((
         "from meshkit.linux import netns",

@@ -34,7 +34,7 @@ async def test_every_connection_arrives_once_whatever_is_written(tmp_path: Path,
             await client.request(server.ip, PORT, b"12345")
         with pytest.raises(OSError):
             await client.request(server.ip, PORT + 1)
-        # Refused by the peer, since nobody listens there.
+        # Refused by the peer, since no application listens there.
         await until(lambda: len(collector.records) >= 21)
         ztunnel.terminate()
         assert await ztunnel.ended() == 0, ztunnel.log
@@ -98,17 +98,17 @@ async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_c
             await ztunnel.ready()
             await client.request(server.ip, PORT)
             await until(lambda: len(collector.records) == 1)
-        asked = 1
+        requests = 1
         while ztunnel.metric(DROPPED) < 30:
-            assert asked < 1000, ztunnel.log
+            assert requests < 1000, ztunnel.log
             await client.request(server.ip, PORT)
-            asked += 1
-        await until(lambda: ztunnel.log.count("connection complete") == asked)
+            requests += 1
+        await until(lambda: ztunnel.log.count("connection complete") == requests)
         assert ztunnel.log.count("collector does not take the access log") == 1
         async with collecting(collector, lambda it: it.add_insecure_port(f"127.0.0.1:{port}")):
             await until(lambda: "takes the access log again" in ztunnel.log, within_s=20)
             await client.request(server.ip, PORT)
-            await until(lambda: len(collector.records) + ztunnel.metric(DROPPED) == asked + 1)
+            await until(lambda: len(collector.records) + ztunnel.metric(DROPPED) == requests + 1)
             await until(lambda: ztunnel.metric("culvert_otlp_log_records_exported_total") == len(collector.records))
             sources = [one["src.addr"] for one in collector.connections()]
             assert len(set(sources)) == len(sources), "nothing twice"
@@ -117,7 +117,7 @@ async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_c
             await client.request(server.ip, PORT)
             ztunnel.terminate()
             assert await ztunnel.ended() == 0, ztunnel.log
-        assert len(collector.records) + dropped == asked + 2
+        assert len(collector.records) + dropped == requests + 2
 
 
 async def test_a_silent_collector_does_not_hold_up_the_end(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ async def test_a_thousand_refusals_and_none_fails_in_connect(refusal: Refusal) -
 
 
 async def test_a_flood_of_refused_clients_that_stay_silent_is_bounded() -> None:
-    """All are refused in the same moment, when the control plane tells of the workload."""
+    """All are refused in the same moment, when the control plane announces the workload."""
     flood = 1000
     async with namespaced.mesh(settings={"workload_wait_ms": 60_000}) as mesh:
         server = await mesh.pod("server", node=1)

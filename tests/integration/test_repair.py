@@ -1,4 +1,4 @@
-"""What somebody else does to the rules of captured pods is undone, soon, cheaply, and said once."""
+"""Changes that other processes make to the rules of captured pods are undone soon, cheaply, and logged once."""
 
 import asyncio
 import os
@@ -208,4 +208,4 @@ async def test_a_hundred_pods_cost_little_while_nothing_happens(agent: Agent, hu
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"100 pods, {agent.backend.how}: {spent / seconds * 1000:.1f} ms of CPU a second")
-    assert spent / seconds < 0.15, "nothing is asked again and again"
+    assert spent / seconds < 0.15, "no polling while nothing changes"

@@ -42,7 +42,7 @@ async def test_minute_long_certificates_are_renewed_under_load_without_a_failure
 
 
 class Signer:
-    """An authority of a time: it signs with one root and tells some."""
+    """A CA at one step of a rotation: it signs with one root and distributes a set of roots."""
 
     def __init__(self, authority: TestAuthority, roots: bytes, *, life: timedelta = timedelta(hours=1)) -> None:
         self._authority = authority
@@ -65,7 +65,7 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
         both = old.roots + new.roots
         load = Load([client], server.ip)
         await until(lambda: load.done["client"] > 20, within_s=10)
-        standing = [await client.connect(server.ip, 8080)]
+        connections = [await client.connect(server.ip, 8080)]
         known = [server, client]
         for step, signer in enumerate([Signer(old, both), Signer(new, both), Signer(new, new.roots)]):
             for node in mesh.nodes:
@@ -79,13 +79,13 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
                     assert await fresh.request(server.ip, 8080) == f"{fresh.ip} hello".encode()
             before = load.done["client"]
             await until(lambda before=before: load.done["client"] > before + 50, within_s=20)
-            standing.append(await client.connect(server.ip, 8080))
+            connections.append(await client.connect(server.ip, 8080))
         await load.stop()
         assert load.failures == []
-        for reader, _ in standing[:2]:
+        for reader, _ in connections[:2]:
             with pytest.raises(ConnectionResetError):
                 await asyncio.wait_for(reader.read(-1), 3)
-        for reader, writer in standing[2:]:
+        for reader, writer in connections[2:]:
             writer.write_eof()
             assert await asyncio.wait_for(reader.read(-1), 3) == f"{client.ip} ".encode()
             writer.close()
@@ -110,7 +110,7 @@ async def test_an_expired_certificate_is_refused_and_nothing_goes_in_plain_text(
 
 
 async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_shows_no_plain_text() -> None:
-    """Tunnels that stand are no way around it; connections that stand go on, and a renewal opens the way again."""
+    """New connections fail in an open tunnel too; open connections go on, and a renewal lets new ones through."""
     async with namespaced.mesh() as mesh:
         server, plain = await mesh.pod("server", node=1), await mesh.pod("plain", captured=False)
         for pod in (server, plain):
@@ -126,7 +126,7 @@ async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_show
             for _ in range(60):
                 try:
                     assert await client.request(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
-                    assert refused == [], "what has expired stays refused"
+                    assert refused == [], "an expired certificate stays refused"
                 except OSError:
                     refused.append(time.time() - begun)
                 await asyncio.sleep(0.1)

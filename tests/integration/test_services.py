@@ -35,7 +35,7 @@ async def a_client(mesh: namespaced.Mesh) -> namespaced.Pod:
 
 
 def black_hole(mesh: namespaced.Mesh, client: namespaced.Pod, name: str) -> None:
-    """Announce a pod whose packets reach nobody, and of which nobody says so."""
+    """Announce a pod whose packets are dropped silently, without an ICMP error."""
     ip = str(ip_address(client.ip) + 100)
 
     def swallow() -> None:
@@ -75,7 +75,7 @@ async def test_endpoints_that_refuse_or_swallow_cost_the_application_nothing_but
         return slowest
 
     slowest = max(await asyncio.gather(*(request_all() for _ in range(10))))
-    assert slowest < 3.5, "a silent endpoint costs its patience, twice at most"
+    assert slowest < 3.5, "a silent endpoint costs its connect timeout, twice at most"
     assert len(seen[0]) + len(seen[1]) == 150
     assert min(len(seen[0]), len(seen[1])) > 30
     assert not [line for line in client.node.log if "error" in line]

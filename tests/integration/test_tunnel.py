@@ -76,7 +76,7 @@ async def test_a_service_address_leads_to_a_healthy_endpoint(mesh) -> None:
     vip = "fd99::1" if ipv6 else "10.99.0.1"
     servers = [await mesh.pod(f"server-{number}", node=1) for number in range(3)]
     client = await mesh.pod("client")
-    # The address is nobody's; only capture makes it reachable.
+    # No host has the address; only capture makes it reachable.
     client.in_namespace(namespaced.route_everything)
     mesh.service("web", vip, {80: 8080})
     ports = {
@@ -176,7 +176,7 @@ async def test_a_peer_with_another_identity_than_announced_is_refused(mesh) -> N
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
     seen = await server.serve_peer(8080)
-    mesh.announce(server, service_account="somebody-else")
+    mesh.announce(server, service_account="another")
     with pytest.raises(OSError):
         await client.request(server.ip, 8080)
     assert seen == []

@@ -1,7 +1,7 @@
-"""A client of the mesh that does not behave: HBONE's port with a good certificate, and then frames as it likes.
+"""A misbehaving client of the mesh: it connects to HBONE's port with a valid certificate and sends arbitrary frames.
 
-``Attacker`` writes frames byte by byte (hyperframe, hpack) and reads what comes back; nothing stands between it and the
-engine that would refuse to break a rule. It calls from a pod outside the mesh, so no tunnel of ours is on its side.
+``Attacker`` writes frames byte by byte (hyperframe, hpack) and reads what comes back, with no HTTP/2 library
+in between that would refuse to violate the protocol. It runs in a pod outside the mesh, so no ztunnel is on its side.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Attacker:
         try:
             async with asyncio.timeout(within_s):
                 await self.writer.drain()
-                await asyncio.sleep(0)  # drain does not give way while there is room: nothing would be sent or read
+                await asyncio.sleep(0)  # drain does not yield while the buffer has capacity: nothing would be read
         except (OSError, TimeoutError):
             return False
         return not self.writer.transport.is_closing()

@@ -54,13 +54,13 @@ class Wired:
         return netns.run(space, lambda: socket.create_connection((address, port), timeout=_TIMEOUT_S))
 
     def request(self, space: Path, address: str, port: int) -> str:
-        """Open a connection and return what is said to it."""
+        """Open a connection and return the answer."""
         with self.connect(space, address, port) as client:
             return client.recv(100).decode()
 
     @contextmanager
     def answering(self, space: Path, port: int, answer: str, *, mark: int = 0) -> Iterator[None]:
-        """Say ``answer`` to every connection to a port, which stays open."""
+        """Send ``answer`` on every connection to a port, and keep it open."""
         listener = self.listen(space, port)
         if mark:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
@@ -107,7 +107,7 @@ class Wired:
     def answering_datagrams(
         self, space: Path, port: int, answer: str, *, at: str = "::", mark: int = 0
     ) -> Iterator[None]:
-        """Say ``answer`` to every datagram to a port."""
+        """Send ``answer`` for every datagram to a port."""
 
         def work() -> socket.socket:
             made = socket.socket(_family(at), socket.SOCK_DGRAM)
@@ -137,7 +137,7 @@ def _served(listener: socket.socket, serve: Callable[[], None]) -> Iterator[None
     try:
         yield
     finally:
-        # Closing does not wake whoever waits in another thread; this does.
+        # Closing does not wake a thread that waits in accept or recvfrom; shutdown does.
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         thread.join(_TIMEOUT_S)

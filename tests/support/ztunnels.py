@@ -140,7 +140,7 @@ class NodeSide:
         self.serve(pod.uid, pod.name, netns.path(pod.netns))
 
     async def know(self, mesh: namespaced.Mesh, *pods: namespaced.Pod) -> None:
-        """Tell the mesh's engines of pods, and ztunnels by the snapshot that they start from."""
+        """Announce pods to the mesh's engines, and to ztunnels in the snapshot that they start from."""
         for pod in pods:
             mesh.announce(pod)
         await self.write_state(*(pod.workload for pod in pods))

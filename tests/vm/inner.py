@@ -30,7 +30,7 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
             "test_deny_by_principal_names_the_policy_and_cuts_open_connections",
             "test_connections_older_than_the_rules_go_on",
         ),
-        "test_dns": ("test_names_of_the_mesh_are_answered_and_nobody_else_is_asked",),
+        "test_dns": ("test_names_of_the_mesh_are_answered_without_a_query_to_the_resolver",),
     },
     {
         "test_linux": (),

@@ -34,7 +34,7 @@ class Scene:
 
     @asynccontextmanager
     async def others_are_served(self) -> AsyncIterator[None]:
-        """A connection that stands before the attack still works during and after it, and new ones do."""
+        """A connection opened before the attack works during and after it, and so do new ones."""
         reader, writer = await self.client.connect(self.server.ip, PORT)
         try:
             await reader.readexactly(len(self.client.ip) + 1)
@@ -70,7 +70,7 @@ class Scene:
     async def open_connection(
         self, client: namespaced.Pod
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection of ``client`` that carries bytes both ways."""
+        """An open connection of ``client`` that has carried bytes both ways."""
         reader, writer = await client.connect(self.server.ip, PORT)
         try:
             await reader.readexactly(len(client.ip) + 1)

@@ -1,5 +1,5 @@
-"""Threat ``certificate-names``: certificate name matching (CVE-2025-66220, CVE-2026-47778): a name is what it looks
-like, or nobody's.
+"""Threat ``certificate-names``: certificate name matching (CVE-2025-66220, CVE-2026-47778): a name that is not
+exactly a workload's identity matches none.
 """
 
 import datetime
@@ -127,7 +127,7 @@ async def test_a_certificate_that_does_not_hold_is_refused(scene: Scene, issuer:
     assert scene.seen == []
 
 
-async def test_without_a_certificate_nobody_is_served(scene: Scene, issuer: Issuer) -> None:
+async def test_a_client_without_a_certificate_is_refused(scene: Scene, issuer: Issuer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(cadata=issuer.pem.decode())

@@ -45,8 +45,8 @@ async def test_a_flood_costs_its_sender_only(scene: Scene, kind: str) -> None:
     assert costs.engine_cpu_s < 10
 
 
-async def test_answers_that_nobody_reads_do_not_pile_up(scene: Scene) -> None:
-    """PING and SETTINGS ask for answers: with the reader asleep, the engine stops taking more."""
+async def test_unread_answers_do_not_accumulate(scene: Scene) -> None:
+    """PING and SETTINGS require answers: while the client does not read them, the engine stops reading."""
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
         attack.writer.transport.pause_reading()

@@ -1,7 +1,7 @@
-"""Threat ``revocation``: revocation logic: a root that is taken out of the trust bundle ends the tunnels that stand on
-it.
+"""Threat ``revocation``: revocation logic: a root that is removed from the trust bundle ends the tunnels whose
+peer certificate it issued.
 
-How roots are exchanged without harm is tested in ``tests/integration/test_rotation.py``.
+Rotation without failures is tested in ``tests/integration/test_rotation.py``.
 """
 
 import time
@@ -55,7 +55,7 @@ async def scene() -> AsyncIterator[RootsScene]:
         yield made
 
 
-async def test_a_client_of_a_removed_root_is_cut_and_refused_and_nobody_else_notices(scene: RootsScene) -> None:
+async def test_only_the_clients_of_a_removed_root_are_closed_and_refused(scene: RootsScene) -> None:
     node = scene.server.node
     async with scene.others_are_served(), scene.open_connection(scene.suspect) as (reader, _):
         scene.give(scene.server, scene.stays, scene.both + TestAuthority().roots)
@@ -92,7 +92,7 @@ async def test_a_server_of_a_removed_root_is_left_and_not_called_again(scene: Ro
 
 async def test_a_certificate_that_its_source_has_withdrawn_hears_of_other_roots(scene: RootsScene) -> None:
     """It is used while it is valid, and must not trust for longer what the others trust no more."""
-    host = Certificates(scene.server.node.engine, _nobody, NodeInfo(id="test"))
+    host = Certificates(scene.server.node.engine, _unreachable, NodeInfo(id="test"))
     name = scene.server.identity
     host.want(name)
     roots = [sds.TrustBundle(pem).encode(names.ROOT_SECRET_NAME) for pem in (scene.both, scene.stays.roots)]
@@ -106,11 +106,11 @@ async def test_a_certificate_that_its_source_has_withdrawn_hears_of_other_roots(
         assert await scene.is_refused(scene.suspect)
 
 
-def _nobody() -> NoReturn:
+def _unreachable() -> NoReturn:
     raise AssertionError("nothing is connected here")
 
 
-async def test_a_tunnel_of_a_removed_root_is_told_goodbye_and_closed_with_or_without_streams(scene: RootsScene) -> None:
+async def test_a_tunnel_of_a_removed_root_gets_goaway_and_closes_with_or_without_streams(scene: RootsScene) -> None:
     for opens in (True, False):
         scene.give(scene.server, scene.stays, scene.both)
         chain, key = scene.goes.issue(scene.outsider.identity)

@@ -1,7 +1,7 @@
-"""Threat ``revocation``: revocation logic (RUSTSEC-2026-0049, 0104): what is revoked is refused, and ends where it
-stands.
+"""Threat ``revocation``: revocation logic (RUSTSEC-2026-0049, 0104): a revoked certificate is refused, and its
+open connections are closed.
 
-What lists may say, and what becomes of those that are damaged, is tested where they are read (``engine/crates/tls``).
+The content of lists, and the handling of damaged ones, is tested where they are parsed (``engine/crates/tls``).
 """
 
 import asyncio
@@ -72,7 +72,7 @@ def counted(node: namespaced.Node, reporter: str) -> int:
     return next(sample.value for sample in family.samples if list(sample.label_values) == [reporter])
 
 
-async def test_a_revoked_client_is_cut_and_refused_and_nobody_else_notices(scene: RevocationScene) -> None:
+async def test_only_the_revoked_client_is_closed_and_refused(scene: RevocationScene) -> None:
     server = scene.server.node
     async with scene.others_are_served(), scene.open_connection(scene.suspect) as (reader, _):
         scene.revoke(scene.authority_below.revoking(scene.suspect), server)
@@ -129,7 +129,7 @@ async def test_a_bad_list_is_refused_and_the_last_good_one_stays(scene: Revocati
         assert await scene.is_refused(scene.suspect)
 
 
-async def test_a_list_that_its_issuer_did_not_sign_cuts_nothing_that_stands(scene: RevocationScene) -> None:
+async def test_a_list_that_its_issuer_did_not_sign_closes_no_open_connection(scene: RevocationScene) -> None:
     """New connections are refused rather than let through unchecked; the control plane lets no such list pass."""
     serial = scene.authority_below.serials[scene.suspect.identity]
     forged = scene.authority_below.issuer.revoking(serial, key=Issuer.root().key)
@@ -146,7 +146,7 @@ async def test_a_list_that_its_issuer_did_not_sign_cuts_nothing_that_stands(scen
         )
 
 
-async def test_a_revoked_tunnel_is_told_goodbye_and_closed_with_or_without_streams(scene: RevocationScene) -> None:
+async def test_a_revoked_tunnel_gets_goaway_and_closes_with_or_without_streams(scene: RevocationScene) -> None:
     below = scene.authority_below
     for opens in (True, False):
         chain, key = below.issue(scene.outsider.identity)
@@ -164,8 +164,8 @@ async def test_a_revoked_tunnel_is_told_goodbye_and_closed_with_or_without_strea
     assert not await scene.is_refused(scene.client)
 
 
-async def test_ten_thousand_entries_cost_a_tunnel_that_stands_nothing(scene: RevocationScene) -> None:
-    """A list is read once for all; tunnels that it does not name look their numbers up and go on."""
+async def test_a_list_of_ten_thousand_entries_costs_an_open_tunnel_nothing(scene: RevocationScene) -> None:
+    """A list is parsed once for all; tunnels that it does not name look up their serial numbers and go on."""
     serials = range(2**64, 2**64 + 10_000)
     async with scene.others_are_served():
         began = time.monotonic()

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
-# One second of patience instead of ten, so that sloth is seen to end.
+# A timeout of one second instead of ten, so that the test sees a slow handshake end.
 HANDSHAKE_TIMEOUT_MS = 1000
 
 
