@@ -1,8 +1,8 @@
-"""Threat ``library-floors``: known faults of what we stand on: no locked version is older than the one that mended a
-published fault.
+"""Threat ``library-floors``: known vulnerabilities of dependencies: no locked version is older than the one that
+fixed a published vulnerability.
 
-Where an advisory of 2026 is listed, the floor is the version that was locked when it was read, with the fault mended;
-an older one may do too, but nobody has looked.
+Where an advisory of 2026 is listed, the floor is the version that was locked when it was read, with the fix; an older
+version may have it too, but has not been checked.
 """
 
 import re

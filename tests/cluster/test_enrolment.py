@@ -1,4 +1,4 @@
-"""Labelling and unlabelling a namespace under load: nothing fails, and the wire tells plain text from TLS."""
+"""Labelling and unlabelling a namespace under load: no request fails; the wire shows plain text before, TLS after."""
 
 import time
 
@@ -46,7 +46,7 @@ def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None
     client_ip = app.pod(NS, "client")["status"]["podIP"]
     with capture(app) as before:
         assert app.request(NS, "client", "server") == f"{client_ip} hello"
-    assert before[0].packets("hello") > 0, "without the mesh the wire shows what is said"
+    assert before[0].packets("hello") > 0, "without the mesh the wire shows the request"
 
     with capture(app) as during:
         load = app.load(NS, "client", "server", SECONDS)

@@ -1,4 +1,4 @@
-"""Somebody flushes the rules of a captured pod under load: nothing of what it says is seen on the wire."""
+"""Another process flushes the rules of a captured pod under load: none of the pod's data is seen on the wire."""
 
 import json
 import os
@@ -83,12 +83,12 @@ def test_no_plain_text_leaves_while_the_rules_are_put_back(app: Mesh, space: int
     print(f"rules were gone for {gone}; load: {report}")
     assert plain(wire[0]) == 0
     assert report.hanging == 0
-    assert report.failures == [], "what met a flush was sent again"
+    assert report.failures == [], "packets lost at a flush were sent again"
     eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "connections work")
 
 
-def test_no_plain_text_leaves_while_nobody_puts_the_rules_back(app: Mesh, space: int) -> None:
-    """The node agent is away when somebody flushes: connections wait until it is back."""
+def test_no_plain_text_leaves_while_no_node_agent_restores_the_rules(app: Mesh, space: int) -> None:
+    """The rules are flushed while no node agent runs: connections wait until it is back."""
     away = {"spec": {"template": {"spec": {"nodeSelector": {"culvert.test/nowhere": "true"}}}}}
     back = {"spec": {"template": {"spec": {"nodeSelector": None}}}}
     agents = ("-n", SYSTEM, "-l", "k8s-app=istio-cni-node")

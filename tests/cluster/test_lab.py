@@ -92,7 +92,7 @@ def test_the_control_plane_reaches_services_as_webhooks_need(samples: Lab) -> No
         return control.run(["curl", "-sS", "-m5", f"http://{address}/ip"]).text
 
     eventually(lambda: "origin" in request(), "Service web, once node1 knows it")
-    answers = [request() for _ in range(10)]  # so many that both pods answer some
+    answers = [request() for _ in range(10)]  # enough for both pods to answer some
     assert all("origin" in answer for answer in answers), answers
 
 
@@ -120,8 +120,8 @@ def test_bookinfo_shows_all_versions_of_reviews(samples: Lab) -> None:
 def test_tcp_echo_answers_with_its_word(samples: Lab) -> None:
     samples.apply(SAMPLES / "tcp-echo" / "tcp-echo.yaml", SAMPLES / "curl" / "curl.yaml")
     samples.rolled_out("tcp-echo", "curl")
-    ask = "(echo world; sleep 1) | nc -w 3 tcp-echo 9001 || true"
-    eventually(lambda: samples.run("curl", "sh", "-c", ask) == "hello world\n", "tcp-echo", within_s=30)
+    command = "(echo world; sleep 1) | nc -w 3 tcp-echo 9001 || true"
+    eventually(lambda: samples.run("curl", "sh", "-c", command) == "hello world\n", "tcp-echo", within_s=30)
 
 
 @pytest.mark.parametrize(("machine", "port", "path"), [("control", 6443, "version"), ("node1", 10250, "pods")])

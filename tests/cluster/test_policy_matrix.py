@@ -1,7 +1,7 @@
 """Every policy of ``policy_matrix.yaml``, with every backend, on one node and across nodes, over IPv4 and IPv6.
 
-A lab of its own, with both families. A client's process stays in its pod and is asked through one ``kubectl exec`` that
-stays open, so that trying everything takes as long as its slowest connection.
+A lab of its own, with both families. A client's process runs in its pod and reads its targets from one ``kubectl
+exec`` that stays open, so that one round takes as long as its slowest connection.
 """
 
 import itertools
@@ -123,7 +123,10 @@ class Matrix:
         command = [program, f"--kubeconfig={self.lab.kubeconfig}", "exec", "-i", "-n", namespace, pod, "--"]
         eventually(lambda: self._running(pod, namespace), f"{pod} runs", within_s=30)
         return subprocess.Popen(
-            [*command, "python3", "/program/matrix.py", "ask"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, "python3", "/program/matrix.py", "request"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def _running(self, pod: str, namespace: str) -> bool:
@@ -135,10 +138,10 @@ class Matrix:
         targets = [
             (server, address, port) for server in SERVERS for address in self.addresses[server] for port in ports
         ]
-        asked = self._pool.map(lambda client: client.request([(ip, port) for _, ip, port in targets]), self.clients)
+        results = self._pool.map(lambda client: client.request([(ip, port) for _, ip, port in targets]), self.clients)
         return {
             (f"{client.name} on {node}", server, ip, port): answer
-            for client, node, answers in zip(self.clients, itertools.cycle(NODES), asked, strict=False)
+            for client, node, answers in zip(self.clients, itertools.cycle(NODES), results, strict=False)
             for (server, ip, port), answer in zip(targets, answers, strict=True)
         }
 
@@ -154,7 +157,7 @@ class Matrix:
         return wrong
 
     def captured_by(self) -> set[str]:
-        """The backends that have rules in pods of the mesh; what a pod has of none, or of two, stands for itself."""
+        """The backends that have rules in pods of the mesh; a pod with rules of none, or of two, is listed as such."""
         items = [pod for ns in set(CLIENTS.values()) for pod in self.lab.resource("pods", "-n", ns)["items"]]
         uids = {pod["metadata"]["uid"] for pod in items if pod["metadata"]["namespace"] != "matrix-out"}
         found = set()

@@ -1,4 +1,4 @@
-"""The metrics of the mesh as a Prometheus sees them that was told nothing of it."""
+"""The metrics of the mesh as scraped by a Prometheus without configuration for it."""
 
 import json
 import subprocess
@@ -141,7 +141,7 @@ def test_a_graph_of_workloads_can_be_drawn(traffic: Mesh, prometheus: Prometheus
             }
 
 
-def test_the_control_plane_tells_of_its_pushes_and_certificates(traffic: Mesh, prometheus: Prometheus) -> None:
+def test_the_control_plane_exports_metrics_of_pushes_and_certificates(traffic: Mesh, prometheus: Prometheus) -> None:
     eventually(lambda: prometheus.value("pilot_xds") >= 2, "two ztunnels are connected", within_s=60)
     for expression in (
         "pilot_xds_pushes",

@@ -38,7 +38,7 @@ def app(mesh: Mesh) -> Mesh:
     ids=["control-plane", "node-agent", "ztunnel"],
 )
 def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selector: str) -> None:
-    """A ztunnel that is told to end before its successor exists goes on accepting until it does."""
+    """A ztunnel that is terminated before its successor exists accepts connections until it does."""
     expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
     with captured(app.node_link("node1"), expression) as wire:
         load = app.load(NS, "client", "server", SECONDS)
@@ -168,7 +168,7 @@ def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:
         app.lab.kubectl("scale", "-n", NS, "deploy/client", "--replicas=1")
         eventually(
             lambda: "no ztunnel is connected" in app.lab.kubectl("get", "events", "-n", NS, "-o", "yaml"),
-            "the event tells why the pod does not start",
+            "the event says why the pod does not start",
             within_s=60,
         )
     finally:

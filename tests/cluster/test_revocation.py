@@ -1,4 +1,4 @@
-"""Revocation from the operator's secret to connections that stand, through Kubernetes' own way to the nodes."""
+"""Revocation from the operator's Secret to open connections, distributed to the nodes by Kubernetes."""
 
 import base64
 import json

@@ -60,7 +60,7 @@ async def server(
     clients: config.Json = MESH_IDENTITY,
     statuses: dict[str, int] | None = None,
 ) -> AsyncIterator[tuple[envoy.Envoy, namespaced.Pod]]:
-    """A pod whose HBONE listener is Envoy's; every node is told that it speaks HBONE."""
+    """A pod whose HBONE listener is Envoy's; it is announced to every node with HBONE."""
     pod = await mesh.pod("server", node=1, captured=False)
     mesh.announce(pod, tunnel_protocol=workload_pb2.HBONE)
     log = folder / "access.log"

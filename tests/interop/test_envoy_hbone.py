@@ -117,7 +117,7 @@ async def test_envoys_refusals_reset_our_client(test_mesh, tmp_path: Path) -> No
     statuses = {9400: 400, 9401: 401, 9403: 403, 9503: 503}
     async with hbone_peers.server(test_mesh, tmp_path, statuses=statuses) as (envoy, server):
         client = await test_mesh.pod("client")
-        for port, status in {**statuses, 9999: 503}.items():  # nobody listens on the last one
+        for port, status in {**statuses, 9999: 503}.items():  # the last port has no listener
             with pytest.raises(ConnectionResetError):
                 await client.request(server.ip, port)
             await envoy.logged(authority=f"{server.ip}:{port}", status=status)
@@ -151,7 +151,7 @@ async def test_envoy_refuses_our_client_when_it_wants_another(test_mesh, tmp_pat
 
 
 class _Issuer:
-    """The node agent's keeper asks an authority; here it is in this process."""
+    """The CA of the node agent's SecretManager; here it is in this process."""
 
     def __init__(self, authority: IssuesCertificates) -> None:
         self._authority = authority
@@ -221,7 +221,7 @@ async def test_envoy_sees_our_refusals(test_mesh, tmp_path: Path) -> None:
     seen = await server.serve_peer(8080)
     refused = {
         "10.77.0.250:8080": "400",  # not this pod
-        f"{server.ip}:9999": "503",  # nobody listens
+        f"{server.ip}:9999": "503",  # no listener
         f"{server.ip}:15008": "503",  # the tunnel itself
         "nobody.shop.svc.cluster.local:80": "503",  # no such service here
         f"{server.ip}:8080": "401",  # policy
@@ -243,7 +243,7 @@ async def test_envoy_sees_our_refusals(test_mesh, tmp_path: Path) -> None:
         )
 
 
-async def test_our_server_reads_baggage_of_a_client_that_nobody_announced(test_mesh, tmp_path: Path) -> None:
+async def test_our_server_reads_the_baggage_of_an_unannounced_client(test_mesh, tmp_path: Path) -> None:
     server = await test_mesh.pod("server", node=1)
     await server.serve_peer(8080)
     to = f"{server.ip}:8080"

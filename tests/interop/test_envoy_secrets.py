@@ -130,7 +130,7 @@ async def test_envoy_takes_and_renews_its_certificate(tmp_path: Path, unused_tcp
         serving.serve_unix(socket, [sds.SecretDiscovery(source)]),
         envoy(tmp_path, config(socket, unused_tcp_port, api_type)),
     ):
-        await until(lambda: source.asked == {NAME, names.ROOT_SECRET_NAME}, within_s=20)
+        await until(lambda: source.subscribed == {NAME, names.ROOT_SECRET_NAME}, within_s=20)
         source.put(names.ROOT_SECRET_NAME, sds.TrustBundle(root), "1")
         source.put(NAME, pair(), "1")
         first = await serial(unused_tcp_port)

@@ -1,6 +1,6 @@
 """Istio's own ztunnel in the place of ours: under our control plane, node agent and rules, and against our engine.
 
-There is no package of it. ``CULVERT_ISTIO_ZTUNNEL`` names a binary that somebody has built; see CONTRIBUTING.md.
+There is no package of it. ``CULVERT_ISTIO_ZTUNNEL`` is the path of a binary built beforehand; see CONTRIBUTING.md.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Istio's own command line against our ztunnel's dump and our control plane.
 
-There is no package of it. ``CULVERT_ISTIOCTL`` names a binary that somebody has built; see CONTRIBUTING.md. What it
-does in a cluster is in ``docs/istioctl.md``.
+There is no package of it. ``CULVERT_ISTIOCTL`` is the path of a binary built beforehand; see CONTRIBUTING.md. Its
+use in a cluster is described in ``docs/istioctl.md``.
 """
 
 import asyncio

@@ -87,7 +87,7 @@ def test_the_engine_judges_as_the_model_does(
         host.compare(connection)
 
 
-def test_a_question_about_nobody_or_with_nonsense_is_refused(engine: Engine) -> None:
+def test_a_query_for_an_unknown_workload_or_with_invalid_values_is_refused(engine: Engine) -> None:
     Host(engine, [])
     with pytest.raises(ConfigRejected, match="nobody: no workload has this uid"):
         engine.authorize("nobody", None, "10.0.0.1", "10.0.0.2", 80)

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 def resources(policies: list[Json], peers: list[Json], pod: Json) -> tuple[workload_pb2.Workload, dict[str, Any]]:
-    """What a proxy is told."""
+    """The resources that a proxy gets."""
     model = Model(MeshContext(root_namespace=manifests.ROOT))
     for item in policies:
         model.put_policy(None, base.read(security.AuthorizationPolicy, item))

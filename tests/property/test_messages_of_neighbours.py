@@ -63,7 +63,7 @@ async def converse(conversation: list[tuple[bytes, int]], folder: str) -> None:
             assert await loop.sock_recv(agent, 1024)
             for packet, count in conversation:
                 socket.send_fds(agent, [packet], [0] * count)
-                # A workload that starts is acknowledged when its listeners stand; nobody reports that here.
+                # A starting workload is acknowledged when its listeners are open; here no engine reports that.
                 answered = asyncio.create_task(loop.sock_recv(agent, 1024))
                 await asyncio.wait({answered, task}, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
                 if not answered.done() or not answered.result():

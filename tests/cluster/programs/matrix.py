@@ -1,8 +1,8 @@
 """Runs inside pods. Standard library only.
 
-matrix.py serve PORT...    answers whoever connects, over IPv4 and IPv6
-matrix.py ask              for each line of JSON, a list of [address, port]: tries all at once and prints, as JSON, what
-                           came of each: "allowed", "refused", or an error's name
+matrix.py serve PORT...    answers every client, over IPv4 and IPv6
+matrix.py request          for each line of JSON, a list of [address, port]: tries all at once and prints, as JSON, the
+                           result of each: "allowed", "refused", or an error's name
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def main() -> None:
     match sys.argv[1:]:
         case ["serve", *ports]:
             serve([int(port) for port in ports])
-        case ["ask"]:
+        case ["request"]:
             with ThreadPoolExecutor(16) as pool:
                 for line in sys.stdin:
                     print(json.dumps(list(pool.map(request, map(tuple, json.loads(line))))), flush=True)
