@@ -138,7 +138,7 @@ async def test_the_addresses_of_a_deleted_entry_are_free_again() -> None:
             freed = set(given_to(api, "a")["a.test"])
             api.remove("serviceentries", "a", "shop")
             await until(lambda: not plane.allocator._pool.held(("shop", "a")))
-            # Somebody who wrote one of them on purpose may have it now.
+            # Another object may now claim one of them explicitly.
             item = put(api, "b", "b.test")
             item["status"] = {"addresses": [{"value": address, "host": "b.test"} for address in freed]}
             api.put("serviceentries", item)

@@ -1,4 +1,4 @@
-"""What ``istioctl`` asks over discovery; who may ask is in ``test_exposure``."""
+"""The debug requests of ``istioctl`` over discovery; their authorization is tested in ``test_exposure``."""
 
 import asyncio
 import json

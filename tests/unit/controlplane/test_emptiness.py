@@ -43,7 +43,7 @@ def test_what_says_nothing_is_refused(action: str, rule: dict[str, Any], field: 
 
 
 @pytest.mark.parametrize("absent", [{}, {"from": None}, {"from": None, "to": None, "when": None}])
-def test_what_is_absent_is_not_asked(absent: dict[str, Any]) -> None:
+def test_an_absent_field_of_a_rule_is_no_condition(absent: dict[str, Any]) -> None:
     policy = base.read(security.AuthorizationPolicy, objects.policy("p", rules=[absent]))
     assert policy.spec.rules == (security.Rule(),)
 

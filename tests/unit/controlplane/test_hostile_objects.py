@@ -1,5 +1,5 @@
-"""Threat ``hostile-objects``: control-plane DoS by config: what one object may cost, and that it costs nobody else
-much.
+"""Threat ``hostile-objects``: control-plane DoS by config: what one object may cost, and that others are hardly
+affected.
 
 An object has at most 1.5 MB (etcd). Where the work for one grows with its size alone, that is the bound; where it is a
 product of what the object lists, there is a limit. Endless nesting: ``tests/unit/meshkit/test_nesting.py``.

@@ -98,7 +98,9 @@ async def test_a_lease_whose_holder_is_dead_is_taken_when_it_has_run_out() -> No
         began = asyncio.get_running_loop().time()
         async with candidates(api, "a") as (first,):
             await until(lambda: first.works)
-            assert asyncio.get_running_loop().time() - began >= FAST.duration_s, "somebody else's time is not believed"
+            assert asyncio.get_running_loop().time() - began >= FAST.duration_s, (
+                "renewTime is another host's clock and is not trusted"
+            )
 
 
 async def test_a_leader_that_cannot_renew_stops_before_another_begins() -> None:

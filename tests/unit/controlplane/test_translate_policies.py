@@ -113,7 +113,7 @@ def test_policies_that_layer_4_does_not_take(spec: dict[str, Any]) -> None:
     assert translate(**spec).policy is None
 
 
-def test_dry_run_is_sent_when_asked_for() -> None:
+def test_dry_run_is_sent_when_enabled() -> None:
     policy = read(annotations={"istio.io/dry-run": "true"})
     translated = authorization.translate(policy, MeshContext(sends_dry_run=True)).policy
     assert translated is not None

@@ -15,7 +15,7 @@ def listed(*keys: str) -> WorkQueue[str]:
     return work
 
 
-async def test_what_fails_is_tried_again_and_holds_nobody_up() -> None:
+async def test_a_failed_key_is_retried_and_does_not_delay_others() -> None:
     done: list[str] = []
     tries = {"bad": 3, "odd": 2, "late": 2}
     errors = {"bad": Unreachable("no"), "odd": ZeroDivisionError(), "late": Conflict(409, "", "", "")}

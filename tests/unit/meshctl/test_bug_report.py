@@ -125,7 +125,7 @@ async def test_nothing_secret_gets_into_the_archive(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         a_cluster(api)
         found = await made(api, tmp_path / "report.tar.gz")
-        assert not [request for request in api.requests if "/secrets" in request], "secrets are not even asked for"
+        assert not [request for request in api.requests if "/secrets" in request], "secrets are not even requested"
     assert "started" in found["pods/istiod-1/discovery.log"]
     assert "name: p" in found["cluster/authorizationpolicies.yaml"]
     assert "istiod-1" in found["system/pods.yaml"]

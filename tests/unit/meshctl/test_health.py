@@ -81,10 +81,10 @@ def draining(**status: Any) -> Process:
 
 def test_a_draining_ztunnel_is_shown_and_is_no_problem() -> None:
     drain = health.drain_of(draining(), [Sample("culvert_open_connections", {}, 3.0)])
-    told = "n1: ztunnel-old drains 3 open connections, until 01:00:00Z at the latest"
-    assert str(drain) == told
+    expected = "n1: ztunnel-old drains 3 open connections, until 01:00:00Z at the latest"
+    assert str(drain) == expected
     assert health.problems([], [WELL], [draining()], NOW) == []
-    assert told in health.table(Health([], [WELL], drains=[drain]), NOW)
+    assert expected in health.table(Health([], [WELL], drains=[drain]), NOW)
     [document] = Health([], [WELL], drains=[drain]).document["draining"]
     assert (document["pod"], document["connections"]) == ("ztunnel-old", 3)
 

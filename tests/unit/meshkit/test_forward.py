@@ -12,7 +12,7 @@ PORT = kube.Port("shop", "web-1", 15000)
 
 
 class Streams:
-    """Answers port forwarding for one pod: with a page, or with what a node says when nobody listens."""
+    """Answers port forwarding for one pod: with a page, or with a node's error for a port without a listener."""
 
     def __init__(self) -> None:
         self.error = b""

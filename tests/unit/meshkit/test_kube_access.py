@@ -51,7 +51,7 @@ async def test_a_kubeconfig_is_taken_as_it_is(files: Path) -> None:
     assert [one["subject"] for one in context.get_ca_certs()] == [((("commonName", "root"),),)]
 
 
-async def test_a_kubeconfig_may_ask_not_to_check(files: Path) -> None:
+async def test_a_kubeconfig_may_disable_verification(files: Path) -> None:
     (files / "config").write_text(KUBECONFIG % ("insecure-skip-tls-verify: true", "token: secret"))
     context = (await from_kubeconfig(files / "config")).tls()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)

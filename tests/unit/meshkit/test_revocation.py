@@ -87,7 +87,7 @@ def test_a_list_in_the_name_of_a_known_issuer_must_be_signed_by_it(issuer: Issue
     revocation.check_issuers(revocation.read(stranger.revoking(1)), [issuer.certificate])
 
 
-def test_an_issuer_whose_key_usage_leaves_lists_out_is_told_of(issuer: Issuer) -> None:
+def test_an_issuer_without_key_usage_for_lists_is_reported(issuer: Issuer) -> None:
     usage = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment"), False)
     usage |= dict.fromkeys(("data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False)
     held = issuer.certificate

@@ -50,10 +50,10 @@ async def test_an_identity_was_given_up_for_ever_when_anothers_request_failed(tm
 
 
 async def test_ending_is_still_a_cancellation(tmp_path: Path) -> None:
-    authority = CaClient(unix_channel(tmp_path / "nobody"), tuple, validity_s=60)
-    asking = asyncio.create_task(authority.issue(HANGS))
+    authority = CaClient(unix_channel(tmp_path / "missing"), tuple, validity_s=60)
+    request = asyncio.create_task(authority.issue(HANGS))
     await asyncio.sleep(0)
-    asking.cancel()
+    request.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await request
     await authority.close()

@@ -71,7 +71,7 @@ def test_installation_is_idempotent_and_reversible(places: Places) -> None:
     assert installer.install() == ""
     assert os.access(places.bin_dir / "culvert-cni", os.X_OK)
     (places.net_dir / "10-net.conflist").write_text(LIST)
-    assert installer.install() != "", "somebody else's rewrite is answered"
+    assert installer.install() != "", "another process's rewrite is repaired"
     installer.remove()
     assert json.loads((places.net_dir / "10-net.conflist").read_text()) == json.loads(LIST)
     assert sorted(path.name for path in places.net_dir.iterdir()) == ["10-net.conflist"]

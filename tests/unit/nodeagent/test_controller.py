@@ -45,7 +45,7 @@ class Other:
 
 
 class World:
-    """Fakes that note what was asked of them, in order."""
+    """Fakes that record the calls to them, in order."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -160,7 +160,7 @@ async def test_a_pod_that_has_ended_is_forgotten_without_touching_its_namespace(
     assert world.certificates == []
 
 
-async def test_nothing_is_redirected_while_nobody_listens(world: World) -> None:
+async def test_no_pod_is_captured_while_no_ztunnel_is_connected(world: World) -> None:
     world.connected = False
     world.controller.notice(POD.uid)
     await asyncio.sleep(0.15)

@@ -74,7 +74,7 @@ async def test_lists_travel_beside_the_roots_and_go_with_their_file(
         following.cancel()
 
 
-async def test_a_bad_file_changes_nothing_and_is_told_of_once(
+async def test_an_invalid_file_changes_nothing_and_is_logged_once(
     keeper: SecretManager, issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = issuer.revoking(1)
@@ -86,9 +86,9 @@ async def test_a_bad_file_changes_nothing_and_is_told_of_once(
         project(tmp_path, content)
         for _ in range(3):
             await file.look()
-        told = "".join(capsys.readouterr())
-        assert told.count("cannot be used, those in force stay") == 1
-        assert str(tmp_path / names.CRL_KEY) in told
+        logged = "".join(capsys.readouterr())
+        assert logged.count("cannot be used, those in force stay") == 1
+        assert str(tmp_path / names.CRL_KEY) in logged
         assert served(keeper) == good
     # A folder in its place cannot be read at all.
     (tmp_path / names.CRL_KEY).unlink()

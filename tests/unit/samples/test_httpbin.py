@@ -1,4 +1,4 @@
-"""httpbin, asked over a real connection."""
+"""httpbin, requested over a real connection."""
 
 import http.client
 import json
@@ -30,7 +30,7 @@ def request(port: int, method: str, path: str, **options: object) -> tuple[int, 
         connection.close()
 
 
-def test_get_says_what_was_asked(port: int) -> None:
+def test_get_echoes_the_request(port: int) -> None:
     _, _, body = request(port, "GET", "/get?a=1", headers={"X-Thing": "yes"})
     answer = json.loads(body)
     assert answer["args"] == {"a": "1"}
@@ -70,7 +70,7 @@ def test_stream_sends_one_document_a_line(port: int) -> None:
     assert [json.loads(line)["id"] for line in body.splitlines()] == [0, 1, 2]
 
 
-def test_response_headers_are_the_ones_asked_for(port: int) -> None:
+def test_response_headers_are_the_requested_ones(port: int) -> None:
     _, headers, _ = request(port, "GET", "/response-headers?X-Version=2&Server-Thing=a")
     assert (headers["X-Version"], headers["Server-Thing"]) == ("2", "a")
 

@@ -1,4 +1,4 @@
-"""One workload never gets so many connections that no descriptors are left for others."""
+"""One workload's connection limit always leaves descriptors for the others."""
 
 import resource
 import subprocess

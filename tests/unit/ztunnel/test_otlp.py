@@ -188,7 +188,7 @@ async def test_a_partial_success_is_counted_and_said_once(capsys: pytest.Capture
     assert said.count("with reservations") == said.count("too old") == 1, said
 
 
-async def test_the_end_waits_for_a_silent_collector_no_longer_than_told() -> None:
+async def test_shutdown_waits_for_a_silent_collector_no_longer_than_its_timeout() -> None:
     collector = Collector(silent=asyncio.Event())
     async with collecting(collector) as port:
         exporter = exporter_to(port)

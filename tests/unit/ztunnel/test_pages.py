@@ -135,7 +135,7 @@ async def served(engine: Engine) -> AsyncIterator[str]:
         log.configure()
 
 
-async def test_the_log_level_is_told_set_and_reset(engine: Engine) -> None:
+async def test_the_log_level_is_read_set_and_reset(engine: Engine) -> None:
     async with served(engine) as url, aiohttp.ClientSession() as session:
 
         async def set_level(query: str) -> str:

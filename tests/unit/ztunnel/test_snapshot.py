@@ -36,7 +36,7 @@ def _closed() -> Iterator[None]:
 
 
 class Taken:
-    """What a restored file told, in order."""
+    """The resources of a restored file, in order."""
 
     def __init__(self, refuse: str = "") -> None:
         self.resources: list[tuple[str, Upsert]] = []
