@@ -42,7 +42,7 @@ def alone(mesh: Mesh, name: str) -> None:
     eventually(lambda: len(mesh.lab.resource("pods", "-n", NS, "-l", f"app={name}")["items"]) == 1, f"one {name}")
 
 
-def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None:
+def test_adding_the_label_under_load_fails_no_connection_and_ends_plain_text(app: Mesh) -> None:
     client_ip = app.pod(NS, "client")["status"]["podIP"]
     with capture(app) as before:
         assert app.request(NS, "client", "server") == f"{client_ip} hello"
@@ -74,7 +74,7 @@ def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None
     assert f'src.identity="spiffe://cluster.local/ns/{NS}/sa/client"' in line
 
 
-def test_taking_the_label_away_under_load_fails_nothing(app: Mesh) -> None:
+def test_removing_the_label_under_load_fails_no_connection(app: Mesh) -> None:
     enrolled(app, "client", "server")
     load = app.load(NS, "client", "server", SECONDS)
     time.sleep(2)

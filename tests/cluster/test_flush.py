@@ -66,7 +66,7 @@ def plain(wire: Wire) -> int:
     return wire.packets("hello|still here")
 
 
-def test_no_plain_text_leaves_while_the_rules_are_put_back(app: Mesh, space: int) -> None:
+def test_no_plain_text_leaves_while_the_rules_are_restored(app: Mesh, space: int) -> None:
     lengths = []
     with captured(app.node_link("node1"), BETWEEN_PODS) as wire:
         load = app.load(NS, "client", "server", SECONDS)

@@ -117,7 +117,7 @@ def test_bookinfo_shows_all_versions_of_reviews(samples: Lab) -> None:
     eventually(all_seen, "reviews v1, v2 and v3", within_s=30)
 
 
-def test_tcp_echo_answers_with_its_word(samples: Lab) -> None:
+def test_tcp_echo_answers_with_its_prefix(samples: Lab) -> None:
     samples.apply(SAMPLES / "tcp-echo" / "tcp-echo.yaml", SAMPLES / "curl" / "curl.yaml")
     samples.rolled_out("tcp-echo", "curl")
     command = "(echo world; sleep 1) | nc -w 3 tcp-echo 9001 || true"

@@ -121,7 +121,7 @@ def test_strict_refuses_plain_text_and_permissive_serves_it(app: Mesh) -> None:
     becomes(lambda: stranger(app), False, "the mesh is STRICT")
 
 
-def test_kubelet_probes_and_everyday_calls_work_under_strict(app: Mesh) -> None:
+def test_kubelet_probes_and_common_connections_work_under_strict(app: Mesh) -> None:
     peer_authentication(app, "STRICT", "istio-system")
     becomes(lambda: stranger(app), False, "the mesh is STRICT")
     app.lab.kubectl("rollout", "restart", "-n", NS, "deploy/server")

@@ -204,7 +204,7 @@ def _pod(app: str, namespace: str, node: str) -> dict[str, Any]:
 
 
 def _policy(number: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the resource that one entry of a scenario's policies stands for."""
+    """Return the resource of one entry of a scenario's policies."""
     namespace = entry.get("namespace", "matrix")
     if "mtls" in entry or "ports" in entry:
         kind, selector = "PeerAuthentication", entry.get("peers")
@@ -254,7 +254,7 @@ def matrix() -> Iterator[Matrix]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_policy_means_the_same_everywhere(matrix: Matrix, backend: str) -> None:
+def test_every_policy_has_the_same_verdicts_on_all_nodes_and_families(matrix: Matrix, backend: str) -> None:
     matrix.backend(backend)
     eventually(lambda: matrix.captured_by() == {backend}, "every pod has rules of this backend and of no other")
     failures = []

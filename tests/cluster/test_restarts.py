@@ -134,7 +134,7 @@ def test_ztunnels_killed_twice_serve_again_within_a_second_and_leak_nothing(app:
         pod["status"]["containerStatuses"][0]["restartCount"]
         for pod in app.lab.resource("pods", "-n", SYSTEM, "-l", "app=ztunnel")["items"]
     ]
-    assert states == [0] * len(states), "mended inside the container"
+    assert states == [0] * len(states), "repaired inside the container"
 
 
 def test_a_ztunnel_restarted_without_control_plane_serves_from_its_snapshot(app: Mesh) -> None:

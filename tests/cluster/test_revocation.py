@@ -66,7 +66,7 @@ def serial_of(mesh: Mesh, account: str) -> int:
     return int(found["certChain"][0]["serialNumber"])
 
 
-def test_a_revoked_workload_is_cut_and_comes_back_when_its_list_goes(app: Mesh) -> None:
+def test_a_revoked_workload_is_refused_until_its_list_is_removed(app: Mesh) -> None:
     load = app.load(NS, "bad", "server", seconds=TRAVEL_S)
     plug_in(app, serial_of(app, "bad"))
     began = time.monotonic()

@@ -25,7 +25,7 @@ def conditions(mesh: Mesh, name: str) -> dict[str, dict[str, Any]]:
     return {one["type"]: one for one in (item.get("status") or {}).get("conditions", [])}
 
 
-def test_a_policy_says_what_layer_4_makes_of_it(mesh: Mesh) -> None:
+def test_a_policys_status_says_how_layer_4_enforces_it(mesh: Mesh) -> None:
     mesh.namespace(NS)
     mesh.lab.apply(policy("p", rules=[{"to": [{"operation": {"paths": ["/x"]}}]}]), namespace=NS)
     eventually(lambda: "ZtunnelAccepted" in conditions(mesh, "p"), "a condition is there")

@@ -37,7 +37,9 @@ def state(space: int) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", PODS)
-def test_what_is_planned_is_so_and_twice_is_once(backend: CaptureBackend, space: int, scenario: str) -> None:
+def test_a_plan_is_applied_and_applying_it_twice_changes_nothing(
+    backend: CaptureBackend, space: int, scenario: str
+) -> None:
     backend.prepare(space)
     backend.apply(space, PODS[scenario])
     assert backend.missing(space, PODS[scenario]) == ()
@@ -74,7 +76,7 @@ OTHERS = (
 )
 
 
-def test_what_belongs_to_others_stays(backend: CaptureBackend, space: int) -> None:
+def test_rules_of_other_programs_stay(backend: CaptureBackend, space: int) -> None:
     for command in OTHERS:
         shell(space, command)
     before = state(space)
@@ -82,7 +84,7 @@ def test_what_belongs_to_others_stays(backend: CaptureBackend, space: int) -> No
     for mode in Mode:
         backend.apply(space, PodPlan(mode=mode))
         assert backend.missing(space, PodPlan(mode=mode)) == (), "others' rules are not our matter"
-        assert not Counter(before) - Counter(state(space)), "nothing of theirs is gone"
+        assert not Counter(before) - Counter(state(space)), "no rule of another program is gone"
 
 
 @pytest.mark.parametrize("command", [
@@ -233,7 +235,7 @@ def test_without_a_tunnel_connections_are_refused_at_once(
 
 
 @pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
-def test_what_comes_from_a_machine_inside_the_pod_leaves_it(
+def test_connections_of_a_virtual_machine_in_the_pod_are_captured_as_outbound(
     backend: CaptureBackend, pods: Wired, space: int, server: str
 ) -> None:
     backend.prepare(space)
@@ -287,7 +289,7 @@ def test_the_backend_is_chosen_by_trying(wanted: str, name: str, tmp_path: Path)
     assert {other.name for other in choice.others} >= {"nftables", "iptables"} - {name}
 
 
-def test_a_kernel_without_nftables_is_said_and_iptables_is_taken(
+def test_without_nftables_in_the_kernel_iptables_is_chosen_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse("nodeagent.capture.choice.nftables_rules.pod_rules", monkeypatch)

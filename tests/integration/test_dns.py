@@ -206,7 +206,7 @@ async def test_forged_answers_are_ignored_and_a_timeout_is_a_failure(mesh) -> No
     assert counted(client.node, "istio_dns_upstream_failures").total() == 1
 
 
-async def test_what_is_no_query_does_no_harm(mesh) -> None:
+async def test_malformed_queries_are_refused_or_ignored(mesh) -> None:
     ip, resolver = await a_resolver(mesh, unknown)
     client = await a_client(mesh)
     mesh.service("web", "10.99.0.1", {80: 8080})

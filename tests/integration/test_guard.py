@@ -124,7 +124,7 @@ async def test_a_new_connection_waits_for_the_rules(
 
 
 async def test_a_new_connection_waits_as_long_as_where_packets_are_lost(pods: Wired, space: int) -> None:
-    """TCP that hears of a drop does not back off: it tries every half second, and soon gives up."""
+    """TCP that is notified of a drop does not back off: it retries every half second, and soon gives up."""
     rules = NftablesBackend(PodNetwork(guarded=True))
     capture(rules, space)
     shell(space, FLUSHES["everything"])
@@ -191,9 +191,7 @@ async def test_a_connection_from_outside_waits_for_the_rules(
 
 
 @pytest.mark.parametrize("server", HERE)
-def test_what_is_older_and_what_is_excluded_goes_on(
-    backend: CaptureBackend, pods: Wired, space: int, server: str
-) -> None:
+def test_open_and_excluded_connections_go_on(backend: CaptureBackend, pods: Wired, space: int, server: str) -> None:
     excluded = plan_pod(
         {
             "traffic.sidecar.istio.io/excludeOutboundPorts": "3306",
@@ -228,7 +226,9 @@ def test_what_is_older_and_what_is_excluded_goes_on(
             both_ways(*pair)
 
 
-async def test_the_ports_of_an_older_connection_are_no_way_out(pods: Wired, space: int, seen: Seen) -> None:
+async def test_reusing_the_ports_of_an_open_connection_does_not_bypass_the_guard(
+    pods: Wired, space: int, seen: Seen
+) -> None:
     backend = backends.backend("nftables", Path("/dev/null"))
 
     def opened() -> socket.socket:
@@ -255,7 +255,7 @@ async def test_the_ports_of_an_older_connection_are_no_way_out(pods: Wired, spac
 
 
 @pytest.mark.parametrize("option", [54, 59], ids=["hop by hop", "destination"])  # IPV6_HOPOPTS, IPV6_DSTOPTS
-async def test_headers_before_tcp_are_no_way_out(pods: Wired, space: int, seen: Seen, option: int) -> None:
+async def test_ipv6_extension_headers_do_not_bypass_the_guard(pods: Wired, space: int, seen: Seen, option: int) -> None:
     capture(backends.backend("nftables", Path("/dev/null")), space)
 
     def opened() -> socket.socket:
@@ -277,7 +277,7 @@ async def test_headers_before_tcp_are_no_way_out(pods: Wired, space: int, seen: 
 
 
 @pytest.mark.parametrize("server", HERE)
-async def test_what_the_tunnel_says_to_the_application_waits_for_the_rules(
+async def test_data_from_the_tunnel_to_the_application_waits_for_the_rules(
     backend: CaptureBackend, pods: Wired, space: int, server: str
 ) -> None:
     """Untranslated, it would be answered by a reset, and the connection be gone without the application's knowing."""
@@ -299,7 +299,7 @@ async def test_what_the_tunnel_says_to_the_application_waits_for_the_rules(
             assert application.recv(100) == SAID
 
 
-def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
+def test_the_guard_does_not_delay_the_tunnel(pods: Wired, space: int) -> None:
     capture(backends.backend("nftables", Path("/dev/null")), space)
     shell(space, FLUSHES["everything"])
 
@@ -317,7 +317,7 @@ def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.DRAIN, Mode.NONE])
-def test_a_pod_that_is_let_go_has_no_guard(backend: CaptureBackend, pods: Wired, space: int, mode: Mode) -> None:
+def test_an_unenrolled_pod_has_no_guard(backend: CaptureBackend, pods: Wired, space: int, mode: Mode) -> None:
     before = shell(space, "tc qdisc show; tc filter show dev eth0 egress")
     capture(backend, space)
     assert "culvert-guard" in shell(space, "tc filter show dev eth0 egress")
@@ -327,7 +327,7 @@ def test_a_pod_that_is_let_go_has_no_guard(backend: CaptureBackend, pods: Wired,
         assert pods.request(pods.first, "10.78.0.2", 8080) == "application"
 
 
-def test_programs_of_others_stay(pods: Wired, space: int) -> None:
+def test_bpf_programs_of_other_owners_stay(pods: Wired, space: int) -> None:
     theirs = "tc filter show dev eth0 ingress"
 
     def add() -> None:
@@ -348,7 +348,7 @@ def test_programs_of_others_stay(pods: Wired, space: int) -> None:
     assert "clsact" in shell(space, "tc qdisc show dev eth0")
 
 
-def test_a_link_that_is_added_is_missed_until_it_is_guarded(pods: Wired, space: int) -> None:
+def test_an_added_link_is_reported_missing_until_it_is_guarded(pods: Wired, space: int) -> None:
     backend = backends.backend("nftables", Path("/dev/null"))
     capture(backend, space)
     assert backend.missing(space, PodPlan()) == ()
@@ -362,7 +362,7 @@ def test_a_link_that_is_added_is_missed_until_it_is_guarded(pods: Wired, space: 
     assert guarded(space) == {"lo", "eth0", "net2"}
 
 
-def test_without_a_guard_the_rules_are_all(pods: Wired, space: int, tmp_path: Path) -> None:
+def test_without_a_guard_only_the_rules_are_installed(pods: Wired, space: int, tmp_path: Path) -> None:
     capture(choose(Wanted.AUTO, tmp_path / "lock").backend, space)
     choice = choose(Wanted.AUTO, tmp_path / "lock", guard=False)
     assert choice.unguarded == "as set"
@@ -387,7 +387,7 @@ def test_a_kernel_that_refuses_the_program_is_no_reason_to_leave_pods_uncaptured
         assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
 
 
-def test_guards_are_put_up_side_by_side(tmp_path: Path) -> None:
+def test_guards_are_attached_concurrently(tmp_path: Path) -> None:
     """Many pods are enrolled at once, each on a thread of its own."""
     backend = backends.backend("nftables", tmp_path / "lock")
     assert PodNetwork().guarded

@@ -141,7 +141,7 @@ def test_listeners_are_distinguished_by_their_owning_process(name: str) -> None:
     assert netns.run(path, look) == {}
 
 
-def test_marks_fail_as_everything_here_does(name: str) -> None:
+def test_netlink_errors_of_marks_are_raised_as_os_errors(name: str) -> None:
     """A loopback link that is down is refused by netlink with an error of its own kind."""
     delivery = marks.LocalDelivery(mark=0x111, mask=0xFFF, table=100, priority=32764)
     path = netns.create(name)

@@ -18,7 +18,7 @@ DROPPED = 'culvert_otlp_log_records_dropped_total{reason="queue_full"}'
 
 
 @pytest.mark.parametrize("lines", ["json", "off"])
-async def test_every_connection_arrives_once_whatever_is_written(tmp_path: Path, lines: str) -> None:
+async def test_every_connection_is_exported_once_with_any_access_log(tmp_path: Path, lines: str) -> None:
     collector = Collector()
     async with ztunnels.pair(tmp_path, PORT) as (node, server, client), collecting(collector) as port:
         ztunnel = await node.start(
@@ -84,7 +84,7 @@ async def test_both_ends_of_a_connection_share_a_trace() -> None:
         assert len(set(ends[0])) == 3
 
 
-async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_counted(tmp_path: Path) -> None:
+async def test_an_unreachable_collector_delays_nothing_and_dropped_records_are_counted(tmp_path: Path) -> None:
     collector = Collector()
     async with ztunnels.pair(tmp_path, PORT) as (node, server, client):
         async with collecting(collector) as port:
@@ -120,7 +120,7 @@ async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_c
         assert len(collector.records) + dropped == requests + 2
 
 
-async def test_a_silent_collector_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_a_silent_collector_does_not_delay_shutdown(tmp_path: Path) -> None:
     collector = Collector(silent=asyncio.Event())
     async with ztunnels.pair(tmp_path, PORT) as (node, server, client), collecting(collector) as port:
         ztunnel = await node.start(

@@ -37,7 +37,7 @@ async def own_pod(mesh: namespaced.Mesh) -> namespaced.Pod:
     return pod
 
 
-async def test_policy_holds_for_a_pod_with_a_native_tunnel_and_nothing_of_it_is_captured() -> None:
+async def test_policy_applies_to_a_pod_with_a_native_tunnel_and_it_is_not_captured() -> None:
     async with namespaced.mesh() as mesh:
         ztunnel = await own_pod(mesh)
         await ztunnel.node.add(ztunnel, engine_pb2.WorkloadRef.NATIVE_TUNNEL)

@@ -74,7 +74,7 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
                 certificate = signer.issue(pod.identity)
                 for node in mesh.nodes:
                     node.engine.set_certificate(pod.identity, *certificate, signer.roots)
-                    # A new pod shakes hands with each while only some of the nodes have heard.
+                    # A new pod completes handshakes while only some of the nodes have the new roots.
                     fresh = await mesh.pod(f"fresh{step}{pod.name}{node.name[-1]}")
                     assert await fresh.request(server.ip, 8080) == f"{fresh.ip} hello".encode()
             before = load.done["client"]
@@ -140,5 +140,5 @@ async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_show
             writer.close()
         assert min(refused) > 2
         assert len(refused) > 3
-        assert wire[0].packets("hello") > 0, "the wire is heard"
+        assert wire[0].packets("hello") > 0, "the capture on the wire works"
         assert wire[0].packets("secret") == 0

@@ -56,7 +56,7 @@ def counted(node: namespaced.Node, family: str) -> dict[tuple[str, ...], int]:
     return {tuple(s.label_values): s.value for one in families if one.name == family for s in one.samples}
 
 
-async def test_endpoints_that_refuse_or_swallow_cost_the_application_nothing_but_time(mesh, vip) -> None:
+async def test_endpoints_that_refuse_or_drop_cost_the_application_only_time(mesh, vip) -> None:
     client = await a_client(mesh)
     good = [await mesh.pod(f"good-{number}", node=1) for number in range(2)]
     seen = [await server.serve_peer(8080) for server in good]
@@ -91,7 +91,7 @@ async def test_endpoints_that_refuse_or_swallow_cost_the_application_nothing_but
     }
 
 
-async def test_plain_endpoints_that_refuse_are_left_out_too(mesh, vip) -> None:
+async def test_refusing_plain_text_endpoints_are_ejected_too(mesh, vip) -> None:
     client = await a_client(mesh)
     good = await mesh.pod("good", node=1, captured=False)
     await good.serve_peer(8080)
@@ -106,7 +106,7 @@ async def test_plain_endpoints_that_refuse_are_left_out_too(mesh, vip) -> None:
     assert counted(client.node, "culvert_outlier_ejections_active") == {(): 1}
 
 
-async def test_what_policy_denies_is_not_tried_elsewhere(mesh, vip) -> None:
+async def test_a_connection_that_policy_denies_is_not_retried_at_another_endpoint(mesh, vip) -> None:
     client = await a_client(mesh)
     closed, other = [await mesh.pod(name, node=1) for name in ("closed", "other")]
     seen = [await server.serve_peer(8080) for server in (closed, other)]
@@ -122,7 +122,7 @@ async def test_what_policy_denies_is_not_tried_elsewhere(mesh, vip) -> None:
     assert counted(client.node, "culvert_outlier_ejections") == {(): 0}
 
 
-async def test_a_service_whose_endpoints_all_fail_is_refused_in_time(mesh, vip) -> None:
+async def test_a_connection_to_a_service_without_working_endpoints_is_refused_in_time(mesh, vip) -> None:
     client = await a_client(mesh)
     mesh.service("web", vip, {80: 8080})
     for number in range(3):

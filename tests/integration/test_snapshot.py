@@ -28,7 +28,9 @@ async def test_a_ztunnel_without_control_plane_serves_the_state_of_its_snapshot(
         assert "serving the restored state" in ztunnel.log
 
 
-async def test_a_ztunnel_without_control_plane_and_snapshot_is_not_ready_and_takes_nothing(tmp_path: Path) -> None:
+async def test_a_ztunnel_without_control_plane_and_snapshot_is_not_ready_and_refuses_connections(
+    tmp_path: Path,
+) -> None:
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         (tmp_path / "state.snapshot").write_bytes(b"damaged")
         ztunnel = await node.start()

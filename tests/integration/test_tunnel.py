@@ -218,7 +218,7 @@ async def test_connections_older_than_the_rules_go_on(mesh) -> None:
     await server.node.logged(direction="inbound", src__identity=client.identity)
 
 
-async def test_captured_connections_go_on_when_the_pod_is_let_go(mesh) -> None:
+async def test_captured_connections_go_on_when_the_pod_is_unenrolled(mesh) -> None:
     from nodeagent.capture.plan import Mode
 
     server = await mesh.pod("server", node=1)
@@ -252,7 +252,7 @@ async def test_without_a_certificate_nothing_passes(mesh) -> None:
     assert "no certificate" in str(line["error"])
 
 
-async def test_the_tunnel_never_takes_a_port_that_the_client_itself_might(mesh) -> None:
+async def test_the_tunnel_never_uses_a_local_port_that_the_client_might_use(mesh) -> None:
     """A client's direct connection with the four-tuple of one that the tunnel made for it would hang."""
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
@@ -273,7 +273,7 @@ async def test_the_tunnel_never_takes_a_port_that_the_client_itself_might(mesh) 
     assert max(ports) < lowest
 
 
-async def test_pods_that_must_share_a_thread_do_not_share_their_end() -> None:
+async def test_removing_a_pod_does_not_affect_another_pod_on_the_same_thread() -> None:
     settings = {"max_worker_threads": 1, "removal_accept_ms": 1, "removal_drain_ms": 200}
     async with namespaced.mesh(settings=settings) as made:
         server = await made.pod("server", node=1)

@@ -157,7 +157,9 @@ async def echoes(port: int, context: ssl.SSLContext) -> bool:
         return False
 
 
-async def test_envoy_refuses_whom_the_lists_beside_our_roots_revoke(tmp_path: Path, unused_tcp_port: int) -> None:
+async def test_envoy_refuses_clients_on_the_revocation_lists_of_our_trust_bundle(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
     issuer = Issuer.root()
     signer = IssuesAs(issuer)
     contexts: dict[str, ssl.SSLContext] = {}

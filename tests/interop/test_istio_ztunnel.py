@@ -140,7 +140,7 @@ async def synced(scene: Scene) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_both_ways_with_identities_and_the_clients_addresses(scene: Scene) -> None:
+async def test_both_directions_keep_identities_and_the_clients_addresses(scene: Scene) -> None:
     directions = [
         (scene.our_client, scene.theirs),
         (scene.their_client, scene.ours),
@@ -154,7 +154,7 @@ async def test_both_ways_with_identities_and_the_clients_addresses(scene: Scene)
     await log.logged(direction="inbound", src__identity=scene.their_client.identity, src__workload="their-client")
 
 
-async def test_policies_of_our_control_plane_are_kept(scene: Scene) -> None:
+async def test_istios_ztunnel_enforces_policies_of_our_control_plane(scene: Scene) -> None:
     api = scene.plane.api
     api.put("peerauthentications", peer("default", mode="STRICT"))
     await until(lambda: "istio_converted_static_strict" in (scene.plane.folder / "ztunnel.log").read_text())

@@ -77,7 +77,7 @@ class Host:
     named=st.lists(keys, max_size=1),
     connections=st.lists(strategies.connections, min_size=1, max_size=6),
 )
-def test_the_engine_judges_as_the_model_does(
+def test_the_engine_evaluates_policies_as_the_model_does(
     engine: Engine, changes: list[pb.Authorization | str], named: list[str], connections: list[model.Connection]
 ) -> None:
     host = Host(engine, named)

@@ -123,7 +123,7 @@ def _good(cache: list[tuple[secrets.Request, list[str]]] = []) -> tuple[secrets.
 
 @settings(max_examples=500, deadline=None)
 @given(answers())
-def test_an_answer_of_the_authority_is_good_or_refused(answer: tuple[secrets.Request, list[str]]) -> None:
+def test_any_answer_of_the_ca_is_valid_or_refused(answer: tuple[secrets.Request, list[str]]) -> None:
     request, chain = answer
     try:
         issued = secrets.read_answer(WEB, request, chain)

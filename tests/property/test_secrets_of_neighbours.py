@@ -69,7 +69,7 @@ def good(version: str) -> list[tuple[str, str, bytes]]:
 
 @settings(max_examples=300, deadline=None)
 @given(updates)
-def test_what_a_source_sends_is_taken_or_refused_and_what_is_held_is_good(received: list[Update]) -> None:
+def test_any_secret_of_a_server_is_accepted_or_rejected_and_those_in_force_are_valid(received: list[Update]) -> None:
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
     certificates = Certificates(engine, unreachable, client.NodeInfo("test"))
     certificates.want(WEB)
@@ -147,7 +147,7 @@ responses = st.one_of(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(responses, min_size=1, max_size=4))
-def test_any_bytes_of_a_source_end_in_a_refusal_or_a_new_stream(messages: list[bytes]) -> None:
+def test_any_bytes_of_a_secret_server_end_in_a_rejection_or_a_new_stream(messages: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(answered(Path(folder) / "sds", messages))
 

@@ -11,7 +11,7 @@ A policy is OR over rules, a rule AND over clauses, a clause OR over matches, a 
 a field are OR, of a ``not_`` field NOR. Emptiness: a policy without rules never matches, a rule without clauses and a
 clause without matches always do, a match without any field never does.
 
-A workload that names a policy which is not there is closed to everybody: what that policy forbids cannot be known.
+A workload that names a missing policy denies all traffic: what that policy forbids cannot be known.
 """
 
 import ipaddress

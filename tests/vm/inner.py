@@ -41,7 +41,7 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
 """Modules, each with the tests that are run of it; none named: all but those left out."""
 LEFT_OUT: Final[Mapping[str, str]] = {
     "test_capture::test_every_plan_follows_every_other_without_a_trace": "more than a minute",
-    "test_repair::test_who_flushes_again_and_again_gains_no_time": "a measurement, meaningless on an emulated CPU",
+    "test_repair::test_repeated_flushes_do_not_delay_the_repair": "a measurement, meaningless on an emulated CPU",
     "test_repair::test_a_hundred_pods_cost_little_while_nothing_happens": "the same",
 }
 """Test to the reason why it is not run."""
@@ -65,7 +65,7 @@ class Result:
 
 
 def tests() -> list[str]:
-    """Name all that are run, without parameters: ``test_guard::test_programs_of_others_stay``."""
+    """Name all that are run, without parameters: ``test_guard::test_bpf_programs_of_other_owners_stay``."""
     return [f"{module}::{name}" for run in RUNS for module, names in run.items() for name in names or _all(module)]
 
 

@@ -16,7 +16,7 @@ from tests.support import attacker
 pytestmark = pytest.mark.root
 
 
-async def test_without_descriptors_connections_wait_and_are_served_later(scene: Scene) -> None:
+async def test_without_free_descriptors_connections_wait_and_are_served_later(scene: Scene) -> None:
     loop = asyncio.get_running_loop()
     authority = scene.mesh.authority
     context = attacker.tls_context(*authority.issue(scene.outsider.identity), authority.roots)

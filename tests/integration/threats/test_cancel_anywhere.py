@@ -30,7 +30,7 @@ def transcript(authority: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["reset", "end"])
-async def test_hanging_up_after_any_byte_leaves_nothing(scene: Scene, how: str) -> None:
+async def test_closing_after_any_byte_leaks_nothing(scene: Scene, how: str) -> None:
     said = transcript(scene.authority)
     authority = scene.mesh.authority
     context = attacker.tls_context(*authority.issue(scene.outsider.identity), authority.roots)
@@ -68,7 +68,7 @@ async def hasty():
         yield Scene(mesh, server, client, outsider, await server.serve_peer(PORT))
 
 
-async def test_a_pod_that_is_removed_in_the_midst_leaves_nothing(hasty: Scene) -> None:
+async def test_removing_a_pod_during_a_connection_leaks_nothing(hasty: Scene) -> None:
     scene = hasty
     engine = scene.server.node.engine
     for turn in range(10):

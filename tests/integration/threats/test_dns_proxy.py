@@ -94,7 +94,7 @@ def datagrams(pod: namespaced.Pod, server: str):
 
 
 @pytest.mark.parametrize("kind", PACKETS)
-async def test_a_packet_that_is_no_query_costs_its_sender_only(kind: str) -> None:
+async def test_a_malformed_packet_affects_only_its_sender(kind: str) -> None:
     packet = PACKETS[kind]
     async with dns_scene() as scene:
         costs = Costs.now()
@@ -110,7 +110,7 @@ async def test_a_packet_that_is_no_query_costs_its_sender_only(kind: str) -> Non
         assert costs.memory_mib < 64
 
 
-async def test_answers_of_an_evil_resolver_are_passed_on_or_dropped() -> None:
+async def test_answers_of_a_malicious_resolver_are_passed_on_or_dropped() -> None:
     """Pointer loops, other questions, other IDs, garbage: the pod gets an answer to its own query, or none."""
     dice = random.Random(18)
 
@@ -136,7 +136,7 @@ async def test_answers_of_an_evil_resolver_are_passed_on_or_dropped() -> None:
         assert costs.memory_mib < 64
 
 
-async def test_connections_that_say_nothing_or_half_do_not_keep_others_out() -> None:
+async def test_silent_or_half_sent_queries_do_not_block_others() -> None:
     async with dns_scene() as scene:
         opened = [await scene.client.connect(scene.ip, 53) for _ in range(100)]
         for _, writer in opened[::2]:

@@ -45,7 +45,7 @@ async def stopped(taken: list[int], within_s: float = 20) -> None:
             await asyncio.sleep(0.5)
 
 
-async def test_a_window_that_never_opens_stops_the_application(scene: Scene) -> None:
+async def test_a_window_that_never_opens_blocks_the_applications_writes(scene: Scene) -> None:
     taken = await chatty(scene)
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack(settings={WINDOW: 0}) as attack:
@@ -60,7 +60,7 @@ async def test_a_window_that_never_opens_stops_the_application(scene: Scene) -> 
     await until(lambda: scene.server.node.engine.connections() == 0)
 
 
-async def test_a_reader_that_sleeps_is_not_written_for_without_end(scene: Scene) -> None:
+async def test_data_buffered_for_a_stopped_reader_is_bounded(scene: Scene) -> None:
     """Windows wide open, the socket full: bytes for the sleeper wait in the engine, within a bound."""
     taken = await chatty(scene)
     costs = Costs.now()
@@ -100,7 +100,7 @@ async def test_windows_that_shrink_below_zero_and_grow_again_lose_nothing(scene:
         await until(lambda: attack.data(1).endswith(b"y" * 16_000))
 
 
-async def test_no_streams_allowed_after_goodbye(scene: Scene) -> None:
+async def test_a_stream_limit_of_zero_after_goaway_lets_open_streams_finish(scene: Scene) -> None:
     """CVE-2021-32780: SETTINGS_MAX_CONCURRENT_STREAMS of 0 behind a GOAWAY."""
     async with scene.others_are_served(), scene.attack() as attack:
         attack.connect(1, scene.authority)

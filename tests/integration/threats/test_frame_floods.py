@@ -30,7 +30,7 @@ FLOODS: dict[str, Callable[[], frames.Frame]] = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-async def test_a_flood_costs_its_sender_only(scene: Scene, kind: str) -> None:
+async def test_a_flood_affects_only_its_sender(scene: Scene, kind: str) -> None:
     """Half a million frames at most; the engine takes or refuses them in bounded memory and serves the others."""
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:

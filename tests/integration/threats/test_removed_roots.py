@@ -71,7 +71,7 @@ async def test_only_the_clients_of_a_removed_root_are_closed_and_refused(scene: 
     assert not await scene.is_refused(scene.suspect)
 
 
-async def test_a_server_of_a_removed_root_is_left_and_not_called_again(scene: RootsScene) -> None:
+async def test_connections_to_a_server_of_a_removed_root_are_closed_and_not_reopened(scene: RootsScene) -> None:
     node = scene.client.node
     scene.give(scene.server, scene.goes, scene.both)
     async with (
@@ -90,8 +90,8 @@ async def test_a_server_of_a_removed_root_is_left_and_not_called_again(scene: Ro
     assert not await scene.is_refused(scene.client)
 
 
-async def test_a_certificate_that_its_source_has_withdrawn_hears_of_other_roots(scene: RootsScene) -> None:
-    """It is used while it is valid, and must not trust for longer what the others trust no more."""
+async def test_a_withdrawn_certificate_still_gets_new_roots(scene: RootsScene) -> None:
+    """It is used while it is valid, and must not trust roots that the other certificates no longer trust."""
     host = Certificates(scene.server.node.engine, _unreachable, NodeInfo(id="test"))
     name = scene.server.identity
     host.want(name)

@@ -89,7 +89,7 @@ async def test_only_the_revoked_client_is_closed_and_refused(scene: RevocationSc
     assert not await scene.is_refused(scene.suspect)
 
 
-async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationScene) -> None:
+async def test_connections_to_a_revoked_server_are_closed_and_not_reopened(scene: RevocationScene) -> None:
     node = scene.client.node
     other = await scene.mesh.pod("other", node=1)
     await other.serve_peer(PORT)
@@ -107,7 +107,7 @@ async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationSc
     assert not await scene.is_refused(scene.client)
 
 
-async def test_a_revoked_authority_takes_all_below_it_along(scene: RevocationScene) -> None:
+async def test_revoking_an_intermediate_revokes_all_certificates_below_it(scene: RevocationScene) -> None:
     below = scene.authority_below
     lists = below.root.revoking(below.issuer.certificate.serial_number)
     async with scene.open_connection(scene.client) as (first, _), scene.open_connection(scene.suspect) as (second, _):
@@ -119,7 +119,7 @@ async def test_a_revoked_authority_takes_all_below_it_along(scene: RevocationSce
     assert not await scene.is_refused(scene.client)
 
 
-async def test_a_bad_list_is_refused_and_the_last_good_one_stays(scene: RevocationScene) -> None:
+async def test_an_invalid_list_is_rejected_and_the_last_good_one_stays_in_force(scene: RevocationScene) -> None:
     good = scene.authority_below.revoking(scene.suspect)
     scene.revoke(good)
     async with scene.others_are_served():

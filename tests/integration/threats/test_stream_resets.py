@@ -15,7 +15,7 @@ REFUSED_STREAM = 7
 CANCEL = 8
 
 
-async def test_resets_without_pause_end_the_connection(scene: Scene) -> None:
+async def test_continuous_resets_close_the_connection(scene: Scene) -> None:
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
         for stream in range(1, 40_000, 2):
@@ -30,7 +30,7 @@ async def test_resets_without_pause_end_the_connection(scene: Scene) -> None:
     await until(lambda: scene.server.node.engine.connections() == 0)
 
 
-async def test_resets_in_small_portions_do_not_pile_up(scene: Scene) -> None:
+async def test_resets_in_small_batches_do_not_accumulate(scene: Scene) -> None:
     """Slow enough not to be noticed as a flood: each stream still costs no more than a connection opened and closed."""
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
@@ -59,7 +59,7 @@ async def test_streams_over_the_limit_are_refused_and_the_others_go_on(scene: Sc
         await until(lambda: attack.data(1).endswith(b"still there"))
 
 
-async def test_connections_of_all_tunnels_have_one_bound_for_each_pod() -> None:
+async def test_the_connection_limit_of_a_pod_covers_all_tunnels() -> None:
     """Three tunnels of 40 connections each, with 60 permits: a tunnel takes one, and each connection in it."""
     async with namespaced.mesh(settings={"max_connections_per_workload": 60}) as mesh:
         server = await mesh.pod("server", node=1)

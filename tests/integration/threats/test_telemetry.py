@@ -22,7 +22,7 @@ def series(scene: Scene) -> int:
     return max(len(one.samples) for one in families if one.name.startswith("istio_tcp"))
 
 
-async def test_what_peers_say_of_themselves_makes_a_bounded_number_of_series(scene: Scene) -> None:
+async def test_self_reported_labels_of_peers_create_a_bounded_number_of_series(scene: Scene) -> None:
     """An unannounced client may describe itself as it likes; here, as another workload each time.
 
     Three times the bound, over the wire; a million go in where connections are counted (``cardinality_tests.rs``).
@@ -50,7 +50,7 @@ async def test_what_peers_say_of_themselves_makes_a_bounded_number_of_series(sce
 
 
 @pytest.mark.parametrize("form", ["JSON", "TEXT"])
-async def test_no_value_ends_its_line_or_looks_like_another_field(form: str) -> None:
+async def test_no_logged_value_ends_its_line_or_imitates_another_field(form: str) -> None:
     access_log = engine_pb2.AccessLog.Value(form)
     async with namespaced.mesh(settings={"access_log": access_log}) as mesh:
         server = await mesh.pod("server", node=1)
@@ -107,7 +107,7 @@ def unquoted(line: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["JSON", "TEXT"])
-async def test_a_name_that_no_host_has_is_not_repeated(form: str) -> None:
+async def test_an_invalid_host_name_is_not_logged(form: str) -> None:
     """The name in an application's DNS query is logged only if it could be a host name."""
     labels = [b'a" domain="b', b"a\r\nb", b"\xff\xc2\x9b", b"\0", b"\\", b"a\tb", "ü\u2028".encode()]
     async with dns_scene(access_log=engine_pb2.AccessLog.Value(form)) as scene:

@@ -113,7 +113,7 @@ async def test_entries_get_addresses_and_keep_them_over_a_change_of_leader() -> 
         assert len(set(everything)) == len(everything) == 8
 
 
-async def test_who_wants_none_gets_none_and_loses_what_it_has() -> None:
+async def test_an_entry_that_opts_out_gets_no_address_and_loses_its_own() -> None:
     async with FakeKubernetes() as api, leading(api):
         put(api, "own", "own.test", addresses=["10.9.9.9"])
         put(api, "none", "none.test", resolution="NONE")

@@ -362,7 +362,7 @@ async def test_a_policy_is_withdrawn_after_the_workloads_that_named_it(running: 
         assert pushed == [(names.ADDRESS_TYPE, True, False), (names.AUTHORIZATION_TYPE, False, True)]
 
 
-async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(running: Running) -> None:
+async def test_an_unreadable_policy_without_a_last_good_form_is_reported_as_denying_all(running: Running) -> None:
     def condition(name: str) -> dict[str, str]:
         item = running.api.get("authorizationpolicies", name, "shop") or {}
         found = (item.get("status") or {}).get("conditions") or [{}]
@@ -375,8 +375,8 @@ async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(runn
     assert "spec.rules[0].to[0].operation.ports[0]" in condition("bad")["message"]
     assert "deny all traffic" in condition("bad")["message"]
     held = running.api.get("authorizationpolicies", "bad", "shop") or {}
-    mended = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
-    running.api.put("authorizationpolicies", mended)
+    fixed = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
+    running.api.put("authorizationpolicies", fixed)
     await until(lambda: condition("bad")["reason"] == "Accepted")
 
 

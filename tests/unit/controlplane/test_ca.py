@@ -41,7 +41,7 @@ def decide(caller: TokenOwner, impersonated: str, *pods: dict[str, object]) -> S
     )
 
 
-def test_everybody_gets_their_own_identity() -> None:
+def test_every_workload_gets_its_own_identity() -> None:
     assert str(decide(TokenOwner("shop", "web"), "")) == WEB
 
 

@@ -60,7 +60,7 @@ async def test_an_answer_says_which_control_plane_gives_it(running: Running) -> 
     assert identifier["Info"]["version"] == own_version()
 
 
-async def test_a_question_for_a_page_is_answered_as_on_the_admin_port(running: Running) -> None:
+async def test_a_debug_request_for_a_page_is_answered_as_on_the_admin_port(running: Running) -> None:
     async with running.subscriber(Recorder()) as subscriber:
         await asyncio.wait_for(subscriber.wait_received(), 5)
         await becomes(running, csds_pb2.SYNCED)

@@ -55,7 +55,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_between_slices_everybody_else_has_a_turn() -> None:
+async def test_other_tasks_run_between_slices() -> None:
     model, snapshot, metrics, published = plane()
     pods(model, publisher._SLICE * 5)
     await published.open()

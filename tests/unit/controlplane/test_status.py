@@ -32,7 +32,7 @@ def of_peer(namespace: str = "shop", **options: Any) -> Condition:
     return conditions.of_peer(base.read(security.PeerAuthentication, peer("p", namespace, **options)), MESH)
 
 
-def test_what_layer_4_takes_whole_is_accepted() -> None:
+def test_a_policy_fully_enforced_at_layer_4_is_accepted() -> None:
     assert of_policy(rules=[{"to": [{"operation": {"ports": ["80"]}}]}]) == Condition(
         True, "Accepted", "attached to ztunnel"
     )
@@ -67,7 +67,7 @@ def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
         ({"annotations": DRY}, ["dryRunPolicies"]),
     ],
 )
-def test_what_layer_4_leaves_out_is_named(spec: dict[str, Any], said: list[str]) -> None:
+def test_fields_not_enforced_at_layer_4_are_named(spec: dict[str, Any], said: list[str]) -> None:
     found = of_policy(**spec)
     assert found is not None
     assert (found.accepted, found.reason) == (False, "UnsupportedValue")
@@ -169,7 +169,7 @@ async def test_a_condition_is_written_once_and_follows_the_object() -> None:
             assert writes(api) == 4
 
 
-async def test_a_change_of_the_mesh_is_judged_anew() -> None:
+async def test_conditions_are_recomputed_when_the_mesh_config_changes() -> None:
     async with FakeKubernetes() as api:
         put(api, policy("p", annotations=DRY), 1)
         async with leading(api) as following:

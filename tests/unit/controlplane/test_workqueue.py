@@ -35,7 +35,7 @@ async def test_a_failed_key_is_retried_and_does_not_delay_others() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_is_cancelled_half_way_is_done_by_the_next() -> None:
+async def test_a_cancelled_key_is_reconciled_by_the_next_run() -> None:
     done: list[str] = []
 
     async def work(key: str) -> None:

@@ -93,7 +93,7 @@ def test_a_draining_ztunnel_that_does_not_answer_is_shown_too() -> None:
     assert "an unknown number of open connections" in str(health.drain_of(draining(), None))
 
 
-def test_programs_get_the_same() -> None:
+def test_the_json_document_has_the_same_content() -> None:
     document = Health([Readiness(Part.ZTUNNEL, 1, 1, settled=True)], [WELL], ["bad"]).document
     assert document["healthy"] is False
     assert document["nodes"][0]["capturedPods"] == 3

@@ -95,7 +95,7 @@ async def test_missing_kind_counts_as_empty_until_it_is_installed() -> None:
             await until(lambda: events == ["added a"])
 
 
-async def test_kind_that_vanishes_is_believed_at_the_second_answer() -> None:
+async def test_a_removed_kind_is_accepted_at_the_second_answer() -> None:
     async with FakeKubernetes() as api:
         api.put("pods", pod("a"))
         async with informing(api, absent_retry_s=0.02) as (informer, events):

@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_who_is_inside_a_pod_does_not_pay_for_the_client_library() -> None:
+def test_processes_in_pods_do_not_import_the_kubernetes_client() -> None:
     code = "import sys, nodeagent.app, controlplane.app; print([m for m in sys.modules if 'kubernetes' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -39,13 +39,13 @@ def test_a_single_plugin_becomes_a_list() -> None:
     assert made["plugins"][1] == ENTRY
 
 
-def test_taking_the_entry_back_restores_the_meaning() -> None:
+def test_removing_the_entry_restores_the_list() -> None:
     assert json.loads(chain.unchained(chain.chained(LIST, ENTRY))) == json.loads(LIST)
     assert chain.unchained(LIST) == LIST
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "x"}', "{"])
-def test_what_is_no_configuration_is_left_alone(content: str) -> None:
+def test_an_invalid_configuration_is_refused(content: str) -> None:
     with pytest.raises(chain.BadConfiguration):
         chain.chained(content, ENTRY)
 

@@ -141,7 +141,7 @@ async def test_listeners_come_before_rules_and_rules_before_the_announcement(wor
     assert world.steps == [], "twice is once"
 
 
-async def test_letting_go_is_the_reverse_and_keeps_what_open_connections_need(world: World) -> None:
+async def test_unenrolment_is_the_reverse_and_keeps_the_rules_of_open_connections(world: World) -> None:
     await world.settle()
     world.steps.clear()
     world.labels = {}
@@ -217,7 +217,7 @@ async def test_a_label_that_went_while_the_agent_was_away_is_noticed(world: Worl
     ]  # fmt: skip
 
 
-async def test_a_pod_that_an_earlier_life_was_letting_go_is_found_by_its_rules(world: World) -> None:
+async def test_a_draining_pod_of_an_earlier_agent_is_found_by_its_rules(world: World) -> None:
     world.found = True
     world.labels = {}
     await world.controller.adopt()

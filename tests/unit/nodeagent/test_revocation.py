@@ -55,7 +55,7 @@ def project(folder: Path, content: bytes | None) -> None:
         visible.symlink_to(f"..data/{names.CRL_KEY}")
 
 
-async def test_lists_travel_beside_the_roots_and_go_with_their_file(
+async def test_lists_are_served_with_the_roots_until_their_file_is_removed(
     keeper: SecretManager, issuer: Issuer, tmp_path: Path
 ) -> None:
     changes: list[set[str]] = []
@@ -105,7 +105,7 @@ async def test_an_invalid_file_changes_nothing_and_is_logged_once(
     assert served(keeper) == both
 
 
-async def test_lists_are_there_before_the_first_roots(issuer: Issuer, tmp_path: Path) -> None:
+async def test_lists_are_loaded_before_the_first_roots_are_served(issuer: Issuer, tmp_path: Path) -> None:
     lists = issuer.revoking(1)
     (tmp_path / names.CRL_KEY).write_bytes(lists)
     keeper = SecretManager(FakeIssuer())

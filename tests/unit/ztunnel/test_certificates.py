@@ -31,7 +31,7 @@ def certificates(engine: Engine) -> Certificates:
     return made
 
 
-async def test_an_agent_that_has_just_started_and_has_no_roots_yet_does_no_harm(certificates: Certificates) -> None:
+async def test_a_restarted_agent_without_roots_and_certificates_is_tolerated(certificates: Certificates) -> None:
     """A restarted agent may say that it has neither roots nor certificates; ztunnel went down with an error then."""
     authority = TestAuthority()
     chain, key = authority.issue(WEB)
@@ -85,7 +85,7 @@ async def test_bad_roots_are_refused_and_certificates_go_on_with_the_good_ones(c
     assert await rejected(WEB, sds.KeyPair(*authority.issue(WEB))) == []
 
 
-async def test_a_bad_certificate_is_refused_and_the_last_good_one_hears_of_other_roots(
+async def test_an_invalid_certificate_is_rejected_and_the_last_good_one_gets_new_roots(
     certificates: Certificates,
 ) -> None:
     authority, other = TestAuthority(), TestAuthority()

@@ -152,7 +152,7 @@ async def test_the_log_level_is_read_set_and_reset(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("level", ["loud", "off", "access:debug,info"])
-async def test_a_level_that_there_is_not_changes_nothing(engine: Engine, level: str) -> None:
+async def test_an_unknown_log_level_changes_nothing(engine: Engine, level: str) -> None:
     async with served(engine) as url, aiohttp.ClientSession() as session:
         async with session.post(url, params={"level": level}) as answer:
             assert answer.status == 400

@@ -150,7 +150,7 @@ async def test_an_unfinished_file_of_a_crash_is_cleared_away_and_one_being_writt
     assert (left.exists(), fresh.exists()) == (False, True)
 
 
-async def test_no_file_is_nothing_held(path: Path) -> None:
+async def test_without_a_snapshot_file_nothing_is_restored(path: Path) -> None:
     assert await restored(path) == ([], {})
 
 
