@@ -26,7 +26,7 @@ def app(mesh: Mesh) -> Mesh:
 
 
 def capture(mesh: Mesh):
-    """What crosses between the nodes of pods' traffic."""
+    """Capture the pods' traffic between the nodes."""
     return captured(mesh.node_link("node1"), "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16")
 
 

@@ -62,7 +62,7 @@ def flush(space: int) -> None:
 
 
 def plain(wire: Wire) -> int:
-    """Number of packets that show what the application said."""
+    """Number of packets with the application's data in plain text."""
     return wire.packets("hello|still here")
 
 

@@ -93,7 +93,7 @@ def traces(machine: NamespacesMachine) -> dict[str, str]:
 
 def test_all_parts_are_ready_on_every_node(installation: Installation) -> None:
     def settled() -> Any:
-        # A ztunnel that is ready may be a moment behind the control plane's latest word, and status says so.
+        # A ready ztunnel may lag briefly behind the control plane's latest push, and status reports it.
         done = installation.run("status", "-o", "json")
         found = json.loads(done.stdout or "null")
         return done.returncode == 0 and all(one["xds"] == "synced" for one in found["nodes"]) and found

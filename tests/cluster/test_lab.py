@@ -244,7 +244,7 @@ def _services(name: str) -> str:
 
 
 def _left_over(before: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return what is there that was not: others of this machine may take their own things away meanwhile."""
+    """Return what was added: other processes of this machine may remove things of their own meanwhile."""
     now = _machine_state()
     return {what: added for what, things in now.items() if (added := things - before[what])}
 

@@ -1,4 +1,4 @@
-"""The mesh configuration of an installed mesh: what is reported of it, and changes without a restart."""
+"""The mesh configuration of an installed mesh: its reported problems, and changes without a restart."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def configure(mesh: Mesh, text: str) -> None:
 
 @pytest.fixture
 def before(mesh: Mesh) -> Iterator[str]:
-    """The configuration of the installation, which is put back."""
+    """The configuration of the installation, restored after the test."""
     held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
     yield held
     configure(mesh, held)

@@ -1,4 +1,4 @@
-"""Capture under Kubernetes NetworkPolicies, enforced by kube-router: policies keep the meaning that users gave them.
+"""Capture under Kubernetes NetworkPolicies, enforced by kube-router: policies keep their effect.
 
 A network plugin sees port 15008 between enrolled pods, as Istio documents; the application's port is the mesh's matter.
 """

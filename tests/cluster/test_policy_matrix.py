@@ -42,7 +42,7 @@ BACKENDS = ("nftables", "iptables")
 NODES = ("node1", "node2")
 PORTS = (9000, 9001, 9002)
 MARKERS = range(9100, 9100 + len(SCENARIOS))
-"""A port for each scenario, closed by a policy that is applied with it: when that one is in force, all are."""
+"""A port for each scenario, denied by a policy that is applied with it: when that policy is in force, all are."""
 REROLL_S = 120
 
 Target = tuple[str, int]
@@ -134,7 +134,7 @@ class Matrix:
         return phase == "Running"
 
     def answers(self, ports: tuple[int, ...]) -> dict[tuple[str, str, str, int], str]:
-        """Let every client try every server at all addresses; returns what came of it."""
+        """Let every client try every server at all addresses; returns the results."""
         targets = [
             (server, address, port) for server in SERVERS for address in self.addresses[server] for port in ports
         ]
@@ -146,7 +146,7 @@ class Matrix:
         }
 
     def holds(self, scenario: dict[str, Any], marker: int) -> list[str]:
-        """Compare with what the scenario expects; returns what is not so."""
+        """Compare with the scenario's expectations; returns the differences."""
         expected = _expected(scenario["allowed"])
         wrong = []
         for (client, server, ip, port), answer in self.answers((*PORTS, marker)).items():
@@ -167,7 +167,7 @@ class Matrix:
         return found
 
     def backend(self, name: str) -> None:
-        """Capture by this backend from now on; the pods go on."""
+        """Switch to this backend; the pods keep running."""
         if name != BACKENDS[0]:
             install(self.lab, name)
         self.mesh.ready(REROLL_S)

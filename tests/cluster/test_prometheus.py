@@ -63,7 +63,7 @@ def prometheus(mesh: Mesh) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="module")
 def traffic(mesh: Mesh, prometheus: Prometheus) -> Iterator[Mesh]:
-    """Connections of which all but the first have been made after Prometheus had seen the first."""
+    """Connections, all but the first of them opened after Prometheus has scraped the first."""
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1", probe=False)
     mesh.client(NS, "client", "node2")

@@ -1,4 +1,4 @@
-"""Parts deleted one by one under load: each comes back by itself, and nothing leaves a captured pod in plain text."""
+"""Parts deleted one by one under load: each is restored by itself, and nothing leaves a captured pod in plain text."""
 
 import json
 import time

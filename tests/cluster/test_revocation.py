@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 NS = "revoked"
 TRAVEL_S = 60 + 90 + 2 + 30
-"""The control plane looks once a minute, the kubelet within 90 s, the node agent every two seconds; and some."""
+"""The control plane polls once a minute, the kubelet within 90 s, the node agent every two seconds; and a margin."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What users read on their policies, written to a real API server."""
+"""The status that users read on their policies, written to a real API server."""
 
 import json
 from typing import Any

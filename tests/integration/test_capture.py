@@ -1,4 +1,4 @@
-"""Capturing by each backend in the real kernel: what is planned is so, twice is once, others' rules stay."""
+"""Capture by each backend in the real kernel: plans are applied, idempotently, and other programs' rules stay."""
 
 import itertools
 import re
@@ -253,7 +253,7 @@ def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
     backend.apply(space, PodPlan(dns=True))
     with (
         pods.answering(pods.first, names.DNS_PORT, "tunnel", mark=names.TUNNEL_MARK),
-        # At the address that the kernel redirects to: an answer from another one would not be taken for an answer.
+        # At the address that the kernel redirects to: the client would ignore an answer from any other.
         pods.answering_datagrams(pods.first, names.DNS_PORT, "tunnel", at=loopback, mark=names.TUNNEL_MARK),
         pods.answering_datagrams(pods.second, 53, "server"),
     ):
@@ -313,7 +313,7 @@ def test_without_iptables_in_the_kernel_the_error_names_the_modules_to_load(
 
 
 def refuse(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a function return what no kernel understands, as a kernel without a feature would refuse it."""
+    """Make a function return rules that any kernel refuses, as one without the feature would."""
     nonsense: Callable[..., str] = lambda *_, **__: "add rule inet nothing nowhere redirect\n"  # noqa: E731
     monkeypatch.setattr(function, nonsense)
 

@@ -1,4 +1,4 @@
-"""While a captured pod's rules are gone, nothing of the application's leaves; when they are back, all goes on."""
+"""While a captured pod's rules are missing, no application data leaves it; when they are restored, connections go on."""
 
 import os
 import select
@@ -39,7 +39,7 @@ SAID = b"said by the application"
 
 
 class Seen:
-    """What has come over the wire to the second namespace."""
+    """The packets received in the second namespace."""
 
     def __init__(self, pods: Wired) -> None:
         def listen() -> socket.socket:
@@ -50,7 +50,7 @@ class Seen:
         self._socket = netns.run(pods.second, listen)
 
     def tcp(self) -> list[bytes]:
-        """TCP packets from the pod since the last question."""
+        """TCP packets from the pod since the last call."""
         packets = []
         while True:
             try:

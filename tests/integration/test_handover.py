@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 REPLACEMENTS = 12
 UPGRADES = int(os.environ.get("CULVERT_UPGRADES", "8"))
 PAUSE_S = float(os.environ.get("CULVERT_UPGRADE_PAUSE_S", "0"))
-"""More of them repeat the same: 50 within ten minutes are run by hand, see docs/performance.md."""
+"""More upgrades repeat the same steps: 50 within ten minutes are run by hand, see docs/performance.md."""
 KEPT = 4
 
 

@@ -1,4 +1,4 @@
-"""Settings of the mesh in force: destinations outside the registry, and the form of the access log."""
+"""Mesh settings that ztunnel applies: destinations outside the registry, and the form of the access log."""
 
 import json
 import re

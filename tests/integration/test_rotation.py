@@ -1,4 +1,4 @@
-"""Certificates and roots exchanged under load: no connection fails, and what has expired is refused."""
+"""Certificates and roots rotated under load: no connection fails, and expired certificates are refused."""
 
 import asyncio
 import time

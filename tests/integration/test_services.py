@@ -1,4 +1,4 @@
-"""Services with endpoints that fail: the application never notices, and they are soon left alone."""
+"""Services with endpoints that fail: the application never notices, and they are soon ejected."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Envoy in the place of one of our tunnels: a server in a pod, a client in a pod."""
+"""Envoy in place of one of our ztunnels: a server in a pod, a client in a pod."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

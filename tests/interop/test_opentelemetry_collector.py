@@ -1,4 +1,4 @@
-"""The OpenTelemetry Collector takes the access log, and understands of it what we mean."""
+"""The OpenTelemetry Collector accepts the access log and decodes it as intended."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The engine judges as the plain model does, for any policies in any order of arrival."""
+"""The engine evaluates policies as the plain model does, for any policies in any order of arrival."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def engine() -> Iterator[Engine]:
 
 
 class Host:
-    """The engine, and beside it what it should hold."""
+    """The engine, and the state that it should have."""
 
     def __init__(self, engine: Engine, named: list[str]) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""What the control plane makes of policy objects decides as the objects say: attachment, translation, mutual TLS."""
+"""Translated policies have the same verdicts as their objects: attachment, translation, mutual TLS."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whatever the node agent or the authority says, the answer is an acknowledgement, a refusal, or a hang-up."""
+"""Whatever the node agent or the CA sends, the answer is an acknowledgement, an error, or a closed connection."""
 
 import asyncio
 import base64
@@ -95,7 +95,7 @@ WEB = SpiffeId("cluster.local", "shop", "web")
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[secrets.Request, list[str]]:
-    """A good answer of the authority with some bytes changed, cut or added."""
+    """A valid answer of the CA with some bytes changed, removed or added."""
     request, chain = _good()
     part = draw(st.integers(0, len(chain) - 1))
     der = bytearray(base64.b64decode("".join(chain[part].strip().splitlines()[1:-1])))

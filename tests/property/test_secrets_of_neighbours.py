@@ -91,7 +91,7 @@ def test_any_secret_of_a_server_is_accepted_or_rejected_and_those_in_force_are_v
 
 
 async def answered(path: Path, messages: Sequence[bytes]) -> None:
-    """Say these bytes to a ztunnel's client of secrets, each on a stream of its own; then the truth."""
+    """Send these bytes to ztunnel's secret client, each on a stream of its own; then valid secrets."""
     waiting = list(messages)
     taken: list[discovery_pb2.DeltaDiscoveryRequest] = []
 

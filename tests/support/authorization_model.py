@@ -151,5 +151,5 @@ def _network(wanted: pb.Address) -> ipaddress.IPv4Network | ipaddress.IPv6Networ
 
 
 def plain(address: IpAddress) -> IpAddress:
-    """An address without IPv6's clothes, where it is IPv4."""
+    """An address, unmapped where it is IPv4 in IPv6."""
     return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address

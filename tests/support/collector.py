@@ -48,7 +48,7 @@ class Collector:
     answers: deque[Refuse | Partial] = field(default_factory=deque)
     attempts: int = 0
     silent: asyncio.Event | None = None
-    """Nothing is answered until it is set."""
+    """No request is answered until it is set."""
 
     async def Export(self, request, context):
         self.attempts += 1

@@ -18,7 +18,7 @@ _OPT = 41
 
 
 def query(name: str, kind: int = A, *, size: int | None = None, ident: int | None = None) -> bytes:
-    """A query for one name; with ``size``, EDNS that takes datagrams of that size and wants DNSSEC."""
+    """A query for one name; with ``size``, EDNS that accepts datagrams of that size and requests DNSSEC."""
     ident = random.randrange(65536) if ident is None else ident
     head = struct.pack("!6H", ident, 0x0100, 1, 0, 0, int(size is not None))
     edns = b"" if size is None else struct.pack("!BHHIH", 0, _OPT, size, 0x8000, 0)
@@ -32,7 +32,7 @@ def wire_name(name: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, taken apart as far as tests look."""
+    """A parsed answer, with the fields that tests use."""
 
     ident: int
     flags: int
@@ -51,7 +51,7 @@ class Answer:
 
 
 def parse(raw: bytes) -> Answer:
-    """Take an answer apart; names in records may be pointers."""
+    """Parse an answer; names in records may be pointers."""
     ident, flags, questions, answers, _, _ = struct.unpack_from("!6H", raw)
     at = 12
     for _ in range(questions):

@@ -73,7 +73,7 @@ async def running(
     admin = Path(settings["admin"]["address"]["pipe"]["path"])  # type: ignore[index]
     options = ["--use-dynamic-base-id", "--concurrency", str(concurrency), "-l", "error"]
     enter = ["nsenter", f"--net={netns.path(namespace)}", "--"]
-    # Access logs are flushed when Envoy feels like it; a test does not want to wait for ten seconds.
+    # By default Envoy flushes access logs every ten seconds, too long for a test.
     flush = ["--file-flush-interval-msec", "20"]
     process = await asyncio.create_subprocess_exec(*enter, program(), "-c", str(file), *options, *flush)
     envoy = Envoy(admin, log or folder / "access.log", process)

@@ -290,7 +290,7 @@ class Mesh:
             links.set_up("lo")
 
         pod.in_namespace(configure)
-        # The kernel makes an IPv6 address its own a moment after it has been added: until then answers to it go astray.
+        # The kernel makes an IPv6 address its own a moment after it has been added: until then answers to it are lost.
         await until(lambda: pod.in_namespace(lambda: _is_local(ip)))
         self.pods.append(pod)
         if captured:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 
 def transcript(authority: str) -> bytes:
-    """What an honest client says from its preface to its end."""
+    """The bytes of a well-behaved client, from the preface to the end."""
     block = Encoder().encode([(":method", "CONNECT"), (":authority", authority), ("baggage", "service.name=x")])
     items = [
         frames.SettingsFrame(0, settings={frames.SettingsFrame.INITIAL_WINDOW_SIZE: 1000}),
@@ -60,7 +60,7 @@ async def test_closing_after_any_byte_leaks_nothing(scene: Scene, how: str) -> N
 
 @pytest.fixture
 async def hasty():
-    """A scene whose removed pods are let go at once."""
+    """A scene whose pods are removed without a drain period."""
     async with namespaced.mesh(settings={"removal_accept_ms": 50, "removal_drain_ms": 200}) as mesh:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client")

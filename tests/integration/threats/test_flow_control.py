@@ -16,7 +16,7 @@ WINDOW = frames.SettingsFrame.INITIAL_WINDOW_SIZE
 
 
 async def chatty(scene: Scene) -> list[int]:
-    """An application that sends for as long as it is taken; returns the bytes that each connection has taken."""
+    """An application that sends for as long as its writes succeed; returns the bytes written on each connection."""
     taken: list[int] = []
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,13 +55,13 @@ async def test_a_window_that_never_opens_blocks_the_applications_writes(scene: S
         await until(lambda: len(taken) == 100)
         await stopped(taken)
         assert not any(attack.data(2 * number + 1) for number in range(100))
-        # What the application got rid of lies in sockets' buffers; the engine holds one read of each stream.
+        # What the application has written is in socket buffers; the engine holds one read of each stream.
         assert costs.memory_mib < 128
     await until(lambda: scene.server.node.engine.connections() == 0)
 
 
 async def test_data_buffered_for_a_stopped_reader_is_bounded(scene: Scene) -> None:
-    """Windows wide open, the socket full: bytes for the sleeper wait in the engine, within a bound."""
+    """Large windows and a full socket buffer: bytes for the stopped reader wait in the engine, within a bound."""
     taken = await chatty(scene)
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack(settings={WINDOW: 2**31 - 1}) as attack:

@@ -27,7 +27,7 @@ LIVE = "connection closed: the root of the peer's certificate is not trusted any
 
 @dataclass
 class RootsScene(Scene):
-    """All trust two roots; ``suspect``, a second client on the other's node, has a certificate of the one that goes."""
+    """All trust two roots; ``suspect``, a second client on the client's node, has a certificate of the removed root."""
 
     suspect: namespaced.Pod
     stays: TestAuthority

@@ -130,7 +130,7 @@ async def test_an_invalid_list_is_rejected_and_the_last_good_one_stays_in_force(
 
 
 async def test_a_list_that_its_issuer_did_not_sign_closes_no_open_connection(scene: RevocationScene) -> None:
-    """New connections are refused rather than let through unchecked; the control plane lets no such list pass."""
+    """New connections are refused rather than accepted unchecked; the control plane rejects such a list."""
     serial = scene.authority_below.serials[scene.suspect.identity]
     forged = scene.authority_below.issuer.revoking(serial, key=Issuer.root().key)
     async with scene.open_connection(scene.suspect) as (reader, writer):

@@ -24,7 +24,7 @@ async def test_continuous_resets_close_the_connection(scene: Scene) -> None:
             if stream % 1000 == 1 and not await attack.flush():
                 break
         assert await attack.hung_up()
-    # The application has hardly noticed: a dial for each stream would be an attack on it by our hand.
+    # The application is hardly affected: with a dial for each stream, ztunnel would amplify the attack.
     assert len(scene.seen) < 2_000
     assert costs.memory_mib < 64
     await until(lambda: scene.server.node.engine.connections() == 0)

@@ -31,7 +31,7 @@ async def scene():
 
 
 def hello(scene: Scene) -> bytes:
-    """The first flight of a good client."""
+    """The first flight of a well-behaved client."""
     import ssl
 
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -97,7 +97,7 @@ async def test_a_slow_handshake_times_out(scene: Scene) -> None:
 
 
 async def test_many_slow_handshakes_do_not_block_others(scene: Scene) -> None:
-    """More slow handshakes than there are places: the rest are refused, counted, and places come back."""
+    """More slow handshakes than permits: the rest are refused and counted, and the permits are returned."""
     many = 700
     before = scene.metric("culvert_connections_rejected", reason="handshake_limit")
     crawling = [asyncio.create_task(ends(scene, within_s=10)) for _ in range(many)]

@@ -1,4 +1,4 @@
-"""Addresses for hosts of ServiceEntries: never two hosts with one, kept as long as possible, then freed."""
+"""Addresses for hosts of ServiceEntries: unique to a host, kept as long as possible, then freed."""
 
 import asyncio
 import contextlib
@@ -148,7 +148,7 @@ async def test_the_addresses_of_a_deleted_entry_are_free_again() -> None:
 
 
 async def test_of_two_with_one_address_the_older_keeps_it() -> None:
-    """As it may be left by a leader that did not know yet that it was none."""
+    """The state that a leader may leave which had not noticed that it lost the lease."""
     async with FakeKubernetes() as api:
         for name, created in (("a", "2026-02-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")):
             item = put(api, name, f"{name}.test")

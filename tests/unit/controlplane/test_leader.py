@@ -20,7 +20,7 @@ NAMESPACE = names.DEFAULT_NAMESPACE
 
 
 class Candidate:
-    """One replica, its connection, and what it did in the order in which it happened."""
+    """One replica, its connection, and its actions in order."""
 
     def __init__(self, client: kube.Client, name: str, diary: list[str]) -> None:
         self.name = name
@@ -146,7 +146,7 @@ async def test_a_candidate_that_is_cancelled_as_it_gives_the_lease_back_ends(mon
 
 
 async def test_two_that_write_at_once_do_not_both_lead() -> None:
-    """The API knows of the conflict, by the resource version that both have read."""
+    """The API server detects the conflict by the resource version that both have read."""
     spec = {"holderIdentity": "", "leaseDurationSeconds": 1}
     async with FakeKubernetes() as api:
         api.put("leases", {"metadata": {"name": "lease"}, "spec": spec}, NAMESPACE)

@@ -1,4 +1,4 @@
-"""The incremental model: what one change touches, and that any order of events leads to the same end."""
+"""The incremental model: the resources that one change touches, and that any order of events has the same result."""
 
 from dataclasses import replace
 from typing import Any
@@ -164,7 +164,7 @@ when both ends exist and have been published, and one of them then changes."""
 
 
 class World:
-    """A model that is fed like by informers: with the old and the new object."""
+    """A model that gets events as from informers, with the old and the new object."""
 
     def __init__(self, mesh: MeshContext) -> None:
         self.model = Model(mesh)

@@ -1,4 +1,4 @@
-"""When changes are computed: at once, in slices, with turns of others in between."""
+"""When changes are computed: at once, or in slices with other tasks in between."""
 
 import asyncio
 import itertools

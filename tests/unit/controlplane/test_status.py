@@ -1,4 +1,4 @@
-"""Conditions on policies: what they say, and that they are written once and by the leader's rules."""
+"""Conditions on policies: their content, and that only the leader writes them, once."""
 
 import asyncio
 import contextlib

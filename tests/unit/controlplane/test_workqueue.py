@@ -1,4 +1,4 @@
-"""Work that must be done in the end, whatever comes in between."""
+"""The retrying work queue: every key is reconciled in the end."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A bug report has what helps and no secret, whatever it comes from, and is made even where little can be had."""
+"""A bug report has useful data and no secret from any source, and is made even if little data is available."""
 
 import asyncio
 import base64

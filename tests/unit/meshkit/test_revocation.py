@@ -1,4 +1,4 @@
-"""Revocation lists as an operator hands them in: what is refused, and by which words."""
+"""Revocation lists from an operator: which are rejected, and with which message."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""The delta protocol's bookkeeping, as a table of conversations."""
+"""The state of a delta subscription, by exchanges of requests and changes."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Set
@@ -208,7 +208,7 @@ def test_refusal_is_recorded_and_the_same_version_not_sent_again() -> None:
 
 
 def test_a_refused_resource_stays_refused_until_it_is_accepted() -> None:
-    """Responses about others are accepted meanwhile: the proxy still lacks this one."""
+    """Responses about other resources are accepted meanwhile: the proxy still lacks this one."""
     subscription = Subscription(TYPE, Source(resource("shop/a"), resource("shop/a-b")))
     subscription.request([], [], {})
     subscription.answered(subscription.sent(), "shop/a: bad port", ["shop/a", "shop/a-b"])
@@ -239,7 +239,7 @@ def test_state_of_the_world_sends_all_names_and_ignores_stale_requests() -> None
 
 
 def test_a_refusal_with_many_words_and_names_is_read_in_time() -> None:
-    """Each name was looked for in the whole text: with what one client may send, that took the control plane hours."""
+    """Each name was searched in the whole text: with the largest request, that took the control plane hours."""
     subscription = Subscription(TYPE, Source())
     names = [f"Kubernetes//Pod/shop/web-{number}" for number in range(100_000)]
     error = "; ".join(f"{name}: bad" for name in names[:50_000:100]) + " a" * 100_000

@@ -1,4 +1,4 @@
-"""System calls that need no rights."""
+"""System calls that need no privileges."""
 
 import os
 from pathlib import Path

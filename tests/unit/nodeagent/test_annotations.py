@@ -1,4 +1,4 @@
-"""Annotations become plans; what cannot be read is named, and captures more instead of less."""
+"""Annotations become plans; an invalid value is reported, and captures more rather than less."""
 
 from ipaddress import ip_network
 

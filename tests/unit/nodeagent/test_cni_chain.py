@@ -1,4 +1,4 @@
-"""Our entry in other people's CNI configuration."""
+"""Our entry in an existing CNI configuration."""
 
 import json
 import os

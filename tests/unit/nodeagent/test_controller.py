@@ -1,4 +1,4 @@
-"""In which order a pod is enrolled and let go, and what happens when a step fails."""
+"""The order in which a pod is enrolled and unenrolled, and the handling of a failed step."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ ENABLED = {"ambient.istio.io/redirection": "enabled"}
 
 
 class Other:
-    """A backend that an earlier life has used."""
+    """A backend that an earlier agent process has used."""
 
     def __init__(self, world: "World") -> None:
         self._world = world

@@ -8,7 +8,7 @@ from nodeagent.exemption import ProbeExemption
 
 
 class Host:
-    """A backend as far as the exemption goes: what is on the host."""
+    """A backend with only the host's probe exemption."""
 
     def __init__(self) -> None:
         self.exempt: frozenset[str] | None = None

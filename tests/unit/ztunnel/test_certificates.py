@@ -32,7 +32,7 @@ def certificates(engine: Engine) -> Certificates:
 
 
 async def test_a_restarted_agent_without_roots_and_certificates_is_tolerated(certificates: Certificates) -> None:
-    """A restarted agent may say that it has neither roots nor certificates; ztunnel went down with an error then."""
+    """A restarted agent may have neither roots nor certificates; ztunnel used to exit with an error then."""
     authority = TestAuthority()
     chain, key = authority.issue(WEB)
     roots = sds.TrustBundle(authority.roots).encode(names.ROOT_SECRET_NAME)
@@ -73,7 +73,7 @@ async def test_bad_revocation_lists_are_refused_and_neither_the_good_ones_nor_ne
 
 
 async def test_bad_roots_are_refused_and_certificates_go_on_with_the_good_ones(certificates: Certificates) -> None:
-    """They were taken for the roots of every certificate that came later, none of which could be used then."""
+    """They used to replace the roots of every later certificate, none of which could be used then."""
     authority = TestAuthority()
 
     async def rejected(name: str, secret: sds.KeyPair | sds.TrustBundle) -> list[str]:

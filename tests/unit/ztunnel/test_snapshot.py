@@ -1,4 +1,4 @@
-"""The file that the state of the mesh is kept in: what goes in comes out, and what is damaged stays out."""
+"""The file that the state of the mesh is kept in: its content is restored, and a damaged file is ignored."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What is worth another child, and what is not. Real processes."""
+"""Which exits restart the child, and which do not. With real processes."""
 
 import os
 import signal
