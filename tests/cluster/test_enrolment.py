@@ -78,7 +78,7 @@ def test_removing_the_label_under_load_fails_no_connection(app: Mesh) -> None:
     enrolled(app, "client", "server")
     load = app.load(NS, "client", "server", SECONDS)
     time.sleep(2)
-    app.let_go(NS)
+    app.unenrol(NS)
     report = load.report()
     print(f"removal under load: {report}")
     assert report.failures == []

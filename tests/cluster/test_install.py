@@ -161,8 +161,8 @@ def test_a_broken_part_is_named_and_ends_in_status_1(installation: Installation)
     scale = ("scale", "deploy/istiod", "-n", names.DEFAULT_NAMESPACE)
     cluster.kubectl(*scale, "--replicas=0")
     try:
-        said = installation.culvert("status", status=1)
-        assert "culvert status: control plane: 0 of 0 ready" in said
+        output = installation.culvert("status", status=1)
+        assert "culvert status: control plane: 0 of 0 ready" in output
         assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200", "traffic goes on without a control plane"
     finally:
         cluster.kubectl(*scale, "--replicas=1")
@@ -170,9 +170,9 @@ def test_a_broken_part_is_named_and_ends_in_status_1(installation: Installation)
 
 
 def test_a_wrong_value_is_one_line(installation: Installation) -> None:
-    said = installation.culvert("install", f"--helm={installation.helm}", "--set=ztunel.x=1", status=1)
-    assert len(said.splitlines()) == 1
-    assert "ztunel" in said
+    output = installation.culvert("install", f"--helm={installation.helm}", "--set=ztunel.x=1", status=1)
+    assert len(output.splitlines()) == 1
+    assert "ztunel" in output
 
 
 def test_traffic_survives_an_uninstallation(installation: Installation) -> None:

@@ -99,8 +99,8 @@ def test_the_control_plane_reaches_services_as_webhooks_need(samples: Lab) -> No
 def test_names_outside_the_cluster_are_denied_at_once(samples: Lab) -> None:
     samples.apply(SAMPLES / "curl" / "curl.yaml")
     samples.rolled_out("curl")
-    said = samples.run("curl", "sh", "-c", "curl -sS -m 2 http://nowhere.example/ 2>&1 || true")
-    assert "Could not resolve host" in said
+    output = samples.run("curl", "sh", "-c", "curl -sS -m 2 http://nowhere.example/ 2>&1 || true")
+    assert "Could not resolve host" in output
 
 
 def test_bookinfo_shows_all_versions_of_reviews(samples: Lab) -> None:

@@ -1,4 +1,4 @@
-"""While a captured pod's rules are missing, no application data leaves it; when they are restored, connections go on."""
+"""While a captured pod's rules are missing, no application data leaves it; once they are back, connections go on."""
 
 import os
 import select
@@ -35,7 +35,7 @@ FLUSHES = {
     "for c in PREROUTING OUTPUT; do $p-$k -t nat -F $c; done; $p-$k -t nat -F; $p-$k -t nat -X; done; done; true",
 }
 HERE = {"10.78.0.2": "10.78.0.1", "fd78::2": "fd78::1"}
-SAID = b"said by the application"
+PAYLOAD = b"said by the application"
 
 
 class Seen:
@@ -154,12 +154,12 @@ async def test_an_open_connection_waits_for_the_rules(
         application.sendall(b"before")
         assert accepted.recv(100) == b"before"
         shell(space, FLUSHES[flush])
-        application.sendall(SAID)
+        application.sendall(PAYLOAD)
         # As long as its hooks are there, the kernel remembers what it has rewritten.
         await until(lambda: is_tried_again(application) or has_come(accepted))
         assert seen.tcp() == []
         backend.repair(space, PodPlan())
-        assert accepted.recv(100) == SAID
+        assert accepted.recv(100) == PAYLOAD
         accepted.sendall(b"after")
         assert application.recv(100) == b"after"
         assert seen.tcp() == []
@@ -201,9 +201,9 @@ def test_open_and_excluded_connections_go_on(backend: CaptureBackend, pods: Wire
 
     def both_ways(one: socket.socket, other: socket.socket) -> None:
         for here, there in ((one, other), (other, one)):
-            here.sendall(SAID)
+            here.sendall(PAYLOAD)
             there.settimeout(scaled(5))
-            assert there.recv(100) == SAID
+            assert there.recv(100) == PAYLOAD
 
     with ExitStack() as stack:
 
@@ -244,8 +244,8 @@ async def test_reusing_the_ports_of_an_open_connection_does_not_bypass_the_guard
         first = netns.run(pods.first, opened)
         await until(lambda: first.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\1")
         capture(backend, space)
-        first.sendall(SAID)
-        await until(lambda: any(SAID in packet for packet in seen.tcp()))
+        first.sendall(PAYLOAD)
+        await until(lambda: any(PAYLOAD in packet for packet in seen.tcp()))
         shell(space, FLUSHES["everything"])
         first.close()
         seen.tcp()
@@ -293,10 +293,10 @@ async def test_data_from_the_tunnel_to_the_application_waits_for_the_rules(
             accepted = stack.enter_context(tunnel.accept()[0])
             application.settimeout(scaled(5))
             shell(space, FLUSHES["everything"])
-            accepted.sendall(SAID)
+            accepted.sendall(PAYLOAD)
             await until(lambda accepted=accepted: is_tried_again(accepted))
             backend.repair(space, PodPlan())
-            assert application.recv(100) == SAID
+            assert application.recv(100) == PAYLOAD
 
 
 def test_the_guard_does_not_delay_the_tunnel(pods: Wired, space: int) -> None:

@@ -71,7 +71,7 @@ async def test_a_ztunnel_whose_pod_has_the_label_serves_its_metrics_over_mutual_
         pod = await own_pod(mesh)
         prometheus = await mesh.pod("prometheus")
         node.certify(SpiffeId.parse(pod.identity))
-        await node.know(mesh, pod, prometheus)
+        await node.announce(mesh, pod, prometheus)
         settings = {
             "pod_name": "ztunnel", "pod_namespace": SYSTEM, "service_account": "ztunnel", "access_log": "json",
             "metrics_port": names.METRICS_PORT, "readiness_port": names.READINESS_PORT,

@@ -102,9 +102,9 @@ async def test_a_pods_rules_are_restored_within_a_second(
     shell(agent.pods.first, FLUSHES[flush])
     await until(agent.sound, within_s=1.0)
     await until(lambda: agent.repairs.settled)
-    said = [line for line in "".join(capsys.readouterr()).splitlines() if "changed the capture rules" in line]
-    assert len(said) == 1, "one incident, one line"
-    assert "shop/web" in said[0]
+    logged = [line for line in "".join(capsys.readouterr()).splitlines() if "changed the capture rules" in line]
+    assert len(logged) == 1, "one incident, one line"
+    assert "shop/web" in logged[0]
     assert agent.repairs.repaired["pod"] >= 2
     assert agent.repairs.repaired["host"] == 0
 

@@ -19,7 +19,7 @@ async def test_a_ztunnel_without_control_plane_serves_the_state_of_its_snapshot(
         mesh.announce(client)
         with pytest.raises(OSError):
             await client.request(server.ip, 8080)
-        await node.know(mesh, server, client)
+        await node.announce(mesh, server, client)
         ztunnel = await node.start()
         await ztunnel.ready()
         assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()

@@ -210,7 +210,7 @@ async def test_streams_of_envoy_share_tunnels(test_mesh, tmp_path: Path) -> None
     await server.serve_peer(8080)
     to = f"{server.ip}:8080"
     async with hbone_peers.client(test_mesh, tmp_path, server, [to]) as client:
-        await client.request(to)  # Envoy opens a connection for each stream until the first has said how many it takes
+        await client.request(to)  # until the first peer has announced its limit, Envoy opens a connection per stream
         answers = await asyncio.gather(*(client.request(to, within_s=15) for _ in range(150)))
         assert all(answer.endswith(b"hello") for answer in answers)
         assert await client.envoy.counter("cluster.tunnel.upstream_cx_total") == 1

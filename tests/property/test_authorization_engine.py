@@ -55,7 +55,7 @@ class Host:
                 self._engine.apply(names.AUTHORIZATION_TYPE, upserts, [])
 
     def compare(self, connection: model.Connection) -> None:
-        wanted = model.judge(self._policies, NAMESPACE, self._named, connection)
+        wanted = model.evaluate(self._policies, NAMESPACE, self._named, connection)
         packed = self._engine.authorize(
             UID,
             str(connection.peer) if connection.peer else None,

@@ -55,7 +55,9 @@ def test_translated_policies_decide_as_the_objects_say(
         wanted = istio_policy_model.passes(
             policies, peers, root=manifests.ROOT, namespace=namespace, labels=labels, to=connection
         )
-        found = authorization_model.judge(authorizations, namespace, list(workload.authorization_policies), connection)
+        found = authorization_model.evaluate(
+            authorizations, namespace, list(workload.authorization_policies), connection
+        )
         assert found.allowed is wanted, (connection, found, list(authorizations))
         event(f"passes: {wanted}, policies apply: {bool(authorizations)}")
 

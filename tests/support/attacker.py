@@ -115,7 +115,7 @@ class Attacker:
         return self.ended
 
     @property
-    def goodbye(self) -> int | None:
+    def goaway(self) -> int | None:
         """Error code of the GOAWAY, if there was one."""
         codes = [one.error_code for one in self.received if isinstance(one, frames.GoAwayFrame)]
         return codes[-1] if codes else None

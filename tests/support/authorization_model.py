@@ -45,7 +45,7 @@ class Verdict:
     dry_run: frozenset[str]
 
 
-def judge(
+def evaluate(
     policies: dict[str, pb.Authorization], namespace: str, named: Sequence[str], connection: Connection
 ) -> Verdict:
     """Decide for a connection to a workload of ``namespace`` that names the policies ``named``."""

@@ -79,8 +79,8 @@ class Mesh:
         label = f"{names.DATAPLANE_MODE_LABEL}={names.DATAPLANE_MODE_AMBIENT}"
         self.lab.kubectl("label", "namespace", namespace, label, "--overwrite")
 
-    def let_go(self, namespace: str) -> None:
-        """Take the label away."""
+    def unenrol(self, namespace: str) -> None:
+        """Remove the label."""
         self.lab.kubectl("label", "namespace", namespace, f"{names.DATAPLANE_MODE_LABEL}-")
 
     def echo(self, namespace: str, name: str, node: str, *, probe: bool = True) -> None:
@@ -199,7 +199,7 @@ class Mesh:
             self.lab.kubectl("rollout", "status", "-n", SYSTEM, workload, limit, timeout_s=within_s + 5)
 
     def culvert(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this lab; the exit status is the caller's to judge."""
+        """Run the command line against this lab; the caller checks the exit status."""
         command = [sys.executable, "-m", "meshctl", *arguments, f"--kubeconfig={self.lab.kubeconfig}"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 

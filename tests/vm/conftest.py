@@ -1,4 +1,4 @@
-"""One machine for all tests of a session: switched on with the first of them, off before anything is judged."""
+"""One machine for all tests of a session: started with the first of them, stopped before any result is checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

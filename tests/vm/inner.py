@@ -111,8 +111,8 @@ def output(exchange: Path) -> str:
 
 def _result(case: ElementTree.Element) -> Result:
     outcome = [one for one in case if one.tag in {"failure", "error", "skipped"}]
-    said = [one for one in case if one.tag.startswith("system-")] if outcome else []
-    text = "\n".join(f"{one.attrib.get('message', '')}\n{one.text or ''}" for one in (*outcome, *said))
+    captured = [one for one in case if one.tag.startswith("system-")] if outcome else []
+    text = "\n".join(f"{one.attrib.get('message', '')}\n{one.text or ''}" for one in (*outcome, *captured))
     return Result(case.attrib["name"], outcome[0].tag if outcome else "", text)
 
 

@@ -96,7 +96,7 @@ async def breaks(reader: asyncio.StreamReader, within_s: float) -> None:
     with pytest.raises(ConnectionResetError):
         async with asyncio.timeout(within_s):
             assert await reader.read(-1) == b"", "nothing more arrives"
-            raise AssertionError("the connection ended as if all had been said")
+            raise AssertionError("the connection ended in order, as if it were complete")
 
 
 @dataclass

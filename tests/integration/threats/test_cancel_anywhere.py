@@ -31,16 +31,16 @@ def transcript(authority: str) -> bytes:
 
 @pytest.mark.parametrize("how", ["reset", "end"])
 async def test_closing_after_any_byte_leaks_nothing(scene: Scene, how: str) -> None:
-    said = transcript(scene.authority)
+    sent = transcript(scene.authority)
     authority = scene.mesh.authority
     context = attacker.tls_context(*authority.issue(scene.outsider.identity), authority.roots)
     engine = scene.server.node.engine
     async with scene.others_are_served():
         held, costs = engine.held(), Costs.now()
 
-        async def hang_up_after(length: int) -> None:
+        async def close_after(length: int) -> None:
             _, writer = await attacker.tls_to(scene.outsider, scene.server, context)
-            writer.write(said[:length])
+            writer.write(sent[:length])
             await writer.drain()
             # A different moment each time: before, while and after the application is dialled.
             await asyncio.sleep((length % 7) / 1000)
@@ -50,8 +50,8 @@ async def test_closing_after_any_byte_leaks_nothing(scene: Scene, how: str) -> N
                 writer.close()
                 await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
-        for start in range(0, len(said), 16):
-            await asyncio.gather(*(hang_up_after(length) for length in range(start, min(start + 16, len(said) + 1))))
+        for start in range(0, len(sent), 16):
+            await asyncio.gather(*(close_after(length) for length in range(start, min(start + 16, len(sent) + 1))))
         await until(lambda: engine.held() == held)
         assert costs.memory_mib < 64
     await until(lambda: engine.connections() == 0)

@@ -83,7 +83,7 @@ async def test_a_window_that_overflows_is_an_error(scene: Scene, stream: int) ->
         attack.send(frames.WindowUpdateFrame(stream, 2**31 - 1), frames.WindowUpdateFrame(stream, 2**31 - 1))
         if stream == 0:
             assert await attack.hung_up()
-            assert attack.goodbye == FLOW_CONTROL_ERROR
+            assert attack.goaway == FLOW_CONTROL_ERROR
         else:
             reset = await attack.wait(lambda one: isinstance(one, frames.RstStreamFrame | frames.GoAwayFrame))
             assert reset.error_code == FLOW_CONTROL_ERROR

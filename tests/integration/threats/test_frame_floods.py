@@ -69,4 +69,4 @@ async def test_a_frame_larger_than_announced_is_refused_at_its_head(scene: Scene
         # The head alone, without a byte of the body.
         attack.send((largest + 1).to_bytes(3) + b"\x00\x00" + (1).to_bytes(4))
         assert await attack.hung_up()
-        assert attack.goodbye == FRAME_SIZE_ERROR
+        assert attack.goaway == FRAME_SIZE_ERROR

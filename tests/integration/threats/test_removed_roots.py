@@ -123,4 +123,4 @@ async def test_a_tunnel_of_a_removed_root_gets_goaway_and_closes_with_or_without
             scene.give(scene.server, scene.stays, scene.stays.roots)
             assert await attack.hung_up(within_s=1)
             assert time.monotonic() - began < 1
-            assert attack.goodbye == 0
+            assert attack.goaway == 0

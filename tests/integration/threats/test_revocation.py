@@ -160,7 +160,7 @@ async def test_a_revoked_tunnel_gets_goaway_and_closes_with_or_without_streams(s
             scene.revoke(below.issuer.revoking(serial), scene.server.node)
             assert await attack.hung_up(within_s=1)
             assert time.monotonic() - began < 1
-            assert attack.goodbye == 0
+            assert attack.goaway == 0
     assert not await scene.is_refused(scene.client)
 
 

@@ -37,9 +37,9 @@ async def test_self_reported_labels_of_peers_create_a_bounded_number_of_series(s
             async with attacker.attacker(stranger, scene.server, context=context) as attack:
                 for number in range(100):
                     host = f"host-{batch}-{number}"
-                    said = f"service.name={host},k8s.deployment.name={host},k8s.namespace.name={host}"
+                    reported = f"service.name={host},k8s.deployment.name={host},k8s.namespace.name={host}"
                     # A port without a listener: counted and over.
-                    attack.connect(2 * number + 1, f"{scene.server.ip}:81", ("baggage", said))
+                    attack.connect(2 * number + 1, f"{scene.server.ip}:81", ("baggage", reported))
                 await attack.answer(199)
         assert series(scene) < 2_500
     assert costs.memory_mib < 64

@@ -78,7 +78,7 @@ async def test_an_invalid_policy_without_a_last_good_form_denies_all_traffic_unt
     seen = Recorder()
 
     def passes() -> bool:
-        return authorization_model.judge(
+        return authorization_model.evaluate(
             {name: seen.policy(name) for name in seen.held if name in {"shop/p", "shop/q"}}, "shop", [], OUTSIDER
         ).allowed
 

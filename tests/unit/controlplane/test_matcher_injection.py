@@ -20,7 +20,7 @@ def allows(source: dict[str, list[str]], peer: SpiffeId) -> bool:
     translated = authorization.translate(policy, MeshContext()).policy
     assert translated is not None
     connection = authorization_model.Connection(peer, HERE, HERE, 80)
-    return authorization_model.judge({"shop/p": translated}, "shop", [], connection).allowed
+    return authorization_model.evaluate({"shop/p": translated}, "shop", [], connection).allowed
 
 
 def web(namespace: str = "shop", account: str = "web", domain: str = "cluster.local") -> SpiffeId:

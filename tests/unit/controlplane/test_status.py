@@ -45,7 +45,7 @@ def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "expected"),
     [
         ({"action": "AUDIT"}, ["AUDIT"]),
         (
@@ -67,11 +67,11 @@ def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
         ({"annotations": DRY}, ["dryRunPolicies"]),
     ],
 )
-def test_fields_not_enforced_at_layer_4_are_named(spec: dict[str, Any], said: list[str]) -> None:
+def test_fields_not_enforced_at_layer_4_are_named(spec: dict[str, Any], expected: list[str]) -> None:
     found = of_policy(**spec)
     assert found is not None
     assert (found.accepted, found.reason) == (False, "UnsupportedValue")
-    for words in said:
+    for words in expected:
         assert words in found.message
 
 
@@ -90,7 +90,7 @@ def test_a_message_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"mode": "DISABLE"}, "spec.mtls.mode DISABLE"),
         ({"mode": "STRICT", "ports": {"80": "DISABLE"}, "selector": {"app": "web"}}, "spec.portLevelMtls[80].mode"),
@@ -98,10 +98,10 @@ def test_a_message_is_bounded() -> None:
         ({"mode": "STRICT", "selector": {"app": "web"}, "namespace": "istio-system"}, "root namespace"),
     ],
 )
-def test_what_a_peer_authentication_cannot_mean_is_named(options: dict[str, Any], said: str) -> None:
+def test_unsupported_fields_of_a_peer_authentication_are_named(options: dict[str, Any], expected: str) -> None:
     found = of_peer(**options)
     assert not found.accepted
-    assert said in found.message
+    assert expected in found.message
 
 
 class Following:

@@ -69,8 +69,8 @@ async def test_a_file_that_cannot_be_used_is_named(files: Path, wrong: str, cont
     with pytest.raises(errors.ConfigError) as raised:
         async with Client(access):
             pass
-    said = str(raised.value)
-    assert said.startswith("cannot speak TLS to https://api.example: ")
-    named = [name for name in ("roots", "chain", "key") if str(files / name) in said]
+    message = str(raised.value)
+    assert message.startswith("cannot speak TLS to https://api.example: ")
+    named = [name for name in ("roots", "chain", "key") if str(files / name) in message]
     # Of a certificate and a key that do not go together, the library does not know which one is wrong.
     assert named == (["chain", "key"] if content is not None and wrong != "roots" else [wrong])

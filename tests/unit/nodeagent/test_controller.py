@@ -251,9 +251,9 @@ async def test_a_changed_annotation_changes_the_rules_of_a_captured_pod(
     await world.settle()
     await world.settle()
     assert captured.plan.outbound.never_ports == (), "what cannot be read captures"
-    said = [line for line in "".join(capsys.readouterr()).splitlines() if "annotation is invalid" in line]
-    assert len(said) == 1, "once"
-    assert all(word in said[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
+    logged = [line for line in "".join(capsys.readouterr()).splitlines() if "annotation is invalid" in line]
+    assert len(logged) == 1, "once"
+    assert all(word in logged[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
 
 
 def test_the_modes_are_the_ones_that_the_order_speaks_of() -> None:

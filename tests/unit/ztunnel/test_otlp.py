@@ -125,9 +125,9 @@ async def test_permanently_rejected_records_are_counted_and_logged_once(
                 await until(lambda attempt=attempt: collector.attempts == attempt and not exporter.waiting)
     assert bodies(collector) == ["c"]
     assert exporter.counts.dropped == {Reason.REFUSED: 2, Reason.REJECTED: 0}
-    said = capsys.readouterr().err
-    assert said.count("collector does not take the access log") == 1, said
-    assert said.count("collector takes the access log again") == 1, said
+    logged = capsys.readouterr().err
+    assert logged.count("collector does not take the access log") == 1, logged
+    assert logged.count("collector takes the access log again") == 1, logged
 
 
 async def test_while_the_collector_is_away_the_newest_are_kept_and_the_rest_is_counted() -> None:
@@ -186,8 +186,8 @@ async def test_a_partial_success_is_counted_and_logged_once(capsys: pytest.Captu
                 exporter.offer([portion("a", "b")])
                 await until(lambda number=number: exporter.counts.dropped[Reason.REJECTED] == number)
     assert exporter.counts.exported == 2
-    said = capsys.readouterr().err
-    assert said.count("with reservations") == said.count("too old") == 1, said
+    logged = capsys.readouterr().err
+    assert logged.count("with reservations") == logged.count("too old") == 1, logged
 
 
 async def test_shutdown_waits_for_a_silent_collector_no_longer_than_its_timeout() -> None:
@@ -279,10 +279,10 @@ def test_names_for_logs_win_and_secrets_stay_inside(monkeypatch: pytest.MonkeyPa
 def test_an_invalid_header_is_left_out_and_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     given = "authorization=hidden%0A,x y=hidden,trace-bin=hidden,nonsense,ok=1"
     assert settings.metadata(given, what="otlp-headers") == (("ok", "1"),)
-    said = capsys.readouterr().err
-    assert [f"place={place}" in said for place in (1, 2, 3, 4)] == [True] * 4
-    assert "hidden" not in said
-    assert "nonsense" not in said
+    logged = capsys.readouterr().err
+    assert [f"place={place}" in logged for place in (1, 2, 3, 4)] == [True] * 4
+    assert "hidden" not in logged
+    assert "nonsense" not in logged
 
 
 async def test_a_request_that_cannot_be_made_does_not_end_the_exporter() -> None:
