@@ -1,4 +1,4 @@
-"""Culvert installed the way users install it, and taken away again.
+"""Culvert installed the way users install it, and uninstalled again.
 
 A lab of its own: the others share one in which the mesh must stay.
 """

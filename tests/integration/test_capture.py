@@ -83,7 +83,7 @@ def test_rules_of_other_programs_stay(backend: CaptureBackend, space: int) -> No
     backend.prepare(space)
     for mode in Mode:
         backend.apply(space, PodPlan(mode=mode))
-        assert backend.missing(space, PodPlan(mode=mode)) == (), "others' rules are not our matter"
+        assert backend.missing(space, PodPlan(mode=mode)) == (), "rules of other programs are ignored"
         assert not Counter(before) - Counter(state(space)), "no rule of another program is gone"
 
 
@@ -183,7 +183,7 @@ OUT, IN = "annotation of the client", "annotation of the server"
     pytest.param({"excludeInterfaces": "eth0"}, 8080, "application", id="excluded interface"),
 ])  # fmt: skip
 @pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
-def test_who_gets_a_connection_from_a_captured_pod(
+def test_which_listener_gets_a_connection_from_a_captured_pod(
     backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
 ) -> None:
     plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
@@ -208,7 +208,7 @@ def test_who_gets_a_connection_from_a_captured_pod(
     pytest.param({"excludeInterfaces": "eth0"}, 8080, "application", id="excluded interface"),
 ])  # fmt: skip
 @pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
-def test_who_gets_a_connection_to_a_captured_pod(
+def test_which_listener_gets_a_connection_to_a_captured_pod(
     backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
 ) -> None:
     plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
@@ -245,7 +245,7 @@ def test_connections_of_a_virtual_machine_in_the_pod_are_captured_as_outbound(
 
 
 @pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
-def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
+def test_dns_is_redirected_to_the_tunnel_except_for_its_own_queries(
     backend: CaptureBackend, pods: Wired, space: int, server: str
 ) -> None:
     loopback = "::1" if ":" in server else "127.0.0.1"
@@ -269,7 +269,7 @@ def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
             assert pods.exchange(application, server, 53) == "tunnel"
 
 
-def test_connections_that_stay_outside_are_counted(pods: Wired, space: int) -> None:
+def test_uncaptured_open_connections_are_counted(pods: Wired, space: int) -> None:
     with ExitStack() as stack:
         stack.enter_context(pods.answering(pods.second, 8080, "application"))
         stack.enter_context(pods.answering(pods.first, 8081, "application"))
@@ -282,7 +282,7 @@ def test_connections_that_stay_outside_are_counted(pods: Wired, space: int) -> N
 
 
 @pytest.mark.parametrize(("wanted", "name"), [("auto", "nftables"), ("nftables", "nftables"), ("iptables", "iptables")])
-def test_the_backend_is_chosen_by_trying(wanted: str, name: str, tmp_path: Path) -> None:
+def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path) -> None:
     choice = choose(Wanted(wanted), tmp_path / "lock")
     assert choice.backend.name == name
     assert choice.backend not in choice.others

@@ -52,7 +52,7 @@ async def test_a_killed_ztunnel_serves_again_within_a_second_each_time(tmp_path:
         assert seen == {client.identity}
 
 
-async def test_a_request_to_end_reaches_the_process_that_serves(tmp_path: Path) -> None:
+async def test_termination_reaches_the_serving_process(tmp_path: Path) -> None:
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         client = await mesh.pod("client", captured=False)
         node.serve(client.uid, client.name, netns.path(client.netns))

@@ -41,7 +41,7 @@ def test_work_runs_inside_the_namespace_and_the_caller_stays_outside(name: str) 
         os.close(descriptor)
 
 
-def test_what_the_work_raises_reaches_the_caller(name: str) -> None:
+def test_exceptions_of_the_work_reach_the_caller(name: str) -> None:
     path = netns.create(name)
     with pytest.raises(FileNotFoundError, match="no link named nothing"):
         netns.run(path, lambda: links.set_up("nothing"))

@@ -28,7 +28,7 @@ def configure(mesh: namespaced.Mesh, config: mesh_config_pb2.MeshConfig) -> None
         node.engine.apply(names.MESH_CONFIG_TYPE, [(names.MESH_CONFIG_RESOURCE, config.SerializeToString())], [])
 
 
-async def test_registry_only_refuses_what_the_mesh_does_not_know_and_nothing_else(mesh) -> None:
+async def test_registry_only_refuses_only_destinations_unknown_to_the_mesh(mesh) -> None:
     known, stranger = await mesh.pod("known", node=1), await mesh.pod("stranger", node=1, captured=False)
     client = await mesh.pod("client")
     seen = [await server.serve_peer(8080) for server in (known, stranger)]
@@ -84,7 +84,7 @@ def at(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-async def test_lines_of_the_access_log_have_the_form_that_the_mesh_gives_them(mesh) -> None:
+async def test_lines_of_the_access_log_have_the_configured_format(mesh) -> None:
     server, client = await mesh.pod("server", node=1), await mesh.pod("client")
     await server.serve_peer(8080)
     vip = "fd99::1" if ":" in mesh.subnet else "10.99.0.1"
@@ -111,7 +111,7 @@ async def test_lines_of_the_access_log_have_the_form_that_the_mesh_gives_them(me
     assert re.fullmatch(start + re.escape(f"to={own} up={own} peer={client.identity}/- -"), line), line
 
 
-async def test_the_log_changes_its_form_and_is_switched_off_without_a_restart(mesh) -> None:
+async def test_the_access_log_changes_its_format_and_is_disabled_without_a_restart(mesh) -> None:
     server, client = await mesh.pod("server", node=1), await mesh.pod("client")
     await server.serve_peer(8080)
     lines = client.node.lines

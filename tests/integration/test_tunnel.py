@@ -122,7 +122,7 @@ async def test_large_transfers_arrive_whole(mesh) -> None:
     assert answer.partition(b" ")[2] == body
 
 
-async def test_an_application_that_does_not_listen_is_a_reset_for_the_client(mesh) -> None:
+async def test_a_port_without_a_listener_is_a_reset_for_the_client(mesh) -> None:
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
     with pytest.raises(ConnectionResetError):
@@ -159,7 +159,7 @@ async def test_deny_by_principal_names_the_policy_and_cuts_open_connections(mesh
     assert (await client.request(server.ip, 8080)).endswith(b"hello")
 
 
-async def test_a_policy_that_is_not_known_yet_closes_the_workload(mesh) -> None:
+async def test_a_policy_that_is_not_known_yet_denies_all_traffic_to_the_workload(mesh) -> None:
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
     await server.serve_peer(8080)

@@ -159,7 +159,7 @@ class Mesh:
         return int(found.group(1))
 
     def repairs(self, node: str) -> float:
-        """How often the node's agent has put back rules of pods."""
+        """How often the node's agent has repaired rules of pods."""
         plan = next(one for one in self._plan().nodes if one.name == node)
         url = f"http://{plan.address}:{names.NODE_AGENT_METRICS_PORT}/metrics"
         done = subprocess.run(["curl", "-sS", "-m", "5", url], capture_output=True, text=True, check=True)

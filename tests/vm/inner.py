@@ -70,7 +70,7 @@ def tests() -> list[str]:
 
 
 def command(exchange: Path = machine.EXCHANGE) -> str:
-    """Return the command that runs them; ends with 0 when every run has come to its end."""
+    """Return the command that runs them; exits with 0 when every run has ended."""
     # First of all: whatever runs later loads modules.
     lines = ["uname -r", agent.command()]
     for number, run in enumerate(RUNS):
@@ -87,10 +87,10 @@ def command(exchange: Path = machine.EXCHANGE) -> str:
 
 
 def results(exchange: Path) -> Mapping[str, list[Result]]:
-    """Return what became of each test, with every set of parameters.
+    """Return the results of each test, with every set of parameters.
 
     Raises:
-        AssertionError: a run did not come to its end; has its output.
+        AssertionError: a run did not end; the message has its output.
     """
     found: dict[str, list[Result]] = {}
     for number, _ in enumerate(RUNS):

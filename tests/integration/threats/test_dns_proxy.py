@@ -62,7 +62,7 @@ class DnsScene:
     ip: str
 
     async def works(self) -> None:
-        """Names of the mesh and of others are answered, both ways."""
+        """Names of the mesh and other names are answered, over UDP and TCP."""
         for name, address in (("web.shop.svc.cluster.local", "10.99.0.1"), ("example.com", "1.2.3.4")):
             assert (await dns.query_udp(self.client, self.ip, dns.query(name))).addresses == [address]
             [answer] = await dns.query_tcp(self.client, self.ip, dns.query(name))

@@ -147,7 +147,7 @@ async def test_the_addresses_of_a_deleted_entry_are_free_again() -> None:
             assert set(given_to(api, "b")["b.test"]) == freed
 
 
-async def test_of_two_with_one_address_the_older_keeps_it() -> None:
+async def test_the_older_of_two_entries_with_one_address_keeps_it() -> None:
     """The state that a leader may leave which had not noticed that it lost the lease."""
     async with FakeKubernetes() as api:
         for name, created in (("a", "2026-02-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")):

@@ -283,7 +283,7 @@ async def test_a_bad_value_of_the_mesh_config_leaves_the_others_in_force(running
     assert rejected("pilot_total_rejected_configs", {"type": "ConfigMap"}) == 1
 
 
-async def test_what_has_no_effect_is_logged_and_becomes_an_event_once(
+async def test_fields_without_effect_are_logged_and_reported_in_one_event(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def events() -> list[dict[str, str]]:

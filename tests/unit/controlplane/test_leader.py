@@ -61,7 +61,7 @@ def holder(api: FakeKubernetes) -> str:
     return str(lease["spec"]["holderIdentity"]) if lease else ""
 
 
-async def test_of_several_one_leads_and_keeps_leading() -> None:
+async def test_one_of_several_candidates_leads_and_keeps_leading() -> None:
     async with FakeKubernetes() as api, candidates(api, "a", "b", "c") as (first, *_):
         await until(lambda: len(first.diary) == 1)
         # Renewed for longer than a lease lasts.

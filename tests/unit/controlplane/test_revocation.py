@@ -89,7 +89,7 @@ def test_a_key_beside_the_lists_is_not_published(issuer: Issuer) -> None:
     assert revocations.pem == lists.decode()
 
 
-def test_what_was_published_before_a_restart_stays_while_the_secret_is_bad(issuer: Issuer) -> None:
+def test_lists_published_before_a_restart_stay_while_the_secret_is_invalid(issuer: Issuer) -> None:
     revocations = Revocations("istio-system/cacerts")
     changes: list[str | None] = []
     revocations.on_change(lambda: changes.append(revocations.pem))

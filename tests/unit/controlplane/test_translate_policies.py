@@ -259,7 +259,7 @@ def test_permissive_with_strict_ports_is_a_rule_for_each_port() -> None:
     ]
 
 
-def test_the_oldest_of_a_level_counts() -> None:
+def test_the_oldest_peer_authentication_of_a_level_applies() -> None:
     old = peer("z", mode="STRICT", created="2025-01-01T00:00:00Z")
     new = peer("a", mode="DISABLE", created="2025-01-01T00:00:01Z")
     assert peer_authentication.oldest([new, old]) is old

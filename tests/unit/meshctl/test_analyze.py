@@ -202,7 +202,7 @@ def test_the_threshold_decides_the_exit_status(tmp_path: Path, threshold: str, s
     assert done.stdout.startswith(f"Info [CUL0111] (PeerAuthentication shop/s ({tmp_path}/bad.yaml)) spec.mtls.mode: ")
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_unreadable_input_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     done = culvert("analyze", "--no-use-kube", str(tmp_path / "bad.yaml"))
     assert done.returncode == 1

@@ -64,7 +64,7 @@ def test_a_list_that_no_proxy_could_check_is_refused(
         revocation.read(issuer.revoking(2) + bad)
 
 
-def test_what_is_no_list_is_refused(issuer: Issuer) -> None:
+def test_invalid_lists_are_refused(issuer: Issuer) -> None:
     whole = issuer.revoking(1)
     for bad in (b"no list", issuer.pem, whole[:-20], whole[: len(whole) // 2], whole + whole[:40]):
         with pytest.raises(BadRevocationLists, match="blocks X509 CRL"):

@@ -172,7 +172,7 @@ async def test_no_pod_is_captured_while_no_ztunnel_is_connected(world: World) ->
     assert world.steps[-3:] == ["rules capture", "other rules removed", "announce enabled"]
 
 
-async def test_rules_that_fail_take_the_listeners_back_and_are_tried_again(world: World) -> None:
+async def test_listeners_are_removed_when_the_rules_fail_and_both_are_retried(world: World) -> None:
     world.broken_rules = 1
     before = descriptors()
     await world.settle()

@@ -82,7 +82,7 @@ def test_authentication(port: int) -> None:
     assert request(port, "GET", "/bearer", headers={"Authorization": "Bearer t"})[0] == 200
 
 
-def test_what_is_not_there_is_404_in_json(port: int) -> None:
+def test_an_unknown_path_is_404_in_json(port: int) -> None:
     status, _, body = request(port, "GET", "/nowhere")
     assert status == 404
     assert "no such page" in json.loads(body)["error"]

@@ -74,7 +74,7 @@ async def test_portions_become_one_request_of_one_resource() -> None:
     assert (exporter.counts.exported, exporter.counts.dropped.total()) == (4, 0)
 
 
-async def test_much_at_once_goes_in_requests_that_a_server_takes() -> None:
+async def test_large_batches_are_split_into_requests_within_the_size_limit() -> None:
     collector = Collector()
     async with collecting(collector) as port:
         exporter = exporter_to(port, delay_s=60)
@@ -130,7 +130,7 @@ async def test_permanently_rejected_records_are_counted_and_logged_once(
     assert logged.count("collector takes the access log again") == 1, logged
 
 
-async def test_while_the_collector_is_away_the_newest_are_kept_and_the_rest_is_counted() -> None:
+async def test_without_a_collector_the_newest_records_are_kept_and_dropped_ones_counted() -> None:
     port = free_port()
     exporter = exporter_to(port, max_records=10)
     collector = Collector()
@@ -262,7 +262,7 @@ def test_without_an_endpoint_nothing_is_exported(monkeypatch: pytest.MonkeyPatch
     assert wiring.exporter(made()) is None
 
 
-def test_names_for_logs_win_and_secrets_stay_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_for_logs_take_precedence_and_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "ENDPOINT": "http://all:4317",
         "LOGS_ENDPOINT": "http://logs:4317",

@@ -66,7 +66,7 @@ async def written(path: Path, *upserts: Upsert) -> Snapshot:
     return snapshot
 
 
-async def test_what_was_noted_is_restored_with_policies_before_workloads(path: Path) -> None:
+async def test_recorded_resources_are_restored_with_policies_before_workloads(path: Path) -> None:
     snapshot = await written(path, WEB, ODD)
     snapshot.note(names.AUTHORIZATION_TYPE, [DENY], [])
     snapshot.note(names.MESH_CONFIG_TYPE, [SETTINGS], [])
@@ -108,7 +108,7 @@ async def test_a_restarted_process_writes_on_from_what_it_restored(path: Path) -
     assert held[names.ADDRESS_TYPE] == {API[0]: "7", ODD[0]: "ü2"}
 
 
-async def test_a_resource_that_is_refused_at_restoring_is_not_held_and_not_kept(path: Path) -> None:
+async def test_a_resource_that_is_rejected_at_restore_is_not_kept(path: Path) -> None:
     await written(path, WEB, API)
     snapshot = made(path)
     held = await snapshot.restore(Taken(refuse=WEB[0]))

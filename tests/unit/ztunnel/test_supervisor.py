@@ -51,7 +51,7 @@ def test_repeated_crashes_end_the_container() -> None:
     assert "crashed too often" in done.stderr
 
 
-def test_old_crashes_are_forgiven() -> None:
+def test_old_crashes_do_not_count() -> None:
     now = [0.0]
     crashes = Crashes(lambda: now[0], burst=2, window_s=60)
     assert crashes.again()
