@@ -57,7 +57,7 @@ def main() -> None:
     mesh.echo(SPACE, "server", "node1", probe=False)
     mesh.client(SPACE, "client", "node2")
     try:
-        eventually(lambda: mesh.ask(SPACE, "client", "server").endswith("hello"), "the server is reached")
+        eventually(lambda: mesh.request(SPACE, "client", "server").endswith("hello"), "the server is reached")
         refused, closed = zip(*(one(mesh) for _ in range(chosen.rounds)), strict=True)
         print(f"to the first refusal: {statistics.median(refused) * 1000:.0f} ms")
         print(f"to the last open connection closed: {statistics.median(closed) * 1000:.0f} ms")
@@ -76,7 +76,7 @@ def one(mesh: Mesh) -> tuple[float, float]:
         applied = time.time()
         refused, closed = map(float, watcher.stdout.readline().split())
     mesh.lab.kubectl("delete", "-n", SPACE, "authorizationpolicy.security.istio.io/deny")
-    eventually(lambda: mesh.ask(SPACE, "client", "server").endswith("hello"), "the server is reached again")
+    eventually(lambda: mesh.request(SPACE, "client", "server").endswith("hello"), "the server is reached again")
     return refused - applied, closed - applied
 
 

@@ -1,8 +1,8 @@
-"""Threat ``library-floors``: known faults of what we stand on: no locked version is older than the one that mended a
-published fault.
+"""Threat ``library-floors``: known vulnerabilities of dependencies: no locked version is older than the one that
+fixed a published vulnerability.
 
-Where an advisory of 2026 is listed, the floor is the version that was locked when it was read, with the fault mended;
-an older one may do too, but nobody has looked.
+Where an advisory of 2026 is listed, the floor is the version that was locked when it was read, with the fix; an older
+version may have it too, but has not been checked.
 """
 
 import re
@@ -49,7 +49,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("lock", ["engine/Cargo.lock", "engine/fuzz/Cargo.lock"])
 @pytest.mark.parametrize("crate", CRATES)
-def test_no_crate_is_older_than_its_mended_version(lock: str, crate: str) -> None:
+def test_no_crate_is_older_than_its_fixed_version(lock: str, crate: str) -> None:
     packages = tomllib.loads((ROOT / lock).read_text())["package"]
     locked = [one["version"] for one in packages if one["name"] == crate]
     if lock.startswith("engine/fuzz") and not locked:
@@ -59,7 +59,7 @@ def test_no_crate_is_older_than_its_mended_version(lock: str, crate: str) -> Non
 
 
 @pytest.mark.parametrize("package", PYTHON)
-def test_no_python_package_is_older_than_its_mended_version(package: str) -> None:
+def test_no_python_package_is_older_than_its_fixed_version(package: str) -> None:
     locked = re.search(rf"^{package}==(\S+)", (ROOT / "setup" / "requirements.txt").read_text(), re.MULTILINE)
     assert locked is not None, f"{package} is no longer locked: take it off the list"
     assert numbers(locked[1]) >= numbers(PYTHON[package])

@@ -10,5 +10,5 @@ ROOT = Path(__file__).parent.parent.parent
 def test_the_engine_is_installed_into_this_clones_environment() -> None:
     caller = {**os.environ, "VIRTUAL_ENV": "/elsewhere", "CONDA_PREFIX": "/conda"}
     show = ["make", "--no-print-directory", "--eval=show:; @echo $$VIRTUAL_ENV $${CONDA_PREFIX:-none}", "show"]
-    told = subprocess.run(show, cwd=ROOT, env=caller, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == [str(ROOT / ".venv"), "none"]
+    shown = subprocess.run(show, cwd=ROOT, env=caller, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == [str(ROOT / ".venv"), "none"]

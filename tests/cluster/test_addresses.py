@@ -48,11 +48,11 @@ def test_a_host_without_address_is_reached_by_name(app: Mesh, resolution: str) -
     server = app.pod(NS, "server")["status"]["podIP"]
     endpoint = server if resolution == "STATIC" else f"server.{NS}.svc.cluster.local"
     name, host = f"api-{resolution.lower()}", f"api-{resolution.lower()}.example.test"
-    assert app.ask(NS, "client", host) == "<gaierror>"
+    assert app.request(NS, "client", host) == "<gaierror>"
     apply(app, name, host, endpoint, resolution)
     eventually(lambda: len(given(app, name)) == 2, "an address of each family")
     v4, v6 = given(app, name)
     assert v4.startswith("240.240.")
     assert v6.startswith("2001:2:")
-    eventually(lambda: app.ask(NS, "client", host).endswith("hello"), f"{host} is reached")
+    eventually(lambda: app.request(NS, "client", host).endswith("hello"), f"{host} is reached")
     assert app.lab.run("client", "getent", "ahostsv4", host, namespace=NS).split()[0] == v4

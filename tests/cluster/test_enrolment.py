@@ -1,4 +1,4 @@
-"""Labelling and unlabelling a namespace under load: nothing fails, and the wire tells plain text from TLS."""
+"""Labelling and unlabelling a namespace under load: no request fails; the wire shows plain text before, TLS after."""
 
 import time
 
@@ -26,7 +26,7 @@ def app(mesh: Mesh) -> Mesh:
 
 
 def capture(mesh: Mesh):
-    """What crosses between the nodes of pods' traffic."""
+    """Capture the pods' traffic between the nodes."""
     return captured(mesh.node_link("node1"), "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16")
 
 
@@ -42,11 +42,11 @@ def alone(mesh: Mesh, name: str) -> None:
     eventually(lambda: len(mesh.lab.resource("pods", "-n", NS, "-l", f"app={name}")["items"]) == 1, f"one {name}")
 
 
-def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None:
+def test_adding_the_label_under_load_fails_no_connection_and_ends_plain_text(app: Mesh) -> None:
     client_ip = app.pod(NS, "client")["status"]["podIP"]
     with capture(app) as before:
-        assert app.ask(NS, "client", "server") == f"{client_ip} hello"
-    assert before[0].packets("hello") > 0, "without the mesh the wire shows what is said"
+        assert app.request(NS, "client", "server") == f"{client_ip} hello"
+    assert before[0].packets("hello") > 0, "without the mesh the wire shows the request"
 
     with capture(app) as during:
         load = app.load(NS, "client", "server", SECONDS)
@@ -67,25 +67,25 @@ def test_a_label_under_load_fails_nothing_and_ends_plain_text(app: Mesh) -> None
 
     assert app.left_outside(NS, "client") >= KEPT, "the report says how many connections stayed as they were"
     with capture(app) as after:
-        assert app.ask(NS, "client", "server") == f"{client_ip} hello"
+        assert app.request(NS, "client", "server") == f"{client_ip} hello"
     assert after[0].packets("hello") == 0
     assert after[0].packets(r"\.15008") > 0
     line = app.logged('src.workload="client', 'dst.workload="server', 'direction="inbound"')
     assert f'src.identity="spiffe://cluster.local/ns/{NS}/sa/client"' in line
 
 
-def test_taking_the_label_away_under_load_fails_nothing(app: Mesh) -> None:
+def test_removing_the_label_under_load_fails_no_connection(app: Mesh) -> None:
     enrolled(app, "client", "server")
     load = app.load(NS, "client", "server", SECONDS)
     time.sleep(2)
-    app.let_go(NS)
+    app.unenrol(NS)
     report = load.report()
     print(f"removal under load: {report}")
     assert report.failures == []
     assert report.hanging == 0
     assert not app.captured(NS, "client")
     with capture(app) as after:
-        app.ask(NS, "client", "server")
+        app.request(NS, "client", "server")
     assert after[0].packets("hello") > 0
 
 
@@ -96,7 +96,7 @@ def test_a_new_pod_of_an_enrolled_namespace_is_captured_from_its_first_packet(ap
         app.lab.rolled_out("client", namespace=NS)
         alone(app, "client")
         for _ in range(5):
-            assert app.ask(NS, "client", "server").endswith("hello")
+            assert app.request(NS, "client", "server").endswith("hello")
     assert wire[0].packets("hello") == 0
 
 
@@ -108,4 +108,4 @@ def test_a_pod_that_opts_out_is_left_alone(app: Mesh) -> None:
     app.lab.rolled_out("outsider", namespace=NS)
     alone(app, "outsider")
     assert not app.captured(NS, "outsider")
-    assert app.ask(NS, "outsider", "server").endswith("hello"), "PERMISSIVE serves plain text"
+    assert app.request(NS, "outsider", "server").endswith("hello"), "PERMISSIVE serves plain text"

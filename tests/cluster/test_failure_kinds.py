@@ -114,7 +114,7 @@ def configure(scene: Mesh, mode: str, deny: str) -> None:
     scene.lab.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), namespace=NS)
 
 
-def test_the_table_has_every_case_once() -> None:
+def test_the_table_of_failures_has_every_case_once() -> None:
     cases = [(row["client"], row["mode"], row["deny"]) for row in ROWS]
     assert sorted(cases) == sorted(itertools.product(("captured", "uncaptured"), ("PERMISSIVE", "STRICT"), DENY))
 

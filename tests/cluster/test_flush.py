@@ -1,4 +1,4 @@
-"""Somebody flushes the rules of a captured pod under load: nothing of what it says is seen on the wire."""
+"""Another process flushes the rules of a captured pod under load: none of the pod's data is seen on the wire."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def app(mesh: Mesh) -> Mesh:
     mesh.lab.apply(STRICT, namespace=NS)
     for name in ("server", "client"):
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     return mesh
 
 
@@ -62,11 +62,11 @@ def flush(space: int) -> None:
 
 
 def plain(wire: Wire) -> int:
-    """Number of packets that show what the application said."""
+    """Number of packets with the application's data in plain text."""
     return wire.packets("hello|still here")
 
 
-def test_no_plain_text_leaves_while_the_rules_are_put_back(app: Mesh, space: int) -> None:
+def test_no_plain_text_leaves_while_the_rules_are_restored(app: Mesh, space: int) -> None:
     lengths = []
     with captured(app.node_link("node1"), BETWEEN_PODS) as wire:
         load = app.load(NS, "client", "server", SECONDS)
@@ -83,12 +83,12 @@ def test_no_plain_text_leaves_while_the_rules_are_put_back(app: Mesh, space: int
     print(f"rules were gone for {gone}; load: {report}")
     assert plain(wire[0]) == 0
     assert report.hanging == 0
-    assert report.failures == [], "what met a flush was sent again"
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work")
+    assert report.failures == [], "packets lost at a flush were sent again"
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "connections work")
 
 
-def test_no_plain_text_leaves_while_nobody_puts_the_rules_back(app: Mesh, space: int) -> None:
-    """The node agent is away when somebody flushes: connections wait until it is back."""
+def test_no_plain_text_leaves_while_no_node_agent_restores_the_rules(app: Mesh, space: int) -> None:
+    """The rules are flushed while no node agent runs: connections wait until it is back."""
     away = {"spec": {"template": {"spec": {"nodeSelector": {"culvert.test/nowhere": "true"}}}}}
     back = {"spec": {"template": {"spec": {"nodeSelector": None}}}}
     agents = ("-n", SYSTEM, "-l", "k8s-app=istio-cni-node")
@@ -101,10 +101,10 @@ def test_no_plain_text_leaves_while_nobody_puts_the_rules_back(app: Mesh, space:
             flush(space)
             report = load.report(within_s=SECONDS + 60)
             assert not captures(space)
-            assert app.ask(NS, "client", "server") == "<TimeoutError>"
+            assert app.request(NS, "client", "server") == "<TimeoutError>"
         finally:
             app.lab.kubectl("patch", AGENT, "-n", SYSTEM, "-p", json.dumps(back))
         app.ready()
-        eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work", within_s=60)
+        eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "connections work", within_s=60)
     assert report.peers, "connections worked before"
     assert plain(wire[0]) == 0

@@ -1,4 +1,4 @@
-"""Culvert installed the way users install it, and taken away again.
+"""Culvert installed the way users install it, and uninstalled again.
 
 A lab of its own: the others share one in which the mesh must stay.
 """
@@ -93,7 +93,7 @@ def traces(machine: NamespacesMachine) -> dict[str, str]:
 
 def test_all_parts_are_ready_on_every_node(installation: Installation) -> None:
     def settled() -> Any:
-        # A ztunnel that is ready may be a moment behind the control plane's latest word, and status says so.
+        # A ready ztunnel may lag briefly behind the control plane's latest push, and status reports it.
         done = installation.run("status", "-o", "json")
         found = json.loads(done.stdout or "null")
         return done.returncode == 0 and all(one["xds"] == "synced" for one in found["nodes"]) and found
@@ -161,8 +161,8 @@ def test_a_broken_part_is_named_and_ends_in_status_1(installation: Installation)
     scale = ("scale", "deploy/istiod", "-n", names.DEFAULT_NAMESPACE)
     cluster.kubectl(*scale, "--replicas=0")
     try:
-        said = installation.culvert("status", status=1)
-        assert "culvert status: control plane: 0 of 0 ready" in said
+        output = installation.culvert("status", status=1)
+        assert "culvert status: control plane: 0 of 0 ready" in output
         assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200", "traffic goes on without a control plane"
     finally:
         cluster.kubectl(*scale, "--replicas=1")
@@ -170,9 +170,9 @@ def test_a_broken_part_is_named_and_ends_in_status_1(installation: Installation)
 
 
 def test_a_wrong_value_is_one_line(installation: Installation) -> None:
-    said = installation.culvert("install", f"--helm={installation.helm}", "--set=ztunel.x=1", status=1)
-    assert len(said.splitlines()) == 1
-    assert "ztunel" in said
+    output = installation.culvert("install", f"--helm={installation.helm}", "--set=ztunel.x=1", status=1)
+    assert len(output.splitlines()) == 1
+    assert "ztunel" in output
 
 
 def test_traffic_survives_an_uninstallation(installation: Installation) -> None:

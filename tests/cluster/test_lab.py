@@ -88,19 +88,19 @@ def test_the_control_plane_reaches_services_as_webhooks_need(samples: Lab) -> No
     address = samples.resource("service", "web")["spec"]["clusterIP"]
     control = lab.machine(samples.name, "control")
 
-    def ask() -> str:
+    def request() -> str:
         return control.run(["curl", "-sS", "-m5", f"http://{address}/ip"]).text
 
-    eventually(lambda: "origin" in ask(), "Service web, once node1 knows it")
-    answers = [ask() for _ in range(10)]  # so many that both pods answer some
+    eventually(lambda: "origin" in request(), "Service web, once node1 knows it")
+    answers = [request() for _ in range(10)]  # enough for both pods to answer some
     assert all("origin" in answer for answer in answers), answers
 
 
 def test_names_outside_the_cluster_are_denied_at_once(samples: Lab) -> None:
     samples.apply(SAMPLES / "curl" / "curl.yaml")
     samples.rolled_out("curl")
-    said = samples.run("curl", "sh", "-c", "curl -sS -m 2 http://nowhere.example/ 2>&1 || true")
-    assert "Could not resolve host" in said
+    output = samples.run("curl", "sh", "-c", "curl -sS -m 2 http://nowhere.example/ 2>&1 || true")
+    assert "Could not resolve host" in output
 
 
 def test_bookinfo_shows_all_versions_of_reviews(samples: Lab) -> None:
@@ -117,11 +117,11 @@ def test_bookinfo_shows_all_versions_of_reviews(samples: Lab) -> None:
     eventually(all_seen, "reviews v1, v2 and v3", within_s=30)
 
 
-def test_tcp_echo_answers_with_its_word(samples: Lab) -> None:
+def test_tcp_echo_answers_with_its_prefix(samples: Lab) -> None:
     samples.apply(SAMPLES / "tcp-echo" / "tcp-echo.yaml", SAMPLES / "curl" / "curl.yaml")
     samples.rolled_out("tcp-echo", "curl")
-    ask = "(echo world; sleep 1) | nc -w 3 tcp-echo 9001 || true"
-    eventually(lambda: samples.run("curl", "sh", "-c", ask) == "hello world\n", "tcp-echo", within_s=30)
+    command = "(echo world; sleep 1) | nc -w 3 tcp-echo 9001 || true"
+    eventually(lambda: samples.run("curl", "sh", "-c", command) == "hello world\n", "tcp-echo", within_s=30)
 
 
 @pytest.mark.parametrize(("machine", "port", "path"), [("control", 6443, "version"), ("node1", 10250, "pods")])
@@ -244,7 +244,7 @@ def _services(name: str) -> str:
 
 
 def _left_over(before: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return what is there that was not: others of this machine may take their own things away meanwhile."""
+    """Return what was added: other processes of this machine may remove things of their own meanwhile."""
     now = _machine_state()
     return {what: added for what, things in now.items() if (added := things - before[what])}
 

@@ -22,7 +22,7 @@ TAKEOVER_S = 15 + 2 * 2.2 + 1
 DENY = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {name: nobody}
+metadata: {name: deny-all}
 spec:
   action: DENY
   rules: [{}]
@@ -35,7 +35,7 @@ def app(mesh: Mesh) -> Iterator[Mesh]:
     mesh.lab.kubectl("delete", "namespace", LATE_NS, "--ignore-not-found", "--wait", timeout_s=120)
     mesh.echo(NS, "server", "node1")
     mesh.client(NS, "client", "node2")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     mesh.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=2")
     mesh.lab.rolled_out("istiod", namespace=SYSTEM, timeout_s=90)
     try:
@@ -47,7 +47,7 @@ def app(mesh: Mesh) -> Iterator[Mesh]:
 
 
 def leader(lab: Lab) -> str:
-    """Return who leads: a pod's name and what tells its processes apart."""
+    """Return the leader's identity: its pod's name and a suffix for the process."""
     lease = lab.resource("lease", "-n", SYSTEM, names.CONTROL_PLANE_LEASE)
     return str(lease["spec"].get("holderIdentity", ""))
 
@@ -66,7 +66,7 @@ def process_of(pod: dict[str, Any]) -> int:
 
 
 def test_the_leader_is_killed_and_no_change_is_lost(app: Mesh) -> None:
-    eventually(lambda: leader(app.lab) != "", "somebody leads")
+    eventually(lambda: leader(app.lab) != "", "a leader is elected")
     killed_leader = leader(app.lab)
     dead = killed_leader.partition("_")[0]
     pods = app.lab.resource("pods", "-n", SYSTEM, "-l", "app=istiod")["items"]
@@ -77,9 +77,9 @@ def test_the_leader_is_killed_and_no_change_is_lost(app: Mesh) -> None:
     app.lab.apply(DENY, namespace=NS)
     app.lab.kubectl("create", "namespace", LATE_NS)
 
-    eventually(lambda: not app.ask(NS, "client", "server").endswith("hello"), "the change reaches the proxies")
+    eventually(lambda: not app.request(NS, "client", "server").endswith("hello"), "the change reaches the proxies")
     changed = time.monotonic() - killed
-    # Another process: the other pod's, or the killed pod's next, whoever looks first when the lease has run out.
+    # Another process: the other pod's or the killed pod's new one, whichever tries first after the lease has expired.
     eventually(lambda: leader(app.lab) not in ("", killed_leader), "another leads", within_s=TAKEOVER_S + 5)
     led = time.monotonic() - killed
     roots = ("configmap", "-n", LATE_NS, names.ROOT_CERT_CONFIGMAP, "--ignore-not-found", "-o", "name")
@@ -87,5 +87,5 @@ def test_the_leader_is_killed_and_no_change_is_lost(app: Mesh) -> None:
     print(f"leader killed: change in force after {changed:.1f} s, another leads after {led:.1f} s")
     assert led < TAKEOVER_S
 
-    app.lab.kubectl("delete", "authorizationpolicy", "-n", NS, "nobody")
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "and so do later changes")
+    app.lab.kubectl("delete", "authorizationpolicy", "-n", NS, "deny-all")
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "and so do later changes")

@@ -1,4 +1,4 @@
-"""The mesh configuration of an installed mesh: what is reported of it, and changes without a restart."""
+"""The mesh configuration of an installed mesh: its reported problems, and changes without a restart."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def configure(mesh: Mesh, text: str) -> None:
 
 @pytest.fixture
 def before(mesh: Mesh) -> Iterator[str]:
-    """The configuration of the installation, which is put back."""
+    """The configuration of the installation, restored after the test."""
     held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
     yield held
     configure(mesh, held)
@@ -55,12 +55,12 @@ def test_a_format_of_the_access_log_reaches_ztunnels_that_run(mesh: Mesh, before
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1")
     mesh.client(NS, "client", "node2")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     form = {"flags": "%RESPONSE_FLAGS%", "peer": "%DOWNSTREAM_PEER_URI_SAN%", "bytes": "%BYTES_RECEIVED%"}
     configure(mesh, before + f"accessLogEncoding: JSON\naccessLogFormat: '{json.dumps(form)}'\n")
 
     def written() -> bool:
-        assert mesh.ask(NS, "client", "server").endswith("hello")
+        assert mesh.request(NS, "client", "server").endswith("hello")
         lines = [line for line in mesh.ztunnel_log(since_s=60).splitlines() if '"peer":"spiffe://' in line]
         return any(f"/ns/{NS}/" in json.loads(line[line.index("{") :])["peer"] for line in lines)
 

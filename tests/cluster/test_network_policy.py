@@ -1,4 +1,4 @@
-"""Capture under Kubernetes NetworkPolicies, enforced by kube-router: policies keep the meaning that users gave them.
+"""Capture under Kubernetes NetworkPolicies, enforced by kube-router: policies keep their effect.
 
 A network plugin sees port 15008 between enrolled pods, as Istio documents; the application's port is the mesh's matter.
 """
@@ -70,7 +70,7 @@ def allow(scene: Mesh, *ports: int, sources: list[dict[str, Any]] | None = None)
 
 def reaches(scene: Mesh, client: str, server: str, namespace: str = NS) -> bool:
     """Whether a client gets the server's answer; fails on an answer that is neither that nor a refusal."""
-    answer = scene.ask(namespace, client, f"{server}.{NS}.svc.cluster.local", timeout_s=2)
+    answer = scene.request(namespace, client, f"{server}.{NS}.svc.cluster.local", timeout_s=2)
     assert answer.endswith("hello") or answer in REFUSED, answer
     return answer.endswith("hello")
 
@@ -81,7 +81,7 @@ def codes(scene: Mesh) -> set[str]:
 
 
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
-def test_without_a_policy_everybody_reaches_the_server(scene: Mesh, server: str) -> None:
+def test_without_a_policy_every_client_reaches_the_server(scene: Mesh, server: str) -> None:
     assert reaches(scene, "client", server)
     assert reaches(scene, "other", server)
     assert reaches(scene, "stranger", server, OUTSIDE)
@@ -95,7 +95,7 @@ def test_the_applications_port_alone_blocks_the_mesh_and_analyze_says_so(scene: 
 
 
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
-def test_with_port_15008_the_policy_admits_whom_it_names_and_nobody_else(scene: Mesh, server: str) -> None:
+def test_with_port_15008_the_policy_admits_only_the_peers_that_it_names(scene: Mesh, server: str) -> None:
     allow(scene, 9000, 15008)
     eventually(lambda: not reaches(scene, "other", server), "another pod is kept out", within_s=40)
     eventually(lambda: reaches(scene, "client", server), "the named pod is admitted", within_s=40)
@@ -111,7 +111,7 @@ def test_a_client_outside_the_mesh_needs_the_applications_port_only(scene: Mesh,
     assert codes(scene) == set(), "peers outside the mesh do not use port 15008"
 
 
-def test_probes_pass_where_a_policy_admits_nobody(scene: Mesh) -> None:
+def test_probes_pass_under_a_default_deny(scene: Mesh) -> None:
     """The kubelet's probes reach captured pods under a default deny, as they reach pods without capture."""
     deny = {
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny"},
@@ -119,7 +119,7 @@ def test_probes_pass_where_a_policy_admits_nobody(scene: Mesh) -> None:
     }  # fmt: skip
     scene.lab.apply(json.dumps(deny), namespace=NS)
     for server in SERVERS.values():
-        eventually(lambda server=server: not reaches(scene, "client", server), "nobody is admitted", within_s=40)
+        eventually(lambda server=server: not reaches(scene, "client", server), "no client is admitted", within_s=40)
     # A pod that starts under the policy becomes ready only if its probe passes.
     scene.lab.kubectl("rollout", "restart", "-n", NS, "deploy/near", "deploy/far")
     scene.lab.rolled_out("near", "far", namespace=NS)

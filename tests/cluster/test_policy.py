@@ -33,15 +33,15 @@ def without_policies(app: Mesh):
 
 
 def friend(app: Mesh) -> str:
-    return app.ask(NS, "friend", "server")
+    return app.request(NS, "friend", "server")
 
 
 def neighbour(app: Mesh) -> str:
-    return app.ask(NS, "neighbour", "server")
+    return app.request(NS, "neighbour", "server")
 
 
 def stranger(app: Mesh) -> str:
-    return app.ask("strangers", "stranger", f"server.{NS}.svc.cluster.local")
+    return app.request("strangers", "stranger", f"server.{NS}.svc.cluster.local")
 
 
 def policy(app: Mesh, name: str, action: str, rule: str) -> None:
@@ -121,7 +121,7 @@ def test_strict_refuses_plain_text_and_permissive_serves_it(app: Mesh) -> None:
     becomes(lambda: stranger(app), False, "the mesh is STRICT")
 
 
-def test_kubelet_probes_and_everyday_calls_work_under_strict(app: Mesh) -> None:
+def test_kubelet_probes_and_common_connections_work_under_strict(app: Mesh) -> None:
     peer_authentication(app, "STRICT", "istio-system")
     becomes(lambda: stranger(app), False, "the mesh is STRICT")
     app.lab.kubectl("rollout", "restart", "-n", NS, "deploy/server")
@@ -131,16 +131,16 @@ def test_kubelet_probes_and_everyday_calls_work_under_strict(app: Mesh) -> None:
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 0, "probes pass"
 
     own = pod["status"]["podIP"]
-    assert app.ask(NS, "server", own) == f"{own} hello", "a pod calls itself"
-    assert app.ask(NS, "server", "127.0.0.1") == "127.0.0.1 hello"
-    assert app.ask(NS, "friend", own).endswith("hello"), "a pod's address instead of a service's"
+    assert app.request(NS, "server", own) == f"{own} hello", "a pod calls itself"
+    assert app.request(NS, "server", "127.0.0.1") == "127.0.0.1 hello"
+    assert app.request(NS, "friend", own).endswith("hello"), "a pod's address instead of a service's"
     status = app.lab.run(
         "friend", "curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}",
         "https://kubernetes.default.svc/healthz", namespace=NS,
     )  # fmt: skip
     assert status in {"200", "401", "403"}, "the API server answers"
     with app.outside_server() as outside:
-        assert app.ask(NS, "friend", outside).endswith("hello"), "an address outside the mesh"
+        assert app.request(NS, "friend", outside).endswith("hello"), "an address outside the mesh"
 
 
 def test_headless_services_lead_to_their_pods(app: Mesh) -> None:
@@ -151,7 +151,7 @@ metadata: {name: headless}
 spec: {clusterIP: None, selector: {app: server}, ports: [{name: tcp, port: 9000}]}
 """
     app.lab.apply(text, namespace=NS)
-    eventually(lambda: app.ask(NS, "friend", "headless").endswith("hello"), "the name has an address")
+    eventually(lambda: app.request(NS, "friend", "headless").endswith("hello"), "the name has an address")
     line = app.logged('src.workload="friend', 'direction="inbound"')
     assert "src.identity" in line
 

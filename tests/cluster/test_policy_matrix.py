@@ -1,7 +1,7 @@
 """Every policy of ``policy_matrix.yaml``, with every backend, on one node and across nodes, over IPv4 and IPv6.
 
-A lab of its own, with both families. A client's process stays in its pod and is asked through one ``kubectl exec`` that
-stays open, so that trying everything takes as long as its slowest connection.
+A lab of its own, with both families. A client's process runs in its pod and reads its targets from one ``kubectl
+exec`` that stays open, so that one round takes as long as its slowest connection.
 """
 
 import itertools
@@ -42,7 +42,7 @@ BACKENDS = ("nftables", "iptables")
 NODES = ("node1", "node2")
 PORTS = (9000, 9001, 9002)
 MARKERS = range(9100, 9100 + len(SCENARIOS))
-"""A port for each scenario, closed by a policy that is applied with it: when that one is in force, all are."""
+"""A port for each scenario, denied by a policy that is applied with it: when that policy is in force, all are."""
 REROLL_S = 120
 
 Target = tuple[str, int]
@@ -57,7 +57,7 @@ class Client:
     name: str
     process: subprocess.Popen[str]
 
-    def ask(self, targets: list[Target]) -> list[str]:
+    def request(self, targets: list[Target]) -> list[str]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(targets) + "\n")
@@ -123,7 +123,10 @@ class Matrix:
         command = [program, f"--kubeconfig={self.lab.kubeconfig}", "exec", "-i", "-n", namespace, pod, "--"]
         eventually(lambda: self._running(pod, namespace), f"{pod} runs", within_s=30)
         return subprocess.Popen(
-            [*command, "python3", "/program/matrix.py", "ask"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, "python3", "/program/matrix.py", "request"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def _running(self, pod: str, namespace: str) -> bool:
@@ -131,19 +134,19 @@ class Matrix:
         return phase == "Running"
 
     def answers(self, ports: tuple[int, ...]) -> dict[tuple[str, str, str, int], str]:
-        """Let every client try every server at all addresses; returns what came of it."""
+        """Let every client try every server at all addresses; returns the results."""
         targets = [
             (server, address, port) for server in SERVERS for address in self.addresses[server] for port in ports
         ]
-        asked = self._pool.map(lambda client: client.ask([(ip, port) for _, ip, port in targets]), self.clients)
+        results = self._pool.map(lambda client: client.request([(ip, port) for _, ip, port in targets]), self.clients)
         return {
             (f"{client.name} on {node}", server, ip, port): answer
-            for client, node, answers in zip(self.clients, itertools.cycle(NODES), asked, strict=False)
+            for client, node, answers in zip(self.clients, itertools.cycle(NODES), results, strict=False)
             for (server, ip, port), answer in zip(targets, answers, strict=True)
         }
 
     def holds(self, scenario: dict[str, Any], marker: int) -> list[str]:
-        """Compare with what the scenario expects; returns what is not so."""
+        """Compare with the scenario's expectations; returns the differences."""
         expected = _expected(scenario["allowed"])
         wrong = []
         for (client, server, ip, port), answer in self.answers((*PORTS, marker)).items():
@@ -154,7 +157,7 @@ class Matrix:
         return wrong
 
     def captured_by(self) -> set[str]:
-        """The backends that have rules in pods of the mesh; what a pod has of none, or of two, stands for itself."""
+        """The backends that have rules in pods of the mesh; a pod with rules of none, or of two, is listed as such."""
         items = [pod for ns in set(CLIENTS.values()) for pod in self.lab.resource("pods", "-n", ns)["items"]]
         uids = {pod["metadata"]["uid"] for pod in items if pod["metadata"]["namespace"] != "matrix-out"}
         found = set()
@@ -164,7 +167,7 @@ class Matrix:
         return found
 
     def backend(self, name: str) -> None:
-        """Capture by this backend from now on; the pods go on."""
+        """Switch to this backend; the pods keep running."""
         if name != BACKENDS[0]:
             install(self.lab, name)
         self.mesh.ready(REROLL_S)
@@ -201,7 +204,7 @@ def _pod(app: str, namespace: str, node: str) -> dict[str, Any]:
 
 
 def _policy(number: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the resource that one entry of a scenario's policies stands for."""
+    """Return the resource of one entry of a scenario's policies."""
     namespace = entry.get("namespace", "matrix")
     if "mtls" in entry or "ports" in entry:
         kind, selector = "PeerAuthentication", entry.get("peers")
@@ -251,7 +254,7 @@ def matrix() -> Iterator[Matrix]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_policy_means_the_same_everywhere(matrix: Matrix, backend: str) -> None:
+def test_every_policy_has_the_same_verdicts_on_all_nodes_and_families(matrix: Matrix, backend: str) -> None:
     matrix.backend(backend)
     eventually(lambda: matrix.captured_by() == {backend}, "every pod has rules of this backend and of no other")
     failures = []

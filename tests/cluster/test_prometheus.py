@@ -1,4 +1,4 @@
-"""The metrics of the mesh as a Prometheus sees them that was told nothing of it."""
+"""The metrics of the mesh as scraped by a Prometheus without configuration for it."""
 
 import json
 import subprocess
@@ -63,16 +63,16 @@ def prometheus(mesh: Mesh) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="module")
 def traffic(mesh: Mesh, prometheus: Prometheus) -> Iterator[Mesh]:
-    """Connections of which all but the first have been made after Prometheus had seen the first."""
+    """Connections, all but the first of them opened after Prometheus has scraped the first."""
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1", probe=False)
     mesh.client(NS, "client", "node2")
     eventually(lambda: mesh.captured(NS, "client") and mesh.captured(NS, "server"), "both are captured")
-    assert mesh.ask(NS, "client", "server").endswith("hello")
+    assert mesh.request(NS, "client", "server").endswith("hello")
     seen = f'istio_tcp_connections_opened_total{{source_principal="{CLIENT}"}}'
     eventually(lambda: len(prometheus.series(seen)) == 2, "the first connection is known", within_s=60)
     for _ in range(CONNECTIONS - 1):
-        assert mesh.ask(NS, "client", "server").endswith("hello")
+        assert mesh.request(NS, "client", "server").endswith("hello")
     yield mesh
     mesh.lab.kubectl("delete", "namespace", NS, timeout_s=120)
 
@@ -141,7 +141,7 @@ def test_a_graph_of_workloads_can_be_drawn(traffic: Mesh, prometheus: Prometheus
             }
 
 
-def test_the_control_plane_tells_of_its_pushes_and_certificates(traffic: Mesh, prometheus: Prometheus) -> None:
+def test_the_control_plane_exports_metrics_of_pushes_and_certificates(traffic: Mesh, prometheus: Prometheus) -> None:
     eventually(lambda: prometheus.value("pilot_xds") >= 2, "two ztunnels are connected", within_s=60)
     for expression in (
         "pilot_xds_pushes",

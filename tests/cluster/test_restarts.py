@@ -1,4 +1,4 @@
-"""Parts deleted one by one under load: each comes back by itself, and nothing leaves a captured pod in plain text."""
+"""Parts deleted one by one under load: each is restored by itself, and nothing leaves a captured pod in plain text."""
 
 import json
 import time
@@ -28,7 +28,7 @@ def app(mesh: Mesh) -> Mesh:
     mesh.client(NS, "client", "node2")
     for name in ("server", "client"):
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     return mesh
 
 
@@ -38,7 +38,7 @@ def app(mesh: Mesh) -> Mesh:
     ids=["control-plane", "node-agent", "ztunnel"],
 )
 def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selector: str) -> None:
-    """A ztunnel that is told to end before its successor exists goes on accepting until it does."""
+    """A ztunnel that is terminated before its successor exists accepts connections until it does."""
     expression = "tcp and src net 10.244.0.0/16 and dst net 10.244.0.0/16"
     with captured(app.node_link("node1"), expression) as wire:
         load = app.load(NS, "client", "server", SECONDS)
@@ -50,7 +50,7 @@ def test_a_deleted_part_comes_back_and_nothing_fails_or_leaks(app: Mesh, selecto
     assert wire[0].packets("hello|still here") == 0, "plain text of a captured pod"
     assert report.hanging == 0
     assert report.peers, "connections worked before or after"
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "connections work again")
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "connections work again")
     assert report.failures == []
 
 
@@ -134,7 +134,7 @@ def test_ztunnels_killed_twice_serve_again_within_a_second_and_leak_nothing(app:
         pod["status"]["containerStatuses"][0]["restartCount"]
         for pod in app.lab.resource("pods", "-n", SYSTEM, "-l", "app=ztunnel")["items"]
     ]
-    assert states == [0] * len(states), "mended inside the container"
+    assert states == [0] * len(states), "repaired inside the container"
 
 
 def test_a_ztunnel_restarted_without_control_plane_serves_from_its_snapshot(app: Mesh) -> None:
@@ -147,7 +147,7 @@ def test_a_ztunnel_restarted_without_control_plane_serves_from_its_snapshot(app:
         )
         app.lab.kubectl("delete", "pods", "-n", SYSTEM, "-l", "app=ztunnel", timeout_s=90)
         app.lab.kubectl("rollout", "status", "-n", SYSTEM, "ds/ztunnel", "--timeout=60s", timeout_s=65)
-        assert app.ask(NS, "client", "server").endswith("hello")
+        assert app.request(NS, "client", "server").endswith("hello")
         assert "serving the restored state" in app.ztunnel_log()
     finally:
         app.lab.kubectl("scale", "-n", SYSTEM, "deploy/istiod", "--replicas=1")
@@ -168,7 +168,7 @@ def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:
         app.lab.kubectl("scale", "-n", NS, "deploy/client", "--replicas=1")
         eventually(
             lambda: "no ztunnel is connected" in app.lab.kubectl("get", "events", "-n", NS, "-o", "yaml"),
-            "the event tells why the pod does not start",
+            "the event says why the pod does not start",
             within_s=60,
         )
     finally:
@@ -176,5 +176,5 @@ def test_a_pod_waits_while_it_cannot_be_captured(app: Mesh) -> None:
         app.lab.kubectl("patch", "ds/ztunnel", "-n", SYSTEM, "--type=json", "-p", json.dumps(here))
     app.ready()
     app.lab.rolled_out("client", namespace=NS)
-    eventually(lambda: app.ask(NS, "client", "server").endswith("hello"), "the pod has started, captured")
+    eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "the pod has started, captured")
     assert app.captured(NS, "client")

@@ -1,4 +1,4 @@
-"""Revocation from the operator's secret to connections that stand, through Kubernetes' own way to the nodes."""
+"""Revocation from the operator's Secret to open connections, distributed to the nodes by Kubernetes."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 NS = "revoked"
 TRAVEL_S = 60 + 90 + 2 + 30
-"""The control plane looks once a minute, the kubelet within 90 s, the node agent every two seconds; and some."""
+"""The control plane polls once a minute, the kubelet within 90 s, the node agent every two seconds; and a margin."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def app(mesh: Mesh) -> Iterator[Mesh]:
     mesh.client(NS, "good", "node2")
     mesh.client(NS, "bad", "node2")
     for client in ("good", "bad"):
-        eventually(lambda client=client: mesh.ask(NS, client, "server").endswith("hello"), "the server is reached")
+        eventually(lambda client=client: mesh.request(NS, client, "server").endswith("hello"), "the server is reached")
     try:
         yield mesh
     finally:
@@ -66,18 +66,20 @@ def serial_of(mesh: Mesh, account: str) -> int:
     return int(found["certChain"][0]["serialNumber"])
 
 
-def test_a_revoked_workload_is_cut_and_comes_back_when_its_list_goes(app: Mesh) -> None:
+def test_a_revoked_workload_is_refused_until_its_list_is_removed(app: Mesh) -> None:
     load = app.load(NS, "bad", "server", seconds=TRAVEL_S)
     plug_in(app, serial_of(app, "bad"))
     began = time.monotonic()
-    eventually(lambda: not app.ask(NS, "bad", "server").endswith("hello"), "the client is refused", within_s=TRAVEL_S)
+    eventually(
+        lambda: not app.request(NS, "bad", "server").endswith("hello"), "the client is refused", within_s=TRAVEL_S
+    )
     print(f"refused {time.monotonic() - began:.0f} s after the secret was written")
     app.logged(f"ns/{NS}/sa/bad", "inbound", "peer certificate revoked by CRL")
-    assert app.ask(NS, "good", "server").endswith("hello")
+    assert app.request(NS, "good", "server").endswith("hello")
     for namespace in (NS, SYSTEM, "default"):
         app.lab.kubectl("get", "configmap", "-n", namespace, names.CRL_CONFIGMAP)
     app.lab.kubectl("delete", "secret", "-n", SYSTEM, names.CACERTS_SECRET)
-    eventually(lambda: app.ask(NS, "bad", "server").endswith("hello"), "the client is back", within_s=TRAVEL_S)
+    eventually(lambda: app.request(NS, "bad", "server").endswith("hello"), "the client is back", within_s=TRAVEL_S)
     left = app.lab.resource("configmaps", "-A", f"--field-selector=metadata.name={names.CRL_CONFIGMAP}")["items"]
     assert left == []
     assert load.report(within_s=TRAVEL_S * 2).failures != []

@@ -1,4 +1,4 @@
-"""What users read on their policies, written to a real API server."""
+"""The status that users read on their policies, written to a real API server."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def conditions(mesh: Mesh, name: str) -> dict[str, dict[str, Any]]:
     return {one["type"]: one for one in (item.get("status") or {}).get("conditions", [])}
 
 
-def test_a_policy_says_what_layer_4_makes_of_it(mesh: Mesh) -> None:
+def test_a_policys_status_says_how_layer_4_enforces_it(mesh: Mesh) -> None:
     mesh.namespace(NS)
     mesh.lab.apply(policy("p", rules=[{"to": [{"operation": {"paths": ["/x"]}}]}]), namespace=NS)
     eventually(lambda: "ZtunnelAccepted" in conditions(mesh, "p"), "a condition is there")
@@ -40,14 +40,14 @@ def test_a_policy_says_what_layer_4_makes_of_it(mesh: Mesh) -> None:
     mesh.lab.apply(policy("p", rules=[{"to": [{"operation": {"ports": ["80"]}}]}]), namespace=NS)
     eventually(lambda: conditions(mesh, "p")["ZtunnelAccepted"]["status"] == "True", "it follows the object")
     assert conditions(mesh, "p")["ZtunnelAccepted"]["observedGeneration"] == 2
-    assert "Other" in conditions(mesh, "p"), "somebody else's condition stays"
+    assert "Other" in conditions(mesh, "p"), "another controller's condition stays"
 
 
-def test_a_dry_run_refuses_nothing_and_tells_what_it_would(mesh: Mesh) -> None:
+def test_a_dry_run_refuses_nothing_and_logs_its_verdict(mesh: Mesh) -> None:
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1")
     mesh.client(NS, "client", "node2")
-    eventually(lambda: mesh.ask(NS, "client", "server").endswith("hello"), "the server is reached")
+    eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     switch = f"{DRY_RUN_SETTING}=true"
     mesh.lab.kubectl("set", "env", "-n", SYSTEM, "deploy/istiod", switch)
     try:
@@ -58,11 +58,11 @@ def test_a_dry_run_refuses_nothing_and_tells_what_it_would(mesh: Mesh) -> None:
         eventually(lambda: "ZtunnelAccepted" in conditions(mesh, "dry"), "a condition is there", within_s=30)
         assert conditions(mesh, "dry")["ZtunnelAccepted"]["status"] == "True"
 
-        def told() -> bool:
-            assert mesh.ask(NS, "client", "server").endswith("hello")
+        def logged() -> bool:
+            assert mesh.request(NS, "client", "server").endswith("hello")
             return f'dry_run="explicitly denied by: {NS}/dry"' in mesh.ztunnel_log(since_s=60)
 
-        eventually(told, "the server's access log tells")
+        eventually(logged, "the server's access log has the verdict")
     finally:
         mesh.lab.kubectl("set", "env", "-n", SYSTEM, "deploy/istiod", f"{DRY_RUN_SETTING}=false")
         mesh.lab.rolled_out("istiod", namespace=SYSTEM, timeout_s=90)

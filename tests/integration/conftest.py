@@ -1,4 +1,4 @@
-"""A small mesh in every combination of address family and capture that its tests shall hold for, and two wired pods."""
+"""A small mesh in every combination of address family and capture that its tests cover, and two connected pods."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Capturing by each backend in the real kernel: what is planned is so, twice is once, others' rules stay."""
+"""Capture by each backend in the real kernel: plans are applied, idempotently, and other programs' rules stay."""
 
 import itertools
 import re
@@ -37,7 +37,9 @@ def state(space: int) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", PODS)
-def test_what_is_planned_is_so_and_twice_is_once(backend: CaptureBackend, space: int, scenario: str) -> None:
+def test_a_plan_is_applied_and_applying_it_twice_changes_nothing(
+    backend: CaptureBackend, space: int, scenario: str
+) -> None:
     backend.prepare(space)
     backend.apply(space, PODS[scenario])
     assert backend.missing(space, PODS[scenario]) == ()
@@ -74,15 +76,15 @@ OTHERS = (
 )
 
 
-def test_what_belongs_to_others_stays(backend: CaptureBackend, space: int) -> None:
+def test_rules_of_other_programs_stay(backend: CaptureBackend, space: int) -> None:
     for command in OTHERS:
         shell(space, command)
     before = state(space)
     backend.prepare(space)
     for mode in Mode:
         backend.apply(space, PodPlan(mode=mode))
-        assert backend.missing(space, PodPlan(mode=mode)) == (), "others' rules are not our matter"
-        assert not Counter(before) - Counter(state(space)), "nothing of theirs is gone"
+        assert backend.missing(space, PodPlan(mode=mode)) == (), "rules of other programs are ignored"
+        assert not Counter(before) - Counter(state(space)), "no rule of another program is gone"
 
 
 @pytest.mark.parametrize("command", [
@@ -96,7 +98,7 @@ def test_what_belongs_to_others_stays(backend: CaptureBackend, space: int) -> No
     "ip route flush table 100",
     "ip -6 route flush table 100",
 ])  # fmt: skip
-def test_what_somebody_takes_away_is_missed(backend: CaptureBackend, space: int, command: str) -> None:
+def test_a_removed_part_of_the_rules_is_reported_missing(backend: CaptureBackend, space: int, command: str) -> None:
     backend.prepare(space)
     backend.apply(space, PodPlan())
     shell(space, command)
@@ -143,7 +145,7 @@ def seen_from(pods: Wired, server: str) -> str:
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(backends.NAMES, 2)))
-def test_another_backends_rules_go_when_the_new_ones_stand(
+def test_a_new_backend_removes_the_old_backends_rules_after_applying_its_own(
     before: str, after: str, tmp_path: Path, space: int, pods: Wired
 ) -> None:
     old, new = (backends.backend(name, tmp_path / "lock") for name in (before, after))
@@ -181,7 +183,7 @@ OUT, IN = "annotation of the client", "annotation of the server"
     pytest.param({"excludeInterfaces": "eth0"}, 8080, "application", id="excluded interface"),
 ])  # fmt: skip
 @pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
-def test_who_gets_a_connection_from_a_captured_pod(
+def test_which_listener_gets_a_connection_from_a_captured_pod(
     backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
 ) -> None:
     plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
@@ -192,7 +194,7 @@ def test_who_gets_a_connection_from_a_captured_pod(
         pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
         pods.answering(pods.second, port, "application"),
     ):
-        assert pods.ask(pods.first, server, port) == answers
+        assert pods.request(pods.first, server, port) == answers
 
 
 @pytest.mark.parametrize(("annotations", "port", "answers"), [
@@ -206,7 +208,7 @@ def test_who_gets_a_connection_from_a_captured_pod(
     pytest.param({"excludeInterfaces": "eth0"}, 8080, "application", id="excluded interface"),
 ])  # fmt: skip
 @pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
-def test_who_gets_a_connection_to_a_captured_pod(
+def test_which_listener_gets_a_connection_to_a_captured_pod(
     backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
 ) -> None:
     plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
@@ -216,7 +218,7 @@ def test_who_gets_a_connection_to_a_captured_pod(
         pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "tunnel", mark=names.TUNNEL_MARK),
         pods.answering(pods.first, port, "application"),
     ):
-        assert pods.ask(pods.second, server, port) == answers
+        assert pods.request(pods.second, server, port) == answers
 
 
 @pytest.mark.parametrize("here", [0, 1], ids=["ipv4", "ipv6"])
@@ -233,17 +235,17 @@ def test_without_a_tunnel_connections_are_refused_at_once(
 
 
 @pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
-def test_what_comes_from_a_machine_inside_the_pod_leaves_it(
+def test_connections_of_a_virtual_machine_in_the_pod_are_captured_as_outbound(
     backend: CaptureBackend, pods: Wired, space: int, server: str
 ) -> None:
     backend.prepare(space)
     backend.apply(space, plan_pod({"istio.io/reroute-virtual-interfaces": "eth0"}).plan)
     with pods.answering(pods.first, names.OUTBOUND_PORT, "outbound"):
-        assert pods.ask(pods.second, server, 8080) == "outbound"
+        assert pods.request(pods.second, server, 8080) == "outbound"
 
 
 @pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
-def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
+def test_dns_is_redirected_to_the_tunnel_except_for_its_own_queries(
     backend: CaptureBackend, pods: Wired, space: int, server: str
 ) -> None:
     loopback = "::1" if ":" in server else "127.0.0.1"
@@ -251,12 +253,12 @@ def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
     backend.apply(space, PodPlan(dns=True))
     with (
         pods.answering(pods.first, names.DNS_PORT, "tunnel", mark=names.TUNNEL_MARK),
-        # At the address that the kernel redirects to: an answer from another one would not be taken for an answer.
+        # At the address that the kernel redirects to: the client would ignore an answer from any other.
         pods.answering_datagrams(pods.first, names.DNS_PORT, "tunnel", at=loopback, mark=names.TUNNEL_MARK),
         pods.answering_datagrams(pods.second, 53, "server"),
     ):
-        assert pods.ask(pods.first, server, 53) == "tunnel"
-        assert pods.ask_datagram(pods.first, server, 53) == "tunnel"
+        assert pods.request(pods.first, server, 53) == "tunnel"
+        assert pods.request_datagram(pods.first, server, 53) == "tunnel"
         # The same source port as the application's, at the same time: the zone keeps the two apart.
         with pods.datagrams(pods.first, server) as application:
             application.bind(("", 40053))
@@ -267,7 +269,7 @@ def test_dns_goes_to_the_tunnel_and_its_own_queries_go_out(
             assert pods.exchange(application, server, 53) == "tunnel"
 
 
-def test_connections_that_stay_outside_are_counted(pods: Wired, space: int) -> None:
+def test_uncaptured_open_connections_are_counted(pods: Wired, space: int) -> None:
     with ExitStack() as stack:
         stack.enter_context(pods.answering(pods.second, 8080, "application"))
         stack.enter_context(pods.answering(pods.first, 8081, "application"))
@@ -280,14 +282,14 @@ def test_connections_that_stay_outside_are_counted(pods: Wired, space: int) -> N
 
 
 @pytest.mark.parametrize(("wanted", "name"), [("auto", "nftables"), ("nftables", "nftables"), ("iptables", "iptables")])
-def test_the_backend_is_chosen_by_trying(wanted: str, name: str, tmp_path: Path) -> None:
+def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path) -> None:
     choice = choose(Wanted(wanted), tmp_path / "lock")
     assert choice.backend.name == name
     assert choice.backend not in choice.others
     assert {other.name for other in choice.others} >= {"nftables", "iptables"} - {name}
 
 
-def test_a_kernel_without_nftables_is_said_and_iptables_is_taken(
+def test_without_nftables_in_the_kernel_iptables_is_chosen_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse("nodeagent.capture.choice.nftables_rules.pod_rules", monkeypatch)
@@ -298,7 +300,7 @@ def test_a_kernel_without_nftables_is_said_and_iptables_is_taken(
         choose(Wanted.NFTABLES, tmp_path / "lock")
 
 
-def test_a_kernel_that_has_not_loaded_iptables_is_told_what_to_load(
+def test_without_iptables_in_the_kernel_the_error_names_the_modules_to_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unloaded(version: int) -> None:
@@ -311,7 +313,7 @@ def test_a_kernel_that_has_not_loaded_iptables_is_told_what_to_load(
 
 
 def refuse(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a function return what no kernel understands, as a kernel without a feature would refuse it."""
+    """Make a function return rules that any kernel refuses, as one without the feature would."""
     nonsense: Callable[..., str] = lambda *_, **__: "add rule inet nothing nowhere redirect\n"  # noqa: E731
     monkeypatch.setattr(function, nonsense)
 
@@ -326,4 +328,4 @@ def test_names_of_interfaces_are_matched_whole(backend: CaptureBackend, pods: Wi
         pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
         pods.answering(pods.second, 8080, "application"),
     ):
-        assert pods.ask(pods.first, "fd78::2", 8080) == "tunnel"
+        assert pods.request(pods.first, "fd78::2", 8080) == "tunnel"

@@ -25,10 +25,10 @@ async def test_a_killed_ztunnel_serves_again_within_a_second_each_time(tmp_path:
         client = await mesh.pod("client", captured=False)
         node.capture(client)
         await server.serve_peer(8080)
-        await node.know(mesh, server, client)
+        await node.announce(mesh, server, client)
         ztunnel = await node.start()
         await ztunnel.ready()
-        assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+        assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
         gaps = []
         for _ in range(KILLS):
             victim = ztunnel.worker()
@@ -37,7 +37,7 @@ async def test_a_killed_ztunnel_serves_again_within_a_second_each_time(tmp_path:
             answer = None
             while answer is None:
                 try:
-                    answer = await client.ask(server.ip, 8080, within_s=2)
+                    answer = await client.request(server.ip, 8080, within_s=2)
                 except (OSError, TimeoutError, AssertionError):
                     assert time.monotonic() - killed < 15, ztunnel.log
                     await asyncio.sleep(0.005)
@@ -52,11 +52,11 @@ async def test_a_killed_ztunnel_serves_again_within_a_second_each_time(tmp_path:
         assert seen == {client.identity}
 
 
-async def test_a_request_to_end_reaches_the_process_that_serves(tmp_path: Path) -> None:
+async def test_termination_reaches_the_serving_process(tmp_path: Path) -> None:
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         client = await mesh.pod("client", captured=False)
         node.serve(client.uid, client.name, netns.path(client.netns))
-        await node.know(mesh, client)
+        await node.announce(mesh, client)
         ztunnel = await node.start(termination_grace_period_seconds=6, handover_s=0)
         await ztunnel.ready()
         worker = ztunnel.worker()

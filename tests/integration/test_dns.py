@@ -33,8 +33,8 @@ async def a_resolver(mesh: namespaced.Mesh, reply: dns.Reply) -> tuple[str, dns.
     return pod.ip, resolver
 
 
-async def unknown(asked: bytes, _: str) -> bytes:
-    return dns.response(asked, rcode=dns.NXDOMAIN)
+async def unknown(query: bytes, _: str) -> bytes:
+    return dns.response(query, rcode=dns.NXDOMAIN)
 
 
 def counted(node: namespaced.Node, family: str) -> Counter[tuple[str, ...]]:
@@ -42,7 +42,7 @@ def counted(node: namespaced.Node, family: str) -> Counter[tuple[str, ...]]:
     return Counter({tuple(s.label_values): s.value for one in families if one.name == family for s in one.samples})
 
 
-async def test_names_of_the_mesh_are_answered_and_nobody_else_is_asked(mesh) -> None:
+async def test_names_of_the_mesh_are_answered_without_a_query_to_the_resolver(mesh) -> None:
     ip, resolver = await a_resolver(mesh, unknown)
     client = await a_client(mesh)
     mesh.service("web", "10.99.0.1", {80: 8080})
@@ -52,14 +52,14 @@ async def test_names_of_the_mesh_are_answered_and_nobody_else_is_asked(mesh) -> 
     )))  # fmt: skip
 
     for name in ("web", "web.shop", "web.shop.svc", HOST, f"{HOST}.", "WEB.Shop.svc.cluster.LOCAL"):
-        answer = await dns.ask_udp(client, ip, dns.query(name, ident=77))
+        answer = await dns.query_udp(client, ip, dns.query(name, ident=77))
         assert (answer.ident, answer.rcode, answer.addresses, answer.ttls) == (77, 0, ["10.99.0.1"], {30}), name
-    answer = await dns.ask_udp(client, ip, dns.query("api.example.com.shop.svc.cluster.local"))
+    answer = await dns.query_udp(client, ip, dns.query("api.example.com.shop.svc.cluster.local"))
     assert answer.addresses == ["10.99.0.9"]
     # A family that the service does not have is no missing name.
-    answer = await dns.ask_udp(client, ip, dns.query(HOST, dns.AAAA))
+    answer = await dns.query_udp(client, ip, dns.query(HOST, dns.AAAA))
     assert (answer.rcode, answer.addresses) == (dns.NOERROR, [])
-    (answer,) = await dns.ask_tcp(client, ip, dns.query(HOST))
+    (answer,) = await dns.query_tcp(client, ip, dns.query(HOST))
     assert answer.addresses == ["10.99.0.1"]
     assert resolver.seen == []
     labels = ("A", "udp", "client", "v1")
@@ -69,23 +69,23 @@ async def test_names_of_the_mesh_are_answered_and_nobody_else_is_asked(mesh) -> 
     assert (line["result"], line["endpoints"]) == ("NoError", 1)
 
 
-async def test_other_names_are_the_pods_own_resolvers_and_nothing_is_lost(mesh) -> None:
+async def test_other_names_are_forwarded_to_the_pods_resolver_and_answers_are_unchanged(mesh) -> None:
     tail = bytes(range(200, 230))
 
-    async def reply(asked: bytes, transport: str) -> bytes:
-        # Answers that a proxy which takes them apart would change: unknown flags, bytes behind the records.
-        return dns.response(asked, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
+    async def reply(query: bytes, transport: str) -> bytes:
+        # Parts that a proxy which parses and re-encodes answers would change: unknown flags, bytes after the records.
+        return dns.response(query, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
 
     ip, resolver = await a_resolver(mesh, reply)
     client = await a_client(mesh)
-    asked = dns.query("Example.COM", size=1400, ident=4711)
-    answer = await dns.ask_udp(client, ip, asked)
-    assert answer.raw == dns.response(asked, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
-    (answer,) = await dns.ask_tcp(client, ip, asked)
-    assert answer.raw == dns.response(asked, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
-    # It was the pod that asked, in the same words but under another number.
+    query = dns.query("Example.COM", size=1400, ident=4711)
+    answer = await dns.query_udp(client, ip, query)
+    assert answer.raw == dns.response(query, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
+    (answer,) = await dns.query_tcp(client, ip, query)
+    assert answer.raw == dns.response(query, "1.2.3.4", "2001:db8::1", extra=0x0060, tail=tail)
+    # The query came from the pod's address, with the same bytes but another ID.
     assert [(source, transport) for source, transport, _ in resolver.seen] == [(client.ip, "udp"), (client.ip, "tcp")]
-    assert all(data[2:] == asked[2:] for _, _, data in resolver.seen)
+    assert all(data[2:] == query[2:] for _, _, data in resolver.seen)
     for transport in ("udp", "tcp"):
         labels = ("A", transport, "client", "v1")
         assert counted(client.node, "istio_dns_upstream_requests")[labels] == 1
@@ -93,39 +93,39 @@ async def test_other_names_are_the_pods_own_resolvers_and_nothing_is_lost(mesh) 
     await client.node.logged(scope="dns", domain="example.com", result="Forwarded")
 
 
-async def test_each_pod_asks_the_resolver_that_it_means(mesh) -> None:
+async def test_a_query_is_forwarded_to_the_resolver_that_it_was_sent_to(mesh) -> None:
     client = await a_client(mesh)
     ips = []
     for number in range(2):
 
-        async def reply(asked: bytes, _: str, number: int = number) -> bytes:
-            return dns.response(asked, f"192.0.2.{number}")
+        async def reply(query: bytes, _: str, number: int = number) -> bytes:
+            return dns.response(query, f"192.0.2.{number}")
 
         pod = await mesh.pod(f"resolver-{number}", node=1, captured=False)
         await dns.Resolver(reply).serve(pod)
         ips.append(pod.ip)
     for number in (0, 1, 0):
-        answer = await dns.ask_udp(client, ips[number], dns.query("example.com"))
+        answer = await dns.query_udp(client, ips[number], dns.query("example.com"))
         assert answer.addresses == [f"192.0.2.{number}"]
 
 
-async def test_missing_names_and_truncation_are_told_as_they_are(mesh) -> None:
-    async def reply(asked: bytes, transport: str) -> bytes:
-        if b"large" in asked:
+async def test_nxdomain_and_truncation_of_the_resolver_are_passed_on(mesh) -> None:
+    async def reply(query: bytes, transport: str) -> bytes:
+        if b"large" in query:
             many = [f"192.0.2.{number}" for number in range(100)]
-            return dns.response(asked, extra=0x0200) if transport == "udp" else dns.response(asked, *many)
-        return dns.response(asked, rcode=dns.NXDOMAIN)
+            return dns.response(query, extra=0x0200) if transport == "udp" else dns.response(query, *many)
+        return dns.response(query, rcode=dns.NXDOMAIN)
 
     ip, _ = await a_resolver(mesh, reply)
     client = await a_client(mesh)
     mesh.service("web", "10.99.0.1", {80: 8080})
-    assert (await dns.ask_udp(client, ip, dns.query("nowhere.example"))).rcode == dns.NXDOMAIN
+    assert (await dns.query_udp(client, ip, dns.query("nowhere.example"))).rcode == dns.NXDOMAIN
     # The resolver may not know a name that the mesh does; then it is not missing.
-    answer = await dns.ask_udp(client, ip, dns.query(HOST, dns.HTTPS))
+    answer = await dns.query_udp(client, ip, dns.query(HOST, dns.HTTPS))
     assert (answer.rcode, answer.addresses) == (dns.NOERROR, [])
     large = dns.query("large.example")
-    assert (await dns.ask_udp(client, ip, large)).truncated
-    (answer,) = await dns.ask_tcp(client, ip, large)
+    assert (await dns.query_udp(client, ip, large)).truncated
+    (answer,) = await dns.query_tcp(client, ip, large)
     assert len(answer.addresses) == 100
 
 
@@ -135,7 +135,7 @@ async def test_a_headless_service_is_its_endpoints_and_too_many_for_a_datagram_c
     host = "db.shop.svc.cluster.local"
     service = workload_pb2.Service(name="db", namespace="shop", hostname=host, ports=[{"service_port": 80}])
     mesh.apply(f"shop/{host}", workload_pb2.Address(service=service))
-    assert (await dns.ask_udp(client, ip, dns.query("db"))).rcode == dns.NXDOMAIN, "the resolver's word"
+    assert (await dns.query_udp(client, ip, dns.query("db"))).rcode == dns.NXDOMAIN, "the resolver's answer"
     for number in range(60):
         workload = workload_pb2.Workload(
             uid=f"Kubernetes//Pod/shop/db-{number}", name=f"db-{number}", namespace="shop",
@@ -143,28 +143,28 @@ async def test_a_headless_service_is_its_endpoints_and_too_many_for_a_datagram_c
             status=workload_pb2.UNHEALTHY if number == 0 else workload_pb2.HEALTHY,
         )  # fmt: skip
         mesh.apply(workload.uid, workload_pb2.Address(workload=workload))
-    small = await dns.ask_udp(client, ip, dns.query("db"))
+    small = await dns.query_udp(client, ip, dns.query("db"))
     assert small.truncated
     assert 0 < len(small.addresses) < 59
     assert len(small.raw) <= 512
     expected = {f"10.1.0.{number}" for number in range(1, 60)}
-    large = await dns.ask_udp(client, ip, dns.query("db", size=4096))
+    large = await dns.query_udp(client, ip, dns.query("db", size=4096))
     assert (large.truncated, set(large.addresses)) == (False, expected)
-    first, second = await dns.ask_tcp(client, ip, dns.query("db"), dns.query("db"))
+    first, second = await dns.query_tcp(client, ip, dns.query("db"), dns.query("db"))
     assert set(first.addresses) == set(second.addresses) == expected
     assert first.addresses != second.addresses, "in another order each time"
 
 
 async def test_a_thousand_queries_at_once_are_all_answered(mesh) -> None:
-    async def reply(asked: bytes, _: str) -> bytes:
-        return dns.response(asked, "192.0.2.1")
+    async def reply(query: bytes, _: str) -> bytes:
+        return dns.response(query, "192.0.2.1")
 
     ip, resolver = await a_resolver(mesh, reply)
     client = await a_client(mesh)
     mesh.service("web", "10.99.0.1", {80: 8080})
     wanted = [("web", "10.99.0.1"), ("example.com", "192.0.2.1")] * 500
     answers = await asyncio.gather(
-        *(dns.ask_udp(client, ip, dns.query(name, ident=n), within_s=10) for n, (name, _) in enumerate(wanted))
+        *(dns.query_udp(client, ip, dns.query(name, ident=n), within_s=10) for n, (name, _) in enumerate(wanted))
     )
     assert [(a.ident, a.addresses) for a in answers] == [(n, [address]) for n, (_, address) in enumerate(wanted)]
     # Each under a number that cannot be guessed from the one before.
@@ -173,15 +173,15 @@ async def test_a_thousand_queries_at_once_are_all_answered(mesh) -> None:
     assert sum(b == a + 1 for a, b in pairwise(idents)) < 10
 
 
-async def test_answers_of_others_are_not_believed_and_silence_is_a_failure(mesh) -> None:
-    async def reply(asked: bytes, _: str) -> bytes | None:
-        if b"forged" in asked:
+async def test_forged_answers_are_ignored_and_a_timeout_is_a_failure(mesh) -> None:
+    async def reply(query: bytes, _: str) -> bytes | None:
+        if b"forged" in query:
             pod = mesh.pods[0]
-            forged = dns.response(bytes([asked[0] ^ 1]) + asked[1:], "6.6.6.6")
+            forged = dns.response(bytes([query[0] ^ 1]) + query[1:], "6.6.6.6")
             resolver._transport.sendto(forged, (pod.ip, resolver.last_port))
-            other = dns.response(dns.query("other.example", ident=struct.unpack_from("!H", asked)[0]), "6.6.6.6")
+            other = dns.response(dns.query("other.example", ident=struct.unpack_from("!H", query)[0]), "6.6.6.6")
             resolver._transport.sendto(other, (pod.ip, resolver.last_port))
-            return dns.response(asked, "192.0.2.1")
+            return dns.response(query, "192.0.2.1")
         return None
 
     class Noting(dns.Resolver):
@@ -195,18 +195,18 @@ async def test_answers_of_others_are_not_believed_and_silence_is_a_failure(mesh)
     pod = await mesh.pod("resolver", node=1, captured=False)
     resolver = Noting(reply)
     await resolver.serve(pod)
-    answer = await dns.ask_udp(client, pod.ip, dns.query("forged.example"))
+    answer = await dns.query_udp(client, pod.ip, dns.query("forged.example"))
     assert answer.addresses == ["192.0.2.1"]
 
-    asked = dns.query("silent.example", ident=9)
-    answer = await dns.ask_udp(client, pod.ip, asked, within_s=8)
+    query = dns.query("silent.example", ident=9)
+    answer = await dns.query_udp(client, pod.ip, query, within_s=8)
     assert (answer.ident, answer.rcode) == (9, dns.SERVFAIL)
-    # Lost datagrams are sent again: nobody else will before the application gives up.
+    # ztunnel retransmits lost datagrams itself: the application would only do so after its own timeout.
     assert sum(b"silent" in data for _, _, data in resolver.seen) >= 3
     assert counted(client.node, "istio_dns_upstream_failures").total() == 1
 
 
-async def test_what_is_no_query_does_no_harm(mesh) -> None:
+async def test_malformed_queries_are_refused_or_ignored(mesh) -> None:
     ip, resolver = await a_resolver(mesh, unknown)
     client = await a_client(mesh)
     mesh.service("web", "10.99.0.1", {80: 8080})
@@ -215,13 +215,13 @@ async def test_what_is_no_query_does_no_harm(mesh) -> None:
     loop_ = head + b"\xc0\x0c" + question[-4:]
     long_name = head + (b"\x3f" + b"a" * 63) * 4 + b"\0" + question[-4:]
     for bad in (loop_, long_name, good[:-1], head):
-        assert (await dns.ask_udp(client, ip, bad)).rcode == dns.FORMERR
-    assert (await dns.ask_udp(client, ip, good[:2] + b"\x28" + good[3:])).rcode == dns.NOTIMP
+        assert (await dns.query_udp(client, ip, bad)).rcode == dns.FORMERR
+    assert (await dns.query_udp(client, ip, good[:2] + b"\x28" + good[3:])).rcode == dns.NOTIMP
     for silent in (dns.response(good, "6.6.6.6"), b"", b"\0"):
         with pytest.raises(TimeoutError):
-            await dns.ask_udp(client, ip, silent, within_s=0.3)
+            await dns.query_udp(client, ip, silent, within_s=0.3)
     assert resolver.seen == []
-    assert (await dns.ask_udp(client, ip, good)).addresses == ["10.99.0.1"]
+    assert (await dns.query_udp(client, ip, good)).addresses == ["10.99.0.1"]
 
 
 async def test_services_of_other_namespaces_are_seen_as_far_as_they_are_visible(mesh) -> None:
@@ -229,14 +229,14 @@ async def test_services_of_other_namespaces_are_seen_as_far_as_they_are_visible(
     client = await a_client(mesh)
     stranger = await a_client(mesh, "stranger", namespace="other")
     mesh.service("web", "10.99.0.1", {80: 8080}, visibility=workload_pb2.Service.NAMESPACE)
-    assert (await dns.ask_udp(client, ip, dns.query(HOST))).addresses == ["10.99.0.1"]
-    assert (await dns.ask_udp(stranger, ip, dns.query(HOST))).rcode == dns.NXDOMAIN
+    assert (await dns.query_udp(client, ip, dns.query(HOST))).addresses == ["10.99.0.1"]
+    assert (await dns.query_udp(stranger, ip, dns.query(HOST))).rcode == dns.NXDOMAIN
 
 
-async def test_an_endpoint_that_has_only_a_name_is_asked_for_once(mesh) -> None:
-    async def reply(asked: bytes, _: str) -> bytes:
-        asks_for_its_family = asked[-3] == (dns.AAAA if ":" in server.ip else dns.A)
-        return dns.response(asked, *([server.ip] if asks_for_its_family else []))
+async def test_the_name_of_an_endpoint_without_an_address_is_resolved_once(mesh) -> None:
+    async def reply(query: bytes, _: str) -> bytes:
+        matches_its_family = query[-3] == (dns.AAAA if ":" in server.ip else dns.A)
+        return dns.response(query, *([server.ip] if matches_its_family else []))
 
     server = await mesh.pod("server", node=1, captured=False)
     await server.serve_peer(8080)
@@ -252,7 +252,7 @@ async def test_an_endpoint_that_has_only_a_name_is_asked_for_once(mesh) -> None:
     )  # fmt: skip
     mesh.apply(named.uid, workload_pb2.Address(workload=named))
     for _ in range(3):
-        assert (await client.ask(vip, 80)).endswith(b" hello")
+        assert (await client.request(vip, 80)).endswith(b" hello")
     assert sorted(data[-3] for _, _, data in resolver.seen) == [dns.A, dns.AAAA]
     principal = "spiffe://cluster.local/ns/shop/sa/client"
     labels = ("client", "client", "v1", "shop", principal, "client", "v1", "Kubernetes", "db.example.com")
@@ -260,33 +260,33 @@ async def test_an_endpoint_that_has_only_a_name_is_asked_for_once(mesh) -> None:
 
 
 async def test_a_query_that_was_not_redirected_goes_to_the_nodes_own_resolver(mesh) -> None:
-    async def reply(asked: bytes, _: str) -> bytes:
-        return dns.response(asked, "192.0.2.1")
+    async def reply(query: bytes, _: str) -> bytes:
+        return dns.response(query, "192.0.2.1")
 
     ip, _ = await a_resolver(mesh, reply)
     mesh.resolvers(ip)
     client = await mesh.pod("client")
     loopback = "::1" if ":" in mesh.subnet else "127.0.0.1"
-    answer = await dns.ask_udp(client, loopback, dns.query("example.com"), port=names.DNS_PORT)
+    answer = await dns.query_udp(client, loopback, dns.query("example.com"), port=names.DNS_PORT)
     assert answer.addresses == ["192.0.2.1"]
-    # Nobody else is served.
+    # Other pods are refused.
     with pytest.raises(ConnectionRefusedError):
-        await dns.ask_udp(await mesh.pod("other", captured=False), client.ip, dns.query("web"), port=names.DNS_PORT)
+        await dns.query_udp(await mesh.pod("other", captured=False), client.ip, dns.query("web"), port=names.DNS_PORT)
 
 
-async def test_a_pod_that_leaves_is_answered_to_the_end(mesh) -> None:
-    asked = asyncio.Event()
+async def test_a_draining_pod_still_gets_the_answer_to_its_query(mesh) -> None:
+    received = asyncio.Event()
     go_on = asyncio.Event()
 
     async def reply(query: bytes, _: str) -> bytes:
-        asked.set()
+        received.set()
         await go_on.wait()
         return dns.response(query, "192.0.2.1")
 
     ip, _ = await a_resolver(mesh, reply)
     client = await a_client(mesh)
-    waiting = asyncio.create_task(dns.ask_udp(client, ip, dns.query("slow.example"), within_s=5))
-    await asked.wait()
+    waiting = asyncio.create_task(dns.query_udp(client, ip, dns.query("slow.example"), within_s=5))
+    await received.wait()
     client.node.engine.drain(5)
     go_on.set()
     assert (await waiting).addresses == ["192.0.2.1"]
@@ -294,42 +294,42 @@ async def test_a_pod_that_leaves_is_answered_to_the_end(mesh) -> None:
 
 
 async def test_no_query_is_lost_when_another_engine_takes_over(mesh) -> None:
-    async def reply(asked: bytes, _: str) -> bytes:
-        return dns.response(asked, "192.0.2.1")
+    async def reply(query: bytes, _: str) -> bytes:
+        return dns.response(query, "192.0.2.1")
 
     ip, _ = await a_resolver(mesh, reply)
     client = await a_client(mesh)
     mesh.service("web", "10.99.0.1", {80: 8080})
     done = asyncio.Event()
-    asked = Counter[str]()
+    answered = Counter[str]()
 
-    async def keep_asking(name: str, address: str) -> None:
+    async def keep_querying(name: str, address: str) -> None:
         while not done.is_set():
-            answer = await dns.ask_udp(client, ip, dns.query(name), within_s=2)
+            answer = await dns.query_udp(client, ip, dns.query(name), within_s=2)
             assert answer.addresses == [address]
-            asked[name] += 1
+            answered[name] += 1
 
     async def takes_over(old: namespaced.Node) -> namespaced.Node:
         successor = mesh.node("successor")
         mesh.service("web", "10.99.0.1", {80: 8080})
         mesh.announce(client)
         await successor.add(client)
-        before = asked.total()
-        await until(lambda: asked.total() > before + 100)
+        before = answered.total()
+        await until(lambda: answered.total() > before + 100)
         old.engine.drain(10)
         await until(lambda: not old.engine.held())
-        before = asked.total()
-        await until(lambda: asked.total() > before + 100)
+        before = answered.total()
+        await until(lambda: answered.total() > before + 100)
         return successor
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(4):
-            tasks.create_task(keep_asking("web", "10.99.0.1"))
-            tasks.create_task(keep_asking("example.com", "192.0.2.1"))
+            tasks.create_task(keep_querying("web", "10.99.0.1"))
+            tasks.create_task(keep_querying("example.com", "192.0.2.1"))
         try:
             serving = client.node
             for _ in range(5):
                 serving = await takes_over(serving)
         finally:
             done.set()
-    assert min(asked.values()) > 100
+    assert min(answered.values()) > 100

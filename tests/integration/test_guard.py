@@ -1,4 +1,4 @@
-"""While a captured pod's rules are gone, nothing of the application's leaves; when they are back, all goes on."""
+"""While a captured pod's rules are missing, no application data leaves it; once they are back, connections go on."""
 
 import os
 import select
@@ -35,11 +35,11 @@ FLUSHES = {
     "for c in PREROUTING OUTPUT; do $p-$k -t nat -F $c; done; $p-$k -t nat -F; $p-$k -t nat -X; done; done; true",
 }
 HERE = {"10.78.0.2": "10.78.0.1", "fd78::2": "fd78::1"}
-SAID = b"said by the application"
+PAYLOAD = b"said by the application"
 
 
 class Seen:
-    """What has come over the wire to the second namespace."""
+    """The packets received in the second namespace."""
 
     def __init__(self, pods: Wired) -> None:
         def listen() -> socket.socket:
@@ -50,7 +50,7 @@ class Seen:
         self._socket = netns.run(pods.second, listen)
 
     def tcp(self) -> list[bytes]:
-        """TCP packets from the pod since the last question."""
+        """TCP packets from the pod since the last call."""
         packets = []
         while True:
             try:
@@ -124,7 +124,7 @@ async def test_a_new_connection_waits_for_the_rules(
 
 
 async def test_a_new_connection_waits_as_long_as_where_packets_are_lost(pods: Wired, space: int) -> None:
-    """TCP that hears of a drop does not back off: it tries every half second, and soon gives up."""
+    """TCP that is notified of a drop does not back off: it retries every half second, and soon gives up."""
     rules = NftablesBackend(PodNetwork(guarded=True))
     capture(rules, space)
     shell(space, FLUSHES["everything"])
@@ -154,12 +154,12 @@ async def test_an_open_connection_waits_for_the_rules(
         application.sendall(b"before")
         assert accepted.recv(100) == b"before"
         shell(space, FLUSHES[flush])
-        application.sendall(SAID)
+        application.sendall(PAYLOAD)
         # As long as its hooks are there, the kernel remembers what it has rewritten.
         await until(lambda: is_tried_again(application) or has_come(accepted))
         assert seen.tcp() == []
         backend.repair(space, PodPlan())
-        assert accepted.recv(100) == SAID
+        assert accepted.recv(100) == PAYLOAD
         accepted.sendall(b"after")
         assert application.recv(100) == b"after"
         assert seen.tcp() == []
@@ -191,9 +191,7 @@ async def test_a_connection_from_outside_waits_for_the_rules(
 
 
 @pytest.mark.parametrize("server", HERE)
-def test_what_is_older_and_what_is_excluded_goes_on(
-    backend: CaptureBackend, pods: Wired, space: int, server: str
-) -> None:
+def test_open_and_excluded_connections_go_on(backend: CaptureBackend, pods: Wired, space: int, server: str) -> None:
     excluded = plan_pod(
         {
             "traffic.sidecar.istio.io/excludeOutboundPorts": "3306",
@@ -203,9 +201,9 @@ def test_what_is_older_and_what_is_excluded_goes_on(
 
     def both_ways(one: socket.socket, other: socket.socket) -> None:
         for here, there in ((one, other), (other, one)):
-            here.sendall(SAID)
+            here.sendall(PAYLOAD)
             there.settimeout(scaled(5))
-            assert there.recv(100) == SAID
+            assert there.recv(100) == PAYLOAD
 
     with ExitStack() as stack:
 
@@ -228,7 +226,9 @@ def test_what_is_older_and_what_is_excluded_goes_on(
             both_ways(*pair)
 
 
-async def test_the_ports_of_an_older_connection_are_no_way_out(pods: Wired, space: int, seen: Seen) -> None:
+async def test_reusing_the_ports_of_an_open_connection_does_not_bypass_the_guard(
+    pods: Wired, space: int, seen: Seen
+) -> None:
     backend = backends.backend("nftables", Path("/dev/null"))
 
     def opened() -> socket.socket:
@@ -244,8 +244,8 @@ async def test_the_ports_of_an_older_connection_are_no_way_out(pods: Wired, spac
         first = netns.run(pods.first, opened)
         await until(lambda: first.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\1")
         capture(backend, space)
-        first.sendall(SAID)
-        await until(lambda: any(SAID in packet for packet in seen.tcp()))
+        first.sendall(PAYLOAD)
+        await until(lambda: any(PAYLOAD in packet for packet in seen.tcp()))
         shell(space, FLUSHES["everything"])
         first.close()
         seen.tcp()
@@ -255,7 +255,7 @@ async def test_the_ports_of_an_older_connection_are_no_way_out(pods: Wired, spac
 
 
 @pytest.mark.parametrize("option", [54, 59], ids=["hop by hop", "destination"])  # IPV6_HOPOPTS, IPV6_DSTOPTS
-async def test_headers_before_tcp_are_no_way_out(pods: Wired, space: int, seen: Seen, option: int) -> None:
+async def test_ipv6_extension_headers_do_not_bypass_the_guard(pods: Wired, space: int, seen: Seen, option: int) -> None:
     capture(backends.backend("nftables", Path("/dev/null")), space)
 
     def opened() -> socket.socket:
@@ -277,7 +277,7 @@ async def test_headers_before_tcp_are_no_way_out(pods: Wired, space: int, seen: 
 
 
 @pytest.mark.parametrize("server", HERE)
-async def test_what_the_tunnel_says_to_the_application_waits_for_the_rules(
+async def test_data_from_the_tunnel_to_the_application_waits_for_the_rules(
     backend: CaptureBackend, pods: Wired, space: int, server: str
 ) -> None:
     """Untranslated, it would be answered by a reset, and the connection be gone without the application's knowing."""
@@ -293,17 +293,17 @@ async def test_what_the_tunnel_says_to_the_application_waits_for_the_rules(
             accepted = stack.enter_context(tunnel.accept()[0])
             application.settimeout(scaled(5))
             shell(space, FLUSHES["everything"])
-            accepted.sendall(SAID)
+            accepted.sendall(PAYLOAD)
             await until(lambda accepted=accepted: is_tried_again(accepted))
             backend.repair(space, PodPlan())
-            assert application.recv(100) == SAID
+            assert application.recv(100) == PAYLOAD
 
 
-def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
+def test_the_guard_does_not_delay_the_tunnel(pods: Wired, space: int) -> None:
     capture(backends.backend("nftables", Path("/dev/null")), space)
     shell(space, FLUSHES["everything"])
 
-    def ask() -> str:
+    def request() -> str:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
             connection.settimeout(scaled(5))
@@ -311,23 +311,23 @@ def test_the_tunnel_is_not_held_back(pods: Wired, space: int) -> None:
             return connection.recv(100).decode()
 
     with pods.answering(pods.second, names.HBONE_PORT, "peer"):
-        assert netns.run(pods.first, ask) == "peer"
+        assert netns.run(pods.first, request) == "peer"
     with pods.answering(pods.first, names.HBONE_PORT, "tunnel", mark=names.TUNNEL_MARK):
-        assert pods.ask(pods.second, "10.78.0.1", names.HBONE_PORT) == "tunnel"
+        assert pods.request(pods.second, "10.78.0.1", names.HBONE_PORT) == "tunnel"
 
 
 @pytest.mark.parametrize("mode", [Mode.DRAIN, Mode.NONE])
-def test_a_pod_that_is_let_go_has_no_guard(backend: CaptureBackend, pods: Wired, space: int, mode: Mode) -> None:
+def test_an_unenrolled_pod_has_no_guard(backend: CaptureBackend, pods: Wired, space: int, mode: Mode) -> None:
     before = shell(space, "tc qdisc show; tc filter show dev eth0 egress")
     capture(backend, space)
     assert "culvert-guard" in shell(space, "tc filter show dev eth0 egress")
     backend.apply(space, PodPlan(mode=mode))
     assert shell(space, "tc qdisc show; tc filter show dev eth0 egress") == before
     with pods.answering(pods.second, 8080, "application"):
-        assert pods.ask(pods.first, "10.78.0.2", 8080) == "application"
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "application"
 
 
-def test_programs_of_others_stay(pods: Wired, space: int) -> None:
+def test_bpf_programs_of_other_owners_stay(pods: Wired, space: int) -> None:
     theirs = "tc filter show dev eth0 ingress"
 
     def add() -> None:
@@ -348,7 +348,7 @@ def test_programs_of_others_stay(pods: Wired, space: int) -> None:
     assert "clsact" in shell(space, "tc qdisc show dev eth0")
 
 
-def test_a_link_that_is_added_is_missed_until_it_is_guarded(pods: Wired, space: int) -> None:
+def test_an_added_link_is_reported_missing_until_it_is_guarded(pods: Wired, space: int) -> None:
     backend = backends.backend("nftables", Path("/dev/null"))
     capture(backend, space)
     assert backend.missing(space, PodPlan()) == ()
@@ -362,7 +362,7 @@ def test_a_link_that_is_added_is_missed_until_it_is_guarded(pods: Wired, space: 
     assert guarded(space) == {"lo", "eth0", "net2"}
 
 
-def test_without_a_guard_the_rules_are_all(pods: Wired, space: int, tmp_path: Path) -> None:
+def test_without_a_guard_only_the_rules_are_installed(pods: Wired, space: int, tmp_path: Path) -> None:
     capture(choose(Wanted.AUTO, tmp_path / "lock").backend, space)
     choice = choose(Wanted.AUTO, tmp_path / "lock", guard=False)
     assert choice.unguarded == "as set"
@@ -384,10 +384,10 @@ def test_a_kernel_that_refuses_the_program_is_no_reason_to_leave_pods_uncaptured
     assert "not permitted" in choice.unguarded
     capture(choice.backend, space)
     with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"):
-        assert pods.ask(pods.first, "10.78.0.2", 8080) == "tunnel"
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
 
 
-def test_guards_are_put_up_side_by_side(tmp_path: Path) -> None:
+def test_guards_are_attached_concurrently(tmp_path: Path) -> None:
     """Many pods are enrolled at once, each on a thread of its own."""
     backend = backends.backend("nftables", tmp_path / "lock")
     assert PodNetwork().guarded

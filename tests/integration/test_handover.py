@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 REPLACEMENTS = 12
 UPGRADES = int(os.environ.get("CULVERT_UPGRADES", "8"))
 PAUSE_S = float(os.environ.get("CULVERT_UPGRADE_PAUSE_S", "0"))
-"""More of them repeat the same: 50 within ten minutes are run by hand, see docs/performance.md."""
+"""More upgrades repeat the same steps: 50 within ten minutes are run by hand, see docs/performance.md."""
 KEPT = 4
 
 
@@ -39,7 +39,7 @@ class Load:
         while not self._stopped:
             began = time.monotonic()
             try:
-                answer = await client.ask(ip, 8080, within_s=8)
+                answer = await client.request(ip, 8080, within_s=8)
                 assert answer == f"{client.ip} hello".encode(), answer
                 self.done[client.name] += 1
             except (OSError, TimeoutError, AssertionError) as error:
@@ -48,7 +48,7 @@ class Load:
 
 
 class Chat:
-    """A connection that stands and is used all the time."""
+    """An open connection that is used continuously."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, greeting: bytes) -> None:
         self._reader, self._writer, self._greeting = reader, writer, greeting
@@ -87,7 +87,7 @@ async def test_no_new_connection_is_refused_while_ztunnels_are_replaced(tmp_path
         for pod in (server, near):
             node.capture(pod)
         await server.serve_peer(8080)
-        await node.know(mesh, server, near, far)
+        await node.announce(mesh, server, near, far)
         old = await node.start()
         await old.ready()
         load = Load([near, far], server.ip)
@@ -116,7 +116,7 @@ async def test_open_connections_survive_upgrades_however_many(tmp_path: Path) ->
         client = await mesh.pod("client", captured=False)
         node.capture(client)
         await server.serve_peer(8080)
-        await node.know(mesh, server, client)
+        await node.announce(mesh, server, client)
         current = await node.start(termination_grace_period_seconds=3600)
         await current.ready()
         load = Load([client], server.ip)
@@ -133,14 +133,14 @@ async def test_open_connections_survive_upgrades_however_many(tmp_path: Path) ->
             current = new
             await asyncio.sleep(PAUSE_S)
         await load.stop()
-        # Which process has which is open: one that was told to end accepts until its listeners are closed.
+        # Any process may have any connection: a terminating one accepts until its listeners are closed.
         await until(lambda: sum(process.running for process in old) <= KEPT, within_s=20)
         print(f"{UPGRADES} upgrades: {dict(load.done)} new connections, failures: {load.failures}")
         assert load.failures == []
         assert load.done["client"] > UPGRADES * 10
         for chat in kept:
             rounds, seconds = await chat.stop()
-            print(f"a connection stood for {seconds:.0f} s and carried {rounds} messages")
+            print(f"a connection was open for {seconds:.0f} s and carried {rounds} messages")
             assert rounds > UPGRADES
         for process in old:
             assert await process.ended() == 0, process.log
@@ -153,20 +153,20 @@ async def test_without_a_successor_connections_are_taken_for_the_bound_and_refus
         client = await mesh.pod("client", captured=False)
         node.capture(client)
         await server.serve_peer(8080)
-        await node.know(mesh, server, client)
+        await node.announce(mesh, server, client)
         ztunnel = await node.start(handover_s=3)
         await ztunnel.ready()
         reader, writer = await client.connect(server.ip, 8080)
         began = time.monotonic()
         ztunnel.terminate()
         await until(lambda: "connections are taken until a successor serves" in ztunnel.log)
-        assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+        assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
         await until(lambda: "successor=false" in ztunnel.log, within_s=10)
         assert time.monotonic() - began >= 3
         await until(lambda: not node.zds.connected)
         assert client.in_namespace(lambda: sockets.listeners_on({15001, 15006, 15008})) == []
         with pytest.raises(OSError) as refused:
-            await client.ask(server.ip, 8080)
+            await client.request(server.ip, 8080)
         assert refused.value.errno == errno.ECONNREFUSED
         writer.write(b"still here")
         writer.write_eof()

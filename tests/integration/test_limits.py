@@ -1,4 +1,4 @@
-"""What one pod may take of its node's tunnel, and that others do not feel it."""
+"""What one pod may use of its node's tunnel, and that other pods do not notice."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ pytestmark = pytest.mark.root
 
 PORT = 8080
 MIB = 1024 * 1024
-ROOM = 4 * MIB
+BUDGET = 4 * MIB
 
 
 class Sink:
     """An application that answers ``done`` at the end of each connection.
 
-    With ``enough`` it stops to read when it has taken so many bytes of each of ``readers`` connections: of all at the
-    same moment, because those that stop early leave less of the tunnel's window to the others.
+    With ``enough`` it stops reading when it has taken that number of bytes from each of ``readers`` connections: from
+    all at the same moment, because those that stop early leave less of the tunnel's window to the others.
     """
 
     def __init__(self, enough: int | None = None, readers: int = 0) -> None:
@@ -50,7 +50,7 @@ class Sink:
 
 
 async def send(client: namespaced.Pod, server: namespaced.Pod, size: int) -> None:
-    assert await client.ask(server.ip, PORT, b"x" * size, within_s=30) == b"done"
+    assert await client.request(server.ip, PORT, b"x" * size, within_s=30) == b"done"
 
 
 async def test_a_pod_carries_no_more_than_its_bandwidth_and_its_neighbour_is_not_slowed() -> None:
@@ -104,7 +104,7 @@ async def test_a_pod_that_floods_leaves_a_processor_to_its_neighbours_while_they
 
 
 class Source:
-    """An application that says how much it was asked to: bytes without end to ``stuff``, 5 MiB to anything else."""
+    """An application that sends what the request names: endless bytes for ``stuff``, 5 MiB for anything else."""
 
     async def give(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wanted = await reader.readline()
@@ -127,7 +127,7 @@ async def stuff(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_readers_that_stop_do_not_hold_up_other_connections_of_the_same_tunnel() -> None:
-    """A tunnel has one window for all that it carries; what nobody reads must not use it up."""
+    """A tunnel has one window for all that it carries; data that no application reads must not use it up."""
     async with namespaced.mesh() as mesh:
         server, client = await mesh.pod("server", node=1), await mesh.pod("client")
         idle = asyncio.Event()
@@ -150,8 +150,8 @@ async def test_readers_that_stop_do_not_hold_up_other_connections_of_the_same_tu
         try:
             await until(lambda: all(writer.transport.get_write_buffer_size() for _, writer in stuck[:24]))
             answer, _ = await asyncio.gather(
-                client.ask(server.ip, PORT + 2, b"give\n", within_s=20),
-                client.ask(server.ip, PORT + 1, b"x" * 5 * MIB, within_s=20),
+                client.request(server.ip, PORT + 2, b"give\n", within_s=20),
+                client.request(server.ip, PORT + 1, b"x" * 5 * MIB, within_s=20),
             )
             assert len(answer) == 5 * MIB
         finally:
@@ -166,7 +166,7 @@ async def test_readers_that_stop_do_not_hold_up_other_connections_of_the_same_tu
 
 async def test_readers_that_stop_cost_no_more_memory_than_the_pod_may_take() -> None:
     """Each connection carries enough to move in large steps, then its reader stops."""
-    async with namespaced.mesh(settings={"max_buffered_bytes_per_workload": ROOM}) as mesh:
+    async with namespaced.mesh(settings={"max_buffered_bytes_per_workload": BUDGET}) as mesh:
         server, client = await mesh.pod("server", node=1), await mesh.pod("client")
         neighbour, other = await mesh.pod("neighbour"), await mesh.pod("other", node=1)
         sink = Sink(enough=5 * MIB, readers=24)

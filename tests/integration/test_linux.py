@@ -41,7 +41,7 @@ def test_work_runs_inside_the_namespace_and_the_caller_stays_outside(name: str) 
         os.close(descriptor)
 
 
-def test_what_the_work_raises_reaches_the_caller(name: str) -> None:
+def test_exceptions_of_the_work_reach_the_caller(name: str) -> None:
     path = netns.create(name)
     with pytest.raises(FileNotFoundError, match="no link named nothing"):
         netns.run(path, lambda: links.set_up("nothing"))
@@ -117,12 +117,12 @@ def test_a_setting_is_written_where_proc_is_read_only_as_in_a_container(name: st
     netns.run(path, in_a_container)
     assert netns.run(path, setting.read_text) == "1\n"
     assert setting.read_text() == outside
-    assert not os.path.ismount("/proc/sys"), "seen by nobody else"
+    assert not os.path.ismount("/proc/sys"), "not visible outside the namespace"
     with pytest.raises(FileNotFoundError):
         netns.run(path, lambda: sysctl.write("net/ipv4/no_such_setting", "1"))
 
 
-def test_listeners_are_told_apart_by_their_owners(name: str) -> None:
+def test_listeners_are_distinguished_by_their_owning_process(name: str) -> None:
     path = netns.create(name)
 
     def listen() -> tuple[socket.socket, socket.socket]:
@@ -141,7 +141,7 @@ def test_listeners_are_told_apart_by_their_owners(name: str) -> None:
     assert netns.run(path, look) == {}
 
 
-def test_marks_fail_as_everything_here_does(name: str) -> None:
+def test_netlink_errors_of_marks_are_raised_as_os_errors(name: str) -> None:
     """A loopback link that is down is refused by netlink with an error of its own kind."""
     delivery = marks.LocalDelivery(mark=0x111, mask=0xFFF, table=100, priority=32764)
     path = netns.create(name)
@@ -152,7 +152,7 @@ def test_marks_fail_as_everything_here_does(name: str) -> None:
     assert netns.run(path, lambda: marks.missing(delivery)) == ()
 
 
-def test_names_can_be_deleted_whoever_makes_others() -> None:
+def test_namespaces_can_be_deleted_when_ip_netns_has_made_others() -> None:
     """``ip netns add`` makes the folder a shared mount if it is none, over the names that are there by then."""
     steps = "; ".join((
         "from meshkit.linux import netns",

@@ -1,4 +1,4 @@
-"""Settings of the mesh in force: destinations outside the registry, and the form of the access log."""
+"""Mesh settings that ztunnel applies: destinations outside the registry, and the form of the access log."""
 
 import json
 import re
@@ -28,19 +28,19 @@ def configure(mesh: namespaced.Mesh, config: mesh_config_pb2.MeshConfig) -> None
         node.engine.apply(names.MESH_CONFIG_TYPE, [(names.MESH_CONFIG_RESOURCE, config.SerializeToString())], [])
 
 
-async def test_registry_only_refuses_what_the_mesh_does_not_know_and_nothing_else(mesh) -> None:
+async def test_registry_only_refuses_only_destinations_unknown_to_the_mesh(mesh) -> None:
     known, stranger = await mesh.pod("known", node=1), await mesh.pod("stranger", node=1, captured=False)
     client = await mesh.pod("client")
     seen = [await server.serve_peer(8080) for server in (known, stranger)]
     resolver = await stranger.serve_peer(53)
     mesh.withdraw(stranger)
-    assert (await client.ask(stranger.ip, 8080)).endswith(b" hello"), "by default any destination is allowed"
+    assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "by default any destination is allowed"
 
     configure(mesh, REGISTRY_ONLY)
     with pytest.raises(OSError):
-        await client.ask(stranger.ip, 8080)
-    assert (await client.ask(known.ip, 8080)).endswith(b" hello")
-    assert (await client.ask(stranger.ip, 53)).endswith(b" hello"), "DNS over TCP to any resolver"
+        await client.request(stranger.ip, 8080)
+    assert (await client.request(known.ip, 8080)).endswith(b" hello")
+    assert (await client.request(stranger.ip, 53)).endswith(b" hello"), "DNS over TCP to any resolver"
     assert (len(seen[0]), len(seen[1]), len(resolver)) == (1, 1, 1)
 
     def refusals() -> list[str]:
@@ -52,11 +52,11 @@ async def test_registry_only_refuses_what_the_mesh_does_not_know_and_nothing_els
     assert failed == 1
 
     mesh.announce(stranger)
-    assert (await client.ask(stranger.ip, 8080)).endswith(b" hello"), "known now"
+    assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "known now"
     mesh.withdraw(stranger)
     for node in mesh.nodes:
         node.engine.apply(names.MESH_CONFIG_TYPE, [], [names.MESH_CONFIG_RESOURCE])
-    assert (await client.ask(stranger.ip, 8080)).endswith(b" hello"), "without a mesh configuration any is allowed"
+    assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "without a mesh configuration any is allowed"
 
 
 async def test_a_connection_that_is_open_goes_on_under_registry_only(mesh) -> None:
@@ -68,7 +68,7 @@ async def test_a_connection_that_is_open_goes_on_under_registry_only(mesh) -> No
     assert await reader.readuntil(b" ")
     configure(mesh, REGISTRY_ONLY)
     with pytest.raises(OSError):
-        await client.ask(stranger.ip, 8080)
+        await client.request(stranger.ip, 8080)
     writer.write(b"still here")
     assert await reader.readexactly(10) == b"still here"
     writer.close()
@@ -84,7 +84,7 @@ def at(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-async def test_lines_of_the_access_log_have_the_form_that_the_mesh_gives_them(mesh) -> None:
+async def test_lines_of_the_access_log_have_the_configured_format(mesh) -> None:
     server, client = await mesh.pod("server", node=1), await mesh.pod("client")
     await server.serve_peer(8080)
     vip = "fd99::1" if ":" in mesh.subnet else "10.99.0.1"
@@ -95,7 +95,7 @@ async def test_lines_of_the_access_log_have_the_form_that_the_mesh_gives_them(me
     }
     mesh.announce(server, services=ports)
     configure(mesh, mesh_config_pb2.MeshConfig(access_log_format=FORMAT))
-    answer = await client.ask(vip, 80)
+    answer = await client.request(vip, 80)
 
     def written(node: namespaced.Node) -> list[str]:
         return [line for line in node.lines if " in=5 " in line]
@@ -111,14 +111,14 @@ async def test_lines_of_the_access_log_have_the_form_that_the_mesh_gives_them(me
     assert re.fullmatch(start + re.escape(f"to={own} up={own} peer={client.identity}/- -"), line), line
 
 
-async def test_the_log_changes_its_form_and_is_switched_off_without_a_restart(mesh) -> None:
+async def test_the_access_log_changes_its_format_and_is_disabled_without_a_restart(mesh) -> None:
     server, client = await mesh.pod("server", node=1), await mesh.pod("client")
     await server.serve_peer(8080)
     lines = client.node.lines
 
     async def last(part: str) -> str:
         known = len(lines)
-        await client.ask(server.ip, 8080)
+        await client.request(server.ip, 8080)
         await until(lambda: len(lines) > known and part in lines[-1])
         return lines[-1]
 
@@ -137,7 +137,7 @@ async def test_the_log_changes_its_form_and_is_switched_off_without_a_restart(me
 
     configure(mesh, Config(access_log_file="/dev/null"))
     before = len(lines)
-    await client.ask(server.ip, 8080)
+    await client.request(server.ip, 8080)
     await until(lambda: not client.node.engine.connections())
     configure(mesh, Config())
     await last("connection complete")

@@ -18,7 +18,7 @@ DROPPED = 'culvert_otlp_log_records_dropped_total{reason="queue_full"}'
 
 
 @pytest.mark.parametrize("lines", ["json", "off"])
-async def test_every_connection_arrives_once_whatever_is_written(tmp_path: Path, lines: str) -> None:
+async def test_every_connection_is_exported_once_with_any_access_log(tmp_path: Path, lines: str) -> None:
     collector = Collector()
     async with ztunnels.pair(tmp_path, PORT) as (node, server, client), collecting(collector) as port:
         ztunnel = await node.start(
@@ -31,10 +31,10 @@ async def test_every_connection_arrives_once_whatever_is_written(tmp_path: Path,
         )
         await ztunnel.ready()
         for _ in range(20):
-            await client.ask(server.ip, PORT, b"12345")
+            await client.request(server.ip, PORT, b"12345")
         with pytest.raises(OSError):
-            await client.ask(server.ip, PORT + 1)
-        # Refused by the peer, since nobody listens there.
+            await client.request(server.ip, PORT + 1)
+        # Refused by the peer, since no application listens there.
         await until(lambda: len(collector.records) >= 21)
         ztunnel.terminate()
         assert await ztunnel.ended() == 0, ztunnel.log
@@ -77,14 +77,14 @@ async def test_both_ends_of_a_connection_share_a_trace() -> None:
         client = await mesh.pod("client")
         await server.serve_peer(PORT)
         for _ in range(3):
-            await client.ask(server.ip, PORT)
+            await client.request(server.ip, PORT)
         await until(lambda: len(client.node.records) == len(server.node.records) == 3)
         ends = [sorted((record.trace_id, record.span_id) for record in pod.node.records) for pod in (client, server)]
         assert ends[0] == ends[1]
         assert len(set(ends[0])) == 3
 
 
-async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_counted(tmp_path: Path) -> None:
+async def test_an_unreachable_collector_delays_nothing_and_dropped_records_are_counted(tmp_path: Path) -> None:
     collector = Collector()
     async with ztunnels.pair(tmp_path, PORT) as (node, server, client):
         async with collecting(collector) as port:
@@ -96,31 +96,31 @@ async def test_a_collector_that_is_away_holds_up_nothing_and_what_it_misses_is_c
                 handover_s=0,
             )
             await ztunnel.ready()
-            await client.ask(server.ip, PORT)
+            await client.request(server.ip, PORT)
             await until(lambda: len(collector.records) == 1)
-        asked = 1
+        requests = 1
         while ztunnel.metric(DROPPED) < 30:
-            assert asked < 1000, ztunnel.log
-            await client.ask(server.ip, PORT)
-            asked += 1
-        await until(lambda: ztunnel.log.count("connection complete") == asked)
+            assert requests < 1000, ztunnel.log
+            await client.request(server.ip, PORT)
+            requests += 1
+        await until(lambda: ztunnel.log.count("connection complete") == requests)
         assert ztunnel.log.count("collector does not take the access log") == 1
         async with collecting(collector, lambda it: it.add_insecure_port(f"127.0.0.1:{port}")):
             await until(lambda: "takes the access log again" in ztunnel.log, within_s=20)
-            await client.ask(server.ip, PORT)
-            await until(lambda: len(collector.records) + ztunnel.metric(DROPPED) == asked + 1)
+            await client.request(server.ip, PORT)
+            await until(lambda: len(collector.records) + ztunnel.metric(DROPPED) == requests + 1)
             await until(lambda: ztunnel.metric("culvert_otlp_log_records_exported_total") == len(collector.records))
             sources = [one["src.addr"] for one in collector.connections()]
             assert len(set(sources)) == len(sources), "nothing twice"
             dropped = ztunnel.metric(DROPPED)
             # The end is sent too.
-            await client.ask(server.ip, PORT)
+            await client.request(server.ip, PORT)
             ztunnel.terminate()
             assert await ztunnel.ended() == 0, ztunnel.log
-        assert len(collector.records) + dropped == asked + 2
+        assert len(collector.records) + dropped == requests + 2
 
 
-async def test_a_silent_collector_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_a_silent_collector_does_not_delay_shutdown(tmp_path: Path) -> None:
     collector = Collector(silent=asyncio.Event())
     async with ztunnels.pair(tmp_path, PORT) as (node, server, client), collecting(collector) as port:
         ztunnel = await node.start(
@@ -128,7 +128,7 @@ async def test_a_silent_collector_does_not_hold_up_the_end(tmp_path: Path) -> No
             termination_grace_period_seconds=6,
         )  # fmt: skip
         await ztunnel.ready()
-        await client.ask(server.ip, PORT)
+        await client.request(server.ip, PORT)
         await until(lambda: collector.attempts == 1)
         began = asyncio.get_running_loop().time()
         ztunnel.terminate()

@@ -37,7 +37,7 @@ async def own_pod(mesh: namespaced.Mesh) -> namespaced.Pod:
     return pod
 
 
-async def test_policy_holds_for_a_pod_with_a_native_tunnel_and_nothing_of_it_is_captured() -> None:
+async def test_policy_applies_to_a_pod_with_a_native_tunnel_and_it_is_not_captured() -> None:
     async with namespaced.mesh() as mesh:
         ztunnel = await own_pod(mesh)
         await ztunnel.node.add(ztunnel, engine_pb2.WorkloadRef.NATIVE_TUNNEL)
@@ -45,7 +45,7 @@ async def test_policy_holds_for_a_pod_with_a_native_tunnel_and_nothing_of_it_is_
         outsider = await mesh.pod("outsider", captured=False)
         seen = await ztunnel.serve_peer(names.METRICS_PORT)
 
-        answer = await prometheus.ask(ztunnel.ip, names.METRICS_PORT)
+        answer = await prometheus.request(ztunnel.ip, names.METRICS_PORT)
         assert answer == f"{ztunnel.ip} hello".encode(), "no rules bring back answers to another address"
         line = await ztunnel.node.logged(direction="inbound", dst__workload="ztunnel", dst__namespace=SYSTEM)
         assert (line["src.identity"], line["dst.identity"]) == (prometheus.identity, ztunnel.identity)
@@ -55,10 +55,12 @@ async def test_policy_holds_for_a_pod_with_a_native_tunnel_and_nothing_of_it_is_
         match = authorization_pb2.StringMatch(exact=other.identity.removeprefix("spiffe://"))
         mesh.deny("not-other", namespace=SYSTEM, principals=[match])
         with pytest.raises(ConnectionResetError):
-            await other.ask(ztunnel.ip, names.METRICS_PORT)
-        assert (await prometheus.ask(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello")
+            await other.request(ztunnel.ip, names.METRICS_PORT)
+        assert (await prometheus.request(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello")
         assert len(seen) == 2
-        assert (await outsider.ask(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello"), "plain text goes past the proxy"
+        assert (await outsider.request(ztunnel.ip, names.METRICS_PORT)).endswith(b"hello"), (
+            "plain text goes past the proxy"
+        )
         for port in (names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT):
             with pytest.raises(ConnectionRefusedError):
                 await outsider.connect(ztunnel.ip, port)
@@ -69,7 +71,7 @@ async def test_a_ztunnel_whose_pod_has_the_label_serves_its_metrics_over_mutual_
         pod = await own_pod(mesh)
         prometheus = await mesh.pod("prometheus")
         node.certify(SpiffeId.parse(pod.identity))
-        await node.know(mesh, pod, prometheus)
+        await node.announce(mesh, pod, prometheus)
         settings = {
             "pod_name": "ztunnel", "pod_namespace": SYSTEM, "service_account": "ztunnel", "access_log": "json",
             "metrics_port": names.METRICS_PORT, "readiness_port": names.READINESS_PORT,

@@ -63,7 +63,7 @@ async def refusal(request: pytest.FixtureRequest) -> AsyncIterator[Refusal]:
         yield Refusal(client, ip, seen)
 
 
-async def test_a_thousand_refusals_and_none_fails_in_connect(refusal: Refusal) -> None:
+async def test_a_thousand_refused_connections_are_closed_after_connect_succeeds(refusal: Refusal) -> None:
     outcomes: Counter[str] = Counter()
     numbers = iter(range(REFUSALS))
 
@@ -81,7 +81,7 @@ async def test_a_thousand_refusals_and_none_fails_in_connect(refusal: Refusal) -
 
 
 async def test_a_flood_of_refused_clients_that_stay_silent_is_bounded() -> None:
-    """All are refused in the same moment, when the control plane tells of the workload."""
+    """All are refused in the same moment, when the control plane announces the workload."""
     flood = 1000
     async with namespaced.mesh(settings={"workload_wait_ms": 60_000}) as mesh:
         server = await mesh.pod("server", node=1)
@@ -96,7 +96,7 @@ async def test_a_flood_of_refused_clients_that_stay_silent_is_bounded() -> None:
         assert ends == [b""] * flood
         at_once = server.node.metric("culvert_refusals_without_grace")
         assert 0 < at_once <= flood - 256, "those that found a place have waited"
-        # The clients still hold theirs.
+        # The clients still hold their connections open.
         await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + flood)  # noqa: PTH208
         assert resident_bytes(os.getpid()) - memory < 64 * MIB
         assert seen == []

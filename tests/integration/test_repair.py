@@ -1,4 +1,4 @@
-"""What somebody else does to the rules of captured pods is undone, soon, cheaply, and said once."""
+"""Changes that other processes make to the rules of captured pods are undone soon, cheaply, and logged once."""
 
 import asyncio
 import os
@@ -92,7 +92,7 @@ FLUSHES = {
 
 
 @pytest.mark.parametrize("flush", FLUSHES)
-async def test_a_pods_rules_are_back_within_a_second(
+async def test_a_pods_rules_are_restored_within_a_second(
     agent: Agent, flush: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shell(agent.pods.first, FLUSHES[flush])
@@ -102,14 +102,14 @@ async def test_a_pods_rules_are_back_within_a_second(
     shell(agent.pods.first, FLUSHES[flush])
     await until(agent.sound, within_s=1.0)
     await until(lambda: agent.repairs.settled)
-    said = [line for line in "".join(capsys.readouterr()).splitlines() if "changed the capture rules" in line]
-    assert len(said) == 1, "one incident, one line"
-    assert "shop/web" in said[0]
+    logged = [line for line in "".join(capsys.readouterr()).splitlines() if "changed the capture rules" in line]
+    assert len(logged) == 1, "one incident, one line"
+    assert "shop/web" in logged[0]
     assert agent.repairs.repaired["pod"] >= 2
     assert agent.repairs.repaired["host"] == 0
 
 
-async def test_who_flushes_again_and_again_gains_no_time(agent: Agent) -> None:
+async def test_repeated_flushes_do_not_delay_the_repair(agent: Agent) -> None:
     longest = 0.0
     for _ in range(8):
         repaired = agent.repairs.repaired["pod"]
@@ -121,7 +121,7 @@ async def test_who_flushes_again_and_again_gains_no_time(agent: Agent) -> None:
     assert longest < 0.8
 
 
-async def test_the_hosts_rules_are_back_within_a_second(agent: Agent) -> None:
+async def test_the_hosts_rules_are_restored_within_a_second(agent: Agent) -> None:
     shell(agent.pods.second, "nft flush ruleset; for p in iptables ip6tables; do $p-legacy -t nat -F; done")
     await until(agent.host_sound, within_s=1.0)
     await until(lambda: agent.repairs.settled)
@@ -129,7 +129,7 @@ async def test_the_hosts_rules_are_back_within_a_second(agent: Agent) -> None:
     assert agent.repairs.repaired["pod"] == 0
 
 
-async def test_changes_of_others_that_are_not_our_matter_are_left_alone(agent: Agent) -> None:
+async def test_unrelated_changes_of_other_programs_are_left_alone(agent: Agent) -> None:
     shell(
         agent.pods.first,
         "ip link set eth0 alias theirs; "
@@ -141,7 +141,7 @@ async def test_changes_of_others_that_are_not_our_matter_are_left_alone(agent: A
     assert agent.repairs.repaired.total() == 0
 
 
-async def test_what_the_agent_itself_changes_is_no_incident(agent: Agent) -> None:
+async def test_the_agents_own_changes_are_not_counted_as_repairs(agent: Agent) -> None:
     captured = agent.enrolled.find("pod")
     assert captured is not None
     async with agent.turns["pod"]:
@@ -153,7 +153,7 @@ async def test_what_the_agent_itself_changes_is_no_incident(agent: Agent) -> Non
     await until(agent.sound, within_s=1.0)
 
 
-async def test_a_pod_that_was_let_go_is_let_be(agent: Agent) -> None:
+async def test_an_unenrolled_pod_is_not_repaired(agent: Agent) -> None:
     captured = agent.enrolled.take("pod")
     assert captured is not None
     captured.close()
@@ -176,7 +176,7 @@ async def test_a_pod_in_a_new_sandbox_is_watched_there(agent: Agent) -> None:
         await until(agent.sound, within_s=1.5)
 
 
-async def test_a_pod_that_takes_its_time_holds_up_no_other(agent: Agent) -> None:
+async def test_a_slow_pod_does_not_delay_the_repair_of_another(agent: Agent) -> None:
     async with agent.turns.setdefault("slow", asyncio.Lock()):
         await agent.capture("slow")
         shell(agent.pods.first, FLUSHES["everything"])
@@ -208,4 +208,4 @@ async def test_a_hundred_pods_cost_little_while_nothing_happens(agent: Agent, hu
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"100 pods, {agent.backend.how}: {spent / seconds * 1000:.1f} ms of CPU a second")
-    assert spent / seconds < 0.15, "nothing is asked again and again"
+    assert spent / seconds < 0.15, "no polling while nothing changes"

@@ -24,7 +24,7 @@ Report = dict[tuple[str, frozenset[tuple[str, str]]], int]
 
 @dataclass
 class Scenario:
-    """What the control plane tells of a connection's two ends, and how the client connects."""
+    """What the control plane announces of a connection's two ends, and how the client connects."""
 
     client: workload_pb2.Workload
     server: workload_pb2.Workload
@@ -94,7 +94,7 @@ def reports(node: namespaced.Node, reporter: str, number: int) -> Report:
 
 
 async def play(mesh: namespaced.Mesh, scenario: Scenario, client: namespaced.Pod) -> None:
-    """Tell of both ends and make one connection, whatever becomes of it."""
+    """Announce both ends and open one connection, with any outcome."""
     for number in range(3):
         hostname = f"web-{number}.shop.svc.cluster.local"
         service = next((one for one in scenario.services if one.hostname == hostname), None)
@@ -108,7 +108,7 @@ async def play(mesh: namespaced.Mesh, scenario: Scenario, client: namespaced.Pod
     if not scenario.is_client_known:
         mesh.nodes[1].engine.apply(names.ADDRESS_TYPE, [], [scenario.client.uid])
     with suppress(OSError):
-        await client.ask(scenario.ip, scenario.port)
+        await client.request(scenario.ip, scenario.port)
 
 
 async def test_source_and_destination_report_the_same_labels() -> None:

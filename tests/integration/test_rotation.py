@@ -1,4 +1,4 @@
-"""Certificates and roots exchanged under load: no connection fails, and what has expired is refused."""
+"""Certificates and roots rotated under load: no connection fails, and expired certificates are refused."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ async def test_minute_long_certificates_are_renewed_under_load_without_a_failure
 
 
 class Signer:
-    """An authority of a time: it signs with one root and tells some."""
+    """A CA at one step of a rotation: it signs with one root and distributes a set of roots."""
 
     def __init__(self, authority: TestAuthority, roots: bytes, *, life: timedelta = timedelta(hours=1)) -> None:
         self._authority = authority
@@ -65,7 +65,7 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
         both = old.roots + new.roots
         load = Load([client], server.ip)
         await until(lambda: load.done["client"] > 20, within_s=10)
-        standing = [await client.connect(server.ip, 8080)]
+        connections = [await client.connect(server.ip, 8080)]
         known = [server, client]
         for step, signer in enumerate([Signer(old, both), Signer(new, both), Signer(new, new.roots)]):
             for node in mesh.nodes:
@@ -74,18 +74,18 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
                 certificate = signer.issue(pod.identity)
                 for node in mesh.nodes:
                     node.engine.set_certificate(pod.identity, *certificate, signer.roots)
-                    # A new pod shakes hands with each while only some of the nodes have heard.
+                    # A new pod completes handshakes while only some of the nodes have the new roots.
                     fresh = await mesh.pod(f"fresh{step}{pod.name}{node.name[-1]}")
-                    assert await fresh.ask(server.ip, 8080) == f"{fresh.ip} hello".encode()
+                    assert await fresh.request(server.ip, 8080) == f"{fresh.ip} hello".encode()
             before = load.done["client"]
             await until(lambda before=before: load.done["client"] > before + 50, within_s=20)
-            standing.append(await client.connect(server.ip, 8080))
+            connections.append(await client.connect(server.ip, 8080))
         await load.stop()
         assert load.failures == []
-        for reader, _ in standing[:2]:
+        for reader, _ in connections[:2]:
             with pytest.raises(ConnectionResetError):
                 await asyncio.wait_for(reader.read(-1), 3)
-        for reader, writer in standing[2:]:
+        for reader, writer in connections[2:]:
             writer.write_eof()
             assert await asyncio.wait_for(reader.read(-1), 3) == f"{client.ip} ".encode()
             writer.close()
@@ -93,7 +93,7 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
             node.authority = Signer(old, both)
         late = await mesh.pod("late")
         with pytest.raises((OSError, AssertionError)):
-            await late.ask(server.ip, 8080)
+            await late.request(server.ip, 8080)
         assert not any(line.get("src.identity") == late.identity for line in server.node.log)
 
 
@@ -105,12 +105,12 @@ async def test_an_expired_certificate_is_refused_and_nothing_goes_in_plain_text(
         for node in mesh.nodes:
             node.engine.set_certificate(client.identity, chain, key, mesh.authority.roots)
         with pytest.raises((OSError, AssertionError)):
-            await client.ask(server.ip, 8080)
+            await client.request(server.ip, 8080)
         assert all(line.get("src.identity") or line.get("error") for line in server.node.log)
 
 
 async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_shows_no_plain_text() -> None:
-    """Tunnels that stand are no way around it; connections that stand go on, and a renewal opens the way again."""
+    """New connections fail in an open tunnel too; open connections go on, and a renewal lets new ones through."""
     async with namespaced.mesh() as mesh:
         server, plain = await mesh.pod("server", node=1), await mesh.pod("plain", captured=False)
         for pod in (server, plain):
@@ -120,13 +120,13 @@ async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_show
         client, begun = await mesh.pod("client"), time.time()
         refused: list[float] = []
         with captured("any", "tcp", mesh.space) as wire:
-            assert await outsider.ask(plain.ip, 8080) == f"{outsider.ip} hello".encode()
+            assert await outsider.request(plain.ip, 8080) == f"{outsider.ip} hello".encode()
             reader, writer = await client.connect(server.ip, 8080)
             assert await reader.readexactly(len(client.ip) + 1) == f"{client.ip} ".encode()
             for _ in range(60):
                 try:
-                    assert await client.ask(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
-                    assert refused == [], "what has expired stays refused"
+                    assert await client.request(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
+                    assert refused == [], "an expired certificate stays refused"
                 except OSError:
                     refused.append(time.time() - begun)
                 await asyncio.sleep(0.1)
@@ -136,9 +136,9 @@ async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_show
                 node.engine.set_certificate(
                     client.identity, *mesh.authority.issue(client.identity), mesh.authority.roots
                 )
-            assert await client.ask(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
+            assert await client.request(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
             writer.close()
         assert min(refused) > 2
         assert len(refused) > 3
-        assert wire[0].packets("hello") > 0, "the wire is heard"
+        assert wire[0].packets("hello") > 0, "the capture on the wire works"
         assert wire[0].packets("secret") == 0

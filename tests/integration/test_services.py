@@ -1,4 +1,4 @@
-"""Services with endpoints that fail: the application never notices, and they are soon left alone."""
+"""Services with endpoints that fail: the application never notices, and they are soon ejected."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def a_client(mesh: namespaced.Mesh) -> namespaced.Pod:
 
 
 def black_hole(mesh: namespaced.Mesh, client: namespaced.Pod, name: str) -> None:
-    """Announce a pod whose packets reach nobody, and of which nobody says so."""
+    """Announce a pod whose packets are dropped silently, without an ICMP error."""
     ip = str(ip_address(client.ip) + 100)
 
     def swallow() -> None:
@@ -56,7 +56,7 @@ def counted(node: namespaced.Node, family: str) -> dict[tuple[str, ...], int]:
     return {tuple(s.label_values): s.value for one in families if one.name == family for s in one.samples}
 
 
-async def test_endpoints_that_refuse_or_swallow_cost_the_application_nothing_but_time(mesh, vip) -> None:
+async def test_endpoints_that_refuse_or_drop_cost_the_application_only_time(mesh, vip) -> None:
     client = await a_client(mesh)
     good = [await mesh.pod(f"good-{number}", node=1) for number in range(2)]
     seen = [await server.serve_peer(8080) for server in good]
@@ -66,16 +66,16 @@ async def test_endpoints_that_refuse_or_swallow_cost_the_application_nothing_but
         mesh.announce(server, services=PORTS)
     black_hole(mesh, client, "swallowing")
 
-    async def ask_all() -> float:
+    async def request_all() -> float:
         slowest = 0.0
         for _ in range(15):
             began = asyncio.get_running_loop().time()
-            assert (await client.ask(vip, 80, within_s=6)).endswith(b" hello")
+            assert (await client.request(vip, 80, within_s=6)).endswith(b" hello")
             slowest = max(slowest, asyncio.get_running_loop().time() - began)
         return slowest
 
-    slowest = max(await asyncio.gather(*(ask_all() for _ in range(10))))
-    assert slowest < 3.5, "a silent endpoint costs its patience, twice at most"
+    slowest = max(await asyncio.gather(*(request_all() for _ in range(10))))
+    assert slowest < 3.5, "a silent endpoint costs its connect timeout, twice at most"
     assert len(seen[0]) + len(seen[1]) == 150
     assert min(len(seen[0]), len(seen[1])) > 30
     assert not [line for line in client.node.log if "error" in line]
@@ -91,7 +91,7 @@ async def test_endpoints_that_refuse_or_swallow_cost_the_application_nothing_but
     }
 
 
-async def test_plain_endpoints_that_refuse_are_left_out_too(mesh, vip) -> None:
+async def test_refusing_plain_text_endpoints_are_ejected_too(mesh, vip) -> None:
     client = await a_client(mesh)
     good = await mesh.pod("good", node=1, captured=False)
     await good.serve_peer(8080)
@@ -100,13 +100,13 @@ async def test_plain_endpoints_that_refuse_are_left_out_too(mesh, vip) -> None:
     mesh.announce(good, services=PORTS)
     mesh.announce(refusing, services=PORTS)
     for _ in range(40):
-        assert (await client.ask(vip, 80)).endswith(b" hello")
+        assert (await client.request(vip, 80)).endswith(b" hello")
     # A new IPv6 address may be silent at first.
     assert sum(counted(client.node, "culvert_connect_retries").values()) >= 5
     assert counted(client.node, "culvert_outlier_ejections_active") == {(): 1}
 
 
-async def test_what_policy_denies_is_not_tried_elsewhere(mesh, vip) -> None:
+async def test_a_connection_that_policy_denies_is_not_retried_at_another_endpoint(mesh, vip) -> None:
     client = await a_client(mesh)
     closed, other = [await mesh.pod(name, node=1) for name in ("closed", "other")]
     seen = [await server.serve_peer(8080) for server in (closed, other)]
@@ -116,20 +116,20 @@ async def test_what_policy_denies_is_not_tried_elsewhere(mesh, vip) -> None:
     mesh.deny("all", destination_ports=[8080])
     for _ in range(10):
         with pytest.raises(OSError):
-            await client.ask(vip, 80)
+            await client.request(vip, 80)
     assert seen == [[], []]
     assert sum(counted(client.node, "culvert_connect_retries").values()) == 0
     assert counted(client.node, "culvert_outlier_ejections") == {(): 0}
 
 
-async def test_a_service_whose_endpoints_all_fail_is_refused_in_time(mesh, vip) -> None:
+async def test_a_connection_to_a_service_without_working_endpoints_is_refused_in_time(mesh, vip) -> None:
     client = await a_client(mesh)
     mesh.service("web", vip, {80: 8080})
     for number in range(3):
         mesh.announce(await mesh.pod(f"dead-{number}", node=1), services=PORTS)
     for _ in range(4):
         with pytest.raises(OSError):
-            await client.ask(vip, 80)
+            await client.request(vip, 80)
     # One connection is one failure to the application, however many endpoints were tried.
     await client.node.logged(direction="outbound", dst__service=HOST, error="http status: 503 Service Unavailable")
     await until(lambda: len(client.node.log) >= 4)

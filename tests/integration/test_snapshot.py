@@ -18,17 +18,19 @@ async def test_a_ztunnel_without_control_plane_serves_the_state_of_its_snapshot(
         await server.serve_peer(8080)
         mesh.announce(client)
         with pytest.raises(OSError):
-            await client.ask(server.ip, 8080)
-        await node.know(mesh, server, client)
+            await client.request(server.ip, 8080)
+        await node.announce(mesh, server, client)
         ztunnel = await node.start()
         await ztunnel.ready()
-        assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+        assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
         line = await server.node.logged(direction="inbound", src__workload="client", dst__workload="server")
         assert line["src.identity"] == client.identity
         assert "serving the restored state" in ztunnel.log
 
 
-async def test_a_ztunnel_without_control_plane_and_snapshot_is_not_ready_and_takes_nothing(tmp_path: Path) -> None:
+async def test_a_ztunnel_without_control_plane_and_snapshot_is_not_ready_and_refuses_connections(
+    tmp_path: Path,
+) -> None:
     async with namespaced.mesh() as mesh, ztunnels.node_side(tmp_path, mesh.authority) as node:
         (tmp_path / "state.snapshot").write_bytes(b"damaged")
         ztunnel = await node.start()

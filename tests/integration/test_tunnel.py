@@ -24,7 +24,7 @@ async def test_a_connection_between_pods_is_mutual_tls_and_keeps_the_clients_add
     client = await mesh.pod("client")
     seen = await server.serve_peer(8080)
 
-    assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+    assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
     assert seen == [client.ip]
     line = await server.node.logged(direction="inbound", src__workload="client", dst__workload="server")
     assert line["src.identity"] == client.identity
@@ -39,10 +39,10 @@ async def test_a_client_outside_the_mesh_is_served_in_plain_text_unless_strict(m
     outsider = await mesh.pod("outsider", captured=False)
     seen = await server.serve_peer(8080)
 
-    assert await outsider.ask(server.ip, 8080) == f"{outsider.ip} hello".encode()
+    assert await outsider.request(server.ip, 8080) == f"{outsider.ip} hello".encode()
     strict(mesh)
     with pytest.raises(OSError):
-        await outsider.ask(server.ip, 8080)
+        await outsider.request(server.ip, 8080)
     assert seen == [outsider.ip]
     line = await server.node.logged(direction="inbound", src__workload="outsider")
     assert "src.identity" not in line
@@ -59,14 +59,14 @@ async def test_a_client_of_the_mesh_passes_under_strict(mesh) -> None:
     client = await mesh.pod("client")
     await server.serve_peer(8080)
     strict(mesh)
-    assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+    assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
 
 
 async def test_a_server_outside_the_mesh_is_reached_in_plain_text(mesh) -> None:
     server = await mesh.pod("server", node=1, captured=False)
     client = await mesh.pod("client")
     await server.serve_peer(8080)
-    assert await client.ask(server.ip, 8080) == f"{client.ip} hello".encode()
+    assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
     line = await client.node.logged(direction="outbound", dst__workload="server")
     assert "src.identity" not in line
 
@@ -76,7 +76,7 @@ async def test_a_service_address_leads_to_a_healthy_endpoint(mesh) -> None:
     vip = "fd99::1" if ipv6 else "10.99.0.1"
     servers = [await mesh.pod(f"server-{number}", node=1) for number in range(3)]
     client = await mesh.pod("client")
-    # The address is nobody's; only capture makes it reachable.
+    # No host has the address; only capture makes it reachable.
     client.in_namespace(namespaced.route_everything)
     mesh.service("web", vip, {80: 8080})
     ports = {
@@ -88,13 +88,13 @@ async def test_a_service_address_leads_to_a_healthy_endpoint(mesh) -> None:
     seen = [await server.serve_peer(8080) for server in servers]
 
     for _ in range(30):
-        assert (await client.ask(vip, 80)).endswith(b"hello")
+        assert (await client.request(vip, 80)).endswith(b"hello")
     assert len(seen[0]) == 0
     assert min(len(seen[1]), len(seen[2])) > 0
     line = await client.node.logged(direction="outbound", dst__service="web.shop.svc.cluster.local")
     assert line["dst.namespace"] == "shop"
     with pytest.raises(OSError):
-        await client.ask(vip, 81)
+        await client.request(vip, 81)
 
 
 async def test_half_closed_connections_go_on_in_the_other_direction(mesh) -> None:
@@ -110,7 +110,7 @@ async def test_half_closed_connections_go_on_in_the_other_direction(mesh) -> Non
         writer.close()
 
     await server.serve(8080, answer_after_the_end)
-    assert await client.ask(server.ip, 8080, b"x" * 1000) == b"x" * 3000
+    assert await client.request(server.ip, 8080, b"x" * 1000) == b"x" * 3000
 
 
 async def test_large_transfers_arrive_whole(mesh) -> None:
@@ -118,15 +118,15 @@ async def test_large_transfers_arrive_whole(mesh) -> None:
     client = await mesh.pod("client")
     await server.serve_peer(8080)
     body = bytes(range(256)) * 40_000
-    answer = await client.ask(server.ip, 8080, body, within_s=30)
+    answer = await client.request(server.ip, 8080, body, within_s=30)
     assert answer.partition(b" ")[2] == body
 
 
-async def test_an_application_that_does_not_listen_is_a_reset_for_the_client(mesh) -> None:
+async def test_a_port_without_a_listener_is_a_reset_for_the_client(mesh) -> None:
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
     with pytest.raises(ConnectionResetError):
-        await client.ask(server.ip, 9999)
+        await client.request(server.ip, 9999)
     line = await client.node.logged(direction="outbound", dst__workload="server")
     assert "503" in str(line["error"])
 
@@ -146,8 +146,8 @@ async def test_deny_by_principal_names_the_policy_and_cuts_open_connections(mesh
             assert await reader.read(100) == b"never"
     writer.close()
     with pytest.raises(OSError):
-        await client.ask(server.ip, 8080)
-    assert (await other.ask(server.ip, 8080)).endswith(b"hello")
+        await client.request(server.ip, 8080)
+    assert (await other.request(server.ip, 8080)).endswith(b"hello")
     reason = "explicitly denied by: shop/no-client"
     closed = await server.node.logged(error=f"connection closed due to policy change: {reason}")
     assert closed["src.identity"] == client.identity
@@ -156,29 +156,29 @@ async def test_deny_by_principal_names_the_policy_and_cuts_open_connections(mesh
     await client.node.logged(direction="outbound", error="http status: 401 Unauthorized")
 
     mesh.withdraw_policy("no-client")
-    assert (await client.ask(server.ip, 8080)).endswith(b"hello")
+    assert (await client.request(server.ip, 8080)).endswith(b"hello")
 
 
-async def test_a_policy_that_is_not_known_yet_closes_the_workload(mesh) -> None:
+async def test_a_policy_that_is_not_known_yet_denies_all_traffic_to_the_workload(mesh) -> None:
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
     await server.serve_peer(8080)
     server.labels_policies.append("shop/coming")
     mesh.announce(server)
     with pytest.raises(OSError):
-        await client.ask(server.ip, 8080)
+        await client.request(server.ip, 8080)
     await server.node.logged(error="connection closed due to policy rejection: policy shop/coming is not known yet")
     mesh.policy("coming", authorization_pb2.ALLOW, scope=authorization_pb2.WORKLOAD_SELECTOR, destination_ports=[8080])
-    assert (await client.ask(server.ip, 8080)).endswith(b"hello")
+    assert (await client.request(server.ip, 8080)).endswith(b"hello")
 
 
 async def test_a_peer_with_another_identity_than_announced_is_refused(mesh) -> None:
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
     seen = await server.serve_peer(8080)
-    mesh.announce(server, service_account="somebody-else")
+    mesh.announce(server, service_account="another")
     with pytest.raises(OSError):
-        await client.ask(server.ip, 8080)
+        await client.request(server.ip, 8080)
     assert seen == []
     line = await client.node.logged(direction="outbound", dst__workload="server")
     assert "identity verification error" in str(line["error"])
@@ -187,7 +187,7 @@ async def test_a_peer_with_another_identity_than_announced_is_refused(mesh) -> N
 async def test_a_pod_that_calls_itself_is_not_captured(mesh) -> None:
     pod = await mesh.pod("pod")
     seen = await pod.serve_peer(8080)
-    assert (await pod.ask(pod.ip, 8080)).endswith(b"hello")
+    assert (await pod.request(pod.ip, 8080)).endswith(b"hello")
     assert seen == [pod.ip]
     assert pod.node.log == []
 
@@ -196,7 +196,7 @@ async def test_many_connections_share_few_tunnels(mesh) -> None:
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
     await server.serve_peer(8080)
-    answers = await asyncio.gather(*(client.ask(server.ip, 8080, within_s=15) for _ in range(250)))
+    answers = await asyncio.gather(*(client.request(server.ip, 8080, within_s=15) for _ in range(250)))
     assert all(answer.endswith(b"hello") for answer in answers)
 
 
@@ -214,11 +214,11 @@ async def test_connections_older_than_the_rules_go_on(mesh) -> None:
         writer.write(b"after ")
         assert await asyncio.wait_for(reader.readuntil(b"after "), scaled(2))
     writer.close()
-    assert (await client.ask(server.ip, 8080)).endswith(b"hello")
+    assert (await client.request(server.ip, 8080)).endswith(b"hello")
     await server.node.logged(direction="inbound", src__identity=client.identity)
 
 
-async def test_captured_connections_go_on_when_the_pod_is_let_go(mesh) -> None:
+async def test_captured_connections_go_on_when_the_pod_is_unenrolled(mesh) -> None:
     from nodeagent.capture.plan import Mode
 
     server = await mesh.pod("server", node=1)
@@ -235,7 +235,7 @@ async def test_captured_connections_go_on_when_the_pod_is_let_go(mesh) -> None:
     for _ in range(5):
         writer.write(b"after ")
         assert await asyncio.wait_for(reader.readuntil(b"after "), scaled(2))
-        assert (await client.ask(server.ip, 8080)).endswith(b"hello")
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
     writer.close()
 
 
@@ -246,13 +246,13 @@ async def test_without_a_certificate_nothing_passes(mesh) -> None:
     client = await mesh.pod("client")
     seen = await server.serve_peer(8080)
     with pytest.raises(OSError):
-        await client.ask(server.ip, 8080)
+        await client.request(server.ip, 8080)
     assert seen == []
     line = await client.node.logged(direction="outbound", dst__workload="server")
     assert "no certificate" in str(line["error"])
 
 
-async def test_the_tunnel_never_takes_a_port_that_the_client_itself_might(mesh) -> None:
+async def test_the_tunnel_never_uses_a_local_port_that_the_client_might_use(mesh) -> None:
     """A client's direct connection with the four-tuple of one that the tunnel made for it would hang."""
     server = await mesh.pod("server", node=1)
     client = await mesh.pod("client")
@@ -267,13 +267,13 @@ async def test_the_tunnel_never_takes_a_port_that_the_client_itself_might(mesh) 
     await server.serve(8080, note_port)
     for source in (client, outsider):
         for _ in range(20):
-            assert await source.ask(server.ip, 8080) == b"hello"
+            assert await source.request(server.ip, 8080) == b"hello"
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert len(ports) == 40
     assert max(ports) < lowest
 
 
-async def test_pods_that_must_share_a_thread_do_not_share_their_end() -> None:
+async def test_removing_a_pod_does_not_affect_another_pod_on_the_same_thread() -> None:
     settings = {"max_worker_threads": 1, "removal_accept_ms": 1, "removal_drain_ms": 200}
     async with namespaced.mesh(settings=settings) as made:
         server = await made.pod("server", node=1)
@@ -292,7 +292,7 @@ async def test_pods_that_must_share_a_thread_do_not_share_their_end() -> None:
         writer.close()
         stayed.write(b"still here ")
         assert await asyncio.wait_for(reader.readuntil(b"here "), scaled(5)) == b"still here "
-        assert (await stays.ask(server.ip, 8080)).endswith(b"hello")
+        assert (await stays.request(server.ip, 8080)).endswith(b"hello")
         stayed.close()
 
 

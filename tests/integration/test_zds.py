@@ -153,7 +153,7 @@ async def test_a_restarted_agent_withdraws_what_is_gone(tmp_path: Path, space: i
     await tunnel.close()
 
 
-async def test_a_port_that_the_application_holds_is_told_and_retried(server, tmp_path: Path, space: int) -> None:
+async def test_a_port_that_the_application_holds_is_reported_and_retried(server, tmp_path: Path, space: int) -> None:
     taken = netns.run(space, lambda: socket.create_server(("0.0.0.0", 15008)))
     tunnel = Tunnel(tmp_path / "zds.sock")
     await until(lambda: server.connected)

@@ -1,4 +1,4 @@
-"""Envoy in the place of one of our tunnels: a server in a pod, a client in a pod."""
+"""Envoy in place of one of our ztunnels: a server in a pod, a client in a pod."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,8 +41,8 @@ class Client:
     pod: namespaced.Pod
     authorities: list[str]
 
-    async def ask(self, authority: str, message: bytes = b"hello", within_s: float = 3) -> bytes:
-        return await self.pod.ask("127.0.0.1", self.port(authority), message, within_s)
+    async def request(self, authority: str, message: bytes = b"hello", within_s: float = 3) -> bytes:
+        return await self.pod.request("127.0.0.1", self.port(authority), message, within_s)
 
     def port(self, authority: str) -> int:
         return FIRST_PORT + self.authorities.index(authority)
@@ -60,7 +60,7 @@ async def server(
     clients: config.Json = MESH_IDENTITY,
     statuses: dict[str, int] | None = None,
 ) -> AsyncIterator[tuple[envoy.Envoy, namespaced.Pod]]:
-    """A pod whose HBONE listener is Envoy's; every node is told that it speaks HBONE."""
+    """A pod whose HBONE listener is Envoy's; it is announced to every node with HBONE."""
     pod = await mesh.pod("server", node=1, captured=False)
     mesh.announce(pod, tunnel_protocol=workload_pb2.HBONE)
     log = folder / "access.log"

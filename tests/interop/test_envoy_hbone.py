@@ -77,9 +77,9 @@ async def test_our_client_reaches_envoy(mesh, tmp_path: Path) -> None:
         await server.serve(8081, answer_after_the_end)
         await server.serve(8082, EndsFirst())
 
-        assert (await client.ask(server.ip, 8080)).endswith(b"hello")
-        assert (await client.ask(server.ip, 8080, LARGE, within_s=30)).partition(b" ")[2] == LARGE
-        assert await client.ask(server.ip, 8081, b"x" * 1000) == b"x" * 3000
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
+        assert (await client.request(server.ip, 8080, LARGE, within_s=30)).partition(b" ")[2] == LARGE
+        assert await client.request(server.ip, 8081, b"x" * 1000) == b"x" * 3000
         # Where the server ends first, Envoy gives up the other half too (RST_STREAM with NO_ERROR): to us it is an end.
         reader, writer = await client.connect(server.ip, 8082)
         assert await asyncio.wait_for(reader.read(-1), 3) == b"bye"
@@ -106,7 +106,7 @@ async def test_streams_to_envoy_share_tunnels(test_mesh, tmp_path: Path) -> None
     async with hbone_peers.server(test_mesh, tmp_path) as (envoy, server):
         client = await test_mesh.pod("client")
         await server.serve_peer(8080)
-        answers = await asyncio.gather(*(client.ask(server.ip, 8080, within_s=15) for _ in range(150)))
+        answers = await asyncio.gather(*(client.request(server.ip, 8080, within_s=15) for _ in range(150)))
         assert all(answer.endswith(b"hello") for answer in answers)
         assert await envoy.counter("http.hbone.downstream_rq_total") == 150
         # A tunnel takes 100 streams.
@@ -117,9 +117,9 @@ async def test_envoys_refusals_reset_our_client(test_mesh, tmp_path: Path) -> No
     statuses = {9400: 400, 9401: 401, 9403: 403, 9503: 503}
     async with hbone_peers.server(test_mesh, tmp_path, statuses=statuses) as (envoy, server):
         client = await test_mesh.pod("client")
-        for port, status in {**statuses, 9999: 503}.items():  # nobody listens on the last one
+        for port, status in {**statuses, 9999: 503}.items():  # the last port has no listener
             with pytest.raises(ConnectionResetError):
-                await client.ask(server.ip, port)
+                await client.request(server.ip, port)
             await envoy.logged(authority=f"{server.ip}:{port}", status=status)
             line = await client.node.logged(direction="outbound", dst__hbone_addr=f"{server.ip}:{port}")
             assert f"http status: {status}" in str(line["error"])
@@ -131,7 +131,7 @@ async def test_an_envoy_with_another_identity_is_refused(test_mesh, tmp_path: Pa
         client = await test_mesh.pod("client")
         seen = await server.serve_peer(8080)
         with pytest.raises(OSError):
-            await client.ask(server.ip, 8080)
+            await client.request(server.ip, 8080)
         line = await client.node.logged(direction="outbound", dst__workload="server")
         assert "identity verification error" in str(line["error"])
         assert seen == []
@@ -144,14 +144,14 @@ async def test_envoy_refuses_our_client_when_it_wants_another(test_mesh, tmp_pat
         client = await test_mesh.pod("client")
         seen = await server.serve_peer(8080)
         with pytest.raises(OSError):
-            await client.ask(server.ip, 8080)
+            await client.request(server.ip, 8080)
         await client.node.logged(direction="outbound", dst__workload="server", level="error")
         assert seen == []
         assert await envoy.counter("listener.hbone.ssl.fail_verify_san") > 0
 
 
 class _Issuer:
-    """The node agent's keeper asks an authority; here it is in this process."""
+    """The CA of the node agent's SecretManager; here it is in this process."""
 
     def __init__(self, authority: IssuesCertificates) -> None:
         self._authority = authority
@@ -174,7 +174,7 @@ async def test_an_envoy_with_certificates_of_our_sds_server_is_a_peer(mesh, tmp_
         ):
             client = await mesh.pod("client")
             await server.serve_peer(8080)
-            assert (await client.ask(server.ip, 8080)).endswith(b"hello")
+            assert (await client.request(server.ip, 8080)).endswith(b"hello")
             await envoy.logged(peer=client.identity, status=200)
     finally:
         await keeper.close()
@@ -191,10 +191,10 @@ async def test_envoy_reaches_our_server(mesh, tmp_path: Path) -> None:
     to = [f"{server.ip}:{port}" for port in (8080, 8081, 8082)]
     async with hbone_peers.client(mesh, tmp_path, server, to) as client:
         # The application sees the client pod's own address.
-        assert await client.ask(to[0]) == f"{client.pod.ip} hello".encode()
+        assert await client.request(to[0]) == f"{client.pod.ip} hello".encode()
         assert seen == [client.pod.ip]
-        assert (await client.ask(to[0], LARGE, within_s=30)).partition(b" ")[2] == LARGE
-        assert await client.ask(to[1], b"x" * 1000) == b"x" * 3000
+        assert (await client.request(to[0], LARGE, within_s=30)).partition(b" ")[2] == LARGE
+        assert await client.request(to[1], b"x" * 1000) == b"x" * 3000
         await ends_first.takes_what_is_sent_afterwards(client.pod, "127.0.0.1", client.port(to[2]))
 
         line = await server.node.logged(direction="inbound", src__workload="client", bytes_recv=5)
@@ -210,8 +210,8 @@ async def test_streams_of_envoy_share_tunnels(test_mesh, tmp_path: Path) -> None
     await server.serve_peer(8080)
     to = f"{server.ip}:8080"
     async with hbone_peers.client(test_mesh, tmp_path, server, [to]) as client:
-        await client.ask(to)  # Envoy opens a connection for each stream until the first has said how many it takes
-        answers = await asyncio.gather(*(client.ask(to, within_s=15) for _ in range(150)))
+        await client.request(to)  # until the first peer has announced its limit, Envoy opens a connection per stream
+        answers = await asyncio.gather(*(client.request(to, within_s=15) for _ in range(150)))
         assert all(answer.endswith(b"hello") for answer in answers)
         assert await client.envoy.counter("cluster.tunnel.upstream_cx_total") == 1
 
@@ -221,7 +221,7 @@ async def test_envoy_sees_our_refusals(test_mesh, tmp_path: Path) -> None:
     seen = await server.serve_peer(8080)
     refused = {
         "10.77.0.250:8080": "400",  # not this pod
-        f"{server.ip}:9999": "503",  # nobody listens
+        f"{server.ip}:9999": "503",  # no listener
         f"{server.ip}:15008": "503",  # the tunnel itself
         "nobody.shop.svc.cluster.local:80": "503",  # no such service here
         f"{server.ip}:8080": "401",  # policy
@@ -232,7 +232,7 @@ async def test_envoy_sees_our_refusals(test_mesh, tmp_path: Path) -> None:
         for authority, status in refused.items():
             before = len(client.envoy.lines())
             with pytest.raises((OSError, AssertionError)):
-                assert await client.ask(authority) != b""
+                assert await client.request(authority) != b""
             async with asyncio.timeout(5):
                 while len(client.envoy.lines()) == before:
                     await asyncio.sleep(0.02)
@@ -243,14 +243,14 @@ async def test_envoy_sees_our_refusals(test_mesh, tmp_path: Path) -> None:
         )
 
 
-async def test_our_server_reads_baggage_of_a_client_that_nobody_announced(test_mesh, tmp_path: Path) -> None:
+async def test_our_server_reads_the_baggage_of_an_unannounced_client(test_mesh, tmp_path: Path) -> None:
     server = await test_mesh.pod("server", node=1)
     await server.serve_peer(8080)
     to = f"{server.ip}:8080"
     headers = {"baggage": "k8s.namespace.name=far,k8s.deployment.name=away,service.name=away,k8s.cluster.name=other"}
     far = hbone_peers.certificate(test_mesh, "spiffe://cluster.local/ns/far/sa/away")
     async with hbone_peers.client(test_mesh, tmp_path, server, [to], own=far, headers=headers) as client:
-        assert (await client.ask(to)).endswith(b"hello")
+        assert (await client.request(to)).endswith(b"hello")
         line = await server.node.logged(direction="inbound", src__workload="away")
         assert (line["src.namespace"], line["src.cluster"]) == ("far", "other")
         assert line["src.identity"] == "spiffe://cluster.local/ns/far/sa/away"
@@ -263,7 +263,7 @@ async def test_envoy_refuses_our_server_when_it_expects_another(test_mesh, tmp_p
     other = "spiffe://cluster.local/ns/shop/sa/other"
     async with hbone_peers.client(test_mesh, tmp_path, server, [to], expected=other) as client:
         with pytest.raises((OSError, AssertionError)):
-            assert await client.ask(to) != b""
+            assert await client.request(to) != b""
         assert await client.envoy.counter("cluster.tunnel.ssl.fail_verify_san") > 0
         assert seen == []
 
@@ -280,6 +280,6 @@ async def test_our_server_refuses_an_envoy_that_is_not_of_the_mesh(test_mesh, tm
         own = config.Inline(chain, key, test_mesh.authority.roots)
     async with hbone_peers.client(test_mesh, tmp_path, server, [to], own=own) as client:
         with pytest.raises((OSError, AssertionError)):
-            assert await client.ask(to) != b""
+            assert await client.request(to) != b""
         await server.node.logged(direction="inbound", level="error")
         assert seen == []

@@ -130,7 +130,7 @@ async def test_envoy_takes_and_renews_its_certificate(tmp_path: Path, unused_tcp
         serving.serve_unix(socket, [sds.SecretDiscovery(source)]),
         envoy(tmp_path, config(socket, unused_tcp_port, api_type)),
     ):
-        await until(lambda: source.asked == {NAME, names.ROOT_SECRET_NAME}, within_s=20)
+        await until(lambda: source.subscribed == {NAME, names.ROOT_SECRET_NAME}, within_s=20)
         source.put(names.ROOT_SECRET_NAME, sds.TrustBundle(root), "1")
         source.put(NAME, pair(), "1")
         first = await serial(unused_tcp_port)
@@ -157,7 +157,9 @@ async def echoes(port: int, context: ssl.SSLContext) -> bool:
         return False
 
 
-async def test_envoy_refuses_whom_the_lists_beside_our_roots_revoke(tmp_path: Path, unused_tcp_port: int) -> None:
+async def test_envoy_refuses_clients_on_the_revocation_lists_of_our_trust_bundle(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
     issuer = Issuer.root()
     signer = IssuesAs(issuer)
     contexts: dict[str, ssl.SSLContext] = {}

@@ -3,8 +3,8 @@
 h2spec has no client certificate. A relay in this process speaks TLS for it: plain HTTP/2 on one side, the mesh's mutual
 TLS on the other, byte for byte.
 
-The suite asks with GET and POST; our server knows CONNECT only and answers anything else with 400 and the stream's end,
-which is an answer as good as any for the suite. Cases that break a rule within a request need it to be open still when
+The suite sends GET and POST; our server accepts CONNECT only and answers anything else with 400 and the stream's end,
+which the suite takes for a valid answer. Cases that break a rule within a request need it to be open still when
 they do: the relay passes on together what the suite writes in one go, so that the server has read all of it before it
 answers any.
 """
@@ -111,7 +111,7 @@ async def test_all_cases_of_h2spec_pass(tmp_path: Path) -> None:
         # The pod has survived it all.
         seen = await server.serve_peer(8080)
         client = await mesh.pod("client")
-        assert (await client.ask(server.ip, 8080)).endswith(b"hello")
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
         assert seen == [client.ip]
     text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
     cases = list(ElementTree.parse(report).iter("testcase"))

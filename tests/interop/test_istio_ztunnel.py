@@ -1,6 +1,6 @@
 """Istio's own ztunnel in the place of ours: under our control plane, node agent and rules, and against our engine.
 
-There is no package of it. ``CULVERT_ISTIO_ZTUNNEL`` names a binary that somebody has built; see CONTRIBUTING.md.
+There is no package of it. ``CULVERT_ISTIO_ZTUNNEL`` is the path of a binary built beforehand; see CONTRIBUTING.md.
 """
 
 import asyncio
@@ -140,28 +140,28 @@ async def synced(scene: Scene) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_both_ways_with_identities_and_the_clients_addresses(scene: Scene) -> None:
+async def test_both_directions_keep_identities_and_the_clients_addresses(scene: Scene) -> None:
     directions = [
         (scene.our_client, scene.theirs),
         (scene.their_client, scene.ours),
         (scene.their_client, scene.theirs),
     ]
     for client, server in directions:
-        assert await client.ask(server.ip, PORT, LARGE, within_s=10) == f"{client.ip} ".encode() + LARGE
+        assert await client.request(server.ip, PORT, LARGE, within_s=10) == f"{client.ip} ".encode() + LARGE
     log = scene.ours.node
     line = await log.logged(direction="outbound", src__identity=scene.our_client.identity, dst__workload="theirs")
     assert line["dst.identity"] == scene.theirs.identity
     await log.logged(direction="inbound", src__identity=scene.their_client.identity, src__workload="their-client")
 
 
-async def test_policies_of_our_control_plane_are_kept(scene: Scene) -> None:
+async def test_istios_ztunnel_enforces_policies_of_our_control_plane(scene: Scene) -> None:
     api = scene.plane.api
     api.put("peerauthentications", peer("default", mode="STRICT"))
     await until(lambda: "istio_converted_static_strict" in (scene.plane.folder / "ztunnel.log").read_text())
     await synced(scene)
     with pytest.raises(OSError):
-        await scene.outsider.ask(scene.theirs.ip, PORT)
-    assert await scene.our_client.ask(scene.theirs.ip, PORT) == f"{scene.our_client.ip} hello".encode()
+        await scene.outsider.request(scene.theirs.ip, PORT)
+    assert await scene.our_client.request(scene.theirs.ip, PORT) == f"{scene.our_client.ip} hello".encode()
 
     principals = [scene.our_client.identity.removeprefix("spiffe://")]
     rules = [{"from": [{"source": {"principals": principals}}]}]
@@ -169,5 +169,5 @@ async def test_policies_of_our_control_plane_are_kept(scene: Scene) -> None:
     await until(lambda: "not-them" in (scene.plane.folder / "ztunnel.log").read_text())
     await synced(scene)
     with pytest.raises(OSError):
-        await scene.our_client.ask(scene.theirs.ip, PORT)
-    assert await scene.their_client.ask(scene.theirs.ip, PORT) == f"{scene.their_client.ip} hello".encode()
+        await scene.our_client.request(scene.theirs.ip, PORT)
+    assert await scene.their_client.request(scene.theirs.ip, PORT) == f"{scene.their_client.ip} hello".encode()

@@ -1,7 +1,7 @@
 """Istio's own command line against our ztunnel's dump and our control plane.
 
-There is no package of it. ``CULVERT_ISTIOCTL`` names a binary that somebody has built; see CONTRIBUTING.md. What it
-does in a cluster is in ``docs/istioctl.md``.
+There is no package of it. ``CULVERT_ISTIOCTL`` is the path of a binary built beforehand; see CONTRIBUTING.md. Its
+use in a cluster is described in ``docs/istioctl.md``.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class Dump:
 
 
 @pytest.mark.root
-async def test_the_dump_of_a_ztunnel_is_read_whole(tmp_path: Path) -> None:
+async def test_istioctl_reads_a_ztunnels_complete_dump(tmp_path: Path) -> None:
     async with namespaced.mesh() as mesh:
         server, client = await mesh.pod("server", node=1), await mesh.pod("client")
         way = await mesh.pod("way", node=1)
@@ -155,7 +155,7 @@ async def states(running: Running) -> dict[str, str]:
     return {one["typeUrl"]: one["configStatus"] for one in found["genericXdsConfigs"]}
 
 
-async def test_questions_to_the_control_plane(tmp_path: Path) -> None:
+async def test_istioctl_sends_debug_requests_to_the_control_plane(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         for name in ("istio-system", "shop"):
             api.put("namespaces", {"metadata": {"name": name}, "status": {"phase": "Active"}})

@@ -1,4 +1,4 @@
-"""The OpenTelemetry Collector takes the access log, and understands of it what we mean."""
+"""The OpenTelemetry Collector accepts the access log and decodes it as intended."""
 
 import asyncio
 import contextlib
@@ -66,9 +66,9 @@ async def test_connections_arrive_with_their_attributes(tmp_path: Path, secured:
         )  # fmt: skip
         await ztunnel.ready()
         for _ in range(3):
-            await client.ask(server.ip, PORT, b"12345")
+            await client.request(server.ip, PORT, b"12345")
         with pytest.raises(OSError):
-            await client.ask(server.ip, PORT + 1)
+            await client.request(server.ip, PORT + 1)
         await until(lambda: ztunnel.metric("culvert_otlp_log_records_exported_total") == 4)
         ztunnel.terminate()
         assert await ztunnel.ended() == 0, ztunnel.log

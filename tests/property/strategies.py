@@ -1,4 +1,4 @@
-"""Generated policies and connections, from few values so that they meet often."""
+"""Generated policies and connections, from few values so that they match often."""
 
 import ipaddress
 
@@ -38,7 +38,7 @@ def some(values: SearchStrategy, most: int = 2) -> SearchStrategy:
 
 @st.composite
 def texts(draw: st.DrawFn, whole: SearchStrategy[str]) -> pb.StringMatch:
-    """Exact, cut at either end, any; seldom one that says nothing, which is refused."""
+    """Exact, prefix, suffix, any; seldom an empty match, which is refused."""
     text = draw(whole)
     cut = draw(st.integers(0, len(text)))
     match draw(st.sampled_from(["exact", "prefix", "suffix", "presence"] * 8 + ["nothing"])):

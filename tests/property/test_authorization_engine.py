@@ -1,4 +1,4 @@
-"""The engine judges as the plain model does, for any policies in any order of arrival."""
+"""The engine evaluates policies as the plain model does, for any policies in any order of arrival."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def engine() -> Iterator[Engine]:
 
 
 class Host:
-    """The engine, and beside it what it should hold."""
+    """The engine, and the state that it should have."""
 
     def __init__(self, engine: Engine, named: list[str]) -> None:
         self._engine = engine
@@ -55,7 +55,7 @@ class Host:
                 self._engine.apply(names.AUTHORIZATION_TYPE, upserts, [])
 
     def compare(self, connection: model.Connection) -> None:
-        wanted = model.judge(self._policies, NAMESPACE, self._named, connection)
+        wanted = model.evaluate(self._policies, NAMESPACE, self._named, connection)
         packed = self._engine.authorize(
             UID,
             str(connection.peer) if connection.peer else None,
@@ -77,7 +77,7 @@ class Host:
     named=st.lists(keys, max_size=1),
     connections=st.lists(strategies.connections, min_size=1, max_size=6),
 )
-def test_the_engine_judges_as_the_model_does(
+def test_the_engine_evaluates_policies_as_the_model_does(
     engine: Engine, changes: list[pb.Authorization | str], named: list[str], connections: list[model.Connection]
 ) -> None:
     host = Host(engine, named)
@@ -87,7 +87,7 @@ def test_the_engine_judges_as_the_model_does(
         host.compare(connection)
 
 
-def test_a_question_about_nobody_or_with_nonsense_is_refused(engine: Engine) -> None:
+def test_a_query_for_an_unknown_workload_or_with_invalid_values_is_refused(engine: Engine) -> None:
     Host(engine, [])
     with pytest.raises(ConfigRejected, match="nobody: no workload has this uid"):
         engine.authorize("nobody", None, "10.0.0.1", "10.0.0.2", 80)

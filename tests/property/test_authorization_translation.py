@@ -1,4 +1,4 @@
-"""What the control plane makes of policy objects decides as the objects say: attachment, translation, mutual TLS."""
+"""Translated policies have the same verdicts as their objects: attachment, translation, mutual TLS."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 def resources(policies: list[Json], peers: list[Json], pod: Json) -> tuple[workload_pb2.Workload, dict[str, Any]]:
-    """What a proxy is told."""
+    """The resources that a proxy gets."""
     model = Model(MeshContext(root_namespace=manifests.ROOT))
     for item in policies:
         model.put_policy(None, base.read(security.AuthorizationPolicy, item))
@@ -55,7 +55,9 @@ def test_translated_policies_decide_as_the_objects_say(
         wanted = istio_policy_model.passes(
             policies, peers, root=manifests.ROOT, namespace=namespace, labels=labels, to=connection
         )
-        found = authorization_model.judge(authorizations, namespace, list(workload.authorization_policies), connection)
+        found = authorization_model.evaluate(
+            authorizations, namespace, list(workload.authorization_policies), connection
+        )
         assert found.allowed is wanted, (connection, found, list(authorizations))
         event(f"passes: {wanted}, policies apply: {bool(authorizations)}")
 

@@ -1,4 +1,4 @@
-"""Whatever the node agent or the authority says, the answer is an acknowledgement, a refusal, or a hang-up."""
+"""Whatever the node agent or the CA sends, the answer is an acknowledgement, an error, or a closed connection."""
 
 import asyncio
 import base64
@@ -63,7 +63,7 @@ async def converse(conversation: list[tuple[bytes, int]], folder: str) -> None:
             assert await loop.sock_recv(agent, 1024)
             for packet, count in conversation:
                 socket.send_fds(agent, [packet], [0] * count)
-                # A workload that starts is acknowledged when its listeners stand; nobody reports that here.
+                # A starting workload is acknowledged when its listeners are open; here no engine reports that.
                 answered = asyncio.create_task(loop.sock_recv(agent, 1024))
                 await asyncio.wait({answered, task}, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
                 if not answered.done() or not answered.result():
@@ -95,7 +95,7 @@ WEB = SpiffeId("cluster.local", "shop", "web")
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[secrets.Request, list[str]]:
-    """A good answer of the authority with some bytes changed, cut or added."""
+    """A valid answer of the CA with some bytes changed, removed or added."""
     request, chain = _good()
     part = draw(st.integers(0, len(chain) - 1))
     der = bytearray(base64.b64decode("".join(chain[part].strip().splitlines()[1:-1])))
@@ -123,7 +123,7 @@ def _good(cache: list[tuple[secrets.Request, list[str]]] = []) -> tuple[secrets.
 
 @settings(max_examples=500, deadline=None)
 @given(answers())
-def test_an_answer_of_the_authority_is_good_or_refused(answer: tuple[secrets.Request, list[str]]) -> None:
+def test_any_answer_of_the_ca_is_valid_or_refused(answer: tuple[secrets.Request, list[str]]) -> None:
     request, chain = answer
     try:
         issued = secrets.read_answer(WEB, request, chain)

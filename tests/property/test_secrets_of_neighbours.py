@@ -1,5 +1,5 @@
-"""Whatever a source of secrets, one that asks for them, or the authority sends: what is good stays, and what is good
-and comes later is taken. Raw bytes as gRPC messages, and messages whose secrets are anything."""
+"""Whatever a server of secrets, a client of one, or the CA sends: valid secrets stay in force, and later valid ones are
+taken. Raw bytes as gRPC messages, and messages with arbitrary secrets."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ updates = st.lists(
 Update = tuple[list[tuple[str, str, bytes]], list[str]]
 
 
-def nobody() -> grpc.aio.Channel:
+def unreachable() -> grpc.aio.Channel:
     raise OSError("nothing is connected here")
 
 
@@ -69,9 +69,9 @@ def good(version: str) -> list[tuple[str, str, bytes]]:
 
 @settings(max_examples=300, deadline=None)
 @given(updates)
-def test_what_a_source_sends_is_taken_or_refused_and_what_is_held_is_good(received: list[Update]) -> None:
+def test_any_secret_of_a_server_is_accepted_or_rejected_and_those_in_force_are_valid(received: list[Update]) -> None:
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
-    certificates = Certificates(engine, nobody, client.NodeInfo("test"))
+    certificates = Certificates(engine, unreachable, client.NodeInfo("test"))
     certificates.want(WEB)
 
     async def take() -> None:
@@ -91,7 +91,7 @@ def test_what_a_source_sends_is_taken_or_refused_and_what_is_held_is_good(receiv
 
 
 async def answered(path: Path, messages: Sequence[bytes]) -> None:
-    """Say these bytes to a ztunnel's client of secrets, each on a stream of its own; then the truth."""
+    """Send these bytes to ztunnel's secret client, each on a stream of its own; then valid secrets."""
     waiting = list(messages)
     taken: list[discovery_pb2.DeltaDiscoveryRequest] = []
 
@@ -147,13 +147,13 @@ responses = st.one_of(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(responses, min_size=1, max_size=4))
-def test_any_bytes_of_a_source_end_in_a_refusal_or_a_new_stream(messages: list[bytes]) -> None:
+def test_any_bytes_of_a_secret_server_end_in_a_rejection_or_a_new_stream(messages: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(answered(Path(folder) / "sds", messages))
 
 
 async def served(path: Path, messages: Sequence[bytes], method: str) -> None:
-    """Ask a node agent's server of secrets with these bytes, on one stream; somebody else is served all the same."""
+    """Send these bytes to a node agent's secret server on one stream; another client is still served."""
     keeper = SecretManager(LocalIssuer(AUTHORITY))
     keeper.acquire(SpiffeId.parse(WEB))
     async with serving.serve_unix(path, [sds.SecretDiscovery(keeper)]), client.unix_channel(path)() as channel:
@@ -174,7 +174,7 @@ async def served(path: Path, messages: Sequence[bytes], method: str) -> None:
     await keeper.close()
 
 
-questions = st.one_of(
+requests = st.one_of(
     st.binary(min_size=1, max_size=60),
     st.builds(
         discovery_pb2.DeltaDiscoveryRequest,
@@ -188,16 +188,16 @@ questions = st.one_of(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(questions, min_size=1, max_size=4), st.sampled_from(["DeltaSecrets", "StreamSecrets"]))
-def test_any_bytes_of_one_who_asks_harm_nobody_else(messages: list[bytes], method: str) -> None:
+@given(st.lists(requests, min_size=1, max_size=4), st.sampled_from(["DeltaSecrets", "StreamSecrets"]))
+def test_any_bytes_of_a_client_harm_no_other_client(messages: list[bytes], method: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(served(Path(folder) / "sds", messages, method))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=60))
-def test_any_bytes_of_the_authority_are_an_answer_or_a_reason_to_ask_again(body: bytes) -> None:
-    async def ask(path: Path) -> None:
+def test_arbitrary_bytes_of_the_ca_raise_an_error_of_the_client(body: bytes) -> None:
+    async def request(path: Path) -> None:
         async def create(_: bytes, __: grpc.aio.ServicerContext) -> bytes:
             return body
 
@@ -216,4 +216,4 @@ def test_any_bytes_of_the_authority_are_an_answer_or_a_reason_to_ask_again(body:
             await server.stop(0)
 
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(ask(Path(folder) / "ca"))
+        asyncio.run(request(Path(folder) / "ca"))

@@ -1,7 +1,7 @@
-"""A client of the mesh that does not behave: HBONE's port with a good certificate, and then frames as it likes.
+"""A misbehaving client of the mesh: it connects to HBONE's port with a valid certificate and sends arbitrary frames.
 
-``Attacker`` writes frames byte by byte (hyperframe, hpack) and reads what comes back; nothing stands between it and the
-engine that would refuse to break a rule. It calls from a pod outside the mesh, so no tunnel of ours is on its side.
+``Attacker`` writes frames byte by byte (hyperframe, hpack) and reads what comes back, with no HTTP/2 library
+in between that would refuse to violate the protocol. It runs in a pod outside the mesh, so no ztunnel is on its side.
 """
 
 import asyncio
@@ -53,23 +53,23 @@ class Attacker:
         self._task = asyncio.create_task(self._read())
 
     def send(self, *items: frames.Frame | bytes) -> None:
-        """Put frames on their way; what does not fit waits in memory."""
+        """Write frames; what does not fit waits in memory."""
         data = b"".join(item if isinstance(item, bytes) else item.serialize() for item in items)
         if not self.writer.transport.is_closing():
             self.writer.write(data)
 
     async def flush(self, within_s: float = 10) -> bool:
-        """Wait until what was sent has left; ``False`` when the peer hung up or takes nothing more."""
+        """Wait until all frames have been sent; ``False`` when the peer closed the connection or reads no more."""
         try:
             async with asyncio.timeout(within_s):
                 await self.writer.drain()
-                await asyncio.sleep(0)  # drain does not give way while there is room: nothing would be sent or read
+                await asyncio.sleep(0)  # drain does not yield while the buffer has capacity: nothing would be read
         except (OSError, TimeoutError):
             return False
         return not self.writer.transport.is_closing()
 
     def connect(self, stream: int, authority: str, *more: Header, end: bool = False) -> None:
-        """A CONNECT as an honest client sends it."""
+        """A CONNECT as a well-behaved client sends it."""
         self.headers(stream, [(":method", "CONNECT"), (":authority", authority), *more], end=end)
 
     def headers(self, stream: int, headers: Iterable[Header], *, end: bool = False) -> None:
@@ -77,7 +77,7 @@ class Attacker:
         self.send(frames.HeadersFrame(stream, block, flags=["END_HEADERS", *(["END_STREAM"] if end else [])]))
 
     async def wait(self, found: Callable[[frames.Frame], bool], within_s: float = 5) -> frames.Frame:
-        """The first frame received for which ``found`` holds."""
+        """The first received frame that satisfies ``found``."""
 
         def first() -> frames.Frame | None:
             return next((one for one in self.received if found(one)), None)
@@ -115,7 +115,7 @@ class Attacker:
         return self.ended
 
     @property
-    def goodbye(self) -> int | None:
+    def goaway(self) -> int | None:
         """Error code of the GOAWAY, if there was one."""
         codes = [one.error_code for one in self.received if isinstance(one, frames.GoAwayFrame)]
         return codes[-1] if codes else None
@@ -141,7 +141,7 @@ class Attacker:
                         continue
                     self.send(frames.SettingsFrame(0, flags=["ACK"]))
                 if isinstance(frame, frames.PingFrame) and frame.opaque_data == FLOOD:
-                    continue  # a hundred thousand of them would be our memory, and the engine's is what is measured
+                    continue  # keeping them would add the client's memory to the engine's, which is measured
                 async with self._changed:
                     self.received.append(frame)
                     self._changed.notify_all()
@@ -153,7 +153,7 @@ class Attacker:
 async def tls_to(
     outsider: namespaced.Pod, server: namespaced.Pod, context: ssl.SSLContext, within_s: float = 5
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Shake hands with a pod's HBONE port from inside another pod."""
+    """Complete a TLS handshake with a pod's HBONE port from inside another pod."""
     family = socket.AF_INET6 if ":" in server.ip else socket.AF_INET
     sock = outsider.in_namespace(lambda: socket.socket(family, socket.SOCK_STREAM))
     sock.setblocking(False)

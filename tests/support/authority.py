@@ -14,7 +14,7 @@ PEM = serialization.Encoding.PEM
 
 
 class IssuesCertificates(Protocol):
-    """What a mesh of tests needs of an authority."""
+    """What a test mesh needs of a CA."""
 
     @property
     def roots(self) -> bytes: ...

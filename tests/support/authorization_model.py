@@ -11,7 +11,7 @@ A policy is OR over rules, a rule AND over clauses, a clause OR over matches, a 
 a field are OR, of a ``not_`` field NOR. Emptiness: a policy without rules never matches, a rule without clauses and a
 clause without matches always do, a match without any field never does.
 
-A workload that names a policy which is not there is closed to everybody: what that policy forbids cannot be known.
+A workload that names a missing policy denies all traffic: what that policy forbids cannot be known.
 """
 
 import ipaddress
@@ -45,7 +45,7 @@ class Verdict:
     dry_run: frozenset[str]
 
 
-def judge(
+def evaluate(
     policies: dict[str, pb.Authorization], namespace: str, named: Sequence[str], connection: Connection
 ) -> Verdict:
     """Decide for a connection to a workload of ``namespace`` that names the policies ``named``."""
@@ -151,5 +151,5 @@ def _network(wanted: pb.Address) -> ipaddress.IPv4Network | ipaddress.IPv6Networ
 
 
 def plain(address: IpAddress) -> IpAddress:
-    """An address without IPv6's clothes, where it is IPv4."""
+    """An address, unmapped where it is IPv4 in IPv6."""
     return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address

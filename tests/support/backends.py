@@ -18,7 +18,7 @@ FLUSH = (
     "nft flush ruleset; for p in iptables ip6tables; do for t in nat mangle; do $p-legacy -t $t -F; "
     "$p-legacy -t $t -X; done; done"
 )
-"""What somebody runs who wants every rule of a namespace gone."""
+"""The command that removes every rule of a network namespace."""
 NAMES = ("nftables", "iptables-legacy", "iptables-nft")
 
 

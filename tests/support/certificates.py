@@ -54,7 +54,7 @@ class Issuer:
         next_update: datetime.datetime = datetime.datetime(2049, 1, 1, tzinfo=datetime.UTC),
         extensions: Sequence[x509.ExtensionType] = (x509.CRLNumber(1),),
     ) -> bytes:
-        """A revocation list, PEM; ``key``: of somebody else, who signs in this issuer's name."""
+        """A revocation list, PEM; with ``key``, another key signs it in this issuer's name."""
         long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
         builder = builder.last_update(long_ago).next_update(next_update)

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector, as far as logs go, that answers as it is told. For a real one see `tests/interop`."""
+"""An OpenTelemetry collector for logs only, with configurable answers. For a real one see `tests/interop`."""
 
 import asyncio
 from collections import deque
@@ -33,7 +33,7 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Partial:
-    """Take a request, and say that some records were not."""
+    """Accept a request, and report that some of its records were rejected."""
 
     rejected: int
     message: str
@@ -41,14 +41,14 @@ class Partial:
 
 @dataclass
 class Collector:
-    """What has come, and what is answered next: by default yes."""
+    """The requests received, and the next answers: by default success."""
 
     requests: list[logs.ExportLogsServiceRequest] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     answers: deque[Refuse | Partial] = field(default_factory=deque)
     attempts: int = 0
     silent: asyncio.Event | None = None
-    """Nothing is answered until it is set."""
+    """No request is answered until it is set."""
 
     async def Export(self, request, context):
         self.attempts += 1
@@ -58,7 +58,7 @@ class Collector:
         if isinstance(answer, Refuse):
             if answer.retry_after_s is not None:
                 context.set_trailing_metadata((("grpc-status-details-bin", answer.details),))
-            await context.abort(answer.code, "as told")
+            await context.abort(answer.code, "as configured")
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         if answer is None:

@@ -1,4 +1,4 @@
-"""A small resolver to be asked through the tunnel, and a client to ask with: messages as bytes, RFC 1035."""
+"""A small DNS resolver to query through the tunnel, and a client that sends queries: messages as bytes, RFC 1035."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ _OPT = 41
 
 
 def query(name: str, kind: int = A, *, size: int | None = None, ident: int | None = None) -> bytes:
-    """A query for one name; with ``size``, EDNS that takes datagrams of that size and wants DNSSEC."""
+    """A query for one name; with ``size``, EDNS that accepts datagrams of that size and requests DNSSEC."""
     ident = random.randrange(65536) if ident is None else ident
     head = struct.pack("!6H", ident, 0x0100, 1, 0, 0, int(size is not None))
     edns = b"" if size is None else struct.pack("!BHHIH", 0, _OPT, size, 0x8000, 0)
@@ -32,7 +32,7 @@ def wire_name(name: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, taken apart as far as tests look."""
+    """A parsed answer, with the fields that tests use."""
 
     ident: int
     flags: int
@@ -51,7 +51,7 @@ class Answer:
 
 
 def parse(raw: bytes) -> Answer:
-    """Take an answer apart; names in records may be pointers."""
+    """Parse an answer; names in records may be pointers."""
     ident, flags, questions, answers, _, _ = struct.unpack_from("!6H", raw)
     at = 12
     for _ in range(questions):
@@ -77,19 +77,19 @@ def _skip_name(raw: bytes, at: int) -> int:
     return at + 1
 
 
-async def ask_udp(pod: Pod, server: str, message: bytes, *, port: int = 53, within_s: float = 3) -> Answer:
+async def query_udp(pod: Pod, server: str, message: bytes, *, port: int = 53, within_s: float = 3) -> Answer:
     """Send one datagram from inside a pod, as its application would; returns the answer."""
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with pod.in_namespace(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sock:
         sock.setblocking(False)
-        # Connected: an answer from any other address than the one that was asked would be refused.
+        # Connected: an answer from any address but the one that was queried would be refused.
         sock.connect((server, port))
         await loop.sock_sendall(sock, message)
         return parse(await asyncio.wait_for(loop.sock_recv(sock, 65535), scaled(within_s)))
 
 
-async def ask_tcp(pod: Pod, server: str, *messages: bytes, within_s: float = 3) -> list[Answer]:
+async def query_tcp(pod: Pod, server: str, *messages: bytes, within_s: float = 3) -> list[Answer]:
     """Send queries on one connection, all at once; returns the answers as they come."""
     async with asyncio.timeout(scaled(within_s)):
         reader, writer = await pod.connect(server, 53)
@@ -109,7 +109,7 @@ Reply = Callable[[bytes, str], Awaitable[bytes | None]]
 
 
 class Resolver(asyncio.DatagramProtocol):
-    """A resolver in a pod: answers what ``reply`` says, and keeps who asked what."""
+    """A resolver in a pod: answers what ``reply`` returns, and records each query and its source."""
 
     def __init__(self, reply: Reply) -> None:
         self.seen: list[tuple[str, str, bytes]] = []
@@ -158,10 +158,10 @@ class Resolver(asyncio.DatagramProtocol):
             writer.close()
 
 
-def response(asked: bytes, *addresses: str, rcode: int = NOERROR, extra: int = 0, tail: bytes = b"") -> bytes:
-    """A resolver's answer to ``asked``, with flags ``extra`` and bytes behind it."""
-    (ident,) = struct.unpack_from("!H", asked)
-    question = asked[12 : _skip_name(asked, 12) + 4]
+def response(query: bytes, *addresses: str, rcode: int = NOERROR, extra: int = 0, tail: bytes = b"") -> bytes:
+    """A resolver's answer to ``query``, with flags ``extra`` and ``tail`` appended."""
+    (ident,) = struct.unpack_from("!H", query)
+    question = query[12 : _skip_name(query, 12) + 4]
     head = struct.pack("!6H", ident, 0x8180 | extra | rcode, 1, len(addresses), 0, 0)
     records = b"".join(
         struct.pack("!3HIH", 0xC00C, A if ip.version == 4 else AAAA, 1, 77, len(ip.packed)) + ip.packed

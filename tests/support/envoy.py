@@ -31,16 +31,16 @@ class Envoy:
         self._log = log
 
     async def counter(self, name: str) -> int:
-        text = await self._ask(f"/stats?filter=^{name}$")
+        text = await self._get(f"/stats?filter=^{name}$")
         return int(text.rpartition(": ")[2])
 
     async def live(self) -> bool:
         try:
-            return (await self._ask("/ready")).strip() == "LIVE"
+            return (await self._get("/ready")).strip() == "LIVE"
         except (aiohttp.ClientError, OSError):
             return False
 
-    async def _ask(self, path: str) -> str:
+    async def _get(self, path: str) -> str:
         connector = aiohttp.UnixConnector(str(self._admin))
         async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://envoy{path}") as answer:
             return await answer.text()
@@ -73,7 +73,7 @@ async def running(
     admin = Path(settings["admin"]["address"]["pipe"]["path"])  # type: ignore[index]
     options = ["--use-dynamic-base-id", "--concurrency", str(concurrency), "-l", "error"]
     enter = ["nsenter", f"--net={netns.path(namespace)}", "--"]
-    # Access logs are flushed when Envoy feels like it; a test does not want to wait for ten seconds.
+    # By default Envoy flushes access logs every ten seconds, too long for a test.
     flush = ["--file-flush-interval-msec", "20"]
     process = await asyncio.create_subprocess_exec(*enter, program(), "-c", str(file), *options, *flush)
     envoy = Envoy(admin, log or folder / "access.log", process)

@@ -92,7 +92,7 @@ class FakeKubernetes:
         for start, code in self.refuse.items():
             if self.requests[-1].startswith(start):
                 await asyncio.sleep(0 if code else 3600)
-                return _status(code, "Refused", "as told")
+                return _status(code, "Refused", "as configured")
         parts = parts[2:] if parts[0] == "api" else parts[3:]
         namespace = ""
         if parts[0] == "namespaces" and len(parts) > 2:

@@ -27,7 +27,7 @@ class Lab:
     kubeconfig: Path
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0, check: bool = True) -> str:
-        """Run kubectl and return its standard output; a failure shows what it said."""
+        """Run kubectl and return its standard output; a failure shows its error output."""
         program = shutil.which("kubectl") or str(Path(sys.executable).with_name("kubectl"))
         done = subprocess.run(
             [program, f"--kubeconfig={self.kubeconfig}", *arguments],

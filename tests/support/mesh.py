@@ -79,8 +79,8 @@ class Mesh:
         label = f"{names.DATAPLANE_MODE_LABEL}={names.DATAPLANE_MODE_AMBIENT}"
         self.lab.kubectl("label", "namespace", namespace, label, "--overwrite")
 
-    def let_go(self, namespace: str) -> None:
-        """Take the label away."""
+    def unenrol(self, namespace: str) -> None:
+        """Remove the label."""
         self.lab.kubectl("label", "namespace", namespace, f"{names.DATAPLANE_MODE_LABEL}-")
 
     def echo(self, namespace: str, name: str, node: str, *, probe: bool = True) -> None:
@@ -101,7 +101,7 @@ class Mesh:
         command = self.command(namespace, client, "python3", "/load/load.py", "run", host, str(port), str(seconds))
         return Load(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
 
-    def ask(self, namespace: str, client: str, host: str, port: int = 9000, timeout_s: float = 3) -> str:
+    def request(self, namespace: str, client: str, host: str, port: int = 9000, timeout_s: float = 3) -> str:
         """Open one connection; returns the answer, or the error's name in angle brackets."""
         code = (
             "import socket,sys\n"
@@ -159,7 +159,7 @@ class Mesh:
         return int(found.group(1))
 
     def repairs(self, node: str) -> float:
-        """How often the node's agent has put back rules of pods."""
+        """How often the node's agent has repaired rules of pods."""
         plan = next(one for one in self._plan().nodes if one.name == node)
         url = f"http://{plan.address}:{names.NODE_AGENT_METRICS_PORT}/metrics"
         done = subprocess.run(["curl", "-sS", "-m", "5", url], capture_output=True, text=True, check=True)
@@ -199,7 +199,7 @@ class Mesh:
             self.lab.kubectl("rollout", "status", "-n", SYSTEM, workload, limit, timeout_s=within_s + 5)
 
     def culvert(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this lab; the exit status is the caller's to judge."""
+        """Run the command line against this lab; the caller checks the exit status."""
         command = [sys.executable, "-m", "meshctl", *arguments, f"--kubeconfig={self.lab.kubeconfig}"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 

@@ -63,7 +63,7 @@ class Node:
         self._task = asyncio.create_task(self._follow())
 
     async def add(self, pod: "Pod", mode: engine_pb2.WorkloadRef.Mode = engine_pb2.WorkloadRef.CAPTURED) -> None:
-        """Serve a pod; returns when its listeners stand."""
+        """Serve a pod; returns when its listeners are open."""
         ref = engine_pb2.WorkloadRef(
             uid=pod.uid, name=pod.name, namespace=pod.namespace, service_account=pod.account, mode=mode
         )
@@ -161,7 +161,7 @@ class Pod:
 
     @property
     def workload(self) -> workload_pb2.Workload:
-        """The pod as a control plane tells of it."""
+        """The pod as a control plane announces it."""
         return workload_pb2.Workload(
             uid=f"Kubernetes//Pod/{self.namespace}/{self.name}",
             name=self.name,
@@ -199,7 +199,7 @@ class Pod:
             raise
         return await asyncio.open_connection(sock=sock)
 
-    async def ask(self, ip: str, port: int, message: bytes = b"hello", within_s: float = 3) -> bytes:
+    async def request(self, ip: str, port: int, message: bytes = b"hello", within_s: float = 3) -> bytes:
         """Send a message, end the sending side, and return all that comes back."""
         reader, writer = await self.connect(ip, port, within_s)
         try:
@@ -224,8 +224,8 @@ class Pod:
             sock.bind(("::" if ":" in self.ip else "0.0.0.0", port))
             return sock
 
-        # A burst of connections must find room: what overflows is sent again after 1, 3 and 7 seconds, and then the
-        # tunnel's patience is at its end.
+        # The backlog must hold a burst of connections: a SYN that overflows it is sent again after 1, 3 and 7 seconds,
+        # when the tunnel's connect timeout has expired.
         server = await asyncio.start_server(handler, sock=self.in_namespace(listen), backlog=1024)
         self.mesh.stack.callback(server.close)
 
@@ -271,7 +271,7 @@ class Mesh:
         self.pods: list[Pod] = []
 
     async def pod(self, name: str, *, node: int = 0, captured: bool = True, namespace: str = "shop") -> Pod:
-        """Make a pod and, unless told otherwise, enrol it: listeners, rules, announcement."""
+        """Make a pod and, by default, enrol it: listeners, rules, announcement."""
         number = len(self.pods) + 10
         space = f"{self.prefix}{name}"
         netns.create(space)
@@ -290,7 +290,7 @@ class Mesh:
             links.set_up("lo")
 
         pod.in_namespace(configure)
-        # The kernel makes an IPv6 address its own a moment after it has been added: until then answers to it go astray.
+        # The kernel makes an IPv6 address its own a moment after it has been added: until then answers to it are lost.
         await until(lambda: pod.in_namespace(lambda: _is_local(ip)))
         self.pods.append(pod)
         if captured:
@@ -304,7 +304,7 @@ class Mesh:
         pod.captured = True
 
     def node(self, name: str) -> Node:
-        """One more engine; it knows what is told from now on."""
+        """One more engine; it receives what is announced from now on."""
         node = self._node(name)
         self.nodes.append(node)
         self.stack.push_async_callback(node.close)
@@ -314,22 +314,22 @@ class Mesh:
         return Node(name, self.authority, self._resolv_conf, self._settings)
 
     def resolvers(self, *addresses: str) -> None:
-        """Say who is asked by the engines themselves; before the first that asks."""
+        """Set the resolvers that the engines query themselves; call it before the first query."""
         self._resolv_conf.write_text("".join(f"nameserver {address}\n" for address in addresses))
 
     def announce(self, pod: Pod, **fields: object) -> None:
-        """Tell every node of a pod."""
+        """Announce a pod to every node."""
         workload = pod.workload
         workload.MergeFrom(workload_pb2.Workload(**fields))
         self.apply(workload.uid, workload_pb2.Address(workload=workload))
 
     def withdraw(self, pod: Pod) -> None:
-        """Tell every node that a pod is not known any more."""
+        """Remove a pod from every node."""
         for node in self.nodes:
             node.engine.apply(names.ADDRESS_TYPE, [], [f"Kubernetes//Pod/{pod.namespace}/{pod.name}"])
 
     def service(self, name: str, vip: str, ports: dict[int, int], namespace: str = "shop", **fields: object) -> None:
-        """Tell every node of a service; pods join with ``announce(pod, services=...)``."""
+        """Announce a service to every node; pods join with ``announce(pod, services=...)``."""
         hostname = f"{name}.{namespace}.svc.cluster.local"
         service = workload_pb2.Service(
             name=name,
@@ -383,7 +383,7 @@ def _is_local(ip: str) -> bool:
 
 
 def route_everything() -> None:
-    """Give service addresses, which are nobody's, a way out; capture does the rest."""
+    """Route service addresses, which no host has, to eth0; the capture rules redirect them."""
     with IPRoute() as netlink:
         index = netlink.link_lookup(ifname="eth0")[0]
         for family in (2, 10):

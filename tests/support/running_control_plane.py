@@ -1,4 +1,4 @@
-"""A control plane in this process, and a proxy that writes down what it is told."""
+"""A control plane in this process, and a proxy that records what it receives."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from tests.support.waiting import until
 
 
 class Recorder:
-    """A receiver that keeps what it gets and refuses the names it is told to."""
+    """A receiver that keeps the resources it gets and rejects the names in ``refuse``."""
 
     def __init__(self) -> None:
         self.held: dict[str, tuple[str, bytes]] = {}
@@ -100,8 +100,8 @@ class Running:
             answer = await stub.CreateCertificate(request, metadata=metadata, timeout=5)
         return list(answer.cert_chain)
 
-    async def ask(self, token: str, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
-        """Ask a question over discovery, as ``istioctl`` does."""
+    async def request(self, token: str, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
+        """Send a debug request over discovery, as ``istioctl`` does."""
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         async with self.connect()() as channel:
             call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources(metadata=metadata)

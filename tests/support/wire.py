@@ -45,7 +45,7 @@ def captured(link: str, expression: str, space: Path | None = None) -> Iterator[
         try:
             yield result
         finally:
-            time.sleep(0.3)  # what is on its way to tcpdump has no event to wait for
+            time.sleep(0.3)  # tcpdump has no event to wait for its last packets
             process.terminate()
             process.communicate(timeout=10)
             output.seek(0)

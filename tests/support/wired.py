@@ -53,14 +53,14 @@ class Wired:
         """Open a connection from a namespace."""
         return netns.run(space, lambda: socket.create_connection((address, port), timeout=_TIMEOUT_S))
 
-    def ask(self, space: Path, address: str, port: int) -> str:
-        """Open a connection and return what is said to it."""
+    def request(self, space: Path, address: str, port: int) -> str:
+        """Open a connection and return the answer."""
         with self.connect(space, address, port) as client:
             return client.recv(100).decode()
 
     @contextmanager
     def answering(self, space: Path, port: int, answer: str, *, mark: int = 0) -> Iterator[None]:
-        """Say ``answer`` to every connection to a port, which stays open."""
+        """Send ``answer`` on every connection to a port, and keep it open."""
         listener = self.listen(space, port)
         if mark:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
@@ -98,7 +98,7 @@ class Wired:
         assert peer[:2] == (address, port)
         return answer.decode()
 
-    def ask_datagram(self, space: Path, address: str, port: int) -> str:
+    def request_datagram(self, space: Path, address: str, port: int) -> str:
         """Send a datagram from a new socket and return the answer."""
         with self.datagrams(space, address) as client:
             return self.exchange(client, address, port)
@@ -107,7 +107,7 @@ class Wired:
     def answering_datagrams(
         self, space: Path, port: int, answer: str, *, at: str = "::", mark: int = 0
     ) -> Iterator[None]:
-        """Say ``answer`` to every datagram to a port."""
+        """Send ``answer`` for every datagram to a port."""
 
         def work() -> socket.socket:
             made = socket.socket(_family(at), socket.SOCK_DGRAM)
@@ -137,7 +137,7 @@ def _served(listener: socket.socket, serve: Callable[[], None]) -> Iterator[None
     try:
         yield
     finally:
-        # Closing does not wake whoever waits in another thread; this does.
+        # Closing does not wake a thread that waits in accept or recvfrom; shutdown does.
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         thread.join(_TIMEOUT_S)

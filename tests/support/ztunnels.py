@@ -139,8 +139,8 @@ class NodeSide:
         pod.captured = True
         self.serve(pod.uid, pod.name, netns.path(pod.netns))
 
-    async def know(self, mesh: namespaced.Mesh, *pods: namespaced.Pod) -> None:
-        """Tell the mesh's engines of pods, and ztunnels by the snapshot that they start from."""
+    async def announce(self, mesh: namespaced.Mesh, *pods: namespaced.Pod) -> None:
+        """Announce pods to the mesh's engines, and to ztunnels in the snapshot that they start from."""
         for pod in pods:
             mesh.announce(pod)
         await self.write_state(*(pod.workload for pod in pods))
@@ -207,7 +207,7 @@ async def pair(folder: Path, port: int) -> AsyncIterator[tuple[NodeSide, namespa
         client = await mesh.pod("client", captured=False)
         node.capture(client)
         await server.serve_peer(port)
-        await node.know(mesh, server, client)
+        await node.announce(mesh, server, client)
         yield node, server, client
 
 

@@ -86,7 +86,7 @@ def test_a_closed_engine_refuses_and_leaves_no_thread_and_no_descriptor() -> Non
         with pytest.raises(EngineClosed):
             engine.apply(names.ADDRESS_TYPE, [], [])
         del engine
-    # Fewer is fine: other tests' libraries may let go of theirs meanwhile. A leak would show a hundred times.
+    # Fewer is fine: other tests' libraries may close theirs meanwhile. A leak would show a hundred times.
     assert threads() <= before[0]
     assert descriptors() <= before[1]
 

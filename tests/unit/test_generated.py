@@ -1,4 +1,4 @@
-"""What is made from something else is fresh. The message of a failure names the command."""
+"""Generated files are up to date. The message of a failure names the command that regenerates them."""
 
 import subprocess
 import sys

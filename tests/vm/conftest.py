@@ -1,4 +1,4 @@
-"""One machine for all tests of a session: switched on with the first of them, off before anything is judged."""
+"""One machine for all tests of a session: started with the first of them, stopped before any result is checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Session:
     try:
         done = machine.run(kernel.obtain(), inner.command(), exchange, cwd=ROOT, env=env, limit_s=LIMIT_S)
     except machine.MachineFailed as error:
-        error.add_note(inner.told(exchange))
+        error.add_note(inner.output(exchange))
         raise
     print(f"the machine ran for {done.seconds:.0f} s; its files: {exchange}")
     assert done.status == 0, f"{done.output}\n{done.console}"

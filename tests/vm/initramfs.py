@@ -33,8 +33,8 @@ def build(kernel: Kernel) -> bytes:
 
 def _modules(kernel: Kernel) -> list[Path]:
     """Return the files of the modules and of what they need, in the order in which they can be loaded."""
-    ask = ["modprobe", f"--dirname={kernel.root}", f"--set-version={kernel.release}", "--show-depends", "--all"]
-    listed = subprocess.run([*ask, *_MODULES], capture_output=True, text=True, check=True).stdout
+    command = ["modprobe", f"--dirname={kernel.root}", f"--set-version={kernel.release}", "--show-depends", "--all"]
+    listed = subprocess.run([*command, *_MODULES], capture_output=True, text=True, check=True).stdout
     lines = (line.split() for line in listed.splitlines())
     return [Path(path) for path in dict.fromkeys(words[1] for words in lines if words[0] == "insmod")]
 

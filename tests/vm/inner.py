@@ -30,7 +30,7 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
             "test_deny_by_principal_names_the_policy_and_cuts_open_connections",
             "test_connections_older_than_the_rules_go_on",
         ),
-        "test_dns": ("test_names_of_the_mesh_are_answered_and_nobody_else_is_asked",),
+        "test_dns": ("test_names_of_the_mesh_are_answered_without_a_query_to_the_resolver",),
     },
     {
         "test_linux": (),
@@ -41,7 +41,7 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
 """Modules, each with the tests that are run of it; none named: all but those left out."""
 LEFT_OUT: Final[Mapping[str, str]] = {
     "test_capture::test_every_plan_follows_every_other_without_a_trace": "more than a minute",
-    "test_repair::test_who_flushes_again_and_again_gains_no_time": "measures; an emulated processor does not tell",
+    "test_repair::test_repeated_flushes_do_not_delay_the_repair": "a measurement, meaningless on an emulated CPU",
     "test_repair::test_a_hundred_pods_cost_little_while_nothing_happens": "the same",
 }
 """Test to the reason why it is not run."""
@@ -65,12 +65,12 @@ class Result:
 
 
 def tests() -> list[str]:
-    """Name all that are run, without parameters: ``test_guard::test_programs_of_others_stay``."""
+    """Name all that are run, without parameters: ``test_guard::test_bpf_programs_of_other_owners_stay``."""
     return [f"{module}::{name}" for run in RUNS for module, names in run.items() for name in names or _all(module)]
 
 
 def command(exchange: Path = machine.EXCHANGE) -> str:
-    """Return the command that runs them; ends with 0 when every run has come to its end."""
+    """Return the command that runs them; exits with 0 when every run has ended."""
     # First of all: whatever runs later loads modules.
     lines = ["uname -r", agent.command()]
     for number, run in enumerate(RUNS):
@@ -80,17 +80,17 @@ def command(exchange: Path = machine.EXCHANGE) -> str:
             "-v", "--durations=20", "--override-ini=junit_logging=all", "--override-ini=junit_log_passing_tests=false",
             f"--basetemp=/run/pytest-{number}", f"--junitxml={exchange / f'junit-{number}.xml'}", *_left_out(), *ids,
         ]  # fmt: skip
-        # 1: some failed, which junit's file tells.
+        # 1: some failed; the JUnit file says which.
         log = exchange / f"pytest-{number}"
         lines.append(f"({shlex.join(pytest)} >{log} 2>&1; echo $? >{exchange / f'ended-{number}'}) &")
     return "\n".join([*lines, "wait"])
 
 
 def results(exchange: Path) -> Mapping[str, list[Result]]:
-    """Return what became of each test, with every set of parameters.
+    """Return the results of each test, with every set of parameters.
 
     Raises:
-        AssertionError: a run did not come to its end; has its output.
+        AssertionError: a run did not end; the message has its output.
     """
     found: dict[str, list[Result]] = {}
     for number, _ in enumerate(RUNS):
@@ -103,17 +103,17 @@ def results(exchange: Path) -> Mapping[str, list[Result]]:
     return found
 
 
-def told(exchange: Path) -> str:
-    """Return what the runs have said so far."""
+def output(exchange: Path) -> str:
+    """Return the output of the runs so far."""
     logs = (exchange / f"pytest-{number}" for number, _ in enumerate(RUNS))
     return "\n".join(log.read_text() for log in logs if log.exists())
 
 
 def _result(case: ElementTree.Element) -> Result:
-    told = [one for one in case if one.tag in {"failure", "error", "skipped"}]
-    said = [one for one in case if one.tag.startswith("system-")] if told else []
-    text = "\n".join(f"{one.attrib.get('message', '')}\n{one.text or ''}" for one in (*told, *said))
-    return Result(case.attrib["name"], told[0].tag if told else "", text)
+    outcome = [one for one in case if one.tag in {"failure", "error", "skipped"}]
+    captured = [one for one in case if one.tag.startswith("system-")] if outcome else []
+    text = "\n".join(f"{one.attrib.get('message', '')}\n{one.text or ''}" for one in (*outcome, *captured))
+    return Result(case.attrib["name"], outcome[0].tag if outcome else "", text)
 
 
 def _ids(module: str, names: tuple[str, ...]) -> Iterator[str]:

@@ -62,7 +62,7 @@ def obtain() -> Kernel:
     Raises:
         BuildFailed: the package sources do not have it; the text says what was tried.
     """
-    series()  # before anything is asked for
+    series()  # fails before anything is downloaded
     with _sources() as options:
         try:
             return _obtain(options)
@@ -73,16 +73,16 @@ def obtain() -> Kernel:
 
 @contextmanager
 def _sources() -> Iterator[list[str]]:
-    """Yield apt's options for the release's packages: none where it is this computer's.
+    """Yield apt's options for the release's packages: none on the same release.
 
-    For another, this computer's sources are asked for it, with lists of their own.
+    On another release, the host's sources are used with the other release's name, with package lists of their own.
     """
     own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     if own == DEBIAN:
         yield []
         return
-    ask = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages"]
-    listed = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.splitlines()
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     sources = {tuple(line.split()) for line in listed}
     with TemporaryDirectory(prefix="apt") as folder:
         place = Path(folder)

@@ -80,8 +80,8 @@ def run(kernel: Kernel, command: str, exchange: Path, *, cwd: Path, env: Mapping
     status = _read(exchange / "status")
     if not in_time or not status:
         why = "ended without the command's end" if in_time else f"was switched off after {limit_s:.0f} s"
-        told = "\n".join(f"--- {name}:\n{_read(exchange / name)}" for name in ("console", "output"))
-        raise MachineFailed(f"the machine {why}\n{told}")
+        logs = "\n".join(f"--- {name}:\n{_read(exchange / name)}" for name in ("console", "output"))
+        raise MachineFailed(f"the machine {why}\n{logs}")
     return Done(int(status), _read(exchange / "output"), _read(exchange / "console"), seconds)
 
 
@@ -91,7 +91,7 @@ def _boot(kernel: Kernel, exchange: Path, limit_s: float) -> bool:
         place = Path(stack.enter_context(TemporaryDirectory(prefix="vm")))
         (place / "initramfs").write_bytes(initramfs.build(kernel))
         shares = [
-            # The host's files do not change for the guest's kernel, so it need not ask twice.
+            # The host's files do not change for the guest's kernel, so it need not revalidate them.
             *stack.enter_context(_shared("host", Path("/"), place, cache="always")),
             *stack.enter_context(_shared("exchange", exchange, place, cache="none")),
         ]

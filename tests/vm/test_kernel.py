@@ -25,7 +25,7 @@ def test_a_node_agent_that_has_no_modprobe_finds_nftables_and_the_guard(vm: Sess
 
 
 @pytest.mark.parametrize("name", inner.tests())
-def test_it_holds_there(vm: Session, name: str) -> None:
+def test_integration_test_passes_on_the_kernel(vm: Session, name: str) -> None:
     found = vm.results.get(name, [])
     assert found, f"{name} has not been run; see {vm.exchange}"
     bad = [one for one in found if one.kind and not (one.kind == "skipped" and name in inner.EXPECTED_SKIPS)]

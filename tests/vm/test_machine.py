@@ -1,4 +1,4 @@
-"""What is told of a machine that does not end, and of tests that fail in it."""
+"""Reports of a machine that does not end, and of tests that fail in it."""
 
 import subprocess
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_a_machine_that_hangs_is_switched_off_and_shows_what_it_said(tmp_path: P
     assert subprocess.run(["pgrep", "--full", f"{tmp_path}"], capture_output=True, check=False).stdout == b""
 
 
-def test_a_kernel_that_panics_is_told_from_a_command_that_fails(tmp_path: Path) -> None:
+def test_a_kernel_panic_is_distinguished_from_a_failed_command(tmp_path: Path) -> None:
     with pytest.raises(machine.MachineFailed, match="ended without the command's end") as failed:
         machine.run(kernel.obtain(), "echo c >/proc/sysrq-trigger", tmp_path, cwd=ROOT, env={}, limit_s=60)
     assert "Kernel panic" in str(failed.value)

@@ -1,4 +1,4 @@
-"""Runs inside pods: an echo server, and a client that counts what its connections suffer. Standard library only.
+"""Runs inside pods: an echo server, and a client that counts the failures of its connections. Standard library only.
 
 load.py serve PORT                 answers each line with "<client address> <line>"
 load.py run HOST PORT SECONDS      a new connection every 10 ms and five that stay; prints a JSON report at the end

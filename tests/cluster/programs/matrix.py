@@ -1,8 +1,8 @@
 """Runs inside pods. Standard library only.
 
-matrix.py serve PORT...    answers whoever connects, over IPv4 and IPv6
-matrix.py ask              for each line of JSON, a list of [address, port]: tries all at once and prints, as JSON, what
-                           came of each: "allowed", "refused", or an error's name
+matrix.py serve PORT...    answers every client, over IPv4 and IPv6
+matrix.py request          for each line of JSON, a list of [address, port]: tries all at once and prints, as JSON, the
+                           result of each: "allowed", "refused", or an error's name
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def answer(connection: socket.socket) -> None:
         connection.sendall(connection.recv(100))
 
 
-def ask(target: tuple[str, int]) -> str:
+def request(target: tuple[str, int]) -> str:
     try:
         with socket.create_connection(target, timeout=TIMEOUT_S) as connection:
             connection.sendall(b"hello")
@@ -44,10 +44,10 @@ def main() -> None:
     match sys.argv[1:]:
         case ["serve", *ports]:
             serve([int(port) for port in ports])
-        case ["ask"]:
+        case ["request"]:
             with ThreadPoolExecutor(16) as pool:
                 for line in sys.stdin:
-                    print(json.dumps(list(pool.map(ask, map(tuple, json.loads(line))))), flush=True)
+                    print(json.dumps(list(pool.map(request, map(tuple, json.loads(line))))), flush=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Scene:
 
     @asynccontextmanager
     async def others_are_served(self) -> AsyncIterator[None]:
-        """A connection that stands before the attack still works during and after it, and new ones do."""
+        """A connection opened before the attack works during and after it, and so do new ones."""
         reader, writer = await self.client.connect(self.server.ip, PORT)
         try:
             await reader.readexactly(len(self.client.ip) + 1)
@@ -64,13 +64,13 @@ class Scene:
             await task
         finally:
             writer.close()
-        assert (await self.client.ask(self.server.ip, PORT)).endswith(b"hello")
+        assert (await self.client.request(self.server.ip, PORT)).endswith(b"hello")
 
     @asynccontextmanager
-    async def standing(
+    async def open_connection(
         self, client: namespaced.Pod
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection of ``client`` that carries bytes both ways."""
+        """An open connection of ``client`` that has carried bytes both ways."""
         reader, writer = await client.connect(self.server.ip, PORT)
         try:
             await reader.readexactly(len(client.ip) + 1)
@@ -82,7 +82,7 @@ class Scene:
 
     async def is_refused(self, client: namespaced.Pod) -> bool:
         try:
-            return await client.ask(self.server.ip, PORT) != f"{client.ip} hello".encode()
+            return await client.request(self.server.ip, PORT) != f"{client.ip} hello".encode()
         except OSError:
             return True
 
@@ -96,7 +96,7 @@ async def breaks(reader: asyncio.StreamReader, within_s: float) -> None:
     with pytest.raises(ConnectionResetError):
         async with asyncio.timeout(within_s):
             assert await reader.read(-1) == b"", "nothing more arrives"
-            raise AssertionError("the connection ended as if all had been said")
+            raise AssertionError("the connection ended in order, as if it were complete")
 
 
 @dataclass

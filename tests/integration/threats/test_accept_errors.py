@@ -16,7 +16,7 @@ from tests.support import attacker
 pytestmark = pytest.mark.root
 
 
-async def test_without_descriptors_connections_wait_and_are_served_later(scene: Scene) -> None:
+async def test_without_free_descriptors_connections_wait_and_are_served_later(scene: Scene) -> None:
     loop = asyncio.get_running_loop()
     authority = scene.mesh.authority
     context = attacker.tls_context(*authority.issue(scene.outsider.identity), authority.roots)
@@ -33,7 +33,7 @@ async def test_without_descriptors_connections_wait_and_are_served_later(scene: 
             for one in sockets:
                 one.setblocking(False)
                 await loop.sock_connect(one, (scene.server.ip, names.HBONE_PORT))
-            # The kernel has taken them; the engine cannot, tries on, and serves what stands meanwhile.
+            # The kernel has completed them; the engine cannot accept them, retries, and serves open connections.
             before = scene.metric("istio_tcp_connections_opened")
             await asyncio.sleep(0.3)
             assert scene.metric("istio_tcp_connections_opened") == before

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 
 def transcript(authority: str) -> bytes:
-    """What an honest client says from its preface to its end."""
+    """The bytes of a well-behaved client, from the preface to the end."""
     block = Encoder().encode([(":method", "CONNECT"), (":authority", authority), ("baggage", "service.name=x")])
     items = [
         frames.SettingsFrame(0, settings={frames.SettingsFrame.INITIAL_WINDOW_SIZE: 1000}),
@@ -30,17 +30,17 @@ def transcript(authority: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["reset", "end"])
-async def test_hanging_up_after_any_byte_leaves_nothing(scene: Scene, how: str) -> None:
-    said = transcript(scene.authority)
+async def test_closing_after_any_byte_leaks_nothing(scene: Scene, how: str) -> None:
+    sent = transcript(scene.authority)
     authority = scene.mesh.authority
     context = attacker.tls_context(*authority.issue(scene.outsider.identity), authority.roots)
     engine = scene.server.node.engine
     async with scene.others_are_served():
         held, costs = engine.held(), Costs.now()
 
-        async def hang_up_after(length: int) -> None:
+        async def close_after(length: int) -> None:
             _, writer = await attacker.tls_to(scene.outsider, scene.server, context)
-            writer.write(said[:length])
+            writer.write(sent[:length])
             await writer.drain()
             # A different moment each time: before, while and after the application is dialled.
             await asyncio.sleep((length % 7) / 1000)
@@ -50,8 +50,8 @@ async def test_hanging_up_after_any_byte_leaves_nothing(scene: Scene, how: str) 
                 writer.close()
                 await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
-        for start in range(0, len(said), 16):
-            await asyncio.gather(*(hang_up_after(length) for length in range(start, min(start + 16, len(said) + 1))))
+        for start in range(0, len(sent), 16):
+            await asyncio.gather(*(close_after(length) for length in range(start, min(start + 16, len(sent) + 1))))
         await until(lambda: engine.held() == held)
         assert costs.memory_mib < 64
     await until(lambda: engine.connections() == 0)
@@ -60,7 +60,7 @@ async def test_hanging_up_after_any_byte_leaves_nothing(scene: Scene, how: str) 
 
 @pytest.fixture
 async def hasty():
-    """A scene whose removed pods are let go at once."""
+    """A scene whose pods are removed without a drain period."""
     async with namespaced.mesh(settings={"removal_accept_ms": 50, "removal_drain_ms": 200}) as mesh:
         server = await mesh.pod("server", node=1)
         client = await mesh.pod("client")
@@ -68,7 +68,7 @@ async def hasty():
         yield Scene(mesh, server, client, outsider, await server.serve_peer(PORT))
 
 
-async def test_a_pod_that_is_removed_in_the_midst_leaves_nothing(hasty: Scene) -> None:
+async def test_removing_a_pod_during_a_connection_leaks_nothing(hasty: Scene) -> None:
     scene = hasty
     engine = scene.server.node.engine
     for turn in range(10):
@@ -82,5 +82,5 @@ async def test_a_pod_that_is_removed_in_the_midst_leaves_nothing(hasty: Scene) -
         await until(lambda: scene.server.uid in scene.server.node.stopped, within_s=30)
         await until(lambda: engine.connections() == 0 and engine.held() == 0)
         await scene.mesh.enrol(scene.server)
-    assert (await scene.client.ask(scene.server.ip, PORT)).endswith(b"hello")
+    assert (await scene.client.request(scene.server.ip, PORT)).endswith(b"hello")
     assert scene.metric("culvert_connections_rejected", reason="internal_error") == 0

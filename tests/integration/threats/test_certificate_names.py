@@ -1,5 +1,5 @@
-"""Threat ``certificate-names``: certificate name matching (CVE-2025-66220, CVE-2026-47778): a name is what it looks
-like, or nobody's.
+"""Threat ``certificate-names``: certificate name matching (CVE-2025-66220, CVE-2026-47778): a name that is not
+exactly a workload's identity matches none.
 """
 
 import datetime
@@ -85,7 +85,9 @@ async def served(scene: Scene, context: ssl.SSLContext) -> bool:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-async def test_a_name_that_is_none_is_refused_in_the_handshake(scene: Scene, issuer: Issuer, kind: str) -> None:
+async def test_a_certificate_without_a_valid_identity_is_refused_in_the_handshake(
+    scene: Scene, issuer: Issuer, kind: str
+) -> None:
     async with scene.others_are_served():
         chain, key = issuer.leaf(REFUSED[kind])
         assert not await served(scene, attacker.tls_context(chain, key, issuer.pem))
@@ -100,7 +102,7 @@ async def test_the_same_certificate_with_a_good_name_is_served(scene: Scene, iss
 
 
 @pytest.mark.parametrize("fault", ["expired", "not-yet-valid", "for-servers-only", "self-signed", "other-root", "a-ca"])
-async def test_a_certificate_that_does_not_hold_is_refused(scene: Scene, issuer: Issuer, fault: str) -> None:
+async def test_an_invalid_certificate_is_refused(scene: Scene, issuer: Issuer, fault: str) -> None:
     hour = datetime.timedelta(hours=1)
     names = [uri(WEB)]
     match fault:
@@ -127,7 +129,7 @@ async def test_a_certificate_that_does_not_hold_is_refused(scene: Scene, issuer:
     assert scene.seen == []
 
 
-async def test_without_a_certificate_nobody_is_served(scene: Scene, issuer: Issuer) -> None:
+async def test_a_client_without_a_certificate_is_refused(scene: Scene, issuer: Issuer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(cadata=issuer.pem.decode())

@@ -17,7 +17,7 @@ _START = Encoder().encode([(":method", "CONNECT"), (":authority", "10.0.0.1:80")
     [b"", b"\x00", Encoder().encode([("x", "y" * 100)]), Encoder().encode([("x", "y" * 4000)]) * 4],
     ids=["empty", "one-byte", "small", "large"],
 )
-async def test_continuation_without_end_ends_the_connection(scene: Scene, part: bytes) -> None:
+async def test_endless_continuation_frames_close_the_connection(scene: Scene, part: bytes) -> None:
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
         attack.send(frames.HeadersFrame(1, _START))

@@ -56,23 +56,23 @@ PACKETS = {
 
 
 @dataclass
-class Asked:
+class DnsScene:
     client: namespaced.Pod
     resolver: dns.Resolver
     ip: str
 
     async def works(self) -> None:
-        """Names of the mesh and of others are answered, both ways."""
+        """Names of the mesh and other names are answered, over UDP and TCP."""
         for name, address in (("web.shop.svc.cluster.local", "10.99.0.1"), ("example.com", "1.2.3.4")):
-            assert (await dns.ask_udp(self.client, self.ip, dns.query(name))).addresses == [address]
-            [answer] = await dns.ask_tcp(self.client, self.ip, dns.query(name))
+            assert (await dns.query_udp(self.client, self.ip, dns.query(name))).addresses == [address]
+            [answer] = await dns.query_tcp(self.client, self.ip, dns.query(name))
             assert answer.addresses == [address]
 
 
 @asynccontextmanager
-async def asking(reply: dns.Reply | None = None, **settings: object) -> AsyncIterator[Asked]:
-    async def usual(asked: bytes, _: str) -> bytes:
-        return dns.response(asked, "1.2.3.4")
+async def dns_scene(reply: dns.Reply | None = None, **settings: object) -> AsyncIterator[DnsScene]:
+    async def usual(query: bytes, _: str) -> bytes:
+        return dns.response(query, "1.2.3.4")
 
     async with namespaced.mesh(settings=settings) as mesh:
         pod = await mesh.pod("resolver", node=1, captured=False)
@@ -82,7 +82,7 @@ async def asking(reply: dns.Reply | None = None, **settings: object) -> AsyncIte
         client.plan = replace(client.plan, dns=True)
         client.capture()
         mesh.service("web", "10.99.0.1", {80: 8080})
-        yield Asked(client, resolver, pod.ip)
+        yield DnsScene(client, resolver, pod.ip)
 
 
 @contextlib.contextmanager
@@ -94,55 +94,55 @@ def datagrams(pod: namespaced.Pod, server: str):
 
 
 @pytest.mark.parametrize("kind", PACKETS)
-async def test_a_packet_that_is_no_query_costs_its_sender_only(kind: str) -> None:
+async def test_a_malformed_packet_affects_only_its_sender(kind: str) -> None:
     packet = PACKETS[kind]
-    async with asking() as asked:
+    async with dns_scene() as scene:
         costs = Costs.now()
-        with datagrams(asked.client, asked.ip) as sock:
+        with datagrams(scene.client, scene.ip) as sock:
             for _ in range(200):
                 with contextlib.suppress(OSError):  # longer than a datagram may be, or the buffer is full
                     sock.send(packet)
         for sent in (packet[:65535], b"\xff\xff" + packet):
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-                await dns.ask_tcp(asked.client, asked.ip, sent, within_s=0.3)
-        await asked.works()
+                await dns.query_tcp(scene.client, scene.ip, sent, within_s=0.3)
+        await scene.works()
         assert costs.engine_cpu_s < 2
         assert costs.memory_mib < 64
 
 
-async def test_answers_of_an_evil_resolver_are_passed_on_or_dropped() -> None:
-    """Rings of pointers, other questions, other numbers, garbage: the pod gets bytes or silence, never somebody's."""
+async def test_answers_of_a_malicious_resolver_are_passed_on_or_dropped() -> None:
+    """Pointer loops, other questions, other IDs, garbage: the pod gets an answer to its own query, or none."""
     dice = random.Random(18)
 
-    async def evil(asked: bytes, _: str) -> bytes:
-        good = dns.response(asked, *["1.2.3.4"] * 50)
+    async def evil(query: bytes, _: str) -> bytes:
+        good = dns.response(query, *["1.2.3.4"] * 50)
         return dice.choice(
             [
-                good, good[:20], b"", dice.randbytes(500), asked, b"\0\0" + good[2:],
+                good, good[:20], b"", dice.randbytes(500), query, b"\0\0" + good[2:],
                 good[:12] + b"\xc0\x0c" + good[14:], dns.response(b"\0\1" + dns.query("other.example")[2:], "6.6.6.6"),
             ]
         )  # fmt: skip
 
-    async with asking(evil) as asked:
+    async with dns_scene(evil) as scene:
         costs = Costs.now()
         for _ in range(60):
             query = dns.query("example.com", ident=99)
             with contextlib.suppress(TimeoutError, OSError, struct.error, IndexError):
-                answer = await dns.ask_udp(asked.client, asked.ip, query, within_s=0.1)
+                answer = await dns.query_udp(scene.client, scene.ip, query, within_s=0.1)
                 assert "6.6.6.6" not in answer.addresses
                 assert answer.ident == 99
-        mesh_name = await dns.ask_udp(asked.client, asked.ip, dns.query("web.shop.svc.cluster.local"))
+        mesh_name = await dns.query_udp(scene.client, scene.ip, dns.query("web.shop.svc.cluster.local"))
         assert mesh_name.addresses == ["10.99.0.1"]
         assert costs.memory_mib < 64
 
 
-async def test_connections_that_say_nothing_or_half_do_not_keep_others_out() -> None:
-    async with asking() as asked:
-        opened = [await asked.client.connect(asked.ip, 53) for _ in range(100)]
+async def test_silent_or_half_sent_queries_do_not_block_others() -> None:
+    async with dns_scene() as scene:
+        opened = [await scene.client.connect(scene.ip, 53) for _ in range(100)]
         for _, writer in opened[::2]:
             writer.write(b"\x00")
         for _, writer in opened[1::2]:
             writer.write(b"\xff\xff" + bytes(100))
-        await asked.works()
+        await scene.works()
         for _, writer in opened:
             writer.transport.abort()

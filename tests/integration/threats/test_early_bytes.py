@@ -22,7 +22,7 @@ async def test_bytes_that_do_not_wait_for_the_answer_arrive_in_order(scene: Scen
 
 
 @pytest.mark.parametrize("refusal", ["policy", "no-listener", "wrong-address", "no-port"])
-async def test_bytes_behind_a_refused_connect_reach_nobody(scene: Scene, refusal: str) -> None:
+async def test_bytes_after_a_refused_connect_reach_no_application(scene: Scene, refusal: str) -> None:
     authority = {
         "policy": scene.authority,
         "no-listener": f"{scene.server.ip}:81",
@@ -31,7 +31,7 @@ async def test_bytes_behind_a_refused_connect_reach_nobody(scene: Scene, refusal
     }[refusal]
     if refusal == "policy":
         presence = authorization_pb2.StringMatch(presence={})
-        scene.mesh.deny("nobody", scope=authorization_pb2.GLOBAL, principals=[presence])
+        scene.mesh.deny("everyone", scope=authorization_pb2.GLOBAL, principals=[presence])
     smuggled = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
     async with scene.attack() as attack:
         attack.connect(1, authority)
@@ -56,7 +56,7 @@ async def test_bytes_behind_a_refused_connect_reach_nobody(scene: Scene, refusal
     ],
     ids=lambda extra: "+".join(name for name, _ in extra),
 )  # fmt: skip
-async def test_announced_bodies_and_upgrades_change_nothing(scene: Scene, extra: list[tuple[str, str]]) -> None:
+async def test_announced_bodies_and_upgrades_are_refused_or_ignored(scene: Scene, extra: list[tuple[str, str]]) -> None:
     """Either the request is malformed and reset, or the announcement is ignored: all bytes pass, none is added."""
     pseudo = [pair for pair in extra if pair[0].startswith(":")]
     others = [pair for pair in extra if not pair[0].startswith(":")]
@@ -75,7 +75,7 @@ async def test_announced_bodies_and_upgrades_change_nothing(scene: Scene, extra:
         assert not attack.data(1) or scene.seen
 
 
-async def test_a_connect_that_is_over_at_once_is_an_empty_connection(scene: Scene) -> None:
+async def test_a_connect_that_ends_at_once_is_an_empty_connection(scene: Scene) -> None:
     async with scene.attack() as attack:
         attack.connect(1, scene.authority, end=True)
         await attack.answer(1)

@@ -16,7 +16,7 @@ WINDOW = frames.SettingsFrame.INITIAL_WINDOW_SIZE
 
 
 async def chatty(scene: Scene) -> list[int]:
-    """An application that sends for as long as it is taken; returns the bytes that each connection has taken."""
+    """An application that sends for as long as its writes succeed; returns the bytes written on each connection."""
     taken: list[int] = []
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,7 +45,7 @@ async def stopped(taken: list[int], within_s: float = 20) -> None:
             await asyncio.sleep(0.5)
 
 
-async def test_a_window_that_never_opens_stops_the_application(scene: Scene) -> None:
+async def test_a_window_that_never_opens_blocks_the_applications_writes(scene: Scene) -> None:
     taken = await chatty(scene)
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack(settings={WINDOW: 0}) as attack:
@@ -55,13 +55,13 @@ async def test_a_window_that_never_opens_stops_the_application(scene: Scene) -> 
         await until(lambda: len(taken) == 100)
         await stopped(taken)
         assert not any(attack.data(2 * number + 1) for number in range(100))
-        # What the application got rid of lies in sockets' buffers; the engine holds one read of each stream.
+        # What the application has written is in socket buffers; the engine holds one read of each stream.
         assert costs.memory_mib < 128
     await until(lambda: scene.server.node.engine.connections() == 0)
 
 
-async def test_a_reader_that_sleeps_is_not_written_for_without_end(scene: Scene) -> None:
-    """Windows wide open, the socket full: bytes for the sleeper wait in the engine, within a bound."""
+async def test_data_buffered_for_a_stopped_reader_is_bounded(scene: Scene) -> None:
+    """Large windows and a full socket buffer: bytes for the stopped reader wait in the engine, within a bound."""
     taken = await chatty(scene)
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack(settings={WINDOW: 2**31 - 1}) as attack:
@@ -83,7 +83,7 @@ async def test_a_window_that_overflows_is_an_error(scene: Scene, stream: int) ->
         attack.send(frames.WindowUpdateFrame(stream, 2**31 - 1), frames.WindowUpdateFrame(stream, 2**31 - 1))
         if stream == 0:
             assert await attack.hung_up()
-            assert attack.goodbye == FLOW_CONTROL_ERROR
+            assert attack.goaway == FLOW_CONTROL_ERROR
         else:
             reset = await attack.wait(lambda one: isinstance(one, frames.RstStreamFrame | frames.GoAwayFrame))
             assert reset.error_code == FLOW_CONTROL_ERROR
@@ -100,7 +100,7 @@ async def test_windows_that_shrink_below_zero_and_grow_again_lose_nothing(scene:
         await until(lambda: attack.data(1).endswith(b"y" * 16_000))
 
 
-async def test_no_streams_allowed_after_goodbye(scene: Scene) -> None:
+async def test_a_stream_limit_of_zero_after_goaway_lets_open_streams_finish(scene: Scene) -> None:
     """CVE-2021-32780: SETTINGS_MAX_CONCURRENT_STREAMS of 0 behind a GOAWAY."""
     async with scene.others_are_served(), scene.attack() as attack:
         attack.connect(1, scene.authority)

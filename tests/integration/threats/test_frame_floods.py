@@ -30,7 +30,7 @@ FLOODS: dict[str, Callable[[], frames.Frame]] = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-async def test_a_flood_costs_its_sender_only(scene: Scene, kind: str) -> None:
+async def test_a_flood_affects_only_its_sender(scene: Scene, kind: str) -> None:
     """Half a million frames at most; the engine takes or refuses them in bounded memory and serves the others."""
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
@@ -45,8 +45,8 @@ async def test_a_flood_costs_its_sender_only(scene: Scene, kind: str) -> None:
     assert costs.engine_cpu_s < 10
 
 
-async def test_answers_that_nobody_reads_do_not_pile_up(scene: Scene) -> None:
-    """PING and SETTINGS ask for answers: with the reader asleep, the engine stops taking more."""
+async def test_unread_answers_do_not_accumulate(scene: Scene) -> None:
+    """PING and SETTINGS require answers: while the client does not read them, the engine stops reading."""
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
         attack.writer.transport.pause_reading()
@@ -69,4 +69,4 @@ async def test_a_frame_larger_than_announced_is_refused_at_its_head(scene: Scene
         # The head alone, without a byte of the body.
         attack.send((largest + 1).to_bytes(3) + b"\x00\x00" + (1).to_bytes(4))
         assert await attack.hung_up()
-        assert attack.goodbye == FRAME_SIZE_ERROR
+        assert attack.goaway == FRAME_SIZE_ERROR

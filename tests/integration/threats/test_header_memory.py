@@ -19,7 +19,7 @@ def bomb(stream: int, header: tuple[str, str], times: int, authority: str) -> by
 
 
 @pytest.mark.parametrize("name", ["x", "cookie", "baggage"])
-async def test_the_limit_is_on_what_is_decoded(scene: Scene, name: str) -> None:
+async def test_the_header_limit_applies_to_decoded_headers(scene: Scene, name: str) -> None:
     """60 kB on the wire, 240 MB decoded."""
     costs = Costs.now()
     async with scene.others_are_served():
@@ -36,7 +36,7 @@ async def test_the_limit_is_on_what_is_decoded(scene: Scene, name: str) -> None:
     assert costs.engine_cpu_s < 5
 
 
-async def test_crumbs_are_counted_together(scene: Scene) -> None:
+async def test_cookie_crumbs_count_together_towards_the_header_limit(scene: Scene) -> None:
     async with scene.attack() as attack:
         encoder = Encoder()
         crumbs = [("cookie", f"a{number}=b") for number in range(20_000)]

@@ -44,7 +44,7 @@ def attack_status(attack, stream: int) -> str:
     raise AssertionError(stream)
 
 
-async def test_no_odd_authority_reaches_an_application(scene: Scene) -> None:
+async def test_no_malformed_authority_reaches_an_application(scene: Scene) -> None:
     reached: list[str] = []
 
     async def noted(_, writer) -> None:
@@ -61,7 +61,7 @@ async def test_no_odd_authority_reaches_an_application(scene: Scene) -> None:
     assert set(scene.seen) == {scene.client.ip}
 
 
-async def test_ipv4_in_ipv6_form_is_that_address_for_policy_too(scene: Scene) -> None:
+async def test_policy_treats_an_ipv4_mapped_address_as_ipv4(scene: Scene) -> None:
     mapped = f"[::ffff:{scene.server.ip}]:{PORT}"
     async with scene.attack() as attack:
         assert await answer(attack, 1, mapped) == "200"
@@ -69,4 +69,4 @@ async def test_ipv4_in_ipv6_form_is_that_address_for_policy_too(scene: Scene) ->
         scene.mesh.deny("mapped", source_ips=[authorization_pb2.Address(address=inside, length=128)])
         assert await answer(attack, 3, mapped) == "401"
         assert await answer(attack, 5, scene.authority) == "401"
-    assert (await scene.client.ask(scene.server.ip, PORT)).endswith(b"hello")
+    assert (await scene.client.request(scene.server.ip, PORT)).endswith(b"hello")

@@ -1,7 +1,7 @@
-"""Threat ``revocation``: a root that is taken out of the trust bundle ends the tunnels that stand on
-it.
+"""Threat ``revocation``: a root that is removed from the trust bundle ends the tunnels whose
+peer certificate it issued.
 
-How roots are exchanged without harm is tested in ``tests/integration/test_rotation.py``.
+Rotation without failures is tested in ``tests/integration/test_rotation.py``.
 """
 
 import time
@@ -27,7 +27,7 @@ LIVE = "connection closed: the root of the peer's certificate is not trusted any
 
 @dataclass
 class RootsScene(Scene):
-    """All trust two roots; ``suspect``, a second client on the other's node, has a certificate of the one that goes."""
+    """All trust two roots; ``suspect``, a second client on the client's node, has a certificate of the removed root."""
 
     suspect: namespaced.Pod
     stays: TestAuthority
@@ -55,9 +55,9 @@ async def scene() -> AsyncIterator[RootsScene]:
         yield made
 
 
-async def test_a_client_of_a_removed_root_is_cut_and_refused_and_nobody_else_notices(scene: RootsScene) -> None:
+async def test_only_the_clients_of_a_removed_root_are_closed_and_refused(scene: RootsScene) -> None:
     node = scene.server.node
-    async with scene.others_are_served(), scene.standing(scene.suspect) as (reader, _):
+    async with scene.others_are_served(), scene.open_connection(scene.suspect) as (reader, _):
         scene.give(scene.server, scene.stays, scene.both + TestAuthority().roots)
         assert not await scene.is_refused(scene.suspect), "one more root ends nothing"
         scene.give(scene.server, scene.stays, scene.stays.roots)
@@ -71,10 +71,13 @@ async def test_a_client_of_a_removed_root_is_cut_and_refused_and_nobody_else_not
     assert not await scene.is_refused(scene.suspect)
 
 
-async def test_a_server_of_a_removed_root_is_left_and_not_called_again(scene: RootsScene) -> None:
+async def test_connections_to_a_server_of_a_removed_root_are_closed_and_not_reopened(scene: RootsScene) -> None:
     node = scene.client.node
     scene.give(scene.server, scene.goes, scene.both)
-    async with scene.standing(scene.client) as (reader, _), scene.standing(scene.suspect) as (other, writer):
+    async with (
+        scene.open_connection(scene.client) as (reader, _),
+        scene.open_connection(scene.suspect) as (other, writer),
+    ):
         scene.give(scene.client, scene.stays, scene.stays.roots)
         await breaks(reader, within_s=1)
         line = await node.logged(error=LIVE, direction="outbound")
@@ -87,9 +90,9 @@ async def test_a_server_of_a_removed_root_is_left_and_not_called_again(scene: Ro
     assert not await scene.is_refused(scene.client)
 
 
-async def test_a_certificate_that_its_source_has_withdrawn_hears_of_other_roots(scene: RootsScene) -> None:
-    """It is used while it is valid, and must not trust for longer what the others trust no more."""
-    host = Certificates(scene.server.node.engine, _nobody, NodeInfo(id="test"))
+async def test_a_withdrawn_certificate_still_gets_new_roots(scene: RootsScene) -> None:
+    """It is used while it is valid, and must not trust roots that the other certificates no longer trust."""
+    host = Certificates(scene.server.node.engine, _unreachable, NodeInfo(id="test"))
     name = scene.server.identity
     host.want(name)
     roots = [sds.TrustBundle(pem).encode(names.ROOT_SECRET_NAME) for pem in (scene.both, scene.stays.roots)]
@@ -103,11 +106,11 @@ async def test_a_certificate_that_its_source_has_withdrawn_hears_of_other_roots(
         assert await scene.is_refused(scene.suspect)
 
 
-def _nobody() -> NoReturn:
+def _unreachable() -> NoReturn:
     raise AssertionError("nothing is connected here")
 
 
-async def test_a_tunnel_of_a_removed_root_is_told_goodbye_and_closed_with_or_without_streams(scene: RootsScene) -> None:
+async def test_a_tunnel_of_a_removed_root_gets_goaway_and_closes_with_or_without_streams(scene: RootsScene) -> None:
     for opens in (True, False):
         scene.give(scene.server, scene.stays, scene.both)
         chain, key = scene.goes.issue(scene.outsider.identity)
@@ -120,4 +123,4 @@ async def test_a_tunnel_of_a_removed_root_is_told_goodbye_and_closed_with_or_wit
             scene.give(scene.server, scene.stays, scene.stays.roots)
             assert await attack.hung_up(within_s=1)
             assert time.monotonic() - began < 1
-            assert attack.goodbye == 0
+            assert attack.goaway == 0

@@ -1,7 +1,7 @@
-"""Threat ``revocation`` (RUSTSEC-2026-0049, 0104): what is revoked is refused, and ends where it
-stands.
+"""Threat ``revocation`` (RUSTSEC-2026-0049, 0104): a revoked certificate is refused, and its
+open connections are closed.
 
-What lists may say, and what becomes of those that are damaged, is tested where they are read (``engine/crates/tls``).
+The content of lists, and the handling of damaged ones, is tested where they are parsed (``engine/crates/tls``).
 """
 
 import asyncio
@@ -72,9 +72,9 @@ def counted(node: namespaced.Node, reporter: str) -> int:
     return next(sample.value for sample in family.samples if list(sample.label_values) == [reporter])
 
 
-async def test_a_revoked_client_is_cut_and_refused_and_nobody_else_notices(scene: RevocationScene) -> None:
+async def test_only_the_revoked_client_is_closed_and_refused(scene: RevocationScene) -> None:
     server = scene.server.node
-    async with scene.others_are_served(), scene.standing(scene.suspect) as (reader, _):
+    async with scene.others_are_served(), scene.open_connection(scene.suspect) as (reader, _):
         scene.revoke(scene.authority_below.revoking(scene.suspect), server)
         await breaks(reader, within_s=1)
         line = await server.logged(error=LIVE, direction="inbound")
@@ -89,11 +89,11 @@ async def test_a_revoked_client_is_cut_and_refused_and_nobody_else_notices(scene
     assert not await scene.is_refused(scene.suspect)
 
 
-async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationScene) -> None:
+async def test_connections_to_a_revoked_server_are_closed_and_not_reopened(scene: RevocationScene) -> None:
     node = scene.client.node
     other = await scene.mesh.pod("other", node=1)
     await other.serve_peer(PORT)
-    async with scene.standing(scene.client) as (reader, _):
+    async with scene.open_connection(scene.client) as (reader, _):
         scene.revoke(scene.authority_below.revoking(scene.server), node)
         await breaks(reader, within_s=1)
         line = await node.logged(error=LIVE, direction="outbound")
@@ -102,15 +102,15 @@ async def test_a_revoked_server_is_left_and_not_called_again(scene: RevocationSc
     await node.logged(error=REFUSED, direction="outbound")
     assert counted(node, "source") == 2
     assert scene.metric("istio_crl_policy_rejections", reporter="destination") == 0, "it has no list and sees no fault"
-    assert await scene.client.ask(other.ip, PORT) == f"{scene.client.ip} hello".encode()
+    assert await scene.client.request(other.ip, PORT) == f"{scene.client.ip} hello".encode()
     scene.revoke(b"", node)
     assert not await scene.is_refused(scene.client)
 
 
-async def test_a_revoked_authority_takes_all_below_it_along(scene: RevocationScene) -> None:
+async def test_revoking_an_intermediate_revokes_all_certificates_below_it(scene: RevocationScene) -> None:
     below = scene.authority_below
     lists = below.root.revoking(below.issuer.certificate.serial_number)
-    async with scene.standing(scene.client) as (first, _), scene.standing(scene.suspect) as (second, _):
+    async with scene.open_connection(scene.client) as (first, _), scene.open_connection(scene.suspect) as (second, _):
         scene.revoke(lists)
         await asyncio.gather(breaks(first, within_s=1), breaks(second, within_s=1))
     assert await scene.is_refused(scene.client)
@@ -119,7 +119,7 @@ async def test_a_revoked_authority_takes_all_below_it_along(scene: RevocationSce
     assert not await scene.is_refused(scene.client)
 
 
-async def test_a_bad_list_is_refused_and_the_last_good_one_stays(scene: RevocationScene) -> None:
+async def test_an_invalid_list_is_rejected_and_the_last_good_one_stays_in_force(scene: RevocationScene) -> None:
     good = scene.authority_below.revoking(scene.suspect)
     scene.revoke(good)
     async with scene.others_are_served():
@@ -129,11 +129,11 @@ async def test_a_bad_list_is_refused_and_the_last_good_one_stays(scene: Revocati
         assert await scene.is_refused(scene.suspect)
 
 
-async def test_a_list_that_its_issuer_did_not_sign_cuts_nothing_that_stands(scene: RevocationScene) -> None:
-    """New connections are refused rather than let through unchecked; the control plane lets no such list pass."""
+async def test_a_list_that_its_issuer_did_not_sign_closes_no_open_connection(scene: RevocationScene) -> None:
+    """New connections are refused rather than accepted unchecked; the control plane rejects such a list."""
     serial = scene.authority_below.serials[scene.suspect.identity]
     forged = scene.authority_below.issuer.revoking(serial, key=Issuer.root().key)
-    async with scene.standing(scene.suspect) as (reader, writer):
+    async with scene.open_connection(scene.suspect) as (reader, writer):
         scene.revoke(forged)
         writer.write(b"after")
         assert await asyncio.wait_for(reader.readexactly(5), 3) == b"after"
@@ -146,7 +146,7 @@ async def test_a_list_that_its_issuer_did_not_sign_cuts_nothing_that_stands(scen
         )
 
 
-async def test_a_revoked_tunnel_is_told_goodbye_and_closed_with_or_without_streams(scene: RevocationScene) -> None:
+async def test_a_revoked_tunnel_gets_goaway_and_closes_with_or_without_streams(scene: RevocationScene) -> None:
     below = scene.authority_below
     for opens in (True, False):
         chain, key = below.issue(scene.outsider.identity)
@@ -160,12 +160,12 @@ async def test_a_revoked_tunnel_is_told_goodbye_and_closed_with_or_without_strea
             scene.revoke(below.issuer.revoking(serial), scene.server.node)
             assert await attack.hung_up(within_s=1)
             assert time.monotonic() - began < 1
-            assert attack.goodbye == 0
+            assert attack.goaway == 0
     assert not await scene.is_refused(scene.client)
 
 
-async def test_ten_thousand_entries_cost_a_tunnel_that_stands_nothing(scene: RevocationScene) -> None:
-    """A list is read once for all; tunnels that it does not name look their numbers up and go on."""
+async def test_a_list_of_ten_thousand_entries_costs_an_open_tunnel_nothing(scene: RevocationScene) -> None:
+    """A list is parsed once for all; tunnels that it does not name look up their serial numbers and go on."""
     serials = range(2**64, 2**64 + 10_000)
     async with scene.others_are_served():
         began = time.monotonic()

@@ -15,7 +15,7 @@ REFUSED_STREAM = 7
 CANCEL = 8
 
 
-async def test_resets_without_pause_end_the_connection(scene: Scene) -> None:
+async def test_continuous_resets_close_the_connection(scene: Scene) -> None:
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
         for stream in range(1, 40_000, 2):
@@ -24,13 +24,13 @@ async def test_resets_without_pause_end_the_connection(scene: Scene) -> None:
             if stream % 1000 == 1 and not await attack.flush():
                 break
         assert await attack.hung_up()
-    # The application has hardly noticed: a dial for each stream would be an attack on it by our hand.
+    # The application is hardly affected: with a dial for each stream, ztunnel would amplify the attack.
     assert len(scene.seen) < 2_000
     assert costs.memory_mib < 64
     await until(lambda: scene.server.node.engine.connections() == 0)
 
 
-async def test_resets_in_small_portions_do_not_pile_up(scene: Scene) -> None:
+async def test_resets_in_small_batches_do_not_accumulate(scene: Scene) -> None:
     """Slow enough not to be noticed as a flood: each stream still costs no more than a connection opened and closed."""
     costs = Costs.now()
     async with scene.others_are_served(), scene.attack() as attack:
@@ -43,7 +43,7 @@ async def test_resets_in_small_portions_do_not_pile_up(scene: Scene) -> None:
     await until(lambda: scene.server.node.engine.connections() == 0)
 
 
-async def test_more_streams_than_allowed_are_refused_and_the_others_stand(scene: Scene) -> None:
+async def test_streams_over_the_limit_are_refused_and_the_others_go_on(scene: Scene) -> None:
     async with scene.attack() as attack:
         settings = next(one for one in attack.received if isinstance(one, frames.SettingsFrame))
         limit = settings.settings[frames.SettingsFrame.MAX_CONCURRENT_STREAMS]
@@ -59,8 +59,8 @@ async def test_more_streams_than_allowed_are_refused_and_the_others_stand(scene:
         await until(lambda: attack.data(1).endswith(b"still there"))
 
 
-async def test_connections_of_all_tunnels_have_one_bound_for_each_pod() -> None:
-    """Three tunnels of 40 connections each, where 60 places are: a tunnel takes one, and each connection in it."""
+async def test_the_connection_limit_of_a_pod_covers_all_tunnels() -> None:
+    """Three tunnels of 40 connections each, with 60 permits: a tunnel takes one, and each connection in it."""
     async with namespaced.mesh(settings={"max_connections_per_workload": 60}) as mesh:
         server = await mesh.pod("server", node=1)
         neighbour = await mesh.pod("neighbour", node=1)
@@ -74,23 +74,23 @@ async def test_connections_of_all_tunnels_have_one_bound_for_each_pod() -> None:
                 for number in range(40):
                     attack.connect(2 * number + 1, scene.authority)
                 answers += [await attack.answer(2 * number + 1) for number in range(40)]
-            stand = [one for one in answers if "END_STREAM" not in one.flags]
-            assert len(stand) == len(scene.seen) == 60 - 3
-            assert scene.metric("culvert_connections_rejected", reason="connection_limit") == 120 - len(stand)
-            # What stands goes on, and the bound is this pod's alone.
+            accepted = [one for one in answers if "END_STREAM" not in one.flags]
+            assert len(accepted) == len(scene.seen) == 60 - 3
+            assert scene.metric("culvert_connections_rejected", reason="connection_limit") == 120 - len(accepted)
+            # Open connections go on, and the limit is this pod's alone.
             first.send(frames.DataFrame(1, b"still there"))
             await until(lambda: first.data(1).endswith(b"still there"))
-            assert (await client.ask(neighbour.ip, PORT)).endswith(b"hello")
+            assert (await client.request(neighbour.ip, PORT)).endswith(b"hello")
             with pytest.raises(OSError):
-                await client.ask(server.ip, PORT)
-        # Places come back.
+                await client.request(server.ip, PORT)
+        # Permits are returned.
         await until(lambda: server.node.engine.connections() == 0)
-        assert (await client.ask(server.ip, PORT)).endswith(b"hello")
+        assert (await client.request(server.ip, PORT)).endswith(b"hello")
 
 
 async def test_streams_that_policy_refuses_cost_no_dial(scene: Scene) -> None:
     presence = authorization_pb2.StringMatch(presence={})
-    scene.mesh.deny("nobody", scope=authorization_pb2.GLOBAL, principals=[presence])
+    scene.mesh.deny("everyone", scope=authorization_pb2.GLOBAL, principals=[presence])
     async with scene.attack() as attack:
         for stream in range(1, 2_000, 2):
             attack.connect(stream, scene.authority)

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshapi.proto import engine_pb2
 from tests.integration.threats.conftest import Costs, Scene
-from tests.integration.threats.test_dns_proxy import QUESTION, asking, datagrams, head
+from tests.integration.threats.test_dns_proxy import QUESTION, datagrams, dns_scene, head
 from tests.support import attacker, namespaced
 from tests.support.waiting import until
 from ztunnel import telemetry
@@ -22,8 +22,8 @@ def series(scene: Scene) -> int:
     return max(len(one.samples) for one in families if one.name.startswith("istio_tcp"))
 
 
-async def test_what_peers_say_of_themselves_makes_a_bounded_number_of_series(scene: Scene) -> None:
-    """A client that nobody announced may describe itself as it likes; here, as somebody else each time.
+async def test_self_reported_labels_of_peers_create_a_bounded_number_of_series(scene: Scene) -> None:
+    """An unannounced client may describe itself as it likes; here, as another workload each time.
 
     Three times the bound, over the wire; a million go in where connections are counted (``cardinality_tests.rs``).
     """
@@ -37,26 +37,26 @@ async def test_what_peers_say_of_themselves_makes_a_bounded_number_of_series(sce
             async with attacker.attacker(stranger, scene.server, context=context) as attack:
                 for number in range(100):
                     host = f"host-{batch}-{number}"
-                    said = f"service.name={host},k8s.deployment.name={host},k8s.namespace.name={host}"
+                    reported = f"service.name={host},k8s.deployment.name={host},k8s.namespace.name={host}"
                     # A port without a listener: counted and over.
-                    attack.connect(2 * number + 1, f"{scene.server.ip}:81", ("baggage", said))
+                    attack.connect(2 * number + 1, f"{scene.server.ip}:81", ("baggage", reported))
                 await attack.answer(199)
         assert series(scene) < 2_500
     assert costs.memory_mib < 64
-    # Those that are known are still counted by name.
+    # Announced workloads are still counted by name.
     assert scene.metric("istio_tcp_connections_opened", source_workload="client", destination_workload="server") > 0
-    # Nobody is somebody of another namespace by saying so.
+    # A client cannot claim another namespace.
     assert scene.metric("istio_tcp_connections_opened", source_workload_namespace="host-0-0") == 0
 
 
 @pytest.mark.parametrize("form", ["JSON", "TEXT"])
-async def test_no_value_ends_its_line_or_looks_like_another_field(form: str) -> None:
+async def test_no_logged_value_ends_its_line_or_imitates_another_field(form: str) -> None:
     access_log = engine_pb2.AccessLog.Value(form)
     async with namespaced.mesh(settings={"access_log": access_log}) as mesh:
         server = await mesh.pod("server", node=1)
         outsider = await mesh.pod("outsider", captured=False)
         scene = Scene(mesh, server, outsider, outsider, await server.serve_peer(8080))
-        # A source that nobody announced, or what it says would not be used.
+        # An unannounced source: only then are its self-reported labels used.
         mesh.withdraw(outsider)
         evil = 'x" src.identity="spiffe://cluster.local/ns/shop/sa/admin" \\" \t {"level":"error"}'
         sent = [
@@ -100,20 +100,20 @@ async def test_no_value_ends_its_line_or_looks_like_another_field(form: str) -> 
 
 
 def unquoted(line: str) -> str:
-    """What of a line in text stands outside quotes."""
+    """The parts of a text line outside quotes."""
     assert line.count("\t") == 4, line
     assert line.replace("\t", "").isprintable(), line
     return "".join(line.replace("\\\\", "").replace('\\"', "").split('"')[::2])
 
 
 @pytest.mark.parametrize("form", ["JSON", "TEXT"])
-async def test_a_name_that_no_host_has_is_not_repeated(form: str) -> None:
-    """What an application asks of DNS is logged where it is asked, as far as it could be a host's name."""
+async def test_an_invalid_host_name_is_not_logged(form: str) -> None:
+    """The name in an application's DNS query is logged only if it could be a host name."""
     labels = [b'a" domain="b', b"a\r\nb", b"\xff\xc2\x9b", b"\0", b"\\", b"a\tb", "ü\u2028".encode()]
-    async with asking(access_log=engine_pb2.AccessLog.Value(form)) as asked:
-        node = asked.client.node
+    async with dns_scene(access_log=engine_pb2.AccessLog.Value(form)) as scene:
+        node = scene.client.node
         for label in labels:
-            with datagrams(asked.client, asked.ip) as sock:
+            with datagrams(scene.client, scene.ip) as sock:
                 sock.send(head() + bytes([len(label)]) + label + b"\x03com\0" + QUESTION)
         await until(lambda: len(node.lines) >= len(labels))
         for line in node.lines[: len(labels)]:

@@ -1,5 +1,5 @@
-"""Threat ``tls-state-machine``: TLS state machine and path building: garbage, sloth, deep chains (RUSTSEC-2024-0336,
-2023-0053).
+"""Threat ``tls-state-machine``: TLS state machine and path building: garbage, slow clients, deep chains
+(RUSTSEC-2024-0336, 2023-0053).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
-# One second of patience instead of ten, so that sloth is seen to end.
+# A timeout of one second instead of ten, so that the test sees a slow handshake end.
 HANDSHAKE_TIMEOUT_MS = 1000
 
 
@@ -31,7 +31,7 @@ async def scene():
 
 
 def hello(scene: Scene) -> bytes:
-    """The first flight of a good client."""
+    """The first flight of a well-behaved client."""
     import ssl
 
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -84,7 +84,7 @@ async def test_garbage_is_refused_at_once(scene: Scene) -> None:
     await until(lambda: scene.server.node.engine.connections() == 0)
 
 
-async def test_a_handshake_that_crawls_is_given_up(scene: Scene) -> None:
+async def test_a_slow_handshake_times_out(scene: Scene) -> None:
     first = hello(scene)
     async with scene.others_are_served():
         crawling = [
@@ -96,18 +96,18 @@ async def test_a_handshake_that_crawls_is_given_up(scene: Scene) -> None:
             assert 0.5 < took < 4
 
 
-async def test_many_that_crawl_do_not_keep_others_out(scene: Scene) -> None:
-    """More slow handshakes than there are places: the rest are refused, counted, and places come back."""
+async def test_many_slow_handshakes_do_not_block_others(scene: Scene) -> None:
+    """More slow handshakes than permits: the rest are refused and counted, and the permits are returned."""
     many = 700
     before = scene.metric("culvert_connections_rejected", reason="handshake_limit")
     crawling = [asyncio.create_task(ends(scene, within_s=10)) for _ in range(many)]
     await until(lambda: scene.metric("culvert_connections_rejected", reason="handshake_limit") > before)
     await asyncio.gather(*crawling)
-    assert (await scene.client.ask(scene.server.ip, PORT)).endswith(b"hello")
+    assert (await scene.client.request(scene.server.ip, PORT)).endswith(b"hello")
 
 
 @pytest.mark.parametrize(("depth", "width"), [(5, 1), (30, 1), (3, 60)], ids=["deep", "too-deep", "wide"])
-async def test_chains_are_judged_in_bounded_time(depth: int, width: int) -> None:
+async def test_certificate_chains_are_verified_in_bounded_time(depth: int, width: int) -> None:
     """Deep: each signed by the one before. Wide: many intermediates of one name, so that each could be the issuer."""
     root = Issuer.root()
     async with namespaced.mesh(authority=IssuesAs(root)) as mesh:

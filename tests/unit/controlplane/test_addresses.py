@@ -1,4 +1,4 @@
-"""Addresses for hosts of ServiceEntries: never two hosts with one, kept as long as possible, then freed."""
+"""Addresses for hosts of ServiceEntries: unique to a host, kept as long as possible, then freed."""
 
 import asyncio
 import contextlib
@@ -113,7 +113,7 @@ async def test_entries_get_addresses_and_keep_them_over_a_change_of_leader() -> 
         assert len(set(everything)) == len(everything) == 8
 
 
-async def test_who_wants_none_gets_none_and_loses_what_it_has() -> None:
+async def test_an_entry_that_opts_out_gets_no_address_and_loses_its_own() -> None:
     async with FakeKubernetes() as api, leading(api):
         put(api, "own", "own.test", addresses=["10.9.9.9"])
         put(api, "none", "none.test", resolution="NONE")
@@ -138,7 +138,7 @@ async def test_the_addresses_of_a_deleted_entry_are_free_again() -> None:
             freed = set(given_to(api, "a")["a.test"])
             api.remove("serviceentries", "a", "shop")
             await until(lambda: not plane.allocator._pool.held(("shop", "a")))
-            # Somebody who wrote one of them on purpose may have it now.
+            # Another object may now claim one of them explicitly.
             item = put(api, "b", "b.test")
             item["status"] = {"addresses": [{"value": address, "host": "b.test"} for address in freed]}
             api.put("serviceentries", item)
@@ -147,8 +147,8 @@ async def test_the_addresses_of_a_deleted_entry_are_free_again() -> None:
             assert set(given_to(api, "b")["b.test"]) == freed
 
 
-async def test_of_two_with_one_address_the_older_keeps_it() -> None:
-    """As it may be left by a leader that did not know yet that it was none."""
+async def test_the_older_of_two_entries_with_one_address_keeps_it() -> None:
+    """The state that a leader may leave which had not noticed that it lost the lease."""
     async with FakeKubernetes() as api:
         for name, created in (("a", "2026-02-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z")):
             item = put(api, name, f"{name}.test")

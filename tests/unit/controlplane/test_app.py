@@ -143,7 +143,7 @@ async def test_server_of_another_authority_is_refused_and_the_reason_is_logged(
     assert not seen.updates
 
 
-async def test_on_demand_client_gets_what_it_asks_for(running: Running) -> None:
+async def test_an_on_demand_client_gets_what_it_subscribes_to(running: Running) -> None:
     async with running.connect()() as channel:
         call = channel.stream_stream(
             client.Service.AGGREGATED.value,
@@ -203,15 +203,15 @@ async def test_node_account_gets_certificates_of_its_own_node_only(running: Runn
 
 
 async def test_certificate_of_a_pod_that_is_just_being_scheduled_is_waited_for(running: Running) -> None:
-    asking = asyncio.create_task(
+    request = asyncio.create_task(
         running.certificate("ztunnel-token", impersonate="spiffe://cluster.local/ns/shop/sa/late")
     )
     await asyncio.sleep(0.05)
     running.api.put("pods", pod("late", account="late", ip="", phase="Pending"))
-    assert len(await asking) == 2
+    assert len(await request) == 2
 
 
-async def test_longer_lives_than_allowed_are_cut_whatever_is_asked(running: Running) -> None:
+async def test_a_requested_lifetime_over_the_maximum_is_reduced_to_it(running: Running) -> None:
     chain = await running.certificate("web-token", life_s=2**62)
     leaf = x509.load_pem_x509_certificate(chain[0].encode())
     assert 89 < (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days <= 90
@@ -283,7 +283,7 @@ async def test_a_bad_value_of_the_mesh_config_leaves_the_others_in_force(running
     assert rejected("pilot_total_rejected_configs", {"type": "ConfigMap"}) == 1
 
 
-async def test_what_has_no_effect_is_logged_and_becomes_an_event_once(
+async def test_fields_without_effect_are_logged_and_reported_in_one_event(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def events() -> list[dict[str, str]]:
@@ -349,7 +349,7 @@ async def test_debug_model_shows_resources(running: Running) -> None:
 
 
 async def test_a_policy_is_withdrawn_after_the_workloads_that_named_it(running: Running) -> None:
-    """Else they would be closed to everybody for a moment: a policy that is named and not known refuses."""
+    """Otherwise they would refuse every client for a moment: a workload with an unknown policy denies all traffic."""
     seen = Recorder()
     running.api.put("peerauthentications", peer("strict", mode="STRICT"))
     async with running.subscriber(seen) as subscriber:
@@ -358,11 +358,11 @@ async def test_a_policy_is_withdrawn_after_the_workloads_that_named_it(running: 
         before = len(seen.updates)
         running.api.remove("peerauthentications", "strict", "shop")
         await until(lambda: "istio-system/istio_converted_static_strict" not in seen.held)
-        told = [(type_url, bool(upserts), bool(removes)) for type_url, upserts, removes, _ in seen.updates[before:]]
-        assert told == [(names.ADDRESS_TYPE, True, False), (names.AUTHORIZATION_TYPE, False, True)]
+        pushed = [(type_url, bool(upserts), bool(removes)) for type_url, upserts, removes, _ in seen.updates[before:]]
+        assert pushed == [(names.ADDRESS_TYPE, True, False), (names.AUTHORIZATION_TYPE, False, True)]
 
 
-async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(running: Running) -> None:
+async def test_an_unreadable_policy_without_a_last_good_form_is_reported_as_denying_all(running: Running) -> None:
     def condition(name: str) -> dict[str, str]:
         item = running.api.get("authorizationpolicies", name, "shop") or {}
         found = (item.get("status") or {}).get("conditions") or [{}]
@@ -375,8 +375,8 @@ async def test_an_unreadable_policy_that_was_never_good_says_that_it_closes(runn
     assert "spec.rules[0].to[0].operation.ports[0]" in condition("bad")["message"]
     assert "deny all traffic" in condition("bad")["message"]
     held = running.api.get("authorizationpolicies", "bad", "shop") or {}
-    mended = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
-    running.api.put("authorizationpolicies", mended)
+    fixed = {**held, "metadata": {**held["metadata"], "generation": 2}, "spec": {}}
+    running.api.put("authorizationpolicies", fixed)
     await until(lambda: condition("bad")["reason"] == "Accepted")
 
 
@@ -392,7 +392,7 @@ process_resident_memory_bytes process_cpu_seconds
 """
 
 
-async def test_metrics_have_the_names_that_dashboards_ask_for(running: Running) -> None:
+async def test_metrics_have_the_names_that_dashboards_query(running: Running) -> None:
     seen = Recorder()
     async with running.subscriber(seen) as subscriber:
         await asyncio.wait_for(subscriber.wait_received(), 5)

@@ -41,7 +41,7 @@ def decide(caller: TokenOwner, impersonated: str, *pods: dict[str, object]) -> S
     )
 
 
-def test_everybody_gets_their_own_identity() -> None:
+def test_every_workload_gets_its_own_identity() -> None:
     assert str(decide(TokenOwner("shop", "web"), "")) == WEB
 
 
@@ -91,7 +91,7 @@ def test_refusals(caller: TokenOwner, impersonated: str, pods: list[dict[str, ob
         decide(caller, impersonated, *pods)
 
 
-def test_only_what_may_change_by_itself_is_worth_waiting_for() -> None:
+def test_only_a_pod_missing_from_its_node_is_a_temporary_refusal() -> None:
     with pytest.raises(NoPodOnNode):
         decide(AGENT, WEB, AGENT_POD)
     with pytest.raises(Refused) as caught:

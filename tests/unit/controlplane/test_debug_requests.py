@@ -1,4 +1,4 @@
-"""What ``istioctl`` asks over discovery; who may ask is in ``test_exposure``."""
+"""The debug requests of ``istioctl`` over discovery; their authorization is tested in ``test_exposure``."""
 
 import asyncio
 import json
@@ -17,14 +17,14 @@ NEW = "Kubernetes//Pod/shop/new"
 PROXY = "ztunnel~10.0.0.9~ztunnel-1.istio-system~x"
 
 
-async def ask(running: Running, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
-    answer = await running.ask("admin-token", type_url, *resources)
+async def debug_request(running: Running, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
+    answer = await running.request("admin-token", type_url, *resources)
     assert answer.type_url == type_url
     return answer
 
 
 async def states(running: Running) -> dict[str, csds_pb2.ClientConfig.GenericXdsConfig]:
-    (packed,) = (await ask(running, names.SYNC_STATUS_TYPE)).resources
+    (packed,) = (await debug_request(running, names.SYNC_STATUS_TYPE)).resources
     config = csds_pb2.ClientConfig()
     assert packed.Unpack(config)
     assert config.node.id == PROXY
@@ -39,7 +39,7 @@ async def becomes(running: Running, addresses: int) -> dict[str, csds_pb2.Client
 
 
 async def test_each_proxy_has_its_state_by_type(running: Running) -> None:
-    assert not (await ask(running, names.SYNC_STATUS_TYPE)).resources
+    assert not (await debug_request(running, names.SYNC_STATUS_TYPE)).resources
     seen = Recorder()
     seen.refuse[NEW] = "addresses: no"
     async with running.subscriber(seen) as subscriber:
@@ -54,23 +54,23 @@ async def test_each_proxy_has_its_state_by_type(running: Running) -> None:
 
 
 async def test_an_answer_says_which_control_plane_gives_it(running: Running) -> None:
-    identifier = json.loads((await ask(running, names.SYNC_STATUS_TYPE)).control_plane.identifier)
+    identifier = json.loads((await debug_request(running, names.SYNC_STATUS_TYPE)).control_plane.identifier)
     assert identifier["Component"] == "istiod"
     assert identifier["ID"]
     assert identifier["Info"]["version"] == own_version()
 
 
-async def test_a_question_for_a_page_is_answered_as_on_the_admin_port(running: Running) -> None:
+async def test_a_debug_request_for_a_page_is_answered_as_on_the_admin_port(running: Running) -> None:
     async with running.subscriber(Recorder()) as subscriber:
         await asyncio.wait_for(subscriber.wait_received(), 5)
         await becomes(running, csds_pb2.SYNCED)
-        (page,) = (await ask(running, names.DEBUG_TYPE, "syncz")).resources
+        (page,) = (await debug_request(running, names.DEBUG_TYPE, "syncz")).resources
         assert page.value.decode() == await running.page("/debug/syncz")
         assert json.loads(page.value)[0]["proxy"] == PROXY
-    (page,) = (await ask(running, names.DEBUG_TYPE, "list")).resources
+    (page,) = (await debug_request(running, names.DEBUG_TYPE, "list")).resources
     assert json.loads(page.value) == ["syncz"]
     for wanted in (["edsz"], ["syncz", "syncz"], []):
-        (page,) = (await ask(running, names.DEBUG_TYPE, *wanted)).resources
+        (page,) = (await debug_request(running, names.DEBUG_TYPE, *wanted)).resources
         assert page.value == b"404 page not found"
 
 

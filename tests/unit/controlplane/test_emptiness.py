@@ -1,5 +1,5 @@
-"""Threat ``missing-key-material``, ``empty-selectors``: failing open on what is missing or empty: nothing never means
-everybody.
+"""Threat ``missing-key-material``, ``empty-selectors``: failing open on what is missing or empty: an empty match never
+means every client.
 """
 
 from typing import Any
@@ -36,14 +36,14 @@ BAD: dict[str, Any] = {"from": [{"source": {"ipBlocks": ["ten"]}}]}
         ({"when": [{"key": "source.ip", "values": []}]}, "when[0]"),
     ],
 )
-def test_what_says_nothing_is_refused(action: str, rule: dict[str, Any], field: str) -> None:
+def test_empty_matches_are_refused(action: str, rule: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidResource) as refused:
         base.read(security.AuthorizationPolicy, objects.policy("p", action=action, rules=[rule]))
     assert refused.value.field == f"spec.rules[0].{field}"
 
 
 @pytest.mark.parametrize("absent", [{}, {"from": None}, {"from": None, "to": None, "when": None}])
-def test_what_is_absent_is_not_asked(absent: dict[str, Any]) -> None:
+def test_an_absent_field_of_a_rule_is_no_condition(absent: dict[str, Any]) -> None:
     policy = base.read(security.AuthorizationPolicy, objects.policy("p", rules=[absent]))
     assert policy.spec.rules == (security.Rule(),)
 
@@ -61,22 +61,24 @@ def test_what_is_absent_is_not_asked(absent: dict[str, Any]) -> None:
         ({"action": "DENY", "rules": [BAD], "targetRefs": [{"kind": "Service", "name": "web"}]}, "AUDIT", 0),
     ],
 )
-def test_what_cannot_be_read_closes(spec: dict[str, Any], action: str, rules: int) -> None:
+def test_an_unreadable_policy_gets_a_fail_closed_substitute(spec: dict[str, Any], action: str, rules: int) -> None:
     closed = fail_closed.policy(objects.policy("p", **spec, selector=WEB))
     assert (closed.spec.action, len(closed.spec.rules)) == (action, rules)
     assert closed.spec.selector == security.WorkloadSelector(match_labels={"app": "web"})
 
 
 @pytest.mark.parametrize("selector", [{"matchLabels": {"app": 5}}, {"matchLabels": "web"}, "web", {}])
-def test_without_a_readable_selector_the_whole_namespace_closes(selector: Any) -> None:
+def test_a_substitute_without_a_readable_selector_applies_to_the_whole_namespace(selector: Any) -> None:
     assert fail_closed.policy(objects.policy("p", action="DENY", selector=selector)).spec.selector is None
 
 
-async def test_a_bad_policy_that_was_never_good_closes_its_workloads_until_it_is_mended(running: Running) -> None:
+async def test_an_invalid_policy_without_a_last_good_form_denies_all_traffic_until_it_is_fixed(
+    running: Running,
+) -> None:
     seen = Recorder()
 
     def passes() -> bool:
-        return authorization_model.judge(
+        return authorization_model.evaluate(
             {name: seen.policy(name) for name in seen.held if name in {"shop/p", "shop/q"}}, "shop", [], OUTSIDER
         ).allowed
 
@@ -98,7 +100,7 @@ async def test_a_bad_policy_that_was_never_good_closes_its_workloads_until_it_is
         assert passes()
 
 
-async def test_a_bad_peer_authentication_that_was_never_good_demands_mutual_tls(running: Running) -> None:
+async def test_an_invalid_peer_authentication_without_a_last_good_form_requires_mutual_tls(running: Running) -> None:
     seen = Recorder()
     async with running.subscriber(seen):
         item = objects.peer("p", selector={"app": "web"}, mode="strict")

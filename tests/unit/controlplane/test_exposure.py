@@ -66,7 +66,7 @@ async def test_the_version_is_one_that_kiali_can_compare(running: Running) -> No
         assert re.search(r"\d+\.\d+\.\d+", await response.text())
 
 
-def test_debug_pages_are_on_localhost_unless_somebody_says_otherwise() -> None:
+def test_debug_pages_are_on_localhost_by_default() -> None:
     assert Settings().admin_address.startswith("127.0.0.1:")
 
 
@@ -108,15 +108,15 @@ KINDS = [names.SYNC_STATUS_TYPE, names.DEBUG_TYPE, "istio.io/debug/config_dump",
         ("admin-token", [None] * 2 + [grpc.StatusCode.UNIMPLEMENTED] * 3),
     ],
 )
-async def test_questions_are_answered_to_the_control_planes_own_namespace_only(
+async def test_debug_requests_are_answered_to_the_control_planes_own_namespace_only(
     running: Running, kind: str, token: str, expected: list[grpc.StatusCode | None]
 ) -> None:
     wanted = expected[KINDS.index(kind)]
     if wanted is None:
-        assert (await running.ask(token, kind, "syncz")).type_url == kind
+        assert (await running.request(token, kind, "syncz")).type_url == kind
         return
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await running.ask(token, kind, "syncz")
+        await running.request(token, kind, "syncz")
     assert refused.value.code() is wanted
     assert "ztunnel" not in (refused.value.details() or "")
 

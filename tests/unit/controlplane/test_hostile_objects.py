@@ -1,5 +1,5 @@
-"""Threat ``hostile-objects``: control-plane DoS by config: what one object may cost, and that it costs nobody else
-much.
+"""Threat ``hostile-objects``: control-plane DoS by config: what one object may cost, and that others are hardly
+affected.
 
 An object has at most 1.5 MB (etcd). Where the work for one grows with its size alone, that is the bound; where it is a
 product of what the object lists, there is a limit. Endless nesting: ``tests/unit/meshkit/test_nesting.py``.
@@ -221,9 +221,9 @@ async def test_one_bad_object_never_blocks_the_rest(running: Running, capfd: pyt
         await until(lambda: {"shop/rules", "shop/bad", "shop/h4999.io"} <= seen.held.keys(), within_s=20)
         assert "shop/good.io" in seen.held, "the last good form stays"
         assert "shop/h999.io" in seen.held, "of the large one"
-    said = "".join(capfd.readouterr())
-    assert "ServiceEntry shop/e: spec: hosts, addresses and ports make" in said
-    assert "AuthorizationPolicy shop/bad: spec.rules[0].from[0].source.namespaces[0]: is empty" in said
-    assert "spec.rules[0].to[0].operation.methods needs a waypoint" in said
-    assert "and 19990 more" in said
-    assert max(map(len, said.splitlines())) < 5_000
+    logged = "".join(capfd.readouterr())
+    assert "ServiceEntry shop/e: spec: hosts, addresses and ports make" in logged
+    assert "AuthorizationPolicy shop/bad: spec.rules[0].from[0].source.namespaces[0]: is empty" in logged
+    assert "spec.rules[0].to[0].operation.methods needs a waypoint" in logged
+    assert "and 19990 more" in logged
+    assert max(map(len, logged.splitlines())) < 5_000

@@ -20,7 +20,7 @@ NAMESPACE = names.DEFAULT_NAMESPACE
 
 
 class Candidate:
-    """One replica, its connection, and what it did in the order in which it happened."""
+    """One replica, its connection, and its actions in order."""
 
     def __init__(self, client: kube.Client, name: str, diary: list[str]) -> None:
         self.name = name
@@ -61,7 +61,7 @@ def holder(api: FakeKubernetes) -> str:
     return str(lease["spec"]["holderIdentity"]) if lease else ""
 
 
-async def test_of_several_one_leads_and_keeps_leading() -> None:
+async def test_one_of_several_candidates_leads_and_keeps_leading() -> None:
     async with FakeKubernetes() as api, candidates(api, "a", "b", "c") as (first, *_):
         await until(lambda: len(first.diary) == 1)
         # Renewed for longer than a lease lasts.
@@ -98,7 +98,9 @@ async def test_a_lease_whose_holder_is_dead_is_taken_when_it_has_run_out() -> No
         began = asyncio.get_running_loop().time()
         async with candidates(api, "a") as (first,):
             await until(lambda: first.works)
-            assert asyncio.get_running_loop().time() - began >= FAST.duration_s, "somebody else's time is not believed"
+            assert asyncio.get_running_loop().time() - began >= FAST.duration_s, (
+                "renewTime is another host's clock and is not trusted"
+            )
 
 
 async def test_a_leader_that_cannot_renew_stops_before_another_begins() -> None:
@@ -144,7 +146,7 @@ async def test_a_candidate_that_is_cancelled_as_it_gives_the_lease_back_ends(mon
 
 
 async def test_two_that_write_at_once_do_not_both_lead() -> None:
-    """The API knows of the conflict, by the resource version that both have read."""
+    """The API server detects the conflict by the resource version that both have read."""
     spec = {"holderIdentity": "", "leaseDurationSeconds": 1}
     async with FakeKubernetes() as api:
         api.put("leases", {"metadata": {"name": "lease"}, "spec": spec}, NAMESPACE)

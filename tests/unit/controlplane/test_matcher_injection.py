@@ -20,7 +20,7 @@ def allows(source: dict[str, list[str]], peer: SpiffeId) -> bool:
     translated = authorization.translate(policy, MeshContext()).policy
     assert translated is not None
     connection = authorization_model.Connection(peer, HERE, HERE, 80)
-    return authorization_model.judge({"shop/p": translated}, "shop", [], connection).allowed
+    return authorization_model.evaluate({"shop/p": translated}, "shop", [], connection).allowed
 
 
 def web(namespace: str = "shop", account: str = "web", domain: str = "cluster.local") -> SpiffeId:
@@ -35,7 +35,7 @@ def test_a_special_character_matches_itself_and_nothing_else(field: str, charact
         "principals": f"cluster.local/ns/{name}/sa/{name}", "namespaces": name, "serviceAccounts": f"{name}/{name}",
     }[field]  # fmt: skip
     if field == "serviceAccounts" and character != "-":
-        # Namespaces have no dots, accounts no underscores: a value that can match nobody is refused.
+        # Namespaces have no dots, accounts no underscores: a value that can match no identity is refused.
         with pytest.raises(InvalidResource):
             allows({field: [exact]}, web())
         return

@@ -1,4 +1,4 @@
-"""The incremental model: what one change touches, and that any order of events leads to the same end."""
+"""The incremental model: the resources that one change touches, and that any order of events has the same result."""
 
 from dataclasses import replace
 from typing import Any
@@ -159,12 +159,12 @@ EVENTS = st.lists(
     min_size=15,
     max_size=60,
 )
-"""What happens to which object, and whether the model is flushed after it. Long, because a dependency that is not
-marked only shows when both ends exist, were told, and one of them then changes."""
+"""The event for each object, and whether the model is flushed after it. Long, because a missing dependency only shows
+when both ends exist and have been published, and one of them then changes."""
 
 
 class World:
-    """A model that is fed like by informers: with the old and the new object."""
+    """A model that gets events as from informers, with the old and the new object."""
 
     def __init__(self, mesh: MeshContext) -> None:
         self.model = Model(mesh)
@@ -183,7 +183,7 @@ class World:
         self.puts: dict[type, Any] = {kind: found.put for kind, found in feeds.items()}
         self.puts |= {core.Node: model.put_node, core.Namespace: self.discovery.put_namespace}
         self.held: dict[tuple[type, tuple[str, str]], base.Object] = {}
-        self.told: dict[str, dict[str, Resource]] = {}
+        self.published: dict[str, dict[str, Resource]] = {}
 
     def put(self, item: base.Object, *, present: bool = True) -> None:
         key = (type(item), item.key)
@@ -201,13 +201,13 @@ class World:
 
     def flush(self, limit: int | None = None) -> None:
         for type_url, changed in self.model.flush(limit).items():
-            told = self.told.setdefault(type_url, {})
+            published = self.published.setdefault(type_url, {})
             for name, resource in changed.items():
                 if resource is None:
-                    del told[name]
+                    del published[name]
                 else:
-                    assert told.get(name) != resource, "told without a change"
-                    told[name] = resource
+                    assert published.get(name) != resource, "published without a change"
+                    published[name] = resource
 
 
 @settings(max_examples=400, deadline=None)
@@ -231,13 +231,13 @@ def test_any_order_of_events_ends_like_a_computation_from_scratch(events: list[t
         fresh.put(item)
     fresh.flush()
     for type_url in (names.ADDRESS_TYPE, names.AUTHORIZATION_TYPE):
-        assert world.told.get(type_url, {}) == fresh.told.get(type_url, {}) == world.model.all(type_url)
+        assert world.published.get(type_url, {}) == fresh.published.get(type_url, {}) == world.model.all(type_url)
 
 
 def assert_no_unknown_policies(world: World) -> None:
-    """Half way, too, a workload names no policy that proxies do not know: it would be closed to everybody."""
-    known = world.told.get(names.AUTHORIZATION_TYPE, {})
-    for resource in world.told.get(names.ADDRESS_TYPE, {}).values():
+    """Between flushes too, a workload names no policy that proxies do not know: it would deny all traffic."""
+    known = world.published.get(names.AUTHORIZATION_TYPE, {})
+    for resource in world.published.get(names.ADDRESS_TYPE, {}).values():
         address = workload_pb2.Address.FromString(resource.body)
         assert set(address.workload.authorization_policies) <= known.keys()
 
@@ -278,7 +278,7 @@ def test_a_policy_is_withdrawn_after_the_last_workload_that_names_it() -> None:
     while not world.model.is_settled:
         world.flush(100)
         assert_no_unknown_policies(world)
-    assert world.told[names.AUTHORIZATION_TYPE] == {}
+    assert world.published[names.AUTHORIZATION_TYPE] == {}
 
 
 def namespace(name: str, **labels: str) -> core.Namespace:
@@ -293,11 +293,11 @@ def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels
     world.put(policy)
     world.put(base.read(core.Service, objects.service("web")))
     world.flush()
-    everything = {type_url: set(held) for type_url, held in world.told.items()}
+    everything = {type_url: set(held) for type_url, held in world.published.items()}
     world.configure(MeshContext(), (MESH_ON,))
     world.flush()
-    assert set(world.told[names.ADDRESS_TYPE]) == {"Kubernetes//Pod/dev/b", "Kubernetes//Pod/istio-system/c"}
-    assert world.told[names.AUTHORIZATION_TYPE] == {}
+    assert set(world.published[names.ADDRESS_TYPE]) == {"Kubernetes//Pod/dev/b", "Kubernetes//Pod/istio-system/c"}
+    assert world.published[names.AUTHORIZATION_TYPE] == {}
     world.put(pod("new"))
     world.put(policy, present=False)
     assert not world.model.flush(), "what is not discovered changes nothing"
@@ -305,13 +305,13 @@ def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels
     world.put(pod("new"), present=False)
     world.put(namespace("shop", mesh="on"))
     world.flush()
-    assert {type_url: set(held) for type_url, held in world.told.items()} == everything
+    assert {type_url: set(held) for type_url, held in world.published.items()} == everything
     world.put(namespace("shop"))
     world.flush()
-    assert "Kubernetes//Pod/shop/a" not in world.told[names.ADDRESS_TYPE]
+    assert "Kubernetes//Pod/shop/a" not in world.published[names.ADDRESS_TYPE]
     world.configure(MeshContext())
     world.flush()
-    assert {type_url: set(held) for type_url, held in world.told.items()} == everything
+    assert {type_url: set(held) for type_url, held in world.published.items()} == everything
 
 
 def test_only_a_change_of_discovery_is_announced() -> None:
@@ -326,7 +326,9 @@ def test_only_a_change_of_discovery_is_announced() -> None:
 
 def visibilities(world: World) -> dict[str, str]:
     world.flush()
-    found = (workload_pb2.Address.FromString(item.body) for item in world.told.get(names.ADDRESS_TYPE, {}).values())
+    found = (
+        workload_pb2.Address.FromString(item.body) for item in world.published.get(names.ADDRESS_TYPE, {}).values()
+    )
     return {
         address.service.hostname: workload_pb2.Service.Visibility.Name(address.service.visibility)
         for address in found

@@ -82,7 +82,7 @@ async def test_settings_are_served_before_anything_else_and_follow_the_config_ma
     assert json.loads(await running.page("/debug/model"))["proxySettings"]["connectTimeout"] == "3s"
 
 
-async def test_a_proxy_that_does_not_ask_for_settings_is_not_disturbed(running: Running) -> None:
+async def test_a_proxy_that_does_not_subscribe_to_settings_gets_none(running: Running) -> None:
     seen = Recorder()
     async with running.subscriber(seen) as subscriber:
         await subscriber.wait_received()

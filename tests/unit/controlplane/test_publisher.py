@@ -1,4 +1,4 @@
-"""When changes are computed: at once, in slices, with turns of others in between."""
+"""When changes are computed: at once, or in slices with other tasks in between."""
 
 import asyncio
 import itertools
@@ -55,7 +55,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_between_slices_everybody_else_has_a_turn() -> None:
+async def test_other_tasks_run_between_slices() -> None:
     model, snapshot, metrics, published = plane()
     pods(model, publisher._SLICE * 5)
     await published.open()

@@ -45,17 +45,17 @@ async def test_lists_come_change_and_go_in_every_namespace(running: Running, iss
     await until(lambda: published(running, "later") is not None)
     running.api.remove("configmaps", names.CRL_CONFIGMAP, "shop")
     await until(lambda: published(running, "shop") is not None)
-    foreign = {"metadata": {"name": names.CRL_CONFIGMAP}, "data": {names.CRL_KEY: "somebody else's"}}
+    foreign = {"metadata": {"name": names.CRL_CONFIGMAP}, "data": {names.CRL_KEY: "another owner's"}}
     await plug_in(running, issuer, None)
     for namespace in ("shop", "istio-system", "later"):
         await until(lambda n=namespace: published(running, n) is None)  # type: ignore[misc]
     running.api.put("configmaps", foreign, "shop")
     running.api.put("namespaces", {"metadata": {"name": "after"}, "status": {"phase": "Active"}})
     await until(lambda: running.api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "after"))
-    assert published(running, "shop") == "somebody else's"
+    assert published(running, "shop") == "another owner's"
 
 
-async def test_bad_lists_leave_what_is_published_and_are_told_of_once(
+async def test_invalid_lists_leave_the_published_ones_in_force_and_are_logged_once(
     running: Running, issuer: Issuer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = issuer.revoking(1)
@@ -68,10 +68,12 @@ async def test_bad_lists_leave_what_is_published_and_are_told_of_once(
     ):
         for _ in range(3):
             await plug_in(running, issuer, bad)
-        told = [line for line in "".join(capsys.readouterr()).splitlines() if "revocation lists cannot be used" in line]
-        assert len(told) == 1
+        logged = [
+            line for line in "".join(capsys.readouterr()).splitlines() if "revocation lists cannot be used" in line
+        ]
+        assert len(logged) == 1
         for part in (f"istio-system/{names.CACERTS_SECRET}", names.CRL_KEY, reason, "fix="):
-            assert part in told[0]
+            assert part in logged[0]
         assert running.plane._signing.revocations.pem == good.decode()
     other = Issuer.root()
     await plug_in(running, other, None)
@@ -87,7 +89,7 @@ def test_a_key_beside_the_lists_is_not_published(issuer: Issuer) -> None:
     assert revocations.pem == lists.decode()
 
 
-def test_what_was_published_before_a_restart_stays_while_the_secret_is_bad(issuer: Issuer) -> None:
+def test_lists_published_before_a_restart_stay_while_the_secret_is_invalid(issuer: Issuer) -> None:
     revocations = Revocations("istio-system/cacerts")
     changes: list[str | None] = []
     revocations.on_change(lambda: changes.append(revocations.pem))

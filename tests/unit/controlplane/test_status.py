@@ -1,4 +1,4 @@
-"""Conditions on policies: what they say, and that they are written once and by the leader's rules."""
+"""Conditions on policies: their content, and that only the leader writes them, once."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ def of_peer(namespace: str = "shop", **options: Any) -> Condition:
     return conditions.of_peer(base.read(security.PeerAuthentication, peer("p", namespace, **options)), MESH)
 
 
-def test_what_layer_4_takes_whole_is_accepted() -> None:
+def test_a_policy_fully_enforced_at_layer_4_is_accepted() -> None:
     assert of_policy(rules=[{"to": [{"operation": {"ports": ["80"]}}]}]) == Condition(
         True, "Accepted", "attached to ztunnel"
     )
@@ -45,7 +45,7 @@ def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "expected"),
     [
         ({"action": "AUDIT"}, ["AUDIT"]),
         (
@@ -67,11 +67,11 @@ def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
         ({"annotations": DRY}, ["dryRunPolicies"]),
     ],
 )
-def test_what_layer_4_leaves_out_is_named(spec: dict[str, Any], said: list[str]) -> None:
+def test_fields_not_enforced_at_layer_4_are_named(spec: dict[str, Any], expected: list[str]) -> None:
     found = of_policy(**spec)
     assert found is not None
     assert (found.accepted, found.reason) == (False, "UnsupportedValue")
-    for words in said:
+    for words in expected:
         assert words in found.message
 
 
@@ -90,7 +90,7 @@ def test_a_message_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"mode": "DISABLE"}, "spec.mtls.mode DISABLE"),
         ({"mode": "STRICT", "ports": {"80": "DISABLE"}, "selector": {"app": "web"}}, "spec.portLevelMtls[80].mode"),
@@ -98,10 +98,10 @@ def test_a_message_is_bounded() -> None:
         ({"mode": "STRICT", "selector": {"app": "web"}, "namespace": "istio-system"}, "root namespace"),
     ],
 )
-def test_what_a_peer_authentication_cannot_mean_is_named(options: dict[str, Any], said: str) -> None:
+def test_unsupported_fields_of_a_peer_authentication_are_named(options: dict[str, Any], expected: str) -> None:
     found = of_peer(**options)
     assert not found.accepted
-    assert said in found.message
+    assert expected in found.message
 
 
 class Following:
@@ -169,7 +169,7 @@ async def test_a_condition_is_written_once_and_follows_the_object() -> None:
             assert writes(api) == 4
 
 
-async def test_a_change_of_the_mesh_is_judged_anew() -> None:
+async def test_conditions_are_recomputed_when_the_mesh_config_changes() -> None:
     async with FakeKubernetes() as api:
         put(api, policy("p", annotations=DRY), 1)
         async with leading(api) as following:

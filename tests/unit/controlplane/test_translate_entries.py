@@ -107,7 +107,7 @@ def test_of_several_claimants_the_oldest_has_the_host_and_a_kubernetes_service_g
     assert made["shop/web.shop.svc.cluster.local"].service.name == "web"
 
 
-def test_a_host_that_only_its_namespace_shall_see_says_so() -> None:
+def test_export_to_becomes_the_visibility_of_a_host() -> None:
     made = resources(entry(hosts=["a.io"], exportTo=["."]), entry("b", hosts=["b.io"], exportTo=["*"]))
     assert made["shop/a.io"].service.visibility == workload_pb2.Service.NAMESPACE
     assert made["shop/b.io"].service.visibility == workload_pb2.Service.PUBLIC

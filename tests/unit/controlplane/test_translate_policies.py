@@ -113,7 +113,7 @@ def test_policies_that_layer_4_does_not_take(spec: dict[str, Any]) -> None:
     assert translate(**spec).policy is None
 
 
-def test_dry_run_is_sent_when_asked_for() -> None:
+def test_dry_run_is_sent_when_enabled() -> None:
     policy = read(annotations={"istio.io/dry-run": "true"})
     translated = authorization.translate(policy, MeshContext(sends_dry_run=True)).policy
     assert translated is not None
@@ -259,7 +259,7 @@ def test_permissive_with_strict_ports_is_a_rule_for_each_port() -> None:
     ]
 
 
-def test_the_oldest_of_a_level_counts() -> None:
+def test_the_oldest_peer_authentication_of_a_level_applies() -> None:
     old = peer("z", mode="STRICT", created="2025-01-01T00:00:00Z")
     new = peer("a", mode="DISABLE", created="2025-01-01T00:00:01Z")
     assert peer_authentication.oldest([new, old]) is old

@@ -94,7 +94,7 @@ def test_health(options: dict[str, object], status: int) -> None:
 
 
 @pytest.mark.parametrize("options", [{"phase": "Succeeded"}, {"phase": "Failed"}, {"ip": ""}])
-def test_ended_and_addressless_pods_are_not_told(options: dict[str, object]) -> None:
+def test_ended_and_addressless_pods_are_not_published(options: dict[str, object]) -> None:
     pod = read_pod("a", **options)
     assert workloads.translate_pod(pod, MESH, services=[], node=None, policies=[]) is None
 
@@ -142,8 +142,8 @@ def test_named_port_is_resolved_by_each_pod_and_left_out_where_it_is_missing() -
     ],
 )
 def test_port_protocols(port: dict[str, object], expected: tuple[int, int] | None) -> None:
-    told = [(item.target_port, item.app_protocol) for item in ports.service_ports(read_service("s", ports=[port]))]
-    assert told == ([expected] if expected else [])
+    protocols = [(item.target_port, item.app_protocol) for item in ports.service_ports(read_service("s", ports=[port]))]
+    assert protocols == ([expected] if expected else [])
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_services() -> None:
     assert services.translate(read_service("web", type="ExternalName"), MESH) is None
 
 
-def test_slice_tells_endpoints_that_are_no_pods_and_never_by_address() -> None:
+def test_slice_endpoints_that_are_no_pods_become_workloads_without_addresses() -> None:
     item = base.read(
         core.EndpointSlice,
         {

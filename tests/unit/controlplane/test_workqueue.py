@@ -1,4 +1,4 @@
-"""Work that must be done in the end, whatever comes in between."""
+"""The retrying work queue: every key is reconciled in the end."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ def listed(*keys: str) -> WorkQueue[str]:
     return work
 
 
-async def test_what_fails_is_tried_again_and_holds_nobody_up() -> None:
+async def test_a_failed_key_is_retried_and_does_not_delay_others() -> None:
     done: list[str] = []
     tries = {"bad": 3, "odd": 2, "late": 2}
     errors = {"bad": Unreachable("no"), "odd": ZeroDivisionError(), "late": Conflict(409, "", "", "")}
@@ -35,7 +35,7 @@ async def test_what_fails_is_tried_again_and_holds_nobody_up() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_is_cancelled_half_way_is_done_by_the_next() -> None:
+async def test_a_cancelled_key_is_reconciled_by_the_next_run() -> None:
     done: list[str] = []
 
     async def work(key: str) -> None:

@@ -1,4 +1,4 @@
-"""What the chart asks for: rights, capabilities, mounts; and that it agrees with the names that the code uses."""
+"""The chart's permissions, capabilities and mounts; and that it agrees with the names that the code uses."""
 
 import subprocess
 import tomllib
@@ -300,16 +300,16 @@ def test_our_own_pods_are_never_enrolled(objects: Objects) -> None:
             assert labels[names.DATAPLANE_MODE_LABEL] == names.DATAPLANE_MODE_NONE
 
 
-def test_the_collector_of_the_access_log_is_told_to_ztunnel(helm: Path, objects: Objects) -> None:
+def test_the_collector_of_the_access_log_is_passed_to_ztunnel(helm: Path, objects: Objects) -> None:
     assert not [name for name in environment(objects, "DaemonSet", "ztunnel") if name.startswith("OTEL_")]
     given = "endpoint=https://collector.observe:4317,caConfigMap=roots,headersSecret=tenant,resourceAttributes=a=b"
     configured = template(helm, *(f"ztunnel.accessLogOtlp.{value}" for value in given.split(",")))
     spec = pod(configured, "DaemonSet", "ztunnel")
     variables = environment(configured, "DaemonSet", "ztunnel")
-    told = {name: value for name, value in variables.items() if name.startswith("OTEL_")}
-    headers = told.pop("OTEL_EXPORTER_OTLP_LOGS_HEADERS")
+    passed = {name: value for name, value in variables.items() if name.startswith("OTEL_")}
+    headers = passed.pop("OTEL_EXPORTER_OTLP_LOGS_HEADERS")
     assert headers == {"secretKeyRef": {"name": "tenant", "key": "headers"}}
-    settings = ZtunnelSettings.model_validate({"node_name": "node1"} | told)
+    settings = ZtunnelSettings.model_validate({"node_name": "node1"} | passed)
     assert (settings.otlp_endpoint, settings.otlp_resource_attributes) == ("https://collector.observe:4317", "a=b")
     [mount] = [one for one in spec["containers"][0]["volumeMounts"] if one["name"] == "otlp-ca"]
     assert Path(mount["mountPath"]) / "ca.crt" == settings.otlp_certificate

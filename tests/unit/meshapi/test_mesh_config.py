@@ -52,7 +52,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def test_nothing_is_reported_of_what_is_honoured() -> None:
+def test_honoured_fields_are_not_reported() -> None:
     assert reported(EVERYTHING) == []
     assert reported("") == []
 
@@ -150,7 +150,7 @@ def test_bad_values(document: dict[str, Any] | str, field: str, part: str) -> No
          "not added"),
     ],
 )  # fmt: skip
-def test_what_has_no_effect_is_reported(document: dict[str, Any], field: str, part: str) -> None:
+def test_fields_without_effect_are_reported(document: dict[str, Any], field: str, part: str) -> None:
     found = read(document)
     assert found.faults == ()
     assert [one.field for one in found.notices] == [field]

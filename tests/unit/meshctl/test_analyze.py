@@ -45,7 +45,7 @@ GOOD: dict[str, list[Json]] = {
 }
 
 
-def test_nothing_is_said_of_what_is_good() -> None:
+def test_valid_objects_have_no_findings() -> None:
     assert findings(**GOOD) == []
 
 
@@ -104,7 +104,7 @@ L7 = {"to": [{"operation": {"paths": ["/x"]}}], "from": [{"source": {"requestPri
         ({"Namespace": [namespace(mode="ambeint")]}, [("CUL0131", "metadata.labels[istio.io/dataplane-mode]")]),
     ],
 )  # fmt: skip
-def test_what_is_found(items: dict[str, list[Json]], expected: list[tuple[str, str]]) -> None:
+def test_findings_of_analyze(items: dict[str, list[Json]], expected: list[tuple[str, str]]) -> None:
     assert codes(**items) == expected
 
 
@@ -124,7 +124,7 @@ def mesh_config(text: str) -> list[Json]:
         ("discoverySelectors: [{matchLabels: {istio.io/dataplane-mode: ambient}}]", []),
     ],
 )  # fmt: skip
-def test_what_is_found_in_the_mesh_configuration(text: str, expected: list[tuple[str, str]]) -> None:
+def test_findings_in_the_mesh_configuration(text: str, expected: list[tuple[str, str]]) -> None:
     assert codes(**GOOD, ConfigMap=mesh_config(text)) == expected
 
 
@@ -202,7 +202,7 @@ def test_the_threshold_decides_the_exit_status(tmp_path: Path, threshold: str, s
     assert done.stdout.startswith(f"Info [CUL0111] (PeerAuthentication shop/s ({tmp_path}/bad.yaml)) spec.mtls.mode: ")
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_unreadable_input_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     done = culvert("analyze", "--no-use-kube", str(tmp_path / "bad.yaml"))
     assert done.returncode == 1

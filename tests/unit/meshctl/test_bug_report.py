@@ -1,4 +1,4 @@
-"""A bug report has what helps and no secret, whatever it comes from, and is made even where little can be had."""
+"""A bug report has useful data and no secret from any source, and is made even if little data is available."""
 
 import asyncio
 import base64
@@ -63,13 +63,13 @@ def test_a_secret_is_removed_in_every_form(form: str) -> None:
 
 
 @given(st.lists(st.sampled_from(FORMS) | st.text(max_size=40), max_size=6), st.sampled_from(["", " ", "\n", "\t"]))
-def test_no_mixture_brings_one_out(parts: list[str], between: str) -> None:
+def test_no_concatenation_of_texts_reveals_a_secret(parts: list[str], between: str) -> None:
     cleaned = clean_text(between.join(parts))
     assert BODY not in cleaned
     assert "c2lnbmF0dXJlLW9mLXRoZS10b2tlbg" not in cleaned
 
 
-def test_what_is_no_secret_stays() -> None:
+def test_text_without_secrets_is_unchanged() -> None:
     text = "error: explicitly denied by: shop/allow-web\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
     assert clean_text(text) == text
     line = "2026-01-01T00:00:00Z info access connection complete src.addr=10.0.0.1:1 dst.identity=spiffe://td/ns/a/sa/b"
@@ -125,7 +125,7 @@ async def test_nothing_secret_gets_into_the_archive(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         a_cluster(api)
         found = await made(api, tmp_path / "report.tar.gz")
-        assert not [request for request in api.requests if "/secrets" in request], "secrets are not even asked for"
+        assert not [request for request in api.requests if "/secrets" in request], "secrets are not even requested"
     assert "started" in found["pods/istiod-1/discovery.log"]
     assert "name: p" in found["cluster/authorizationpolicies.yaml"]
     assert "istiod-1" in found["system/pods.yaml"]
@@ -134,7 +134,7 @@ async def test_nothing_secret_gets_into_the_archive(tmp_path: Path) -> None:
     assert (tmp_path / "report.tar.gz").stat().st_mode & 0o777 == 0o600
 
 
-async def test_what_fails_is_said_and_the_rest_is_there(tmp_path: Path) -> None:
+async def test_failed_requests_are_listed_and_the_rest_is_collected(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         a_cluster(api)
         api.refuse["GET /api/v1/nodes"] = 500
@@ -146,7 +146,7 @@ async def test_what_fails_is_said_and_the_rest_is_there(tmp_path: Path) -> None:
     assert "cluster/namespaces.yaml" in found
 
 
-async def test_the_whole_has_an_end(tmp_path: Path) -> None:
+async def test_the_whole_report_has_a_timeout(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         a_cluster(api)
         api.refuse["GET /apis"] = 0

@@ -81,10 +81,10 @@ def draining(**status: Any) -> Process:
 
 def test_a_draining_ztunnel_is_shown_and_is_no_problem() -> None:
     drain = health.drain_of(draining(), [Sample("culvert_open_connections", {}, 3.0)])
-    told = "n1: ztunnel-old drains 3 open connections, until 01:00:00Z at the latest"
-    assert str(drain) == told
+    expected = "n1: ztunnel-old drains 3 open connections, until 01:00:00Z at the latest"
+    assert str(drain) == expected
     assert health.problems([], [WELL], [draining()], NOW) == []
-    assert told in health.table(Health([], [WELL], drains=[drain]), NOW)
+    assert expected in health.table(Health([], [WELL], drains=[drain]), NOW)
     [document] = Health([], [WELL], drains=[drain]).document["draining"]
     assert (document["pod"], document["connections"]) == ("ztunnel-old", 3)
 
@@ -93,7 +93,7 @@ def test_a_draining_ztunnel_that_does_not_answer_is_shown_too() -> None:
     assert "an unknown number of open connections" in str(health.drain_of(draining(), None))
 
 
-def test_programs_get_the_same() -> None:
+def test_the_json_document_has_the_same_content() -> None:
     document = Health([Readiness(Part.ZTUNNEL, 1, 1, settled=True)], [WELL], ["bad"]).document
     assert document["healthy"] is False
     assert document["nodes"][0]["capturedPods"] == 3

@@ -1,4 +1,4 @@
-"""NetworkPolicies that block the mesh's port, or that restrict nobody any more."""
+"""NetworkPolicies that block the mesh's port, or that no longer restrict any peer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Who has what the control plane sent, from its page."""
+"""Which proxies are in sync, read from the control plane's page."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tables of what a ztunnel knows."""
+"""Tables of a ztunnel's dump."""
 
 from datetime import UTC, datetime
 

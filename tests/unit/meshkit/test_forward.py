@@ -12,7 +12,7 @@ PORT = kube.Port("shop", "web-1", 15000)
 
 
 class Streams:
-    """Answers port forwarding for one pod: with a page, or with what a node says when nobody listens."""
+    """Answers port forwarding for one pod: with a page, or with a node's error for a port without a listener."""
 
     def __init__(self) -> None:
         self.error = b""
@@ -67,7 +67,7 @@ async def test_bytes_pass_both_ways(streams: tuple[Streams, kube.Client]) -> Non
     assert served.seen == ["/api/v1/namespaces/shop/pods/web-1/portforward?ports=15000"]
 
 
-async def test_what_the_node_says_is_the_error(streams: tuple[Streams, kube.Client]) -> None:
+async def test_the_nodes_message_is_the_error(streams: tuple[Streams, kube.Client]) -> None:
     served, client = streams
     served.error = b"connection refused"
     with pytest.raises(kube.Unreachable, match="port 15000 of pod shop/web-1: connection refused"):

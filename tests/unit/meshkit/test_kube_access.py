@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_who_is_inside_a_pod_does_not_pay_for_the_client_library() -> None:
+def test_processes_in_pods_do_not_import_the_kubernetes_client() -> None:
     code = "import sys, nodeagent.app, controlplane.app; print([m for m in sys.modules if 'kubernetes' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -51,7 +51,7 @@ async def test_a_kubeconfig_is_taken_as_it_is(files: Path) -> None:
     assert [one["subject"] for one in context.get_ca_certs()] == [((("commonName", "root"),),)]
 
 
-async def test_a_kubeconfig_may_ask_not_to_check(files: Path) -> None:
+async def test_a_kubeconfig_may_disable_verification(files: Path) -> None:
     (files / "config").write_text(KUBECONFIG % ("insecure-skip-tls-verify: true", "token: secret"))
     context = (await from_kubeconfig(files / "config")).tls()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
@@ -69,8 +69,8 @@ async def test_a_file_that_cannot_be_used_is_named(files: Path, wrong: str, cont
     with pytest.raises(errors.ConfigError) as raised:
         async with Client(access):
             pass
-    said = str(raised.value)
-    assert said.startswith("cannot speak TLS to https://api.example: ")
-    named = [name for name in ("roots", "chain", "key") if str(files / name) in said]
+    message = str(raised.value)
+    assert message.startswith("cannot speak TLS to https://api.example: ")
+    named = [name for name in ("roots", "chain", "key") if str(files / name) in message]
     # Of a certificate and a key that do not go together, the library does not know which one is wrong.
     assert named == (["chain", "key"] if content is not None and wrong != "roots" else [wrong])

@@ -34,7 +34,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert found == {"level": "info", "scope": "tests", "message": "it happened", "pod": "shop/web\n"}
 
 
-def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_below_the_log_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure(level=log.Level.WARN)
     log.logger("tests").info("not said")
     log.logger("tests").error("said")

@@ -22,14 +22,14 @@ values = st.recursive(
 
 
 @given(values)
-def test_what_is_not_deep_is_read_as_it_is(value: object) -> None:
+def test_shallow_documents_are_parsed_unchanged(value: object) -> None:
     text = json.dumps(value).encode()
     assert nesting.decode(text) == value
     assert nesting._pruned(text) == text
 
 
 @given(values, values, st.integers(200, 400), st.sampled_from([(b'{"a":', b"}"), (b"[", b"]"), (b'[1,{"b]":', b"}]")]))
-def test_what_is_too_deep_is_left_out_and_its_neighbours_are_not(
+def test_too_deep_values_are_left_out_and_their_siblings_kept(
     before: object, after: object, levels: int, brackets: tuple[bytes, bytes]
 ) -> None:
     opening, closing = brackets
@@ -46,7 +46,7 @@ def test_what_is_too_deep_is_left_out_and_its_neighbours_are_not(
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b'{"a":' * 500 + b"}" * 499, b'"\\'])
-def test_what_is_no_json_is_an_error(text: bytes) -> None:
+def test_invalid_json_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError):
         nesting.decode(text)
 

@@ -1,4 +1,4 @@
-"""Revocation lists as an operator hands them in: what is refused, and by which words."""
+"""Revocation lists from an operator: which are rejected, and with which message."""
 
 from datetime import UTC, datetime
 
@@ -64,7 +64,7 @@ def test_a_list_that_no_proxy_could_check_is_refused(
         revocation.read(issuer.revoking(2) + bad)
 
 
-def test_what_is_no_list_is_refused(issuer: Issuer) -> None:
+def test_invalid_lists_are_refused(issuer: Issuer) -> None:
     whole = issuer.revoking(1)
     for bad in (b"no list", issuer.pem, whole[:-20], whole[: len(whole) // 2], whole + whole[:40]):
         with pytest.raises(BadRevocationLists, match="blocks X509 CRL"):
@@ -87,7 +87,7 @@ def test_a_list_in_the_name_of_a_known_issuer_must_be_signed_by_it(issuer: Issue
     revocation.check_issuers(revocation.read(stranger.revoking(1)), [issuer.certificate])
 
 
-def test_an_issuer_whose_key_usage_leaves_lists_out_is_told_of(issuer: Issuer) -> None:
+def test_an_issuer_without_key_usage_for_lists_is_reported(issuer: Issuer) -> None:
     usage = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment"), False)
     usage |= dict.fromkeys(("data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False)
     held = issuer.certificate

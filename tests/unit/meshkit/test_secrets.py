@@ -28,7 +28,7 @@ class Secrets:
     def __init__(self) -> None:
         self.held: dict[str, Resource] = {}
         self.listeners: list[Listener] = []
-        self.asked: set[str] = set()
+        self.subscribed: set[str] = set()
 
     def put(self, name: str, secret: sds.KeyPair | sds.TrustBundle, version: str) -> None:
         self.held[name] = Resource(name, version, secret.encode(name))
@@ -52,7 +52,7 @@ class Secrets:
         return lambda: self.listeners.remove(listener)
 
     def wanted(self, type_url: str, names: Set[str]) -> None:
-        self.asked |= names
+        self.subscribed |= names
 
 
 class Receiver:
@@ -90,7 +90,7 @@ async def test_client_follows_secrets_and_finds_a_restarted_server(tmp_path: Pat
             assert stat.S_IMODE(path.stat().st_mode) == 0o640
             await until(lambda: seen.held.get(names.ROOT_SECRET_NAME) == sds.TrustBundle(b"roots"))
             follower.subscribe(names.SECRET_TYPE, [NAME])
-            await until(lambda: NAME in source.asked)
+            await until(lambda: NAME in source.subscribed)
             source.put(NAME, sds.KeyPair(b"chain", b"key"), "1")
             await until(lambda: seen.held.get(NAME) == sds.KeyPair(b"chain", b"key"))
         assert not path.exists()

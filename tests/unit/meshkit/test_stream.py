@@ -1,4 +1,4 @@
-"""What wakes a stream, and in which order it tells of what has changed at once."""
+"""What wakes a stream, and the order in which it sends simultaneous changes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Set
@@ -13,7 +13,7 @@ Request = discovery_pb2.DeltaDiscoveryRequest
 
 
 class Source:
-    """Two types, ``a`` before ``b``; counts how often it is asked for a resource."""
+    """Two types, ``a`` before ``b``; counts the lookups of resources."""
 
     announces_missing = True
 
@@ -25,7 +25,7 @@ class Source:
     def put(self, type_url: str, *names: str, version: str = "1") -> None:
         self.held[type_url].update({name: Resource(name, version, version.encode()) for name in names})
 
-    def tell(self, type_url: str, *names: str) -> None:
+    def notify(self, type_url: str, *names: str) -> None:
         assert self.listener is not None
         self.listener(type_url, frozenset(names))
 
@@ -52,10 +52,10 @@ class Source:
 
 
 class Conversation:
-    """One stream, its client's requests, and what it is told: type, names, removed names."""
+    """One stream, its client's requests, and the responses: type, names, removed names."""
 
     def __init__(self, source: Source, *requests: Request) -> None:
-        self.told: list[tuple[str, list[str], list[str]]] = []
+        self.responses: list[tuple[str, list[str], list[str]]] = []
         self.stream = DeltaStream(source, SilentObserver(), "test")
         self.task = asyncio.create_task(self.stream.run(self._requests(requests), self._write))
 
@@ -67,43 +67,43 @@ class Conversation:
     async def _write(self, body: bytes) -> None:
         response = discovery_pb2.DeltaDiscoveryResponse.FromString(body)
         names = sorted(item.name for item in response.resources)
-        self.told.append((response.type_url, names, list(response.removed_resources)))
+        self.responses.append((response.type_url, names, list(response.removed_resources)))
 
     async def end(self) -> None:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def test_a_change_that_nobody_asked_for_wakes_nobody() -> None:
+async def test_a_change_without_a_subscription_wakes_no_stream() -> None:
     source = Source()
     source.put("a", "mine", *(f"other-{number}" for number in range(100)))
     talk = Conversation(source, Request(type_url="a", resource_names_subscribe=["mine"]))
-    await until(lambda: talk.told == [("a", ["mine"], [])])
+    await until(lambda: talk.responses == [("a", ["mine"], [])])
     source.lookups = 0
     for number in range(100):
         source.put("a", f"other-{number}", version="2")
-        source.tell("a", f"other-{number}")
+        source.notify("a", f"other-{number}")
         assert not talk.stream._wake.is_set()
-    assert source.lookups == 100, "one look-up for each change"
+    assert source.lookups == 100, "one lookup for each change"
     assert not talk.stream._changed
     source.put("a", "mine", version="2")
-    source.tell("a", "mine")
-    await until(lambda: len(talk.told) == 2)
+    source.notify("a", "mine")
+    await until(lambda: len(talk.responses) == 2)
     await talk.end()
 
 
-async def test_what_is_gone_is_told_after_what_needed_it() -> None:
+async def test_a_removal_is_sent_after_the_change_of_its_dependents() -> None:
     source = Source()
     source.put("a", "policy")
     source.put("b", "workload")
     talk = Conversation(source, Request(type_url="a"), Request(type_url="b"))
-    await until(lambda: len(talk.told) == 2)
-    del talk.told[:]
+    await until(lambda: len(talk.responses) == 2)
+    del talk.responses[:]
     source.put("a", "new policy")
     del source.held["a"]["policy"]
     source.put("b", "workload", version="2")
-    source.tell("a", "new policy", "policy")
-    source.tell("b", "workload")
-    await until(lambda: len(talk.told) == 3)
-    assert talk.told == [("a", ["new policy"], []), ("b", ["workload"], []), ("a", [], ["policy"])]
+    source.notify("a", "new policy", "policy")
+    source.notify("b", "workload")
+    await until(lambda: len(talk.responses) == 3)
+    assert talk.responses == [("a", ["new policy"], []), ("b", ["workload"], []), ("a", [], ["policy"])]
     await talk.end()

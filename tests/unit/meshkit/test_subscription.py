@@ -1,4 +1,4 @@
-"""The delta protocol's bookkeeping, as a table of conversations."""
+"""The state of a delta subscription, by exchanges of requests and changes."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Set
@@ -14,7 +14,7 @@ class Source:
     def __init__(self, *resources: Resource, announces_missing: bool = True) -> None:
         self.held = {item.name: item for item in resources}
         self.announces_missing = announces_missing
-        self.asked: list[set[str]] = []
+        self.subscribed: list[set[str]] = []
 
     def serves(self, type_url: str) -> bool:
         return type_url == TYPE
@@ -34,7 +34,7 @@ class Source:
         return lambda: None
 
     def wanted(self, type_url: str, names: Set[str]) -> None:
-        self.asked.append(set(names))
+        self.subscribed.append(set(names))
 
 
 def resource(name: str, version: str = "1", aliases: tuple[str, ...] = (), parents: tuple[str, ...] = ()) -> Resource:
@@ -68,7 +68,7 @@ def test_star_is_a_wildcard_and_unsubscribing_from_it_ends_it() -> None:
     assert not subscription.changed({"b"})
 
 
-def test_subscribing_to_and_unsubscribing_from_star_asks_for_nothing() -> None:
+def test_subscribing_to_and_unsubscribing_from_star_sends_no_resource() -> None:
     source = Source(resource("a", aliases=("/1.1.1.1",)))
     subscription = Subscription(TYPE, source)
     first = subscription.request(["*"], ["*"], {})
@@ -79,7 +79,7 @@ def test_subscribing_to_and_unsubscribing_from_star_asks_for_nothing() -> None:
     assert names(subscription.changed({"a"})) == ["a"]
 
 
-def test_asking_for_what_does_not_exist_is_answered_at_once_and_again_when_it_does() -> None:
+def test_a_subscription_to_a_missing_name_is_answered_at_once_and_when_it_appears() -> None:
     source = Source()
     subscription = Subscription(TYPE, source)
     subscription.request(["*"], ["*"], {})
@@ -92,7 +92,7 @@ def test_a_secret_that_does_not_exist_yet_is_not_announced_as_missing() -> None:
     source = Source(announces_missing=False)
     subscription = Subscription(TYPE, source)
     assert not subscription.request(["spiffe://x"], [], {})
-    assert source.asked == [{"spiffe://x"}]
+    assert source.subscribed == [{"spiffe://x"}]
     source.held["spiffe://x"] = resource("spiffe://x")
     assert names(subscription.changed({"spiffe://x"})) == ["spiffe://x"]
 
@@ -119,14 +119,14 @@ def test_service_that_appears_after_its_workloads_brings_them() -> None:
     source = Source(resource("w", parents=("s",)))
     subscription = Subscription(TYPE, source)
     subscription.request(["s"], ["*"], {})
-    assert not subscription.concerns({"w"}), "nobody has asked for it"
+    assert not subscription.concerns({"w"}), "no client has subscribed to it"
     source.held["s"] = resource("s")
     assert subscription.concerns({"s"})
     assert names(subscription.changed({"s"})) == ["s", "w"]
     assert not subscription.changed({"s", "w"})
 
 
-def test_what_was_not_asked_for_does_not_concern() -> None:
+def test_only_changes_of_subscribed_names_concern_a_subscription() -> None:
     source = Source(resource("a", aliases=("10.0.0.1",)), resource("b"), resource("c"))
     subscription = Subscription(TYPE, source)
     subscription.request(["10.0.0.1", "missing"], [], {})
@@ -134,7 +134,7 @@ def test_what_was_not_asked_for_does_not_concern() -> None:
     assert subscription.concerns({"missing"})
     assert not subscription.concerns({"b", "c"})
     del source.held["a"]
-    assert subscription.concerns({"a"}), "it has to be told that it is gone"
+    assert subscription.concerns({"a"}), "the client must be notified of the removal"
 
 
 def test_reconnect_skips_what_is_held_and_removes_what_is_gone() -> None:
@@ -154,14 +154,14 @@ def test_on_demand_reconnect_stays_subscribed_to_what_is_held() -> None:
     assert names(subscription.changed({"held"})) == ["held"]
 
 
-def test_asking_again_by_name_is_answered_again() -> None:
+def test_a_repeated_subscription_by_name_is_answered_again() -> None:
     subscription = Subscription(TYPE, Source(resource("a")))
     assert names(subscription.request(["a"], [], {})) == ["a"]
     assert names(subscription.request(["a"], [], {})) == ["a"]
     assert not subscription.changed({"a"})
 
 
-def test_removed_resource_is_told_once() -> None:
+def test_a_removal_is_sent_once() -> None:
     source = Source(resource("a"))
     subscription = Subscription(TYPE, source)
     subscription.request(["a"], [], {})
@@ -208,7 +208,7 @@ def test_refusal_is_recorded_and_the_same_version_not_sent_again() -> None:
 
 
 def test_a_refused_resource_stays_refused_until_it_is_accepted() -> None:
-    """Responses about others are accepted meanwhile: the proxy still lacks this one."""
+    """Responses about other resources are accepted meanwhile: the proxy still lacks this one."""
     subscription = Subscription(TYPE, Source(resource("shop/a"), resource("shop/a-b")))
     subscription.request([], [], {})
     subscription.answered(subscription.sent(), "shop/a: bad port", ["shop/a", "shop/a-b"])
@@ -239,7 +239,7 @@ def test_state_of_the_world_sends_all_names_and_ignores_stale_requests() -> None
 
 
 def test_a_refusal_with_many_words_and_names_is_read_in_time() -> None:
-    """Each name was looked for in the whole text: with what one client may send, that took the control plane hours."""
+    """Each name was searched in the whole text: with the largest request, that took the control plane hours."""
     subscription = Subscription(TYPE, Source())
     names = [f"Kubernetes//Pod/shop/web-{number}" for number in range(100_000)]
     error = "; ".join(f"{name}: bad" for name in names[:50_000:100]) + " a" * 100_000

@@ -1,4 +1,4 @@
-"""System calls that need no rights."""
+"""System calls that need no privileges."""
 
 import os
 from pathlib import Path
@@ -19,6 +19,6 @@ def test_absolute_links_stay_inside_the_root(tmp_path: Path) -> None:
         assert file.read() == "the node's"
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="/var/run/netns/gone"):
         syscalls.open_in_root(tmp_path, "/var/run/netns/gone")

@@ -20,7 +20,7 @@ def test_an_addon_is_a_workload_and_a_service_of_its_name(name: str, addon: Addo
     assert next(iter(paths)) == f"/api/v1/namespaces/{addon.namespace}", "its namespace comes first"
 
 
-def test_another_configuration_is_another_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_configuration_changes_the_pod_template(monkeypatch: pytest.MonkeyPatch) -> None:
     def annotations() -> dict[str, str]:
         [deployment] = [one for one in prometheus.resources() if one["kind"] == "Deployment"]
         found: dict[str, str] = deployment["spec"]["template"]["metadata"]["annotations"]

@@ -30,7 +30,7 @@ def test_an_entry_is_made_once() -> None:
     assert (cache.obtain("things", "key", make) / "thing").read_text() == "done"
 
 
-def test_what_failed_half_way_is_not_an_entry() -> None:
+def test_a_failed_build_leaves_no_cache_entry() -> None:
     def fail(draft: Path) -> None:
         (draft / "thing").write_text("half")
         raise RuntimeError("power cut")

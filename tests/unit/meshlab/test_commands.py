@@ -20,7 +20,7 @@ def run(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "kubeconfig"])
-def test_root_is_asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_is_required(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     result = run(command)
     assert result.exit_code == 1

@@ -17,7 +17,7 @@ def lab(request: pytest.FixtureRequest) -> LabPlan:
     return plan("lab", slot=0, nodes=2, dual_stack=request.param)
 
 
-def test_the_api_server_knows_nobody_without_a_name(lab: LabPlan) -> None:
+def test_the_api_server_refuses_anonymous_requests(lab: LabPlan) -> None:
     flags = _flags(control.api_server("/bin/kube-apiserver", lab))
     assert flags["--anonymous-auth"] == "false"
     assert flags["--authorization-mode"] == "Node,RBAC"
@@ -26,7 +26,7 @@ def test_the_api_server_knows_nobody_without_a_name(lab: LabPlan) -> None:
     assert flags["--service-account-issuer"] in flags["--api-audiences"].split(",")
 
 
-def test_the_kubelet_knows_nobody_without_a_name(lab: LabPlan) -> None:
+def test_the_kubelet_refuses_anonymous_requests(lab: LabPlan) -> None:
     config = _file(lab, "/var/lib/kubelet/config.json")
     assert config["authentication"]["anonymous"] == {"enabled": False}
     assert config["authentication"]["webhook"] == {"enabled": True}

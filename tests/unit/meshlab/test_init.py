@@ -1,4 +1,4 @@
-"""What process 1 of a machine says to who started it."""
+"""What process 1 of a machine reports to its parent."""
 
 import subprocess
 import sys

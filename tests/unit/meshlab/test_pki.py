@@ -1,4 +1,4 @@
-"""Certificates of a lab: who they say they are, and what they are good for."""
+"""Certificates of a lab: their names and their usages."""
 
 import datetime
 import json

@@ -64,6 +64,6 @@ def test_link_names_fit_the_kernels_fifteen_characters() -> None:
 
 
 @pytest.mark.parametrize(("name", "nodes"), [("Lab", 2), ("", 2), ("a.b", 2), ("x" * 21, 2), ("lab", 0), ("lab", 51)])
-def test_what_cannot_be_is_refused_with_the_option_named(name: str, nodes: int) -> None:
+def test_invalid_options_are_refused_by_name(name: str, nodes: int) -> None:
     with pytest.raises(LabError, match=r"^--(name|nodes): .*; use "):
         plan(name, slot=0, nodes=nodes, dual_stack=False)

@@ -31,7 +31,7 @@ def test_a_lab_is_complete_only_when_said_so() -> None:
     assert again.plan == record.plan
 
 
-def test_what_cannot_be_leaves_no_record() -> None:
+def test_an_invalid_lab_leaves_no_record() -> None:
     with pytest.raises(LabError):
         state.begin("One", nodes=2, dual_stack=False)
     assert state.all_records() == []

@@ -1,4 +1,4 @@
-"""Annotations become plans; what cannot be read is named, and captures more instead of less."""
+"""Annotations become plans; an invalid value is reported, and captures more rather than less."""
 
 from ipaddress import ip_network
 
@@ -16,7 +16,7 @@ def test_without_annotations_everything_is_captured() -> None:
 
 
 @pytest.mark.parametrize(("value", "dns"), [("true", True), ("T", True), ("1", True), ("false", False), ("0", False)])
-def test_the_pods_word_on_dns_is_nearer_than_the_meshs(value: str, dns: bool) -> None:
+def test_the_pods_dns_annotation_overrides_the_mesh_setting(value: str, dns: bool) -> None:
     assert plan_pod({"ambient.istio.io/dns-capture": value}, dns=not dns).plan.dns is dns
 
 

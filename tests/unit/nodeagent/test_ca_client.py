@@ -30,7 +30,7 @@ class OneFailsOneHangs(ca_pb2_grpc.IstioCertificateServiceServicer):
         raise AssertionError
 
 
-async def test_an_identity_was_given_up_for_ever_when_anothers_request_failed(tmp_path: Path) -> None:
+async def test_a_failed_request_does_not_stop_another_identitys_request(tmp_path: Path) -> None:
     """The failed request closes the shared connection; gRPC cancels what is under way, and the keeper's task ended."""
     served = OneFailsOneHangs()
     server = grpc.aio.server()
@@ -49,11 +49,11 @@ async def test_an_identity_was_given_up_for_ever_when_anothers_request_failed(tm
         await server.stop(0)
 
 
-async def test_ending_is_still_a_cancellation(tmp_path: Path) -> None:
-    authority = CaClient(unix_channel(tmp_path / "nobody"), tuple, validity_s=60)
-    asking = asyncio.create_task(authority.issue(HANGS))
+async def test_cancelling_a_request_raises_cancelled_error(tmp_path: Path) -> None:
+    authority = CaClient(unix_channel(tmp_path / "missing"), tuple, validity_s=60)
+    request = asyncio.create_task(authority.issue(HANGS))
     await asyncio.sleep(0)
-    asking.cancel()
+    request.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await request
     await authority.close()

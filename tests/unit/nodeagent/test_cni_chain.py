@@ -1,4 +1,4 @@
-"""Our entry in other people's CNI configuration."""
+"""Our entry in an existing CNI configuration."""
 
 import json
 import os
@@ -39,13 +39,13 @@ def test_a_single_plugin_becomes_a_list() -> None:
     assert made["plugins"][1] == ENTRY
 
 
-def test_taking_the_entry_back_restores_the_meaning() -> None:
+def test_removing_the_entry_restores_the_list() -> None:
     assert json.loads(chain.unchained(chain.chained(LIST, ENTRY))) == json.loads(LIST)
     assert chain.unchained(LIST) == LIST
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "x"}', "{"])
-def test_what_is_no_configuration_is_left_alone(content: str) -> None:
+def test_an_invalid_configuration_is_refused(content: str) -> None:
     with pytest.raises(chain.BadConfiguration):
         chain.chained(content, ENTRY)
 
@@ -71,7 +71,7 @@ def test_installation_is_idempotent_and_reversible(places: Places) -> None:
     assert installer.install() == ""
     assert os.access(places.bin_dir / "culvert-cni", os.X_OK)
     (places.net_dir / "10-net.conflist").write_text(LIST)
-    assert installer.install() != "", "somebody else's rewrite is answered"
+    assert installer.install() != "", "another process's rewrite is repaired"
     installer.remove()
     assert json.loads((places.net_dir / "10-net.conflist").read_text()) == json.loads(LIST)
     assert sorted(path.name for path in places.net_dir.iterdir()) == ["10-net.conflist"]

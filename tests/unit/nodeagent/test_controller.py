@@ -1,4 +1,4 @@
-"""In which order a pod is enrolled and let go, and what happens when a step fails."""
+"""The order in which a pod is enrolled and unenrolled, and the handling of a failed step."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ ENABLED = {"ambient.istio.io/redirection": "enabled"}
 
 
 class Other:
-    """A backend that an earlier life has used."""
+    """A backend that an earlier agent process has used."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -45,7 +45,7 @@ class Other:
 
 
 class World:
-    """Fakes that note what was asked of them, in order."""
+    """Fakes that record the calls to them, in order."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -141,7 +141,7 @@ async def test_listeners_come_before_rules_and_rules_before_the_announcement(wor
     assert world.steps == [], "twice is once"
 
 
-async def test_letting_go_is_the_reverse_and_keeps_what_open_connections_need(world: World) -> None:
+async def test_unenrolment_is_the_reverse_and_keeps_the_rules_of_open_connections(world: World) -> None:
     await world.settle()
     world.steps.clear()
     world.labels = {}
@@ -160,7 +160,7 @@ async def test_a_pod_that_has_ended_is_forgotten_without_touching_its_namespace(
     assert world.certificates == []
 
 
-async def test_nothing_is_redirected_while_nobody_listens(world: World) -> None:
+async def test_no_pod_is_captured_while_no_ztunnel_is_connected(world: World) -> None:
     world.connected = False
     world.controller.notice(POD.uid)
     await asyncio.sleep(0.15)
@@ -172,7 +172,7 @@ async def test_nothing_is_redirected_while_nobody_listens(world: World) -> None:
     assert world.steps[-3:] == ["rules capture", "other rules removed", "announce enabled"]
 
 
-async def test_rules_that_fail_take_the_listeners_back_and_are_tried_again(world: World) -> None:
+async def test_listeners_are_removed_when_the_rules_fail_and_both_are_retried(world: World) -> None:
     world.broken_rules = 1
     before = descriptors()
     await world.settle()
@@ -217,7 +217,7 @@ async def test_a_label_that_went_while_the_agent_was_away_is_noticed(world: Worl
     ]  # fmt: skip
 
 
-async def test_a_pod_that_an_earlier_life_was_letting_go_is_found_by_its_rules(world: World) -> None:
+async def test_a_draining_pod_of_an_earlier_agent_is_found_by_its_rules(world: World) -> None:
     world.found = True
     world.labels = {}
     await world.controller.adopt()
@@ -251,9 +251,9 @@ async def test_a_changed_annotation_changes_the_rules_of_a_captured_pod(
     await world.settle()
     await world.settle()
     assert captured.plan.outbound.never_ports == (), "what cannot be read captures"
-    said = [line for line in "".join(capsys.readouterr()).splitlines() if "annotation is invalid" in line]
-    assert len(said) == 1, "once"
-    assert all(word in said[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
+    logged = [line for line in "".join(capsys.readouterr()).splitlines() if "annotation is invalid" in line]
+    assert len(logged) == 1, "once"
+    assert all(word in logged[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
 
 
 def test_the_modes_are_the_ones_that_the_order_speaks_of() -> None:

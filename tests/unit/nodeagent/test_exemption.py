@@ -8,7 +8,7 @@ from nodeagent.exemption import ProbeExemption
 
 
 class Host:
-    """A backend as far as the exemption goes: what is on the host."""
+    """A backend with only the host's probe exemption."""
 
     def __init__(self) -> None:
         self.exempt: frozenset[str] | None = None
@@ -23,7 +23,7 @@ class Host:
         self.exempt = None
 
 
-async def test_what_was_flushed_is_put_back_until_it_is_removed_for_good() -> None:
+async def test_a_flushed_exemption_is_restored_until_it_is_removed_for_good() -> None:
     host, wanted = Host(), frozenset({"10.0.0.1"})
     exemption = ProbeExemption(host, Path("/proc/1/ns/net"), lambda: wanted)  # type: ignore[arg-type]
     await exemption.update()

@@ -55,7 +55,7 @@ def project(folder: Path, content: bytes | None) -> None:
         visible.symlink_to(f"..data/{names.CRL_KEY}")
 
 
-async def test_lists_travel_beside_the_roots_and_go_with_their_file(
+async def test_lists_are_served_with_the_roots_until_their_file_is_removed(
     keeper: SecretManager, issuer: Issuer, tmp_path: Path
 ) -> None:
     changes: list[set[str]] = []
@@ -74,7 +74,7 @@ async def test_lists_travel_beside_the_roots_and_go_with_their_file(
         following.cancel()
 
 
-async def test_a_bad_file_changes_nothing_and_is_told_of_once(
+async def test_an_invalid_file_changes_nothing_and_is_logged_once(
     keeper: SecretManager, issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = issuer.revoking(1)
@@ -86,9 +86,9 @@ async def test_a_bad_file_changes_nothing_and_is_told_of_once(
         project(tmp_path, content)
         for _ in range(3):
             await file.look()
-        told = "".join(capsys.readouterr())
-        assert told.count("cannot be used, those in force stay") == 1
-        assert str(tmp_path / names.CRL_KEY) in told
+        logged = "".join(capsys.readouterr())
+        assert logged.count("cannot be used, those in force stay") == 1
+        assert str(tmp_path / names.CRL_KEY) in logged
         assert served(keeper) == good
     # A folder in its place cannot be read at all.
     (tmp_path / names.CRL_KEY).unlink()
@@ -105,7 +105,7 @@ async def test_a_bad_file_changes_nothing_and_is_told_of_once(
     assert served(keeper) == both
 
 
-async def test_lists_are_there_before_the_first_roots(issuer: Issuer, tmp_path: Path) -> None:
+async def test_lists_are_loaded_before_the_first_roots_are_served(issuer: Issuer, tmp_path: Path) -> None:
     lists = issuer.revoking(1)
     (tmp_path / names.CRL_KEY).write_bytes(lists)
     keeper = SecretManager(FakeIssuer())

@@ -84,7 +84,9 @@ def test_rules_are_as_agreed(file: Path, text: str) -> None:
 
 def test_nothing_new_is_redirected_while_draining() -> None:
     assert "redirect" not in NFTABLES["drain.nft"]
-    assert "type nat hook" in NFTABLES["drain.nft"], "the last NAT chain must not go while connections stand on it"
+    assert "type nat hook" in NFTABLES["drain.nft"], (
+        "the last NAT chain must not be removed while open connections depend on it"
+    )
     assert "REDIRECT" not in IPTABLES["drain.rules"]
     assert "restore-mark" in IPTABLES["drain.rules"]
 

@@ -1,4 +1,4 @@
-"""Keeping certificates: asking, renewing, failing, serving."""
+"""Certificates of the node's workloads: request, renewal, failure, serving."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ WEB = SpiffeId("cluster.local", "shop", "web")
 
 
 class FakeIssuer:
-    """Answers what it is told to."""
+    """A CA with configurable answers."""
 
     def __init__(self, life: timedelta = timedelta(hours=24)) -> None:
         self.life = life
@@ -49,7 +49,7 @@ async def keeper():
     await made.close()
 
 
-async def test_a_wanted_certificate_is_asked_for_once_and_served(keeper: SecretManager) -> None:
+async def test_a_wanted_certificate_is_requested_once_and_served(keeper: SecretManager) -> None:
     changes: list[set[str]] = []
     keeper.watch(lambda _, changed: changes.append(set(changed)))
     keeper.acquire(WEB)
@@ -74,7 +74,7 @@ async def test_only_wanted_identities_are_served(keeper: SecretManager) -> None:
     assert not await keeper.ready(SpiffeId("cluster.local", "shop", "other"), 0.01)
 
 
-async def test_a_failing_authority_is_asked_again() -> None:
+async def test_requests_to_a_failing_ca_are_retried() -> None:
     issuer = FakeIssuer()
     issuer.fail = 2
     keeper = SecretManager(issuer)
@@ -117,7 +117,7 @@ def test_requests_have_one_critical_name_and_no_subject() -> None:
     assert extension.value.get_values_for_type(x509.UniformResourceIdentifier) == [str(WEB)]
 
 
-def test_an_answer_for_somebody_else_or_another_key_is_refused() -> None:
+def test_an_answer_for_another_identity_or_key_is_refused() -> None:
     authority = TestAuthority()
     roots = authority.roots.decode()
     request = make_request(WEB)

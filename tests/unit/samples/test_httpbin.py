@@ -1,4 +1,4 @@
-"""httpbin, asked over a real connection."""
+"""httpbin, requested over a real connection."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ def port() -> Iterator[int]:
     server.server_close()
 
 
-def ask(port: int, method: str, path: str, **options: object) -> tuple[int, dict[str, str], bytes]:
+def request(port: int, method: str, path: str, **options: object) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(method, path, **options)  # type: ignore[arg-type]
@@ -30,8 +30,8 @@ def ask(port: int, method: str, path: str, **options: object) -> tuple[int, dict
         connection.close()
 
 
-def test_get_says_what_was_asked(port: int) -> None:
-    _, _, body = ask(port, "GET", "/get?a=1", headers={"X-Thing": "yes"})
+def test_get_echoes_the_request(port: int) -> None:
+    _, _, body = request(port, "GET", "/get?a=1", headers={"X-Thing": "yes"})
     answer = json.loads(body)
     assert answer["args"] == {"a": "1"}
     assert answer["headers"]["X-Thing"] == "yes"
@@ -40,9 +40,9 @@ def test_get_says_what_was_asked(port: int) -> None:
 
 
 def test_post_says_what_was_sent(port: int) -> None:
-    _, _, body = ask(port, "POST", "/post", body=b'{"a": 1}')
+    _, _, body = request(port, "POST", "/post", body=b'{"a": 1}')
     assert json.loads(body)["json"] == {"a": 1}
-    _, _, body = ask(
+    _, _, body = request(
         port,
         "POST",
         "/anything/x",
@@ -55,40 +55,40 @@ def test_post_says_what_was_sent(port: int) -> None:
 
 @pytest.mark.parametrize("code", [200, 201, 404, 418, 503])
 def test_status(port: int, code: int) -> None:
-    assert ask(port, "GET", f"/status/{code}")[0] == code
+    assert request(port, "GET", f"/status/{code}")[0] == code
 
 
 def test_bytes_are_the_same_for_the_same_seed(port: int) -> None:
-    one, other = (ask(port, "GET", "/bytes/100?seed=1")[2] for _ in range(2))
+    one, other = (request(port, "GET", "/bytes/100?seed=1")[2] for _ in range(2))
     assert one == other
     assert len(one) == 100
 
 
 def test_stream_sends_one_document_a_line(port: int) -> None:
-    _, headers, body = ask(port, "GET", "/stream/3")
+    _, headers, body = request(port, "GET", "/stream/3")
     assert headers["Transfer-Encoding"] == "chunked"
     assert [json.loads(line)["id"] for line in body.splitlines()] == [0, 1, 2]
 
 
-def test_response_headers_are_the_ones_asked_for(port: int) -> None:
-    _, headers, _ = ask(port, "GET", "/response-headers?X-Version=2&Server-Thing=a")
+def test_response_headers_are_the_requested_ones(port: int) -> None:
+    _, headers, _ = request(port, "GET", "/response-headers?X-Version=2&Server-Thing=a")
     assert (headers["X-Version"], headers["Server-Thing"]) == ("2", "a")
 
 
 def test_authentication(port: int) -> None:
-    assert ask(port, "GET", "/basic-auth/u/p")[0] == 401
-    assert ask(port, "GET", "/basic-auth/u/p", headers={"Authorization": "Basic dTpw"})[0] == 200
-    assert ask(port, "GET", "/bearer")[0] == 401
-    assert ask(port, "GET", "/bearer", headers={"Authorization": "Bearer t"})[0] == 200
+    assert request(port, "GET", "/basic-auth/u/p")[0] == 401
+    assert request(port, "GET", "/basic-auth/u/p", headers={"Authorization": "Basic dTpw"})[0] == 200
+    assert request(port, "GET", "/bearer")[0] == 401
+    assert request(port, "GET", "/bearer", headers={"Authorization": "Bearer t"})[0] == 200
 
 
-def test_what_is_not_there_is_404_in_json(port: int) -> None:
-    status, _, body = ask(port, "GET", "/nowhere")
+def test_an_unknown_path_is_404_in_json(port: int) -> None:
+    status, _, body = request(port, "GET", "/nowhere")
     assert status == 404
     assert "no such page" in json.loads(body)["error"]
 
 
 def test_a_head_request_gets_no_body(port: int) -> None:
-    status, headers, body = ask(port, "HEAD", "/get")
+    status, headers, body = request(port, "HEAD", "/get")
     assert (status, body) == (200, b"")
     assert int(headers["Content-Length"]) > 0

@@ -31,8 +31,8 @@ def certificates(engine: Engine) -> Certificates:
     return made
 
 
-async def test_an_agent_that_has_just_started_and_has_no_roots_yet_does_no_harm(certificates: Certificates) -> None:
-    """A restarted agent may say that it has neither roots nor certificates; ztunnel went down with an error then."""
+async def test_a_restarted_agent_without_roots_and_certificates_is_tolerated(certificates: Certificates) -> None:
+    """A restarted agent may have neither roots nor certificates; ztunnel used to exit with an error then."""
     authority = TestAuthority()
     chain, key = authority.issue(WEB)
     roots = sds.TrustBundle(authority.roots).encode(names.ROOT_SECRET_NAME)
@@ -56,34 +56,36 @@ async def test_bad_revocation_lists_are_refused_and_neither_the_good_ones_nor_ne
     authority = IssuesAs(Issuer.root())
     good = authority.issuer.revoking(7)
 
-    async def told(bundle: sds.TrustBundle) -> list[str]:
+    async def rejected(bundle: sds.TrustBundle) -> list[str]:
         body = bundle.encode(names.ROOT_SECRET_NAME)
         refused = await certificates.on_update(names.SECRET_TYPE, [(names.ROOT_SECRET_NAME, "1", body)], [])
         return [one.reason for one in refused]
 
-    assert await told(sds.TrustBundle(authority.roots, good)) == []
+    assert await rejected(sds.TrustBundle(authority.roots, good)) == []
     roots = authority.roots + TestAuthority().roots
-    (reason,) = await told(sds.TrustBundle(roots, good + b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"))
+    (reason,) = await rejected(
+        sds.TrustBundle(roots, good + b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    )
     assert "revocation list 2" in reason
     assert (certificates._roots, certificates._crl) == (roots, good)
-    assert await told(sds.TrustBundle(roots)) == []
+    assert await rejected(sds.TrustBundle(roots)) == []
     assert certificates._crl == b""
 
 
 async def test_bad_roots_are_refused_and_certificates_go_on_with_the_good_ones(certificates: Certificates) -> None:
-    """They were taken for the roots of every certificate that came later, none of which could be used then."""
+    """They used to replace the roots of every later certificate, none of which could be used then."""
     authority = TestAuthority()
 
-    async def told(name: str, secret: sds.KeyPair | sds.TrustBundle) -> list[str]:
+    async def rejected(name: str, secret: sds.KeyPair | sds.TrustBundle) -> list[str]:
         refused = await certificates.on_update(names.SECRET_TYPE, [(name, "1", secret.encode(name))], [])
         return [one.name for one in refused]
 
-    assert await told(names.ROOT_SECRET_NAME, sds.TrustBundle(authority.roots)) == []
-    assert await told(names.ROOT_SECRET_NAME, sds.TrustBundle(b"no roots")) == [names.ROOT_SECRET_NAME]
-    assert await told(WEB, sds.KeyPair(*authority.issue(WEB))) == []
+    assert await rejected(names.ROOT_SECRET_NAME, sds.TrustBundle(authority.roots)) == []
+    assert await rejected(names.ROOT_SECRET_NAME, sds.TrustBundle(b"no roots")) == [names.ROOT_SECRET_NAME]
+    assert await rejected(WEB, sds.KeyPair(*authority.issue(WEB))) == []
 
 
-async def test_a_bad_certificate_is_refused_and_the_last_good_one_hears_of_other_roots(
+async def test_an_invalid_certificate_is_rejected_and_the_last_good_one_gets_new_roots(
     certificates: Certificates,
 ) -> None:
     authority, other = TestAuthority(), TestAuthority()

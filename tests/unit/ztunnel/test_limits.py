@@ -1,4 +1,4 @@
-"""One workload never gets so many connections that no descriptors are left for others."""
+"""One workload's connection limit always leaves descriptors for the others."""
 
 import resource
 import subprocess
@@ -20,5 +20,5 @@ def test_all_descriptors_that_may_be_had_are_taken() -> None:
         f"resource.setrlimit(resource.RLIMIT_NOFILE, (64, {most}));"
         "print(limits.raise_descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
-    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert said.split() == [str(most), str(most)]
+    output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert output.split() == [str(most), str(most)]

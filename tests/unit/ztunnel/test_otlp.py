@@ -74,7 +74,7 @@ async def test_portions_become_one_request_of_one_resource() -> None:
     assert (exporter.counts.exported, exporter.counts.dropped.total()) == (4, 0)
 
 
-async def test_much_at_once_goes_in_requests_that_a_server_takes() -> None:
+async def test_large_batches_are_split_into_requests_within_the_size_limit() -> None:
     collector = Collector()
     async with collecting(collector) as port:
         exporter = exporter_to(port, delay_s=60)
@@ -86,7 +86,7 @@ async def test_much_at_once_goes_in_requests_that_a_server_takes() -> None:
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "ABORTED", "DATA_LOSS"])
-async def test_what_may_be_taken_later_is_sent_again(code: str) -> None:
+async def test_retryable_requests_are_sent_again(code: str) -> None:
     collector = Collector()
     collector.answers.extend([Refuse(grpc.StatusCode[code])] * 3)
     async with collecting(collector) as port:
@@ -98,7 +98,7 @@ async def test_what_may_be_taken_later_is_sent_again(code: str) -> None:
     assert (exporter.counts.exported, exporter.counts.dropped.total()) == (1, 0)
 
 
-async def test_a_collector_is_left_alone_for_as_long_as_it_says() -> None:
+async def test_the_retry_delay_of_the_collector_is_honoured() -> None:
     collector = Collector()
     collector.answers.append(Refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=0.4))
     async with collecting(collector) as port:
@@ -112,7 +112,9 @@ async def test_a_collector_is_left_alone_for_as_long_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"])
-async def test_what_is_refused_for_good_is_counted_and_said_once(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_permanently_rejected_records_are_counted_and_logged_once(
+    code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     collector = Collector()
     collector.answers.extend([Refuse(grpc.StatusCode[code])] * 2)
     async with collecting(collector) as port:
@@ -123,12 +125,12 @@ async def test_what_is_refused_for_good_is_counted_and_said_once(code: str, caps
                 await until(lambda attempt=attempt: collector.attempts == attempt and not exporter.waiting)
     assert bodies(collector) == ["c"]
     assert exporter.counts.dropped == {Reason.REFUSED: 2, Reason.REJECTED: 0}
-    said = capsys.readouterr().err
-    assert said.count("collector does not take the access log") == 1, said
-    assert said.count("collector takes the access log again") == 1, said
+    logged = capsys.readouterr().err
+    assert logged.count("collector does not take the access log") == 1, logged
+    assert logged.count("collector takes the access log again") == 1, logged
 
 
-async def test_while_the_collector_is_away_the_newest_are_kept_and_the_rest_is_counted() -> None:
+async def test_without_a_collector_the_newest_records_are_kept_and_dropped_ones_counted() -> None:
     port = free_port()
     exporter = exporter_to(port, max_records=10)
     collector = Collector()
@@ -174,7 +176,7 @@ async def test_a_collector_that_goes_and_comes_back_gets_each_record_once() -> N
     assert exporter.counts.dropped.total() == 0
 
 
-async def test_a_partial_success_is_counted_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_partial_success_is_counted_and_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     collector = Collector()
     collector.answers.extend([Partial(1, "too old"), Partial(1, "too old")])
     async with collecting(collector) as port:
@@ -184,11 +186,11 @@ async def test_a_partial_success_is_counted_and_said_once(capsys: pytest.Capture
                 exporter.offer([portion("a", "b")])
                 await until(lambda number=number: exporter.counts.dropped[Reason.REJECTED] == number)
     assert exporter.counts.exported == 2
-    said = capsys.readouterr().err
-    assert said.count("with reservations") == said.count("too old") == 1, said
+    logged = capsys.readouterr().err
+    assert logged.count("with reservations") == logged.count("too old") == 1, logged
 
 
-async def test_the_end_waits_for_a_silent_collector_no_longer_than_told() -> None:
+async def test_shutdown_waits_for_a_silent_collector_no_longer_than_its_timeout() -> None:
     collector = Collector(silent=asyncio.Event())
     async with collecting(collector) as port:
         exporter = exporter_to(port)
@@ -260,7 +262,7 @@ def test_without_an_endpoint_nothing_is_exported(monkeypatch: pytest.MonkeyPatch
     assert wiring.exporter(made()) is None
 
 
-def test_names_for_logs_win_and_secrets_stay_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_for_logs_take_precedence_and_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "ENDPOINT": "http://all:4317",
         "LOGS_ENDPOINT": "http://logs:4317",
@@ -274,13 +276,13 @@ def test_names_for_logs_win_and_secrets_stay_inside(monkeypatch: pytest.MonkeyPa
     assert "hidden" not in found.model_dump_json() + repr(found)
 
 
-def test_a_header_that_cannot_be_sent_is_left_out_and_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_header_is_left_out_and_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     given = "authorization=hidden%0A,x y=hidden,trace-bin=hidden,nonsense,ok=1"
     assert settings.metadata(given, what="otlp-headers") == (("ok", "1"),)
-    said = capsys.readouterr().err
-    assert [f"place={place}" in said for place in (1, 2, 3, 4)] == [True] * 4
-    assert "hidden" not in said
-    assert "nonsense" not in said
+    logged = capsys.readouterr().err
+    assert [f"place={place}" in logged for place in (1, 2, 3, 4)] == [True] * 4
+    assert "hidden" not in logged
+    assert "nonsense" not in logged
 
 
 async def test_a_request_that_cannot_be_made_does_not_end_the_exporter() -> None:
@@ -293,7 +295,7 @@ async def test_a_request_that_cannot_be_made_does_not_end_the_exporter() -> None
     assert collector.attempts == 0
 
 
-async def test_an_answer_that_is_none_does_not_end_the_exporter() -> None:
+async def test_a_malformed_answer_does_not_end_the_exporter() -> None:
     async def export(_: bytes, __: grpc.aio.ServicerContext) -> bytes:
         return b"\xff"
 
@@ -333,7 +335,7 @@ def test_endpoints_are_read(text: str, target: str, is_plain: bool) -> None:
         ("http://collector:port", "port"),
     ],
 )
-def test_what_is_no_endpoint_ends_the_start_with_the_fix(
+def test_an_invalid_endpoint_fails_the_start_with_the_fix(
     text: str, fix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -344,7 +346,7 @@ def test_what_is_no_endpoint_ends_the_start_with_the_fix(
     assert fix in line
 
 
-async def test_what_became_of_records_is_on_the_metrics_page() -> None:
+async def test_exported_and_dropped_records_are_on_the_metrics_page() -> None:
     collector = Collector()
     collector.answers.append(Partial(1, "one too many"))
     async with collecting(collector) as port:

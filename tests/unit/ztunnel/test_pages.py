@@ -135,24 +135,24 @@ async def served(engine: Engine) -> AsyncIterator[str]:
         log.configure()
 
 
-async def test_the_log_level_is_told_set_and_reset(engine: Engine) -> None:
+async def test_the_log_level_is_read_set_and_reset(engine: Engine) -> None:
     async with served(engine) as url, aiohttp.ClientSession() as session:
 
-        async def ask(query: str) -> str:
+        async def set_level(query: str) -> str:
             async with session.post(url + query) as answer:
                 assert answer.status == 200
                 return (await answer.text()).removeprefix("current log level is ").strip()
 
-        assert await ask("") == "warn"
-        assert await ask("?level=") == "warn"
-        assert await ask("?level=trace") == "debug"
-        assert await ask("?level=") == "debug"
-        assert await ask("?reset") == "warn"
-        assert await ask("?level=info&reset") == "info"
+        assert await set_level("") == "warn"
+        assert await set_level("?level=") == "warn"
+        assert await set_level("?level=trace") == "debug"
+        assert await set_level("?level=") == "debug"
+        assert await set_level("?reset") == "warn"
+        assert await set_level("?level=info&reset") == "info"
 
 
 @pytest.mark.parametrize("level", ["loud", "off", "access:debug,info"])
-async def test_a_level_that_there_is_not_changes_nothing(engine: Engine, level: str) -> None:
+async def test_an_unknown_log_level_changes_nothing(engine: Engine, level: str) -> None:
     async with served(engine) as url, aiohttp.ClientSession() as session:
         async with session.post(url, params={"level": level}) as answer:
             assert answer.status == 400

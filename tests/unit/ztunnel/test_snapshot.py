@@ -1,4 +1,4 @@
-"""The file that the state of the mesh is kept in: what goes in comes out, and what is damaged stays out."""
+"""The file that the state of the mesh is kept in: its content is restored, and a damaged file is ignored."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ def _closed() -> Iterator[None]:
 
 
 class Taken:
-    """What a restored file told, in order."""
+    """The resources of a restored file, in order."""
 
     def __init__(self, refuse: str = "") -> None:
         self.resources: list[tuple[str, Upsert]] = []
@@ -66,7 +66,7 @@ async def written(path: Path, *upserts: Upsert) -> Snapshot:
     return snapshot
 
 
-async def test_what_was_noted_is_restored_with_policies_before_workloads(path: Path) -> None:
+async def test_recorded_resources_are_restored_with_policies_before_workloads(path: Path) -> None:
     snapshot = await written(path, WEB, ODD)
     snapshot.note(names.AUTHORIZATION_TYPE, [DENY], [])
     snapshot.note(names.MESH_CONFIG_TYPE, [SETTINGS], [])
@@ -108,7 +108,7 @@ async def test_a_restarted_process_writes_on_from_what_it_restored(path: Path) -
     assert held[names.ADDRESS_TYPE] == {API[0]: "7", ODD[0]: "ü2"}
 
 
-async def test_a_resource_that_is_refused_at_restoring_is_not_held_and_not_kept(path: Path) -> None:
+async def test_a_resource_that_is_rejected_at_restore_is_not_kept(path: Path) -> None:
     await written(path, WEB, API)
     snapshot = made(path)
     held = await snapshot.restore(Taken(refuse=WEB[0]))
@@ -150,7 +150,7 @@ async def test_an_unfinished_file_of_a_crash_is_cleared_away_and_one_being_writt
     assert (left.exists(), fresh.exists()) == (False, True)
 
 
-async def test_no_file_is_nothing_held(path: Path) -> None:
+async def test_without_a_snapshot_file_nothing_is_restored(path: Path) -> None:
     assert await restored(path) == ([], {})
 
 

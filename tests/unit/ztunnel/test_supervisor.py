@@ -1,4 +1,4 @@
-"""What is worth another child, and what is not. Real processes."""
+"""Which exits restart the child, and which do not. With real processes."""
 
 import os
 import signal
@@ -32,26 +32,26 @@ def run(body: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("status", [0, 1, 2])
-def test_an_end_by_itself_is_passed_on(status: int) -> None:
+def test_a_childs_own_exit_status_is_passed_on(status: int) -> None:
     done = run(f"return {status}")
     assert (done.returncode, done.stdout) == (status, "child 0\n")
 
 
 @pytest.mark.parametrize("crash", [f"return {CRASHED}", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])
-def test_a_crash_begins_a_new_child_that_knows_of_it(crash: str) -> None:
+def test_a_crash_starts_a_new_child_that_is_notified_of_it(crash: str) -> None:
     done = run(f"if crashes < 2:\n        {crash}\n    return 0")
     assert (done.returncode, done.stdout) == (0, "child 0\nchild 1\nchild 2\n")
     assert done.stderr.count("crashed, starting again") == 2
 
 
-def test_crashes_without_end_end_the_container() -> None:
+def test_repeated_crashes_end_the_container() -> None:
     done = run(f"return {CRASHED}")
     assert done.returncode == CRASHED
     assert done.stdout.splitlines()[-1] == "child 5"
     assert "crashed too often" in done.stderr
 
 
-def test_old_crashes_are_forgiven() -> None:
+def test_old_crashes_do_not_count() -> None:
     now = [0.0]
     crashes = Crashes(lambda: now[0], burst=2, window_s=60)
     assert crashes.again()
@@ -63,7 +63,7 @@ def test_old_crashes_are_forgiven() -> None:
     assert crashes.count == 3
 
 
-def test_a_signal_is_handed_on() -> None:
+def test_a_signal_is_forwarded() -> None:
     body = "signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n    print('ready', flush=True)\n    time.sleep(20)"
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM % body], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ
