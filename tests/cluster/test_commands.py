@@ -59,7 +59,7 @@ def test_a_report_has_logs_and_dumps_and_no_secret(mesh: Mesh, tmp_path: Path) -
         files = {entry.name.partition("/")[2]: packed.extractfile(entry) for entry in packed.getmembers()}
         found = {name: file.read().decode() for name, file in files.items() if file is not None}
     assert found["failures.txt"].strip() == ""
-    ends = ("discovery.log", "nodeagent.log", "config_dump.json", "syncz.json", "metrics.txt")
+    ends = ("discovery.log", "install-cni.log", "config_dump.json", "syncz.json", "metrics.txt")
     for end in ends:
         assert [name for name, text in found.items() if name.endswith(end) and text], end
     assert json.loads(found["proxy-status.json"])["proxies"]
