@@ -38,7 +38,7 @@ def labelled(mesh: Mesh) -> Iterator[Mesh]:
 
 
 def ztunnels(mesh: Mesh) -> list[dict[str, Any]]:
-    """Those that are not about to end."""
+    """Return the pods that are not terminating."""
     pods = mesh.lab.resource("pods", "-n", SYSTEM, "-l", f"app={names.ZTUNNEL_SERVICE_ACCOUNT}")["items"]
     return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 

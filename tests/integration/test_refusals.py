@@ -95,7 +95,7 @@ async def test_a_flood_of_refused_clients_that_stay_silent_is_bounded() -> None:
         ends = await asyncio.gather(*(reader.read(1) for reader, _ in clients))
         assert ends == [b""] * flood
         at_once = server.node.metric("culvert_refusals_without_grace")
-        assert 0 < at_once <= flood - 256, "those that found a place have waited"
+        assert 0 < at_once <= flood - 256, "the connections within the bound have waited"
         # The clients still hold their connections open.
         await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + flood)  # noqa: PTH208
         assert resident_bytes(os.getpid()) - memory < 64 * MIB
