@@ -89,6 +89,7 @@ fix: $(VENV) ## Format the code and repair what the checks can repair.
 	.venv/bin/ruff check --fix --quiet . || true
 	.venv/bin/ruff format --quiet .
 	cd engine && cargo fmt
+	clang-format -i $$(git ls-files "*.c" "*.h")
 
 .PHONY: test
 test: setup lint test-rust test-fuzz test-python ## Set everything up and run all tests.

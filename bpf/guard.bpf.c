@@ -147,9 +147,9 @@ static __always_inline int is_preexisting(const struct connection *connection, _
 }
 
 /*
- * A dropped SYN must look lost on the way, so that TCP retries it for two minutes: TC_ACT_SHOT is reported to the socket,
- * which then retries every 0.5 s and gives up after about 3 s. Established connections do not give up, and recover
- * faster with the 0.5 s retries.
+ * A dropped SYN must look lost on the way, so that TCP retries it for two minutes: TC_ACT_SHOT is reported to the
+ * socket, which then retries every 0.5 s and gives up after about 3 s. Established connections do not give up, and
+ * recover faster with the 0.5 s retries.
  */
 static __always_inline int drop(__u8 flags) { return flags & TCP_SYN ? TC_ACT_STOLEN : TC_ACT_SHOT; }
 
