@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from bench import cluster
 from bench.rows import resident_bytes
-from controlplane.model.model import Model
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient.model import Model
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import engine_pb2, workload_pb2
 from meshapi.resources import base, core

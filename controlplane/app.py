@@ -13,22 +13,22 @@ from datetime import timedelta
 
 from controlplane import debug
 from controlplane.addresses.allocator import Allocator
+from controlplane.ambient.model import Model
 from controlplane.ca import namespace_config_maps, node_authorizer
 from controlplane.ca.errors import CaError
 from controlplane.ca.service import CertificateService, Limits
 from controlplane.ca.serving import OwnServingCertificate
 from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
+from controlplane.inputs.config_warnings import ConfigWarnings
+from controlplane.inputs.mesh import MeshContext
+from controlplane.inputs.registry import Registry
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
-from controlplane.model.model import Model
-from controlplane.registry.config_warnings import ConfigWarnings
-from controlplane.registry.registry import Registry
 from controlplane.settings import Settings, host_and_port
 from controlplane.status import conditions
 from controlplane.status.events import MeshEvents
 from controlplane.status.writer import Source, StatusWriter
-from controlplane.translate.mesh import MeshContext
 from controlplane.xds import sync_status
 from controlplane.xds.debug_requests import DebugRequests
 from controlplane.xds.observer import StreamObserver

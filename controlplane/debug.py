@@ -5,7 +5,7 @@ import json
 from google.protobuf.json_format import MessageToDict
 from pydantic import BaseModel
 
-from controlplane.model.model import Model
+from controlplane.ambient.model import Model
 from meshapi import names
 from meshapi.proto import authorization_pb2, workload_pb2
 

@@ -9,8 +9,8 @@ import asyncio
 from typing import Final, NoReturn
 
 from controlplane.addresses.pool import Pool, by_host
-from controlplane.model.index import Key
-from controlplane.translate import entries
+from controlplane.ambient import service_entries
+from controlplane.graph.index import Key
 from controlplane.workqueue import WorkQueue
 from meshapi.errors import DataError, brief
 from meshapi.resources import base
@@ -71,7 +71,7 @@ class Allocator:
         if entry is None:
             return  # what the last good form has stays in use
         self._pool.hold(key, _given(entry), entry.spec.addresses)
-        wanted = entries.wants_addresses(entry)
+        wanted = service_entries.wants_addresses(entry)
         given = self._pool.assign(key, wanted)
         if by_host(given) == by_host(_given(entry)):
             return
@@ -91,7 +91,7 @@ class Allocator:
                 self._due.add(old.key)
             return
         held, given = by_host(self._pool.held(new.key)), by_host(_given(new))
-        if held != given or held.keys() != set(entries.wants_addresses(new)):
+        if held != given or held.keys() != set(service_entries.wants_addresses(new)):
             self._due.add(new.key)
 
 

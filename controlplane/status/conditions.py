@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controlplane.translate import authorization, peer_authentication
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient import authorization, peer_authentication
+from controlplane.inputs.mesh import MeshContext
 from meshapi.errors import listed
 from meshapi.resources import base, security
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
-from controlplane.registry.mesh_report import MeshReport
+from controlplane.inputs.mesh_report import MeshReport
 from controlplane.workqueue import WorkQueue
 from meshapi import names
 from meshapi.errors import brief

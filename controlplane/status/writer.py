@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
-from controlplane.model.index import Key
+from controlplane.graph.index import Key
+from controlplane.inputs.mesh import MeshContext
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
-from controlplane.translate.mesh import MeshContext
 from controlplane.workqueue import WorkQueue
 from meshapi.errors import DataError
 from meshapi.resources import base

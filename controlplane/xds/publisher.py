@@ -12,9 +12,9 @@ import asyncio
 import time
 from typing import Final
 
+from controlplane.ambient.model import Model
+from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.metrics import Metrics
-from controlplane.model.model import Model
-from controlplane.registry.config_warnings import ConfigWarnings
 from controlplane.xds.snapshot import Snapshot
 from meshapi.errors import listed
 from meshkit.log import logger

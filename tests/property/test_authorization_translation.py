@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from controlplane.model.model import Model
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient.model import Model
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.proto import workload_pb2

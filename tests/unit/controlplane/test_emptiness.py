@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.registry import fail_closed
+from controlplane.inputs import fail_closed
 from meshapi.errors import InvalidResource
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security

@@ -7,9 +7,9 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from controlplane.model.model import Model
+from controlplane.ambient.model import Model
+from controlplane.inputs.mesh import MeshContext
 from controlplane.settings import Settings
-from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from controlplane.addresses.pool import Pool
-from controlplane.model.model import Model
+from controlplane.ambient.model import Model
+from controlplane.inputs.mesh import MeshContext
 from controlplane.status import conditions
-from controlplane.translate.mesh import MeshContext
 from meshapi import names
 from meshapi.errors import InvalidResource
 from meshapi.proto import authorization_pb2, engine_pb2

@@ -4,8 +4,8 @@ import ipaddress
 
 import pytest
 
-from controlplane.translate import authorization
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient import authorization
+from controlplane.inputs.mesh import MeshContext
 from meshapi.errors import InvalidResource
 from meshapi.identity import SpiffeId
 from meshapi.resources import base, security

@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.model.discovery import Discovery, Feed
-from controlplane.model.model import Model
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient.model import Model
+from controlplane.inputs.discovery import Discovery, Feed
+from controlplane.inputs.mesh import MeshContext
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.mesh_config.model import ServiceEntryVisibility

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from controlplane.translate import proxy_settings
+from controlplane.ambient import proxy_settings
 from meshapi import names
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.proto import mesh_config_pb2

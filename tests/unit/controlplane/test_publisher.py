@@ -4,10 +4,10 @@ import asyncio
 import itertools
 from typing import Any
 
+from controlplane.ambient.model import Changes, Model
+from controlplane.inputs.config_warnings import ConfigWarnings
+from controlplane.inputs.mesh import MeshContext
 from controlplane.metrics import Metrics
-from controlplane.model.model import Changes, Model
-from controlplane.registry.config_warnings import ConfigWarnings
-from controlplane.translate.mesh import MeshContext
 from controlplane.xds import publisher
 from controlplane.xds.publisher import Publisher
 from controlplane.xds.snapshot import Snapshot

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from controlplane.registry.registry import ObjectT
+from controlplane.inputs.mesh import MeshContext
+from controlplane.inputs.registry import ObjectT
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
 from controlplane.status.writer import Source, StatusWriter
-from controlplane.translate.mesh import MeshContext
 from meshapi.resources import base, security
 from meshkit import kube
 from meshkit.kube import Informer, kinds

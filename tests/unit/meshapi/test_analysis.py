@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from controlplane.translate.entries import translate_workload
-from controlplane.translate.mesh import MeshContext
-from controlplane.translate.workloads import translate_pod
+from controlplane.ambient.service_entries import translate_workload
+from controlplane.ambient.workloads import translate_pod
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.analysis import canonical
 from meshapi.analysis.enrolment import EnrolmentRules

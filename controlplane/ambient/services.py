@@ -3,8 +3,8 @@
 import ipaddress
 from typing import Final
 
-from controlplane.translate.mesh import MeshContext
-from controlplane.translate.ports import service_ports
+from controlplane.ambient.ports import service_ports
+from controlplane.inputs.mesh import MeshContext
 from meshapi.proto import workload_pb2
 from meshapi.resources.core import Service
 

@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-from controlplane.model.index import Index, Key
+from controlplane.graph.index import Index, Key
 from meshapi.resources.networking import ServiceEntry
 
 _Age = tuple[str, Key]

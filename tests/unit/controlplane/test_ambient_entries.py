@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from controlplane.model.model import Model
-from controlplane.translate import entries
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient import service_entries
+from controlplane.ambient.model import Model
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.errors import InvalidResource
 from meshapi.proto import workload_pb2
@@ -87,12 +87,12 @@ def test_allocated_addresses_are_the_hosts_own_and_only_where_none_are_given() -
     item = objects.service_entry("ext", hosts=["a.io", "b.io", "*.c.io"], resolution="DNS")
     item["status"] = {"addresses": [{"value": "240.240.0.1", "host": "a.io"}, {"value": "2001:2::1", "host": "a.io"}]}
     allocated = base.read(networking.ServiceEntry, item)
-    a, b = entries.translate_hosts(allocated, ["a.io", "b.io"], MeshContext(), canonical=frozenset())
+    a, b = service_entries.translate_hosts(allocated, ["a.io", "b.io"], MeshContext(), canonical=frozenset())
     assert [ip_address(item.address) for item in a.addresses] == [ip_address("240.240.0.1"), ip_address("2001:2::1")]
     assert not b.addresses
-    assert entries.wants_addresses(allocated) == ["a.io", "b.io"]
-    assert entries.wants_addresses(entry(hosts=["a.io"], resolution="NONE")) == []
-    assert entries.wants_addresses(entry(hosts=["a.io"], resolution="DNS", addresses=["192.0.2.1"])) == []
+    assert service_entries.wants_addresses(allocated) == ["a.io", "b.io"]
+    assert service_entries.wants_addresses(entry(hosts=["a.io"], resolution="NONE")) == []
+    assert service_entries.wants_addresses(entry(hosts=["a.io"], resolution="DNS", addresses=["192.0.2.1"])) == []
 
 
 def test_of_several_claimants_the_oldest_has_the_host_and_a_kubernetes_service_goes_first() -> None:

@@ -7,7 +7,7 @@ cannot be expressed and is taken for all, which is what Istio's ambient mode mak
 from collections.abc import Mapping
 from typing import Final
 
-from controlplane.translate.mesh import MeshContext
+from controlplane.inputs.mesh import MeshContext
 from meshapi.mesh_config.model import Visibility
 from meshapi.resources.networking import ServiceEntry
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from google.protobuf import wrappers_pb2
 
-from controlplane.translate.mesh import MeshContext
-from controlplane.translate.ports import protocol_of
+from controlplane.ambient.ports import protocol_of
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.analysis import canonical
 from meshapi.mesh_config.model import Visibility

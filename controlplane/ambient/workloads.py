@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from controlplane.translate.mesh import MeshContext
-from controlplane.translate.ports import pod_ports, slice_ports
+from controlplane.ambient.ports import pod_ports, slice_ports
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.analysis import canonical
 from meshapi.proto import workload_pb2

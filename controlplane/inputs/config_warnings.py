@@ -3,7 +3,7 @@
 from controlplane.metrics import Metrics
 from meshkit.log import logger
 
-_log = logger("controlplane.registry")
+_log = logger("controlplane.inputs")
 
 
 class ConfigWarnings:

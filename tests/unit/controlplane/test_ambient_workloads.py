@@ -2,8 +2,8 @@
 
 import pytest
 
-from controlplane.translate import ports, services, workloads
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient import ports, services, workloads
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import workload_pb2 as pb
 from meshapi.resources import base, core

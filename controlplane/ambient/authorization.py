@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from controlplane.translate import trust_domains
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient import trust_domains
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security

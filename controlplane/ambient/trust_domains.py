@@ -8,7 +8,7 @@ open, stay as they are.
 
 from collections.abc import Iterable, Sequence
 
-from controlplane.translate.mesh import MeshContext
+from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 
 

@@ -6,7 +6,7 @@ from controlplane.metrics import Metrics
 from meshapi.mesh_config.reading import Reading
 from meshkit.log import logger
 
-_log = logger("controlplane.registry")
+_log = logger("controlplane.inputs")
 _KIND = "ConfigMap"
 
 Listener = Callable[[str], None]

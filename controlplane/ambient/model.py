@@ -28,12 +28,13 @@ mesh                   everything
 from collections.abc import Callable, Iterable, Set
 from typing import Final
 
-from controlplane.model import resources
-from controlplane.model.dirty_queue import SETTINGS_KIND, Dirty, DirtyQueue, type_of
-from controlplane.model.entries import Entries
-from controlplane.model.index import Index, Key
-from controlplane.translate import authorization, entries, peer_authentication, services, visibility, workloads
-from controlplane.translate.mesh import MeshContext, matches
+from controlplane.ambient import authorization, peer_authentication, resources, services, workloads
+from controlplane.ambient import service_entries as entries
+from controlplane.graph.dirty_queue import SETTINGS_KIND, Dirty, DirtyQueue, type_of
+from controlplane.graph.entries import Entries
+from controlplane.graph.index import Index, Key
+from controlplane.inputs import visibility
+from controlplane.inputs.mesh import MeshContext, matches
 from meshapi import names
 from meshapi.proto import mesh_config_pb2
 from meshapi.resources.base import Object

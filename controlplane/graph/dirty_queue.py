@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
-from controlplane.model.index import Key
+from controlplane.graph.index import Key
 from meshapi import names
 
 POLICY_KINDS: Final = frozenset({"policy", "peer", "static"})

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from controlplane.translate import authorization, peer_authentication, trust_domains
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient import authorization, peer_authentication, trust_domains
+from controlplane.inputs.mesh import MeshContext
 from meshapi.errors import InvalidResource
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security

@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from controlplane.ambient import proxy_settings
+from controlplane.ambient.model import Model
+from controlplane.inputs import fail_closed
+from controlplane.inputs.config_warnings import ConfigWarnings
+from controlplane.inputs.discovery import Discovery, Feed
+from controlplane.inputs.mesh_report import MeshReport
 from controlplane.metrics import Metrics
-from controlplane.model.discovery import Discovery, Feed
-from controlplane.model.model import Model
-from controlplane.registry import fail_closed
-from controlplane.registry.config_warnings import ConfigWarnings
-from controlplane.registry.mesh_report import MeshReport
-from controlplane.translate import proxy_settings
 from meshapi import names
 from meshapi.errors import DataError, InvalidResource, listed
 from meshapi.mesh_config import reading

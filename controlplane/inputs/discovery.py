@@ -8,10 +8,10 @@ discovered: the node agents' certificates and the mesh's policies depend on them
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from controlplane.model.index import Index, Key
-from controlplane.model.model import Model
-from controlplane.translate import visibility
-from controlplane.translate.mesh import MeshContext
+from controlplane.ambient.model import Model
+from controlplane.graph.index import Index, Key
+from controlplane.inputs import visibility
+from controlplane.inputs.mesh import MeshContext
 from meshapi.mesh_config.model import Visibility
 from meshapi.resources.base import Object
 from meshapi.resources.core import Namespace

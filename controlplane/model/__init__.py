@@ -1,1 +1,0 @@
-"""The mesh as it is: what the registry has read, indexed, and what follows from it. No I/O, no tasks."""
