@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from bench import cluster
 from bench.rows import resident_bytes
-from controlplane.ambient.model import Model
+from controlplane.ambient.model import create
 from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import engine_pb2, workload_pb2
@@ -23,19 +23,21 @@ _BATCH = 5_000
 
 def resources(size: cluster.Size) -> Iterator[tuple[str, bytes]]:
     """Yield the mesh as the control plane sends it."""
-    model = Model(MeshContext())
+    model = create(MeshContext())
+    services, pods = model.inputs.of(core.Service), model.inputs.of(core.Pod)
     for number in range(size.services):
-        model.put_service(None, base.read(core.Service, cluster.service(size, number)))
+        service = base.read(core.Service, cluster.service(size, number))
+        services.set(service.key, service)
     for resource in model.flush()[names.ADDRESS_TYPE].values():
         assert resource is not None
         yield resource.name, resource.body
     for number in range(size.pods):
         pod = base.read(core.Pod, cluster.pod(size, number))
-        model.put_pod(None, pod)
+        pods.set(pod.key, pod)
         for resource in model.flush()[names.ADDRESS_TYPE].values():
             assert resource is not None
             yield resource.name, resource.body
-        model.put_pod(pod, None)
+        pods.set(pod.key, None)
         model.flush()
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from controlplane import debug
 from controlplane.addresses.allocator import Allocator
-from controlplane.ambient.model import Model
+from controlplane.ambient.model import Model, create
 from controlplane.ca import namespace_config_maps, node_authorizer
 from controlplane.ca.errors import CaError
 from controlplane.ca.service import CertificateService, Limits
@@ -26,9 +26,9 @@ from controlplane.inputs.registry import Registry
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
 from controlplane.settings import Settings, host_and_port
-from controlplane.status import conditions
 from controlplane.status.events import MeshEvents
-from controlplane.status.writer import Source, StatusWriter
+from controlplane.status.outcomes import Outcomes
+from controlplane.status.writer import StatusWriter
 from controlplane.xds import sync_status
 from controlplane.xds.debug_requests import DebugRequests
 from controlplane.xds.observer import StreamObserver
@@ -37,6 +37,7 @@ from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.resources.core import Pod
+from meshapi.resources.networking import ServiceEntry
 from meshkit import admin, kube, log
 from meshkit.tasks import Backoff
 from meshkit.xds.ads import AggregatedDiscovery
@@ -64,7 +65,7 @@ class ControlPlane:
         self._client = kube.Client(access)
         self.metrics = Metrics()
         self._warnings = ConfigWarnings(self.metrics)
-        self.model = Model(
+        self.model = create(
             MeshContext(
                 root_namespace=settings.pod_namespace,
                 cluster_id=settings.cluster_id,
@@ -76,7 +77,7 @@ class ControlPlane:
         self._publisher = Publisher(self.model, self._snapshot, self.metrics, self._warnings)
         self._registry = Registry(
             self._client,
-            self.model,
+            self.model.inputs,
             system_namespace=settings.pod_namespace,
             metrics=self.metrics,
             warnings=self._warnings,
@@ -92,9 +93,8 @@ class ControlPlane:
             make(self._client, self._signing, self._registry.namespaces, self._registry.discovery.discovers)
             for make in (namespace_config_maps.of_roots, namespace_config_maps.of_revocation_lists)
         ]
-        self._allocator = Allocator(self._client, self._registry.entries)
-        self._statuses = self._status_writer()
-        self._registry.on_mesh_change(self._statuses.mesh_changed)
+        self._allocator = Allocator(self._client, self._registry.informer(ServiceEntry))
+        self._statuses = StatusWriter(self._client, Outcomes(self.model), self._publisher.opened)
         self._registry.on_roots(self._signing.trust)
         for one in self._bundles:
             self._registry.on_mesh_change(one.all_due)
@@ -115,20 +115,6 @@ class ControlPlane:
         self._tokens = TokenAuthenticator(self._client, time.monotonic)
         self._observer = StreamObserver(self.metrics, own_version())
         self._debug_requests = DebugRequests(self._observer, namespace=settings.pod_namespace, instance=self._instance)
-
-    def _status_writer(self) -> StatusWriter:
-        return StatusWriter(
-            self._client,
-            *(
-                Source(informer, evaluate, self._registry.substituted[informer.kind.name])
-                for informer, evaluate in (
-                    (self._registry.policies, conditions.of_policy),
-                    (self._registry.peers, conditions.of_peer),
-                )
-            ),
-            mesh=lambda: self.model.mesh,
-            discovers=self._registry.discovery.discovers,
-        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.

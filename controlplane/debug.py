@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from controlplane.ambient.model import Model
 from meshapi import names
-from meshapi.proto import authorization_pb2, workload_pb2
+from meshapi.proto import authorization_pb2, mesh_config_pb2, workload_pb2
 
 
 def model_page(model: Model) -> str:
@@ -20,10 +20,12 @@ def model_page(model: Model) -> str:
         name: MessageToDict(authorization_pb2.Authorization.FromString(item.body))
         for name, item in sorted(model.all(names.AUTHORIZATION_TYPE).items())
     }
-    settings = model.proxy_settings
+    settings = model.all(names.MESH_CONFIG_TYPE).get(names.MESH_CONFIG_RESOURCE)
     mesh = {name: getattr(model.mesh, name) for name in model.mesh.__slots__}
-    document = {"mesh": mesh, "addresses": addresses, "policies": policies, "problems": model.problems}
-    document["proxySettings"] = MessageToDict(settings) if settings is not None else {}
+    document = {"mesh": mesh, "addresses": addresses, "policies": policies, "problems": model.problems()}
+    document["proxySettings"] = (
+        {} if settings is None else MessageToDict(mesh_config_pb2.MeshConfig.FromString(settings.body))
+    )
     return json.dumps(document, indent=2, default=_plain) + "\n"
 
 

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from controlplane.addresses.pool import Pool, by_host
 from controlplane.ambient import service_entries
-from controlplane.graph.index import Key
+from controlplane.inputs.sources import Key
 from controlplane.workqueue import WorkQueue
 from meshapi.errors import DataError, brief
 from meshapi.resources import base

@@ -1,25 +1,24 @@
 """Which informers there are, and where their events go.
 
-Everything that the model knows comes through here. Handlers only store objects and report changes.
+Everything that the graph knows comes through here. Handlers only store objects and report changes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from controlplane.ambient import proxy_settings
-from controlplane.ambient.model import Model
-from controlplane.inputs import fail_closed
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.discovery import Discovery, Feed
+from controlplane.inputs.kinds import KINDS, InputKind
 from controlplane.inputs.mesh_report import MeshReport
+from controlplane.inputs.sources import MESH, Fault, Inputs
 from controlplane.metrics import Metrics
 from meshapi import names
 from meshapi.errors import DataError, InvalidResource, listed
 from meshapi.mesh_config import reading
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.mesh_config.notices import is_trusted
-from meshapi.resources import base, core, networking, security
+from meshapi.resources import base, core
 from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
 
 ObjectT = TypeVar("ObjectT", bound=base.Object)
@@ -31,23 +30,22 @@ class Registry:
     def __init__(
         self,
         client: Client,
-        model: Model,
+        inputs: Inputs,
         *,
         system_namespace: str,
         metrics: Metrics,
         warnings: ConfigWarnings,
         touch: Callable[[str], None],
+        input_kinds: Iterable[InputKind] = KINDS,
     ) -> None:
-        self._model = model
-        self.discovery = Discovery(model, system_namespace=system_namespace)
-        self._defaults = model.mesh
+        self._inputs = inputs
+        self.discovery = Discovery(inputs, system_namespace=system_namespace)
+        self._defaults = inputs.mesh.value
         self._metrics = metrics
         self._warnings = warnings
         self._touch = touch
         self._mesh_listeners: list[Callable[[], None]] = []
         self._roots_listeners: list[Callable[[tuple[str, ...]], None]] = []
-        self.substituted: dict[str, dict[Key, str]] = {}
-        """By kind: invalid policies that have a fail-closed substitute, and the reason."""
         self._client = client
         self._network = ""
         self.report = MeshReport(metrics)
@@ -55,51 +53,21 @@ class Registry:
         self._good: dict[str, Any] = {}
         """Values of the mesh configuration in force."""
         self._system_namespace = system_namespace
-        self.namespaces = self._informer(kinds.NAMESPACE, _reader(core.Namespace))
+        self.namespaces: Informer[core.Namespace] = self._informer(
+            kinds.NAMESPACE, lambda item: base.read(core.Namespace, item)
+        )
         self.namespaces.add_handler(self._on_namespace)
         only_mesh = Selection(namespace=system_namespace, fields=f"metadata.name={names.MESH_CONFIGMAP}")
         mesh: Informer[reading.Reading] = Informer(client, kinds.CONFIG_MAP, reading.read, selection=only_mesh)
         mesh.add_handler(self._on_mesh_config)
-        feed = self.discovery.feed
-        policies = feed(model.policies, model.put_policy)
-        peers = feed(model.peers, model.put_peer)
-        self.entries = self._model_informer(
-            kinds.SERVICE_ENTRY, self._lenient_reader(networking.ServiceEntry), feed(model.entries, model.put_entry).put
-        )
-        self.policies = self._model_informer(
-            kinds.AUTHORIZATION_POLICY,
-            self._fail_closed_reader(security.AuthorizationPolicy, policies, fail_closed.policy),
-            policies.put,
-        )
-        self.peers = self._model_informer(
-            kinds.PEER_AUTHENTICATION,
-            self._fail_closed_reader(security.PeerAuthentication, peers, fail_closed.peer),
-            peers.put,
-        )
-        self.informers: list[Informer[Any]] = [
-            self.namespaces,
-            mesh,
-            *self._informers_of_workloads(model),
-            self.entries,
-            self.policies,
-            self.peers,
-        ]
+        self._informers: dict[type[base.Object], Informer[Any]] = {
+            item.model: self._input_informer(item) for item in input_kinds
+        }
+        self.informers: list[Informer[Any]] = [self.namespaces, mesh, *self._informers.values()]
 
-    def _informers_of_workloads(self, model: Model) -> list[Informer[Any]]:
-        feed = self.discovery.feed
-        return [
-            self._model_informer(kinds.NODE, _reader(core.Node), model.put_node),
-            self._model_informer(kinds.POD, _reader(core.Pod), feed(model.pods, model.put_pod).put),
-            self._model_informer(kinds.SERVICE, _reader(core.Service), feed(model.services, model.put_service).put),
-            self._model_informer(
-                kinds.ENDPOINT_SLICE, _reader(core.EndpointSlice), feed(model.slices, model.put_slice).put
-            ),
-            self._model_informer(
-                kinds.WORKLOAD_ENTRY,
-                self._lenient_reader(networking.WorkloadEntry),
-                feed(model.workload_entries, model.put_workload_entry).put,
-            ),
-        ]
+    def informer(self, model: type[ObjectT]) -> Informer[ObjectT]:
+        """Return the informer of a kind, by its model."""
+        return self._informers[model]
 
     def on_roots(self, listener: Callable[[tuple[str, ...]], None]) -> None:
         """Call ``listener`` with the additional roots of the mesh configuration, PEM, when they may have changed."""
@@ -118,31 +86,36 @@ class Registry:
         for informer in self.informers:
             await informer.wait_synced()
 
-    def _model_informer(
-        self,
-        kind: Kind,
-        parse: Callable[[Json], ObjectT],
-        put: Callable[[ObjectT | None, ObjectT | None], None],
-    ) -> Informer[ObjectT]:
-        informer = self._informer(kind, parse)
+    def _input_informer(self, item: InputKind) -> Informer[Any]:
+        kind, source = item.kind, self._inputs.of(item.model)
+        feed = self.discovery.feed(source) if item.discovered else None
+        put = source.set if feed is None else feed.put
+        informer = self._informer(kind, self._reader(item, feed))
         updates = self._metrics.inbound_updates.labels(kind.name)
 
-        def handle(old: ObjectT | None, new: ObjectT | None) -> None:
-            put(old, new)
+        def handle(old: base.Object | None, new: base.Object | None) -> None:
+            key = _key(old, new)
+            put(key, new)
             updates.inc()
-            if new is None and old is not None:
-                self.substituted.get(kind.name, {}).pop(old.key, None)
-                self._warnings.clear(kind.name, "/".join(filter(None, old.key)))
+            if new is None:
+                self._inputs.faults.set((kind.name, key), None)
+                self._warnings.clear(kind.name, "/".join(filter(None, key)))
+            self._touch(kind.name.lower())
+
+        def gone(key: Key) -> None:
+            self._inputs.faults.set((kind.name, key), None)
+            self._warnings.clear(kind.name, "/".join(filter(None, key)))
             self._touch(kind.name.lower())
 
         informer.add_handler(handle)
+        informer.add_refusal_handler(lambda _, __: self._touch(kind.name.lower()), gone)
         return informer
 
-    def _informer(self, kind: Kind, parse: Callable[[Json], Any], selection: Selection | None = None) -> Informer[Any]:
+    def _informer(self, kind: Kind, parse: Callable[[Json], Any]) -> Informer[Any]:
         def refused(key: Key, error: DataError) -> None:
             self._warnings.reject(kind.name, "/".join(filter(None, key)), str(error))
 
-        informer = Informer(self._client, kind, parse, selection=selection, on_refused=refused)
+        informer = Informer(self._client, kind, parse, on_refused=refused)
         informer.add_handler(self._event_counter(kind))
         return informer
 
@@ -158,42 +131,39 @@ class Registry:
 
         return count
 
-    def _lenient_reader(self, model: type[ObjectT]) -> Callable[[Json], ObjectT]:
-        def parse(item: Json) -> ObjectT:
-            policy = base.read(model, item)
-            unknown = base.unknown_fields(policy)
-            name = "/".join(policy.key)
-            if unknown:
-                message = f"unknown fields are ignored: {listed(unknown)}; check the spelling"
-                self._warnings.warn(model.__name__, name, message)
-            return policy
+    def _reader(self, item: InputKind, feed: Feed[Any] | None) -> Callable[[Json], base.Object]:
+        """Return how an object is read. What is wrong with an invalid one is noted in ``faults``.
 
-        return parse
+        An invalid object without a last good form is replaced by its kind's fail-closed substitute, if there is one.
+        """
+        faults, name = self._inputs.faults, item.kind.name
 
-    def _fail_closed_reader(
-        self, model: type[ObjectT], held: Feed[ObjectT], stand_in: Callable[[Json], ObjectT]
-    ) -> Callable[[Json], ObjectT]:
-        """Parse a policy; an invalid one without a last good form is replaced by a fail-closed substitute."""
-        read = self._lenient_reader(model)
-        substituted = self.substituted.setdefault(model.__name__, {})
-
-        def parse(item: Json) -> ObjectT:
-            key = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
+        def parse(body: Json) -> base.Object:
+            metadata = body["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
             try:
-                policy = read(item)
+                found = base.read(item.model, body)
             except InvalidResource as error:
-                if held.find(key) is not None and key not in substituted:
+                held = faults.find((name, key))
+                has_good = feed is not None and feed.find(key) is not None and not (held and held.is_substituted)
+                substitutes = item.substitute is not None and not has_good
+                faults.set((name, key), Fault(name, key, str(error), int(metadata.get("generation", 0)), substitutes))
+                if item.substitute is None or has_good:
                     raise
-                substituted[key] = str(error)
-                self._warnings.substitute(model.__name__, "/".join(key), str(error))
-                return stand_in(item)
-            substituted.pop(key, None)
-            return policy
+                self._warnings.substitute(name, "/".join(key), str(error))
+                substitute: base.Object = item.substitute(body)
+                return substitute
+            if len(faults):
+                faults.set((name, key), None)
+            if item.is_mesh_resource and (unknown := base.unknown_fields(found)):
+                message = f"unknown fields are ignored: {listed(unknown)}; check the spelling"
+                self._warnings.warn(name, "/".join(key), message)
+            return found
 
         return parse
 
     def _on_namespace(self, old: core.Namespace | None, new: core.Namespace | None) -> None:
-        is_other = self.discovery.put_namespace(old, new)
+        is_other = self.discovery.put_namespace(_key(old, new), new)
         if new is not None and new.metadata.name == self._system_namespace:
             self._network = new.metadata.labels.get(names.NETWORK_LABEL, "")
             self._put_mesh()
@@ -205,7 +175,7 @@ class Registry:
         self._config = reading.config_of(self._good)
         self.report.read(new)
         self._put_mesh()
-        self._model.put_proxy_settings(proxy_settings.translate(self._config))
+        self._inputs.config.set(MESH, self._config)
         self._touch("mesh")
         roots = tuple(one.pem for one in self._config.ca_certificates if one.pem and is_trusted(one, self._config))
         for listener in self._roots_listeners:
@@ -231,5 +201,8 @@ class Registry:
         self._touch("mesh")
 
 
-def _reader(model: type[ObjectT]) -> Callable[[Json], ObjectT]:
-    return lambda item: base.read(model, item)
+def _key(old: base.Object | None, new: base.Object | None) -> Key:
+    item = new if new is not None else old
+    if item is None:
+        raise AssertionError("an event is about an object")
+    return item.key

@@ -10,13 +10,15 @@ from typing import Final
 
 from controlplane.ambient import authorization, peer_authentication
 from controlplane.inputs.mesh import MeshContext
-from meshapi.errors import listed
+from controlplane.inputs.sources import Rejection
+from meshapi.errors import brief, listed
 from meshapi.resources import base, security
 
 TYPE: Final = "ZtunnelAccepted"
 ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"
 INVALID: Final = "Invalid"
+REJECTED: Final = "RejectedByProxy"
 _ATTACHED: Final = "attached to ztunnel"
 
 
@@ -29,8 +31,14 @@ class Condition:
     message: str
 
 
-def of_policy(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Condition | None:
-    """Return the condition of an AuthorizationPolicy; ``None`` for one that is a waypoint's business alone."""
+def of_policy(policy: security.AuthorizationPolicy, mesh: MeshContext, problems: Sequence[str]) -> Condition | None:
+    """Return the condition of an AuthorizationPolicy; ``None`` for one that only waypoints enforce.
+
+    Args:
+        policy: the policy.
+        mesh: the mesh.
+        problems: what layer 4 leaves out of it, as its translation reports.
+    """
     spec = policy.spec
     if spec.target_ref is not None or spec.target_refs:
         return None
@@ -39,9 +47,9 @@ def of_policy(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Condit
     if not authorization.is_sent(policy, mesh):
         reason = "dry run is not sent to ztunnels; set controlPlane.dryRunPolicies to true in the chart's values"
         return Condition(False, UNSUPPORTED, reason)
-    problems = [*authorization.translate(policy, mesh).problems, *_unknown(policy)]
-    if problems:
-        return _unsupported(problems)
+    found = [*problems, *_unknown(policy)]
+    if found:
+        return _unsupported(found)
     if authorization.is_dry_run(policy):
         return Condition(True, ACCEPTED, f"{_ATTACHED} for a dry run: it decides nothing, what it would is counted")
     return Condition(True, ACCEPTED, _ATTACHED)
@@ -72,7 +80,15 @@ def of_refused(reason: str) -> Condition:
     return Condition(False, INVALID, f"{reason}; the last good form stays in effect")
 
 
-def of_replaced(reason: str) -> Condition:
+def of_rejected(rejection: Rejection) -> Condition:
+    """Return the condition of an object that a proxy refuses."""
+    by = f"{rejection.proxy} and others" if rejection.others else rejection.proxy
+    return Condition(
+        False, REJECTED, f"rejected by {by}: {brief(rejection.reason)}; the last good form stays in effect"
+    )
+
+
+def of_substituted(reason: str) -> Condition:
     """Return the condition of an object that could not be read and has no last good form."""
     return Condition(False, INVALID, f"{reason}; until it is fixed, the selected workloads deny all traffic")
 

@@ -12,8 +12,10 @@ import asyncio
 import time
 from typing import Final
 
+from controlplane.ambient.derivations import Policy
 from controlplane.ambient.model import Model
 from controlplane.inputs.config_warnings import ConfigWarnings
+from controlplane.inputs.sources import Key
 from controlplane.metrics import Metrics
 from controlplane.xds.snapshot import Snapshot
 from meshapi.errors import listed
@@ -36,11 +38,13 @@ class Publisher:
         self._snapshot = snapshot
         self._metrics = metrics
         self._warnings = warnings
-        self._is_open = False
+        self.opened = asyncio.Event()
+        """Set when everything that was known at the start has been computed."""
         self._scheduled: asyncio.Handle | None = None
         self._not_before = 0.0
         self._touched_at: float | None = None
         self._changed = asyncio.Event()
+        model.policies.add_handler(self._warn)
 
     async def open(self) -> None:
         """Publish all that is known and begin to follow changes. Before, changes only collect in the model.
@@ -52,13 +56,13 @@ class Publisher:
         while not self._model.is_settled:
             self._publish(_SLICE)
             await asyncio.sleep(0)
-        self._is_open = True
+        self.opened.set()
         self._metrics.first_computation.observe(loop.time() - started)
 
     def touch(self, trigger: str = "") -> None:
         """Note that the model has changed, and by what."""
         self._changed.set()
-        if not self._is_open:
+        if not self.opened.is_set():
             return
         self._metrics.triggers.labels(trigger or "other").inc()
         if self._touched_at is None:
@@ -111,10 +115,16 @@ class Publisher:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._snapshot.apply(self._model.flush(limit))
-        for (kind, key), error in self._model.take_failures():
+        for collection, key, error in self._model.graph.take_failures():
             self._metrics.internal_errors.inc()
-            _log.error("computing resources failed", kind=kind, name="/".join(filter(None, key)), exc_info=error)
+            _log.error("computing resources failed", collection=collection, name=_name(key), exc_info=error)
         self._metrics.push_time.labels("ALL").observe(loop.time() - started)
         self._metrics.services.set(len(self._model.services))
-        for name, problems in self._model.problems.items():
-            self._warnings.warn("AuthorizationPolicy", name, listed(problems))
+
+    def _warn(self, key: Key, _: Policy | None, new: Policy | None) -> None:
+        if new is not None and new.problems:
+            self._warnings.warn("AuthorizationPolicy", "/".join(key), listed(new.problems))
+
+
+def _name(key: object) -> str:
+    return "/".join(filter(None, key)) if isinstance(key, tuple) else str(key)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Set
 from typing import Final
 
-from controlplane.ambient.model import Changes
+from controlplane.ambient.outputs import Changes
 from meshapi import names
 from meshkit.xds.source import Listener, Resource
 

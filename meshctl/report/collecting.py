@@ -17,7 +17,7 @@ from meshkit.kube import Json, Kind, kinds
 _LOG_LINES: Final = 20_000
 _SIDE_BY_SIDE: Final = 8
 _OURS: Final = (kinds.DEPLOYMENT, kinds.DAEMON_SET, kinds.POD, kinds.EVENT)
-_EVERYWHERE: Final = (
+CLUSTER_KINDS: Final = (
     kinds.NAMESPACE,
     kinds.NODE,
     kinds.AUTHORIZATION_POLICY,
@@ -103,7 +103,7 @@ def _of_cluster(client: kube.Client, namespace: str, report: Report) -> list[Pie
 
     return [
         *(listed(kind, namespace) for kind in _OURS),
-        *(listed(kind, None) for kind in _EVERYWHERE),
+        *(listed(kind, None) for kind in CLUSTER_KINDS),
         Piece("system/mesh.yaml", config),
         Piece("system/lease.yaml", lease),
         Piece("cluster/pods.json", captured),

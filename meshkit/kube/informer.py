@@ -90,6 +90,9 @@ class Informer(Generic[T]):
         self._selection = selection or Selection()
         self._backoff = backoff or Backoff(first_s=0.1, cap_s=15.0)
         self._refusal_handlers = [on_refused or self._log_refused]
+        self._gone_handlers: list[Callable[[Key], None]] = []
+        self._refused: set[Key] = set()
+        """Objects whose present form was refused."""
         self._absent_retry_s = absent_retry_s
         self._objects: dict[Key, T] = {}
         self._handlers: list[Handler[T]] = []
@@ -103,9 +106,12 @@ class Informer(Generic[T]):
         for item in list(self._objects.values()):
             self._call(handler, None, item)
 
-    def add_refusal_handler(self, handler: Callable[[Key, DataError], None]) -> None:
-        """Call ``handler`` too for objects that ``parse`` refuses."""
+    def add_refusal_handler(
+        self, handler: Callable[[Key, DataError], None], on_gone: Callable[[Key], None] = lambda _: None
+    ) -> None:
+        """Call ``handler`` too for objects that ``parse`` refuses, and ``on_gone`` when such an object is removed."""
         self._refusal_handlers.append(handler)
+        self._gone_handlers.append(on_gone)
 
     def find(self, name: str, namespace: str = "") -> T | None:
         """Return one object of the local copy."""
@@ -200,7 +206,7 @@ class Informer(Generic[T]):
 
     def _complete(self, found: Set[Key]) -> None:
         """Take ``found`` for all there is."""
-        for key in [key for key in self._objects if key not in found]:
+        for key in [key for key in {*self._objects, *self._refused} if key not in found]:
             self._set(key, None)
         self._synced.set()
 
@@ -209,13 +215,19 @@ class Informer(Generic[T]):
         if item is None:
             self._objects.pop(key, None)
             new = None
+            if key in self._refused:
+                self._refused.discard(key)
+                for on_gone in self._gone_handlers:
+                    on_gone(key)
         else:
             try:
                 new = self._parse(item)
             except DataError as error:
+                self._refused.add(key)
                 for refusal_handler in self._refusal_handlers:
                     refusal_handler(key, error)
                 return
+            self._refused.discard(key)
             self._objects[key] = new
         if old != new:
             for handler in self._handlers:

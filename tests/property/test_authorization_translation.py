@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from controlplane.ambient.model import Model
+from controlplane.ambient.model import create
 from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
@@ -14,18 +14,19 @@ from meshapi.resources import base, core, security
 from tests.property import manifests, strategies
 from tests.support import authorization_model, istio_policy_model
 from tests.support import kubernetes_objects as objects
+from tests.support.ambient_model import put
 
 Json = dict[str, Any]
 
 
 def resources(policies: list[Json], peers: list[Json], pod: Json) -> tuple[workload_pb2.Workload, dict[str, Any]]:
     """The resources that a proxy gets."""
-    model = Model(MeshContext(root_namespace=manifests.ROOT))
+    model = create(MeshContext(root_namespace=manifests.ROOT))
     for item in policies:
-        model.put_policy(None, base.read(security.AuthorizationPolicy, item))
+        put(model, base.read(security.AuthorizationPolicy, item))
     for item in peers:
-        model.put_peer(None, base.read(security.PeerAuthentication, item))
-    model.put_pod(None, base.read(core.Pod, pod))
+        put(model, base.read(security.PeerAuthentication, item))
+    put(model, base.read(core.Pod, pod))
     model.flush()
     [workload] = model.all(names.ADDRESS_TYPE).values()
     found = model.all(names.AUTHORIZATION_TYPE)

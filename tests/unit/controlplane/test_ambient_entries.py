@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from controlplane.ambient import service_entries
-from controlplane.ambient.model import Model
+from controlplane.ambient.model import create
 from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.errors import InvalidResource
 from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking
 from tests.support import kubernetes_objects as objects
+from tests.support.ambient_model import put
 
 TLS = {"number": 443, "name": "tls", "protocol": "TLS"}
 LB = workload_pb2.LoadBalancing
@@ -23,15 +24,8 @@ def entry(name: str = "ext", namespace: str = "shop", **options: Any) -> network
 
 
 def resources(*items: base.Object) -> dict[str, workload_pb2.Address]:
-    model = Model(MeshContext())
-    put = {
-        networking.ServiceEntry: model.put_entry,
-        networking.WorkloadEntry: model.put_workload_entry,
-        core.Pod: model.put_pod,
-        core.Service: model.put_service,
-    }
-    for item in items:
-        put[type(item)](None, item)  # type: ignore[operator]
+    model = create(MeshContext())
+    put(model, *items)
     made = model.flush()[names.ADDRESS_TYPE]
     return {name: workload_pb2.Address.FromString(item.body) for name, item in made.items() if item is not None}
 

@@ -14,6 +14,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from controlplane.ca import authority
 from meshapi import names
 from meshapi.proto import authorization_pb2, workload_pb2
+from meshapi.resources import security
 from meshkit.xds import client
 from meshkit.xds.credentials import token_metadata
 from tests.support.certificates import Issuer
@@ -239,14 +240,14 @@ async def test_bad_policy_keeps_the_last_good_one_and_says_which_field(
 ) -> None:
     rule = {"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}
     running.api.put("authorizationpolicies", policy("p", action="DENY", rules=[rule]))
-    await until(lambda: running.plane.model.policies.find(("shop", "p")))
+    await until(lambda: running.plane.model.inputs.of(security.AuthorizationPolicy).find(("shop", "p")))
     bad = {"from": [{"source": {"ipBlocks": ["10.0.0.0/8", "ten"]}}]}
     running.api.put("authorizationpolicies", policy("p", action="DENY", rules=[bad]))
     running.api.put(
         "authorizationpolicies", policy("q", rules=[{"from": [{"source": {"principals": ["*"], "pricipals": ["*"]}}]}])
     )
-    await until(lambda: running.plane.model.policies.find(("shop", "q")))
-    held = running.plane.model.policies.find(("shop", "p"))
+    await until(lambda: running.plane.model.inputs.of(security.AuthorizationPolicy).find(("shop", "q")))
+    held = running.plane.model.inputs.of(security.AuthorizationPolicy).find(("shop", "p"))
     assert held is not None
     assert held.spec.rules[0].from_[0].source.ip_blocks == ("10.0.0.0/8",)
     logged = "".join(capsys.readouterr())

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from controlplane.ambient.model import Model
+from controlplane.ambient.model import Model, create
 from controlplane.inputs.mesh import MeshContext
 from controlplane.settings import Settings
 from meshapi import names
@@ -15,6 +15,7 @@ from meshapi.proto import workload_pb2
 from meshapi.resources import base, core, networking
 from meshkit.xds import client
 from tests.support import kubernetes_objects as objects
+from tests.support.ambient_model import put
 from tests.support.running_control_plane import Recorder, Running
 
 PAGES = [
@@ -126,18 +127,17 @@ def workload(model: Model, uid: str) -> workload_pb2.Workload:
 
 
 def test_an_entry_of_one_namespace_takes_no_name_and_no_pod_of_another() -> None:
-    model = Model(MeshContext())
+    model = create(MeshContext())
     pod = base.read(core.Pod, objects.pod("web", "shop", labels={"app": "web"}, captured=True))
     service = base.read(core.Service, objects.service("web", "shop", ports=[{"port": 80, "targetPort": 8080}]))
-    model.put_pod(None, pod)
-    model.put_service(None, service)
+    put(model, pod, service)
     model.flush()
     before = model.all(names.ADDRESS_TYPE)
     hostile = objects.service_entry(
         "mine", "dev", hosts=["web.shop.svc.cluster.local"], selector={"app": "web"}, resolution="STATIC",
         ports=[{"number": 80, "name": "http", "protocol": "HTTP"}],
     )  # fmt: skip
-    model.put_entry(None, base.read(networking.ServiceEntry, hostile))
+    put(model, base.read(networking.ServiceEntry, hostile))
     model.flush()
     after = model.all(names.ADDRESS_TYPE)
     # What was there is as it was, byte by byte; what is new is of the other namespace and not the canonical one.

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from aiohttp import web
 
 from controlplane.ca.signing import SigningSource
 from controlplane.leader import Election, Timing
@@ -167,13 +168,27 @@ async def test_duties_that_fail_end_the_candidate_and_give_the_lease_back() -> N
         assert holder(api) == ""
 
 
+class _Meeting(FakeKubernetes):
+    """An API that answers the first creation when all replicas have sent theirs."""
+
+    def __init__(self, replicas: int) -> None:
+        super().__init__()
+        self._barrier = asyncio.Barrier(replicas)
+
+    async def _single(self, request: web.Request, plural: str, namespace: str, name: str) -> web.Response:
+        if request.method == "POST" and plural == "secrets":
+            await self._barrier.wait()
+        return await super()._single(request, plural, namespace, name)
+
+
 async def test_replicas_that_start_together_have_one_root() -> None:
-    async with FakeKubernetes() as api, contextlib.AsyncExitStack() as stack:
+    replicas = 4
+    async with _Meeting(replicas) as api, contextlib.AsyncExitStack() as stack:
         roots = []
-        for _ in range(4):
+        for _ in range(replicas):
             client = await stack.enter_async_context(kube.Client(kube.explicit(api.url)))
             roots.append(SigningSource(client, namespace=NAMESPACE, life=timedelta(days=1), metrics=Metrics()))
         await asyncio.gather(*(root.load("cluster.local") for root in roots))
         made = [request for request in api.requests if request.startswith("POST")]
-        assert len(made) > 1, "they really met"
+        assert len(made) == replicas, "each found no secret"
         assert len({root.current.roots_pem for root in roots}) == 1

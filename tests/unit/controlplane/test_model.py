@@ -3,11 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.ambient.model import Model
-from controlplane.inputs.discovery import Discovery, Feed
+from controlplane.ambient.model import create
+from controlplane.graph.derived import Derived
+from controlplane.inputs.discovery import Discovery
+from controlplane.inputs.kinds import KINDS
 from controlplane.inputs.mesh import MeshContext
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
@@ -167,21 +170,15 @@ class World:
     """A model that gets events as from informers, with the old and the new object."""
 
     def __init__(self, mesh: MeshContext) -> None:
-        self.model = Model(mesh)
-        self.discovery = Discovery(self.model, system_namespace="istio-system")
+        self.model = create(mesh)
+        inputs = self.model.inputs
+        self.discovery = Discovery(inputs, system_namespace="istio-system")
         self.selectors: tuple[LabelSelector, ...] = ()
-        model, feed = self.model, self.discovery.feed
-        feeds: dict[type, Feed[Any]] = {
-            core.Pod: feed(model.pods, model.put_pod),
-            core.Service: feed(model.services, model.put_service),
-            core.EndpointSlice: feed(model.slices, model.put_slice),
-            security.AuthorizationPolicy: feed(model.policies, model.put_policy),
-            security.PeerAuthentication: feed(model.peers, model.put_peer),
-            networking.ServiceEntry: feed(model.entries, model.put_entry),
-            networking.WorkloadEntry: feed(model.workload_entries, model.put_workload_entry),
+        self.puts: dict[type, Any] = {
+            item.model: self.discovery.feed(inputs.of(item.model)).put if item.discovered else inputs.of(item.model).set
+            for item in KINDS
         }
-        self.puts: dict[type, Any] = {kind: found.put for kind, found in feeds.items()}
-        self.puts |= {core.Node: model.put_node, core.Namespace: self.discovery.put_namespace}
+        self.puts[core.Namespace] = self.discovery.put_namespace
         self.held: dict[tuple[type, tuple[str, str]], base.Object] = {}
         self.published: dict[str, dict[str, Resource]] = {}
 
@@ -193,7 +190,7 @@ class World:
             self.held[key] = new
         if old is None and new is None:
             return
-        self.puts[type(item)](old, new)
+        self.puts[type(item)](item.key, new)
 
     def configure(self, mesh: MeshContext, selectors: tuple[LabelSelector, ...] = ()) -> None:
         self.selectors = selectors
@@ -242,15 +239,20 @@ def assert_no_unknown_policies(world: World) -> None:
         assert set(address.workload.authorization_policies) <= known.keys()
 
 
-def test_a_change_of_the_mesh_is_computed_in_slices_and_single_events_go_first() -> None:
+def test_a_change_of_the_mesh_is_computed_in_slices_and_single_events_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     count, limit = 10_000, 200
     world = World(MeshContext())
     for number in range(count):
         world.put(pod(f"p{number}", ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))
     world.flush()
-    computed: list[str] = []
-    for kind, compute in world.model._compute.items():
-        world.model._compute[kind] = lambda key, compute=compute: computed.append(key[1]) or compute(key)  # type: ignore[misc,func-returns-value]
+    computed: list[tuple[str, Any]] = []
+    compute = Derived.compute
+
+    def recorded(derived: Derived[Any, Any], key: Any) -> None:
+        computed.append((derived.name, key))
+        compute(derived, key)
+
+    monkeypatch.setattr(Derived, "compute", recorded)
     world.put(base.read(security.PeerAuthentication, objects.peer("mesh", "istio-system", mode="STRICT")))
     changes = world.model.flush(limit)
     assert list(changes) == [names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE], "policies before workloads"
@@ -264,7 +266,10 @@ def test_a_change_of_the_mesh_is_computed_in_slices_and_single_events_go_first()
         assert len(computed) - before <= limit
         slices += 1
     assert slices == count // limit
-    assert len(computed) == count + 2, "each once: the policy, the object and every pod"
+    assert len(set(computed)) == len(computed), "each once"
+    others = {name for name, _ in computed} - {"pods"}
+    assert others == {"modes", "peers", "static"}
+    assert len(computed) == count + len(others)
 
 
 def test_a_policy_is_withdrawn_after_the_last_workload_that_names_it() -> None:
@@ -315,13 +320,13 @@ def test_a_namespace_that_no_selector_matches_is_not_discovered_until_its_labels
 
 
 def test_only_a_change_of_discovery_is_announced() -> None:
-    discovery = Discovery(Model(MeshContext()), system_namespace="istio-system")
-    plain, labelled = namespace("shop"), namespace("shop", mesh="on")
-    assert not discovery.put_namespace(None, plain), "every namespace is discovered without selectors"
+    discovery = Discovery(create(MeshContext()).inputs, system_namespace="istio-system")
+    key = ("", "shop")
+    assert not discovery.put_namespace(key, namespace("shop")), "every namespace is discovered without selectors"
     discovery.put_mesh(MeshContext(), (MESH_ON,))
-    assert discovery.put_namespace(plain, labelled)
-    assert not discovery.put_namespace(labelled, namespace("shop", mesh="on", team="a"))
-    assert discovery.put_namespace(namespace("shop", mesh="on", team="a"), None)
+    assert discovery.put_namespace(key, namespace("shop", mesh="on"))
+    assert not discovery.put_namespace(key, namespace("shop", mesh="on", team="a"))
+    assert discovery.put_namespace(key, None)
 
 
 def visibilities(world: World) -> dict[str, str]:
@@ -406,9 +411,15 @@ def test_root_namespace_policies_reach_pods_of_all_namespaces() -> None:
     world.put(root)
     world.put(base.read(security.AuthorizationPolicy, objects.policy("b", selector=selector)))
     world.put(base.read(security.AuthorizationPolicy, objects.policy("other", "dev", selector=selector)))
-    assert world.model._policies_of(pod("a", labels={"app": "web"})) == ["istio-system/z", "shop/b"]
-    world.model.put_mesh(replace(world.model.mesh, root_namespace="dev"))
-    assert world.model._policies_of(pod("a", labels={"app": "web"})) == ["dev/other", "shop/b"]
+    assert policies_of(world, "Kubernetes//Pod/shop/a") == ["istio-system/z", "shop/b"]
+    world.configure(replace(world.model.mesh, root_namespace="dev"))
+    assert policies_of(world, "Kubernetes//Pod/shop/a") == ["dev/other", "shop/b"]
+
+
+def policies_of(world: World, uid: str) -> list[str]:
+    world.flush()
+    address = workload_pb2.Address.FromString(world.published[names.ADDRESS_TYPE][uid].body)
+    return list(address.workload.authorization_policies)
 
 
 def test_mesh_wide_mode_reaches_pods_and_port_exceptions_of_other_namespaces() -> None:

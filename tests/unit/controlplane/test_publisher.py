@@ -4,7 +4,9 @@ import asyncio
 import itertools
 from typing import Any
 
-from controlplane.ambient.model import Changes, Model
+from controlplane.ambient.model import Model, create
+from controlplane.ambient.outputs import Changes
+from controlplane.graph.derived import Fetch
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.metrics import Metrics
@@ -37,14 +39,18 @@ class Applied(Snapshot):
 
 def plane() -> tuple[Model, Applied, Metrics, Publisher]:
     metrics = Metrics()
-    model, snapshot = Model(MeshContext()), Applied()
+    model, snapshot = create(MeshContext()), Applied()
     return model, snapshot, metrics, Publisher(model, snapshot, metrics, ConfigWarnings(metrics))
 
 
 def pods(model: Model, count: int) -> None:
     for number in range(count):
         item = objects.pod(f"p{number}", ip=f"10.0.{number >> 8}.{number & 255}")
-        model.put_pod(None, base.read(core.Pod, item))
+        put(model, base.read(core.Pod, item))
+
+
+def put(model: Model, item: base.Object) -> None:
+    model.inputs.of(type(item)).set(item.key, item)
 
 
 def strict() -> security.PeerAuthentication:
@@ -62,7 +68,7 @@ async def test_other_tasks_run_between_slices() -> None:
     assert len(snapshot.turns) == 5, "the first computation is in slices too"
     del snapshot.turns[:]
     counting = asyncio.create_task(snapshot.count())
-    model.put_peer(None, strict())
+    put(model, strict())
     published.touch("peerauthentication")
     await until(lambda: model.is_settled)
     counting.cancel()
@@ -89,14 +95,15 @@ async def test_a_single_change_is_computed_in_the_same_turn() -> None:
 async def test_an_object_that_cannot_be_computed_takes_no_other_with_it() -> None:
     model, snapshot, metrics, published = plane()
     await published.open()
-    compute = model._compute["pod"]
+    pods_collection = model.resources["pods"]
+    transform = pods_collection._transform
 
-    def faulty(key: Any) -> Any:
-        if key[1] == "p3":
+    def faulty(pod: core.Pod, fetch: Fetch) -> Any:
+        if pod.metadata.name == "p3":
             raise ZeroDivisionError
-        return compute(key)
+        return transform(pod, fetch)
 
-    model._compute["pod"] = faulty
+    pods_collection._transform = faulty
     pods(model, 10)
     published.touch()
     await until(lambda: model.is_settled)
@@ -117,6 +124,6 @@ async def test_a_failure_does_not_end_publishing() -> None:
     published.touch()
     await until(lambda: value(metrics, "pilot_total_xds_internal_errors") == 1)
     item = objects.pod("later", ip="10.1.0.1")
-    model.put_pod(None, base.read(core.Pod, item))
+    put(model, base.read(core.Pod, item))
     published.touch()
     await until(lambda: "Kubernetes//Pod/shop/later" in {one.name for one in snapshot.all(names.ADDRESS_TYPE)})

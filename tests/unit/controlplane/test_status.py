@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 
+from controlplane.ambient import authorization
+from controlplane.ambient.model import create
+from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
-from controlplane.inputs.registry import ObjectT
+from controlplane.inputs.registry import Registry
+from controlplane.inputs.sources import Rejection
+from controlplane.metrics import Metrics
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
-from controlplane.status.writer import Source, StatusWriter
+from controlplane.status.outcomes import Outcomes
+from controlplane.status.writer import StatusWriter
+from meshapi import names
 from meshapi.resources import base, security
 from meshkit import kube
-from meshkit.kube import Informer, kinds
 from tests.support.fake_kubernetes import FakeKubernetes, Json
-from tests.support.kubernetes_objects import peer, policy
+from tests.support.kubernetes_objects import peer, policy, service_entry
 from tests.support.waiting import until
 
 MESH = MeshContext()
@@ -25,7 +31,8 @@ DRY = {"istio.io/dry-run": "true"}
 
 
 def of_policy(mesh: MeshContext = MESH, **options: Any) -> Condition | None:
-    return conditions.of_policy(base.read(security.AuthorizationPolicy, policy("p", **options)), mesh)
+    item = base.read(security.AuthorizationPolicy, policy("p", **options))
+    return conditions.of_policy(item, mesh, authorization.translate(item, mesh).problems)
 
 
 def of_peer(namespace: str = "shop", **options: Any) -> Condition:
@@ -105,33 +112,41 @@ def test_unsupported_fields_of_a_peer_authentication_are_named(options: dict[str
 
 
 class Following:
-    """A replica's writer and what it reads."""
+    """A replica's graph, what it reads, and its writer."""
 
     def __init__(self, client: kube.Client) -> None:
-        self.mesh = MESH
-        self.policies = Informer(client, kinds.AUTHORIZATION_POLICY, _reader(security.AuthorizationPolicy))
-        self.peers = Informer(client, kinds.PEER_AUTHENTICATION, _reader(security.PeerAuthentication))
-        self.writer = StatusWriter(
+        metrics = Metrics()
+        self.model = create(MESH)
+        self.registry = Registry(
             client,
-            Source(self.policies, conditions.of_policy),
-            Source(self.peers, conditions.of_peer),
-            mesh=lambda: self.mesh,
+            self.model.inputs,
+            system_namespace=names.DEFAULT_NAMESPACE,
+            metrics=metrics,
+            warnings=ConfigWarnings(metrics),
+            touch=self.touch,
         )
+        self._synced = asyncio.Event()
+        self.writer = StatusWriter(client, Outcomes(self.model), self._synced)
+
+    def touch(self, _: str = "") -> None:
+        asyncio.get_running_loop().call_soon(self.model.flush)
+
+    async def run(self) -> None:
+        await self.registry.wait_synced()
+        self.model.flush()
+        self._synced.set()
+        await self.writer.run()
 
 
 @contextlib.asynccontextmanager
 async def leading(api: FakeKubernetes) -> AsyncIterator[Following]:
     async with kube.Client(kube.explicit(api.url)) as client, asyncio.TaskGroup() as tasks:
         following = Following(client)
-        running = [following.policies.run(), following.peers.run(), following.writer.run()]
+        running = [*(informer.run() for informer in following.registry.informers), following.run()]
         running_tasks = [tasks.create_task(one) for one in running]
         yield following
         for task in running_tasks:
             task.cancel()
-
-
-def _reader(model: type[ObjectT]) -> Any:
-    return lambda item: base.read(model, item)
 
 
 def condition(api: FakeKubernetes, name: str, plural: str = "authorizationpolicies") -> Json:
@@ -174,8 +189,8 @@ async def test_conditions_are_recomputed_when_the_mesh_config_changes() -> None:
         put(api, policy("p", annotations=DRY), 1)
         async with leading(api) as following:
             await until(lambda: condition(api, "p").get("status") == "False")
-            following.mesh = MeshContext(sends_dry_run=True)
-            following.writer.mesh_changed()
+            following.registry.discovery.put_mesh(MeshContext(sends_dry_run=True), ())
+            following.touch()
             await until(lambda: condition(api, "p")["status"] == "True")
 
 
@@ -200,3 +215,43 @@ async def test_a_policy_that_becomes_a_waypoints_loses_the_condition() -> None:
             before = writes(api)
             put(api, policy("p", targetRefs=[{"kind": "Service", "name": "web"}]), 2)
             await until(lambda: writes(api) > before)
+
+
+async def test_an_invalid_object_without_another_form_says_why_until_it_is_removed() -> None:
+    bad = service_entry("e", hosts=["*"], resolution="DNS")
+    async with FakeKubernetes() as api:
+        put(api, bad, 4, "serviceentries")
+        async with leading(api) as following:
+            await until(lambda: condition(api, "e", "serviceentries"))
+            found = condition(api, "e", "serviceentries")
+            assert (found["reason"], found["observedGeneration"]) == ("Invalid", 4)
+            assert len(following.model.inputs.faults) == 1
+            api.remove("serviceentries", "e", "shop")
+            await until(lambda: not len(following.model.inputs.faults))
+
+
+async def test_a_resource_that_a_proxy_refuses_is_on_the_status_of_its_object() -> None:
+    async with FakeKubernetes() as api:
+        put(api, service_entry("e", hosts=["a.test"], resolution="DNS"), 3, "serviceentries")
+        put(api, policy("p"), 1)
+        async with leading(api) as following:
+            await until(lambda: condition(api, "p").get("status") == "True")
+            assert not (api.get("serviceentries", "e", "shop") or {})["status"].get("conditions")
+            refused = {
+                (names.AUTHORIZATION_TYPE, "shop/p"): Rejection("ztunnel-a.istio-system", "too large", others=False),
+                (names.ADDRESS_TYPE, "shop/a.test"): Rejection("ztunnel-b.istio-system", "no such port", others=True),
+            }
+            for name, rejection in refused.items():
+                following.model.inputs.rejections.set(name, rejection)
+            following.touch()
+            await until(lambda: condition(api, "p")["reason"] == "RejectedByProxy")
+            assert "rejected by ztunnel-a.istio-system: too large" in condition(api, "p")["message"]
+            await until(lambda: condition(api, "e", "serviceentries").get("observedGeneration") == 3)
+            message = condition(api, "e", "serviceentries")["message"]
+            assert message.startswith("rejected by ztunnel-b.istio-system and others: no such port")
+            for name in refused:
+                following.model.inputs.rejections.set(name, None)
+            following.touch()
+            before = writes(api)
+            await until(lambda: condition(api, "p")["status"] == "True")
+            await until(lambda: writes(api) == before + 2)

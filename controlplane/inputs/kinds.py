@@ -1,0 +1,48 @@
+"""The one table of the kinds that the control plane reads from Kubernetes.
+
+A new kind is a line here, its model in ``meshapi.resources``, and what is derived from it. The informers, the metrics
+of their events and the handling of invalid objects follow from this table; the chart's permissions, the definitions
+and the bug report are checked against it (``tests/unit/controlplane/test_kinds.py``).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from controlplane.inputs import fail_closed
+from meshapi.resources import base, core, networking, security
+from meshkit.kube import Json, Kind, kinds
+
+
+@dataclass(frozen=True, slots=True)
+class InputKind:
+    """One kind of objects.
+
+    Attributes:
+        kind: as the API names it.
+        model: what an object is read into.
+        substitute: returns what stands in for an invalid object without a last good form; ``None``: nothing does.
+        discovered: whether ``discoverySelectors`` of the mesh configuration apply.
+    """
+
+    kind: Kind
+    model: type[base.Object]
+    substitute: Callable[[Json], Any] | None = None
+    discovered: bool = True
+
+    @property
+    def is_mesh_resource(self) -> bool:
+        """Whether it is one of the mesh's own kinds, not one of Kubernetes': unknown fields of it are reported."""
+        return self.kind.group.endswith("istio.io")
+
+
+KINDS: Final = (
+    InputKind(kinds.NODE, core.Node, discovered=False),
+    InputKind(kinds.POD, core.Pod),
+    InputKind(kinds.SERVICE, core.Service),
+    InputKind(kinds.ENDPOINT_SLICE, core.EndpointSlice),
+    InputKind(kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
+    InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),
+    InputKind(kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy, fail_closed.policy),
+    InputKind(kinds.PEER_AUTHENTICATION, security.PeerAuthentication, fail_closed.peer),
+)

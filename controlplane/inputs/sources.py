@@ -1,0 +1,79 @@
+"""What all computations start from: objects, the mesh's configuration, and what is wrong with objects."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from controlplane.graph.collection import Setting, Source
+from controlplane.graph.scheduler import Graph
+from controlplane.inputs.kinds import KINDS, InputKind
+from controlplane.inputs.mesh import MeshContext
+from meshapi.mesh_config.model import MeshConfig
+from meshapi.resources import base, core
+
+Key = tuple[str, str]
+"""Namespace (empty where there is none) and name."""
+ObjectT = TypeVar("ObjectT", bound=base.Object)
+
+MESH: Key = ("", "mesh")
+"""The key of the only mesh configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an object, as it is now, cannot be used.
+
+    Attributes:
+        kind: name of the object's kind.
+        key: the object.
+        reason: names the field and the fix.
+        generation: of the invalid form.
+        is_substituted: whether a fail-closed substitute is in force; otherwise the last good form is.
+    """
+
+    kind: str
+    key: Key
+    reason: str
+    generation: int
+    is_substituted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A resource that a proxy has refused (a NACK) and has not accepted since.
+
+    Attributes:
+        proxy: one of those that refused it.
+        reason: what the proxy wrote.
+        others: whether more proxies have refused it.
+    """
+
+    proxy: str
+    reason: str
+    others: bool
+
+
+class Inputs:
+    """The sources of one graph.
+
+    Attributes:
+        mesh: facts about the whole mesh.
+        config: the mesh configuration in force, under ``MESH``; absent until it was read.
+        namespaces: all namespaces, discovered or not.
+        faults: invalid objects, by kind and key.
+        rejections: resources that proxies have refused, by type URL and resource name.
+    """
+
+    def __init__(self, graph: Graph, mesh: MeshContext, kinds: Iterable[InputKind] = KINDS) -> None:
+        self.mesh = Setting(graph, mesh)
+        self.config: Source[Key, MeshConfig] = Source(graph, "mesh configuration")
+        self.namespaces: Source[Key, core.Namespace] = Source(graph, "namespaces")
+        self.faults: Source[tuple[str, Key], Fault] = Source(graph, "faults")
+        self.rejections: Source[tuple[str, str], Rejection] = Source(graph, "rejections")
+        self._sources: dict[type[base.Object], Source[Key, base.Object]] = {
+            item.model: Source(graph, item.kind.plural) for item in kinds
+        }
+
+    def of(self, model: type[ObjectT]) -> Source[Key, ObjectT]:
+        """Return the objects of a kind, by its model."""
+        return cast("Source[Key, ObjectT]", self._sources[model])

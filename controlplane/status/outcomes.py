@@ -1,0 +1,129 @@
+"""The condition of each object that gets one, as further values of the graph: an output of the same computation.
+
+A condition reports the first of these that applies: the object cannot be read; a proxy has refused what was made of it;
+layer 4 leaves something out of it; it is accepted. Objects that are no policies have a condition only in the first two
+cases.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.ambient.model import CONDITIONS, Model
+from controlplane.graph.collection import Collection, Source
+from controlplane.graph.derived import Derived, Fetch
+from controlplane.inputs.sources import Fault, Key
+from controlplane.status import conditions
+from controlplane.status.conditions import Condition
+from meshapi import names
+from meshapi.resources import base
+from meshapi.resources.networking import ServiceEntry, WorkloadEntry
+from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
+from meshkit.kube import Kind, kinds
+from meshkit.xds.source import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A condition, and the generation of the object that it is about."""
+
+    condition: Condition
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """How the condition of a kind's objects is found.
+
+    Attributes:
+        kind: the kind.
+        objects: its objects.
+        type_url: of the resources that are made of them.
+        evaluate: what layer 4 makes of an object; ``None``: nothing to report.
+        resources: the resources that are made of an object.
+    """
+
+    kind: Kind
+    objects: Source[Key, Any]
+    type_url: str
+    evaluate: Callable[[Any, Fetch], Condition | None]
+    resources: Callable[[Key, Fetch], Iterable[Resource]]
+
+
+class Outcomes:
+    """The conditions of objects.
+
+    Attributes:
+        by_kind: the conditions of each kind's objects.
+        unusable: conditions of objects that cannot be read and have no other form in force, by kind's name and key.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._inputs = model.inputs
+        self._subjects = {subject.kind.name: subject for subject in self._find_subjects()}
+        self.by_kind: dict[Kind, Collection[Key, Outcome]] = {
+            subject.kind: Derived(
+                model.graph,
+                f"conditions of {subject.kind.plural}",
+                subject.objects,
+                CONDITIONS,
+                functools.partial(self._outcome, subject),
+            )
+            for subject in self._subjects.values()
+        }
+        self.unusable: Collection[tuple[str, Key], Outcome] = Derived(
+            model.graph, "conditions of unusable objects", self._inputs.faults, CONDITIONS, self._unusable
+        )
+
+    def _find_subjects(self) -> Iterable[_Subject]:
+        of, model, inputs = self._inputs.of, self._model, self._inputs
+
+        def policy(item: AuthorizationPolicy, fetch: Fetch) -> Condition | None:
+            made = fetch.find(model.policies, item.key)
+            return conditions.of_policy(item, fetch.setting(inputs.mesh), made.problems if made is not None else ())
+
+        def peer(item: PeerAuthentication, fetch: Fetch) -> Condition:
+            return conditions.of_peer(item, fetch.setting(inputs.mesh))
+
+        def policy_resources(key: Key, fetch: Fetch) -> Iterable[Resource]:
+            made = fetch.find(model.policies, key)
+            return () if made is None else made.resources
+
+        def resources_in(collection: str) -> Callable[[Key, Fetch], Iterable[Resource]]:
+            return lambda key, fetch: fetch.find(model.resources[collection], key) or ()
+
+        def silent(_: object, __: Fetch) -> None:
+            return None
+
+        authorization, address = names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE
+        yield _Subject(kinds.AUTHORIZATION_POLICY, of(AuthorizationPolicy), authorization, policy, policy_resources)
+        yield _Subject(kinds.PEER_AUTHENTICATION, of(PeerAuthentication), authorization, peer, resources_in("peers"))
+        yield _Subject(kinds.SERVICE_ENTRY, of(ServiceEntry), address, silent, resources_in("entries"))
+        yield _Subject(kinds.WORKLOAD_ENTRY, of(WorkloadEntry), address, silent, resources_in("workload entries"))
+
+    def _outcome(self, subject: _Subject, item: base.Object, fetch: Fetch) -> Outcome | None:
+        fault = fetch.find(self._inputs.faults, (subject.kind.name, item.key))
+        if fault is not None:
+            return _of_fault(fault)
+        condition = self._rejection(subject, item.key, fetch) or subject.evaluate(item, fetch)
+        return None if condition is None else Outcome(condition, item.metadata.generation)
+
+    def _rejection(self, subject: _Subject, key: Key, fetch: Fetch) -> Condition | None:
+        for resource in subject.resources(key, fetch):
+            rejection = fetch.find(self._inputs.rejections, (subject.type_url, resource.name))
+            if rejection is not None:
+                return conditions.of_rejected(rejection)
+        return None
+
+    def _unusable(self, fault: Fault, fetch: Fetch) -> Outcome | None:
+        subject = self._subjects.get(fault.kind)
+        if subject is None or fetch.find(subject.objects, fault.key) is not None:
+            return None
+        return _of_fault(fault)
+
+
+def _of_fault(fault: Fault) -> Outcome:
+    make = conditions.of_substituted if fault.is_substituted else conditions.of_refused
+    return Outcome(make(fault.reason), fault.generation)
