@@ -8,8 +8,9 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
+from typing import Any, NoReturn, Protocol
 
 from controlplane import debug
 from controlplane.addresses.allocator import Allocator
@@ -23,11 +24,13 @@ from controlplane.ca.tokens import TokenAuthenticator
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.registry import Registry
+from controlplane.inputs.rejections import Rejections
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
 from controlplane.settings import Settings, host_and_port
-from controlplane.status.events import MeshEvents
+from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
 from controlplane.status.outcomes import Outcomes
+from controlplane.status.shared_rejections import SharedRejections
 from controlplane.status.writer import StatusWriter
 from controlplane.xds import sync_status
 from controlplane.xds.debug_requests import DebugRequests
@@ -41,13 +44,23 @@ from meshapi.resources.networking import ServiceEntry
 from meshkit import admin, kube, log
 from meshkit.tasks import Backoff
 from meshkit.xds.ads import AggregatedDiscovery
+from meshkit.xds.peer import Peer
 from meshkit.xds.serving import serve_tls
+from meshkit.xds.source import ResourceSource
 
 _log = log.logger("controlplane")
 
 _GC_THRESHOLDS = (50_000, 20, 100)
 """A list of a hundred thousand pods makes millions of objects and no garbage; with Python's default (700 objects), a
 third of the time of a start went into looking for it."""
+
+
+class Writer(Protocol):
+    """Writes to Kubernetes while this replica leads."""
+
+    def run(self) -> Coroutine[Any, Any, NoReturn]:
+        """Write until cancelled."""
+        ...
 
 
 class ControlPlane:
@@ -93,14 +106,14 @@ class ControlPlane:
             make(self._client, self._signing, self._registry.namespaces, self._registry.discovery.discovers)
             for make in (namespace_config_maps.of_roots, namespace_config_maps.of_revocation_lists)
         ]
-        self._allocator = Allocator(self._client, self._registry.informer(ServiceEntry))
-        self._statuses = StatusWriter(self._client, Outcomes(self.model), self._publisher.opened)
         self._registry.on_roots(self._signing.trust)
         for one in self._bundles:
             self._registry.on_mesh_change(one.all_due)
         self._instance = settings.pod_name or socket.gethostname()
-        self._events = MeshEvents(
-            self._client, self._registry.report, namespace=settings.pod_namespace, instance=self._instance
+        self._writers = self._make_writers()
+        rejections = Rejections(self.model.inputs.rejections, self._publisher.touch)
+        self._shared_rejections = SharedRejections(
+            self._client, rejections, namespace=settings.pod_namespace, instance=self._instance
         )
         self._election = Election(
             self._client,
@@ -113,7 +126,7 @@ class ControlPlane:
             self._signing, identity=self._own_identity, dns_names=settings.serving_dns_names
         )
         self._tokens = TokenAuthenticator(self._client, time.monotonic)
-        self._observer = StreamObserver(self.metrics, own_version())
+        self._observer = StreamObserver(self.metrics, own_version(), rejections)
         self._debug_requests = DebugRequests(self._observer, namespace=settings.pod_namespace, instance=self._instance)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -127,6 +140,8 @@ class ControlPlane:
             running = [tasks.create_task(informer.run()) for informer in self._registry.informers]
             running += [
                 *(tasks.create_task(one.informer.run()) for one in self._bundles),
+                tasks.create_task(self._shared_rejections.informer.run()),
+                tasks.create_task(self._shared_rejections.run()),
                 tasks.create_task(self._election.run(self._duties)),
             ]
             serving = tasks.create_task(self._serve())
@@ -134,14 +149,22 @@ class ControlPlane:
             for task in (*running, serving):
                 task.cancel()
 
+    def _make_writers(self) -> list[Writer]:
+        """Return what only the leader runs."""
+        events = EventWriter(self._client, instance=self._instance)
+        return [
+            *self._bundles,
+            Allocator(self._client, self._registry.informer(ServiceEntry)),
+            StatusWriter(self._client, Outcomes(self.model), self._publisher.opened),
+            MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
+            RejectionEvents(events, self.model),
+        ]
+
     async def _duties(self) -> None:
         """Write what one replica only must write, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for one in self._bundles:
-                tasks.create_task(one.run())
-            tasks.create_task(self._allocator.run())
-            tasks.create_task(self._statuses.run())
-            tasks.create_task(self._events.run())
+            for writer in self._writers:
+                tasks.create_task(writer.run())
 
     def pending(self) -> list[str]:
         """Return what the control plane still waits for."""
@@ -162,7 +185,7 @@ class ControlPlane:
         gc.freeze()
         await self._load_signing()
         self._own_certificate.renew()
-        discovery = AggregatedDiscovery(self._snapshot, self._tokens.name, self._observer, self._debug_requests.answer)
+        discovery = AggregatedDiscovery(self._view, self._tokens.name, self._observer, self._debug_requests.answer)
         authority = CertificateService(
             self._signing,
             self._tokens,
@@ -219,6 +242,10 @@ class ControlPlane:
             admin.serve([host_and_port(settings.admin_address)], pages),
         ):
             yield
+
+    def _view(self, _: Peer) -> ResourceSource:
+        """Return what a proxy may see. Those of layer 4 all see the same."""
+        return self._snapshot
 
     def _trust_domain(self) -> str:
         return self.model.mesh.trust_domain

@@ -34,6 +34,7 @@ HOSTS: Final = Stage(single=4, bulk=6)
 ADDRESSES: Final = Stage(single=5, bulk=7)
 CONDITIONS: Final = Stage(single=8, bulk=9)
 TYPES: Final = (names.MESH_CONFIG_TYPE, names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
+"""Of layer 4 proxies."""
 
 
 class Model:

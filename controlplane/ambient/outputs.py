@@ -15,7 +15,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 Changes = dict[str, dict[str, Resource | None]]
 """By type URL: resource name to the new resource, or ``None`` for a removed one."""
-Maker = tuple[str, Hashable]
+Maker = tuple[str, Any]
 """A collection's name and the key of a value that a resource belongs to."""
 
 

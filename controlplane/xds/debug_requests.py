@@ -18,7 +18,7 @@ from controlplane.metrics import own_version
 from controlplane.xds.observer import StreamObserver
 from meshapi import names
 from meshkit.xds.errors import Denied
-from meshkit.xds.stream import Peer
+from meshkit.xds.peer import Peer
 from meshkit.xds.subscription import Record
 
 _LIST = "list"

@@ -1,12 +1,13 @@
 """What happens on discovery streams, as metrics, log lines and the ``/debug/syncz`` page."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from controlplane.inputs.rejections import Rejections
 from controlplane.metrics import Metrics
 from meshapi import names
 from meshkit.log import logger
-from meshkit.xds.stream import Peer, Timing
+from meshkit.xds.peer import Peer, Timing
 from meshkit.xds.subscription import Delta
 
 _log = logger("controlplane.xds")
@@ -15,10 +16,11 @@ _SHORT = {names.ADDRESS_TYPE: "wds", names.AUTHORIZATION_TYPE: "wads", names.MES
 
 
 class StreamObserver:
-    """A ``meshkit.xds.stream.Observer``."""
+    """A ``meshkit.xds.peer.Observer``."""
 
-    def __init__(self, metrics: Metrics, version: str) -> None:
+    def __init__(self, metrics: Metrics, version: str, rejections: Rejections) -> None:
         self._metrics = metrics
+        self._rejections = rejections
         self._connected = metrics.connected.labels(version)
         self._peers: dict[int, Peer] = {}
         for short in _SHORT.values():  # series that are there from the start, at 0
@@ -32,9 +34,10 @@ class StreamObserver:
         _log.info("proxy connected", identity=peer.identity)
 
     def disconnected(self, peer: Peer) -> None:
-        """Forget a stream."""
+        """Forget a stream and what it refused."""
         self._peers.pop(id(peer), None)
         self._connected.dec()
+        self._rejections.drop_peer(peer)
         _log.info("proxy disconnected", proxy=peer.node_id, identity=peer.identity)
 
     def sent(self, peer: Peer, type_url: str, delta: Delta, timing: Timing) -> None:
@@ -60,6 +63,10 @@ class StreamObserver:
             resources=shown,
             reason=reason,
         )
+
+    def refuses(self, peer: Peer, type_url: str, reasons: Mapping[str, str]) -> None:
+        """Bring what a proxy refuses now to the conditions of the objects."""
+        self._rejections.put_peer(peer, type_url, reasons)
 
     @property
     def peers(self) -> Collection[Peer]:

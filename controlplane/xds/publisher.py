@@ -73,7 +73,9 @@ class Publisher:
         """Wait until anything changes; return whether something did in time."""
         self._changed.clear()
         try:
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+            # Not `wait_for`: before Python 3.12 it may lose a cancellation (python/cpython issue 86296).
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True

@@ -1,14 +1,11 @@
 """The resources as they are served: by name, by alias, by parent, with listeners for every change."""
 
 from collections.abc import Callable, Collection, Iterable, Set
-from typing import Final
 
+from controlplane.ambient.model import TYPES
 from controlplane.ambient.outputs import Changes
-from meshapi import names
+from meshkit.xds.order import ordered
 from meshkit.xds.source import Listener, Resource
-
-_ORDER: Final = (names.MESH_CONFIG_TYPE, names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
-"""Policies first: a workload that names a new policy must not arrive before it (an unknown policy is skipped)."""
 
 
 class Snapshot:
@@ -17,18 +14,16 @@ class Snapshot:
     announces_missing = True
 
     def __init__(self) -> None:
-        self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in _ORDER}
-        self._by_alias: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in _ORDER}
-        self._by_parent: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in _ORDER}
+        self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in TYPES}
+        self._by_alias: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in TYPES}
+        self._by_parent: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in TYPES}
         self._listeners: dict[int, Listener] = {}
         self._next_listener = 0
 
     def apply(self, changes: Changes) -> None:
         """Apply changed resources and notify the listeners."""
-        for type_url in _ORDER:
-            changed = changes.get(type_url)
-            if not changed:
-                continue
+        for type_url in ordered(changes):
+            changed = changes[type_url]
             for name, resource in changed.items():
                 self._put(type_url, name, resource)
             names = frozenset(changed)

@@ -9,13 +9,14 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from meshkit.xds.stream import Peer
+from meshapi import names
+from meshkit.xds.peer import Peer
 
 _ENVOY_TYPES: Final = {
-    "cluster": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-    "listener": "type.googleapis.com/envoy.config.listener.v3.Listener",
-    "route": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-    "endpoint": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+    "cluster": names.CLUSTER_TYPE,
+    "listener": names.LISTENER_TYPE,
+    "route": names.ROUTE_TYPE,
+    "endpoint": names.ENDPOINT_TYPE,
 }
 
 
@@ -28,8 +29,8 @@ def _flat(peer: Peer) -> dict[str, str]:
     version = str(peer.metadata.get("ISTIO_VERSION", ""))
     status = {
         "cluster_id": str(peer.metadata.get("CLUSTER_ID", "")),
-        "proxy": _name(peer),
-        "proxy_type": peer.node_id.partition("~")[0],
+        "proxy": peer.name,
+        "proxy_type": peer.node_type,
         "proxy_version": version,
         "istio_version": version,
     }
@@ -40,9 +41,3 @@ def _flat(peer: Peer) -> dict[str, str]:
         status[f"{short}_sent"] = str(sent or "")
         status[f"{short}_acked"] = str(acked or "")
     return status
-
-
-def _name(peer: Peer) -> str:
-    """Return ``pod.namespace``, the third part of a node ID ``type~address~pod.namespace~domain``."""
-    parts = peer.node_id.split("~")
-    return parts[2] if len(parts) == 4 else peer.node_id

@@ -1,7 +1,4 @@
-"""The aggregated discovery service, to be added to a gRPC server.
-
-Resources are served on the delta variant only. The other variant answers requests of administrators' tools.
-"""
+"""The aggregated discovery service, to be added to a gRPC server: both variants, and debug requests on one of them."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -11,27 +8,36 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshkit.log import logger
 from meshkit.xds import credentials, methods
 from meshkit.xds.admission import Admission
-from meshkit.xds.errors import Denied, Unauthenticated
-from meshkit.xds.source import ResourceSource
-from meshkit.xds.stream import DeltaStream, Observer, SilentObserver
+from meshkit.xds.delta import DeltaStream
+from meshkit.xds.errors import Denied, Unauthenticated, Unserved
+from meshkit.xds.peer import Observer, SilentObserver
+from meshkit.xds.stream import View
+from meshkit.xds.whole import WholeStream
 
 _log = logger("xds.ads")
 
 Answer = Callable[[str, discovery_pb2.DiscoveryRequest], discovery_pb2.DiscoveryResponse | None]
-"""From a caller's name and its question to the answer, ``None`` for no question; raises ``Denied``."""
+"""From a caller's name and its request to the response to a debug request, ``None`` for others; raises ``Denied``."""
 
 
 class AggregatedDiscovery:
-    """Serves every type of ``source`` to callers that ``authenticate`` lets in, and answers their questions."""
+    """Serves discovery streams.
+
+    Args:
+        view: chooses what a client sees.
+        authenticate: lets callers in.
+        observer: sees what happens.
+        answer: responds to debug requests, which come on the state-of-the-world variant.
+    """
 
     def __init__(
         self,
-        source: ResourceSource,
+        view: View,
         authenticate: credentials.Authenticate,
         observer: Observer | None = None,
         answer: Answer = lambda _, __: None,
     ) -> None:
-        self._source = source
+        self._view = view
         self._authenticate = authenticate
         self._observer = observer or SilentObserver()
         self._answer = answer
@@ -42,9 +48,9 @@ class AggregatedDiscovery:
         request_iterator: AsyncIterator[discovery_pb2.DeltaDiscoveryRequest],
         context: grpc.aio.ServicerContext,
     ) -> None:
-        """Serve one stream."""
+        """Serve one incremental stream."""
         identity = await self._caller(context)
-        stream = DeltaStream(self._source, self._observer, identity, self._admission)
+        stream = DeltaStream(self._view, self._observer, identity, self._admission)
         await stream.run(request_iterator, context.write)
 
     async def StreamAggregatedResources(
@@ -52,17 +58,16 @@ class AggregatedDiscovery:
         request_iterator: AsyncIterator[discovery_pb2.DiscoveryRequest],
         context: grpc.aio.ServicerContext,
     ) -> None:
-        """Answer questions, each once: nothing is subscribed to here."""
+        """Serve one state-of-the-world stream."""
         identity = await self._caller(context)
-        async for request in request_iterator:
-            try:
-                answer = self._answer(identity, request)
-            except Denied as error:
-                _log.warning("question refused", peer=context.peer(), reason=str(error))
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-            if answer is None:
-                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "use DeltaAggregatedResources")
-            await context.write(answer)
+        stream = WholeStream(self._view, self._observer, identity, self._admission)
+        try:
+            await stream.run(self._subscriptions(stream, identity, request_iterator), context.write)
+        except Denied as error:
+            _log.warning("debug request refused", peer=context.peer(), reason=str(error))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except Unserved as error:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register with a server that has not been started."""
@@ -72,6 +77,17 @@ class AggregatedDiscovery:
             whole=("StreamAggregatedResources", self.StreamAggregatedResources),
             delta=("DeltaAggregatedResources", self.DeltaAggregatedResources),
         )
+
+    async def _subscriptions(
+        self, stream: WholeStream, identity: str, requests: AsyncIterator[discovery_pb2.DiscoveryRequest]
+    ) -> AsyncIterator[discovery_pb2.DiscoveryRequest]:
+        """Respond to debug requests; yield the others."""
+        async for request in requests:
+            response = self._answer(identity, request)
+            if response is None:
+                yield request
+            else:
+                stream.reply(response)
 
     async def _caller(self, context: grpc.aio.ServicerContext) -> str:
         try:

@@ -5,6 +5,7 @@
     DiscoveryError
     ├── Unauthenticated     the caller's proof of identity is missing or wrong; carries the reason for our log only
     ├── Denied              the caller is known, and this is not for it
+    ├── Unserved            the caller's first request is for a type that is not served to it
     └── BadSecret           an SDS response lacks the requested secret
 """
 
@@ -19,6 +20,10 @@ class Unauthenticated(DiscoveryError):
 
 class Denied(DiscoveryError):
     """The caller is not authorized; the text is sent to it."""
+
+
+class Unserved(DiscoveryError):
+    """The caller's first request is for a type that is not served to it; the text is sent to it."""
 
 
 class BadSecret(DiscoveryError):

@@ -3,27 +3,28 @@
 Served on a Unix socket whose mode and owner decide who may connect (``serving.serve_unix``).
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import grpc
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
-from meshapi import names
 from meshapi.errors import brief
 from meshkit.log import logger
 from meshkit.xds import methods
+from meshkit.xds.delta import DeltaStream
 from meshkit.xds.errors import BadSecret
-from meshkit.xds.sotw import WholeSubscription
-from meshkit.xds.source import Resource, ResourceSource
-from meshkit.xds.stream import DeltaStream, Observer, SilentObserver
+from meshkit.xds.peer import Observer, Peer, SilentObserver
+from meshkit.xds.source import ResourceSource
+from meshkit.xds.stream import View
+from meshkit.xds.whole import WholeStream
 
 _log = logger("xds.sds")
+_LOCAL = "local"
+"""Whoever can open the socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class SecretDiscovery:
     """Serves the secrets of ``source`` to any process that can open the socket."""
 
     def __init__(self, source: ResourceSource, observer: Observer | None = None) -> None:
-        self._source = source
-        self._observer = observer or SilentObserver()
+        self._view: View = lambda _: source
+        self._observer = observer or LoggingObserver()
 
     async def DeltaSecrets(
         self,
@@ -92,7 +93,7 @@ class SecretDiscovery:
         context: grpc.aio.ServicerContext,
     ) -> None:
         """Serve one delta stream."""
-        await DeltaStream(self._source, self._observer, "local").run(request_iterator, context.write)
+        await DeltaStream(self._view, self._observer, _LOCAL).run(request_iterator, context.write)
 
     async def StreamSecrets(
         self,
@@ -100,36 +101,7 @@ class SecretDiscovery:
         context: grpc.aio.ServicerContext,
     ) -> None:
         """Serve one state-of-the-world stream."""
-        subscription = WholeSubscription(names.SECRET_TYPE, self._source)
-        changed: set[str] = set()
-        wake = asyncio.Event()
-
-        def on_change(type_url: str, changed_names: Set[str]) -> None:
-            if type_url == names.SECRET_TYPE:
-                changed.update(changed_names)
-                wake.set()
-
-        async def push() -> None:
-            while True:
-                await wake.wait()
-                wake.clear()
-                latest = set(changed)
-                changed.clear()
-                await self._send(context, subscription, subscription.changed(latest))
-
-        stop_watching = self._source.watch(on_change)
-        pusher = asyncio.create_task(push())
-        try:
-            async for request in request_iterator:
-                error = brief(request.error_detail.message) if request.HasField("error_detail") else None
-                if error is not None:
-                    _log.warning("secret refused by the client", names=sorted(subscription.names), reason=error)
-                answer = subscription.request(request.resource_names, request.response_nonce, error)
-                await self._send(context, subscription, answer)
-        finally:
-            stop_watching()
-            pusher.cancel()
-            await asyncio.gather(pusher, return_exceptions=True)
+        await WholeStream(self._view, self._observer, _LOCAL).run(request_iterator, context.write)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register with a server that has not been started; there is no polling variant."""
@@ -140,18 +112,14 @@ class SecretDiscovery:
             delta=("DeltaSecrets", self.DeltaSecrets),
         )
 
-    @staticmethod
-    async def _send(
-        context: grpc.aio.ServicerContext, subscription: WholeSubscription, resources: Sequence[Resource] | None
-    ) -> None:
-        if resources is None:
-            return
-        version, nonce = subscription.sent(resources)
-        packed = [any_pb2.Any(type_url=names.SECRET_TYPE, value=item.body) for item in resources]
-        await context.write(
-            discovery_pb2.DiscoveryResponse(
-                type_url=names.SECRET_TYPE, version_info=version, nonce=nonce, resources=packed
-            )
+
+class LoggingObserver(SilentObserver):
+    """Logs which secrets a client refuses."""
+
+    def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:
+        """Log a NACK."""
+        _log.warning(
+            "secret refused by the client", client=peer.name, type=type_url, names=resources, reason=brief(reason)
         )
 
 

@@ -139,18 +139,7 @@ class Subscription:
 
     def answered(self, nonce: str, error: str | None, names: Iterable[str] = ()) -> None:
         """Note an ACK (``error`` is ``None``) or a NACK of the response with ``nonce``, which was about ``names``."""
-        number = int(nonce) if nonce.isdecimal() else 0
-        if error is None:
-            self.record.acked = max(self.record.acked, number)
-            for name in names if self.record.refused else ():
-                self.record.refused.pop(name, None)
-            return
-        # The protocol does not say which ones a NACK is about; clients that do so say it in the text.
-        named = _named(error)
-        self.record.refused.update({name: error for name in names if name in named})
-        self.record.nacked = max(self.record.nacked, number)
-        self.record.error = error
-        self.record.rejects += 1
+        note_answer(self.record, nonce, error, names)
 
     def _answer(self, *, first: bool, everything: bool, requested: Set[str], again: Set[str]) -> Delta:
         upserts: dict[str, Resource] = {}
@@ -193,6 +182,23 @@ class Subscription:
             if not self.wildcard:
                 for resource in self.source.resolve(self.type_url, name):
                     self.held.pop(resource.name, None)
+
+
+def note_answer(record: Record, nonce: str, error: str | None, names: Iterable[str]) -> None:
+    """Note an ACK (``error`` is ``None``) or a NACK of the response with ``nonce``, which was about ``names``."""
+    number = int(nonce) if nonce.isdecimal() else 0
+    names = list(names)
+    if error is None:
+        record.acked = max(record.acked, number)
+        for name in names if record.refused else ():
+            record.refused.pop(name, None)
+        return
+    # The protocol does not say which ones a NACK is about; clients that do so say it in the text.
+    named = names if len(names) == 1 else _named(error).intersection(names)
+    record.refused.update(dict.fromkeys(named, error))
+    record.nacked = max(record.nacked, number)
+    record.error = error
+    record.rejects += 1
 
 
 def _named(text: str) -> set[str]:

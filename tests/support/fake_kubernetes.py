@@ -27,6 +27,8 @@ class FakeKubernetes:
         self.requests: list[str] = []
         self.refuse: dict[str, int] = {}
         """Status to answer with, by the beginning of ``METHOD /path``; 0 lets the request wait for ever."""
+        self._applied: dict[tuple[str, ...], Json] = {}
+        """What each field manager has applied last, by its name and the object's path."""
         self.lists = 0
         self.page_size = 2
         self._changed = asyncio.Event()
@@ -119,6 +121,9 @@ class FakeKubernetes:
                 return _status(409, "AlreadyExists", "exists")
             return web.json_response(self.put(plural, item, namespace), status=201)
         held = self.get(plural, name, namespace)
+        is_apply = request.content_type == "application/apply-patch+yaml"
+        if held is None and is_apply and request.path.endswith(f"/{name}"):
+            held = {"metadata": {"name": name, "namespace": namespace, "resourceVersion": ""}}
         if held is None:
             return _status(404, "NotFound", f"{plural} {name} not found")
         if request.method == "DELETE":
@@ -131,7 +136,12 @@ class FakeKubernetes:
                 return _status(409, "Conflict", "the object has been modified")
             if request.method == "PUT":
                 return web.json_response(self.put(plural, patch, namespace))
-            merged = _merge(json.loads(json.dumps(held)), patch)
+            held = json.loads(json.dumps(held))
+            if is_apply:
+                manager = (request.query["fieldManager"], request.path)
+                held = _without(held, self._applied.get(manager, {}), patch)
+                self._applied[manager] = patch
+            merged = _merge(held, patch)
             return web.json_response(self.put(plural, merged, namespace))
         return web.json_response(held)
 
@@ -207,6 +217,17 @@ def _matches(request: web.Request, item: Json) -> bool:
     if name == "spec.nodeName":
         return bool(item["spec"].get("nodeName") == value)
     return True
+
+
+def _without(held: Json, owned: Json, wanted: Json) -> Json:
+    """Return an object without the fields that a manager has applied and applies no more (server-side apply)."""
+    result = dict(held)
+    for key, value in owned.items():
+        if key not in wanted:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = _without(result[key], value, wanted[key])
+    return result
 
 
 def _merge(target: Json, patch: Json) -> Json:

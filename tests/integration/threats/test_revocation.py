@@ -168,7 +168,7 @@ async def test_a_list_of_ten_thousand_entries_costs_an_open_tunnel_nothing(scene
     """A list is parsed once for all; tunnels that it does not name look up their serial numbers and go on."""
     serials = range(2**64, 2**64 + 10_000)
     async with scene.others_are_served():
-        began = time.monotonic()
+        began = time.thread_time()  # the calls check the list, in this thread, before they return
         scene.revoke(scene.authority_below.issuer.revoking(*serials))
-        assert time.monotonic() - began < 0.5 * len(scene.mesh.nodes)
+        assert time.thread_time() - began < 0.5 * len(scene.mesh.nodes)
     assert not await scene.is_refused(scene.suspect)

@@ -96,7 +96,7 @@ async def test_without_a_token_no_stream_says_anything(running: Running, token: 
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-KINDS = [names.SYNC_STATUS_TYPE, names.DEBUG_TYPE, "istio.io/debug/config_dump", names.ADDRESS_TYPE, ""]
+KINDS = [names.SYNC_STATUS_TYPE, names.DEBUG_TYPE, "istio.io/debug/config_dump", names.CLUSTER_TYPE, ""]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Set
 
 from envoy.service.discovery.v3 import discovery_pb2
 
+from meshkit.xds.delta import DeltaStream
+from meshkit.xds.peer import SilentObserver
 from meshkit.xds.source import Listener, Resource
-from meshkit.xds.stream import DeltaStream, SilentObserver
 from tests.support.waiting import until
 
 Request = discovery_pb2.DeltaDiscoveryRequest
@@ -56,7 +57,7 @@ class Conversation:
 
     def __init__(self, source: Source, *requests: Request) -> None:
         self.responses: list[tuple[str, list[str], list[str]]] = []
-        self.stream = DeltaStream(source, SilentObserver(), "test")
+        self.stream = DeltaStream(lambda _: source, SilentObserver(), "test")
         self.task = asyncio.create_task(self.stream.run(self._requests(requests), self._write))
 
     async def _requests(self, requests: tuple[Request, ...]) -> AsyncIterator[Request]:

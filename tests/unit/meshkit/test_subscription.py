@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Set
 
-from meshkit.xds.sotw import WholeSubscription
+from meshapi import names as known
 from meshkit.xds.source import Listener, Resource
 from meshkit.xds.subscription import Delta, Subscription
+from meshkit.xds.whole import WholeSubscription
 
 TYPE = "t"
 
@@ -222,28 +223,69 @@ def test_a_refused_resource_stays_refused_until_it_is_accepted() -> None:
 def test_state_of_the_world_sends_all_names_and_ignores_stale_requests() -> None:
     source = Source(resource("a"), resource("b"), announces_missing=False)
     subscription = WholeSubscription(TYPE, source)
-    first = subscription.request(["a"], "", None)
+    first = subscription.request(["a"], "")
     assert first is not None
     version, nonce = subscription.sent(first)
-    assert subscription.request(["a"], nonce, None) is None
+    subscription.answered(nonce, None)
+    assert subscription.request(["a"], nonce) is None
     assert subscription.record.acked == 1
-    second = subscription.request(["a", "b"], nonce, None)
+    second = subscription.request(["a", "b"], nonce)
     assert second is not None
     assert [item.name for item in second] == ["a", "b"]
     assert subscription.sent(second)[0] != version
-    assert subscription.request(["a"], nonce, None) is None, "the nonce is of the first response"
+    assert subscription.request(["a"], nonce) is None, "the nonce is of the first response"
     assert subscription.names == {"a", "b"}
     source.held["b"] = resource("b", "2")
     assert subscription.changed({"b"}) is not None
     assert subscription.changed({"c"}) is None
 
 
+def whole(type_url: str, *held: Resource) -> tuple[Source, WholeSubscription]:
+    source = Source(*held, announces_missing=False)
+    return source, WholeSubscription(type_url, source)
+
+
+def test_a_first_request_without_names_is_a_wildcard_except_for_types_by_name() -> None:
+    source, clusters = whole(known.CLUSTER_TYPE, resource("a"))
+    found = clusters.request([], "")
+    assert [item.name for item in found or ()] == ["a"]
+    clusters.sent(found or ())
+    assert clusters.request([], "1") is None, "an ACK asks for nothing"
+    source.held["b"] = resource("b")
+    assert len(clusters.changed({"b"}) or ()) == 2
+    source.held.clear()
+    assert clusters.changed({"a", "b"}) == [], "what is missing is gone, so an empty response says something"
+    _, endpoints = whole(known.ENDPOINT_TYPE, resource("a"))
+    assert endpoints.request([], "") is None
+    assert endpoints.changed({"a"}) is None
+
+
+def test_an_empty_wildcard_is_answered() -> None:
+    _, clusters = whole(known.CLUSTER_TYPE)
+    assert clusters.request([], "") == []
+
+
+def test_a_name_that_was_dropped_and_comes_again_is_sent_again() -> None:
+    _, endpoints = whole(known.ENDPOINT_TYPE, resource("a"), resource("b"))
+    assert endpoints.request(["a", "b"], "") is not None
+    assert endpoints.request(["a"], "") is None
+    found = endpoints.request(["a", "b"], "")
+    assert [item.name for item in found or ()] == ["a", "b"]
+
+
+def test_a_refusal_of_a_response_with_one_resource_is_about_that_one() -> None:
+    subscription = Subscription(TYPE, Source(resource("a")))
+    subscription.request(["a"], [], {})
+    subscription.answered(subscription.sent(), "no such field", ["a"])
+    assert subscription.record.refused == {"a": "no such field"}
+
+
 def test_a_refusal_with_many_words_and_names_is_read_in_time() -> None:
     """Each name was searched in the whole text: with the largest request, that took the control plane hours."""
     subscription = Subscription(TYPE, Source())
-    names = [f"Kubernetes//Pod/shop/web-{number}" for number in range(100_000)]
-    error = "; ".join(f"{name}: bad" for name in names[:50_000:100]) + " a" * 100_000
+    sent = [f"Kubernetes//Pod/shop/web-{number}" for number in range(100_000)]
+    error = "; ".join(f"{name}: bad" for name in sent[:50_000:100]) + " a" * 100_000
     began = time.thread_time()
-    subscription.answered("1", error, names)
+    subscription.answered("1", error, sent)
     assert time.thread_time() - began < 2
-    assert subscription.record.refused.keys() == set(names[:50_000:100])
+    assert subscription.record.refused.keys() == set(sent[:50_000:100])
