@@ -9,7 +9,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from meshkit.linux import links, netns
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.nftables.backend import NftablesBackend
 from nodeagent.capture.plan import PodPlan
 
 END_S = 5.0

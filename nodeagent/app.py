@@ -21,23 +21,23 @@ from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
 from nodeagent import telemetry
 from nodeagent.capture.choice import Choice, choose
+from nodeagent.capture.host_probes import ProbeExemption
+from nodeagent.capture.repair import Repairs
 from nodeagent.cni import chain
 from nodeagent.cni.install import Installer, Places
 from nodeagent.cni.requests import PluginRequests
-from nodeagent.controller import Controller, Node
 from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.discovery.pods import parse_pod
-from nodeagent.enrolled import Enrolled
-from nodeagent.exemption import ProbeExemption
-from nodeagent.podwatch import PodWatch
-from nodeagent.repair import Repairs
+from nodeagent.discovery.watch import PodWatch
+from nodeagent.enrolment.captured import Enrolled
+from nodeagent.enrolment.controller import Controller, Node
+from nodeagent.enrolment.takeover import Takeover
 from nodeagent.secrets import roots
 from nodeagent.secrets.ca_client import CaClient
 from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.settings import NodeAgentSettings
-from nodeagent.takeover import Takeover
 from nodeagent.zds.server import ZdsServer
 from nodeagent.ztunnel_drain import DrainingZtunnels
 

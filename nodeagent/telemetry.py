@@ -6,11 +6,11 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from nodeagent.capture.repair import Repairs
 from nodeagent.cni.install import Installer
 from nodeagent.cni.requests import PluginRequests
-from nodeagent.controller import Controller
-from nodeagent.enrolled import Enrolled
-from nodeagent.repair import Repairs
+from nodeagent.enrolment.captured import Enrolled
+from nodeagent.enrolment.controller import Controller
 from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.zds.server import ZdsServer

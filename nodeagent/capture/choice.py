@@ -9,14 +9,14 @@ from typing import Final
 
 from meshkit.linux import ipsets, links, netns, nft
 from nodeagent.capture import guard as guards
-from nodeagent.capture import iptables_legacy, iptables_restore, nftables_rules
-from nodeagent.capture import iptables_rules as rules
-from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.iptables import POD_HOOKS, IptablesBackend, Tables
-from nodeagent.capture.iptables_legacy import LegacyTables
-from nodeagent.capture.iptables_restore import RestoredTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.iptables import legacy, restore, rules
+from nodeagent.capture.iptables.backend import POD_HOOKS, IptablesBackend, Tables
+from nodeagent.capture.iptables.legacy import LegacyTables
+from nodeagent.capture.iptables.restore import RestoredTables
+from nodeagent.capture.nftables import rules as nftables_rules
+from nodeagent.capture.nftables.backend import NftablesBackend
 from nodeagent.capture.plan import PodPlan
+from nodeagent.capture.pod import CaptureBackend
 from nodeagent.capture.pod_network import PodNetwork
 
 
@@ -102,11 +102,11 @@ def _nftables(around: PodNetwork) -> CaptureBackend:
 
 
 def _legacy(lock: Path, around: PodNetwork) -> CaptureBackend:
-    return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables and ip6_tables", lock, around)
+    return _iptables(LegacyTables(), legacy.probe, "load ip_tables and ip6_tables", lock, around)
 
 
 def _restored(lock: Path, around: PodNetwork) -> CaptureBackend:
-    return _iptables(RestoredTables(), iptables_restore.probe, "load nf_tables and nft_compat", lock, around)
+    return _iptables(RestoredTables(), restore.probe, "load nf_tables and nft_compat", lock, around)
 
 
 def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path, around: PodNetwork) -> CaptureBackend:

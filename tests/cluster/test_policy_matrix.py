@@ -23,9 +23,9 @@ import yaml
 
 from meshapi import names
 from meshlab import images
-from nodeagent.capture.iptables import IptablesBackend
-from nodeagent.capture.iptables_legacy import LegacyTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.iptables.backend import IptablesBackend
+from nodeagent.capture.iptables.legacy import LegacyTables
+from nodeagent.capture.nftables.backend import NftablesBackend
 from nodeagent.discovery import namespaces
 from tests.support.lab import ROOT, Lab, eventually, running
 from tests.support.mesh import PROGRAMS, SYSTEM, Mesh

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.pod import CaptureBackend
 from tests.support import backends, namespaced
 from tests.support.wired import Wired, wired
 

@@ -14,12 +14,12 @@ import pytest
 
 from meshapi import names
 from meshkit.linux import ipsets, links, netns, sockets
-from nodeagent import takeover
 from nodeagent.capture.annotations import plan_pod
-from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import NoBackend, Wanted, choose
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.takeover import Takeover
+from nodeagent.capture.pod import CaptureBackend
+from nodeagent.enrolment import takeover
+from nodeagent.enrolment.takeover import Takeover
 from tests.support import backends
 from tests.support.wired import Wired, shell
 from tests.unit.nodeagent.test_rules import PODS
@@ -306,7 +306,7 @@ def test_without_iptables_in_the_kernel_the_error_names_the_modules_to_load(
     def unloaded(version: int) -> None:
         raise OSError("can't initialize nat")
 
-    for way in ("iptables_legacy", "iptables_restore"):
+    for way in ("legacy", "restore"):
         monkeypatch.setattr(f"nodeagent.capture.choice.{way}.probe", unloaded)
     with pytest.raises(NoBackend, match=r"can't initialize nat; load ip_tables and ip6_tables; .*; load nf_tables and"):
         choose(Wanted.IPTABLES, tmp_path / "lock")

@@ -15,10 +15,10 @@ from meshapi import names
 from meshengine import load_guard
 from meshkit.linux import egress, netns
 from nodeagent.capture.annotations import plan_pod
-from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import Wanted, choose
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.nftables.backend import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod import CaptureBackend
 from nodeagent.capture.pod_network import PodNetwork
 from tests.support import backends
 from tests.support.waiting import scaled, until

@@ -14,11 +14,11 @@ from meshapi.identity import SpiffeId
 from meshapi.proto import zds_pb2
 from meshkit.linux import links, netns
 from nodeagent.capture.annotations import PlanResult
-from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.plan import PodPlan
-from nodeagent.enrolled import Captured, Enrolled
-from nodeagent.exemption import ProbeExemption
-from nodeagent.repair import Repairs
+from nodeagent.capture.pod import CaptureBackend
+from nodeagent.capture.repair import Repairs
+from nodeagent.enrolment.captured import Captured, Enrolled
 from nodeagent.zds.server import Served
 from tests.support import backends
 from tests.support.waiting import until

@@ -3,11 +3,11 @@
 import warnings
 from pathlib import Path
 
-from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.iptables import IptablesBackend
-from nodeagent.capture.iptables_legacy import LegacyTables
-from nodeagent.capture.iptables_restore import RestoredTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.iptables.backend import IptablesBackend
+from nodeagent.capture.iptables.legacy import LegacyTables
+from nodeagent.capture.iptables.restore import RestoredTables
+from nodeagent.capture.nftables.backend import NftablesBackend
+from nodeagent.capture.pod import CaptureBackend
 
 with warnings.catch_warnings():
     # Where the kernel has modules, its import runs modprobe and leaves pipes for the collector to close.

@@ -29,9 +29,9 @@ from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, logs_pb2, workload_pb2
 from meshengine import Engine, events
 from meshkit.linux import links, netns
-from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.nftables.backend import NftablesBackend
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod import CaptureBackend
 from tests.support.authority import IssuesCertificates, TestAuthority
 from tests.support.waiting import scaled, until
 

@@ -4,8 +4,8 @@ import platform
 
 import pytest
 
-from nodeagent.capture.iptables_restore import RestoredTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.iptables.restore import RestoredTables
+from nodeagent.capture.nftables.backend import NftablesBackend
 from tests.vm import agent, inner, kernel
 from tests.vm.conftest import Session
 

@@ -11,13 +11,13 @@ import pytest
 
 from meshapi.analysis.enrolment import EnrolmentRules
 from meshapi.identity import SpiffeId
+from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.controller import Controller, Node
 from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
-from nodeagent.enrolled import Enrolled
-from nodeagent.exemption import ProbeExemption
-from nodeagent.takeover import Takeover
+from nodeagent.enrolment.captured import Enrolled
+from nodeagent.enrolment.controller import Controller, Node
+from nodeagent.enrolment.takeover import Takeover
 from nodeagent.zds.server import NotConnected, Served
 
 POD = PodInfo(

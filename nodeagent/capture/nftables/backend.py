@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshkit.linux import changes, netns, nft
-from nodeagent.capture import nftables_rules as rules
+from nodeagent.capture.nftables import rules
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.pod_network import GUARDED, PodNetwork
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from meshapi import names
 from meshkit.linux import netns, sockets
-from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import PodPlan
+from nodeagent.capture.pod import CaptureBackend
 
 
 class Takeover:

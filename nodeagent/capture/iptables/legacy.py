@@ -26,8 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from nodeagent.capture import iptables_nat
-from nodeagent.capture import iptables_rules as rules
+from nodeagent.capture.iptables import nat, rules
 
 _lock: Final = threading.Lock()
 """Module level, because what it protects is the process's."""
@@ -169,8 +168,8 @@ def _built(version: int, rule: rules.Rule) -> Any:
             setattr(made.get_ip(), f"{attribute}iface_mask", mask.ljust(_IFNAMSIZ, b"\0"))
     for match in rule.matches:
         _set_options(made.create_match(match.name), match)
-    if rule.target.name in iptables_nat.TARGETS:
-        made.target = iptables_nat.nat_target(version, rule.target)
+    if rule.target.name in nat.TARGETS:
+        made.target = nat.nat_target(version, rule.target)
     elif rule.target.name in rules.CHAINS.values():
         made.create_target("").standard_target = rule.target.name
     else:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from meshkit.linux import nft
-from nodeagent.capture import iptables_rules as rules
+from nodeagent.capture.iptables import rules
 
 _PREFIX: Final = {4: "iptables-nft", 6: "ip6tables-nft"}
 _FAMILY: Final = {4: "ip", 6: "ip6"}

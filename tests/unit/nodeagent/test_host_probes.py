@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Set
 from pathlib import Path
 
-from nodeagent.exemption import ProbeExemption
+from nodeagent.capture.host_probes import ProbeExemption
 
 
 class Host:

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nodeagent.capture.iptables_rules import Extension
+from nodeagent.capture.iptables.rules import Extension
 
 _MAP_ADDRESSES: Final = 1
 _PORTS_GIVEN: Final = 2

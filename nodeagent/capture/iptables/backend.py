@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 from meshapi import names
 from meshkit.linux import changes, ipsets
 from meshkit.linux import netns as namespaces
-from nodeagent.capture import iptables_rules as rules
+from nodeagent.capture.iptables import rules
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.pod_network import GUARDED, PodNetwork
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meshkit.linux.changes import Changes
-from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.pod import CaptureBackend
 
 
 class ProbeExemption:

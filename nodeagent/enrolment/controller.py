@@ -24,17 +24,17 @@ from meshapi.analysis.enrolment import Enrolment, EnrolmentRules
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
 from meshkit.tasks import Backoff
-from nodeagent import takeover
 from nodeagent.capture.annotations import PlanResult, plan_pod
-from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod import CaptureBackend
 from nodeagent.discovery.enrolment import PodInfo, enrolment_of
 from nodeagent.discovery.finder import NamespaceFinder
-from nodeagent.draining import Draining
-from nodeagent.enrolled import Captured, Enrolled, workload_info
-from nodeagent.exemption import ProbeExemption
+from nodeagent.enrolment import takeover
+from nodeagent.enrolment.captured import Captured, Enrolled, workload_info
+from nodeagent.enrolment.draining import Draining
+from nodeagent.enrolment.takeover import Takeover
 from nodeagent.secrets.proxies import ProxyIdentities
-from nodeagent.takeover import Takeover
 from nodeagent.zds.server import NotConnected, Served, ZdsServer
 
 _log = logger("enrolment")

@@ -17,10 +17,10 @@ from typing import Final
 from meshkit.linux.changes import Changes
 from meshkit.log import logger
 from meshkit.tasks import Backoff
-from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.plan import PodPlan
-from nodeagent.enrolled import Captured, Enrolled
-from nodeagent.exemption import ProbeExemption
+from nodeagent.capture.pod import CaptureBackend
+from nodeagent.enrolment.captured import Captured, Enrolled
 
 _log = logger("repair")
 

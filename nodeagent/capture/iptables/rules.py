@@ -1,7 +1,7 @@
 """A plan in iptables' language. Pure; the golden files under ``tests/golden`` show what comes out.
 
-The same meaning, rule for rule, as ``nftables_rules`` beside it, which gives the reasons. A table holds chains of our
-own, to which the kernel's chains jump; whatever else is in a table belongs to others and is left alone.
+The same meaning, rule for rule, as ``nodeagent.capture.nftables.rules``, which gives the reasons. A table holds chains
+of our own, to which the kernel's chains jump; whatever else is in a table belongs to others and is left alone.
 """
 
 from collections.abc import Iterable, Mapping

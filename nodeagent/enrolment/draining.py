@@ -12,8 +12,8 @@ from typing import Final
 from meshapi import names
 from meshkit.linux import netns, sockets
 from meshkit.log import logger
-from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod import CaptureBackend
 
 _log = logger("draining")
 

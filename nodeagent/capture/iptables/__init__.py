@@ -1,0 +1,1 @@
+"""Capture by iptables: the legacy kernel interface, or the one of nftables."""
