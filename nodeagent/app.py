@@ -32,7 +32,10 @@ from nodeagent.discovery.pods import parse_pod
 from nodeagent.discovery.watch import PodWatch
 from nodeagent.enrolment.captured import Enrolled
 from nodeagent.enrolment.controller import Controller, Node
+from nodeagent.enrolment.draining import Draining
+from nodeagent.enrolment.state import PodStates
 from nodeagent.enrolment.takeover import Takeover
+from nodeagent.enrolment.transitions import Parts
 from nodeagent.secrets import roots
 from nodeagent.secrets.ca_client import CaClient
 from nodeagent.secrets.manager import SecretManager
@@ -63,27 +66,32 @@ class NodeAgent:
         self._enrolled = Enrolled()
         self._zds = ZdsServer(settings.zds_socket, self._enrolled)
         self._watch = PodWatch(client, settings.node_name)
-        self._backend = choice.backend
-        self._exemption = ProbeExemption(self._backend, settings.host_netns, self._enrolled.addresses)
+        self._capture = choice.backend.pods
+        self._exemption = ProbeExemption(choice.backend.probes, settings.host_netns, self._enrolled.addresses)
+        self._states = PodStates()
         self._controller = Controller(
             Node(
                 trust_domain=settings.trust_domain,
                 rules=EnrolmentRules(frozenset(settings.exclude_namespaces), settings.pod_namespace),
                 dns_capture=settings.ambient_dns_capture,
             ),
+            Parts(
+                enrolled=self._enrolled,
+                states=self._states,
+                capture=self._capture,
+                takeover=Takeover(self._capture, choice.others, settings.host_netns),
+                draining=Draining(self._capture, self._states),
+                exemption=self._exemption,
+                zds=self._zds,
+                certificates=self._secrets,
+                announce=self._announce,
+            ),
             pods=self._watch,
             namespace_labels=self._watch.namespace_labels,
-            enrolled=self._enrolled,
-            zds=self._zds,
-            backend=self._backend,
-            certificates=self._secrets,
-            announce=self._announce,
             finder=NamespaceFinder(),
-            exemption=self._exemption,
-            takeover=Takeover(self._backend, choice.others, settings.host_netns),
         )
         self._draining_ztunnels = DrainingZtunnels(client, self._watch, settings.pod_namespace)
-        self._repairs = Repairs(self._backend, self._enrolled, self._exemption, self._controller.lock)
+        self._repairs = Repairs(self._capture, self._enrolled, self._exemption, self._controller.lock)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
         self._adopted = False
@@ -228,7 +236,7 @@ async def _run(settings: NodeAgentSettings) -> None:
     choice = await asyncio.to_thread(
         choose, settings.capture_backend, settings.xtables_lock, guard=settings.capture_guard
     )
-    _log.info("capture backend chosen", backend=choice.backend.name, how=choice.backend.how, why=choice.why)
+    _log.info("capture backend chosen", backend=choice.backend.pods.name, how=choice.backend.pods.how, why=choice.why)
     if settings.capture_guard and choice.unguarded:
         _log.warning(
             "captured pods have no guard: if another process flushes their rules, traffic leaves in plain text",

@@ -9,14 +9,17 @@ from typing import Final
 
 from meshkit.linux import ipsets, links, netns, nft
 from nodeagent.capture import guard as guards
+from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.iptables import legacy, restore, rules
-from nodeagent.capture.iptables.backend import POD_HOOKS, IptablesBackend, Tables
 from nodeagent.capture.iptables.legacy import LegacyTables
+from nodeagent.capture.iptables.pod import IptablesCapture
+from nodeagent.capture.iptables.probes import IptablesProbes
 from nodeagent.capture.iptables.restore import RestoredTables
+from nodeagent.capture.iptables.tables import HOST_HOOKS, POD_HOOKS, Tables
 from nodeagent.capture.nftables import rules as nftables_rules
-from nodeagent.capture.nftables.backend import NftablesBackend
+from nodeagent.capture.nftables.pod import NftablesCapture
+from nodeagent.capture.nftables.probes import NftablesProbes
 from nodeagent.capture.plan import PodPlan
-from nodeagent.capture.pod import CaptureBackend
 from nodeagent.capture.pod_network import PodNetwork
 
 
@@ -98,7 +101,7 @@ def _nftables(around: PodNetwork) -> CaptureBackend:
         nft.apply(nftables_rules.pod_rules(_EVERYTHING, fresh=True))
     except OSError as error:
         raise NoBackend(f"nftables: {_first_line(error)}; load nf_tables, nft_redir and nft_ct") from error
-    return NftablesBackend(around)
+    return CaptureBackend(NftablesCapture(around), NftablesProbes())
 
 
 def _legacy(lock: Path, around: PodNetwork) -> CaptureBackend:
@@ -119,13 +122,16 @@ def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path
                 tables.apply(version, name, table, POD_HOOKS)
     except OSError as error:
         raise NoBackend(f"{tables.label}: {_first_line(error)}; {fix}") from error
-    return IptablesBackend(tables, versions=versions, sets=_sets_work(tables), lock=lock, preparation=around)
+    return CaptureBackend(
+        IptablesCapture(tables, versions=versions, pod_network=around),
+        IptablesProbes(tables, versions=versions, sets=_sets_work(tables), lock=lock),
+    )
 
 
 def _sets_work(tables: Tables) -> bool:
     try:
         ipsets.fill(rules.SETS[4], {"192.0.2.1"}, 4)
-        tables.apply(4, "nat", rules.probe_tables(4, None)["nat"], ("POSTROUTING",))
+        tables.apply(4, "nat", rules.probe_tables(4, None)["nat"], HOST_HOOKS)
     except OSError:
         return False
     return True

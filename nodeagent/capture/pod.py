@@ -1,15 +1,28 @@
-"""The interface of a capture backend."""
+"""Capture of one pod: the interface that each backend implements."""
 
-from collections.abc import Set
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 from meshkit.linux.changes import Changes
 from nodeagent.capture.plan import PodPlan
+from nodeagent.discovery.enrolment import PodInfo
 
 
-class CaptureBackend(Protocol):
-    """Applies plans to the kernel. Synchronous, idempotent, called on a thread."""
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A pod and its network namespace (Kubernetes: the pod's sandbox).
+
+    Attributes:
+        pod: facts of the pod. Rules need none of them; a backend that works on cgroups finds the pod's by its UID.
+        netns: open descriptor of its network namespace; whoever made the sandbox closes it.
+    """
+
+    pod: PodInfo
+    netns: int
+
+
+class PodCapture(Protocol):
+    """Applies plans to pods. Synchronous, idempotent, called on a thread."""
 
     @property
     def name(self) -> str:
@@ -21,7 +34,7 @@ class CaptureBackend(Protocol):
         """The kernel interface that it uses, for logs."""
         ...
 
-    def prepare(self, netns: int) -> None:
+    def prepare(self, sandbox: Sandbox) -> None:
         """Set up what the rules need and what has no effect without them. May run in parallel with other steps.
 
         Raises:
@@ -29,27 +42,23 @@ class CaptureBackend(Protocol):
         """
         ...
 
-    def apply(self, netns: int, plan: PodPlan) -> None:
-        """Apply a plan in a prepared namespace.
-
-        Args:
-            netns: open descriptor of the namespace; the caller closes it.
-            plan: the desired state.
+    def apply(self, sandbox: Sandbox, plan: PodPlan) -> None:
+        """Apply a plan in a prepared sandbox.
 
         Raises:
             OSError: earlier steps stay applied, in an order in which nothing leaves uncaptured.
         """
         ...
 
-    def clear(self, netns: int) -> bool:
+    def clear(self, sandbox: Sandbox) -> bool:
         """Remove this backend's rules, and nothing else; return whether there were any."""
         ...
 
-    def present(self, netns: int) -> bool:
-        """Return whether this backend has rules in the namespace."""
+    def present(self, sandbox: Sandbox) -> bool:
+        """Return whether this backend has rules in the sandbox."""
         ...
 
-    def missing(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
+    def missing(self, sandbox: Sandbox, plan: PodPlan) -> tuple[str, ...]:
         """Compare the kernel with the plan; return the names of what differs.
 
         Raises:
@@ -57,7 +66,7 @@ class CaptureBackend(Protocol):
         """
         ...
 
-    def repair(self, netns: int, plan: PodPlan) -> tuple[str, ...]:
+    def repair(self, sandbox: Sandbox, plan: PodPlan) -> tuple[str, ...]:
         """Restore what is missing and return its names. Redirection comes first: nothing is captured without it.
 
         Raises:
@@ -65,31 +74,6 @@ class CaptureBackend(Protocol):
         """
         ...
 
-    def watch(self, netns: int, plan: PodPlan) -> Changes:
+    def watch(self, sandbox: Sandbox, plan: PodPlan) -> Changes:
         """Subscribe to changes of what ``missing`` compares for this plan; the caller closes the result."""
-        ...
-
-    def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
-        """Exempt probes of the node's own processes to these pod addresses, and to no others.
-
-        Args:
-            netns: the host's namespace.
-            addresses: addresses to exempt.
-            before: addresses that the last call exempted; ``None`` if unknown: everything is rebuilt.
-
-        Raises:
-            OSError: the host is unchanged.
-        """
-        ...
-
-    def remove_probes(self, netns: Path) -> None:
-        """Remove what ``apply_probes`` added to the host, if anything."""
-        ...
-
-    def probes_missing(self, netns: Path, addresses: Set[str]) -> tuple[str, ...]:
-        """Compare the host with these addresses; return the names of what differs."""
-        ...
-
-    def watch_probes(self, netns: Path) -> Changes:
-        """Subscribe to changes of what ``probes_missing`` compares; the caller closes the result."""
         ...

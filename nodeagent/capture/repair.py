@@ -19,7 +19,7 @@ from meshkit.log import logger
 from meshkit.tasks import Backoff
 from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.plan import PodPlan
-from nodeagent.capture.pod import CaptureBackend
+from nodeagent.capture.pod import PodCapture
 from nodeagent.enrolment.captured import Captured, Enrolled
 
 _log = logger("repair")
@@ -56,20 +56,20 @@ class Repairs:
 
     def __init__(
         self,
-        backend: CaptureBackend,
+        capture: PodCapture,
         enrolled: Enrolled,
         exemption: ProbeExemption,
         lock: Callable[[str], asyncio.Lock],
     ) -> None:
-        """Watch for ``backend``.
+        """Watch for one backend.
 
         Args:
-            backend: what has made the rules.
+            capture: what has made the rules of pods.
             enrolled: the captured pods.
             exemption: the rules on the host.
             lock: returns the lock that serializes changes of a pod, by UID.
         """
-        self._backend = backend
+        self._capture = capture
         self._enrolled = enrolled
         self._exemption = exemption
         self._lock = lock
@@ -129,7 +129,7 @@ class Repairs:
                 if captured is None:
                     return
                 plan = captured.plan
-                changes = await asyncio.to_thread(self._backend.watch, captured.served.namespace, plan)
+                changes = await asyncio.to_thread(self._capture.watch, captured.sandbox, plan)
         self._end(uid)
         # Its sizes are unknown, so the first comparison comes soon and finds earlier changes.
         self._watched[uid] = _Watched(changes, captured, plan)
@@ -191,7 +191,7 @@ class Repairs:
             captured = self._enrolled.find(uid)
             if captured is None:
                 return ()
-            return await asyncio.to_thread(self._backend.repair, captured.served.namespace, captured.plan)
+            return await asyncio.to_thread(self._capture.repair, captured.sandbox, captured.plan)
 
     def _report(self, uid: str, watched: _Watched, missing: tuple[str, ...]) -> None:
         self.repaired["host" if uid == _HOST else "pod"] += 1

@@ -2,25 +2,43 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshapi.identity import SpiffeId
 from meshapi.proto import zds_pb2
 from nodeagent.capture.annotations import PlanResult
 from nodeagent.capture.plan import PodPlan
+from nodeagent.capture.pod import Sandbox
 from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.zds.server import Served
 
 
 @dataclass(slots=True)
 class Captured:
-    """One captured pod. Owns the descriptor of its network namespace."""
+    """One captured pod. Owns the descriptor of its network namespace.
 
-    served: Served
-    key: str
+    Attributes:
+        sandbox: its network namespace, and the pod as it was when it was captured.
+        identity: of the workload.
+        planned: the plan in force in its namespace, and the annotations that are ignored.
+        addresses: the pod's.
+        served: what ZDS sends to ztunnel.
+    """
+
+    sandbox: Sandbox
     identity: SpiffeId
     planned: PlanResult
     addresses: tuple[str, ...]
+    served: Served = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Describe the pod to ztunnel once: ZDS tells changed workloads by their object."""
+        self.served = Served(workload_info(self.sandbox.pod), self.sandbox.netns)
+
+    @property
+    def key(self) -> str:
+        """Namespace and name."""
+        return self.sandbox.pod.key
 
     @property
     def plan(self) -> PodPlan:
@@ -29,7 +47,7 @@ class Captured:
 
     def close(self) -> None:
         """Close the descriptor of the namespace."""
-        os.close(self.served.namespace)
+        os.close(self.sandbox.netns)
 
 
 def workload_info(pod: PodInfo) -> zds_pb2.WorkloadInfo:

@@ -1,1 +1,1 @@
-"""Capture by iptables: the legacy kernel interface, or the one of nftables."""
+"""Capture by iptables: ``rules`` plans, ``pod`` and ``probes`` apply, ``tables`` says how a table is reached."""

@@ -1,1 +1,1 @@
-"""Capture by nftables."""
+"""Capture by nftables: ``rules`` plans, ``pod`` and ``probes`` apply."""

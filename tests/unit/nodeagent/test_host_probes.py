@@ -8,18 +8,18 @@ from nodeagent.capture.host_probes import ProbeExemption
 
 
 class Host:
-    """A backend with only the host's probe exemption."""
+    """The rules on the host."""
 
     def __init__(self) -> None:
         self.exempt: frozenset[str] | None = None
 
-    def apply_probes(self, _: Path, addresses: Set[str], before: Set[str] | None) -> None:
+    def apply(self, _: Path, addresses: Set[str], before: Set[str] | None) -> None:
         self.exempt = frozenset(addresses)
 
-    def probes_missing(self, _: Path, addresses: Set[str]) -> tuple[str, ...]:
+    def missing(self, _: Path, addresses: Set[str]) -> tuple[str, ...]:
         return () if self.exempt == addresses else ("table",)
 
-    def remove_probes(self, _: Path) -> None:
+    def remove(self, _: Path) -> None:
         self.exempt = None
 
 
