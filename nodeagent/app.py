@@ -19,7 +19,7 @@ from meshkit.kube.client import Client
 from meshkit.tasks import first_cause
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
-from nodeagent import telemetry
+from nodeagent import debug, telemetry
 from nodeagent.capture.choice import Choice, choose
 from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.repair import Repairs
@@ -129,6 +129,7 @@ class NodeAgent:
     async def _begin(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]], stack: AsyncExitStack) -> None:
         """Take over captured pods before serving: the first ZDS snapshot must be complete."""
         await self._watch.wait_synced()
+        self._watch.on_change(self._observe)
         self._watch.on_change(self._draining_ztunnels.notice)
         running.append(tasks.create_task(self._draining_ztunnels.run()))
         await self._controller.adopt()
@@ -153,16 +154,28 @@ class NodeAgent:
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, secrets=self._secrets,
             requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
         )  # fmt: skip
-        scrape = admin.metrics(telemetry.registry(state))
-        await stack.enter_async_context(
-            admin.serve([(settings.metrics_address, settings.metrics_port)], {"GET /metrics": scrape})
-        )
+        pages = {
+            "GET /metrics": admin.metrics(telemetry.registry(state)),
+            # The pods of a node are nothing for other nodes' pods.
+            "GET /debug/pods": admin.loopback_only(admin.json_page(self._pods_page)),
+        }
+        await stack.enter_async_context(admin.serve([(settings.metrics_address, settings.metrics_port)], pages))
 
         async def alive(_: web.Request) -> web.StreamResponse:
             return web.Response(text="ok\n")
 
         health = {"GET /readyz": admin.readiness(self.pending), "GET /healthz": alive}
         await stack.enter_async_context(admin.serve([(settings.metrics_address, settings.health_port)], health))
+
+    def _pods_page(self) -> str:
+        return debug.pods_page(
+            self._watch.values(), self._states.observe, self._controller.enrolment, backend=self._capture.name
+        )
+
+    def _observe(self, uid: str) -> None:
+        """Begin the record of a new pod at once: pods are reconciled only after a ztunnel has connected."""
+        if uid in self._watch:
+            self._states.observe(uid)
 
     async def _announce(self, pod: PodInfo, value: str | None) -> None:
         """Set or remove the redirection annotation, which the control plane reads."""
