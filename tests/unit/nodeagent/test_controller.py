@@ -11,6 +11,7 @@ import pytest
 from meshapi.identity import SpiffeId
 from nodeagent.capture.plan import Mode
 from nodeagent.discovery.enrolment import PodInfo
+from nodeagent.enrolment.state import State
 from nodeagent.zds.server import NotConnected
 from tests.support.enrolling import ENABLED, POD, World
 
@@ -61,7 +62,9 @@ async def test_a_pod_that_has_ended_is_forgotten_without_touching_its_namespace(
 async def test_no_pod_is_captured_while_no_ztunnel_is_connected(world: World) -> None:
     world.connected = False
     world.controller.notice(POD.uid)
-    await asyncio.sleep(0.15)
+    async with asyncio.timeout(3):
+        while not world.states.observe(POD.uid).failure or world.state is not State.WAITING:
+            await asyncio.sleep(0.001)
     assert "rules capture" not in world.steps
     assert world.probes.exempt == frozenset()
     assert world.certificates == []
