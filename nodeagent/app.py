@@ -67,6 +67,7 @@ class NodeAgent:
         self._zds = ZdsServer(settings.zds_socket, self._enrolled)
         self._watch = PodWatch(client, settings.node_name)
         self._capture = choice.backend.pods
+        self._guard = choice.guard
         self._exemption = ProbeExemption(choice.backend.probes, settings.host_netns, self._enrolled.addresses)
         self._states = PodStates()
         self._controller = Controller(
@@ -153,6 +154,7 @@ class NodeAgent:
         state = telemetry.AgentState(
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, secrets=self._secrets,
             requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
+            guard=self._guard,
         )  # fmt: skip
         pages = {
             "GET /metrics": admin.metrics(telemetry.registry(state)),

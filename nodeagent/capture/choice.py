@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from meshkit.linux import ipsets, links, netns, nft
-from nodeagent.capture import guard as guards
 from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.guard import Guard
 from nodeagent.capture.iptables import legacy, restore, rules
 from nodeagent.capture.iptables.legacy import LegacyTables
 from nodeagent.capture.iptables.pod import IptablesCapture
@@ -39,12 +39,14 @@ class Choice:
         backend: to use.
         others: that work here too, so that an earlier life of the agent may have used them.
         why: for the log.
+        guard: of the pods.
         unguarded: why captured pods have no guard; nothing where they have.
     """
 
     backend: CaptureBackend
     others: tuple[CaptureBackend, ...]
     why: str
+    guard: Guard
     unguarded: str = ""
 
 
@@ -63,8 +65,9 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
     Raises:
         NoBackend: names what is missing and the fix.
     """
-    unguarded = _unguarded() if guard else "as set"
-    around = PodNetwork(guarded=not unguarded)
+    guards = Guard()
+    unguarded = _unguarded(guards) if guard else "as set"
+    around = PodNetwork(guards, guarded=not unguarded)
     makers: dict[Wanted, list[Callable[[], CaptureBackend]]] = {
         Wanted.NFTABLES: [partial(_nftables, around)],
         Wanted.IPTABLES: [partial(_legacy, lock, around), partial(_restored, lock, around)],
@@ -85,12 +88,12 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
     others = tuple(backend for backends in found.values() for backend in backends if backend is not chosen)
     lost = "; ".join(failures[Wanted.NFTABLES]) if wanted is Wanted.AUTO else ""
     why = "as set" if wanted is not Wanted.AUTO else (f"nftables does not work: {lost}" if lost else "preferred")
-    return Choice(chosen, others, why, unguarded)
+    return Choice(chosen, others, why, guards, unguarded)
 
 
-def _unguarded() -> str:
+def _unguarded(guard: Guard) -> str:
     try:
-        netns.scratch(guards.probe)
+        netns.scratch(guard.probe)
     except OSError as error:
         return _first_line(error)
     return ""

@@ -12,7 +12,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from meshapi import names
-from meshengine import load_guard
+from meshengine.bpf import load_guard
 from meshkit.linux import egress, netns
 from nodeagent.capture.annotations import plan_pod
 from nodeagent.capture.choice import Wanted, choose
@@ -75,7 +75,7 @@ def seen(pods: Wired) -> Iterator[Seen]:
 def guarded(space: int) -> frozenset[str]:
     def look() -> frozenset[str]:
         with egress.programs("culvert-guard") as programs:
-            return programs.attached
+            return frozenset(programs.attached)
 
     return netns.run(space, look)
 
@@ -380,7 +380,7 @@ def test_a_kernel_that_refuses_the_program_is_no_reason_to_leave_pods_uncaptured
     def refuse(*args: object) -> int:
         raise OSError("the kernel does not load the guard: Operation not permitted")
 
-    monkeypatch.setattr(guard, "_for_new_pods", refuse)
+    monkeypatch.setattr(guard, "_load", refuse)
     choice = choose(Wanted.AUTO, tmp_path / "lock")
     assert "not permitted" in choice.unguarded
     capture(choice.backend.pods, space)

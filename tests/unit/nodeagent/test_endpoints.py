@@ -10,6 +10,7 @@ import pytest
 from meshkit import kube
 from nodeagent.app import NodeAgent
 from nodeagent.capture.choice import Choice
+from nodeagent.capture.guard import Guard
 from nodeagent.settings import NodeAgentSettings
 from tests.support import backends
 from tests.support.ports import free_port
@@ -30,7 +31,7 @@ async def test_the_page_of_pods_is_served_on_loopback_only(tmp_path: Path) -> No
     settings = NodeAgentSettings.model_validate(
         {"node_name": "n1", "metrics_port": port, "health_port": free_port(), "zds_socket": tmp_path / "zds"}
     )
-    choice = Choice(backends.backend("nftables", tmp_path / "lock"), (), "as set")
+    choice = Choice(backends.backend("nftables", tmp_path / "lock"), (), "as set", Guard())
     agent = NodeAgent(settings, kube.Client(kube.config.explicit("http://127.0.0.1:1")), choice)
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as web:
         await agent._open_endpoints(stack)
