@@ -4,7 +4,7 @@ import resource
 import subprocess
 import sys
 
-from ztunnel import limits
+from meshproxy import limits
 
 
 def test_a_workload_gets_a_quarter_of_the_descriptors_at_most() -> None:
@@ -16,7 +16,7 @@ def test_a_workload_gets_a_quarter_of_the_descriptors_at_most() -> None:
 def test_all_descriptors_that_may_be_had_are_taken() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     program = (
-        "import resource; from ztunnel import limits;"
+        "import resource; from meshproxy import limits;"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, (64, {most}));"
         "print(limits.raise_descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from meshapi import names
+from meshproxy.snapshot import Snapshot, Upsert
 from tests.support.waiting import until
-from ztunnel.snapshot import Snapshot, Upsert
 
 WEB = ("Kubernetes//Pod/shop/web", "1", b"\0web")
 API = ("Kubernetes//Pod/shop/api", "7", b"api")

@@ -17,7 +17,7 @@ import grpc
 
 from meshkit.log import logger
 from meshkit.tasks import Backoff
-from ztunnel.otlp.messages import METHOD, Envelope, Failure, Response
+from meshproxy.otlp.messages import METHOD, Envelope, Failure, Response
 
 _log = logger("otlp")
 

@@ -15,14 +15,15 @@ from prometheus_client import generate_latest
 from meshapi.proto import logs_pb2
 from meshkit import log
 from meshkit.tasks import Backoff
+from meshproxy import metrics as telemetry
+from meshproxy.otlp import settings
+from meshproxy.otlp.exporter import Exporter, Portion, Reason
+from meshproxy.otlp.messages import METHOD, Envelope
 from tests.support.certificates import Issuer
 from tests.support.collector import Collector, Partial, Refuse, attributes, collecting
 from tests.support.ports import free_port
 from tests.support.waiting import until
-from ztunnel import telemetry
-from ztunnel.otlp import settings, wiring
-from ztunnel.otlp.exporter import Exporter, Portion, Reason
-from ztunnel.otlp.messages import METHOD, Envelope
+from ztunnel import otlp_wiring as wiring
 from ztunnel.settings import ZtunnelSettings
 
 

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
+from meshproxy.supervisor import CRASHED, Crashes
 from tests.support.lab import ROOT
-from ztunnel.supervisor import CRASHED, Crashes
 
 PROGRAM = """
 import os, signal, sys, time
 from meshkit import log
-from ztunnel.supervisor import supervise
+from meshproxy.supervisor import supervise
 
 log.configure()
 

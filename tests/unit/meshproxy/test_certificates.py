@@ -7,9 +7,9 @@ from meshapi.proto import engine_pb2
 from meshengine import Engine
 from meshkit.xds import sds
 from meshkit.xds.client import NodeInfo
+from meshproxy.certificates import Certificates
 from tests.support.authority import TestAuthority
 from tests.support.certificates import Issuer, IssuesAs
-from ztunnel.certificates import Certificates
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 

@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 
 from meshapi.proto import engine_pb2
 from meshkit.xds.counts import End, StreamCounts
-from ztunnel import telemetry
+from meshproxy import metrics as telemetry
 
 FAMILIES = engine_pb2.MetricFamilies(
     families=[

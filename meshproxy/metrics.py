@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from meshapi.proto import engine_pb2
 from meshkit.xds.counts import StreamCounts
-from ztunnel.otlp.exporter import Counts, Reason
+from meshproxy.otlp.exporter import Counts, Reason
 
 
 class EngineMetrics(Collector):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import grpc
 
-from ztunnel.otlp import settings as reading
-from ztunnel.otlp.exporter import Exporter
-from ztunnel.otlp.messages import Envelope
+from meshproxy.otlp import settings as reading
+from meshproxy.otlp.exporter import Exporter
+from meshproxy.otlp.messages import Envelope
 from ztunnel.settings import ZtunnelSettings
 
 _CHANNEL_OPTIONS = (
