@@ -9,8 +9,10 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from meshkit.linux import links, netns
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.capture.plan import PodPlan
+from nodeagent.capture.pod import Sandbox
+from nodeagent.discovery.enrolment import PodInfo
 
 END_S = 5.0
 _SETTINGS = {
@@ -42,9 +44,13 @@ class Pod:
         """Put the node agent's rules in place."""
         descriptor = os.open(self.netns_path, os.O_RDONLY)
         try:
-            backend = NftablesBackend()
-            backend.prepare(descriptor)
-            backend.apply(descriptor, PodPlan())
+            pod = PodInfo(
+                self.name, "bench", self.name, self.name, {}, {}, (self.ip,), host_network=False, terminal=False
+            )
+            sandbox = Sandbox(pod, descriptor)
+            backend = NftablesCapture()
+            backend.prepare(sandbox)
+            backend.apply(sandbox, PodPlan())
         finally:
             os.close(descriptor)
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from meshctl import pod_states
 from meshctl.components import Part, Readiness, reason
 from meshctl.output import Table
 from meshctl.pages import Process, Sample
@@ -75,17 +76,22 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The health of an installation; without problems it is healthy."""
+    """The health of an installation; without problems it is healthy.
+
+    Attributes:
+        pods: the pods of all nodes with their states; None when they were not asked for.
+    """
 
     parts: Sequence[Readiness]
     nodes: Sequence[Node]
     problems: Sequence[str] = field(default_factory=list)
     drains: Sequence[Drain] = field(default_factory=list)
+    pods: Sequence[Json] | None = None
 
     @property
     def document(self) -> dict[str, Any]:
-        """The same as JSON."""
-        return {
+        """The same as JSON; ``pods`` only where they were asked for."""
+        document: dict[str, Any] = {
             "healthy": not self.problems,
             "components": [{"name": one.part.title, "desired": one.desired, "ready": one.ready} for one in self.parts],
             "nodes": [_document(one) for one in self.nodes],
@@ -95,6 +101,9 @@ class Health:
             ],
             "problems": list(self.problems),
         }
+        if self.pods is not None:
+            document["pods"] = list(self.pods)
+        return document
 
 
 def of_node(name: str, processes: Iterable[Process], samples: Sequence[Sample] | None, sync: Sync) -> Node:
@@ -174,7 +183,7 @@ def _node_problems(node: Node, now: datetime) -> list[str]:
 
 
 def table(health: Health, now: datetime) -> str:
-    """Return the same as tables: parts, nodes, draining ztunnels."""
+    """Return the same as tables: parts, nodes, draining ztunnels, pods."""
     parts = Table(("COMPONENT", "READY"), [(one.part.title, f"{one.ready}/{one.desired}") for one in health.parts])
     rows = [
         (
@@ -190,7 +199,8 @@ def table(health: Health, now: datetime) -> str:
     ]
     columns = ("NODE", "NODE AGENT", "ZTUNNEL", "XDS", "CNI PLUGIN", "CAPTURED PODS", "CERTIFICATES")
     drains = "".join(f"\n{one}" for one in health.drains)
-    return f"{parts}\n\n{Table(columns, rows)}" + (f"\n{drains}" if drains else "")
+    pods = "" if health.pods is None else f"\n\n{pod_states.table(health.pods)}"
+    return f"{parts}\n\n{Table(columns, rows)}" + (f"\n{drains}" if drains else "") + pods
 
 
 def _certificates(node: Node, now: datetime) -> str:

@@ -108,6 +108,12 @@ async def streams(client: kube.Client, process: Process) -> list[Json]:
     return answer
 
 
+async def pods(client: kube.Client, process: Process) -> list[Json]:
+    """Return the pods of a node agent's node, with their states. Raises ``CommandError``."""
+    answer: list[Json] = json.loads(await page(client, process, names.NODE_AGENT_METRICS_PORT, "/debug/pods"))
+    return [{"node": process.node, **one} for one in answer]
+
+
 async def metrics(client: kube.Client, process: Process) -> list[Sample]:
     """Return the metrics of a process. Raises ``CommandError``."""
     text = (await page(client, process, METRICS_PORTS[process.part], "/metrics")).decode()

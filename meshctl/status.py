@@ -1,6 +1,7 @@
 """``culvert status``: whether all is well, node by node; exit status 1 if it is not."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -15,13 +16,22 @@ from meshkit.kube import Json
 
 
 def status(
+    *,
+    with_pods: Annotated[
+        bool, typer.Option("--pods", help="Show every pod too: whether it is captured, and why not.")
+    ] = False,
     output: Output = Form.TABLE,
     namespace: session.SystemNamespace = session.DEFAULT_NAMESPACE,
     kubeconfig: session.Kubeconfig = None,
     context: session.Context = None,
 ) -> None:
     """Show how Culvert is: parts, nodes, captured pods, certificates; status 1 if something is wrong."""
-    found = session.run("status", lambda client: _collect(client, namespace), kubeconfig=kubeconfig, context=context)
+    found = session.run(
+        "status",
+        lambda client: _collect(client, namespace, with_pods=with_pods),
+        kubeconfig=kubeconfig,
+        context=context,
+    )
     show(output, health.table(found, datetime.now(UTC)), found.document)
     for problem in found.problems:
         session.say(f"culvert status: {problem}")
@@ -29,7 +39,7 @@ def status(
         raise typer.Exit(1)
 
 
-async def _collect(client: kube.Client, namespace: str) -> Health:
+async def _collect(client: kube.Client, namespace: str, *, with_pods: bool) -> Health:
     parts = []
     for part in Part:
         item = await client.find(part.kind, part.object_name, namespace)
@@ -55,7 +65,12 @@ async def _collect(client: kube.Client, namespace: str) -> Health:
     ]
     missing = [f"{part.title}: not installed" for part in Part if part not in {one.part for one in parts}]
     faults = missing + health.problems(parts, described, processes, datetime.now(UTC))
-    return Health(parts, described, faults, drains)
+    if not with_pods:
+        return Health(parts, described, faults, drains)
+    lists = dict(zip(agents, await pages.each(pages.pods(client, one) for one in agents.values()), strict=True))
+    faults += [f"{node}: {answer}" for node, answer in lists.items() if isinstance(answer, CommandError)]
+    pods = [pod for answer in lists.values() if not isinstance(answer, CommandError) for pod in answer]
+    return Health(parts, described, faults, drains, pods)
 
 
 async def _drains(client: kube.Client, processes: list[Process]) -> list[Drain]:

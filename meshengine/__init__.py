@@ -1,6 +1,7 @@
 """The data plane as Python sees it: one handle with a dozen short calls, and a batch of events.
 
-The handle itself is compiled (``_native``, documented in ``_native.pyi``); ``events`` joins it to asyncio.
+The handle itself is compiled (``_native``, documented in ``_native.pyi``); ``events`` joins it to asyncio. ``bpf`` has
+what the node agent needs, without the tunnel.
 """
 
 from meshengine._native import (
@@ -12,7 +13,6 @@ from meshengine._native import (
     EngineError,
     EngineFailed,
     KernelUnsupported,
-    load_guard,
 )
 
 __all__ = [
@@ -24,5 +24,4 @@ __all__ = [
     "EngineError",
     "EngineFailed",
     "KernelUnsupported",
-    "load_guard",
 ]

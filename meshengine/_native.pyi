@@ -16,6 +16,7 @@ __all__ = [
     "EngineClosed",
     "EngineError",
     "EngineFailed",
+    "GuardDrops",
     "KernelUnsupported",
     "load_guard",
 ]
@@ -70,6 +71,33 @@ def load_guard(
         ValueError: an address is malformed.
         KernelUnsupported: the kernel lacks a feature, or the process lacks a capability.
     """
+
+@final
+class GuardDrops:
+    """Sums up what guard programs have dropped. Each of its methods may be called from any thread.
+
+    A program is counted from the first ``add`` on, with everything that it has dropped before; when it exists no
+    longer, what it has dropped stays in the sums.
+    """
+
+    def __new__(cls) -> GuardDrops: ...
+    def add(self, program_id: int) -> None:
+        """Add a program by the kernel's id; one that was added before costs nothing.
+
+        Raises:
+            KernelUnsupported: loaded programs cannot be read; it needs CAP_SYS_ADMIN.
+        """
+
+    def totals(self) -> list[tuple[str, int]]:
+        """Return the number of dropped packets by reason; every reason is there.
+
+        ``unreadable``: the application's, and no TCP header can be found. ``unmarked``: the application's, and the
+        capture rules have not passed it. ``untranslated``: the tunnel's, and the capture rules have not translated its
+        addresses.
+
+        Raises:
+            KernelUnsupported: as ``add``.
+        """
 
 @final
 class Engine:

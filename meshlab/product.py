@@ -24,7 +24,17 @@ _ENGINE = _CLONE / "engine"
 _RUNTIME = _CLONE / "deploy" / "images" / "runtime"
 _CULVERT = _CLONE / "deploy" / "images" / "culvert"
 _REQUIREMENTS = _CLONE / "setup" / "requirements.txt"
-_PACKAGES = ("meshapi", "meshengine", "meshkit", "nodeagent", "ztunnel", "controlplane", "meshlab", "meshctl")
+_PACKAGES = (
+    "meshapi",
+    "meshengine",
+    "meshkit",
+    "meshproxy",
+    "nodeagent",
+    "ztunnel",
+    "controlplane",
+    "meshlab",
+    "meshctl",
+)
 _PYTHON = "3.11"
 """Python of the base image; the wheels must fit it, whatever runs this."""
 _SOURCE_ONLY = ("python-iptables==",)

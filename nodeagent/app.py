@@ -19,25 +19,28 @@ from meshkit.kube.client import Client
 from meshkit.tasks import first_cause
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
-from nodeagent import telemetry
+from nodeagent import debug, telemetry
 from nodeagent.capture.choice import Choice, choose
+from nodeagent.capture.host_probes import ProbeExemption
+from nodeagent.capture.repair import Repairs
 from nodeagent.cni import chain
 from nodeagent.cni.install import Installer, Places
 from nodeagent.cni.requests import PluginRequests
-from nodeagent.controller import Controller, Node
 from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.discovery.pods import parse_pod
-from nodeagent.enrolled import Enrolled
-from nodeagent.exemption import ProbeExemption
-from nodeagent.podwatch import PodWatch
-from nodeagent.repair import Repairs
+from nodeagent.discovery.watch import PodWatch
+from nodeagent.enrolment.captured import Enrolled
+from nodeagent.enrolment.controller import Controller, Node
+from nodeagent.enrolment.draining import Draining
+from nodeagent.enrolment.state import PodStates
+from nodeagent.enrolment.takeover import Takeover
+from nodeagent.enrolment.transitions import Parts
 from nodeagent.secrets import roots
 from nodeagent.secrets.ca_client import CaClient
 from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.settings import NodeAgentSettings
-from nodeagent.takeover import Takeover
 from nodeagent.zds.server import ZdsServer
 from nodeagent.ztunnel_drain import DrainingZtunnels
 
@@ -63,27 +66,33 @@ class NodeAgent:
         self._enrolled = Enrolled()
         self._zds = ZdsServer(settings.zds_socket, self._enrolled)
         self._watch = PodWatch(client, settings.node_name)
-        self._backend = choice.backend
-        self._exemption = ProbeExemption(self._backend, settings.host_netns, self._enrolled.addresses)
+        self._capture = choice.backend.pods
+        self._guard = choice.guard
+        self._exemption = ProbeExemption(choice.backend.probes, settings.host_netns, self._enrolled.addresses)
+        self._states = PodStates()
         self._controller = Controller(
             Node(
                 trust_domain=settings.trust_domain,
                 rules=EnrolmentRules(frozenset(settings.exclude_namespaces), settings.pod_namespace),
                 dns_capture=settings.ambient_dns_capture,
             ),
+            Parts(
+                enrolled=self._enrolled,
+                states=self._states,
+                capture=self._capture,
+                takeover=Takeover(self._capture, choice.others, settings.host_netns),
+                draining=Draining(self._capture, self._states),
+                exemption=self._exemption,
+                zds=self._zds,
+                certificates=self._secrets,
+                announce=self._announce,
+            ),
             pods=self._watch,
             namespace_labels=self._watch.namespace_labels,
-            enrolled=self._enrolled,
-            zds=self._zds,
-            backend=self._backend,
-            certificates=self._secrets,
-            announce=self._announce,
             finder=NamespaceFinder(),
-            exemption=self._exemption,
-            takeover=Takeover(self._backend, choice.others, settings.host_netns),
         )
         self._draining_ztunnels = DrainingZtunnels(client, self._watch, settings.pod_namespace)
-        self._repairs = Repairs(self._backend, self._enrolled, self._exemption, self._controller.lock)
+        self._repairs = Repairs(self._capture, self._enrolled, self._exemption, self._controller.lock)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
         self._adopted = False
@@ -121,6 +130,7 @@ class NodeAgent:
     async def _begin(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]], stack: AsyncExitStack) -> None:
         """Take over captured pods before serving: the first ZDS snapshot must be complete."""
         await self._watch.wait_synced()
+        self._watch.on_change(self._observe)
         self._watch.on_change(self._draining_ztunnels.notice)
         running.append(tasks.create_task(self._draining_ztunnels.run()))
         await self._controller.adopt()
@@ -144,17 +154,30 @@ class NodeAgent:
         state = telemetry.AgentState(
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, secrets=self._secrets,
             requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
+            guard=self._guard,
         )  # fmt: skip
-        scrape = admin.metrics(telemetry.registry(state))
-        await stack.enter_async_context(
-            admin.serve([(settings.metrics_address, settings.metrics_port)], {"GET /metrics": scrape})
-        )
+        pages = {
+            "GET /metrics": admin.metrics(telemetry.registry(state)),
+            # The pods of a node are nothing for other nodes' pods.
+            "GET /debug/pods": admin.loopback_only(admin.json_page(self._pods_page)),
+        }
+        await stack.enter_async_context(admin.serve([(settings.metrics_address, settings.metrics_port)], pages))
 
         async def alive(_: web.Request) -> web.StreamResponse:
             return web.Response(text="ok\n")
 
         health = {"GET /readyz": admin.readiness(self.pending), "GET /healthz": alive}
         await stack.enter_async_context(admin.serve([(settings.metrics_address, settings.health_port)], health))
+
+    def _pods_page(self) -> str:
+        return debug.pods_page(
+            self._watch.values(), self._states.observe, self._controller.enrolment, backend=self._capture.name
+        )
+
+    def _observe(self, uid: str) -> None:
+        """Begin the record of a new pod at once: pods are reconciled only after a ztunnel has connected."""
+        if uid in self._watch:
+            self._states.observe(uid)
 
     async def _announce(self, pod: PodInfo, value: str | None) -> None:
         """Set or remove the redirection annotation, which the control plane reads."""
@@ -228,7 +251,7 @@ async def _run(settings: NodeAgentSettings) -> None:
     choice = await asyncio.to_thread(
         choose, settings.capture_backend, settings.xtables_lock, guard=settings.capture_guard
     )
-    _log.info("capture backend chosen", backend=choice.backend.name, how=choice.backend.how, why=choice.why)
+    _log.info("capture backend chosen", backend=choice.backend.pods.name, how=choice.backend.pods.how, why=choice.why)
     if settings.capture_guard and choice.unguarded:
         _log.warning(
             "captured pods have no guard: if another process flushes their rules, traffic leaves in plain text",

@@ -6,11 +6,12 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from nodeagent.capture.guard import Guard
+from nodeagent.capture.repair import Repairs
 from nodeagent.cni.install import Installer
 from nodeagent.cni.requests import PluginRequests
-from nodeagent.controller import Controller
-from nodeagent.enrolled import Enrolled
-from nodeagent.repair import Repairs
+from nodeagent.enrolment.captured import Enrolled
+from nodeagent.enrolment.controller import Controller
 from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.zds.server import ZdsServer
@@ -30,6 +31,7 @@ class AgentState(Collector):
         installer: Installer | None,
         repairs: Repairs,
         revocations: RevocationFile,
+        guard: Guard,
     ) -> None:
         self._controller = controller
         self._enrolled = enrolled
@@ -39,6 +41,7 @@ class AgentState(Collector):
         self._installer = installer
         self._repairs = repairs
         self._revocations = revocations
+        self._guard = guard
 
     def collect(self) -> list[Metric]:
         """Return all families."""
@@ -52,6 +55,14 @@ class AgentState(Collector):
         )
         for scope, count in self._repairs.repaired.items():
             repairs.add_metric([scope], count)
+        drops = CounterMetricFamily(
+            "culvert_guard_drops",
+            "Packets of captured pods that the guard dropped: not passed (unmarked, unreadable) or not translated by "
+            "the capture rules",
+            labels=["reason"],
+        )
+        for reason, count in self._guard.drops().items():
+            drops.add_metric([reason], count)
         families: list[Metric] = [
             GaugeMetricFamily("ztunnel_connected", "Whether a ztunnel is connected", value=self._zds.connected),
             GaugeMetricFamily("culvert_captured_pods", "Pods that are captured", value=len(self._enrolled)),
@@ -61,6 +72,7 @@ class AgentState(Collector):
                 value=self._controller.reconciled + self._repairs.repaired["pod"],
             ),
             repairs,
+            drops,
             CounterMetricFamily(
                 "culvert_certificate_failures", "Certificates not issued", value=self._secrets.failures
             ),

@@ -15,14 +15,15 @@ from meshkit import admin, log
 from meshkit.tasks import first_cause
 from meshkit.xds import credentials
 from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
-from ztunnel import handover, limits, pages, telemetry
-from ztunnel.certificates import Certificates
-from ztunnel.otlp import wiring
-from ztunnel.otlp.exporter import Portion, Reason
+from meshproxy import handover, limits, metrics
+from meshproxy.certificates import Certificates
+from meshproxy.otlp.exporter import Portion, Reason
+from meshproxy.snapshot import Snapshot
+from meshproxy.supervisor import CRASHED, supervise
+from ztunnel import otlp_wiring as wiring
+from ztunnel import pages
 from ztunnel.own import OwnWorkload
 from ztunnel.settings import AccessLog, ZtunnelSettings
-from ztunnel.snapshot import Snapshot
-from ztunnel.supervisor import CRASHED, supervise
 from ztunnel.workloads import Workloads
 from ztunnel.xds import XdsReceiver
 from ztunnel.zds import ZdsClient
@@ -136,7 +137,7 @@ class Ztunnel:
 
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings = self._settings
-        registry = telemetry.registry(
+        registry = metrics.registry(
             self._engine.metrics,
             lambda: self._workloads.active,
             lambda: len(self._workloads.pending),

@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 
 from meshapi import names
+from meshproxy.otlp.settings import OtlpSettings
 from ztunnel.labels import MetricLabel
-from ztunnel.otlp.settings import OtlpSettings
 
 
 class AccessLog(StrEnum):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from meshengine import ConfigRejected, Engine
 from meshkit.xds.client import Rejection
-from ztunnel.snapshot import Snapshot, Upsert
+from meshproxy.snapshot import Snapshot, Upsert
 
 
 class XdsReceiver:
@@ -27,7 +27,7 @@ class XdsReceiver:
         return rejections
 
     def restore(self, type_url: str, upserts: list[Upsert]) -> list[str]:
-        """Take resources of a snapshot; see ``ztunnel.snapshot.Take``."""
+        """Take resources of a snapshot; see ``meshproxy.snapshot.Take``."""
         return [rejection.name for rejection in self._apply(type_url, upserts, [])]
 
     def _apply(self, type_url: str, upserts: list[Upsert], removes: list[str]) -> list[Rejection]:

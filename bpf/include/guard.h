@@ -1,24 +1,21 @@
-/* Shared by the guard program and its loader (engine/crates/bpf mirrors it, with the same assertions). */
+/* Shared by the guard program and its loader (engine/crates/bpf mirrors it; a test compares the two). */
 #ifndef CULVERT_GUARD_H
 #define CULVERT_GUARD_H
 
-#include <linux/types.h>
-
-/* A TCP connection as the pod sees it. IPv4 addresses are mapped (RFC 4291, 2.5.5.2); all fields in network order. */
-struct connection {
-    __u8 local[16];
-    __u8 remote[16];
-    __be16 local_port;
-    __be16 remote_port;
-};
-
-_Static_assert(sizeof(struct connection) == 36, "mirrored by the loader");
-_Static_assert(__builtin_offsetof(struct connection, local_port) == 32, "mirrored by the loader");
+#include "connection.h"
 
 /* State of a connection when the guard was attached. */
 enum stage {
     STAGE_OPENING = 0, /* SYN sent, may be retransmitted */
     STAGE_OPEN = 1,
+};
+
+/* Why a packet was dropped: keys of cv_guard_drops. */
+enum guard_drop {
+    GUARD_DROP_UNREADABLE = 0,   /* the application's, and no TCP header can be found */
+    GUARD_DROP_UNMARKED = 1,     /* the application's, and the capture rules have not passed it */
+    GUARD_DROP_UNTRANSLATED = 2, /* the tunnel's, and the capture rules have not translated its addresses */
+    GUARD_DROP_REASONS = 3,
 };
 
 #endif

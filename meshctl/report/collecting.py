@@ -27,6 +27,7 @@ CLUSTER_KINDS: Final = (
 )
 _PAGES: Final = {
     Part.CONTROL_PLANE: (names.CONTROL_PLANE_ADMIN_PORT, ("/debug/syncz", "/debug/model")),
+    Part.NODE_AGENT: (names.NODE_AGENT_METRICS_PORT, ("/debug/pods",)),
     Part.ZTUNNEL: (names.ZTUNNEL_ADMIN_PORT, ("/config_dump",)),
 }
 

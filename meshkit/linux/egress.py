@@ -4,17 +4,22 @@ Attached as filters of traffic control, which every kernel with BPF has, first i
 detached or their link is removed.
 """
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from pyroute2 import IPRoute, NetlinkError
+from pyroute2.netlink import nla, nla_base
 
 from meshkit.linux.netlink import opened
 
 _EGRESS: Final = 0xFFFFFFF3  # TC_H_CLSACT with TC_H_MIN_EGRESS
 _INGRESS: Final = 0xFFFFFFF2
 _FIRST: Final = 1
+_BPF_ID: Final = 11  # TCA_BPF_ID
+_ATTRIBUTE_HEADER: Final = 4  # bytes: length and type
 _EXISTS: Final = 17
 _ABSENT: Final = (2, 19, 22)
 """ENOENT, ENODEV, EINVAL (no such queue): it is not there, which is what a removal wants."""
@@ -25,7 +30,7 @@ class Egress:
 
     Attributes:
         links: names of all links.
-        attached: names of those that have the program.
+        attached: names of those that have the program, with the kernel's id of it.
     """
 
     def __init__(self, netlink: IPRoute, name: str) -> None:
@@ -33,7 +38,8 @@ class Egress:
         self._name = name
         self._indices = {link.get_attr("IFLA_IFNAME"): link["index"] for link in netlink.get_links()}
         self.links = frozenset(self._indices)
-        self.attached = frozenset(link for link, index in self._indices.items() if self._has(index))
+        found = {link: self._find(index) for link, index in self._indices.items()}
+        self.attached: dict[str, int] = {link: program for link, program in found.items() if program is not None}
 
     def attach(self, link: str, program: int) -> None:
         """Put a program on a link that has none of the name.
@@ -53,6 +59,7 @@ class Egress:
                 raise
         what = {"fd": program, "name": self._name, "direct_action": True, "classid": _FIRST}
         self._netlink.tc("add-filter", "bpf", index, f":{_FIRST}", parent=_EGRESS, prio=_FIRST, **what)
+        self.attached[link] = _id_of(program)
 
     def detach(self, link: str) -> None:
         """Take the program off a link that has it; what others have put there stays.
@@ -68,13 +75,30 @@ class Egress:
         except NetlinkError as error:
             if error.code not in _ABSENT:
                 raise
+        self.attached.pop(link, None)
 
-    def _has(self, index: int) -> bool:
+    def _find(self, index: int) -> int | None:
+        """Return the id of the program on a link."""
         for message in self._netlink.get_filters(index=index, parent=_EGRESS):
             options = message.get_attr("TCA_OPTIONS")
             if options is not None and options.get_attr("TCA_BPF_NAME") == self._name:
-                return True
-        return False
+                return _id_in(options)
+        return None
+
+
+def _id_in(options: nla) -> int:
+    """Return the program's id out of a filter's options; pyroute2 does not know this attribute and leaves it raw."""
+    for _, value in options["attrs"]:
+        if isinstance(value, nla_base) and value["header"]["type"] == _BPF_ID:
+            (program,) = struct.unpack_from("=I", value.data, value.offset + _ATTRIBUTE_HEADER)
+            return int(program)
+    return 0
+
+
+def _id_of(program: int) -> int:
+    """Return the kernel's id of a program by its descriptor."""
+    lines = Path(f"/proc/self/fdinfo/{program}").read_text().splitlines()
+    return next(int(value) for name, _, value in (line.partition(":") for line in lines) if name == "prog_id")
 
 
 @contextmanager

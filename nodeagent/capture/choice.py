@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from meshkit.linux import ipsets, links, netns, nft
-from nodeagent.capture import guard as guards
-from nodeagent.capture import iptables_legacy, iptables_restore, nftables_rules
-from nodeagent.capture import iptables_rules as rules
 from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.iptables import POD_HOOKS, IptablesBackend, Tables
-from nodeagent.capture.iptables_legacy import LegacyTables
-from nodeagent.capture.iptables_restore import RestoredTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.guard import Guard
+from nodeagent.capture.iptables import legacy, restore, rules
+from nodeagent.capture.iptables.legacy import LegacyTables
+from nodeagent.capture.iptables.pod import IptablesCapture
+from nodeagent.capture.iptables.probes import IptablesProbes
+from nodeagent.capture.iptables.restore import RestoredTables
+from nodeagent.capture.iptables.tables import HOST_HOOKS, POD_HOOKS, Tables
+from nodeagent.capture.nftables import rules as nftables_rules
+from nodeagent.capture.nftables.pod import NftablesCapture
+from nodeagent.capture.nftables.probes import NftablesProbes
 from nodeagent.capture.plan import PodPlan
 from nodeagent.capture.pod_network import PodNetwork
 
@@ -36,12 +39,14 @@ class Choice:
         backend: to use.
         others: that work here too, so that an earlier life of the agent may have used them.
         why: for the log.
+        guard: of the pods.
         unguarded: why captured pods have no guard; nothing where they have.
     """
 
     backend: CaptureBackend
     others: tuple[CaptureBackend, ...]
     why: str
+    guard: Guard
     unguarded: str = ""
 
 
@@ -60,8 +65,9 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
     Raises:
         NoBackend: names what is missing and the fix.
     """
-    unguarded = _unguarded() if guard else "as set"
-    around = PodNetwork(guarded=not unguarded)
+    guards = Guard()
+    unguarded = _unguarded(guards) if guard else "as set"
+    around = PodNetwork(guards, guarded=not unguarded)
     makers: dict[Wanted, list[Callable[[], CaptureBackend]]] = {
         Wanted.NFTABLES: [partial(_nftables, around)],
         Wanted.IPTABLES: [partial(_legacy, lock, around), partial(_restored, lock, around)],
@@ -82,12 +88,12 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
     others = tuple(backend for backends in found.values() for backend in backends if backend is not chosen)
     lost = "; ".join(failures[Wanted.NFTABLES]) if wanted is Wanted.AUTO else ""
     why = "as set" if wanted is not Wanted.AUTO else (f"nftables does not work: {lost}" if lost else "preferred")
-    return Choice(chosen, others, why, unguarded)
+    return Choice(chosen, others, why, guards, unguarded)
 
 
-def _unguarded() -> str:
+def _unguarded(guard: Guard) -> str:
     try:
-        netns.scratch(guards.probe)
+        netns.scratch(guard.probe)
     except OSError as error:
         return _first_line(error)
     return ""
@@ -98,15 +104,15 @@ def _nftables(around: PodNetwork) -> CaptureBackend:
         nft.apply(nftables_rules.pod_rules(_EVERYTHING, fresh=True))
     except OSError as error:
         raise NoBackend(f"nftables: {_first_line(error)}; load nf_tables, nft_redir and nft_ct") from error
-    return NftablesBackend(around)
+    return CaptureBackend(NftablesCapture(around), NftablesProbes())
 
 
 def _legacy(lock: Path, around: PodNetwork) -> CaptureBackend:
-    return _iptables(LegacyTables(), iptables_legacy.probe, "load ip_tables and ip6_tables", lock, around)
+    return _iptables(LegacyTables(), legacy.probe, "load ip_tables and ip6_tables", lock, around)
 
 
 def _restored(lock: Path, around: PodNetwork) -> CaptureBackend:
-    return _iptables(RestoredTables(), iptables_restore.probe, "load nf_tables and nft_compat", lock, around)
+    return _iptables(RestoredTables(), restore.probe, "load nf_tables and nft_compat", lock, around)
 
 
 def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path, around: PodNetwork) -> CaptureBackend:
@@ -119,13 +125,16 @@ def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path
                 tables.apply(version, name, table, POD_HOOKS)
     except OSError as error:
         raise NoBackend(f"{tables.label}: {_first_line(error)}; {fix}") from error
-    return IptablesBackend(tables, versions=versions, sets=_sets_work(tables), lock=lock, preparation=around)
+    return CaptureBackend(
+        IptablesCapture(tables, versions=versions, pod_network=around),
+        IptablesProbes(tables, versions=versions, sets=_sets_work(tables), lock=lock),
+    )
 
 
 def _sets_work(tables: Tables) -> bool:
     try:
         ipsets.fill(rules.SETS[4], {"192.0.2.1"}, 4)
-        tables.apply(4, "nat", rules.probe_tables(4, None)["nat"], ("POSTROUTING",))
+        tables.apply(4, "nat", rules.probe_tables(4, None)["nat"], HOST_HOOKS)
     except OSError:
         return False
     return True

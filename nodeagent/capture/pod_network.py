@@ -1,12 +1,12 @@
 """Set-up of a pod's namespace that every backend needs besides rules. Called inside the namespace."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from meshapi import names
 from meshkit.linux import conntrack, marks, sysctl
-from nodeagent.capture import guard
+from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import REPLIES, Mode, PodPlan
 
 _SETTINGS: Final = {
@@ -27,9 +27,11 @@ class PodNetwork:
     """Routing, sysctls and guard around the capture rules.
 
     Attributes:
-        guarded: whether pods get the guard program (see ``guard``).
+        guard: of the pods.
+        guarded: whether pods get it.
     """
 
+    guard: Guard = field(default_factory=Guard)
     guarded: bool = True
 
     def prepare(self) -> None:
@@ -44,7 +46,7 @@ class PodNetwork:
         """Run before the rules are applied."""
         # With the guard turned off, remove the one that an earlier agent attached.
         if plan.mode is not Mode.CAPTURE or not self.guarded:
-            guard.detach()
+            self.guard.detach()
 
     def after_rules(self, plan: PodPlan) -> None:
         """Run after the rules were applied.
@@ -52,7 +54,7 @@ class PodNetwork:
         The return route outlives them: a captured connection needs it from its first packet to its last.
         """
         if self.guarded and plan.mode is Mode.CAPTURE:
-            guard.attach(plan)
+            self.guard.attach(plan)
         if plan.mode is Mode.NONE:
             marks.remove(REPLIES)
 
@@ -74,7 +76,7 @@ class PodNetwork:
         """Return the names of what the plan needs and is missing."""
         if plan.mode is Mode.NONE:
             return ()
-        return marks.missing(REPLIES) + (guard.missing(plan) if self.guarded else ())
+        return marks.missing(REPLIES) + (self.guard.missing(plan) if self.guarded else ())
 
 
 GUARDED: Final = PodNetwork()

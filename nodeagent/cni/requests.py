@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshkit import unix
 from meshkit.log import logger
-from nodeagent.controller import Controller
 from nodeagent.discovery import namespaces
 from nodeagent.discovery.enrolment import PodInfo
+from nodeagent.enrolment.controller import Controller
 from nodeagent.zds.server import NotConnected
 
 _log = logger("cni")

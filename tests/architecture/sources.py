@@ -5,7 +5,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = (
-    "bench", "controlplane", "meshapi", "meshctl", "meshengine", "meshkit", "meshlab", "nodeagent", "setup", "ztunnel",
+    "bench", "controlplane", "meshapi", "meshctl", "meshengine", "meshkit", "meshlab", "meshproxy", "nodeagent",
+    "setup", "ztunnel",
 )  # fmt: skip
 
 

@@ -13,7 +13,17 @@ MAX_LINES_OF_FILE = 450
 MAX_LINES_OF_FUNCTION = 60
 TABLES = {("controlplane/metrics.py", "__init__")}
 """Functions that only list things."""
-PACKAGES = ("meshapi", "meshengine", "meshkit", "nodeagent", "ztunnel", "controlplane", "meshlab", "meshctl")
+PACKAGES = (
+    "meshapi",
+    "meshengine",
+    "meshkit",
+    "meshproxy",
+    "nodeagent",
+    "ztunnel",
+    "controlplane",
+    "meshlab",
+    "meshctl",
+)
 
 
 def files() -> list[Path]:

@@ -23,10 +23,11 @@ import yaml
 
 from meshapi import names
 from meshlab import images
-from nodeagent.capture.iptables import IptablesBackend
-from nodeagent.capture.iptables_legacy import LegacyTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.iptables.legacy import LegacyTables
+from nodeagent.capture.iptables.pod import IptablesCapture
+from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.discovery import namespaces
+from tests.support.backends import sandbox
 from tests.support.lab import ROOT, Lab, eventually, running
 from tests.support.mesh import PROGRAMS, SYSTEM, Mesh
 
@@ -73,8 +74,8 @@ class Matrix:
         self.lab = lab
         self.mesh = Mesh(lab)
         self._kernel = {
-            "nftables": NftablesBackend(),
-            "iptables": IptablesBackend(LegacyTables(), versions=(4, 6), sets=True),
+            "nftables": NftablesCapture(),
+            "iptables": IptablesCapture(LegacyTables(), versions=(4, 6)),
         }
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._namespace, sorted(set(CLIENTS.values()))))
@@ -162,7 +163,7 @@ class Matrix:
         uids = {pod["metadata"]["uid"] for pod in items if pod["metadata"]["namespace"] != "matrix-out"}
         found = set()
         for descriptor in namespaces.find(uids).values():
-            found.add("+".join(name for name in BACKENDS if self._kernel[name].present(descriptor)))
+            found.add("+".join(name for name in BACKENDS if self._kernel[name].present(sandbox(descriptor))))
             os.close(descriptor)
         return found
 

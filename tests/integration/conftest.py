@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.pod import PodCapture
 from tests.support import backends, namespaced
 from tests.support.wired import Wired, wired
 
@@ -18,13 +18,13 @@ def subnet(request):
 
 @pytest.fixture(params=["nftables", "iptables-legacy"])
 async def mesh(request, subnet, tmp_path):
-    async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock")) as made:
+    async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock").pods) as made:
         yield made
 
 
 @pytest.fixture(params=backends.NAMES)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> CaptureBackend:
-    return backends.backend(request.param, tmp_path / "lock")
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> PodCapture:
+    return backends.backend(request.param, tmp_path / "lock").pods
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ import pytest
 
 from meshapi import names
 from meshkit.linux import ipsets, links, netns, sockets
-from nodeagent import takeover
 from nodeagent.capture.annotations import plan_pod
-from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import NoBackend, Wanted, choose
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.takeover import Takeover
+from nodeagent.capture.pod import PodCapture
+from nodeagent.enrolment import takeover
+from nodeagent.enrolment.takeover import Takeover
 from tests.support import backends
+from tests.support.backends import sandbox
 from tests.support.wired import Wired, shell
 from tests.unit.nodeagent.test_rules import PODS
 
@@ -38,28 +39,28 @@ def state(space: int) -> list[str]:
 
 @pytest.mark.parametrize("scenario", PODS)
 def test_a_plan_is_applied_and_applying_it_twice_changes_nothing(
-    backend: CaptureBackend, space: int, scenario: str
+    backend: PodCapture, space: int, scenario: str
 ) -> None:
-    backend.prepare(space)
-    backend.apply(space, PODS[scenario])
-    assert backend.missing(space, PODS[scenario]) == ()
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), PODS[scenario])
+    assert backend.missing(sandbox(space), PODS[scenario]) == ()
     before = state(space)
-    backend.prepare(space)
-    backend.apply(space, PODS[scenario])
-    assert backend.missing(space, PODS[scenario]) == ()
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), PODS[scenario])
+    assert backend.missing(sandbox(space), PODS[scenario]) == ()
     assert state(space) == before
-    assert backend.present(space) is (PODS[scenario].mode is not Mode.NONE)
+    assert backend.present(sandbox(space)) is (PODS[scenario].mode is not Mode.NONE)
 
 
-def test_every_plan_follows_every_other_without_a_trace(backend: CaptureBackend, space: int) -> None:
+def test_every_plan_follows_every_other_without_a_trace(backend: PodCapture, space: int) -> None:
     for before in PODS.values():
         for after in (PODS["excluded"], PodPlan(), PODS["drain"]):
-            backend.prepare(space)
-            backend.apply(space, before)
-            backend.prepare(space)
-            backend.apply(space, after)
-            assert backend.missing(space, after) == ()
-    backend.apply(space, PodPlan(mode=Mode.NONE))
+            backend.prepare(sandbox(space))
+            backend.apply(sandbox(space), before)
+            backend.prepare(sandbox(space))
+            backend.apply(sandbox(space), after)
+            assert backend.missing(sandbox(space), after) == ()
+    backend.apply(sandbox(space), PodPlan(mode=Mode.NONE))
     for dump in DUMPS:
         assert "culvert" not in shell(space, dump).lower()
     assert "0x111" not in shell(space, "ip rule; ip -6 rule")
@@ -76,14 +77,14 @@ OTHERS = (
 )
 
 
-def test_rules_of_other_programs_stay(backend: CaptureBackend, space: int) -> None:
+def test_rules_of_other_programs_stay(backend: PodCapture, space: int) -> None:
     for command in OTHERS:
         shell(space, command)
     before = state(space)
-    backend.prepare(space)
+    backend.prepare(sandbox(space))
     for mode in Mode:
-        backend.apply(space, PodPlan(mode=mode))
-        assert backend.missing(space, PodPlan(mode=mode)) == (), "rules of other programs are ignored"
+        backend.apply(sandbox(space), PodPlan(mode=mode))
+        assert backend.missing(sandbox(space), PodPlan(mode=mode)) == (), "rules of other programs are ignored"
         assert not Counter(before) - Counter(state(space)), "no rule of another program is gone"
 
 
@@ -98,37 +99,37 @@ def test_rules_of_other_programs_stay(backend: CaptureBackend, space: int) -> No
     "ip route flush table 100",
     "ip -6 route flush table 100",
 ])  # fmt: skip
-def test_a_removed_part_of_the_rules_is_reported_missing(backend: CaptureBackend, space: int, command: str) -> None:
-    backend.prepare(space)
-    backend.apply(space, PodPlan())
+def test_a_removed_part_of_the_rules_is_reported_missing(backend: PodCapture, space: int, command: str) -> None:
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), PodPlan())
     shell(space, command)
-    assert backend.missing(space, PodPlan())
-    backend.prepare(space)
-    backend.apply(space, PodPlan())
-    assert backend.missing(space, PodPlan()) == ()
+    assert backend.missing(sandbox(space), PodPlan())
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), PodPlan())
+    assert backend.missing(sandbox(space), PodPlan()) == ()
 
 
 @pytest.mark.parametrize("sets", [True, False], ids=["sets", "no-sets"])
 @pytest.mark.parametrize("name", backends.NAMES)
 def test_probes_are_exempt_by_address_and_by_nothing_else(name: str, sets: bool, tmp_path: Path, pods: Wired) -> None:
-    backend = backends.backend(name, tmp_path / "lock", sets=sets)
+    probes = backends.backend(name, tmp_path / "lock", sets=sets).probes
     host = pods.second
-    backend.apply_probes(host, {"10.78.0.1", "fd78::1"}, None)
-    backend.apply_probes(host, {"10.78.0.1", "10.78.0.9", "fd78::1"}, {"10.78.0.1", "fd78::1"})
-    assert backend.probes_missing(host, {"10.78.0.1", "10.78.0.9", "fd78::1"}) == ()
-    assert backend.probes_missing(host, {"10.78.0.1", "fd78::1"})
+    probes.apply(host, {"10.78.0.1", "fd78::1"}, None)
+    probes.apply(host, {"10.78.0.1", "10.78.0.9", "fd78::1"}, {"10.78.0.1", "fd78::1"})
+    assert probes.missing(host, {"10.78.0.1", "10.78.0.9", "fd78::1"}) == ()
+    assert probes.missing(host, {"10.78.0.1", "fd78::1"})
     shell(pods.first, f"ip route add {names.PROBE_SOURCE_V4} via 10.78.0.2")
     shell(pods.first, f"ip -6 route add {names.PROBE_SOURCE_V6} via fd78::2")
     assert seen_from(pods, "10.78.0.1") == names.PROBE_SOURCE_V4
     assert seen_from(pods, "fd78::1") == names.PROBE_SOURCE_V6
-    backend.apply_probes(host, {"10.78.0.9"}, {"10.78.0.1", "10.78.0.9", "fd78::1"})
+    probes.apply(host, {"10.78.0.9"}, {"10.78.0.1", "10.78.0.9", "fd78::1"})
     assert seen_from(pods, "10.78.0.1") == "10.78.0.2"
     shell(host, "nft flush ruleset; iptables-legacy -t nat -F")
-    assert backend.probes_missing(host, {"10.78.0.9"})
-    backend.apply_probes(host, {"10.78.0.9"}, None)
-    assert backend.probes_missing(host, {"10.78.0.9"}) == ()
-    backend.remove_probes(host)
-    backend.remove_probes(host)
+    assert probes.missing(host, {"10.78.0.9"})
+    probes.apply(host, {"10.78.0.9"}, None)
+    assert probes.missing(host, {"10.78.0.9"}) == ()
+    probes.remove(host)
+    probes.remove(host)
     for dump in DUMPS:
         assert "culvert" not in shell(host, dump).lower()
 
@@ -148,18 +149,19 @@ def seen_from(pods: Wired, server: str) -> str:
 def test_a_new_backend_removes_the_old_backends_rules_after_applying_its_own(
     before: str, after: str, tmp_path: Path, space: int, pods: Wired
 ) -> None:
-    old, new = (backends.backend(name, tmp_path / "lock") for name in (before, after))
-    old.prepare(space)
-    old.apply(space, PodPlan())
-    old.apply_probes(pods.second, {"10.78.0.1"}, None)
-    take_over = Takeover(new, [old], pods.second)
-    assert take_over.has_rules(space)
-    take_over.take_over(space, PodPlan())
-    new.apply_probes(pods.second, {"10.78.0.1"}, None)
+    old_backend, new_backend = (backends.backend(name, tmp_path / "lock") for name in (before, after))
+    old, new = old_backend.pods, new_backend.pods
+    old.prepare(sandbox(space))
+    old.apply(sandbox(space), PodPlan())
+    old_backend.probes.apply(pods.second, {"10.78.0.1"}, None)
+    take_over = Takeover(new, [old_backend], pods.second)
+    assert take_over.has_rules(sandbox(space))
+    take_over.take_over(sandbox(space), PodPlan())
+    new_backend.probes.apply(pods.second, {"10.78.0.1"}, None)
     take_over.take_over_probes()
-    assert not old.present(space)
-    assert new.missing(space, PodPlan()) == ()
-    assert new.probes_missing(pods.second, {"10.78.0.1"}) == ()
+    assert not old.present(sandbox(space))
+    assert new.missing(sandbox(space), PodPlan()) == ()
+    assert new_backend.probes.missing(pods.second, {"10.78.0.1"}) == ()
     assert not ipset_left(pods.second) or after != "nftables"
 
 
@@ -184,12 +186,12 @@ OUT, IN = "annotation of the client", "annotation of the server"
 ])  # fmt: skip
 @pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
 def test_which_listener_gets_a_connection_from_a_captured_pod(
-    backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
+    backend: PodCapture, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
 ) -> None:
     plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
     assert plan.faults == ()
-    backend.prepare(space)
-    backend.apply(space, plan.plan)
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), plan.plan)
     with (
         pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
         pods.answering(pods.second, port, "application"),
@@ -209,11 +211,11 @@ def test_which_listener_gets_a_connection_from_a_captured_pod(
 ])  # fmt: skip
 @pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
 def test_which_listener_gets_a_connection_to_a_captured_pod(
-    backend: CaptureBackend, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
+    backend: PodCapture, pods: Wired, space: int, annotations: dict[str, str], port: int, answers: str, server: str
 ) -> None:
     plan = plan_pod({f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()})
-    backend.prepare(space)
-    backend.apply(space, plan.plan)
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), plan.plan)
     with (
         pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "tunnel", mark=names.TUNNEL_MARK),
         pods.answering(pods.first, port, "application"),
@@ -223,10 +225,10 @@ def test_which_listener_gets_a_connection_to_a_captured_pod(
 
 @pytest.mark.parametrize("here", [0, 1], ids=["ipv4", "ipv6"])
 def test_without_a_tunnel_connections_are_refused_at_once(
-    backend: CaptureBackend, pods: Wired, space: int, here: int
+    backend: PodCapture, pods: Wired, space: int, here: int
 ) -> None:
-    backend.prepare(space)
-    backend.apply(space, PodPlan())
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), PodPlan())
     with pods.answering(pods.first, 8080, "application"), pods.answering(pods.second, 8080, "application"):
         for source, address in ((pods.first, ("10.78.0.2", "fd78::2")), (pods.second, ("10.78.0.1", "fd78::1"))):
             for port in (8080, names.HBONE_PORT):
@@ -236,21 +238,21 @@ def test_without_a_tunnel_connections_are_refused_at_once(
 
 @pytest.mark.parametrize("server", ["10.78.0.1", "fd78::1"])
 def test_connections_of_a_virtual_machine_in_the_pod_are_captured_as_outbound(
-    backend: CaptureBackend, pods: Wired, space: int, server: str
+    backend: PodCapture, pods: Wired, space: int, server: str
 ) -> None:
-    backend.prepare(space)
-    backend.apply(space, plan_pod({"istio.io/reroute-virtual-interfaces": "eth0"}).plan)
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), plan_pod({"istio.io/reroute-virtual-interfaces": "eth0"}).plan)
     with pods.answering(pods.first, names.OUTBOUND_PORT, "outbound"):
         assert pods.request(pods.second, server, 8080) == "outbound"
 
 
 @pytest.mark.parametrize("server", ["10.78.0.2", "fd78::2"])
 def test_dns_is_redirected_to_the_tunnel_except_for_its_own_queries(
-    backend: CaptureBackend, pods: Wired, space: int, server: str
+    backend: PodCapture, pods: Wired, space: int, server: str
 ) -> None:
     loopback = "::1" if ":" in server else "127.0.0.1"
-    backend.prepare(space)
-    backend.apply(space, PodPlan(dns=True))
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), PodPlan(dns=True))
     with (
         pods.answering(pods.first, names.DNS_PORT, "tunnel", mark=names.TUNNEL_MARK),
         # At the address that the kernel redirects to: the client would ignore an answer from any other.
@@ -277,16 +279,16 @@ def test_uncaptured_open_connections_are_counted(pods: Wired, space: int) -> Non
             stack.enter_context(pods.connect(pods.first, server, 8080))
         stack.enter_context(pods.connect(pods.second, "10.78.0.1", 8081))
         stack.enter_context(pods.connect(pods.first, "127.0.0.1", 8081))
-        assert takeover.outside(space) == 3
+        assert takeover.outside(sandbox(space)) == 3
         assert {one.remote[1] for one in netns.run(space, lambda: sockets.outside({8081}))} == {8080}
 
 
 @pytest.mark.parametrize(("wanted", "name"), [("auto", "nftables"), ("nftables", "nftables"), ("iptables", "iptables")])
 def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path) -> None:
     choice = choose(Wanted(wanted), tmp_path / "lock")
-    assert choice.backend.name == name
+    assert choice.backend.pods.name == name
     assert choice.backend not in choice.others
-    assert {other.name for other in choice.others} >= {"nftables", "iptables"} - {name}
+    assert {other.pods.name for other in choice.others} >= {"nftables", "iptables"} - {name}
 
 
 def test_without_nftables_in_the_kernel_iptables_is_chosen_with_a_warning(
@@ -294,7 +296,7 @@ def test_without_nftables_in_the_kernel_iptables_is_chosen_with_a_warning(
 ) -> None:
     refuse("nodeagent.capture.choice.nftables_rules.pod_rules", monkeypatch)
     choice = choose(Wanted.AUTO, tmp_path / "lock")
-    assert choice.backend.name == "iptables"
+    assert choice.backend.pods.name == "iptables"
     assert "nftables does not work" in choice.why
     with pytest.raises(NoBackend, match=r"capture_backend nftables: nftables: .*; load nf_tables"):
         choose(Wanted.NFTABLES, tmp_path / "lock")
@@ -306,7 +308,7 @@ def test_without_iptables_in_the_kernel_the_error_names_the_modules_to_load(
     def unloaded(version: int) -> None:
         raise OSError("can't initialize nat")
 
-    for way in ("iptables_legacy", "iptables_restore"):
+    for way in ("legacy", "restore"):
         monkeypatch.setattr(f"nodeagent.capture.choice.{way}.probe", unloaded)
     with pytest.raises(NoBackend, match=r"can't initialize nat; load ip_tables and ip6_tables; .*; load nf_tables and"):
         choose(Wanted.IPTABLES, tmp_path / "lock")
@@ -318,12 +320,12 @@ def refuse(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function, nonsense)
 
 
-def test_names_of_interfaces_are_matched_whole(backend: CaptureBackend, pods: Wired, space: int) -> None:
+def test_names_of_interfaces_are_matched_whole(backend: PodCapture, pods: Wired, space: int) -> None:
     """python-iptables would compare one bit of each byte of an IPv6 interface's name."""
     netns.run(pods.first, lambda: links.add_address("lo", ip_interface("fd78:1::1/128")))
     plan = plan_pod({"traffic.sidecar.istio.io/excludeInterfaces": "gth2"}).plan
-    backend.prepare(space)
-    backend.apply(space, plan)
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), plan)
     with (
         pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"),
         pods.answering(pods.second, 8080, "application"),

@@ -12,15 +12,16 @@ import pytest
 from pyroute2 import IPRoute
 
 from meshapi import names
-from meshengine import load_guard
+from meshengine.bpf import load_guard
 from meshkit.linux import egress, netns
 from nodeagent.capture.annotations import plan_pod
-from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.choice import Wanted, choose
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod import PodCapture
 from nodeagent.capture.pod_network import PodNetwork
 from tests.support import backends
+from tests.support.backends import sandbox
 from tests.support.waiting import scaled, until
 from tests.support.wired import Wired, shell, wired
 
@@ -74,14 +75,14 @@ def seen(pods: Wired) -> Iterator[Seen]:
 def guarded(space: int) -> frozenset[str]:
     def look() -> frozenset[str]:
         with egress.programs("culvert-guard") as programs:
-            return programs.attached
+            return frozenset(programs.attached)
 
     return netns.run(space, look)
 
 
-def capture(backend: CaptureBackend, space: int, plan: PodPlan | None = None) -> None:
-    backend.prepare(space)
-    backend.apply(space, plan or PodPlan())
+def capture(backend: PodCapture, space: int, plan: PodPlan | None = None) -> None:
+    backend.prepare(sandbox(space))
+    backend.apply(sandbox(space), plan or PodPlan())
 
 
 def is_tried_again(connection: socket.socket) -> bool:
@@ -101,7 +102,7 @@ def has_come(connection: socket.socket) -> bool:
 @pytest.mark.parametrize("flush", FLUSHES)
 @pytest.mark.parametrize("server", HERE)
 async def test_a_new_connection_waits_for_the_rules(
-    backend: CaptureBackend, pods: Wired, space: int, seen: Seen, server: str, flush: str
+    backend: PodCapture, pods: Wired, space: int, seen: Seen, server: str, flush: str
 ) -> None:
     capture(backend, space)
     shell(space, FLUSHES[flush])
@@ -117,7 +118,7 @@ async def test_a_new_connection_waits_for_the_rules(
             assert opening.connect_ex((server, 8080)) == 115  # EINPROGRESS
             await until(lambda: is_tried_again(opening))
             assert seen.tcp() == []
-            backend.repair(space, PodPlan())
+            backend.repair(sandbox(space), PodPlan())
             await until(lambda: has_come(opening))
             assert opening.recv(100) == b"tunnel"
         assert seen.tcp() == []
@@ -125,7 +126,7 @@ async def test_a_new_connection_waits_for_the_rules(
 
 async def test_a_new_connection_waits_as_long_as_where_packets_are_lost(pods: Wired, space: int) -> None:
     """TCP that is notified of a drop does not back off: it retries every half second, and soon gives up."""
-    rules = NftablesBackend(PodNetwork(guarded=True))
+    rules = NftablesCapture(PodNetwork(guarded=True))
     capture(rules, space)
     shell(space, FLUSHES["everything"])
     opening = netns.run(pods.first, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
@@ -135,7 +136,7 @@ async def test_a_new_connection_waits_as_long_as_where_packets_are_lost(pods: Wi
         await until(lambda: waits_longer_each_time(opening), within_s=15)
         assert opening.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"):
-            rules.repair(space, PodPlan())
+            rules.repair(sandbox(space), PodPlan())
             await until(lambda: has_come(opening), within_s=10)
             assert opening.recv(100) == b"tunnel"
 
@@ -143,7 +144,7 @@ async def test_a_new_connection_waits_as_long_as_where_packets_are_lost(pods: Wi
 @pytest.mark.parametrize("flush", FLUSHES)
 @pytest.mark.parametrize("server", HERE)
 async def test_an_open_connection_waits_for_the_rules(
-    backend: CaptureBackend, pods: Wired, space: int, seen: Seen, server: str, flush: str
+    backend: PodCapture, pods: Wired, space: int, seen: Seen, server: str, flush: str
 ) -> None:
     capture(backend, space)
     with ExitStack() as stack:
@@ -158,7 +159,7 @@ async def test_an_open_connection_waits_for_the_rules(
         # As long as its hooks are there, the kernel remembers what it has rewritten.
         await until(lambda: is_tried_again(application) or has_come(accepted))
         assert seen.tcp() == []
-        backend.repair(space, PodPlan())
+        backend.repair(sandbox(space), PodPlan())
         assert accepted.recv(100) == PAYLOAD
         accepted.sendall(b"after")
         assert application.recv(100) == b"after"
@@ -168,7 +169,7 @@ async def test_an_open_connection_waits_for_the_rules(
 @pytest.mark.parametrize("flush", FLUSHES)
 @pytest.mark.parametrize("server", HERE)
 async def test_a_connection_from_outside_waits_for_the_rules(
-    backend: CaptureBackend, pods: Wired, space: int, seen: Seen, server: str, flush: str
+    backend: PodCapture, pods: Wired, space: int, seen: Seen, server: str, flush: str
 ) -> None:
     capture(backend, space)
     shell(space, FLUSHES[flush])
@@ -185,13 +186,13 @@ async def test_a_connection_from_outside_waits_for_the_rules(
         with pytest.raises(BlockingIOError):
             application.accept()
         stack.enter_context(pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "tunnel", mark=names.TUNNEL_MARK))
-        backend.repair(space, PodPlan())
+        backend.repair(sandbox(space), PodPlan())
         await until(lambda: has_come(client))
         assert client.recv(100) == b"tunnel"
 
 
 @pytest.mark.parametrize("server", HERE)
-def test_open_and_excluded_connections_go_on(backend: CaptureBackend, pods: Wired, space: int, server: str) -> None:
+def test_open_and_excluded_connections_go_on(backend: PodCapture, pods: Wired, space: int, server: str) -> None:
     excluded = plan_pod(
         {
             "traffic.sidecar.istio.io/excludeOutboundPorts": "3306",
@@ -221,7 +222,7 @@ def test_open_and_excluded_connections_go_on(backend: CaptureBackend, pods: Wire
         shell(space, FLUSHES["everything"])
         for pair in older:
             both_ways(*pair)
-        backend.repair(space, excluded)
+        backend.repair(sandbox(space), excluded)
         for pair in older + newer:
             both_ways(*pair)
 
@@ -229,7 +230,7 @@ def test_open_and_excluded_connections_go_on(backend: CaptureBackend, pods: Wire
 async def test_reusing_the_ports_of_an_open_connection_does_not_bypass_the_guard(
     pods: Wired, space: int, seen: Seen
 ) -> None:
-    backend = backends.backend("nftables", Path("/dev/null"))
+    backend = backends.backend("nftables", Path("/dev/null")).pods
 
     def opened() -> socket.socket:
         made = socket.socket()
@@ -256,7 +257,7 @@ async def test_reusing_the_ports_of_an_open_connection_does_not_bypass_the_guard
 
 @pytest.mark.parametrize("option", [54, 59], ids=["hop by hop", "destination"])  # IPV6_HOPOPTS, IPV6_DSTOPTS
 async def test_ipv6_extension_headers_do_not_bypass_the_guard(pods: Wired, space: int, seen: Seen, option: int) -> None:
-    capture(backends.backend("nftables", Path("/dev/null")), space)
+    capture(backends.backend("nftables", Path("/dev/null")).pods, space)
 
     def opened() -> socket.socket:
         made = socket.socket(socket.AF_INET6)
@@ -278,7 +279,7 @@ async def test_ipv6_extension_headers_do_not_bypass_the_guard(pods: Wired, space
 
 @pytest.mark.parametrize("server", HERE)
 async def test_data_from_the_tunnel_to_the_application_waits_for_the_rules(
-    backend: CaptureBackend, pods: Wired, space: int, server: str
+    backend: PodCapture, pods: Wired, space: int, server: str
 ) -> None:
     """Untranslated, it would be answered by a reset, and the connection be gone without the application's knowing."""
     capture(backend, space)
@@ -295,12 +296,12 @@ async def test_data_from_the_tunnel_to_the_application_waits_for_the_rules(
             shell(space, FLUSHES["everything"])
             accepted.sendall(PAYLOAD)
             await until(lambda accepted=accepted: is_tried_again(accepted))
-            backend.repair(space, PodPlan())
+            backend.repair(sandbox(space), PodPlan())
             assert application.recv(100) == PAYLOAD
 
 
 def test_the_guard_does_not_delay_the_tunnel(pods: Wired, space: int) -> None:
-    capture(backends.backend("nftables", Path("/dev/null")), space)
+    capture(backends.backend("nftables", Path("/dev/null")).pods, space)
     shell(space, FLUSHES["everything"])
 
     def request() -> str:
@@ -317,11 +318,11 @@ def test_the_guard_does_not_delay_the_tunnel(pods: Wired, space: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.DRAIN, Mode.NONE])
-def test_an_unenrolled_pod_has_no_guard(backend: CaptureBackend, pods: Wired, space: int, mode: Mode) -> None:
+def test_an_unenrolled_pod_has_no_guard(backend: PodCapture, pods: Wired, space: int, mode: Mode) -> None:
     before = shell(space, "tc qdisc show; tc filter show dev eth0 egress")
     capture(backend, space)
     assert "culvert-guard" in shell(space, "tc filter show dev eth0 egress")
-    backend.apply(space, PodPlan(mode=mode))
+    backend.apply(sandbox(space), PodPlan(mode=mode))
     assert shell(space, "tc qdisc show; tc filter show dev eth0 egress") == before
     with pods.answering(pods.second, 8080, "application"):
         assert pods.request(pods.first, "10.78.0.2", 8080) == "application"
@@ -341,33 +342,33 @@ def test_bpf_programs_of_other_owners_stay(pods: Wired, space: int) -> None:
     netns.run(space, add)
     before = shell(space, theirs)
     assert "theirs" in before
-    backend = backends.backend("nftables", Path("/dev/null"))
+    backend = backends.backend("nftables", Path("/dev/null")).pods
     capture(backend, space)
-    backend.apply(space, PodPlan(mode=Mode.NONE))
+    backend.apply(sandbox(space), PodPlan(mode=Mode.NONE))
     assert shell(space, theirs) == before
     assert "clsact" in shell(space, "tc qdisc show dev eth0")
 
 
 def test_an_added_link_is_reported_missing_until_it_is_guarded(pods: Wired, space: int) -> None:
-    backend = backends.backend("nftables", Path("/dev/null"))
+    backend = backends.backend("nftables", Path("/dev/null")).pods
     capture(backend, space)
-    assert backend.missing(space, PodPlan()) == ()
+    assert backend.missing(sandbox(space), PodPlan()) == ()
     shell(space, "ip link add net1 type veth peer name net2")
-    assert backend.missing(space, PodPlan()) == ("guard of net1", "guard of net2")
-    backend.repair(space, PodPlan())
-    assert backend.missing(space, PodPlan()) == ()
+    assert backend.missing(sandbox(space), PodPlan()) == ("guard of net1", "guard of net2")
+    backend.repair(sandbox(space), PodPlan())
+    assert backend.missing(sandbox(space), PodPlan()) == ()
     assert guarded(space) == {"lo", "eth0", "net1", "net2"}
     excluded = plan_pod({"traffic.sidecar.istio.io/excludeInterfaces": "net1"}).plan
-    backend.apply(space, excluded)
+    backend.apply(sandbox(space), excluded)
     assert guarded(space) == {"lo", "eth0", "net2"}
 
 
 def test_without_a_guard_only_the_rules_are_installed(pods: Wired, space: int, tmp_path: Path) -> None:
-    capture(choose(Wanted.AUTO, tmp_path / "lock").backend, space)
+    capture(choose(Wanted.AUTO, tmp_path / "lock").backend.pods, space)
     choice = choose(Wanted.AUTO, tmp_path / "lock", guard=False)
     assert choice.unguarded == "as set"
-    capture(choice.backend, space)
-    assert choice.backend.missing(space, PodPlan()) == ()
+    capture(choice.backend.pods, space)
+    assert choice.backend.pods.missing(sandbox(space), PodPlan()) == ()
     assert guarded(space) == frozenset()
 
 
@@ -379,17 +380,17 @@ def test_a_kernel_that_refuses_the_program_is_no_reason_to_leave_pods_uncaptured
     def refuse(*args: object) -> int:
         raise OSError("the kernel does not load the guard: Operation not permitted")
 
-    monkeypatch.setattr(guard, "_for_new_pods", refuse)
+    monkeypatch.setattr(guard, "_load", refuse)
     choice = choose(Wanted.AUTO, tmp_path / "lock")
     assert "not permitted" in choice.unguarded
-    capture(choice.backend, space)
+    capture(choice.backend.pods, space)
     with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"):
         assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
 
 
 def test_guards_are_attached_concurrently(tmp_path: Path) -> None:
     """Many pods are enrolled at once, each on a thread of its own."""
-    backend = backends.backend("nftables", tmp_path / "lock")
+    backend = backends.backend("nftables", tmp_path / "lock").pods
     assert PodNetwork().guarded
     failures: list[BaseException] = []
     with ExitStack() as stack:
@@ -400,7 +401,7 @@ def test_guards_are_attached_concurrently(tmp_path: Path) -> None:
                 descriptor = os.open(path, os.O_RDONLY)
                 try:
                     capture(backend, descriptor)
-                    assert backend.missing(descriptor, PodPlan()) == ()
+                    assert backend.missing(sandbox(descriptor), PodPlan()) == ()
                 finally:
                     os.close(descriptor)
             except BaseException as error:

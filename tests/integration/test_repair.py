@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from meshapi.identity import SpiffeId
-from meshapi.proto import zds_pb2
 from meshkit.linux import links, netns
 from nodeagent.capture.annotations import PlanResult
 from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.plan import PodPlan
-from nodeagent.enrolled import Captured, Enrolled
-from nodeagent.exemption import ProbeExemption
-from nodeagent.repair import Repairs
-from nodeagent.zds.server import Served
+from nodeagent.capture.repair import Repairs
+from nodeagent.enrolment.captured import Captured, Enrolled
 from tests.support import backends
 from tests.support.waiting import until
 from tests.support.wired import Wired, shell, wired
@@ -31,23 +29,22 @@ class Agent:
     """The part of the node agent that repairs, on two real namespaces: a pod and a host."""
 
     def __init__(self, backend: CaptureBackend, pods: Wired) -> None:
-        self.backend = backend
+        self.backend = backend.pods
+        self.probes = backend.probes
         self.pods = pods
         self.enrolled = Enrolled()
-        self.exemption = ProbeExemption(backend, pods.second, self.enrolled.addresses)
+        self.exemption = ProbeExemption(backend.probes, pods.second, self.enrolled.addresses)
         self.turns: dict[str, asyncio.Lock] = {}
         self.repairs = Repairs(
-            backend, self.enrolled, self.exemption, lambda uid: self.turns.setdefault(uid, asyncio.Lock())
+            backend.pods, self.enrolled, self.exemption, lambda uid: self.turns.setdefault(uid, asyncio.Lock())
         )
 
     async def capture(self, uid: str = "pod", space: Path | None = None) -> Captured:
         namespace = os.open(space or self.pods.first, os.O_RDONLY | os.O_CLOEXEC)
-        served = Served(zds_pb2.WorkloadInfo(name="web"), namespace)
-        captured = Captured(
-            served, "shop/web", SpiffeId("cluster.local", "shop", "web"), PlanResult(PodPlan()), ("10.78.0.1",)
-        )
-        self.backend.prepare(namespace)
-        self.backend.apply(namespace, captured.plan)
+        identity = SpiffeId("cluster.local", "shop", "web")
+        captured = Captured(backends.sandbox(namespace), identity, PlanResult(PodPlan()), ("10.78.0.1",))
+        self.backend.prepare(captured.sandbox)
+        self.backend.apply(captured.sandbox, captured.plan)
         self.enrolled.put(uid, captured)
         await self.exemption.update()
         return captured
@@ -55,10 +52,10 @@ class Agent:
     def sound(self) -> bool:
         captured = self.enrolled.find("pod")
         assert captured is not None
-        return not self.backend.missing(captured.served.namespace, captured.plan)
+        return not self.backend.missing(captured.sandbox, captured.plan)
 
     def host_sound(self) -> bool:
-        return not self.backend.probes_missing(self.pods.second, self.enrolled.addresses())
+        return not self.probes.missing(self.pods.second, self.enrolled.addresses())
 
 
 @pytest.fixture(params=backends.NAMES)
@@ -146,7 +143,7 @@ async def test_the_agents_own_changes_are_not_counted_as_repairs(agent: Agent) -
     assert captured is not None
     async with agent.turns["pod"]:
         captured.planned = PlanResult(PodPlan(dns=True, inbound=None))
-        await asyncio.to_thread(agent.backend.apply, captured.served.namespace, captured.plan)
+        await asyncio.to_thread(agent.backend.apply, captured.sandbox, captured.plan)
     await until(lambda: agent.repairs.watches("pod", captured.plan) and agent.repairs.settled)
     assert agent.repairs.repaired.total() == 0
     shell(agent.pods.first, FLUSHES["everything"])

@@ -19,6 +19,7 @@ from meshapi.identity import SpiffeId
 from meshapi.proto import engine_pb2
 from meshengine import Engine
 from meshkit.xds import client, sds, serving
+from meshproxy.certificates import Certificates
 from nodeagent.secrets.ca_client import CaClient, CaUnavailable
 from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import BadCertificate
@@ -26,7 +27,6 @@ from tests.support.authority import TestAuthority
 from tests.support.certificates import Issuer
 from tests.support.waiting import until
 from tests.support.ztunnels import LocalIssuer
-from ztunnel.certificates import Certificates
 
 WEB, OTHER = (f"spiffe://cluster.local/ns/shop/sa/{name}" for name in ("web", "other"))
 AUTHORITY, ISSUER = TestAuthority(), Issuer.root()

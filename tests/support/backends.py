@@ -4,10 +4,15 @@ import warnings
 from pathlib import Path
 
 from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.iptables import IptablesBackend
-from nodeagent.capture.iptables_legacy import LegacyTables
-from nodeagent.capture.iptables_restore import RestoredTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.iptables.legacy import LegacyTables
+from nodeagent.capture.iptables.pod import IptablesCapture
+from nodeagent.capture.iptables.probes import IptablesProbes
+from nodeagent.capture.iptables.restore import RestoredTables
+from nodeagent.capture.iptables.tables import Tables
+from nodeagent.capture.nftables.pod import NftablesCapture
+from nodeagent.capture.nftables.probes import NftablesProbes
+from nodeagent.capture.pod import Sandbox
+from nodeagent.discovery.enrolment import PodInfo
 
 with warnings.catch_warnings():
     # Where the kernel has modules, its import runs modprobe and leaves pipes for the collector to close.
@@ -22,11 +27,19 @@ FLUSH = (
 NAMES = ("nftables", "iptables-legacy", "iptables-nft")
 
 
+POD = PodInfo(
+    uid="pod", namespace="shop", name="web", service_account="web", labels={}, annotations={},
+    addresses=("10.78.0.1",), host_network=False, terminal=False,
+)  # fmt: skip
+
+
+def sandbox(netns: int, pod: PodInfo = POD) -> Sandbox:
+    return Sandbox(pod, netns)
+
+
 def backend(name: str, lock: Path, *, sets: bool = True) -> CaptureBackend:
-    match name:
-        case "nftables":
-            return NftablesBackend()
-        case "iptables-legacy":
-            return IptablesBackend(LegacyTables(), versions=(4, 6), sets=sets, lock=lock)
-        case _:
-            return IptablesBackend(RestoredTables(), versions=(4, 6), sets=sets, lock=lock)
+    if name == "nftables":
+        return CaptureBackend(NftablesCapture(), NftablesProbes())
+    tables: Tables = LegacyTables() if name == "iptables-legacy" else RestoredTables()
+    probes = IptablesProbes(tables, versions=(4, 6), sets=sets, lock=lock)
+    return CaptureBackend(IptablesCapture(tables, versions=(4, 6)), probes)

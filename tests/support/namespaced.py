@@ -29,9 +29,10 @@ from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, logs_pb2, workload_pb2
 from meshengine import Engine, events
 from meshkit.linux import links, netns
-from nodeagent.capture.backend import CaptureBackend
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod import PodCapture
+from tests.support import backends
 from tests.support.authority import IssuesCertificates, TestAuthority
 from tests.support.waiting import scaled, until
 
@@ -181,8 +182,8 @@ class Pod:
         """Put the rules in place, as the node agent does."""
         descriptor = os.open(netns.path(self.netns), os.O_RDONLY)
         try:
-            self.mesh.backend.prepare(descriptor)
-            self.mesh.backend.apply(descriptor, replace(self.plan, mode=mode))
+            self.mesh.backend.prepare(backends.sandbox(descriptor))
+            self.mesh.backend.apply(backends.sandbox(descriptor), replace(self.plan, mode=mode))
         finally:
             os.close(descriptor)
 
@@ -256,7 +257,7 @@ class Mesh:
         prefix: str,
         subnet: str,
         authority: IssuesCertificates,
-        backend: CaptureBackend,
+        backend: PodCapture,
         settings: Mapping[str, object],
     ) -> None:
         self.stack = stack
@@ -394,12 +395,12 @@ def route_everything() -> None:
 async def mesh(
     subnet: str = "10.77.0.0/24",
     authority: IssuesCertificates | None = None,
-    backend: CaptureBackend | None = None,
+    backend: PodCapture | None = None,
     settings: Mapping[str, object] = MappingProxyType({}),
 ) -> AsyncIterator[Mesh]:
     """A mesh of its own, removed at the end. ``settings``: fields of ``EngineConfig`` that differ from its usual."""
     async with AsyncExitStack() as stack:
         prefix = f"cv{uuid.uuid4().hex[:5]}"
-        made = Mesh(stack, prefix, subnet, authority or TestAuthority(), backend or NftablesBackend(), settings)
+        made = Mesh(stack, prefix, subnet, authority or TestAuthority(), backend or NftablesCapture(), settings)
         await made.start()
         yield made

@@ -19,6 +19,7 @@ from meshapi.identity import SpiffeId
 from meshapi.proto import workload_pb2, zds_pb2
 from meshkit.linux import netns
 from meshkit.xds import sds, serving
+from meshproxy.snapshot import Snapshot
 from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import Issued
 from nodeagent.zds.server import Served, ZdsServer
@@ -27,7 +28,6 @@ from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT
 from tests.support.ports import free_port
 from tests.support.waiting import scaled, until
-from ztunnel.snapshot import Snapshot
 
 HERE = Path("/proc/self/ns/net")
 

@@ -62,8 +62,8 @@ def _capabilities() -> list[str]:
 def _main() -> None:
     with TemporaryDirectory() as folder:
         choice = choose(Wanted.AUTO, Path(folder) / "lock")
-    others = [other.how for other in choice.others]
-    _FILE.write_text(json.dumps(asdict(Found(choice.backend.how, choice.why, choice.unguarded, others))))
+    others = [other.pods.how for other in choice.others]
+    _FILE.write_text(json.dumps(asdict(Found(choice.backend.pods.how, choice.why, choice.unguarded, others))))
 
 
 if __name__ == "__main__":

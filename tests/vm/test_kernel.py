@@ -4,8 +4,8 @@ import platform
 
 import pytest
 
-from nodeagent.capture.iptables_restore import RestoredTables
-from nodeagent.capture.nftables import NftablesBackend
+from nodeagent.capture.iptables.restore import RestoredTables
+from nodeagent.capture.nftables.pod import NftablesCapture
 from tests.vm import agent, inner, kernel
 from tests.vm.conftest import Session
 
@@ -19,7 +19,7 @@ def test_the_machine_has_another_kernel(vm: Session) -> None:
 
 def test_a_node_agent_that_has_no_modprobe_finds_nftables_and_the_guard(vm: Session) -> None:
     found = agent.found(vm.exchange)
-    assert (found.how, found.why) == (NftablesBackend.how, "preferred")
+    assert (found.how, found.why) == (NftablesCapture.how, "preferred")
     assert found.unguarded == ""
     assert RestoredTables.label in found.others
 

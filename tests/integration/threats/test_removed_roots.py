@@ -14,11 +14,11 @@ import pytest
 from meshapi import names
 from meshkit.xds import sds
 from meshkit.xds.client import NodeInfo
+from meshproxy.certificates import Certificates
 from tests.integration.threats.conftest import PORT, Scene, breaks
 from tests.support import attacker, namespaced
 from tests.support.authority import TestAuthority
 from tests.support.waiting import until
-from ztunnel.certificates import Certificates
 
 pytestmark = pytest.mark.root
 

@@ -8,11 +8,11 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshapi.proto import engine_pb2
+from meshproxy import metrics as telemetry
 from tests.integration.threats.conftest import Costs, Scene
 from tests.integration.threats.test_dns_proxy import QUESTION, datagrams, dns_scene, head
 from tests.support import attacker, namespaced
 from tests.support.waiting import until
-from ztunnel import telemetry
 
 pytestmark = pytest.mark.root
 

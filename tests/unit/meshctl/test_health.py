@@ -97,3 +97,16 @@ def test_the_json_document_has_the_same_content() -> None:
     document = Health([Readiness(Part.ZTUNNEL, 1, 1, settled=True)], [WELL], ["bad"]).document
     assert document["healthy"] is False
     assert document["nodes"][0]["capturedPods"] == 3
+
+
+def test_pods_are_shown_where_they_are_asked_for() -> None:
+    captured = {"node": "n1", "namespace": "shop", "name": "web", "uid": "u1", "state": "announced",
+                "since": "2026-01-01T00:00:00Z", "backend": "nftables", "reason": ""}  # fmt: skip
+    alone = captured | {"name": "db", "state": "not-enrolled", "backend": None, "reason": "the pod has a sidecar"}
+    found = Health([], [WELL], pods=[captured, alone])
+    table = health.table(found, NOW).splitlines()
+    assert [line.split()[:2] for line in table[-2:]] == [["shop", "db"], ["shop", "web"]]
+    assert table[-2].endswith("the pod has a sidecar")
+    assert found.document["pods"] == [captured, alone]
+    assert "pods" not in Health([], [WELL]).document
+    assert "REASON" not in health.table(Health([], [WELL]), NOW)

@@ -3,118 +3,17 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from meshapi.analysis.enrolment import EnrolmentRules
 from meshapi.identity import SpiffeId
-from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.controller import Controller, Node
+from nodeagent.capture.plan import Mode
 from nodeagent.discovery.enrolment import PodInfo
-from nodeagent.discovery.finder import NamespaceFinder
-from nodeagent.enrolled import Enrolled
-from nodeagent.exemption import ProbeExemption
-from nodeagent.takeover import Takeover
-from nodeagent.zds.server import NotConnected, Served
-
-POD = PodInfo(
-    uid="u", namespace="shop", name="web", service_account="web", labels={}, annotations={},
-    addresses=("10.0.0.1",), host_network=False, terminal=False,
-)  # fmt: skip
-ENABLED = {"ambient.istio.io/redirection": "enabled"}
-
-
-class Other:
-    """A backend that an earlier agent process has used."""
-
-    def __init__(self, world: "World") -> None:
-        self._world = world
-
-    def present(self, netns: int) -> bool:
-        return False
-
-    def clear(self, netns: int) -> bool:
-        self._world.steps.append("other rules removed")
-        return True
-
-    def remove_probes(self, netns: Path) -> None:
-        self._world.steps.append("other probes removed")
-
-
-class World:
-    """Fakes that record the calls to them, in order."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-        self.pods: dict[str, PodInfo] = {POD.uid: POD}
-        self.labels = {"istio.io/dataplane-mode": "ambient"}
-        self.enrolled = Enrolled()
-        self.connected = True
-        self.broken_rules = 0
-        self.probes: frozenset[str] = frozenset()
-        self.certificates: list[SpiffeId] = []
-        self.found = False
-        host = Path("/proc/self/ns/net")
-        self.controller = Controller(
-            Node("cluster.local", EnrolmentRules()),
-            pods=self.pods, namespace_labels=lambda _: self.labels, enrolled=self.enrolled, zds=self, backend=self,
-            certificates=self, announce=self.announce, finder=NamespaceFinder(self._find),
-            exemption=ProbeExemption(self, host, self.enrolled.addresses), takeover=Takeover(self, [Other(self)], host),
-        )  # fmt: skip
-
-    def _find(self, uids: set[str]) -> dict[str, int]:
-        return {uid: os.open("/proc/self/ns/net", os.O_RDONLY) for uid in uids}
-
-    async def settle(self) -> None:
-        self.controller.notice(POD.uid)
-        async with asyncio.timeout(3):
-            while self.controller._tasks:
-                await asyncio.sleep(0.001)
-
-    async def announce(self, pod: PodInfo, value: str | None) -> None:
-        self.steps.append(f"announce {value}")
-        self.pods[pod.uid] = replace(pod, annotations={} if value is None else ENABLED)
-
-    # ZDS
-    async def add(self, uid: str, served: Served) -> None:
-        if not self.connected:
-            raise NotConnected("no ztunnel is connected")
-        self.steps.append("listeners")
-
-    async def remove(self, uid: str) -> None:
-        self.steps.append("listeners withdrawn")
-
-    # capture backend
-    def prepare(self, netns: int) -> None:
-        self.steps.append("prepared")
-
-    def apply(self, netns: int, plan: PodPlan) -> None:
-        os.fstat(netns)
-        if self.broken_rules:
-            self.broken_rules -= 1
-            raise OSError("the kernel says no")
-        self.steps.append(f"rules {plan.mode}")
-
-    def present(self, netns: int) -> bool:
-        return self.found
-
-    def apply_probes(self, netns: Path, addresses: Set[str], before: Set[str] | None) -> None:
-        assert before is None or before == self.probes
-        self.probes = frozenset(addresses)
-        self.steps.append(f"probes {','.join(sorted(self.probes))}")
-
-    # certificates
-    def acquire(self, identity: SpiffeId) -> None:
-        self.certificates.append(identity)
-
-    def release(self, identity: SpiffeId) -> None:
-        self.certificates.remove(identity)
-
-    async def ready(self, identity: SpiffeId, timeout_s: float) -> bool:
-        return True
+from nodeagent.enrolment.state import State
+from nodeagent.zds.server import NotConnected
+from tests.support.enrolling import ENABLED, POD, World
 
 
 @pytest.fixture
@@ -163,9 +62,11 @@ async def test_a_pod_that_has_ended_is_forgotten_without_touching_its_namespace(
 async def test_no_pod_is_captured_while_no_ztunnel_is_connected(world: World) -> None:
     world.connected = False
     world.controller.notice(POD.uid)
-    await asyncio.sleep(0.15)
+    async with asyncio.timeout(3):
+        while not world.states.observe(POD.uid).failure or world.state is not State.WAITING:
+            await asyncio.sleep(0.001)
     assert "rules capture" not in world.steps
-    assert world.probes == frozenset()
+    assert world.probes.exempt == frozenset()
     assert world.certificates == []
     world.connected = True
     await world.settle()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.capture import iptables_rules, nftables_rules
 from nodeagent.capture.annotations import plan_pod
+from nodeagent.capture.iptables import rules as iptables_rules
+from nodeagent.capture.nftables import rules as nftables_rules
 from nodeagent.capture.plan import Mode, PodPlan
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"

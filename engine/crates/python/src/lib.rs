@@ -3,8 +3,8 @@
 //! Every method that locks, decodes or joins lets go of the interpreter first. The documentation that Python users
 //! read is in `meshengine/_native.pyi`.
 
+mod bpf;
 mod errors;
-mod guard;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -187,6 +187,6 @@ impl Engine {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;
-    module.add_function(wrap_pyfunction!(guard::load_guard, module)?)?;
+    bpf::register(module)?;
     errors::register(module)
 }

@@ -1,0 +1,122 @@
+//! What `bpf/include` declares is what is mirrored here: names, offsets, sizes and values.
+
+use std::collections::BTreeSet;
+use std::mem::offset_of;
+use std::path::Path;
+
+use super::btf::{Field, Types, types};
+use super::{Connection, Stage};
+use crate::drops::Reason;
+use crate::guard::OBJECT as GUARD;
+use crate::loader::{Object, object};
+
+const LAYOUT: Object = object!("layout_check");
+
+/// A mirrored struct: its name in C, its size, its fields.
+type Mirror = (&'static str, usize, Vec<Field>);
+
+fn field<T, F>(name: &str, offset: usize, _: fn(&T) -> &F) -> Field {
+    (name.to_owned(), offset, size_of::<F>())
+}
+
+macro_rules! mirror {
+    ($name:literal, $mirror:ty { $($field:ident),* }) => {
+        ($name, size_of::<$mirror>(), vec![
+            $(field(stringify!($field), offset_of!($mirror, $field), |one: &$mirror| &one.$field)),*
+        ])
+    };
+}
+
+fn structs() -> Vec<Mirror> {
+    vec![mirror!("connection", Connection { local, remote, local_port, remote_port })]
+}
+
+fn enums() -> Vec<(&'static str, Vec<(String, u32)>)> {
+    let reasons = Reason::ALL.iter().map(|one| (format!("GUARD_DROP_{}", one.name().to_uppercase()), *one as u32));
+    let count = u32::try_from(Reason::ALL.len()).expect("few reasons");
+    vec![
+        (
+            "stage",
+            vec![("STAGE_OPENING".to_owned(), Stage::Opening as u32), ("STAGE_OPEN".to_owned(), Stage::Open as u32)],
+        ),
+        ("guard_drop", reasons.chain([("GUARD_DROP_REASONS".to_owned(), count)]).collect()),
+    ]
+}
+
+/// What differs between a mirror and the type of the same name.
+fn differences(found: &Types, (name, size, fields): &Mirror) -> Vec<String> {
+    let Some((found_size, found_fields)) = found.structs.get(*name) else {
+        return vec![format!("struct {name} is missing")];
+    };
+    let mut differ = Vec::new();
+    if found_size != size {
+        differ.push(format!("struct {name} has {found_size} bytes, mirrored as {size}"));
+    }
+    for number in 0..fields.len().max(found_fields.len()) {
+        if fields.get(number) != found_fields.get(number) {
+            differ.push(format!("struct {name}: {:?}, mirrored as {:?}", found_fields.get(number), fields.get(number)));
+        }
+    }
+    differ
+}
+
+#[test]
+fn structs_have_the_layout_of_their_mirrors() {
+    let found = types(LAYOUT.bytes);
+    let differ: Vec<String> = structs().iter().flat_map(|mirror| differences(&found, mirror)).collect();
+    assert_eq!(differ, Vec::<String>::new());
+}
+
+#[test]
+fn the_guards_own_object_has_the_same_layout() {
+    assert_eq!(differences(&types(GUARD.bytes), &structs()[0]), Vec::<String>::new());
+}
+
+#[test]
+fn enums_have_the_values_of_their_mirrors() {
+    let found = types(LAYOUT.bytes);
+    for (name, values) in enums() {
+        assert_eq!(found.enums.get(name), Some(&values), "enum {name}");
+    }
+}
+
+#[test]
+fn everything_that_the_headers_declare_is_mirrored() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../bpf/include");
+    let mut declared = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).expect("the folder of shared headers") {
+        let text = std::fs::read_to_string(entry.expect("a file").path()).expect("a header");
+        for line in text.lines().filter(|line| line.ends_with(" {")) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let [kind @ ("struct" | "enum"), name, "{"] = words[..] {
+                declared.insert(format!("{kind} {name}"));
+            }
+        }
+    }
+    let found = types(LAYOUT.bytes);
+    let structs_in_object = found.structs.keys().map(|name| format!("struct {name}"));
+    let in_object: BTreeSet<String> =
+        structs_in_object.chain(found.enums.keys().map(|name| format!("enum {name}"))).collect();
+    assert_eq!(in_object, declared, "bpf/layout_check.bpf.c has a variable of each");
+    let mirrored: BTreeSet<String> = structs()
+        .iter()
+        .map(|(name, ..)| format!("struct {name}"))
+        .chain(enums().iter().map(|(name, _)| format!("enum {name}")))
+        .collect();
+    assert_eq!(mirrored, declared);
+}
+
+#[test]
+fn a_moved_field_is_found() {
+    #[repr(C)]
+    struct Moved {
+        local: [u8; 16],
+        remote: [u8; 16],
+        remote_port: [u8; 2],
+        local_port: [u8; 2],
+    }
+    let moved = mirror!("connection", Moved { local, remote, local_port, remote_port });
+    let differ = differences(&types(LAYOUT.bytes), &moved);
+    assert_eq!(differ.len(), 2, "{differ:?}");
+    assert!(differ[0].contains("local_port"), "{differ:?}");
+}

@@ -1,0 +1,73 @@
+//! BPF programs for the node agent (`meshengine.bpf`): it loads and attaches them, and reads what they have counted.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use culvert_bpf::BpfError;
+use culvert_bpf::drops::{Drops, Reason};
+use culvert_bpf::guard::{self, GuardConfig, PreexistingConnection};
+use pyo3::prelude::*;
+
+use crate::address;
+use crate::errors::KernelUnsupported;
+
+type Connection = (String, u16, String, u16, bool);
+
+#[pyfunction]
+#[pyo3(signature = (*, tunnel_mark, tunnel_mark_mask, passed_mark, redirect_ports, preexisting))]
+fn load_guard(
+    py: Python<'_>,
+    tunnel_mark: u32,
+    tunnel_mark_mask: u32,
+    passed_mark: u32,
+    redirect_ports: (u16, u16),
+    preexisting: Vec<Connection>,
+) -> PyResult<RawFd> {
+    let config = GuardConfig { tunnel_mark, tunnel_mark_mask, passed_mark, redirect_ports };
+    let preexisting: Vec<PreexistingConnection> = preexisting.into_iter().map(connection).collect::<PyResult<_>>()?;
+    let program = py.detach(|| guard::load(config, &preexisting));
+    program.map(IntoRawFd::into_raw_fd).map_err(|error| to_python(&error))
+}
+
+fn connection((local, local_port, remote, remote_port, open): Connection) -> PyResult<PreexistingConnection> {
+    let at = |text: &str, port| -> PyResult<SocketAddr> {
+        let address: IpAddr = address("preexisting", text)?;
+        Ok(SocketAddr::new(address, port))
+    };
+    Ok(PreexistingConnection { local: at(&local, local_port)?, remote: at(&remote, remote_port)?, open })
+}
+
+#[pyclass(frozen, module = "meshengine._native")]
+struct GuardDrops {
+    inner: Mutex<Drops>,
+}
+
+#[pymethods]
+impl GuardDrops {
+    #[new]
+    fn new() -> Self {
+        Self { inner: Mutex::new(Drops::default()) }
+    }
+
+    fn add(&self, py: Python<'_>, program_id: u32) -> PyResult<()> {
+        py.detach(|| self.inner.lock().unwrap_or_else(PoisonError::into_inner).add(program_id))
+            .map_err(|error| to_python(&error))
+    }
+
+    fn totals(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
+        let counts = py
+            .detach(|| self.inner.lock().unwrap_or_else(PoisonError::into_inner).totals())
+            .map_err(|error| to_python(&error))?;
+        Ok(Reason::ALL.iter().map(|reason| reason.name()).zip(counts).collect())
+    }
+}
+
+fn to_python(error: &BpfError) -> PyErr {
+    KernelUnsupported::new_err(error.to_string())
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<GuardDrops>()?;
+    module.add_function(wrap_pyfunction!(load_guard, module)?)
+}

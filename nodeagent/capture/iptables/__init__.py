@@ -1,0 +1,1 @@
+"""Capture by iptables: ``rules`` plans, ``pod`` and ``probes`` apply, ``tables`` says how a table is reached."""

@@ -1,0 +1,1 @@
+"""Capture by nftables: ``rules`` plans, ``pod`` and ``probes`` apply."""
