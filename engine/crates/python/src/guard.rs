@@ -6,7 +6,7 @@ use std::os::fd::{IntoRawFd, RawFd};
 use culvert_bpf::guard::{self, GuardConfig, PreexistingConnection};
 use pyo3::prelude::*;
 
-use crate::address;
+use crate::arguments::address;
 use crate::errors::KernelUnsupported;
 
 type Connection = (String, u16, String, u16, bool);

@@ -3,10 +3,11 @@
 //! Every method that locks, decodes or joins lets go of the interpreter first. The documentation that Python users
 //! read is in `meshengine/_native.pyi`.
 
+mod arguments;
 mod errors;
 mod guard;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
@@ -17,20 +18,13 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use arguments::{address, decode};
 use errors::to_python;
 
 #[pyclass(frozen, module = "meshengine._native")]
 struct Engine {
     inner: Inner,
     process: u32,
-}
-
-fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> PyResult<M> {
-    M::decode(bytes).map_err(|error| PyValueError::new_err(format!("{what}: {error}")))
-}
-
-fn address(what: &str, text: &str) -> PyResult<IpAddr> {
-    text.parse().map_err(|_| PyValueError::new_err(format!("{what}: {text:?} is not an IP address")))
 }
 
 impl Engine {
