@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use culvert_core::identity::Identity;
 use culvert_core::proto::engine as wire;
+use culvert_metrics::single;
 use culvert_net::wakeup::Wakeup;
 use parking_lot::Mutex;
 use records::Records;
 use tokio::runtime::Handle;
 use wire::event::Kind;
-
-use crate::telemetry::single;
 
 /// Bytes of access log kept for the host; about 10,000 lines.
 const ACCESS_LOG_BYTES: usize = 4 * 1024 * 1024;

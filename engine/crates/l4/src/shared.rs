@@ -97,7 +97,7 @@ impl ProxyState {
             mesh: RwLock::new(Arc::new(MeshSettings::without_mesh(&config))),
             certificates: Certificates::new(events.clone()),
             revocations: Arc::default(),
-            metrics: Metrics::new(config.series.clone()),
+            metrics: Metrics::new(&config.series),
             outliers: Outliers::new(config.outliers),
             hosts: DnsCache::default(),
             held: AtomicUsize::new(0),

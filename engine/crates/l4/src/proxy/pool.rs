@@ -9,11 +9,11 @@ use std::io;
 use std::sync::Arc;
 
 use culvert_core::proto::engine::{MetricFamily, MetricKind};
+use culvert_metrics::single;
 use culvert_runtime::CpuReservation;
 
 use super::worker::WorkerHandle;
 use crate::shared::ProxyState;
-use crate::telemetry::single;
 
 /// The worker groups of a process; see the module.
 #[derive(Debug)]

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use culvert_core::proto::engine as wire;
+use culvert_metrics::single;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::telemetry::single;
 
 /// Endpoints that are watched: only those that failed lately are.
 const CAPACITY: usize = 4096;

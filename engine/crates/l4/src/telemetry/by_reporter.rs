@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_core::proto::engine as wire;
+use culvert_metrics::by_label;
 
 use super::flow::Direction;
 
@@ -26,18 +27,7 @@ impl ByReporter {
     }
 
     pub(super) fn family(&self, name: &str, help: &str, kind: wire::MetricKind) -> wire::MetricFamily {
-        let sample = |seen: Direction| wire::Sample {
-            label_values: vec![seen.reporter().to_owned()],
-            value: self.of(seen).load(Ordering::Relaxed),
-            ..Default::default()
-        };
-        wire::MetricFamily {
-            name: name.to_owned(),
-            help: help.to_owned(),
-            label_names: vec!["reporter".to_owned()],
-            samples: [Direction::Outbound, Direction::Inbound].map(sample).into(),
-            kind: kind.into(),
-            ..Default::default()
-        }
+        let value = |seen: Direction| (seen.reporter(), self.of(seen).load(Ordering::Relaxed));
+        by_label(name, help, kind, "reporter", [Direction::Outbound, Direction::Inbound].map(value))
     }
 }

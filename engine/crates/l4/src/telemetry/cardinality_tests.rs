@@ -72,7 +72,7 @@ fn resident() -> usize {
 #[test]
 fn a_million_peers_that_describe_themselves_make_a_bounded_number_of_series() {
     let _alone = ALONE.lock();
-    let (metrics, before) = (Metrics::new(SeriesSettings::default()), resident());
+    let (metrics, before) = (Metrics::new(&SeriesSettings::default()), resident());
     let long = "x".repeat(200);
     let describe = |number: usize| described(&format!("service.name={number},k8s.pod.name={number}{long}"));
     std::thread::scope(|scope| {
@@ -99,7 +99,7 @@ fn a_million_peers_that_come_and_go_leave_memory_flat_and_open_connections_their
     const AT_ONCE: usize = 10_000;
     let _alone = ALONE.lock();
     let idle_timeout = Duration::from_secs(30 * 60);
-    let metrics = Metrics::new(SeriesSettings { idle_timeout: Some(idle_timeout), ..SeriesSettings::default() });
+    let metrics = Metrics::new(&SeriesSettings { idle_timeout: Some(idle_timeout), ..SeriesSettings::default() });
     let peer = |name: String| {
         let wire =
             wire::Workload { uid: name.clone(), workload_name: name, namespace: "shop".into(), ..Default::default() };
@@ -142,7 +142,7 @@ fn a_million_peers_that_come_and_go_leave_memory_flat_and_open_connections_their
 fn series_of_peers_that_describe_themselves_make_way_for_others_once_they_are_idle() {
     let _alone = ALONE.lock();
     let idle_timeout = Duration::from_secs(60);
-    let metrics = Metrics::new(SeriesSettings { idle_timeout: Some(idle_timeout), ..SeriesSettings::default() });
+    let metrics = Metrics::new(&SeriesSettings { idle_timeout: Some(idle_timeout), ..SeriesSettings::default() });
     let mut now = Instant::now();
     for round in 0..3 {
         (0..2_000).for_each(|number| count(&metrics, &described(&format!("service.name={round}-{number}"))));
@@ -160,7 +160,7 @@ fn series_of_peers_that_describe_themselves_make_way_for_others_once_they_are_id
 
 #[test]
 fn without_an_idle_timeout_nothing_is_evicted() {
-    let metrics = Metrics::new(SeriesSettings::default());
+    let metrics = Metrics::new(&SeriesSettings::default());
     count(&metrics, &from(Peer::default()));
     metrics.sweep(Instant::now() + Duration::from_secs(1_000_000));
     assert_eq!(opened(&metrics).samples.len(), 1);
@@ -170,7 +170,7 @@ fn without_an_idle_timeout_nothing_is_evicted() {
 #[test]
 fn series_that_differ_only_in_excluded_labels_are_one() {
     let labels = LabelSelection::without(&["source_workload".into(), "destination_zone".into()]);
-    let metrics = Metrics::new(SeriesSettings { labels, ..SeriesSettings::default() });
+    let metrics = Metrics::new(&SeriesSettings { labels, ..SeriesSettings::default() });
     for name in ["a", "b"] {
         let wire = wire::Workload { uid: name.into(), workload_name: name.into(), ..Default::default() };
         let wire = wire::Workload { namespace: "shop".into(), ..wire };
@@ -244,7 +244,10 @@ fn queries_of_all_types_make_a_bounded_number_of_series() {
         let kind = decision.question.unwrap().query_type;
         metrics.series(kind, Transport::Udp, None).requests.fetch_add(1, Ordering::Relaxed);
     }
-    let samples = metrics.families().swap_remove(0).samples;
+    let samples = {
+        let [requests, ..] = metrics.families();
+        requests.samples
+    };
     assert_eq!(samples.len(), 16);
     assert_eq!(samples.iter().map(|sample| sample.value).sum::<u64>(), 1 << 16);
 }

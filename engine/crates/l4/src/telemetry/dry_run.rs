@@ -1,45 +1,40 @@
 //! What policies of a dry run would have refused.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_core::proto::engine as wire;
-use parking_lot::Mutex;
+use culvert_metrics::{SeriesLimits, SeriesTable};
 
 use crate::policy::Denied;
 
-/// Names that are counted one by one; those beyond share a label.
-const MAX_NAMES: usize = 500;
+/// Policies that are counted one by one; those beyond share a label.
+const MAX_POLICIES: usize = 500;
 const OVERFLOW: &str = "other";
 
 /// Connections that passed and would not have, by what would have refused them.
-#[derive(Debug, Default)]
-pub(crate) struct DryRuns(Mutex<BTreeMap<String, u64>>);
+#[derive(Debug)]
+pub(crate) struct DryRuns(SeriesTable<[Arc<str>; 1], AtomicU64>);
+
+impl Default for DryRuns {
+    fn default() -> Self {
+        let limits = SeriesLimits { capacity: MAX_POLICIES, max_self_reported: 0, idle_timeout: None };
+        Self(SeriesTable::new(["policy"], [OVERFLOW.into()], limits))
+    }
+}
 
 impl DryRuns {
     pub(crate) fn count(&self, denied: &Denied) {
-        let name = match denied {
-            Denied::By(policy) | Denied::Unknown(policy) => policy.to_string(),
-            Denied::NotAllowed => "none allowed".to_owned(),
+        let policy = match denied {
+            Denied::By(policy) | Denied::Unknown(policy) => policy.clone(),
+            Denied::NotAllowed => "none allowed".into(),
         };
-        let mut all = self.0.lock();
-        let is_new = !all.contains_key(&name);
-        let name = if is_new && all.len() >= MAX_NAMES { OVERFLOW.to_owned() } else { name };
-        *all.entry(name).or_default() += 1;
+        self.0.series([policy]).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn family(&self) -> wire::MetricFamily {
-        let sample = |(name, value): (&String, &u64)| wire::Sample {
-            label_values: vec![name.clone()],
-            value: *value,
-            ..Default::default()
-        };
-        wire::MetricFamily {
-            name: "culvert_dry_run_denied".to_owned(),
-            help: "Connections that passed and that policies of a dry run would have refused, by policy".to_owned(),
-            label_names: vec!["policy".to_owned()],
-            samples: self.0.lock().iter().map(sample).collect(),
-            ..Default::default()
-        }
+        let help = "Connections that passed and that policies of a dry run would have refused, by policy";
+        self.0.snapshot().counter("culvert_dry_run_denied", help, |count| *count)
     }
 }
 
@@ -50,12 +45,12 @@ mod tests {
     #[test]
     fn names_are_bounded_and_nothing_goes_uncounted() {
         let all = DryRuns::default();
-        for number in 0..MAX_NAMES + 7 {
+        for number in 0..MAX_POLICIES + 7 {
             all.count(&Denied::By(format!("shop/{number}").into()));
         }
         all.count(&Denied::By("shop/0".into()));
         let samples = all.family().samples;
-        assert_eq!(samples.len(), MAX_NAMES + 1);
+        assert_eq!(samples.len(), MAX_POLICIES + 1);
         let of = |name: &str| samples.iter().find(|one| one.label_values == [name]).map(|one| one.value);
         assert_eq!((of(OVERFLOW), of("shop/0")), (Some(7), Some(2)));
     }

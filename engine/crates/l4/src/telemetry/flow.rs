@@ -13,7 +13,7 @@ use culvert_hbone::Error;
 use culvert_hbone::headers::{Baggage, Trace};
 
 use super::access_log;
-use super::series::Series;
+use super::tcp::Series;
 use crate::policy::Denied;
 use crate::shared::ProxyState;
 use crate::state::{Service, Workload};

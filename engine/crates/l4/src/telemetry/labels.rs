@@ -6,7 +6,8 @@ use culvert_core::identity::Identity;
 
 use super::flow::{Flow, Peer, ResponseFlag, Security};
 
-const UNKNOWN: &str = "unknown";
+/// The value of a label that is not known.
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// In wire order; values follow it.
 pub(super) const NAMES: [&str; 27] = [
@@ -63,14 +64,14 @@ impl LabelSelection {
     pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
         self.select(NAMES)
     }
-}
 
-/// The values of one label set. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Labels(Arc<[Arc<str>]>);
+    /// The label set of connections that are counted together because there are too many label sets.
+    pub(super) fn overflow(self) -> Labels {
+        self.names().map(|_| Arc::from(UNKNOWN)).collect()
+    }
 
-impl Labels {
-    pub(super) fn of(flow: &Flow, flag: ResponseFlag, selection: LabelSelection) -> Self {
+    /// The label set of a connection that ended with `flag`.
+    pub(super) fn of(self, flow: &Flow, flag: ResponseFlag) -> Labels {
         let source = End::of(&flow.source);
         let destination = End::of(&flow.destination);
         let service = flow.service.as_ref();
@@ -104,21 +105,17 @@ impl Labels {
             destination.region,
             destination.zone,
         ];
-        if selection == LabelSelection::default() {
-            Self(Arc::new(values))
-        } else {
-            Self(selection.select(values).collect())
-        }
-    }
-
-    pub(super) fn overflow(selection: LabelSelection) -> Self {
-        Self(selection.names().map(|_| Arc::from(UNKNOWN)).collect())
-    }
-
-    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|value| &**value)
+        if self == Self::default() { Arc::new(values) } else { self.select(values).collect() }
     }
 }
+
+/// A label's value.
+pub(super) fn or_unknown(value: &Arc<str>) -> Arc<str> {
+    if value.is_empty() { UNKNOWN.into() } else { value.clone() }
+}
+
+/// The values of one label set. Cheap to clone.
+pub(super) type Labels = Arc<[Arc<str>]>;
 
 struct End {
     workload: Arc<str>,
@@ -136,7 +133,6 @@ impl End {
         let known = |value: Option<&str>| Arc::from(value.filter(|value| !value.is_empty()).unwrap_or(UNKNOWN));
         let principal = known(peer.identity.as_ref().map(Identity::as_str));
         if let Some(workload) = &peer.workload {
-            let or_unknown = |value: &Arc<str>| if value.is_empty() { UNKNOWN.into() } else { value.clone() };
             return Self {
                 workload: or_unknown(&workload.workload_name),
                 canonical_name: or_unknown(&workload.canonical_name),

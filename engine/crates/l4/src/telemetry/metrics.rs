@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use culvert_core::proto::engine as wire;
+use culvert_metrics::{by_label, single};
 
 use super::by_reporter::ByReporter;
 use super::dns::DnsMetrics;
@@ -12,13 +13,13 @@ use super::dry_run::DryRuns;
 use super::flow::{Direction, Flow, ResponseFlag};
 use super::on_demand_dns::OnDemandDns;
 use super::retries::Retries;
-use super::series::{Series, SeriesSettings, SeriesTable};
+use super::tcp::{Series, SeriesSettings, TcpMetrics};
 use super::untrusted_peers::UntrustedPeers;
 
 /// All counters of the tunnel.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    series: SeriesTable,
+    tcp: TcpMetrics,
     /// Connections refused because a limit was reached, by limit.
     pub(crate) over_connection_limit: AtomicU64,
     pub(crate) over_handshake_limit: AtomicU64,
@@ -39,30 +40,10 @@ pub(crate) struct Metrics {
     pub(crate) on_demand_dns: OnDemandDns,
 }
 
-/// In the order of [`Series`].
-const FAMILIES: [(&str, &str); 5] = [
-    ("istio_tcp_connections_opened", "TCP connections opened"),
-    ("istio_tcp_connections_closed", "TCP connections closed"),
-    ("istio_tcp_connections_failed", "TCP connections that ended with an error"),
-    ("istio_tcp_sent_bytes", "Bytes of responses"),
-    ("istio_tcp_received_bytes", "Bytes of requests"),
-];
-
-/// A family of one number without labels.
-pub(crate) fn single(name: &str, help: &str, kind: wire::MetricKind, value: u64) -> wire::MetricFamily {
-    wire::MetricFamily {
-        name: name.to_owned(),
-        help: help.to_owned(),
-        kind: kind.into(),
-        samples: vec![wire::Sample { value, ..Default::default() }],
-        ..Default::default()
-    }
-}
-
 impl Metrics {
-    pub(crate) fn new(settings: SeriesSettings) -> Self {
+    pub(crate) fn new(settings: &SeriesSettings) -> Self {
         Self {
-            series: SeriesTable::new(settings),
+            tcp: TcpMetrics::new(settings),
             over_connection_limit: AtomicU64::default(),
             over_handshake_limit: AtomicU64::default(),
             slowed_by_memory: Arc::default(),
@@ -89,67 +70,22 @@ impl Metrics {
     }
 
     pub(crate) fn series(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
-        self.series.of(flow, flag)
+        self.tcp.of(flow, flag)
     }
 
     /// Evict idle series if that is due; to be called every few seconds.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.series.sweep(now);
-    }
-
-    /// Families by label set of connections, and how many label sets there are.
-    fn connection_families(&self) -> (Vec<wire::MetricFamily>, usize) {
-        let snapshot = self.series.snapshot();
-        let family = |(index, (name, help)): (usize, &(&str, &str))| wire::MetricFamily {
-            name: (*name).to_owned(),
-            help: (*help).to_owned(),
-            label_names: self.series.label_names(),
-            samples: snapshot
-                .iter()
-                .filter_map(|(labels, values)| {
-                    values.get(index).filter(|value| **value > 0).map(|value| (labels, *value))
-                })
-                .map(|(labels, value)| wire::Sample {
-                    label_values: labels.values().map(ToOwned::to_owned).collect(),
-                    value,
-                    ..Default::default()
-                })
-                .collect(),
-            ..Default::default()
-        };
-        (FAMILIES.iter().enumerate().map(family).collect(), snapshot.len())
+        self.tcp.sweep(now);
     }
 
     /// All families for the host to expose.
     pub(crate) fn families(&self) -> wire::MetricFamilies {
         self.sweep(Instant::now());
-        let by_reason = |name: &str, help: &str, labels: &[(&str, &AtomicU64)]| wire::MetricFamily {
-            name: name.to_owned(),
-            help: help.to_owned(),
-            label_names: vec!["reason".to_owned()],
-            samples: labels
-                .iter()
-                .map(|(label, value)| wire::Sample {
-                    label_values: vec![(*label).to_owned()],
-                    value: value.load(Ordering::Relaxed),
-                    ..Default::default()
-                })
-                .collect(),
-            ..Default::default()
+        let by_reason = |name: &str, help: &str, values: &[(&str, &AtomicU64)]| {
+            let values = values.iter().map(|(reason, value)| (*reason, value.load(Ordering::Relaxed)));
+            by_label(name, help, wire::MetricKind::Counter, "reason", values)
         };
-        let (mut families, label_sets) = self.connection_families();
-        families.push(single(
-            "culvert_metric_series",
-            "Label sets of connections in the istio_tcp families",
-            wire::MetricKind::Gauge,
-            u64::try_from(label_sets).unwrap_or(u64::MAX),
-        ));
-        families.push(single(
-            "culvert_metric_series_evicted",
-            "Label sets that were evicted because no connection had used them for METRICS_IDLE_S",
-            wire::MetricKind::Counter,
-            self.series.evicted(),
-        ));
+        let mut families = self.tcp.families();
         families.push(self.open_sockets.family(
             "istio_tcp_sockets_open",
             "Accepted connections that are open: of applications (source), of peers (destination)",

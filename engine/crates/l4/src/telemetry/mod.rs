@@ -14,13 +14,13 @@ mod metrics;
 mod on_demand_dns;
 mod otlp;
 mod retries;
-mod series;
+mod tcp;
 mod untrusted_peers;
 
 pub(crate) use access_log::{AccessLogSettings, Encoding};
 pub(crate) use dns::{DnsRecord, log as dns_log};
 pub(crate) use flow::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 pub(crate) use labels::LabelSelection;
-pub(crate) use metrics::{Metrics, single};
+pub(crate) use metrics::Metrics;
 pub(crate) use retries::RetryReason;
-pub(crate) use series::SeriesSettings;
+pub(crate) use tcp::SeriesSettings;

@@ -1,16 +1,16 @@
 //! Connections to endpoints that are known by name only, in the name of Istio's ztunnel's metric.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_core::proto::engine as wire;
-use parking_lot::Mutex;
+use culvert_metrics::{SeriesLimits, SeriesTable};
 
+use super::labels::{UNKNOWN, or_unknown};
 use crate::state::Workload;
 
 /// Label sets that are kept; beyond, all are counted together as `unknown`.
 const MAX_SERIES: usize = 1_000;
-const UNKNOWN: &str = "unknown";
 const NAMES: [&str; 9] = [
     "source_workload",
     "source_canonical_service",
@@ -23,45 +23,35 @@ const NAMES: [&str; 9] = [
     "hostname",
 ];
 
-type Labels = [Arc<str>; NAMES.len()];
-
 /// Such connections, by source and name.
-#[derive(Debug, Default)]
-pub(crate) struct OnDemandDns(Mutex<HashMap<Labels, u64>>);
+#[derive(Debug)]
+pub(crate) struct OnDemandDns(SeriesTable<[Arc<str>; NAMES.len()], AtomicU64>);
+
+impl Default for OnDemandDns {
+    fn default() -> Self {
+        let limits = SeriesLimits { capacity: MAX_SERIES, max_self_reported: 0, idle_timeout: None };
+        Self(SeriesTable::new(NAMES, NAMES.map(|_| UNKNOWN.into()), limits))
+    }
+}
 
 impl OnDemandDns {
     pub(crate) fn count(&self, source: &Workload, hostname: &Arc<str>) {
-        let known = |value: &Arc<str>| if value.is_empty() { UNKNOWN.into() } else { value.clone() };
-        let mut labels = [
-            known(&source.workload_name),
-            known(&source.canonical_name),
-            known(&source.canonical_revision),
-            known(&source.namespace),
+        let labels = [
+            or_unknown(&source.workload_name),
+            or_unknown(&source.canonical_name),
+            or_unknown(&source.canonical_revision),
+            or_unknown(&source.namespace),
             source.identity.as_str().into(),
-            known(&source.canonical_name),
-            known(&source.canonical_revision),
-            known(&source.cluster),
-            known(hostname),
+            or_unknown(&source.canonical_name),
+            or_unknown(&source.canonical_revision),
+            or_unknown(&source.cluster),
+            or_unknown(hostname),
         ];
-        let mut all = self.0.lock();
-        if all.len() >= MAX_SERIES && !all.contains_key(&labels) {
-            labels = NAMES.map(|_| UNKNOWN.into());
-        }
-        *all.entry(labels).or_default() += 1;
+        self.0.series(labels).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn family(&self) -> wire::MetricFamily {
-        let sample = |(labels, value): (&Labels, &u64)| wire::Sample {
-            label_values: labels.iter().map(ToString::to_string).collect(),
-            value: *value,
-            ..Default::default()
-        };
-        wire::MetricFamily {
-            name: "istio_on_demand_dns".to_owned(),
-            help: "Connections to endpoints that are known by name only".to_owned(),
-            label_names: NAMES.iter().map(ToString::to_string).collect(),
-            samples: self.0.lock().iter().map(sample).collect(),
-            ..Default::default()
-        }
+        let help = "Connections to endpoints that are known by name only";
+        self.0.snapshot().counter("istio_on_demand_dns", help, |count| *count)
     }
 }

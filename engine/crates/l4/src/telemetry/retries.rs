@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_core::proto::engine as wire;
+use culvert_metrics::by_label;
 
 /// What an endpoint did wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,17 +33,12 @@ impl Retries {
     }
 
     pub(crate) fn family(&self) -> wire::MetricFamily {
-        let sample = |(label, counter): (&&str, &AtomicU64)| wire::Sample {
-            label_values: vec![(*label).to_owned()],
-            value: counter.load(Ordering::Relaxed),
-            ..Default::default()
-        };
-        wire::MetricFamily {
-            name: "culvert_connect_retries".to_owned(),
-            help: "Connections tried at another endpoint of their service, by what the one before did".to_owned(),
-            label_names: vec!["reason".to_owned()],
-            samples: LABELS.iter().zip(&self.0).map(sample).collect(),
-            ..Default::default()
-        }
+        by_label(
+            "culvert_connect_retries",
+            "Connections tried at another endpoint of their service, by what the one before did",
+            wire::MetricKind::Counter,
+            "reason",
+            LABELS.into_iter().zip(self.0.iter().map(|counter| counter.load(Ordering::Relaxed))),
+        )
     }
 }
