@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use culvert_core::names;
 use culvert_core::proto::engine::{AccessLog, EngineConfig};
+use culvert_upstream::OutlierSettings;
 
-use crate::state::OutlierSettings;
 use crate::telemetry::{LabelSelection, SeriesSettings};
 
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.

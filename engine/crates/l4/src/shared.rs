@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use culvert_dns::resolv_conf;
 use culvert_tls::Revocations;
+use culvert_upstream::{DnsCache, Outliers};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -15,7 +16,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
-use crate::state::{DnsCache, Outliers, Store, Workload};
+use crate::state::{Store, Workload};
 use crate::telemetry::Metrics;
 
 /// What a change of the store affects.

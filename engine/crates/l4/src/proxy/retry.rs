@@ -3,7 +3,7 @@
 //! An endpoint that refuses is followed by another at once. If one does not answer within the connection attempt delay
 //! (RFC 8305, section 5), another is tried in parallel; the first to answer carries the connection, and the others are
 //! dropped. So an unreachable pod costs that delay, and a distant pod is still reached. Each endpoint that failed or was
-//! overtaken counts for outlier detection (`state::outlier`).
+//! overtaken counts for outlier detection (`culvert_upstream`).
 //!
 //! Never retried: a denial by policy, a peer with another identity, a lack of our own (certificate, sockets).
 
@@ -16,13 +16,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use culvert_hbone::Error;
+use culvert_upstream::{Endpoint, SelectionContext};
 use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dns;
 use super::outbound::{Upstream, connect_route};
 use super::pod::Pod;
-use crate::state::{Endpoint, Route, RouteError, SelectionContext, Workload};
+use crate::state::{Route, RouteError, Workload};
 use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
 /// Host names that are resolved to find one endpoint; each may have no address.

@@ -4,18 +4,14 @@
 //! last good one in force. The order in which resources arrive does not matter.
 
 mod balance;
-mod dns_cache;
 mod index;
 mod names;
-mod outlier;
 mod resolve;
 mod service;
 mod workload;
 
-pub(crate) use balance::{Endpoint, SelectionContext, target_port};
-pub(crate) use dns_cache::DnsCache;
+pub(crate) use balance::target_port;
 pub(crate) use index::Store;
-pub(crate) use outlier::{Ejected, OutlierSettings, Outliers};
 pub(crate) use resolve::{Route, RouteError};
 pub(crate) use service::{Service, ServiceKey};
 pub(crate) use workload::{Protocol, Workload, known};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use culvert_core::identity::Identity;
 use culvert_core::names::HBONE_PORT;
 use culvert_core::proto::workload::load_balancing::Mode;
+use culvert_upstream::{Endpoint, SelectionContext};
 
-use super::balance::{Endpoint, SelectionContext, target_port};
+use super::balance::{dial_address, target_port};
 use super::index::Store;
 use super::service::{Service, ServiceKey};
 use super::workload::{Protocol, Workload};
@@ -117,7 +118,7 @@ impl Store {
             };
         }
         let chosen = self.endpoint(source, service, target.port(), target.ip(), choice)?;
-        let address = SocketAddr::new(choice.address(service, chosen.workload, target.ip())?, chosen.port);
+        let address = SocketAddr::new(dial_address(choice, service, chosen.workload, target.ip())?, chosen.port);
         direct(source, chosen.workload, address, Some(service), Some(Endpoint { address, others: chosen.others }))
     }
 
@@ -182,7 +183,7 @@ impl Store {
         choice: SelectionContext<'_>,
     ) -> Result<WaypointInstance, RouteError> {
         let chosen = self.endpoint(source, via, hbone_port, like, choice)?;
-        let ip = choice.address(via, chosen.workload, like)?;
+        let ip = dial_address(choice, via, chosen.workload, like)?;
         Ok(WaypointInstance {
             workload: chosen.workload.clone(),
             address: SocketAddr::new(ip, chosen.port),

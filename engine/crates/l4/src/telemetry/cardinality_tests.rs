@@ -9,13 +9,14 @@ use culvert_core::proto::engine::{MetricFamily, Sample};
 use culvert_core::proto::workload as wire;
 use culvert_dns::{Lookup, QueryType, Transport, decide, query};
 use culvert_hbone::headers::{BAGGAGE, Baggage};
+use culvert_upstream::{DnsCache, OutlierSettings, Outliers};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 
 use super::dns::DnsMetrics;
 use super::on_demand_dns::OnDemandDns;
 use super::*;
-use crate::state::{DnsCache, OutlierSettings, Outliers, Service, ServiceKey, Store, Workload};
+use crate::state::{Service, ServiceKey, Store, Workload};
 
 const MANY: usize = 1_000_000;
 const MIB: usize = 1 << 20;

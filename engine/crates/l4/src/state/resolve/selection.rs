@@ -1,7 +1,8 @@
 //! Which service or workload is meant, and under which of its addresses.
 
+use culvert_upstream::DnsCache;
+
 use super::*;
-use crate::state::DnsCache;
 
 fn range(hostname: &str, address: &str, length: u32) -> wire::Service {
     let addresses =

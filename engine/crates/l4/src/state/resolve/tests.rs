@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use culvert_core::proto::workload as wire;
 use culvert_core::proto::workload::gateway_address::Destination;
+use culvert_upstream::{OutlierSettings, Outliers};
 
 use super::*;
-use crate::state::{OutlierSettings, Outliers, ServiceKey};
+use crate::state::ServiceKey;
 
 fn ip(text: &str) -> Vec<u8> {
     match text.parse().unwrap() {

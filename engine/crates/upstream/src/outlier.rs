@@ -18,6 +18,8 @@ use culvert_metrics::single;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::expiring_map::{Expires, ExpiringMap};
+
 /// Endpoints that are watched: only those that failed lately are.
 const CAPACITY: usize = 4096;
 
@@ -26,7 +28,7 @@ const LONGEST_EJECTION: Duration = Duration::from_secs(300);
 
 /// When an endpoint is left out, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct OutlierSettings {
+pub struct OutlierSettings {
     /// Failures in a row; 0 ejects nothing.
     pub failures: u32,
     /// The first ejection's length.
@@ -45,20 +47,24 @@ struct Record {
     last_failure: Instant,
 }
 
+impl Expires for Record {
+    fn expires_at(&self) -> Instant {
+        self.last_failure + LONGEST_EJECTION * 2
+    }
+}
+
 /// The endpoints that are left out now.
 #[derive(Debug, Default)]
-pub(crate) struct Ejected {
+pub struct Ejected {
     until: HashMap<SocketAddr, Instant>,
     max_percent: usize,
 }
 
-/// What all workers know of failing endpoints.
+/// The failures of endpoints, as all workers have seen them.
 #[derive(Debug)]
-pub(crate) struct Outliers {
+pub struct Outliers {
     settings: OutlierSettings,
-    records: Mutex<HashMap<SocketAddr, Record>>,
-    /// Until when a full table need not be searched for expired entries.
-    full_until: Mutex<Option<Instant>>,
+    records: Mutex<ExpiringMap<SocketAddr, Record>>,
     /// Replaced at each change; read at each choice.
     ejected: Mutex<Option<Arc<Ejected>>>,
     /// Number of records, and of ejected endpoints, to be read without a lock: mostly there are none.
@@ -68,22 +74,26 @@ pub(crate) struct Outliers {
 }
 
 impl Ejected {
-    pub(crate) fn contains(&self, endpoint: SocketAddr) -> bool {
+    /// Whether `endpoint` is left out now.
+    #[must_use]
+    pub fn contains(&self, endpoint: SocketAddr) -> bool {
         self.until.get(&endpoint).is_some_and(|until| *until > Instant::now())
     }
 
     /// How many of `all` endpoints of a service may be left out: never the last one.
-    pub(crate) fn limit(&self, all: usize) -> usize {
+    #[must_use]
+    pub fn limit(&self, all: usize) -> usize {
         (all * self.max_percent / 100).min(all.saturating_sub(1))
     }
 }
 
 impl Outliers {
-    pub(crate) fn new(settings: OutlierSettings) -> Self {
+    /// No endpoint has failed yet.
+    #[must_use]
+    pub fn new(settings: OutlierSettings) -> Self {
         Self {
             settings,
-            records: Mutex::default(),
-            full_until: Mutex::default(),
+            records: Mutex::new(ExpiringMap::new(CAPACITY)),
             ejected: Mutex::default(),
             watched: AtomicUsize::new(0),
             out: AtomicUsize::new(0),
@@ -92,30 +102,20 @@ impl Outliers {
     }
 
     /// The endpoints to leave out, if there are any.
-    pub(crate) fn ejected(&self) -> Option<Arc<Ejected>> {
+    #[must_use]
+    pub fn ejected(&self) -> Option<Arc<Ejected>> {
         if self.out.load(Ordering::Acquire) == 0 { None } else { self.ejected.lock().clone() }
     }
 
     /// A connect failed.
-    pub(crate) fn failed(&self, endpoint: SocketAddr) {
+    pub fn failed(&self, endpoint: SocketAddr) {
         if self.settings.failures == 0 {
             return;
         }
         let now = Instant::now();
         let mut records = self.records.lock();
-        if records.len() >= CAPACITY && !records.contains_key(&endpoint) {
-            let (until, mut full_until) =
-                (|record: &Record| record.last_failure + LONGEST_EJECTION * 2, self.full_until.lock());
-            if full_until.is_none_or(|until| until <= now) {
-                records.retain(|_, record| until(record) > now);
-                *full_until = records.values().map(until).min();
-            }
-            if records.len() >= CAPACITY {
-                return;
-            }
-        }
         let fresh = || Record { failures: 0, ejections: 0, since: now, last_failure: now };
-        let record = records.entry(endpoint).or_insert_with(fresh);
+        let Some(record) = records.entry_or_insert(endpoint, fresh, now) else { return };
         record.last_failure = now;
         let is_out = record.ejections > 0 && record.since > now;
         // One that was tried although it is out, because nothing better was left, is not punished for that.
@@ -126,30 +126,30 @@ impl Outliers {
                 record.failures = 0;
                 record.since = now + (self.settings.base * record.ejections).min(LONGEST_EJECTION);
                 self.ejections.fetch_add(1, Ordering::Relaxed);
-                self.publish(&records, now);
+                self.publish(records.entries(), now);
             }
         }
-        self.watched.store(records.len(), Ordering::Release);
+        self.watched.store(records.entries().len(), Ordering::Release);
     }
 
     /// A connect succeeded.
-    pub(crate) fn succeeded(&self, endpoint: SocketAddr) {
+    pub fn succeeded(&self, endpoint: SocketAddr) {
         if self.watched.load(Ordering::Acquire) == 0 {
             return;
         }
         let now = Instant::now();
         let mut records = self.records.lock();
-        let Some(record) = records.get_mut(&endpoint) else { return };
+        let Some(record) = records.entries_mut().get_mut(&endpoint) else { return };
         record.failures = 0;
         if record.ejections == 0 || self.forgiven(record, now) >= record.ejections {
-            records.remove(&endpoint);
+            records.entries_mut().remove(&endpoint);
         } else if record.since > now {
             record.since = now;
         }
         if self.out.load(Ordering::Acquire) > 0 {
-            self.publish(&records, now);
+            self.publish(records.entries(), now);
         }
-        self.watched.store(records.len(), Ordering::Release);
+        self.watched.store(records.entries().len(), Ordering::Release);
     }
 
     /// Ejections that an endpoint has made up for by the time since the last one ended.
@@ -169,7 +169,9 @@ impl Outliers {
         self.out.store(count, Ordering::Release);
     }
 
-    pub(crate) fn families(&self) -> [wire::MetricFamily; 2] {
+    /// The families of ejections.
+    #[must_use]
+    pub fn families(&self) -> [wire::MetricFamily; 2] {
         let (ejections, active) = (self.ejections.load(Ordering::Relaxed), self.active());
         [
             single(
@@ -195,10 +197,10 @@ impl Outliers {
         u64::try_from(count).unwrap_or(u64::MAX)
     }
 
-    /// Forget ejections that have ended; call now and then.
-    pub(crate) fn tidy(&self) {
+    /// Drop ejections that have ended. Call it every few seconds.
+    pub fn tidy(&self) {
         if self.out.load(Ordering::Acquire) > 0 {
-            self.publish(&self.records.lock(), Instant::now());
+            self.publish(self.records.lock().entries(), Instant::now());
         }
     }
 }

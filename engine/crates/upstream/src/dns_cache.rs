@@ -3,13 +3,14 @@
 //! A name that cannot be resolved keeps what it had, so that an outage of DNS is none of the endpoint's; one that
 //! never could is left out of choices for a moment.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::expiring_map::{Expires, ExpiringMap};
 
 /// Capacity in names. When full, expired names are evicted; if there are none, new names are not cached.
 const CAPACITY: usize = 4096;
@@ -21,35 +22,45 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// After a failure, the next question comes so much later.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     /// Empty where the name cannot be resolved.
     addresses: Arc<[IpAddr]>,
     until: Instant,
 }
 
+impl Expires for Entry {
+    fn expires_at(&self) -> Instant {
+        self.until
+    }
+}
+
 /// What is known of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum CachedHost {
+pub enum CachedHost {
     /// Not cached.
     NotResolved,
+    /// Its addresses; there is at least one.
     Addresses(Arc<[IpAddr]>),
     /// No resolver knows it.
     Unresolvable,
 }
 
 /// Cached names.
-#[derive(Debug, Default)]
-pub(crate) struct DnsCache {
-    entries: Mutex<HashMap<Arc<str>, Entry>>,
-    /// Until when a full table need not be searched for expired entries.
-    full_until: Mutex<Option<Instant>>,
+#[derive(Debug)]
+pub struct DnsCache(Mutex<ExpiringMap<Arc<str>, Entry>>);
+
+impl Default for DnsCache {
+    fn default() -> Self {
+        Self(Mutex::new(ExpiringMap::new(CAPACITY)))
+    }
 }
 
 impl DnsCache {
-    pub(crate) fn get(&self, name: &str) -> CachedHost {
-        let entries = self.entries.lock();
-        match entries.get(name).filter(|entry| entry.until > Instant::now()) {
+    /// What is known of `name` now.
+    pub fn get(&self, name: &str) -> CachedHost {
+        let entries = self.0.lock();
+        match entries.entries().get(name).filter(|entry| entry.until > Instant::now()) {
             None => CachedHost::NotResolved,
             Some(entry) if entry.addresses.is_empty() => CachedHost::Unresolvable,
             Some(entry) => CachedHost::Addresses(entry.addresses.clone()),
@@ -57,7 +68,7 @@ impl DnsCache {
     }
 
     /// Cache a resolver's answer.
-    pub(crate) fn resolved(&self, name: &Arc<str>, addresses: Vec<IpAddr>, ttl: Duration) {
+    pub fn resolved(&self, name: &Arc<str>, addresses: Vec<IpAddr>, ttl: Duration) {
         if addresses.is_empty() {
             return self.failed(name);
         }
@@ -66,24 +77,16 @@ impl DnsCache {
     }
 
     /// Cache a failure: no resolver gave a usable answer.
-    pub(crate) fn failed(&self, name: &Arc<str>) {
-        let held = self.entries.lock().get(name).map(|entry| entry.addresses.clone());
+    pub fn failed(&self, name: &Arc<str>) {
+        let held = self.0.lock().entries().get(name).map(|entry| entry.addresses.clone());
         self.put(name, Entry { addresses: held.unwrap_or_default(), until: Instant::now() + AFTER_FAILURE });
     }
 
     fn put(&self, name: &Arc<str>, entry: Entry) {
-        let mut entries = self.entries.lock();
-        if entries.len() >= CAPACITY && !entries.contains_key(name) {
-            let (now, mut full_until) = (Instant::now(), self.full_until.lock());
-            if full_until.is_none_or(|until| until <= now) {
-                entries.retain(|_, entry| entry.until > now);
-                *full_until = entries.values().map(|entry| entry.until).min();
-            }
-            if entries.len() >= CAPACITY {
-                return;
-            }
+        let mut entries = self.0.lock();
+        if let Some(held) = entries.entry_or_insert(name.clone(), || entry.clone(), Instant::now()) {
+            *held = entry;
         }
-        entries.insert(name.clone(), entry);
     }
 }
 
@@ -124,9 +127,9 @@ mod tests {
         let hosts = DnsCache::default();
         let fail = |number: usize| hosts.failed(&Arc::from(number.to_string()));
         (0..CAPACITY + 10).for_each(fail);
-        assert_eq!(hosts.entries.lock().len(), CAPACITY);
+        assert_eq!(hosts.0.lock().entries().len(), CAPACITY);
         tokio::time::advance(AFTER_FAILURE).await;
         fail(CAPACITY + 20);
-        assert_eq!(hosts.entries.lock().len(), 1);
+        assert_eq!(hosts.0.lock().entries().len(), 1);
     }
 }

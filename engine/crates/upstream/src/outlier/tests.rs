@@ -102,10 +102,10 @@ async fn memory_is_bounded_and_old_failures_make_room() {
     let outliers = outliers();
     let failing = |port: usize| outliers.failed(SocketAddr::from(([10, 0, 0, 1], u16::try_from(port).unwrap())));
     (0..CAPACITY + 100).for_each(failing);
-    assert_eq!(outliers.records.lock().len(), CAPACITY);
+    assert_eq!(outliers.records.lock().entries().len(), CAPACITY);
     tokio::time::advance(LONGEST_EJECTION * 3).await;
     failing(CAPACITY + 200);
-    assert_eq!(outliers.records.lock().len(), 1);
+    assert_eq!(outliers.records.lock().entries().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
