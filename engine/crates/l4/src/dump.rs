@@ -11,15 +11,16 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use culvert_core::proto::security as policy_wire;
 use culvert_core::proto::workload as wire;
+use culvert_mesh::{
+    Condition, Gateway, GatewayDestination, Match, Pattern, Policy, Protocol, Service, Store, Workload, target_port,
+};
 use culvert_tls::CertificateDetails;
 use culvert_upstream::Ejected;
 use serde_json::{Map, Value, json};
 
 use crate::certificates::State;
-use crate::policy::{Condition, Match, Pattern, Policy};
 use crate::proxy::PodInfo;
 use crate::shared::ProxyState;
-use crate::state::{Gateway, GatewayDestination, Protocol, Service, Store, Workload, target_port};
 use crate::telemetry::Direction;
 
 /// A part of the dump.

@@ -6,10 +6,12 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_core::Rejection;
 use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
 use culvert_core::proto::{mesh, security, workload as wire};
+use culvert_mesh::{Denied, Policy, Service, ServiceKey, Subject, Workload};
 use culvert_net::memory;
 use culvert_net::socket::canonical;
 use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
@@ -18,13 +20,11 @@ use prost::Message;
 
 use crate::config::Config;
 use crate::dump::{self, Section};
-use crate::error::{EngineError, Rejection};
+use crate::error::EngineError;
 use crate::events::Events;
 use crate::mesh::MeshSettings;
-use crate::policy::{Denied, Policy, Subject};
 use crate::proxy::{Bounds, Command, PodInfo, Started, Stopped, WorkerHandle, WorkerPool};
 use crate::shared::{ChangeScope, ProxyState};
-use crate::state::{Service, ServiceKey, Workload};
 
 /// One resource as it came from the control plane.
 #[derive(Debug, Clone)]

@@ -10,13 +10,11 @@ mod engine;
 mod error;
 mod events;
 mod mesh;
-mod policy;
 mod proxy;
 mod shared;
-mod state;
 mod telemetry;
 
 pub use config::Config;
 pub use dump::Section;
 pub use engine::{AuthzQuery, Engine, Upsert};
-pub use error::{EngineError, Rejection};
+pub use error::EngineError;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use culvert_dns::resolv_conf;
+use culvert_mesh::{Store, Workload};
 use culvert_tls::Revocations;
 use culvert_upstream::{DnsCache, Outliers};
 use parking_lot::{Mutex, RwLock};
@@ -16,7 +17,6 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
-use crate::state::{Store, Workload};
 use crate::telemetry::Metrics;
 
 /// What a change of the store affects.

@@ -5,12 +5,11 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use culvert_core::identity::Identity;
+use culvert_mesh::{Denied, Subject, Workload};
 use tokio::sync::oneshot;
 
 use super::connections::{ConnectionInfo, TrackedConnection};
 use super::pod::Pod;
-use crate::policy::{Denied, Subject};
-use crate::state::Workload;
 use crate::telemetry::{Flow, FlowEnd, ResponseFlag};
 
 /// An authorized connection. Tracked, and reevaluated at each change of policy, until dropped.

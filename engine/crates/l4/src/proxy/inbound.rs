@@ -13,6 +13,7 @@ use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
+use culvert_mesh::Workload;
 use culvert_net::socket;
 use http::StatusCode;
 use http::uri::Authority;
@@ -21,7 +22,6 @@ use tokio::net::TcpStream;
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
 use super::pod::{ConnectionPermit, Phase, Pod};
-use crate::state::Workload;
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
 /// Serve an accepted tunnel in a task of its own.

@@ -10,6 +10,7 @@ use culvert_core::names;
 use culvert_hbone::client::{Opened, StreamGuard, TunnelKey};
 use culvert_hbone::headers;
 use culvert_hbone::stream::TunnelStream;
+use culvert_mesh::{Route, Service, Workload};
 use culvert_net::{copy, socket};
 use http::{Method, Request, Uri};
 use tokio::net::TcpStream;
@@ -18,7 +19,6 @@ use super::connections::{ConnectionInfo, TrackedConnection};
 use super::pod::{ConnectionPermit, Pod};
 use super::refusal;
 use super::retry::{self, Failure, Outcome};
-use crate::state::{Route, Service, Workload};
 use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag, Security};
 
 /// A connection that is established at both ends.

@@ -15,6 +15,7 @@ use culvert_core::identity::Identity;
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::client::{Dial, Pool, PoolSettings, TunnelKey};
+use culvert_mesh::Workload;
 use culvert_net::memory_budget::MemoryBudget;
 use culvert_net::socket::{self, ConnectOptions, SocketFactory};
 use culvert_runtime::{TaskGroup, budget};
@@ -30,7 +31,6 @@ use crate::certificates::CertificateUse;
 use crate::config::Config;
 use crate::proxy::Connections;
 use crate::shared::{ActiveGuard, ProxyState};
-use crate::state::Workload;
 use crate::telemetry::{Direction, OpenFlow};
 
 /// Budget of accepting a connection, in bytes moved in the same time.

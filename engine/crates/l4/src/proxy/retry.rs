@@ -16,6 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use culvert_hbone::Error;
+use culvert_mesh::{Route, RouteError, Workload};
 use culvert_upstream::{Endpoint, SelectionContext};
 use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -23,7 +24,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::dns;
 use super::outbound::{Upstream, connect_route};
 use super::pod::Pod;
-use crate::state::{Route, RouteError, Workload};
 use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
 /// Host names that are resolved to find one endpoint; each may have no address.

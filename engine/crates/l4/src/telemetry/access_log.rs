@@ -7,11 +7,12 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use culvert_mesh::Denied;
+
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
 use super::log_format::{Ended, FormatError, LineFormat};
 use super::otlp::{self, Severity};
 use crate::mesh::MeshSettings;
-use crate::policy::Denied;
 use crate::shared::ProxyState;
 
 /// Bytes of a line, so that it need not grow.

@@ -9,6 +9,7 @@ use culvert_core::proto::engine::{MetricFamily, Sample};
 use culvert_core::proto::workload as wire;
 use culvert_dns::{Lookup, QueryType, Transport, decide, query};
 use culvert_hbone::headers::{BAGGAGE, Baggage};
+use culvert_mesh::{Service, ServiceKey, Store, Workload};
 use culvert_upstream::{DnsCache, OutlierSettings, Outliers};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
@@ -16,7 +17,6 @@ use parking_lot::Mutex;
 use super::dns::DnsMetrics;
 use super::on_demand_dns::OnDemandDns;
 use super::*;
-use crate::state::{Service, ServiceKey, Store, Workload};
 
 const MANY: usize = 1_000_000;
 const MIB: usize = 1 << 20;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use culvert_core::proto::engine as wire;
 use culvert_dns::{QueryType, Transport};
+use culvert_mesh::Workload;
 use culvert_metrics::{Histogram, HistogramValues, Instrument, SeriesLimits, SeriesTable};
 
 use super::access_log::{self, Value};
 use super::labels::{UNKNOWN, or_unknown};
 use crate::shared::ProxyState;
-use crate::state::Workload;
 
 /// Label sets that are kept; beyond, queries are counted together under `unknown` labels. Types are a short list and
 /// the rest is the pods of a node, so this is far away.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_core::proto::engine as wire;
+use culvert_mesh::Denied;
 use culvert_metrics::{SeriesLimits, SeriesTable};
-
-use crate::policy::Denied;
 
 /// Policies that are counted one by one; those beyond share a label.
 const MAX_POLICIES: usize = 500;

@@ -11,12 +11,11 @@ use std::time::Instant;
 use culvert_core::identity::Identity;
 use culvert_hbone::Error;
 use culvert_hbone::headers::{Baggage, Trace};
+use culvert_mesh::{Denied, Service, Workload};
 
 use super::access_log;
 use super::tcp::Series;
-use crate::policy::Denied;
 use crate::shared::ProxyState;
-use crate::state::{Service, Workload};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Direction {

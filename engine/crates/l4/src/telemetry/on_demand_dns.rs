@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_core::proto::engine as wire;
+use culvert_mesh::Workload;
 use culvert_metrics::{SeriesLimits, SeriesTable};
 
 use super::labels::{UNKNOWN, or_unknown};
-use crate::state::Workload;
 
 /// Label sets that are kept; beyond, all are counted together as `unknown`.
 const MAX_SERIES: usize = 1_000;

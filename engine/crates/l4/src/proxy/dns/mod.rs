@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use culvert_core::names::DNS_PORT;
 use culvert_dns::{Action, Decision, Lookup, QueryType, Question, Rcode, Transport, decide, refusal, without_nxdomain};
+use culvert_mesh::Workload;
 use culvert_net::conntrack::Conntrack;
 use culvert_net::socket::SocketFactory;
 use tokio::net::{TcpListener, UdpSocket};
@@ -19,7 +20,6 @@ use tokio::net::{TcpListener, UdpSocket};
 use super::pod::Pod;
 use super::worker::Worker;
 use crate::shared::ProxyState;
-use crate::state::Workload;
 use crate::telemetry::{DnsRecord, dns_log};
 
 pub(super) use on_demand::resolve;

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::service::{Service, ServiceKey};
-use super::workload::Workload;
-use super::{NetworkAddress, Protocol};
+use crate::address::NetworkAddress;
 use crate::policy::Policies;
+use crate::service::Service;
+use crate::service_key::ServiceKey;
+use crate::workload::{Protocol, Workload};
 
 /// Namespace and name.
 type PodName = (Arc<str>, Arc<str>);
 
+/// All workloads, services and policies.
 #[derive(Debug, Default)]
-pub(crate) struct Store {
+pub struct Store {
     workloads: HashMap<Arc<str>, Arc<Workload>>,
     by_address: HashMap<NetworkAddress, Vec<Arc<Workload>>>,
     by_name: HashMap<PodName, Vec<Arc<Workload>>>,
@@ -23,11 +25,13 @@ pub(crate) struct Store {
     ranges: Vec<Arc<Service>>,
     /// Also of services that are not known yet. Ordered, so that a dump is stable.
     endpoints: HashMap<ServiceKey, BTreeMap<Arc<str>, Arc<Workload>>>,
-    pub(crate) policies: Policies,
+    /// All policies.
+    pub policies: Policies,
 }
 
 impl Store {
-    pub(crate) fn insert_workload(&mut self, workload: Workload) {
+    /// Add a workload, or replace the one of the same UID.
+    pub fn insert_workload(&mut self, workload: Workload) {
         self.remove_workload(&workload.uid);
         let workload = Arc::new(workload);
         for address in indexed_addresses(&workload) {
@@ -41,7 +45,8 @@ impl Store {
         self.workloads.insert(workload.uid.clone(), workload);
     }
 
-    pub(crate) fn remove_workload(&mut self, uid: &str) -> bool {
+    /// Remove a workload; returns whether there was one.
+    pub fn remove_workload(&mut self, uid: &str) -> bool {
         let Some(workload) = self.workloads.remove(uid) else { return false };
         for address in indexed_addresses(&workload) {
             remove_from(&mut self.by_address, &address, |other| Arc::ptr_eq(other, &workload));
@@ -59,7 +64,8 @@ impl Store {
         true
     }
 
-    pub(crate) fn insert_service(&mut self, service: Service) {
+    /// Add a service, or replace the one of the same key.
+    pub fn insert_service(&mut self, service: Service) {
         self.remove_service(&service.key);
         let service = Arc::new(service);
         for address in &service.addresses {
@@ -72,7 +78,8 @@ impl Store {
         self.services.insert(service.key.clone(), service);
     }
 
-    pub(crate) fn remove_service(&mut self, key: &ServiceKey) -> bool {
+    /// Remove a service; returns whether there was one.
+    pub fn remove_service(&mut self, key: &ServiceKey) -> bool {
         let Some(service) = self.services.remove(key) else { return false };
         for address in &service.addresses {
             remove_from(&mut self.by_vip, address, |other| Arc::ptr_eq(other, &service));
@@ -83,23 +90,29 @@ impl Store {
     }
 
     /// The workload behind an address: a pod rather than anything else, then one that speaks HBONE.
-    pub(crate) fn workload_at(&self, network: &Arc<str>, ip: IpAddr) -> Option<&Arc<Workload>> {
+    #[must_use]
+    pub fn workload_at(&self, network: &Arc<str>, ip: IpAddr) -> Option<&Arc<Workload>> {
         let found = self.by_address.get(&NetworkAddress { network: network.clone(), ip })?;
         found.iter().max_by_key(|workload| (workload.uid.contains("//Pod/"), workload.protocol == Protocol::Hbone))
     }
 
-    pub(crate) fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+    /// The workload of a UID.
+    #[must_use]
+    pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
         self.workloads.get(uid)
     }
 
-    pub(crate) fn workload_named(&self, namespace: &str, name: &str, account: &str) -> Option<&Arc<Workload>> {
+    /// The workload that the node agent names so.
+    #[must_use]
+    pub fn workload_named(&self, namespace: &str, name: &str, account: &str) -> Option<&Arc<Workload>> {
         let found = self.by_name.get(&(namespace.into(), name.into()))?;
         found.iter().find(|workload| workload.identity.service_account() == account)
     }
 
     /// The service behind an address, as a client of `namespace` sees it: exact before range; among equals its own
     /// namespace's, then the canonical one; the longest range wins.
-    pub(crate) fn service_at(&self, network: &Arc<str>, ip: IpAddr, namespace: &str) -> Option<&Arc<Service>> {
+    #[must_use]
+    pub fn service_at(&self, network: &Arc<str>, ip: IpAddr, namespace: &str) -> Option<&Arc<Service>> {
         let visible = |service: &&Arc<Service>| !service.private || *service.key.namespace == *namespace;
         let own = |service: &Arc<Service>| *service.key.namespace == *namespace;
         let exact = self
@@ -116,27 +129,33 @@ impl Store {
         })
     }
 
-    pub(crate) fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+    /// The service of a key.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.services.get(key)
     }
 
     /// The service of a hostname (in lower case) that a client of `namespace` sees: that namespace's own, then the
     /// canonical one.
-    pub(crate) fn service_of_host(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
+    #[must_use]
+    pub fn service_of_host(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
         let found = self.by_host.get(hostname)?;
         let visible = found.iter().filter(|service| !service.private || *service.key.namespace == *namespace);
         visible.max_by_key(|service| (*service.key.namespace == *namespace, service.canonical))
     }
 
-    pub(crate) fn endpoints(&self, key: &ServiceKey) -> impl Iterator<Item = &Arc<Workload>> {
+    /// The endpoints of a service, ready or not.
+    pub fn endpoints(&self, key: &ServiceKey) -> impl Iterator<Item = &Arc<Workload>> {
         self.endpoints.get(key).into_iter().flat_map(BTreeMap::values)
     }
 
-    pub(crate) fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+    /// All workloads.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.values()
     }
 
-    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+    /// All services.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
     }
 }

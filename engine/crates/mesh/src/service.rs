@@ -3,61 +3,54 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use culvert_core::Rejection;
 use culvert_core::identity::Identity;
 use culvert_core::proto::workload as wire;
 use culvert_core::proto::workload::load_balancing::{HealthPolicy, Mode, Scope};
 use ipnet::IpNet;
 
-use super::workload::known;
-use super::{Gateway, NetworkAddress, parse_ip, parse_port};
-use crate::error::Rejection;
+use crate::address::NetworkAddress;
+use crate::gateway::Gateway;
+use crate::parse::{known, parse_ip, parse_port};
+use crate::service_key::ServiceKey;
 
-/// `namespace/hostname`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ServiceKey {
-    pub namespace: Arc<str>,
-    pub hostname: Arc<str>,
-}
-
-impl ServiceKey {
-    pub(crate) fn new(namespace: &str, hostname: &str) -> Self {
-        Self { namespace: namespace.into(), hostname: hostname.into() }
-    }
-
-    pub(crate) fn parse(field: &str, text: &str) -> Result<Self, Rejection> {
-        match text.split_once('/') {
-            Some((namespace, hostname)) if !hostname.is_empty() => Ok(Self::new(namespace, hostname)),
-            _ => Err(Rejection::new(field, format!("{text:?} is not namespace/hostname"))),
-        }
-    }
-}
-
-impl std::fmt::Display for ServiceKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.hostname)
-    }
-}
-
+/// A service: a Kubernetes Service or a host of a ServiceEntry.
 #[derive(Debug)]
-pub(crate) struct Service {
+pub struct Service {
+    /// Its namespace and hostname.
     pub key: ServiceKey,
+    /// The name of its resource.
     pub name: Arc<str>,
+    /// Its virtual addresses.
     pub addresses: Vec<NetworkAddress>,
+    /// Ranges of addresses, each in a network.
     pub ranges: Vec<(Arc<str>, IpNet)>,
     /// Service port to target port; 0 is a named port, whose number each endpoint has.
     pub ports: HashMap<u16, u16>,
+    /// Identities that its endpoints may have besides their own.
     pub identities: Vec<Identity>,
+    /// The waypoint that connections to the service go through.
     pub waypoint: Option<Gateway>,
+    /// What source and endpoint should have in common, the most important first.
     pub scopes: Vec<Scope>,
+    /// How strictly `scopes` are followed.
     pub mode: Mode,
+    /// Whether endpoints that are not ready are selected too.
     pub publish_not_ready: bool,
+    /// The families of its addresses.
     pub ip_families: wire::IpFamilies,
+    /// Whether it is preferred to other services of the same hostname or address.
     pub canonical: bool,
+    /// Whether only clients of its own namespace see it.
     pub private: bool,
 }
 
 impl Service {
-    pub(crate) fn parse(wire: wire::Service) -> Result<Self, Rejection> {
+    /// Read a service as the control plane sends it.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be used.
+    pub fn parse(wire: wire::Service) -> Result<Self, Rejection> {
         if wire.hostname.is_empty() {
             return Err(Rejection::new("hostname", "is empty"));
         }
@@ -103,6 +96,15 @@ impl Service {
             canonical: wire.canonical,
             private: wire.visibility == wire::service::Visibility::Namespace as i32,
         })
+    }
+
+    /// Whether the service has addresses of this one's family.
+    pub(crate) const fn has_family_of(&self, ip: std::net::IpAddr) -> bool {
+        match self.ip_families {
+            wire::IpFamilies::Ipv4Only => ip.is_ipv4(),
+            wire::IpFamilies::Ipv6Only => ip.is_ipv6(),
+            wire::IpFamilies::Automatic | wire::IpFamilies::Dual => true,
+        }
     }
 }
 

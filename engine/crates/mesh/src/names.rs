@@ -1,30 +1,19 @@
-//! What the mesh says of a host name.
+//! The services and addresses behind a host name, for DNS.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use culvert_core::proto::workload::IpFamilies;
 use culvert_dns::names::{meanings, wildcards};
 
-use super::index::Store;
-use super::service::Service;
-use super::workload::Workload;
-
-impl Service {
-    /// Whether the service has addresses of this one's family.
-    pub(super) const fn has_family_of(&self, ip: IpAddr) -> bool {
-        match self.ip_families {
-            IpFamilies::Ipv4Only => ip.is_ipv4(),
-            IpFamilies::Ipv6Only => ip.is_ipv6(),
-            IpFamilies::Automatic | IpFamilies::Dual => true,
-        }
-    }
-}
+use crate::service::Service;
+use crate::store::Store;
+use crate::workload::Workload;
 
 impl Store {
     /// The service that `client` means by a name, complete or as far as its search path would complete it; a host of
     /// that name before a wildcard that covers it.
-    pub(crate) fn service_named(&self, client: &Workload, name: &str, domain: &str) -> Option<&Arc<Service>> {
+    #[must_use]
+    pub fn service_named(&self, client: &Workload, name: &str, domain: &str) -> Option<&Arc<Service>> {
         let visible = |host: &str| self.service_of_host(host, &client.namespace);
         meanings(name, &client.namespace, domain)
             .iter()
@@ -32,8 +21,9 @@ impl Store {
     }
 
     /// All addresses of a service that `client` can use: its own, or, where it has none, those of its endpoints that
-    /// are ready. None at all means that the mesh has nothing to say of the name.
-    pub(crate) fn addresses_of(&self, client: &Workload, service: &Service) -> Vec<IpAddr> {
+    /// are ready. None at all means that the mesh does not know the name.
+    #[must_use]
+    pub fn addresses_of(&self, client: &Workload, service: &Service) -> Vec<IpAddr> {
         let own = service.addresses.iter().filter(|address| address.network == client.network);
         let own: Vec<IpAddr> = own.map(|address| address.ip).filter(|&ip| service.has_family_of(ip)).collect();
         if !own.is_empty() {

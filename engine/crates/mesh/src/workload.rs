@@ -5,58 +5,89 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use culvert_core::identity::Identity;
-use culvert_core::names;
 use culvert_core::proto::workload as wire;
+use culvert_core::{Rejection, names};
 use culvert_hbone::headers::Baggage;
 
-use super::service::ServiceKey;
-use super::{Gateway, parse_ip, parse_port};
-use crate::error::Rejection;
+use crate::gateway::Gateway;
+use crate::parse::{known, parse_ip, parse_port};
+use crate::service_key::ServiceKey;
 
 /// How a workload is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
+    /// TCP, in plain text.
     Plain,
+    /// Through a tunnel.
     Hbone,
 }
 
 /// Where a workload runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Locality {
+pub struct Locality {
+    /// Region.
     pub region: Arc<str>,
+    /// Zone.
     pub zone: Arc<str>,
+    /// Subzone.
     pub subzone: Arc<str>,
 }
 
+/// A workload: a pod, or an endpoint outside of the cluster.
 #[derive(Debug)]
-pub(crate) struct Workload {
+pub struct Workload {
+    /// Unique in the mesh; for a pod, `cluster//Pod/namespace/name`.
     pub uid: Arc<str>,
+    /// The name of its resource.
     pub name: Arc<str>,
+    /// Its namespace.
     pub namespace: Arc<str>,
+    /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Resolved when a connection comes, where there is no address.
+    /// Its host name, which is resolved for a connection where there is no address.
     pub hostname: Arc<str>,
+    /// The network of its addresses.
     pub network: Arc<str>,
+    /// How it is reached.
     pub protocol: Protocol,
+    /// Its identity.
     pub identity: Identity,
+    /// The waypoint that connections to the workload go through.
     pub waypoint: Option<Gateway>,
+    /// The node that it runs on.
     pub node: Arc<str>,
+    /// The service that it belongs to, for telemetry.
     pub canonical_name: Arc<str>,
+    /// The revision of that service.
     pub canonical_revision: Arc<str>,
+    /// The kind of its controller.
     pub workload_type: wire::WorkloadType,
+    /// The name of its controller.
     pub workload_name: Arc<str>,
+    /// Whether it speaks HBONE itself.
     pub native_tunnel: bool,
+    /// Services that it is an endpoint of, each with its ports: service port to target port.
     pub services: HashMap<ServiceKey, HashMap<u16, u16>>,
+    /// Policies that select it, by key.
     pub policies: Vec<Arc<str>>,
+    /// Whether it is ready.
     pub healthy: bool,
+    /// The cluster that it runs in.
     pub cluster: Arc<str>,
+    /// Where it runs.
     pub locality: Locality,
+    /// Whether it has its node's network, and so its addresses.
     pub host_network: bool,
+    /// Its weight among the endpoints of a service.
     pub capacity: u32,
 }
 
 impl Workload {
-    pub(crate) fn parse(wire: wire::Workload) -> Result<Self, Rejection> {
+    /// Read a workload as the control plane sends it.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be used.
+    pub fn parse(wire: wire::Workload) -> Result<Self, Rejection> {
         if wire.uid.is_empty() {
             return Err(Rejection::new("uid", "is empty"));
         }
@@ -110,13 +141,15 @@ impl Workload {
     }
 
     /// Address to dial for a request that came in the family of `like`, which is preferred.
-    pub(crate) fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
+    #[must_use]
+    pub fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
         let same_family = |ip: &&IpAddr| ip.is_ipv4() == like.is_ipv4();
         self.addresses.iter().find(same_family).or_else(|| self.addresses.first()).copied()
     }
 
     /// The baggage that describes this workload to a peer.
-    pub(crate) fn baggage(&self) -> Baggage {
+    #[must_use]
+    pub fn baggage(&self) -> Baggage {
         let known = |value: &Arc<str>| (!value.is_empty()).then(|| value.to_string());
         let kind = match self.workload_type {
             wire::WorkloadType::Deployment => "deployment",
@@ -135,11 +168,6 @@ impl Workload {
             zone: known(&self.locality.zone),
         }
     }
-}
-
-/// An enumeration's value, or a refusal of one that this version does not know.
-pub(crate) fn known<T: TryFrom<i32>>(field: &str, value: i32) -> Result<T, Rejection> {
-    T::try_from(value).map_err(|_| Rejection::new(field, format!("value {value} is not known")))
 }
 
 fn parse_ports(list: &wire::PortList) -> Result<HashMap<u16, u16>, Rejection> {

@@ -1,4 +1,4 @@
-//! Where a captured connection goes.
+//! The route of a captured connection.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,48 +9,13 @@ use culvert_core::names::HBONE_PORT;
 use culvert_core::proto::workload::load_balancing::Mode;
 use culvert_upstream::{Endpoint, SelectionContext};
 
-use super::balance::{dial_address, target_port};
-use super::index::Store;
-use super::service::{Service, ServiceKey};
-use super::workload::{Protocol, Workload};
-use super::{Gateway, GatewayDestination};
-
-/// The decision for one connection.
-#[derive(Debug, Clone)]
-pub(crate) enum Route {
-    /// Through a tunnel to `peer`, with a CONNECT to `authority`.
-    Hbone {
-        peer: SocketAddr,
-        authority: SocketAddr,
-        identities: Arc<[Identity]>,
-        destination: Arc<Workload>,
-        service: Option<Arc<Service>>,
-        /// Where it was chosen among others.
-        endpoint: Option<Endpoint>,
-    },
-    /// To a workload outside the mesh, as it is.
-    Plain { to: SocketAddr, destination: Arc<Workload>, service: Option<Arc<Service>>, endpoint: Option<Endpoint> },
-    /// To an address that the mesh does not know, as it is.
-    Unknown { to: SocketAddr, service: Option<Arc<Service>> },
-}
-
-impl Route {
-    /// The endpoint that was chosen, where there was a choice to make.
-    pub(crate) const fn endpoint(&self) -> Option<Endpoint> {
-        match self {
-            Self::Hbone { endpoint, .. } | Self::Plain { endpoint, .. } => *endpoint,
-            Self::Unknown { .. } => None,
-        }
-    }
-
-    /// The workload at its end, where the mesh knows one.
-    pub(crate) const fn destination(&self) -> Option<&Arc<Workload>> {
-        match self {
-            Self::Hbone { destination, .. } | Self::Plain { destination, .. } => Some(destination),
-            Self::Unknown { .. } => None,
-        }
-    }
-}
+use crate::balance::{dial_address, target_port};
+use crate::gateway::{Gateway, GatewayDestination};
+use crate::route::{Route, RouteError};
+use crate::service::Service;
+use crate::service_key::ServiceKey;
+use crate::store::Store;
+use crate::workload::{Protocol, Workload};
 
 /// An instance of a waypoint, where to dial it, the service that it was chosen from, and whether that has others.
 struct WaypointInstance {
@@ -60,30 +25,12 @@ struct WaypointInstance {
     others: bool,
 }
 
-/// Why a connection has nowhere to go.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RouteError {
-    #[error("service {0} has no port {1}")]
-    NoPort(String, u16),
-    #[error("no healthy upstream: service {0}")]
-    NoEndpoint(String),
-    #[error("no address for workload {0}")]
-    NoAddress(String),
-    /// Retry after resolving the name.
-    #[error("the address of {0} is not known yet")]
-    Unresolved(Arc<str>),
-    #[error("waypoint of {0} is not known")]
-    NoWaypoint(String),
-    /// Refused because the mesh allows known destinations only (`outboundTrafficPolicy: REGISTRY_ONLY`).
-    #[error("{0} is not in the service registry and outboundTrafficPolicy is REGISTRY_ONLY")]
-    NotInRegistry(SocketAddr),
-    #[error("workload {0} is on network {1:?}, which has no gateway here")]
-    OtherNetwork(String, Arc<str>),
-}
-
 impl Store {
     /// Decide for a connection of `source` to `target`.
-    pub(crate) fn route(
+    ///
+    /// # Errors
+    /// There is no route.
+    pub fn route(
         &self,
         source: &Workload,
         target: SocketAddr,
@@ -206,7 +153,8 @@ impl Store {
     }
 
     /// The port that a local workload serves as `port` of a service, for a CONNECT by hostname.
-    pub(crate) fn local_port(&self, workload: &Workload, hostname: &str, port: u16) -> Option<u16> {
+    #[must_use]
+    pub fn local_port(&self, workload: &Workload, hostname: &str, port: u16) -> Option<u16> {
         let service = self.service_of_host(hostname, &workload.namespace)?;
         target_port(service, workload, port)
     }
@@ -214,7 +162,8 @@ impl Store {
     /// The service that a client meant by a connection to `port` of a workload, for telemetry: the one it names if the
     /// workload is part of it, else the only one that fits. Both ends of a connection decide by this, so that their
     /// reports have the same labels.
-    pub(crate) fn intended_service(&self, workload: &Workload, named: Option<&str>, port: u16) -> Option<Arc<Service>> {
+    #[must_use]
+    pub fn intended_service(&self, workload: &Workload, named: Option<&str>, port: u16) -> Option<Arc<Service>> {
         let fits = |key: &ServiceKey, ports: &HashMap<u16, u16>| {
             named.map_or_else(|| ports.values().any(|&target| target == port), |host| *key.hostname == *host)
         };
@@ -224,7 +173,8 @@ impl Store {
     }
 
     /// Whether `ip` is a service or workload whose waypoint is `workload`.
-    pub(crate) fn is_waypoint_of(&self, workload: &Workload, ip: IpAddr) -> bool {
+    #[must_use]
+    pub fn is_waypoint_of(&self, workload: &Workload, ip: IpAddr) -> bool {
         let service = self.service_at(&workload.network, ip, &workload.namespace);
         let of_service = service.and_then(|service| service.waypoint.as_ref());
         let of_workload = self.workload_at(&workload.network, ip).and_then(|target| target.waypoint.as_ref());

@@ -4,7 +4,7 @@ use culvert_core::proto::workload::gateway_address::Destination;
 use culvert_upstream::{OutlierSettings, Outliers};
 
 use super::*;
-use crate::state::ServiceKey;
+use crate::ServiceKey;
 
 fn ip(text: &str) -> Vec<u8> {
     match text.parse().unwrap() {
@@ -262,4 +262,5 @@ fn bad_workloads_and_services_are_refused_by_field() {
     assert_eq!(Service::parse(service).unwrap_err().field, "waypoint");
 }
 
+#[path = "selection_tests.rs"]
 mod selection;

@@ -10,43 +10,50 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use culvert_core::Rejection;
 use culvert_core::identity::Identity;
 use culvert_core::proto::security as wire;
 use ipnet::IpNet;
 
-use crate::error::Rejection;
-use crate::state::{Workload, parse_ip, parse_port};
+use crate::parse::{known, parse_ip, parse_port};
+use crate::workload::Workload;
 
 /// What policies see of a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Subject {
+pub struct Subject {
     /// `None`: plain text, not authenticated.
     pub peer: Option<Identity>,
+    /// The address of the client.
     pub source: IpAddr,
+    /// The address and port of the application.
     pub destination: SocketAddr,
 }
 
 /// Why a connection is refused; texts are those that Istio's users search for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Denied {
+pub enum Denied {
+    /// By a DENY policy.
     #[error("explicitly denied by: {0}")]
     By(Arc<str>),
+    /// Some ALLOW policy applies, and none matches.
     #[error("allow policies exist, but none allowed")]
     NotAllowed,
+    /// The workload names a policy that has not arrived.
     #[error("policy {0} is not known yet")]
     Unknown(Arc<str>),
 }
 
 /// All policies, by where they apply.
 #[derive(Debug, Default)]
-pub(crate) struct Policies {
+pub struct Policies {
     all: HashMap<Arc<str>, Arc<Policy>>,
     global: Vec<Arc<Policy>>,
     by_namespace: HashMap<Arc<str>, Vec<Arc<Policy>>>,
 }
 
 impl Policies {
-    pub(crate) fn insert(&mut self, policy: Policy) {
+    /// Add a policy, or replace the one of the same key.
+    pub fn insert(&mut self, policy: Policy) {
         self.remove(&policy.key);
         let policy = Arc::new(policy);
         match policy.scope {
@@ -59,7 +66,8 @@ impl Policies {
         self.all.insert(policy.key.clone(), policy);
     }
 
-    pub(crate) fn remove(&mut self, key: &str) -> bool {
+    /// Remove a policy; returns whether there was one.
+    pub fn remove(&mut self, key: &str) -> bool {
         let Some(policy) = self.all.remove(key) else { return false };
         self.global.retain(|other| !Arc::ptr_eq(other, &policy));
         if let Some(list) = self.by_namespace.get_mut(&policy.namespace) {
@@ -68,26 +76,32 @@ impl Policies {
         true
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
+    /// All policies.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.all.values()
     }
 
     /// Decide for a connection to `workload`.
-    pub(crate) fn authorize(&self, workload: &Workload, subject: &Subject) -> Result<(), Denied> {
+    ///
+    /// # Errors
+    /// The reason of the denial.
+    pub fn authorize(&self, workload: &Workload, subject: &Subject) -> Result<(), Denied> {
         self.evaluate(workload, subject).map(drop)
     }
 
     /// The same with the ALLOW policy that let the connection through; `None` where there is no ALLOW policy at all.
-    pub(crate) fn evaluate(&self, workload: &Workload, subject: &Subject) -> Result<Option<Arc<str>>, Denied> {
+    ///
+    /// # Errors
+    /// The reason of the denial.
+    pub fn evaluate(&self, workload: &Workload, subject: &Subject) -> Result<Option<Arc<str>>, Denied> {
         decide(&self.applying(workload)?, subject, |policy| !policy.dry_run)
     }
 
     /// Evaluate policy, and return why a connection that passes would be denied if dry-run policies were enforced.
-    pub(crate) fn evaluate_with_shadow(
-        &self,
-        workload: &Workload,
-        subject: &Subject,
-    ) -> Result<Option<Denied>, Denied> {
+    ///
+    /// # Errors
+    /// The reason of the denial.
+    pub fn evaluate_with_shadow(&self, workload: &Workload, subject: &Subject) -> Result<Option<Denied>, Denied> {
         let applying = self.applying(workload)?;
         decide(&applying, subject, |policy| !policy.dry_run)?;
         if applying.iter().all(|policy| !policy.dry_run) {
@@ -97,7 +111,8 @@ impl Policies {
     }
 
     /// The policies in dry run that match a connection to `workload`, by name.
-    pub(crate) fn dry_run(&self, workload: &Workload, subject: &Subject) -> Vec<Arc<str>> {
+    #[must_use]
+    pub fn dry_run(&self, workload: &Workload, subject: &Subject) -> Vec<Arc<str>> {
         let named = workload.policies.iter().filter_map(|key| self.all.get(key));
         let matching =
             self.everywhere(workload).chain(named).filter(|policy| policy.dry_run && policy.matches(subject));
@@ -140,20 +155,31 @@ fn decide(
 
 /// One policy, ready to be matched.
 #[derive(Debug)]
-pub(crate) struct Policy {
+pub struct Policy {
+    /// `namespace/name`.
     pub key: Arc<str>,
+    /// The name of its resource.
     pub name: String,
+    /// The namespace of its resource.
     pub namespace: Arc<str>,
+    /// Where it applies.
     pub scope: wire::Scope,
+    /// What a match means.
     pub action: wire::Action,
+    /// Whether its verdict is only counted and logged.
     pub dry_run: bool,
+    /// Rules of clauses of matches.
     pub rules: Vec<Vec<Vec<Match>>>,
 }
 
 impl Policy {
-    pub(crate) fn parse(wire: wire::Authorization) -> Result<Self, Rejection> {
-        let scope = crate::state::known("scope", wire.scope)?;
-        let action = crate::state::known("action", wire.action)?;
+    /// Read a policy as the control plane sends it.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be used.
+    pub fn parse(wire: wire::Authorization) -> Result<Self, Rejection> {
+        let scope = known("scope", wire.scope)?;
+        let action = known("action", wire.action)?;
         let clause = |clause: wire::Clause| clause.matches.into_iter().map(Match::parse).collect::<Result<_, _>>();
         let rules = wire
             .rules
@@ -179,8 +205,10 @@ impl Policy {
 
 /// Values to match and values not to match; both empty: no condition.
 #[derive(Debug)]
-pub(crate) struct Condition<T> {
+pub struct Condition<T> {
+    /// One of these must match.
     pub any_of: Vec<T>,
+    /// None of these may match.
     pub none_of: Vec<T>,
 }
 
@@ -199,13 +227,20 @@ impl<T> Condition<T> {
     }
 }
 
+/// Conditions that must all hold.
 #[derive(Debug)]
-pub(crate) struct Match {
+pub struct Match {
+    /// The peer's namespace.
     pub namespaces: Condition<Pattern>,
+    /// The peer's identity without `spiffe://`.
     pub principals: Condition<Pattern>,
+    /// The peer's namespace and service account.
     pub service_accounts: Condition<(String, String)>,
+    /// The client's address.
     pub sources: Condition<IpNet>,
+    /// The application's address.
     pub destinations: Condition<IpNet>,
+    /// The application's port.
     pub ports: Condition<u16>,
 }
 
@@ -251,10 +286,14 @@ impl Match {
 
 /// How a string is compared; always with case.
 #[derive(Debug)]
-pub(crate) enum Pattern {
+pub enum Pattern {
+    /// The whole string.
     Exact(String),
+    /// Its beginning.
     Prefix(String),
+    /// Its end.
     Suffix(String),
+    /// Any string that is not empty.
     Presence,
 }
 

@@ -7,13 +7,13 @@ use culvert_core::proto::workload::IpFamilies;
 use culvert_core::proto::workload::load_balancing::{Mode, Scope};
 use culvert_upstream::{CachedHost, Candidate, Selected, SelectionContext, preferred_address, select};
 
-use super::index::Store;
-use super::resolve::RouteError;
-use super::service::Service;
-use super::workload::Workload;
+use crate::route::RouteError;
+use crate::service::Service;
+use crate::store::Store;
+use crate::workload::Workload;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Chosen<'a> {
+pub(crate) struct Chosen<'a> {
     pub workload: &'a Arc<Workload>,
     pub port: u16,
     pub others: bool,
@@ -25,7 +25,7 @@ type Rank = (bool, usize);
 
 impl Store {
     /// Select an endpoint for a client that dialled `port` at an address of the family of `like`.
-    pub(super) fn endpoint(
+    pub(crate) fn endpoint(
         &self,
         source: &Workload,
         service: &Service,
@@ -56,7 +56,7 @@ impl Store {
 }
 
 /// Where to dial an endpoint.
-pub(super) fn dial_address(
+pub(crate) fn dial_address(
     choice: SelectionContext<'_>,
     service: &Service,
     workload: &Workload,
@@ -81,8 +81,9 @@ fn can_reach(choice: SelectionContext<'_>, service: &Service, workload: &Workloa
         || matches!(dial_address(choice, service, workload, like), Ok(_) | Err(RouteError::Unresolved(_)))
 }
 
-/// The port on which `workload` serves a port of `service`: its own word, then the service's number.
-pub(crate) fn target_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> {
+/// The port on which `workload` serves a port of `service`: its own number, or else the service's.
+#[must_use]
+pub fn target_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> {
     let own = workload.services.get(&service.key)?.get(&port).copied().filter(|&port| port != 0);
     own.or_else(|| service.ports.get(&port).copied().filter(|&port| port != 0))
 }
