@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use culvert_net::copy;
 use culvert_net::memory_budget::MemoryBudget;
+use culvert_net::transfer::TransferCounter;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
@@ -33,15 +34,38 @@ impl TunnelStream {
         Self { send, receive, window, ended: false }
     }
 
-    /// Copy both ways until both directions have ended.
+    /// Carry a connection whose client is `client`, a socket, and whose destination is at the other end of the stream.
     ///
-    /// Large reads are reserved from `memory`. `to_tunnel` and `from_tunnel` count bytes while they move. Dropping the future
-    /// early, or an error, aborts both sides.
+    /// Copies both ways until both directions have ended. Large reads are reserved from `memory`; `transfer` counts bytes
+    /// while they move. Dropping the future early, or an error, aborts both sides.
     ///
     /// # Errors
     /// The first failure of either side; [`Error::Revoked`] or [`Error::RootRemoved`] where the tunnel was closed for
     /// that.
-    pub fn carry(
+    pub fn carry_from_client(
+        self,
+        client: &TcpStream,
+        memory: &Arc<MemoryBudget>,
+        transfer: &impl TransferCounter,
+    ) -> impl Future<Output = Result<(), Error>> {
+        self.carry(client, memory, |bytes| transfer.to_destination(bytes), |bytes| transfer.to_client(bytes))
+    }
+
+    /// As [`TunnelStream::carry_from_client`], where `destination` is the socket and the client is at the other end of the
+    /// stream.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn carry_to_destination(
+        self,
+        destination: &TcpStream,
+        memory: &Arc<MemoryBudget>,
+        transfer: &impl TransferCounter,
+    ) -> impl Future<Output = Result<(), Error>> {
+        self.carry(destination, memory, |bytes| transfer.to_client(bytes), |bytes| transfer.to_destination(bytes))
+    }
+
+    fn carry(
         mut self,
         application: &TcpStream,
         memory: &Arc<MemoryBudget>,

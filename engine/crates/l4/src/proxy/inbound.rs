@@ -57,8 +57,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
             let Some(Established { stream, application, flow, mut admitted }) = opening.await else { return };
             let end = {
                 let pod = permit.pod();
-                let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-                let carried = pin!(stream.carry(&application, pod.memory(), sent, received));
+                let carried = pin!(stream.carry_to_destination(&application, pod.memory(), &flow));
                 admitted.until_cut(pin!(pod.throttled(&flow, carried))).await
             };
             flow.finish(&end);

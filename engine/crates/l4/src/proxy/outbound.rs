@@ -44,14 +44,13 @@ pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, application: TcpStre
         let Some(Established { application, way, flow, listed }) = opening.await else { return };
         let end = {
             let pod = permit.pod();
-            let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
             match way {
                 Upstream::Plain(upstream) => {
-                    let carried = pin!(copy::bidirectional(&application, &upstream, pod.memory(), received, sent));
+                    let carried = pin!(copy::bidirectional(&application, &upstream, pod.memory(), &flow));
                     FlowEnd::of(pod.throttled(&flow, carried).await)
                 }
                 Upstream::Tunnel(stream, _guard) => {
-                    let carried = pin!(stream.carry(&application, pod.memory(), received, sent));
+                    let carried = pin!(stream.carry_from_client(&application, pod.memory(), &flow));
                     FlowEnd::of(pod.throttled(&flow, carried).await)
                 }
             }

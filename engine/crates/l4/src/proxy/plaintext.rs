@@ -25,8 +25,7 @@ pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, c
         let Some(Established { stream, application, flow, mut admitted }) = opening.await else { return };
         let end = {
             let pod = permit.pod();
-            let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-            let carried = pin!(copy::bidirectional(&stream, &application, pod.memory(), received, sent));
+            let carried = pin!(copy::bidirectional(&stream, &application, pod.memory(), &flow));
             admitted.until_cut(pin!(pod.throttled(&flow, carried))).await
         };
         flow.finish(&end);

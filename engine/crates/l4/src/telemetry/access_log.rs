@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use culvert_mesh::Denied;
+use culvert_net::transfer::Transfer;
 
 use super::flow::{Direction, Flow, FlowEnd, Peer, Security};
 use super::log_format::{Ended, FormatError, LineFormat};
@@ -87,25 +88,18 @@ impl From<String> for Value<'_> {
 
 pub(super) type Field<'a> = (&'static str, Value<'a>);
 
-pub(crate) fn write(
-    shared: &Arc<ProxyState>,
-    flow: &Flow,
-    duration: Duration,
-    sent: u64,
-    received: u64,
-    end: &FlowEnd,
-) {
+pub(crate) fn write(shared: &Arc<ProxyState>, flow: &Flow, duration: Duration, transfer: Transfer, end: &FlowEnd) {
     let mesh = shared.mesh();
     let now = SystemTime::now();
     let has_fields = shared.config.access_log_records || matches!(mesh.access_log, AccessLogSettings::Fields(_));
     if has_fields {
         let severity = if end.error.is_some() { Severity::Error } else { Severity::Info };
-        let fields = fields(flow, duration, sent, received, end);
+        let fields = fields(flow, duration, transfer, end);
         let with_line = !mesh.access_log.has_format();
         enter(shared, &mesh, now, with_line, Entry { severity, message: "connection complete", flow, fields: &fields });
     }
     if let AccessLogSettings::Format(format, _) = &mesh.access_log {
-        shared.events.access_log(&format.line(&Ended { flow, end, duration, sent, received, now }));
+        shared.events.access_log(&format.line(&Ended { flow, end, duration, transfer, now }));
     }
 }
 
@@ -160,15 +154,16 @@ fn write_line(
     shared.events.access_log(&line);
 }
 
-fn fields<'a>(flow: &'a Flow, duration: Duration, sent: u64, received: u64, end: &'a FlowEnd) -> Vec<Field<'a>> {
+fn fields<'a>(flow: &'a Flow, duration: Duration, transfer: Transfer, end: &'a FlowEnd) -> Vec<Field<'a>> {
     let mut all = about(flow);
-    // At the client's side, what the destination received was sent by us.
-    let (bytes_sent, bytes_received) = match flow.direction {
-        Direction::Inbound => (sent, received),
-        Direction::Outbound => (received, sent),
+    // What was sent, and what was received, by the end of the tunnel that writes the entry.
+    let Transfer { to_destination, to_client } = transfer;
+    let (sent, received) = match flow.direction {
+        Direction::Inbound => (to_client, to_destination),
+        Direction::Outbound => (to_destination, to_client),
     };
-    all.push(("bytes_sent", Value::Number(bytes_sent)));
-    all.push(("bytes_recv", Value::Number(bytes_received)));
+    all.push(("bytes_sent", Value::Number(sent)));
+    all.push(("bytes_recv", Value::Number(received)));
     all.push(("duration", format!("{}ms", duration.as_millis()).into()));
     if let Some(error) = &end.error {
         all.push(("error", error.as_str().into()));

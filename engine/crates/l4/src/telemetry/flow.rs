@@ -1,6 +1,4 @@
 //! One connection as telemetry sees it, from its start to its end.
-//!
-//! Bytes are named from the destination's side, as Istio does: *received* came from the client, *sent* went to it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +10,7 @@ use culvert_core::identity::Identity;
 use culvert_hbone::Error;
 use culvert_hbone::headers::{Baggage, Trace};
 use culvert_mesh::{Denied, Service, Workload};
+use culvert_net::transfer::{Transfer, TransferCounter};
 
 use super::access_log;
 use super::tcp::Series;
@@ -130,8 +129,8 @@ pub(crate) struct OpenFlow {
     shared: Arc<ProxyState>,
     series: Arc<Series>,
     started: Instant,
-    sent: AtomicU64,
-    received: AtomicU64,
+    to_destination: AtomicU64,
+    to_client: AtomicU64,
     finished: bool,
 }
 
@@ -213,8 +212,8 @@ impl Flow {
             shared: shared.clone(),
             series,
             started: Instant::now(),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            to_destination: AtomicU64::new(0),
+            to_client: AtomicU64::new(0),
             finished: false,
         }
     }
@@ -232,21 +231,17 @@ impl Flow {
 }
 
 impl OpenFlow {
-    /// Bytes towards the client.
-    pub(crate) fn sent(&self, bytes: u64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
-        self.series.sent.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes from the client.
-    pub(crate) fn received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-        self.series.received.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     /// Bytes so far, both ways together.
     pub(crate) fn carried(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
+        let Transfer { to_destination, to_client } = self.transfer();
+        to_destination + to_client
+    }
+
+    fn transfer(&self) -> Transfer {
+        Transfer {
+            to_destination: self.to_destination.load(Ordering::Relaxed),
+            to_client: self.to_client.load(Ordering::Relaxed),
+        }
     }
 
     /// Count the end and write the access log's line.
@@ -265,8 +260,19 @@ impl OpenFlow {
         if end.error.is_some() {
             metrics.series(&self.flow, end.flag).failed.fetch_add(1, Ordering::Relaxed);
         }
-        let (sent, received) = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
-        access_log::write(&self.shared, &self.flow, self.started.elapsed(), sent, received, end);
+        access_log::write(&self.shared, &self.flow, self.started.elapsed(), self.transfer(), end);
+    }
+}
+
+impl TransferCounter for OpenFlow {
+    fn to_destination(&self, bytes: u64) {
+        self.to_destination.fetch_add(bytes, Ordering::Relaxed);
+        self.series.to_destination.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn to_client(&self, bytes: u64) {
+        self.to_client.fetch_add(bytes, Ordering::Relaxed);
+        self.series.to_client.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use culvert_net::transfer::Transfer;
 use serde_json::Value;
 
 use super::flow::{Direction, Flow, FlowEnd, ResponseFlag};
@@ -29,10 +30,7 @@ pub(super) struct Ended<'a> {
     pub flow: &'a Flow,
     pub end: &'a FlowEnd,
     pub duration: Duration,
-    /// To the client.
-    pub sent: u64,
-    /// From the client.
-    pub received: u64,
+    pub transfer: Transfer,
     pub now: SystemTime,
 }
 
@@ -304,8 +302,8 @@ impl Operator {
         match self {
             Self::StartTime(format) => Known::Text(format.write(ended.now - ended.duration).into()),
             Self::Duration => Known::Number(u64::try_from(ended.duration.as_millis()).unwrap_or(u64::MAX)),
-            Self::BytesReceived => Known::Number(ended.received),
-            Self::BytesSent => Known::Number(ended.sent),
+            Self::BytesReceived => Known::Number(ended.transfer.to_destination),
+            Self::BytesSent => Known::Number(ended.transfer.to_client),
             Self::ResponseFlags if end.flag == ResponseFlag::None => Known::Absent,
             Self::ResponseFlags => Known::Text(end.flag.label().into()),
             Self::TerminationDetails => text(end.error.as_deref()),

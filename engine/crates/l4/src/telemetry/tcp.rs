@@ -22,8 +22,8 @@ pub(crate) struct Series {
     pub opened: AtomicU64,
     pub closed: AtomicU64,
     pub failed: AtomicU64,
-    pub sent: AtomicU64,
-    pub received: AtomicU64,
+    pub to_client: AtomicU64,
+    pub to_destination: AtomicU64,
 }
 
 /// Values of a [`Series`], in its order.
@@ -33,7 +33,8 @@ impl Instrument for Series {
     type Values = Values;
 
     fn values(&self) -> Values {
-        [&self.opened, &self.closed, &self.failed, &self.sent, &self.received].map(|it| it.load(Ordering::Relaxed))
+        [&self.opened, &self.closed, &self.failed, &self.to_client, &self.to_destination]
+            .map(|it| it.load(Ordering::Relaxed))
     }
 }
 
@@ -43,8 +44,8 @@ const FAMILIES: [Family; 5] = [
     ("istio_tcp_connections_opened", "TCP connections opened", |[opened, ..]| *opened),
     ("istio_tcp_connections_closed", "TCP connections closed", |[_, closed, ..]| *closed),
     ("istio_tcp_connections_failed", "TCP connections that ended with an error", |[_, _, failed, ..]| *failed),
-    ("istio_tcp_sent_bytes", "Bytes of responses", |[.., sent, _]| *sent),
-    ("istio_tcp_received_bytes", "Bytes of requests", |[.., received]| *received),
+    ("istio_tcp_sent_bytes", "Bytes of responses", |[.., to_client, _]| *to_client),
+    ("istio_tcp_received_bytes", "Bytes of requests", |[.., to_destination]| *to_destination),
 ];
 
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.

@@ -22,7 +22,13 @@ fn outbound() -> Flow {
 
 fn line(format: &LineFormat, flow: &Flow, end: &FlowEnd) -> String {
     let now = UNIX_EPOCH + Duration::from_millis(1_767_322_985_500);
-    let ended = Ended { flow, end, duration: Duration::from_millis(500), sent: 7, received: 5, now };
+    let ended = Ended {
+        flow,
+        end,
+        duration: Duration::from_millis(500),
+        transfer: Transfer { to_destination: 5, to_client: 7 },
+        now,
+    };
     String::from_utf8(format.line(&ended)).unwrap()
 }
 
