@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use culvert_core::names;
 use culvert_core::proto::engine::{AccessLog, EngineConfig};
+use culvert_telemetry::{LabelSelection, SeriesSettings, TelemetrySettings};
 use culvert_upstream::OutlierSettings;
-
-use crate::telemetry::{LabelSelection, SeriesSettings};
 
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.
 #[derive(Debug, Clone)]
@@ -35,13 +34,11 @@ pub struct Config {
     pub max_buffered_bytes: usize,
     pub max_bandwidth: u64,
     pub access_log: AccessLog,
-    pub access_log_records: bool,
     pub connect_attempts: usize,
     pub connect_attempt_delay: Duration,
     pub(crate) outliers: OutlierSettings,
-    pub(crate) series: SeriesSettings,
+    pub(crate) telemetry: TelemetrySettings,
     pub dns_proxy: bool,
-    pub dns_log: bool,
     pub cluster_domain: String,
     pub resolv_conf: String,
 }
@@ -59,7 +56,6 @@ impl From<EngineConfig> for Config {
             worker_groups: (number(wire.max_worker_threads, 128) / workers_per_group).max(1),
             reserved_cpus: wire.reserved_cpus.map_or(1, |spare| usize::try_from(spare).unwrap_or(usize::MAX)),
             access_log: wire.access_log(),
-            access_log_records: wire.access_log_records,
             trust_domain: text(wire.trust_domain, names::DEFAULT_TRUST_DOMAIN),
             network: wire.network.into(),
             cluster_id: text(wire.cluster_id, names::DEFAULT_CLUSTER_ID),
@@ -85,15 +81,18 @@ impl From<EngineConfig> for Config {
                 base: duration(wire.outlier_base_ejection_ms, 30_000),
                 max_percent: usize::try_from(wire.outlier_max_ejection_percent.unwrap_or(50)).unwrap_or(100).min(100),
             },
-            series: SeriesSettings {
-                idle_timeout: match wire.metrics_idle_ms.unwrap_or(1_800_000) {
-                    0 => None,
-                    milliseconds => Some(Duration::from_millis(milliseconds.into())),
+            telemetry: TelemetrySettings {
+                access_log_records: wire.access_log_records,
+                dns_log: wire.dns_log,
+                series: SeriesSettings {
+                    idle_timeout: match wire.metrics_idle_ms.unwrap_or(1_800_000) {
+                        0 => None,
+                        milliseconds => Some(Duration::from_millis(milliseconds.into())),
+                    },
+                    labels: LabelSelection::without(&wire.metrics_excluded_labels),
                 },
-                labels: LabelSelection::without(&wire.metrics_excluded_labels),
             },
             dns_proxy: wire.dns_proxy,
-            dns_log: wire.dns_log,
             cluster_domain: text(wire.cluster_domain, names::DEFAULT_CLUSTER_DOMAIN),
             resolv_conf: text(wire.resolv_conf, "/etc/resolv.conf"),
         }

@@ -14,6 +14,7 @@ use culvert_core::proto::workload as wire;
 use culvert_mesh::{
     Condition, Gateway, GatewayDestination, Match, Pattern, Policy, Protocol, Service, Store, Workload, target_port,
 };
+use culvert_telemetry::Direction;
 use culvert_tls::CertificateDetails;
 use culvert_upstream::Ejected;
 use serde_json::{Map, Value, json};
@@ -21,7 +22,6 @@ use serde_json::{Map, Value, json};
 use crate::certificates::State;
 use crate::proxy::PodInfo;
 use crate::shared::ProxyState;
-use crate::telemetry::Direction;
 
 /// A part of the dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -79,7 +79,14 @@ impl Engine {
     /// Take all events that wait.
     #[must_use]
     pub fn events(&self) -> EventBatch {
-        self.shared.events.drain()
+        let events = self.shared.events.drain();
+        let logs = self.shared.telemetry.logs.drain();
+        EventBatch {
+            events,
+            access_log: logs.lines.into(),
+            access_log_records: logs.records,
+            access_log_records_dropped: logs.records_dropped,
+        }
     }
 
     /// Take over changes of one type of resource. What is good is in force for every connection that starts after the
@@ -325,9 +332,9 @@ impl Engine {
     /// All counters.
     #[must_use]
     pub fn metrics(&self) -> MetricFamilies {
-        let mut all = self.shared.metrics.families();
+        let mut all = self.shared.telemetry.metrics.families();
         all.families.extend(self.shared.outliers.families());
-        all.families.push(self.shared.events.family());
+        all.families.push(self.shared.telemetry.logs.family());
         all.families.extend(self.worker_pool.lock().iter().flat_map(WorkerPool::families));
         all
     }

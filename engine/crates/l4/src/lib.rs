@@ -12,7 +12,6 @@ mod events;
 mod mesh;
 mod proxy;
 mod shared;
-mod telemetry;
 
 pub use config::Config;
 pub use dump::Section;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use culvert_dns::resolv_conf;
 use culvert_mesh::{Store, Workload};
+use culvert_telemetry::{LogBuffer, Telemetry};
 use culvert_tls::Revocations;
 use culvert_upstream::{DnsCache, Outliers};
 use parking_lot::{Mutex, RwLock};
@@ -17,7 +18,6 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
-use crate::telemetry::Metrics;
 
 /// What a change of the store affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) struct ProxyState {
     pub certificates: Arc<Certificates>,
     pub revocations: Arc<Revocations>,
     pub events: Arc<Events>,
-    pub metrics: Metrics,
+    pub telemetry: Arc<Telemetry>,
     pub outliers: Outliers,
     pub hosts: DnsCache,
     /// A registry for each worker.
@@ -93,12 +93,15 @@ impl Drop for ActiveGuard {
 impl ProxyState {
     pub(crate) fn new(config: Config, events: Arc<Events>) -> Self {
         let workers = config.workers_per_group * config.worker_groups;
+        let mesh = MeshSettings::without_mesh(&config);
+        let logs = LogBuffer::new(events.wakeup().clone());
+        let telemetry = Telemetry::new(config.telemetry.clone(), mesh.access_log.clone(), logs);
         Self {
             store: RwLock::default(),
-            mesh: RwLock::new(Arc::new(MeshSettings::without_mesh(&config))),
+            mesh: RwLock::new(Arc::new(mesh)),
             certificates: Certificates::new(events.clone()),
             revocations: Arc::default(),
-            metrics: Metrics::new(&config.series),
+            telemetry,
             outliers: Outliers::new(config.outliers),
             hosts: DnsCache::default(),
             held: AtomicUsize::new(0),
@@ -125,6 +128,7 @@ impl ProxyState {
 
     /// Put other settings in force for new connections.
     pub(crate) fn set_mesh(&self, settings: MeshSettings) {
+        self.telemetry.set_access_log(settings.access_log.clone());
         *self.mesh.write() = Arc::new(settings);
     }
 
@@ -222,7 +226,7 @@ mod tests {
             Some(Kind::Applied(applied)) => applied.sequence,
             other => panic!("{other:?}"),
         };
-        shared.events.drain().events.into_iter().map(|event| sequence(event.kind)).collect()
+        shared.events.drain().into_iter().map(|event| sequence(event.kind)).collect()
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use culvert_mesh::{Denied, Store, Subject};
+use culvert_telemetry::Direction;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::pod::PodInfo;
-use crate::telemetry::Direction;
 
 /// One connection, for the configuration dump.
 #[derive(Debug, Clone)]

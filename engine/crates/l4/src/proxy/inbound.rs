@@ -15,6 +15,7 @@ use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
 use culvert_mesh::Workload;
 use culvert_net::socket;
+use culvert_telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
@@ -22,7 +23,6 @@ use tokio::net::TcpStream;
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
 use super::pod::{ConnectionPermit, Phase, Pod};
-use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
 
 /// Serve an accepted tunnel in a task of its own.
 pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, client: SocketAddr) {
@@ -40,10 +40,10 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
     let authenticated = match authenticate(&pod, stream).await {
         Ok(authenticated) => authenticated,
         Err(error) => {
-            pod.shared().metrics.handshake_failures.fetch_add(1, Ordering::Relaxed);
+            pod.shared().telemetry.metrics.handshake_failures.fetch_add(1, Ordering::Relaxed);
             let flow = flow(&pod, client, local, local, None);
             let flag = ResponseFlag::of_trust(&error).unwrap_or(ResponseFlag::Tls);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+            return flow.refuse(&pod.shared().telemetry, &FlowEnd::failed(flag, error));
         }
     };
     let peer = authenticated.peer.clone();
@@ -110,12 +110,12 @@ async fn open(
     };
     let mut flow = flow(pod, client, local, local, Some(peer.clone()));
     describe(pod, &mut flow, &connect);
-    if pod.shared().config.access_log_records {
+    if pod.shared().config.telemetry.access_log_records {
         flow.extra_mut().trace = headers::Trace::parse(&connect.request.headers);
     }
     let refuse = |connect: Connect, flow: Flow, status, flag, error: String| {
         connect.refuse(status);
-        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        flow.refuse(&pod.shared().telemetry, &FlowEnd::failed(flag, error));
         None
     };
     let (workload, target) = match (workload, target) {
@@ -149,7 +149,7 @@ async fn open(
             return refuse(connect, flow, StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::Connect, error);
         }
     };
-    let flow = flow.open(pod.shared());
+    let flow = flow.open(&pod.shared().telemetry);
     match connect.accept(workload.baggage().encode()) {
         Ok(stream) => Some(Established { stream, application, flow, admitted }),
         Err(error) => {

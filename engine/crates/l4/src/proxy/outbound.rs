@@ -12,6 +12,7 @@ use culvert_hbone::headers;
 use culvert_hbone::stream::TunnelStream;
 use culvert_mesh::{Route, Service, Workload};
 use culvert_net::{copy, socket};
+use culvert_telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag, Security};
 use http::{Method, Request, Uri};
 use tokio::net::TcpStream;
 
@@ -19,7 +20,6 @@ use super::connections::{ConnectionInfo, TrackedConnection};
 use super::pod::{ConnectionPermit, Pod};
 use super::refusal;
 use super::retry::{self, Failure, Outcome};
-use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag, Security};
 
 /// A connection that is established at both ends.
 struct Established {
@@ -65,7 +65,7 @@ async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Optio
     // Without a destination, the client connected to the capture port itself: there is nothing to carry or to count.
     let target = destination(&application).ok()?;
     let refuse = |application: TcpStream, flow: Flow, flag, error: String| {
-        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        flow.refuse(&pod.shared().telemetry, &FlowEnd::failed(flag, error));
         refusal::close(&pod, application);
         None
     };
@@ -86,7 +86,7 @@ async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Optio
         Upstream::Tunnel(..) => ("HBONE", target),
     };
     let listed = pod.registry().track(listing(&pod, &flow, original, protocol));
-    let flow = flow.open(pod.shared());
+    let flow = flow.open(&pod.shared().telemetry);
     Some(Established { application, way, flow, listed })
 }
 
@@ -144,7 +144,7 @@ async fn tunnelled(
     flow: &mut Flow,
 ) -> Result<Upstream, Failure> {
     let trace = headers::Trace::new(fastrand::u128(1..), fastrand::u64(1..));
-    if pod.shared().config.access_log_records {
+    if pod.shared().config.telemetry.access_log_records {
         flow.extra_mut().trace = Some(trace);
     }
     let key = TunnelKey { address: flow.destination_address, identities };

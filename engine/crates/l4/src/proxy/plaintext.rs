@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use culvert_core::names;
 use culvert_net::{copy, socket};
+use culvert_telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag};
 use tokio::net::TcpStream;
 
 use super::admission::{Admitted, admit};
@@ -16,7 +17,6 @@ use super::connections::ConnectionInfo;
 use super::inbound;
 use super::pod::{ConnectionPermit, Pod};
 use super::refusal;
-use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag};
 
 /// Carry one connection to the application if policy lets a client without identity through; in a task of its own.
 pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, client: SocketAddr) {
@@ -49,7 +49,7 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Est
     }
     let mut flow = Flow::between(Direction::Inbound, client, target);
     let refuse = |stream: TcpStream, flow: Flow, flag, error: String| {
-        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        flow.refuse(&pod.shared().telemetry, &FlowEnd::failed(flag, error));
         refusal::close(&pod, stream);
         None
     };
@@ -76,6 +76,6 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Est
         Ok(application) => application,
         Err(error) => return refuse(stream, flow, ResponseFlag::Connect, error.to_string()),
     };
-    let flow = flow.open(pod.shared());
+    let flow = flow.open(&pod.shared().telemetry);
     Some(Established { stream, application, flow, admitted })
 }

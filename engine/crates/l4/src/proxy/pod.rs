@@ -19,6 +19,7 @@ use culvert_mesh::Workload;
 use culvert_net::memory_budget::MemoryBudget;
 use culvert_net::socket::{self, ConnectOptions, SocketFactory};
 use culvert_runtime::{TaskGroup, budget};
+use culvert_telemetry::{Direction, OpenFlow};
 use culvert_tls::WorkloadCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -31,7 +32,6 @@ use crate::certificates::CertificateUse;
 use crate::config::Config;
 use crate::proxy::Connections;
 use crate::shared::{ActiveGuard, ProxyState};
-use crate::telemetry::{Direction, OpenFlow};
 
 /// Budget of accepting a connection, in bytes moved in the same time.
 const ACCEPT_COST: usize = 16 * 1024;
@@ -83,7 +83,11 @@ impl Bounds {
         let rate_limiter = RateLimiter::new(max_bandwidth);
         let max_io = rate_limiter.as_ref().map_or(usize::MAX, RateLimiter::max_io);
         Self {
-            memory: MemoryBudget::with_max_io(max_buffered_bytes, max_io, shared.metrics.slowed_by_memory.clone()),
+            memory: MemoryBudget::with_max_io(
+                max_buffered_bytes,
+                max_io,
+                shared.telemetry.metrics.slowed_by_memory.clone(),
+            ),
             rate_limiter,
             connections: Semaphore(max_connections.into()),
             handshakes: Semaphore(max_handshakes.into()),
@@ -256,7 +260,7 @@ impl Pod {
         carried: Pin<&mut impl Future<Output = T>>,
     ) -> impl Future<Output = T> {
         let slowed = || {
-            self.shared().metrics.slowed_by_bandwidth.fetch_add(1, Ordering::Relaxed);
+            self.shared().telemetry.metrics.slowed_by_bandwidth.fetch_add(1, Ordering::Relaxed);
         };
         rate_limit::throttled(self.info.bounds.rate_limiter.as_ref(), carried, || flow.carried(), slowed)
     }
@@ -288,13 +292,13 @@ impl Pod {
     /// A permit for one more connection, if the limit allows. `counted`: its socket counts for that reporter.
     pub(super) fn permit(self: &Rc<Self>, counted: Option<Direction>) -> Option<ConnectionPermit> {
         if !self.info.bounds.connections.try_acquire() {
-            self.shared().metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
+            self.shared().telemetry.metrics.over_connection_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         self.connections.set(self.connections.get() + 1);
         self.shared().hold();
         if let Some(seen) = counted {
-            self.shared().metrics.socket_opened(seen);
+            self.shared().telemetry.metrics.socket_opened(seen);
         }
         Some(ConnectionPermit(self.clone(), counted))
     }
@@ -302,7 +306,7 @@ impl Pod {
     /// A permit for one more handshake, if the limit allows.
     pub(crate) fn handshake_permit(&self) -> Option<HandshakePermit<'_>> {
         if !self.info.bounds.handshakes.try_acquire() {
-            self.shared().metrics.over_handshake_limit.fetch_add(1, Ordering::Relaxed);
+            self.shared().telemetry.metrics.over_handshake_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         Some(HandshakePermit(self))
@@ -321,11 +325,11 @@ impl Drop for ConnectionPermit {
         self.0.info.bounds.connections.release();
         self.0.shared().release();
         if let Some(seen) = self.1 {
-            self.0.shared().metrics.socket_closed(seen);
+            self.0.shared().telemetry.metrics.socket_closed(seen);
         }
         self.0.quiet.notify_waiters();
         if std::thread::panicking() {
-            self.0.shared().metrics.panics.fetch_add(1, Ordering::Relaxed);
+            self.0.shared().telemetry.metrics.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

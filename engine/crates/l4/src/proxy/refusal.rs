@@ -27,7 +27,7 @@ impl Drop for Permit {
 /// bytes by then.
 pub(super) fn close(pod: &Rc<Pod>, refused: TcpStream) {
     if !pod.info.bounds.refusals.try_acquire() {
-        pod.shared().metrics.refusals_without_grace.fetch_add(1, Ordering::Relaxed);
+        pod.shared().telemetry.metrics.refusals_without_grace.fetch_add(1, Ordering::Relaxed);
         return;
     }
     let permit = Permit(pod.info.clone());

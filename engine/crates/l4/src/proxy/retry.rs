@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use culvert_hbone::Error;
 use culvert_mesh::{Route, RouteError, Workload};
+use culvert_telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 use culvert_upstream::{Endpoint, SelectionContext};
 use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -24,7 +25,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::dns;
 use super::outbound::{Upstream, connect_route};
 use super::pod::Pod;
-use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
 /// Host names that are resolved to find one endpoint; each may have no address.
 const MAX_NAMES: usize = 3;
@@ -90,7 +90,7 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
 impl ConnectAttempt<'_> {
     fn flow(&self) -> Flow {
         let mut flow = Flow::between(Direction::Outbound, self.client, self.target);
-        if self.pod.shared().mesh().access_log.has_format() {
+        if self.pod.shared().telemetry.access_log().has_format() {
             flow.extra_mut().original_destination = Some(self.target);
         }
         flow.source.workload = Some(self.source.clone());
@@ -107,7 +107,7 @@ impl ConnectAttempt<'_> {
             return Err(RouteError::NotInRegistry(self.target));
         }
         if let Some(named) = route.destination().filter(|workload| workload.addresses.is_empty()) {
-            shared.metrics.on_demand_dns.count(self.source, &named.hostname);
+            shared.telemetry.metrics.on_demand_dns.count(self.source, &named.hostname);
         }
         Ok(route)
     }
@@ -163,7 +163,7 @@ impl ConnectAttempt<'_> {
                 && let Ok(route) = self.resolved(&tried).await
                 && let Some(endpoint) = route.endpoint()
             {
-                self.pod.shared().metrics.retries.count(reason);
+                self.pod.shared().telemetry.metrics.retries.count(reason);
                 tried.push(endpoint.address);
                 more = endpoint.others && tried.len() < config.connect_attempts;
                 let opening = Box::pin(connect_route(self.pod, self.source, route, self.flow()));

@@ -187,7 +187,7 @@ impl Worker {
 
     fn release_idle(&self) {
         self.shared.outliers.tidy();
-        self.shared.metrics.sweep(std::time::Instant::now());
+        self.shared.telemetry.metrics.sweep(std::time::Instant::now());
         let leaving = self.leaving.borrow();
         for pod in self.pods.borrow().values().chain(leaving.iter()) {
             pod.release_idle();

@@ -15,12 +15,12 @@ use culvert_dns::{Action, Decision, Lookup, QueryType, Question, Rcode, Transpor
 use culvert_mesh::Workload;
 use culvert_net::conntrack::Conntrack;
 use culvert_net::socket::SocketFactory;
+use culvert_telemetry::{DnsRecord, write_dns_log};
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::pod::Pod;
 use super::worker::Worker;
 use crate::shared::ProxyState;
-use crate::telemetry::{DnsRecord, dns_log};
 
 pub(super) use on_demand::resolve;
 pub(super) use tcp::begin as begin_tcp;
@@ -102,11 +102,11 @@ async fn answer(
             Action::Ignore | Action::Forward { .. } => None,
         };
     };
-    let series = shared.metrics.dns.series(query_type, transport, source);
+    let series = shared.telemetry.metrics.dns.series(query_type, transport, source);
     series.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let note = |result: &str, endpoints| {
         let host = host.as_deref().unwrap_or_default();
-        dns_log(shared, &DnsRecord { source, kind: query_type, host, result, endpoints });
+        write_dns_log(&shared.telemetry, &DnsRecord { source, kind: query_type, host, result, endpoints });
     };
     let exists = match action {
         Action::Ignore => return None,

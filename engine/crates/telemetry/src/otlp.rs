@@ -10,11 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use culvert_hbone::headers::Trace;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::access_log::{Field, Value};
+use crate::fields::{Field, Value};
 
 /// `SeverityNumber`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Severity {
+pub(crate) enum Severity {
     Info = 9,
     Error = 17,
 }
@@ -50,7 +50,7 @@ const STRING: u32 = 1;
 const INT: u32 = 3;
 
 /// One record as an element of `ScopeLogs.log_records`. It was seen (`now`) as it happened.
-pub(super) fn record(
+pub(crate) fn record(
     now: SystemTime,
     severity: Severity,
     body: &str,

@@ -7,14 +7,14 @@ use culvert_metrics::by_label;
 
 /// What an endpoint did wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RetryReason {
-    /// Refused, or no way to it.
+pub enum RetryReason {
+    /// It refused the connection, or is unreachable.
     Connect,
-    /// Silent.
+    /// It did not answer in time.
     Timeout,
     /// TLS or HTTP/2 broke, not for lack of trust.
     Tunnel,
-    /// Its tunnel answered, its application did not.
+    /// Its tunnel answered that the application is unavailable.
     Unavailable,
 }
 
@@ -22,17 +22,20 @@ const LABELS: [&str; 4] = ["connect", "timeout", "tunnel", "unavailable"];
 
 /// Attempts at other endpoints, by what went before.
 #[derive(Debug, Default)]
-pub(crate) struct Retries([AtomicU64; LABELS.len()]);
+pub struct Retries([AtomicU64; LABELS.len()]);
 
 impl Retries {
-    pub(crate) fn count(&self, reason: RetryReason) {
+    /// Count a retry.
+    pub fn count(&self, reason: RetryReason) {
         // Every reason has a label, as the type of the array says.
         if let Some(counter) = self.0.get(reason as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn family(&self) -> wire::MetricFamily {
+    /// The family of retries.
+    #[must_use]
+    pub fn family(&self) -> wire::MetricFamily {
         by_label(
             "culvert_connect_retries",
             "Connections tried at another endpoint of their service, by what the one before did",

@@ -7,7 +7,7 @@ use culvert_core::proto::engine as wire;
 use culvert_mesh::Workload;
 use culvert_metrics::{SeriesLimits, SeriesTable};
 
-use super::labels::{UNKNOWN, or_unknown};
+use crate::labels::{UNKNOWN, or_unknown};
 
 /// Label sets that are kept; beyond, all are counted together as `unknown`.
 const MAX_SERIES: usize = 1_000;
@@ -25,7 +25,7 @@ const NAMES: [&str; 9] = [
 
 /// Such connections, by source and name.
 #[derive(Debug)]
-pub(crate) struct OnDemandDns(SeriesTable<[Arc<str>; NAMES.len()], AtomicU64>);
+pub struct OnDemandDns(SeriesTable<[Arc<str>; NAMES.len()], AtomicU64>);
 
 impl Default for OnDemandDns {
     fn default() -> Self {
@@ -35,7 +35,8 @@ impl Default for OnDemandDns {
 }
 
 impl OnDemandDns {
-    pub(crate) fn count(&self, source: &Workload, hostname: &Arc<str>) {
+    /// Count a connection.
+    pub fn count(&self, source: &Workload, hostname: &Arc<str>) {
         let labels = [
             or_unknown(&source.workload_name),
             or_unknown(&source.canonical_name),
@@ -50,7 +51,9 @@ impl OnDemandDns {
         self.0.series(labels).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn family(&self) -> wire::MetricFamily {
+    /// The family of these connections.
+    #[must_use]
+    pub fn family(&self) -> wire::MetricFamily {
         let help = "Connections to endpoints that are known by name only";
         self.0.snapshot().counter("istio_on_demand_dns", help, |count| *count)
     }

@@ -14,8 +14,6 @@ use culvert_upstream::{DnsCache, OutlierSettings, Outliers};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 
-use super::dns::DnsMetrics;
-use super::on_demand_dns::OnDemandDns;
 use super::*;
 
 const MANY: usize = 1_000_000;

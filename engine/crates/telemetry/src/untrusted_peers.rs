@@ -2,19 +2,20 @@
 
 use culvert_core::proto::engine as wire;
 
-use super::by_reporter::ByReporter;
-use super::flow::{Direction, ResponseFlag};
+use crate::by_reporter::ByReporter;
+use crate::flow::Direction;
+use crate::outcome::ResponseFlag;
 
 /// By reason. Where Istio has a name, it is that.
 #[derive(Debug, Default)]
-pub(crate) struct UntrustedPeers {
+pub struct UntrustedPeers {
     revoked: ByReporter,
     root_removed: ByReporter,
 }
 
 impl UntrustedPeers {
     /// Count the end of a connection, if it is one of these.
-    pub(crate) fn count(&self, flag: ResponseFlag, seen: Direction) {
+    pub fn count(&self, flag: ResponseFlag, seen: Direction) {
         match flag {
             ResponseFlag::Revoked => self.revoked.count(seen),
             ResponseFlag::RootRemoved => self.root_removed.count(seen),
@@ -22,7 +23,9 @@ impl UntrustedPeers {
         }
     }
 
-    pub(crate) fn families(&self) -> [wire::MetricFamily; 3] {
+    /// The families of these connections.
+    #[must_use]
+    pub fn families(&self) -> [wire::MetricFamily; 3] {
         [
             self.revoked.family(
                 "istio_crl_policy_rejections",

@@ -11,22 +11,26 @@ use std::time::{Duration, SystemTime};
 use culvert_net::transfer::Transfer;
 use serde_json::Value;
 
-use super::flow::{Direction, Flow, FlowEnd, ResponseFlag};
-use super::log_time::TimeFormat;
+use crate::flow::{Direction, Flow};
+use crate::outcome::{FlowEnd, ResponseFlag};
+use crate::time_format::TimeFormat;
 
 /// Why a format cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FormatError {
+pub enum FormatError {
+    /// An operator has another form.
     #[error("{0:?} is not an operator; write %NAME%, %NAME(argument)% or %% for a percent sign")]
     Operator(String),
+    /// A conversion of a time is not known.
     #[error("{0:?} is not a time that can be written; use %Y %m %d %H %M %S %F %T %f %s")]
     Time(String),
+    /// A JSON format is something else.
     #[error("is not a JSON object: {0}")]
     Json(String),
 }
 
 /// A connection that has ended.
-pub(super) struct Ended<'a> {
+pub(crate) struct Ended<'a> {
     pub flow: &'a Flow,
     pub end: &'a FlowEnd,
     pub duration: Duration,
@@ -36,14 +40,16 @@ pub(super) struct Ended<'a> {
 
 /// The form of one line.
 #[derive(Debug, Clone)]
-pub(crate) enum LineFormat {
+pub enum LineFormat {
+    /// Text.
     Text(Template),
+    /// A JSON object.
     Json(Node),
 }
 
 /// Text with operators.
 #[derive(Debug, Clone)]
-pub(crate) struct Template(Vec<Part>);
+pub struct Template(Vec<Part>);
 
 #[derive(Debug, Clone)]
 enum Part {
@@ -53,10 +59,14 @@ enum Part {
 
 /// A value of a JSON format.
 #[derive(Debug, Clone)]
-pub(crate) enum Node {
+pub enum Node {
+    /// A value without operators.
     Fixed(Value),
+    /// Text.
     Text(Template),
+    /// An array.
     List(Vec<Node>),
+    /// An object.
     Object(Vec<(String, Node)>),
 }
 
@@ -106,7 +116,7 @@ enum Known<'a> {
 }
 
 impl LineFormat {
-    pub(super) fn text(format: &str) -> Result<Self, FormatError> {
+    pub(crate) fn text(format: &str) -> Result<Self, FormatError> {
         let mut template = Template::parse(format)?;
         if !format.ends_with('\n') {
             template.0.push(Part::Literal("\n".to_owned()));
@@ -114,7 +124,7 @@ impl LineFormat {
         Ok(Self::Text(template))
     }
 
-    pub(super) fn json(format: &str) -> Result<Self, FormatError> {
+    pub(crate) fn json(format: &str) -> Result<Self, FormatError> {
         match serde_json::from_str(format) {
             Ok(value @ Value::Object(_)) => Node::parse(value).map(Self::Json),
             Ok(_) => Err(FormatError::Json("it has another type".to_owned())),
@@ -123,7 +133,7 @@ impl LineFormat {
     }
 
     /// The line of a connection, which ends with a newline.
-    pub(super) fn line(&self, ended: &Ended<'_>) -> Vec<u8> {
+    pub(crate) fn line(&self, ended: &Ended<'_>) -> Vec<u8> {
         match self {
             Self::Text(template) => template.text(ended).into_bytes(),
             Self::Json(node) => {
@@ -344,10 +354,10 @@ fn identity(side: Side, flow: &Flow) -> Option<&str> {
         (Side::DownstreamLocal, Direction::Inbound) | (Side::UpstreamPeer, Direction::Outbound) => &flow.destination,
         _ => return None,
     };
-    let is_mutual = flow.security == super::Security::MutualTls;
+    let is_mutual = flow.security == crate::flow::Security::MutualTls;
     peer.identity.as_ref().filter(|_| is_mutual).map(culvert_core::identity::Identity::as_str)
 }
 
 #[cfg(test)]
-#[path = "log_format/tests.rs"]
+#[path = "line_format/tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! Metrics and log of DNS, in the names and labels of Istio's ztunnel.
+//! Metrics of DNS, in the names and labels of Istio's ztunnel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,7 @@ use culvert_dns::{QueryType, Transport};
 use culvert_mesh::Workload;
 use culvert_metrics::{Histogram, HistogramValues, Instrument, SeriesLimits, SeriesTable};
 
-use super::access_log::{self, Value};
-use super::labels::{UNKNOWN, or_unknown};
-use crate::shared::ProxyState;
+use crate::labels::{UNKNOWN, or_unknown};
 
 /// Label sets that are kept; beyond, queries are counted together under `unknown` labels. Types are a short list and
 /// the rest is the pods of a node, so this is far away.
@@ -23,23 +21,26 @@ const BOUNDS: [f64; 6] = [0.0005, 0.001, 0.01, 0.1, 1.0, 5.0];
 
 /// Counters of one label set.
 #[derive(Debug, Default)]
-pub(crate) struct DnsSeries {
+pub struct DnsSeries {
+    /// Queries.
     pub requests: AtomicU64,
+    /// Queries passed on to a resolver.
     pub upstream_requests: AtomicU64,
+    /// Queries that no resolver answered.
     pub upstream_failures: AtomicU64,
     upstream_durations: Histogram<{ BOUNDS.len() }>,
 }
 
 impl DnsSeries {
     /// A resolver has answered.
-    pub(crate) fn answered(&self, after: Duration) {
+    pub fn answered(&self, after: Duration) {
         self.upstream_durations.observe(&BOUNDS, after);
     }
 }
 
 /// Values of a [`DnsSeries`].
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct DnsValues {
+pub struct DnsValues {
     requests: u64,
     upstream_requests: u64,
     upstream_failures: u64,
@@ -61,7 +62,7 @@ impl Instrument for DnsSeries {
 
 /// All counters of DNS.
 #[derive(Debug)]
-pub(crate) struct DnsMetrics(SeriesTable<[Arc<str>; NAMES.len()], DnsSeries>);
+pub struct DnsMetrics(SeriesTable<[Arc<str>; NAMES.len()], DnsSeries>);
 
 impl Default for DnsMetrics {
     fn default() -> Self {
@@ -71,7 +72,8 @@ impl Default for DnsMetrics {
 }
 
 impl DnsMetrics {
-    pub(crate) fn series(&self, kind: QueryType, transport: Transport, source: Option<&Workload>) -> Arc<DnsSeries> {
+    /// The series of a query.
+    pub fn series(&self, kind: QueryType, transport: Transport, source: Option<&Workload>) -> Arc<DnsSeries> {
         self.0.series([
             kind.label().into(),
             transport.label().into(),
@@ -80,7 +82,9 @@ impl DnsMetrics {
         ])
     }
 
-    pub(crate) fn families(&self) -> [wire::MetricFamily; 4] {
+    /// All families of DNS.
+    #[must_use]
+    pub fn families(&self) -> [wire::MetricFamily; 4] {
         let series = self.0.snapshot();
         [
             series.counter("istio_dns_requests", "DNS queries", |values| values.requests),
@@ -98,30 +102,4 @@ impl DnsMetrics {
             ),
         ]
     }
-}
-
-/// What became of one query.
-pub(crate) struct DnsRecord<'a> {
-    pub source: Option<&'a Workload>,
-    pub kind: QueryType,
-    pub host: &'a str,
-    pub result: &'a str,
-    pub endpoints: usize,
-}
-
-/// Write a line of the log `dns`, if it is on.
-pub(crate) fn log(shared: &ProxyState, record: &DnsRecord<'_>) {
-    if !shared.config.dns_log {
-        return;
-    }
-    let mut fields = Vec::with_capacity(6);
-    if let Some(source) = record.source {
-        fields.push(("src.workload", Value::from(&*source.name)));
-        fields.push(("src.namespace", Value::from(&*source.namespace)));
-    }
-    fields.push(("query", record.kind.label().into()));
-    fields.push(("domain", record.host.into()));
-    fields.push(("result", record.result.into()));
-    fields.push(("endpoints", Value::Number(u64::try_from(record.endpoints).unwrap_or_default())));
-    access_log::emit(shared, "debug", ("dns", "dns query"), &fields);
 }

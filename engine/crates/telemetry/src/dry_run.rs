@@ -13,7 +13,7 @@ const OVERFLOW: &str = "other";
 
 /// Connections that passed and would not have, by what would have refused them.
 #[derive(Debug)]
-pub(crate) struct DryRuns(SeriesTable<[Arc<str>; 1], AtomicU64>);
+pub struct DryRuns(SeriesTable<[Arc<str>; 1], AtomicU64>);
 
 impl Default for DryRuns {
     fn default() -> Self {
@@ -23,7 +23,8 @@ impl Default for DryRuns {
 }
 
 impl DryRuns {
-    pub(crate) fn count(&self, denied: &Denied) {
+    /// Count a connection.
+    pub fn count(&self, denied: &Denied) {
         let policy = match denied {
             Denied::By(policy) | Denied::Unknown(policy) => policy.clone(),
             Denied::NotAllowed => "none allowed".into(),
@@ -31,7 +32,9 @@ impl DryRuns {
         self.0.series([policy]).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn family(&self) -> wire::MetricFamily {
+    /// The family of these connections.
+    #[must_use]
+    pub fn family(&self) -> wire::MetricFamily {
         let help = "Connections that passed and that policies of a dry run would have refused, by policy";
         self.0.snapshot().counter("culvert_dry_run_denied", help, |count| *count)
     }

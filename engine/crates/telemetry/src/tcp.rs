@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use culvert_core::proto::engine as wire;
 use culvert_metrics::{Instrument, SeriesLimits, SeriesTable, single};
 
-use super::flow::{Flow, ResponseFlag};
-use super::labels::{LabelSelection, Labels};
+use crate::flow::Flow;
+use crate::labels::{LabelSelection, Labels};
+use crate::outcome::ResponseFlag;
 
 /// Series that are kept; beyond, connections are counted together under `unknown` labels.
 const MAX_SERIES: usize = 20_000;
@@ -18,11 +19,16 @@ const MAX_SELF_REPORTED: usize = 2_000;
 
 /// Counters of one label set.
 #[derive(Debug, Default)]
-pub(crate) struct Series {
+pub struct Series {
+    /// Connections opened.
     pub opened: AtomicU64,
+    /// Connections closed.
     pub closed: AtomicU64,
+    /// Connections that ended with an error.
     pub failed: AtomicU64,
+    /// Bytes of responses.
     pub to_client: AtomicU64,
+    /// Bytes of requests.
     pub to_destination: AtomicU64,
 }
 
@@ -50,28 +56,29 @@ const FAMILIES: [Family; 5] = [
 
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SeriesSettings {
+pub struct SeriesSettings {
     /// `None`: series are never evicted.
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) labels: LabelSelection,
+    pub idle_timeout: Option<Duration>,
+    /// The labels that are kept.
+    pub labels: LabelSelection,
 }
 
 /// The series of all connections.
 #[derive(Debug)]
-pub(super) struct TcpMetrics {
+pub(crate) struct TcpMetrics {
     labels: LabelSelection,
     table: SeriesTable<Labels, Series>,
 }
 
 impl TcpMetrics {
-    pub(super) fn new(settings: &SeriesSettings) -> Self {
+    pub(crate) fn new(settings: &SeriesSettings) -> Self {
         let SeriesSettings { idle_timeout, labels } = *settings;
         let limits = SeriesLimits { capacity: MAX_SERIES, max_self_reported: MAX_SELF_REPORTED, idle_timeout };
         Self { labels, table: SeriesTable::new(labels.names(), labels.overflow(), limits) }
     }
 
     /// The series of a connection; it is kept at least until the returned reference is dropped.
-    pub(super) fn of(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
+    pub(crate) fn of(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
         let labels = self.labels.of(flow, flag);
         if flow.self_reported() {
             self.table.self_reported(labels, || self.labels.of(&flow.without_baggage(), flag))
@@ -81,12 +88,12 @@ impl TcpMetrics {
     }
 
     /// Evict idle series if the last sweep is long enough ago.
-    pub(super) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.table.sweep(now);
     }
 
     /// The families of connections, and those of the table itself.
-    pub(super) fn families(&self) -> Vec<wire::MetricFamily> {
+    pub(crate) fn families(&self) -> Vec<wire::MetricFamily> {
         let series = self.table.snapshot();
         let mut families: Vec<_> =
             FAMILIES.iter().map(|(name, help, value)| series.counter(name, help, value)).collect();

@@ -7,7 +7,7 @@ const DEFAULT: &str = "%Y-%m-%dT%H:%M:%S.%3fZ";
 
 /// How a time is written.
 #[derive(Debug, Clone)]
-pub(super) struct TimeFormat(Vec<Part>);
+pub(crate) struct TimeFormat(Vec<Part>);
 
 #[derive(Debug, Clone)]
 enum Part {
@@ -19,7 +19,7 @@ enum Part {
 
 impl TimeFormat {
     /// `None` where there is a conversion that is not known. An empty format is Envoy's default.
-    pub(super) fn parse(format: &str) -> Option<Self> {
+    pub(crate) fn parse(format: &str) -> Option<Self> {
         let mut parts = Vec::new();
         let mut chars = if format.is_empty() { DEFAULT } else { format }.chars();
         while let Some(char) = chars.next() {
@@ -52,7 +52,7 @@ impl TimeFormat {
         Some(Self(parts))
     }
 
-    pub(super) fn write(&self, time: SystemTime) -> String {
+    pub(crate) fn write(&self, time: SystemTime) -> String {
         let whole = humantime::format_rfc3339_nanos(time).to_string();
         let mut written = String::with_capacity(whole.len());
         for part in &self.0 {

@@ -7,41 +7,51 @@ use std::time::Instant;
 use culvert_core::proto::engine as wire;
 use culvert_metrics::{by_label, single};
 
-use super::by_reporter::ByReporter;
-use super::dns::DnsMetrics;
-use super::dry_run::DryRuns;
-use super::flow::{Direction, Flow, ResponseFlag};
-use super::on_demand_dns::OnDemandDns;
-use super::retries::Retries;
-use super::tcp::{Series, SeriesSettings, TcpMetrics};
-use super::untrusted_peers::UntrustedPeers;
+use crate::by_reporter::ByReporter;
+use crate::dns_metrics::DnsMetrics;
+use crate::dry_run::DryRuns;
+use crate::flow::{Direction, Flow};
+use crate::on_demand_dns::OnDemandDns;
+use crate::outcome::ResponseFlag;
+use crate::retries::Retries;
+use crate::tcp::{Series, SeriesSettings, TcpMetrics};
+use crate::untrusted_peers::UntrustedPeers;
 
 /// All counters of the tunnel.
 #[derive(Debug)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     tcp: TcpMetrics,
     /// Connections refused because a limit was reached, by limit.
-    pub(crate) over_connection_limit: AtomicU64,
-    pub(crate) over_handshake_limit: AtomicU64,
+    pub over_connection_limit: AtomicU64,
+    /// The same, TLS handshakes.
+    pub over_handshake_limit: AtomicU64,
     /// Connections slowed down because a limit was reached, by limit.
-    pub(crate) slowed_by_memory: Arc<AtomicU64>,
-    pub(crate) slowed_by_bandwidth: AtomicU64,
-    /// Refused connections that were closed at once; see `proxy::refusal`.
-    pub(crate) refusals_without_grace: AtomicU64,
+    pub slowed_by_memory: Arc<AtomicU64>,
+    /// The same, by the rate.
+    pub slowed_by_bandwidth: AtomicU64,
+    /// Refused connections that were closed at once; see `culvert_net::refusal`.
+    pub refusals_without_grace: AtomicU64,
     /// Connections lost to a defect of ours.
-    pub(crate) panics: AtomicU64,
+    pub panics: AtomicU64,
     /// TLS handshakes of clients that failed.
-    pub(crate) handshake_failures: AtomicU64,
+    pub handshake_failures: AtomicU64,
     open_sockets: ByReporter,
-    pub(crate) retries: Retries,
-    pub(crate) distrusted: UntrustedPeers,
-    pub(crate) dry_runs: DryRuns,
-    pub(crate) dns: DnsMetrics,
-    pub(crate) on_demand_dns: OnDemandDns,
+    /// Retries at other endpoints.
+    pub retries: Retries,
+    /// Connections whose peer is not trusted any more.
+    pub untrusted_peers: UntrustedPeers,
+    /// Connections that policies of a dry run would have refused.
+    pub dry_runs: DryRuns,
+    /// DNS queries.
+    pub dns: DnsMetrics,
+    /// Connections to endpoints that are known by name only.
+    pub on_demand_dns: OnDemandDns,
 }
 
 impl Metrics {
-    pub(crate) fn new(settings: &SeriesSettings) -> Self {
+    /// All counters at 0.
+    #[must_use]
+    pub fn new(settings: &SeriesSettings) -> Self {
         Self {
             tcp: TcpMetrics::new(settings),
             over_connection_limit: AtomicU64::default(),
@@ -53,7 +63,7 @@ impl Metrics {
             handshake_failures: AtomicU64::default(),
             open_sockets: ByReporter::default(),
             retries: Retries::default(),
-            distrusted: UntrustedPeers::default(),
+            untrusted_peers: UntrustedPeers::default(),
             dry_runs: DryRuns::default(),
             dns: DnsMetrics::default(),
             on_demand_dns: OnDemandDns::default(),
@@ -61,25 +71,28 @@ impl Metrics {
     }
 
     /// Count a socket that a listener has accepted; undone by [`Metrics::socket_closed`].
-    pub(crate) fn socket_opened(&self, seen: Direction) {
+    pub fn socket_opened(&self, seen: Direction) {
         self.open_sockets.count(seen);
     }
 
-    pub(crate) fn socket_closed(&self, seen: Direction) {
+    /// Undo [`Metrics::socket_opened`].
+    pub fn socket_closed(&self, seen: Direction) {
         self.open_sockets.of(seen).fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn series(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
+    /// The series of a connection that ends, or may end, with `flag`; it is kept at least until the returned reference is
+    /// dropped.
+    pub fn series(&self, flow: &Flow, flag: ResponseFlag) -> Arc<Series> {
         self.tcp.of(flow, flag)
     }
 
     /// Evict idle series if that is due; to be called every few seconds.
-    pub(crate) fn sweep(&self, now: Instant) {
+    pub fn sweep(&self, now: Instant) {
         self.tcp.sweep(now);
     }
 
     /// All families for the host to expose.
-    pub(crate) fn families(&self) -> wire::MetricFamilies {
+    pub fn families(&self) -> wire::MetricFamilies {
         self.sweep(Instant::now());
         let by_reason = |name: &str, help: &str, values: &[(&str, &AtomicU64)]| {
             let values = values.iter().map(|(reason, value)| (*reason, value.load(Ordering::Relaxed)));
@@ -113,7 +126,7 @@ impl Metrics {
             self.refusals_without_grace.load(Ordering::Relaxed),
         ));
         families.push(self.retries.family());
-        families.extend(self.distrusted.families());
+        families.extend(self.untrusted_peers.families());
         families.push(self.dry_runs.family());
         families.extend(self.dns.families());
         families.push(self.on_demand_dns.family());

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use culvert_core::identity::Identity;
 
-use super::flow::{Flow, Peer, ResponseFlag, Security};
+use crate::flow::{Flow, Peer, Security};
+use crate::outcome::ResponseFlag;
 
 /// The value of a label that is not known.
-pub(super) const UNKNOWN: &str = "unknown";
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// In wire order; values follow it.
-pub(super) const NAMES: [&str; 27] = [
+pub(crate) const NAMES: [&str; 27] = [
     "reporter",
     "source_workload",
     "source_canonical_service",
@@ -42,7 +43,7 @@ pub(super) const NAMES: [&str; 27] = [
 
 /// The labels that are kept: a bit for each of [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LabelSelection(u32);
+pub struct LabelSelection(u32);
 
 impl Default for LabelSelection {
     fn default() -> Self {
@@ -52,7 +53,8 @@ impl Default for LabelSelection {
 
 impl LabelSelection {
     /// All but those named. Names that no label has are ignored: the host has refused them.
-    pub(crate) fn without(excluded: &[String]) -> Self {
+    #[must_use]
+    pub fn without(excluded: &[String]) -> Self {
         let bits = (0..).zip(NAMES).filter(|(_, name)| excluded.iter().any(|it| it == name)).map(|(bit, _)| 1 << bit);
         Self(bits.fold(Self::default().0, |kept, bit: u32| kept & !bit))
     }
@@ -61,17 +63,17 @@ impl LabelSelection {
         (0..u32::BITS).zip(values).filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, value)| value)
     }
 
-    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         self.select(NAMES)
     }
 
     /// The label set of connections that are counted together because there are too many label sets.
-    pub(super) fn overflow(self) -> Labels {
+    pub(crate) fn overflow(self) -> Labels {
         self.names().map(|_| Arc::from(UNKNOWN)).collect()
     }
 
     /// The label set of a connection that ended with `flag`.
-    pub(super) fn of(self, flow: &Flow, flag: ResponseFlag) -> Labels {
+    pub(crate) fn of(self, flow: &Flow, flag: ResponseFlag) -> Labels {
         let source = End::of(&flow.source);
         let destination = End::of(&flow.destination);
         let service = flow.service.as_ref();
@@ -110,12 +112,12 @@ impl LabelSelection {
 }
 
 /// A label's value.
-pub(super) fn or_unknown(value: &Arc<str>) -> Arc<str> {
+pub(crate) fn or_unknown(value: &Arc<str>) -> Arc<str> {
     if value.is_empty() { UNKNOWN.into() } else { value.clone() }
 }
 
 /// The values of one label set. Cheap to clone.
-pub(super) type Labels = Arc<[Arc<str>]>;
+pub(crate) type Labels = Arc<[Arc<str>]>;
 
 struct End {
     workload: Arc<str>,

@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::telemetry::Security;
+use crate::flow::Security;
 
 fn socket(text: &str) -> SocketAddr {
     text.parse().unwrap()
