@@ -8,6 +8,8 @@ use culvert_core::proto::engine::{AccessLog, EngineConfig};
 use culvert_telemetry::{LabelSelection, SeriesSettings, TelemetrySettings};
 use culvert_upstream::OutlierSettings;
 
+use crate::proxy::LimitSettings;
+
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "described where the message is defined")]
@@ -29,10 +31,7 @@ pub struct Config {
     pub max_streams_per_tunnel: usize,
     pub removal_drain: Duration,
     pub removal_accept: Duration,
-    pub max_connections: usize,
-    pub max_handshakes: usize,
-    pub max_buffered_bytes: usize,
-    pub max_bandwidth: u64,
+    pub(crate) limits: LimitSettings,
     pub access_log: AccessLog,
     pub connect_attempts: usize,
     pub connect_attempt_delay: Duration,
@@ -67,13 +66,15 @@ impl From<EngineConfig> for Config {
             max_streams_per_tunnel: number(wire.max_streams_per_tunnel, 100),
             removal_drain: duration(wire.removal_drain_ms, 3_600_000),
             removal_accept: duration(wire.removal_accept_ms, 10_000),
-            max_connections: number(wire.max_connections_per_workload, 20_000),
-            max_handshakes: number(wire.max_handshakes_per_workload, 512),
-            max_buffered_bytes: match wire.max_buffered_bytes_per_workload {
-                0 => 256 << 20,
-                bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+            limits: LimitSettings {
+                max_connections: number(wire.max_connections_per_workload, 20_000),
+                max_handshakes: number(wire.max_handshakes_per_workload, 512),
+                max_buffered_bytes: match wire.max_buffered_bytes_per_workload {
+                    0 => 256 << 20,
+                    bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+                },
+                max_bandwidth: wire.max_bandwidth_per_workload,
             },
-            max_bandwidth: wire.max_bandwidth_per_workload,
             connect_attempts: number(wire.connect_attempts, 3),
             connect_attempt_delay: duration(wire.connect_attempt_delay_ms, 1_000),
             outliers: OutlierSettings {

@@ -23,7 +23,7 @@ use crate::dump::{self, Section};
 use crate::error::EngineError;
 use crate::events::Events;
 use crate::mesh::MeshSettings;
-use crate::proxy::{Bounds, Command, PodInfo, Started, Stopped, WorkerHandle, WorkerPool};
+use crate::proxy::{Command, Limits, PodInfo, Started, Stopped, WorkerHandle, WorkerPool};
 use crate::shared::{ChangeScope, ProxyState};
 
 /// One resource as it came from the control plane.
@@ -274,7 +274,7 @@ impl Engine {
             namespace: workload.namespace.into(),
             service_account: workload.service_account.into(),
             identity,
-            bounds: Bounds::new(&self.shared),
+            limits: Limits::new(self.shared.config.limits, &self.shared.telemetry.metrics.slowed_by_memory),
         });
         let mut worker_pool = self.worker_pool.lock();
         let workers = worker_pool.as_mut().ok_or(EngineError::Closed)?.assign(&pod.uid);
@@ -326,7 +326,7 @@ impl Engine {
     /// [`Engine::drain`] says that nothing is left to wait for.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.shared.held()
+        self.shared.held.count()
     }
 
     /// All counters.

@@ -1,7 +1,6 @@
 //! What all workers read and the host's calls write.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::events::Events;
 use crate::mesh::MeshSettings;
-use crate::proxy::Connections;
+use crate::proxy::{Connections, Held};
 
 /// What a change of the store affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,29 +64,13 @@ pub(crate) struct ProxyState {
     /// A registry for each worker.
     pub connections: Vec<Arc<Connections>>,
     /// Listeners and accepted connections that are open; what a drain waits for.
-    held: AtomicUsize,
+    pub held: Arc<Held>,
     resolvers: OnceLock<Vec<SocketAddr>>,
     progress: Mutex<Progress>,
     /// The latest change.
     changes: watch::Sender<u64>,
     /// The last change that may deny an open connection. Separate, so that waiting for it does not wake for other changes.
     authorization: watch::Sender<u64>,
-}
-
-/// A listener, counted until dropped.
-pub(crate) struct ActiveGuard(Arc<ProxyState>);
-
-impl ActiveGuard {
-    pub(crate) fn new(shared: Arc<ProxyState>) -> Self {
-        shared.hold();
-        Self(shared)
-    }
-}
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.0.release();
-    }
 }
 
 impl ProxyState {
@@ -104,7 +87,7 @@ impl ProxyState {
             telemetry,
             outliers: Outliers::new(config.outliers),
             hosts: DnsCache::default(),
-            held: AtomicUsize::new(0),
+            held: Arc::default(),
             resolvers: OnceLock::new(),
             progress: Mutex::new(Progress { latest: 0, authorization: 0, enforced: vec![None; workers], reported: 0 }),
             changes: watch::channel(0).0,
@@ -130,20 +113,6 @@ impl ProxyState {
     pub(crate) fn set_mesh(&self, settings: MeshSettings) {
         self.telemetry.set_access_log(settings.access_log.clone());
         *self.mesh.write() = Arc::new(settings);
-    }
-
-    /// Count an open listener or accepted connection until as many calls of [`ProxyState::release`].
-    pub(crate) fn hold(&self) {
-        self.held.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn release(&self) {
-        self.held.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// Number of listeners and accepted connections that are open.
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Acquire)
     }
 
     /// Make a change known; returns its sequence number.

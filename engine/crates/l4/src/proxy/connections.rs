@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use super::pod::PodInfo;
+use super::limits::PodInfo;
 
 /// One connection, for the configuration dump.
 #[derive(Debug, Clone)]

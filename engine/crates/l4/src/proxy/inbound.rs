@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
-use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
@@ -22,7 +21,8 @@ use tokio::net::TcpStream;
 
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
-use super::pod::{ConnectionPermit, Phase, Pod};
+use super::drain::Phase;
+use super::pod::{ConnectionPermit, Pod};
 
 /// Serve an accepted tunnel in a task of its own.
 pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, client: SocketAddr) {
@@ -142,7 +142,7 @@ async fn open(
         Ok(admitted) => admitted,
         Err(error) => return refuse(connect, flow, StatusCode::UNAUTHORIZED, ResponseFlag::Denied, error),
     };
-    let application = match dial(pod, client, target).await {
+    let application = match pod.dial_application(client, target).await {
         Ok(application) => application,
         Err(error) => {
             let error = error.to_string();
@@ -157,13 +157,6 @@ async fn open(
             None
         }
     }
-}
-
-/// Connect to the application under the client's own address, where rules bring back the answers to it.
-pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
-    // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
-    let from = Some(client.ip()).filter(|ip| *ip != target.ip() && pod.info.mode == Mode::Captured);
-    pod.sockets.connect(&pod.worker.home, from, target, pod.connect_options()).await
 }
 
 type Refusal = (StatusCode, String);

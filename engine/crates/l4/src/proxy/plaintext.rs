@@ -14,7 +14,6 @@ use tokio::net::TcpStream;
 
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
-use super::inbound;
 use super::pod::{ConnectionPermit, Pod};
 use super::refusal;
 
@@ -72,7 +71,7 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Est
         Ok(admitted) => admitted,
         Err(error) => return refuse(stream, flow, ResponseFlag::Denied, error),
     };
-    let application = match inbound::dial(&pod, client, target).await {
+    let application = match pod.dial_application(client, target).await {
         Ok(application) => application,
         Err(error) => return refuse(stream, flow, ResponseFlag::Connect, error.to_string()),
     };

@@ -18,7 +18,11 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::pod::{Phase, Pod, PodInfo};
+use super::context::Context;
+use super::drain::Phase;
+use super::limits::PodInfo;
+use super::pod::Pod;
+use super::serve;
 use crate::shared::ProxyState;
 
 /// Capacity of a worker's command queue: far more than changes of workloads during one command.
@@ -83,7 +87,7 @@ impl WorkerHandle {
             culvert_tls::gather_entropy();
             // A panic outside of a connection's task ends the worker: the host must exit instead of serving with the rest.
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                culvert_runtime::block_on(&runtime, Some(affinity), serve(number, home, shared.clone(), receiver));
+                culvert_runtime::block_on(&runtime, Some(affinity), run(number, home, shared.clone(), receiver));
                 drop(runtime);
             }));
             shared.reevaluated(number, None);
@@ -106,19 +110,18 @@ impl WorkerHandle {
     }
 }
 
-/// State shared by a worker's tasks.
-pub(crate) struct Worker {
-    pub number: usize,
-    pub home: Netns,
-    pub shared: Arc<ProxyState>,
+/// The pods that one thread serves.
+struct Worker {
+    context: Rc<Context>,
     pods: RefCell<HashMap<Arc<str>, Rc<Pod>>>,
     /// Removed or replaced pods with open connections.
     leaving: RefCell<Vec<Rc<Pod>>>,
 }
 
-async fn serve(number: usize, home: Netns, shared: Arc<ProxyState>, mut commands: mpsc::Receiver<Command>) {
-    let worker = Rc::new(Worker { number, home, shared, pods: RefCell::default(), leaving: RefCell::default() });
-    culvert_runtime::spawn(reevaluate(worker.clone()));
+async fn run(number: usize, home: Netns, shared: Arc<ProxyState>, mut commands: mpsc::Receiver<Command>) {
+    let context = Rc::new(Context { number, home, shared });
+    culvert_runtime::spawn(reevaluate(context.clone()));
+    let worker = Rc::new(Worker { context, pods: RefCell::default(), leaving: RefCell::default() });
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -133,42 +136,34 @@ async fn serve(number: usize, home: Netns, shared: Arc<ProxyState>, mut commands
             _ = tick.tick(), if worker.has_pods() => worker.release_idle(),
         }
     }
-    worker.forget();
 }
 
 impl Worker {
-    /// Stop and drop all pods: pods and worker hold each other, so neither would ever be dropped.
-    fn forget(&self) {
-        let pods = std::mem::take(&mut *self.pods.borrow_mut());
-        let leaving = std::mem::take(&mut *self.leaving.borrow_mut());
-        pods.into_values().chain(leaving).for_each(|pod| pod.enter(Phase::Stopped));
-    }
-
-    fn add(self: &Rc<Self>, info: Arc<PodInfo>, netns: OwnedFd) -> io::Result<()> {
+    fn add(&self, info: Arc<PodInfo>, netns: OwnedFd) -> io::Result<()> {
         let sockets = SocketFactory::new(Netns::new(netns)?, TUNNEL_MARK, fastrand::u16(..));
         let known = self.pods.borrow().get(&info.uid).cloned();
-        if known.as_ref().is_some_and(|pod| pod.netns_inode() == sockets.netns_inode()) {
+        if known.as_ref().is_some_and(|pod| pod.sockets.netns_inode() == sockets.netns_inode()) {
             return Ok(());
         }
         // The same pod in another namespace: its sandbox was recreated, and connections of the old one are dead.
         if let Some(old) = known {
-            old.enter(Phase::Stopped);
+            old.life.enter(Phase::Stopped);
         }
-        let pod = Pod::start(self.clone(), info.clone(), sockets)?;
+        let pod = serve::start(&self.context, info.clone(), sockets)?;
         self.pods.borrow_mut().insert(info.uid.clone(), pod);
         Ok(())
     }
 
     fn remove(self: &Rc<Self>, uid: &str, stopped: Arc<Stopped>) {
         let Some(pod) = self.pods.borrow_mut().remove(uid) else { return };
-        let config = &self.shared.config;
+        let config = &self.context.shared.config;
         self.leaving.borrow_mut().push(pod.clone());
         let (accept, timeout) = (config.removal_accept, config.removal_drain);
         let worker = self.clone();
         culvert_runtime::spawn(async move {
-            pod.enter(Phase::Leaving);
+            pod.life.enter(Phase::Leaving);
             tokio::time::sleep(accept).await;
-            pod.leave(timeout).await;
+            pod.life.leave(timeout).await;
             worker.leaving.borrow_mut().retain(|other| !Rc::ptr_eq(other, &pod));
             drop(stopped);
         });
@@ -177,7 +172,7 @@ impl Worker {
     fn drain(&self, timeout: Duration) {
         let leaving = self.leaving.borrow().clone();
         for pod in self.pods.borrow().values().cloned().chain(leaving) {
-            culvert_runtime::spawn(async move { pod.leave(timeout).await });
+            culvert_runtime::spawn(async move { pod.life.leave(timeout).await });
         }
     }
 
@@ -186,8 +181,8 @@ impl Worker {
     }
 
     fn release_idle(&self) {
-        self.shared.outliers.tidy();
-        self.shared.telemetry.metrics.sweep(std::time::Instant::now());
+        self.context.shared.outliers.tidy();
+        self.context.shared.telemetry.metrics.sweep(std::time::Instant::now());
         let leaving = self.leaving.borrow();
         for pod in self.pods.borrow().values().chain(leaving.iter()) {
             pod.release_idle();
@@ -196,15 +191,13 @@ impl Worker {
 }
 
 /// Reevaluate open connections whenever a change may deny one.
-async fn reevaluate(worker: Rc<Worker>) {
-    let mut changes = worker.shared.authorization();
+async fn reevaluate(context: Rc<Context>) {
+    let mut changes = context.shared.authorization();
     loop {
         // Read before the first wait: a change may have come before this worker subscribed.
         let latest = *changes.borrow_and_update();
-        if let Some(connections) = worker.shared.connections.get(worker.number) {
-            connections.reevaluate(&worker.shared.store.read());
-        }
-        worker.shared.reevaluated(worker.number, Some(latest));
+        context.connections().reevaluate(&context.shared.store.read());
+        context.shared.reevaluated(context.number, Some(latest));
         // The sender outlives the worker.
         if changes.changed().await.is_err() {
             return;

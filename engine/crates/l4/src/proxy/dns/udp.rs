@@ -11,8 +11,10 @@ use culvert_dns::Transport;
 use culvert_runtime::budget;
 use tokio::net::UdpSocket;
 
-use super::{Dns, answer};
-use crate::proxy::pod::{OpenListener, Phase, Pod};
+use super::answer::answer;
+use super::pending::Dns;
+use crate::proxy::drain::{OpenListener, Phase};
+use crate::proxy::pod::Pod;
 
 /// The longest query that is read; what is longer is cut and then malformed.
 const LONGEST: usize = 4096;
