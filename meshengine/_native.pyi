@@ -92,16 +92,16 @@ class Engine:
     def drain_events(self) -> bytes:
         """Take all events that wait; never blocks. Returns an ``EventBatch``."""
 
-    def apply(self, type_url: str, upserts: Sequence[tuple[str, bytes]], removes: Sequence[str]) -> int:
+    def apply(self, type_url: str, upserts: Sequence[tuple[str, bytes]], removes: Sequence[str]) -> None:
         """Take over changes of one type of resource; in force for every connection that starts after the call.
+
+        Open connections that policy denies now are closed right after it.
 
         Args:
             type_url: ``istio.workload.Address``, ``istio.security.Authorization`` or ``istio.mesh.v1alpha1.MeshConfig``
                 (full type URL).
             upserts: pairs of resource name and serialized message.
             removes: names of resources that are gone; unknown ones are ignored.
-
-        Returns: sequence number; an ``Applied`` event of at least it tells that open connections were judged again.
 
         Raises:
             ConfigRejected: names what was refused; the rest is in force all the same.

@@ -7,18 +7,13 @@ use culvert_core::names;
 use culvert_core::proto::engine::{AccessLog, EngineConfig};
 use culvert_telemetry::{LabelSelection, SeriesSettings, TelemetrySettings};
 use culvert_upstream::OutlierSettings;
-
-use crate::proxy::LimitSettings;
+use culvert_worker::{LimitSettings, WorkerSettings};
 
 /// See the fields of `EngineConfig` in `meshapi/proto/engine.proto`.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "described where the message is defined")]
 pub struct Config {
-    /// Threads that serve a workload.
-    pub workers_per_group: usize,
-    /// Groups of threads; a workload has one to itself as long as there are enough.
-    pub worker_groups: usize,
-    pub reserved_cpus: usize,
+    pub(crate) workers: WorkerSettings,
     pub trust_domain: String,
     pub network: Arc<str>,
     pub cluster_id: String,
@@ -29,8 +24,6 @@ pub struct Config {
     pub workload_wait: Duration,
     pub tunnel_idle: Duration,
     pub max_streams_per_tunnel: usize,
-    pub removal_drain: Duration,
-    pub removal_accept: Duration,
     pub(crate) limits: LimitSettings,
     pub access_log: AccessLog,
     pub connect_attempts: usize,
@@ -51,9 +44,13 @@ impl From<EngineConfig> for Config {
             |value: u32, default_ms: u32| Duration::from_millis(u64::from(if value == 0 { default_ms } else { value }));
         let text = |value: String, default: &str| if value.is_empty() { default.to_owned() } else { value };
         Self {
-            workers_per_group,
-            worker_groups: (number(wire.max_worker_threads, 128) / workers_per_group).max(1),
-            reserved_cpus: wire.reserved_cpus.map_or(1, |spare| usize::try_from(spare).unwrap_or(usize::MAX)),
+            workers: WorkerSettings {
+                workers_per_group,
+                worker_groups: (number(wire.max_worker_threads, 128) / workers_per_group).max(1),
+                reserved_cpus: wire.reserved_cpus.map_or(1, |spare| usize::try_from(spare).unwrap_or(usize::MAX)),
+                removal_drain: duration(wire.removal_drain_ms, 3_600_000),
+                removal_accept: duration(wire.removal_accept_ms, 10_000),
+            },
             access_log: wire.access_log(),
             trust_domain: text(wire.trust_domain, names::DEFAULT_TRUST_DOMAIN),
             network: wire.network.into(),
@@ -64,8 +61,6 @@ impl From<EngineConfig> for Config {
             workload_wait: duration(wire.workload_wait_ms, 5_000),
             tunnel_idle: duration(wire.tunnel_idle_ms, 300_000),
             max_streams_per_tunnel: number(wire.max_streams_per_tunnel, 100),
-            removal_drain: duration(wire.removal_drain_ms, 3_600_000),
-            removal_accept: duration(wire.removal_accept_ms, 10_000),
             limits: LimitSettings {
                 max_connections: number(wire.max_connections_per_workload, 20_000),
                 max_handshakes: number(wire.max_handshakes_per_workload, 512),

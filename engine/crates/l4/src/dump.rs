@@ -17,10 +17,9 @@ use culvert_mesh::{
 use culvert_telemetry::Direction;
 use culvert_tls::CertificateDetails;
 use culvert_upstream::Ejected;
+use culvert_worker::{CertificateState, PodInfo};
 use serde_json::{Map, Value, json};
 
-use crate::certificates::State;
-use crate::proxy::PodInfo;
 use crate::shared::ProxyState;
 
 /// A part of the dump.
@@ -48,7 +47,7 @@ pub(crate) fn render(shared: &ProxyState, pods: &[Arc<PodInfo>], section: Sectio
         }
         Section::Policies => sorted(shared.store.read().policies.iter().map(|one| (one.key.to_string(), policy(one)))),
         Section::Certificates => sorted(
-            shared.certificates.all().iter().map(|(id, state)| (id.to_string(), certificate(id.as_str(), state))),
+            shared.host.certificates.all().iter().map(|(id, state)| (id.to_string(), certificate(id.as_str(), state))),
         ),
         Section::WorkloadState => workload_state(shared, pods),
     }
@@ -240,11 +239,11 @@ fn one_match(one: &Match) -> Value {
     ])
 }
 
-fn certificate(identity: &str, state: &State) -> Value {
+fn certificate(identity: &str, state: &CertificateState) -> Value {
     let (word, chain, roots) = match state {
-        State::Initializing => ("Initializing".to_owned(), Vec::new(), Vec::new()),
-        State::Unavailable(reason) => (format!("Unavailable: {reason}"), Vec::new(), Vec::new()),
-        State::Available(held) => {
+        CertificateState::Initializing => ("Initializing".to_owned(), Vec::new(), Vec::new()),
+        CertificateState::Unavailable(reason) => (format!("Unavailable: {reason}"), Vec::new(), Vec::new()),
+        CertificateState::Available(held) => {
             let (chain, roots) = held.details();
             ("Available".to_owned(), chain, roots)
         }

@@ -3,6 +3,7 @@
 use std::io;
 
 use culvert_core::Rejection;
+use culvert_worker::PoolError;
 
 /// Why a call had no effect, or not its whole effect.
 #[derive(Debug, thiserror::Error)]
@@ -40,4 +41,13 @@ pub enum EngineError {
     /// A thread of the engine has failed; the process should end.
     #[error("the engine has failed: {0}")]
     Failed(String),
+}
+
+impl From<PoolError> for EngineError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Busy => Self::Busy,
+            PoolError::Namespace(source) => Self::BindFailed { what: "cannot keep the namespace".to_owned(), source },
+        }
+    }
 }

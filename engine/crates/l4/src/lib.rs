@@ -3,12 +3,10 @@
 //! Entry point: [`Engine`]. Workers are threads, each with its own single-threaded runtime; a connection stays on
 //! the worker that accepted it. What all workers read (workloads, policies, certificates) is written by the host's calls.
 
-mod certificates;
 mod config;
 mod dump;
 mod engine;
 mod error;
-mod events;
 mod mesh;
 mod proxy;
 mod shared;

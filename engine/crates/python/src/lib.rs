@@ -63,7 +63,7 @@ impl Engine {
         type_url: &str,
         upserts: Vec<(String, Vec<u8>)>,
         removes: Vec<String>,
-    ) -> PyResult<u64> {
+    ) -> PyResult<()> {
         let inner = self.inner()?;
         let upserts = upserts.into_iter().map(|(name, value)| Upsert { name, value }).collect();
         py.detach(|| inner.apply(type_url, upserts, &removes)).map_err(to_python)

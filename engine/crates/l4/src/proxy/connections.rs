@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use culvert_mesh::{Denied, Store, Subject};
 use culvert_telemetry::Direction;
+use culvert_worker::PodInfo;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::oneshot;
-
-use super::limits::PodInfo;
 
 /// One connection, for the configuration dump.
 #[derive(Debug, Clone)]

@@ -15,13 +15,13 @@ use culvert_hbone::{Error, headers};
 use culvert_mesh::Workload;
 use culvert_net::socket;
 use culvert_telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
+use culvert_worker::Phase;
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
 
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
-use super::drain::Phase;
 use super::pod::{ConnectionPermit, Pod};
 
 /// Serve an accepted tunnel in a task of its own.

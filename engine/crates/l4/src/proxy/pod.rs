@@ -14,29 +14,27 @@ use culvert_net::memory_budget::MemoryBudget;
 use culvert_net::socket::{ConnectOptions, SocketFactory};
 use culvert_telemetry::{Direction, OpenFlow};
 use culvert_tls::WorkloadCertificate;
+use culvert_worker::{CertificateUse, OpenListener, Permit, Phase, PodInfo, PodLife, throttled};
 use tokio::net::TcpStream;
 
 use super::connections::Connections;
 use super::context::Context;
 use super::dns::Dns;
-use super::drain::{OpenListener, Phase, PodLife};
-use super::limits::{Permit, PodInfo};
-use super::rate_limit;
-use crate::certificates::CertificateUse;
 use crate::shared::ProxyState;
 
 /// Size limit of a connection's task, in bytes. Without optimization it is a word larger.
 const MAX_TASK: usize = if cfg!(debug_assertions) { 664 } else { 656 };
 
+/// See the module.
 pub(crate) struct Pod {
-    pub context: Rc<Context>,
-    pub info: Arc<PodInfo>,
-    pub sockets: SocketFactory,
-    pub certificate: CertificateUse,
-    pub pool: Pool,
+    pub(super) context: Rc<Context>,
+    pub(super) info: Arc<PodInfo>,
+    pub(super) sockets: SocketFactory,
+    pub(super) certificate: CertificateUse,
+    pub(super) pool: Pool,
     /// `None` where DNS is not served.
-    pub dns: Option<Rc<Dns>>,
-    pub life: Rc<PodLife>,
+    pub(super) dns: Option<Rc<Dns>>,
+    pub(super) life: Rc<PodLife>,
 }
 
 /// Counts a connection until dropped, and its socket if it has one of its own.
@@ -57,8 +55,8 @@ impl Pod {
             timeout: config.handshake_timeout,
             memory: info.limits.memory.clone(),
         });
-        let certificate = context.shared.certificates.want(&info.identity);
-        let life = PodLife::new(context.shared.held.clone());
+        let certificate = context.shared.host.certificates.want(&info.identity);
+        let life = PodLife::new(context.shared.host.held.clone());
         Rc::new(Self { context, info, sockets, certificate, pool, dns, life })
     }
 
@@ -123,11 +121,7 @@ impl Pod {
         let slowed = || {
             self.shared().telemetry.metrics.slowed_by_bandwidth.fetch_add(1, Ordering::Relaxed);
         };
-        rate_limit::throttled(self.info.limits.rate_limiter.as_ref(), carried, || flow.carried(), slowed)
-    }
-
-    pub(crate) fn release_idle(&self) {
-        self.pool.release_idle();
+        throttled(self.info.limits.rate_limiter.as_ref(), carried, || flow.carried(), slowed)
     }
 
     /// A permit for one more connection, if the limit allows. `counted`: its socket counts for that reporter.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use culvert_net::refusal;
+use culvert_worker::PodInfo;
 use tokio::net::TcpStream;
 
-use super::limits::PodInfo;
 use super::pod::Pod;
 
 /// Counts a refused connection until dropped.

@@ -13,11 +13,10 @@ use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_net::socket::{self, SocketFactory};
 use culvert_runtime::budget;
 use culvert_telemetry::Direction;
+use culvert_worker::{OpenListener, Phase, PodInfo};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::context::Context;
-use super::drain::{OpenListener, Phase};
-use super::limits::PodInfo;
 use super::pod::{ConnectionPermit, Pod};
 use super::{dns, inbound, outbound, plaintext, refusal};
 

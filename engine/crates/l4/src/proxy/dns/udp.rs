@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use culvert_dns::Transport;
 use culvert_runtime::budget;
+use culvert_worker::{OpenListener, Phase};
 use tokio::net::UdpSocket;
 
 use super::answer::answer;
 use super::pending::Dns;
-use crate::proxy::drain::{OpenListener, Phase};
 use crate::proxy::pod::Pod;
 
 /// The longest query that is read; what is longer is cut and then malformed.

@@ -13,32 +13,34 @@ use crate::events::Events;
 
 /// What is known of one identity's certificate.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum State {
+pub enum CertificateState {
     /// Requested, not yet issued.
     #[default]
     Initializing,
     /// The source says why there is none.
     Unavailable(String),
+    /// The certificate; it may have expired.
     Available(Arc<WorkloadCertificate>),
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     users: usize,
-    state: watch::Sender<State>,
+    state: watch::Sender<CertificateState>,
     rotation: RotationChannel,
 }
 
 /// Held while a workload of an identity is served; dropping it gives the identity up.
 #[derive(Debug)]
-pub(crate) struct CertificateUse {
+pub struct CertificateUse {
     certificates: Arc<Certificates>,
     identity: Identity,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<CertificateState>,
 }
 
+/// Certificates of all identities that are served here.
 #[derive(Debug)]
-pub(crate) struct Certificates {
+pub struct Certificates {
     entries: Mutex<HashMap<Identity, Entry>>,
     /// The last that came: all identities of a mesh have the same, and share it.
     bundle: Mutex<Option<Arc<TrustBundle>>>,
@@ -46,12 +48,15 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    pub(crate) fn new(events: Arc<Events>) -> Arc<Self> {
+    /// No identity is served yet.
+    #[must_use]
+    pub fn new(events: Arc<Events>) -> Arc<Self> {
         Arc::new(Self { entries: Mutex::default(), bundle: Mutex::default(), events })
     }
 
     /// Request an identity's certificate for as long as the returned handle is held.
-    pub(crate) fn want(self: &Arc<Self>, identity: &Identity) -> CertificateUse {
+    #[must_use]
+    pub fn want(self: &Arc<Self>, identity: &Identity) -> CertificateUse {
         let mut entries = self.entries.lock();
         let entry = entries.entry(identity.clone()).or_default();
         entry.users += 1;
@@ -62,7 +67,10 @@ impl Certificates {
     }
 
     /// Roots in PEM, made ready.
-    pub(crate) fn bundle(&self, pem: &[u8]) -> Result<Arc<TrustBundle>, CertificateError> {
+    ///
+    /// # Errors
+    /// They cannot be used.
+    pub fn bundle(&self, pem: &[u8]) -> Result<Arc<TrustBundle>, CertificateError> {
         let bundle = TrustBundle::from_pem(pem)?;
         let mut last = self.bundle.lock();
         let same = last.take().filter(|last| **last == bundle);
@@ -70,30 +78,31 @@ impl Certificates {
     }
 
     /// Use a certificate from now on, and publish it to open tunnels.
-    pub(crate) fn take(&self, mut certificate: WorkloadCertificate) {
+    pub fn take(&self, mut certificate: WorkloadCertificate) {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(certificate.identity()) else { return };
         certificate.subscribe_to(&entry.rotation);
         let certificate = Arc::new(certificate);
-        entry.state.send_replace(State::Available(certificate.clone()));
+        entry.state.send_replace(CertificateState::Available(certificate.clone()));
         certificate.publish();
     }
 
     /// Record why the source has none. That never replaces a certificate that is still valid.
-    pub(crate) fn unavailable(&self, identity: &Identity, reason: String) {
+    pub fn unavailable(&self, identity: &Identity, reason: String) {
         let entries = self.entries.lock();
         let Some(entry) = entries.get(identity) else { return };
         entry.state.send_if_modified(|state| {
-            let keep = matches!(state, State::Available(held) if !has_expired(held.not_after()));
+            let keep = matches!(state, CertificateState::Available(held) if !has_expired(held.not_after()));
             if !keep {
-                *state = State::Unavailable(reason);
+                *state = CertificateState::Unavailable(reason);
             }
             !keep
         });
     }
 
     /// All identities and what is held of each.
-    pub(crate) fn all(&self) -> Vec<(Identity, State)> {
+    #[must_use]
+    pub fn all(&self) -> Vec<(Identity, CertificateState)> {
         let entries = self.entries.lock();
         entries.iter().map(|(identity, entry)| (identity.clone(), entry.state.borrow().clone())).collect()
     }
@@ -114,18 +123,18 @@ impl CertificateUse {
     ///
     /// # Errors
     /// Why there is none. An expired certificate is none: a peer would refuse it, and so do we.
-    pub(crate) async fn get(&self, timeout: Duration) -> Result<Arc<WorkloadCertificate>, String> {
+    pub async fn get(&self, timeout: Duration) -> Result<Arc<WorkloadCertificate>, String> {
         let mut state = self.state.clone();
-        let available = |state: &State| matches!(state, State::Available(held) if !has_expired(held.not_after()));
+        let available = |state: &CertificateState| matches!(state, CertificateState::Available(held) if !has_expired(held.not_after()));
         let found = match tokio::time::timeout(timeout, state.wait_for(available)).await {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) | Err(_) => self.state.borrow().clone(),
         };
         match found {
-            State::Available(held) if !has_expired(held.not_after()) => Ok(held),
-            State::Available(_) => Err(format!("the certificate of {} has expired", self.identity)),
-            State::Initializing => Err(format!("no certificate of {} yet", self.identity)),
-            State::Unavailable(reason) => Err(reason),
+            CertificateState::Available(held) if !has_expired(held.not_after()) => Ok(held),
+            CertificateState::Available(_) => Err(format!("the certificate of {} has expired", self.identity)),
+            CertificateState::Initializing => Err(format!("no certificate of {} yet", self.identity)),
+            CertificateState::Unavailable(reason) => Err(reason),
         }
     }
 }

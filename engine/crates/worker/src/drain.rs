@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 /// Listeners and accepted connections of a process that are open.
 #[derive(Debug, Default)]
-pub(crate) struct Held(AtomicUsize);
+pub struct Held(AtomicUsize);
 
 impl Held {
     /// Count one more, until as many calls of [`Held::release`].
@@ -24,14 +24,16 @@ impl Held {
     }
 
     /// How many are open.
-    pub(crate) fn count(&self) -> usize {
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.0.load(Ordering::Acquire)
     }
 }
 
 /// Phases of a pod's life. Ordered: each allows less than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
+pub enum Phase {
+    /// New connections are accepted.
     Serving,
     /// Removed; peers that do not know yet are still served.
     Leaving,
@@ -43,7 +45,7 @@ pub(crate) enum Phase {
 
 /// The life of a pod on one worker: its phase, its tasks, and what it has open.
 #[derive(Debug)]
-pub(crate) struct PodLife {
+pub struct PodLife {
     held: Arc<Held>,
     phase: watch::Sender<Phase>,
     connections: Cell<usize>,
@@ -55,11 +57,12 @@ pub(crate) struct PodLife {
 
 /// Counts a listener until dropped.
 #[derive(Debug)]
-pub(crate) struct OpenListener(Rc<PodLife>);
+pub struct OpenListener(Rc<PodLife>);
 
 impl PodLife {
     /// A pod that is served, with nothing open; what it opens counts in `held` too.
-    pub(crate) fn new(held: Arc<Held>) -> Rc<Self> {
+    #[must_use]
+    pub fn new(held: Arc<Held>) -> Rc<Self> {
         Rc::new(Self {
             held,
             phase: watch::channel(Phase::Serving).0,
@@ -71,7 +74,7 @@ impl PodLife {
     }
 
     /// Enter a phase; never an earlier one.
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
             let forward = *current < phase;
             if forward {
@@ -86,13 +89,13 @@ impl PodLife {
     }
 
     /// Wait until the pod has reached `phase`.
-    pub(crate) async fn reached(&self, phase: Phase) {
+    pub async fn reached(&self, phase: Phase) {
         // `self` owns the sender, so waiting cannot fail.
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
     }
 
     /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
-    pub(crate) async fn leave(&self, timeout: Duration) {
+    pub async fn leave(&self, timeout: Duration) {
         self.enter(Phase::Draining);
         let ended = async {
             // Listeners count: connections queued in one are accepted when it closes.
@@ -106,30 +109,31 @@ impl PodLife {
     }
 
     /// Spawn a task of a connection; it is aborted when the pod is stopped.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.tasks.spawn(task);
     }
 
     /// Spawn a task that ends by itself once the pod drains.
-    pub(crate) fn spawn_detached(&self, task: impl Future<Output = ()> + 'static) {
+    pub fn spawn_detached(&self, task: impl Future<Output = ()> + 'static) {
         self.tasks.spawn_detached(task);
     }
 
     /// Count a connection, until as many calls of [`PodLife::connection_closed`].
-    pub(crate) fn connection_opened(&self) {
+    pub fn connection_opened(&self) {
         self.connections.set(self.connections.get() + 1);
         self.held.hold();
     }
 
     /// Undo [`PodLife::connection_opened`].
-    pub(crate) fn connection_closed(&self) {
+    pub fn connection_closed(&self) {
         self.connections.set(self.connections.get() - 1);
         self.held.release();
         self.closed.notify_waiters();
     }
 
     /// Count a listener.
-    pub(crate) fn listener(self: &Rc<Self>) -> OpenListener {
+    #[must_use]
+    pub fn listener(self: &Rc<Self>) -> OpenListener {
         self.listeners.set(self.listeners.get() + 1);
         self.held.hold();
         OpenListener(self.clone())

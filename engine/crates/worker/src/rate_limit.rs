@@ -15,7 +15,7 @@ const AHEAD: Duration = Duration::from_millis(4);
 
 /// See the module. Shared by the workers.
 #[derive(Debug)]
-pub(crate) struct RateLimiter {
+pub struct RateLimiter {
     bytes_per_s: u64,
     began: Instant,
     /// Time, in nanoseconds after `began`, by which the bytes carried so far are within the rate.
@@ -24,12 +24,14 @@ pub(crate) struct RateLimiter {
 
 impl RateLimiter {
     /// `None` without a limit.
-    pub(super) fn new(bytes_per_s: u64) -> Option<Self> {
+    #[must_use]
+    pub fn new(bytes_per_s: u64) -> Option<Self> {
         (bytes_per_s > 0).then(|| Self { bytes_per_s, began: Instant::now(), due_ns: AtomicU64::new(0) })
     }
 
     /// The most that a connection may read at once: the bytes of a millisecond, but at least a small read.
-    pub(super) fn max_io(&self) -> usize {
+    #[must_use]
+    pub fn max_io(&self) -> usize {
         usize::try_from(self.bytes_per_s / 1000).unwrap_or(usize::MAX).max(SMALL_STEP)
     }
 
@@ -38,7 +40,7 @@ impl RateLimiter {
     }
 
     /// Count `bytes`.
-    pub(super) fn carried(&self, bytes: u64) {
+    pub fn carried(&self, bytes: u64) {
         let (now, cost) = (self.now_ns(), u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_s));
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
         let due = |due: u64| Some(due.max(now).saturating_add(cost));
@@ -55,7 +57,7 @@ impl RateLimiter {
 }
 
 /// Carry at the workload's rate. `total` returns the bytes carried so far, `slowed` is called for each delay.
-pub(super) fn throttled<T>(
+pub fn throttled<T>(
     rate_limiter: Option<&RateLimiter>,
     mut carried: Pin<&mut impl Future<Output = T>>,
     total: impl Fn() -> u64,

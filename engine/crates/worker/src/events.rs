@@ -9,8 +9,9 @@ use culvert_net::wakeup::Wakeup;
 use parking_lot::Mutex;
 use wire::event::Kind;
 
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Events {
+pub struct Events {
     wakeup: Arc<Wakeup>,
     pending: Mutex<Pending>,
 }
@@ -22,23 +23,29 @@ struct Pending {
 }
 
 impl Events {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    /// No event is pending.
+    ///
+    /// # Errors
+    /// An eventfd cannot be created.
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self { wakeup: Arc::new(Wakeup::new()?), pending: Mutex::default() })
     }
 
     /// Readable when something is pending.
-    pub(crate) fn fd(&self) -> RawFd {
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
         self.wakeup.fd()
     }
 
     /// Signals the same descriptor, for what else the host takes when it is woken.
-    pub(crate) const fn wakeup(&self) -> &Arc<Wakeup> {
+    #[must_use]
+    pub const fn wakeup(&self) -> &Arc<Wakeup> {
         &self.wakeup
     }
 
     /// Take all events that are pending. The descriptor is readable again once there is something new, also for others that
     /// signal it: take what they have after this call.
-    pub(crate) fn drain(&self) -> Vec<wire::Event> {
+    pub fn drain(&self) -> Vec<wire::Event> {
         self.wakeup.reset();
         let mut pending = self.pending.lock();
         pending.signalled = false;
@@ -64,10 +71,6 @@ impl Events {
 
     pub(crate) fn fatal(&self, reason: String) {
         self.push(Kind::Fatal(wire::Fatal { reason }));
-    }
-
-    pub(crate) fn applied(&self, sequence: u64) {
-        self.push(Kind::Applied(wire::Applied { sequence }));
     }
 
     fn push(&self, kind: Kind) {

@@ -6,19 +6,36 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_core::proto::engine::{MetricFamily, MetricKind};
 use culvert_metrics::single;
 use culvert_runtime::CpuReservation;
 
-use super::worker::WorkerHandle;
-use crate::shared::ProxyState;
+use crate::command::{Command, Started, Stopped};
+use crate::host::Host;
+use crate::limits::PodInfo;
+use crate::protocol::Protocol;
+use crate::thread::WorkerHandle;
+
+/// Why a command has not reached all threads.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The queue of a thread is full, or the thread has ended.
+    #[error("the queue of a worker thread is full")]
+    Busy,
+    /// The descriptor of a namespace cannot be duplicated.
+    #[error("cannot keep the namespace: {0}")]
+    Namespace(io::Error),
+}
 
 /// The worker groups of a process; see the module.
 #[derive(Debug)]
-pub(crate) struct WorkerPool {
-    shared: Arc<ProxyState>,
+pub struct WorkerPool<P> {
+    host: Arc<Host>,
+    protocol: Arc<P>,
     cpus: Arc<CpuReservation>,
     groups: Vec<WorkerGroup>,
     /// Index of the group that serves each workload, by UID.
@@ -31,20 +48,59 @@ struct WorkerGroup {
     workloads: usize,
 }
 
-impl WorkerPool {
+impl<P: Protocol> WorkerPool<P> {
     /// Start the first group; others are started on demand.
     ///
     /// # Errors
     /// A thread or an event loop cannot be created.
-    pub(crate) fn start(shared: Arc<ProxyState>) -> io::Result<Self> {
-        let cpus = CpuReservation::new(shared.config.reserved_cpus);
-        let mut made = Self { shared, cpus, groups: Vec::new(), assigned: HashMap::new() };
+    pub fn start(host: Arc<Host>, protocol: Arc<P>) -> io::Result<Self> {
+        let cpus = CpuReservation::new(host.settings.reserved_cpus);
+        let mut made = Self { host, protocol, cpus, groups: Vec::new(), assigned: HashMap::new() };
         made.add_group()?;
         Ok(made)
     }
 
+    /// Serve a pod in a network namespace; a `WorkloadStarted` event reports when its listeners are open.
+    ///
+    /// The descriptor is duplicated.
+    ///
+    /// # Errors
+    /// See [`PoolError`]; some threads may serve the pod nevertheless.
+    pub fn add(&mut self, pod: &Arc<PodInfo>, netns: BorrowedFd<'_>) -> Result<(), PoolError> {
+        let events = self.host.events.clone();
+        let workers = self.assign(&pod.uid);
+        let started = Started::new(pod.uid.clone(), events, workers.len());
+        for worker in workers {
+            let netns = netns.try_clone_to_owned().map_err(PoolError::Namespace)?;
+            if !worker.send(Command::Add { pod: pod.clone(), netns, started: started.clone() }) {
+                return Err(PoolError::Busy);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stop serving a pod. Peers that do not know yet are served a little longer, open connections run to their end (both
+    /// limited by settings); a `WorkloadStopped` event reports when the last has ended.
+    ///
+    /// # Errors
+    /// [`PoolError::Busy`].
+    pub fn remove(&mut self, uid: &Arc<str>) -> Result<(), PoolError> {
+        let stopped = Arc::new(Stopped { uid: uid.clone(), events: self.host.events.clone() });
+        send(self.workers_for(uid), || Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
+        self.release(uid);
+        Ok(())
+    }
+
+    /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
+    ///
+    /// # Errors
+    /// [`PoolError::Busy`].
+    pub fn drain(&self, timeout: Duration) -> Result<(), PoolError> {
+        send(self.workers(), || Command::Drain { timeout })
+    }
+
     /// Assign a workload to a group, unless it has one; return the group's workers.
-    pub(crate) fn assign(&mut self, uid: &Arc<str>) -> &[WorkerHandle] {
+    fn assign(&mut self, uid: &Arc<str>) -> &[WorkerHandle] {
         let index = self.assigned.get(uid).copied().unwrap_or_else(|| {
             let index = self.choose();
             self.assigned.insert(uid.clone(), index);
@@ -57,24 +113,25 @@ impl WorkerPool {
     }
 
     /// The workers that serve a workload.
-    pub(crate) fn workers_for(&self, uid: &str) -> &[WorkerHandle] {
+    fn workers_for(&self, uid: &str) -> &[WorkerHandle] {
         self.assigned.get(uid).map_or(&[], |index| self.workers_of(*index))
     }
 
     /// Release a workload's group for other workloads.
-    pub(crate) fn release(&mut self, uid: &str) {
+    fn release(&mut self, uid: &str) {
         if let Some(group) = self.assigned.remove(uid).and_then(|index| self.groups.get_mut(index)) {
             group.workloads -= 1;
         }
     }
 
     /// All workers.
-    pub(crate) fn workers(&self) -> impl Iterator<Item = &WorkerHandle> {
+    fn workers(&self) -> impl Iterator<Item = &WorkerHandle> {
         self.groups.iter().flat_map(|group| &group.workers)
     }
 
     /// Metrics: threads, restricted threads, and workloads without a group of their own.
-    pub(crate) fn families(&self) -> [MetricFamily; 3] {
+    #[must_use]
+    pub fn families(&self) -> [MetricFamily; 3] {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let sharing = self.groups.iter().map(|group| group.workloads).filter(|workloads| *workloads > 1).sum();
         [
@@ -100,7 +157,7 @@ impl WorkerPool {
     }
 
     /// Stop all threads at once; open connections are cut.
-    pub(crate) fn close(self) {
+    pub fn close(self) {
         // All are stopped before the first is joined.
         let threads: Vec<_> = self.groups.into_iter().flat_map(|group| group.workers).map(WorkerHandle::end).collect();
         for thread in threads {
@@ -114,18 +171,18 @@ impl WorkerPool {
         let quietest = self.groups.iter().enumerate().min_by_key(|(_, group)| group.workloads);
         let (index, shared) = quietest.map_or((0, true), |(index, group)| (index, group.workloads > 0));
         // If no thread can be created, sharing a group is better than not serving the workload.
-        if shared && self.groups.len() < self.shared.config.worker_groups && self.add_group().is_ok() {
+        if shared && self.groups.len() < self.host.settings.worker_groups && self.add_group().is_ok() {
             return self.groups.len() - 1;
         }
         index
     }
 
     fn add_group(&mut self) -> io::Result<()> {
-        let size = self.shared.config.workers_per_group;
+        let size = self.host.settings.workers_per_group;
         let first = self.groups.len() * size;
         let start = |number| {
             let affinity = self.cpus.affinity(self.groups.len());
-            WorkerHandle::start(number, affinity, self.shared.clone())
+            WorkerHandle::start(number, affinity, self.host.clone(), self.protocol.clone())
         };
         let workers = (first..first + size).map(start).collect::<io::Result<_>>()?;
         self.groups.push(WorkerGroup { workers, workloads: 0 });
@@ -137,25 +194,67 @@ impl WorkerPool {
     }
 }
 
+fn send<'a>(
+    workers: impl IntoIterator<Item = &'a WorkerHandle>,
+    command: impl Fn() -> Command,
+) -> Result<(), PoolError> {
+    if workers.into_iter().all(|worker| worker.send(command())) { Ok(()) } else { Err(PoolError::Busy) }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use culvert_core::proto::engine::EngineConfig;
+    use std::rc::Rc;
+
+    use culvert_net::netns::Netns;
+    use culvert_net::socket::SocketFactory;
 
     use super::*;
-    use crate::events::Events;
+    use crate::drain::PodLife;
+    use crate::host::WorkerSettings;
+    use crate::protocol::{Pod, Worker};
 
-    fn pool(max_worker_threads: u32) -> WorkerPool {
-        let config = EngineConfig { worker_threads: 1, max_worker_threads, ..EngineConfig::default() };
-        WorkerPool::start(Arc::new(ProxyState::new(config.into(), Arc::new(Events::new().unwrap())))).unwrap()
+    struct Nothing;
+
+    impl Protocol for Nothing {
+        type Worker = Self;
+
+        fn begin(self: Arc<Self>, _: usize, _: Netns) -> Self {
+            Self
+        }
     }
 
-    fn assign(pool: &mut WorkerPool, uid: &str) -> usize {
+    impl Worker for Nothing {
+        type Pod = Rc<PodLife>;
+
+        fn serve(&self, _: Arc<PodInfo>, _: SocketFactory) -> io::Result<Rc<Rc<PodLife>>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    impl Pod for Rc<PodLife> {
+        fn life(&self) -> &PodLife {
+            self
+        }
+    }
+
+    fn pool(max_worker_threads: usize) -> WorkerPool<Nothing> {
+        let settings = WorkerSettings {
+            workers_per_group: 1,
+            worker_groups: max_worker_threads,
+            reserved_cpus: 0,
+            removal_accept: Duration::ZERO,
+            removal_drain: Duration::ZERO,
+        };
+        WorkerPool::start(Host::new(settings).unwrap(), Arc::new(Nothing)).unwrap()
+    }
+
+    fn assign(pool: &mut WorkerPool<Nothing>, uid: &str) -> usize {
         pool.assign(&uid.into());
         pool.assigned.get(uid).copied().unwrap()
     }
 
-    fn values(pool: &WorkerPool) -> [u64; 2] {
+    fn values(pool: &WorkerPool<Nothing>) -> [u64; 2] {
         let [threads, _, sharing] = pool.families().map(|family| family.samples.first().unwrap().value);
         [threads, sharing]
     }
