@@ -123,7 +123,8 @@ class Node:
                     case "certificate_wanted" if event.certificate_wanted.identity not in self.withhold:
                         identity = event.certificate_wanted.identity
                         chain, key = self.authority.issue(identity)
-                        self.engine.set_certificate(identity, chain, key, self.authority.roots)
+                        self.engine.set_trust_bundle(self.authority.roots)
+                        self.engine.set_certificate(identity, chain, key)
                     case _:
                         pass
             async with self._changed:

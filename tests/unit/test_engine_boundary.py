@@ -60,7 +60,7 @@ def test_unknown_types_sections_and_messages_are_refused(engine: Engine) -> None
     with pytest.raises(ValueError, match="WorkloadRef"):
         engine.add_workload(b"\xff", 0)
     with pytest.raises(ConfigRejected, match="is not a workload identity"):
-        engine.set_certificate("web", b"", b"", b"")
+        engine.set_certificate("web", b"", b"")
 
 
 def test_a_closed_engine_refuses_and_leaves_no_thread_and_no_descriptor() -> None:

@@ -14,7 +14,6 @@ use culvert_core::proto::{mesh, security, workload as wire};
 use culvert_mesh::{Denied, Policy, Service, ServiceKey, Subject, Workload};
 use culvert_net::memory;
 use culvert_net::socket::canonical;
-use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
 use culvert_worker::{Host, Limits, PodInfo, WorkerPool};
 use parking_lot::Mutex;
 use prost::Message;
@@ -195,39 +194,17 @@ impl Engine {
         })
     }
 
-    /// Take over an identity's certificate, in PEM.
+    /// Take over the roots that peers are verified with, in PEM, for all identities.
     ///
-    /// Open tunnels of the identity whose peer's chain leads to none of `roots` are closed at once.
-    ///
-    /// # Errors
-    /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
-    pub fn set_certificate(&self, identity: &str, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<(), EngineError> {
-        self.check_open()?;
-        let identity = parse_identity(identity)?;
-        let certificates = &self.shared.host.certificates;
-        let made = certificates
-            .bundle(roots)
-            .and_then(|roots| WorkloadCertificate::from_pem(&identity, chain, key, &roots, &self.shared.revocations));
-        match made {
-            Ok(certificate) => {
-                certificates.take(certificate);
-                Ok(())
-            }
-            Err(error) => {
-                certificates.unavailable(&identity, error.to_string());
-                Err(certificate_rejected(identity.as_str(), error.to_string()))
-            }
-        }
-    }
-
-    /// Whether roots, in PEM, could be an identity's.
+    /// In force for every handshake that ends after the call. Open tunnels whose peer's chain leads to none of them are
+    /// closed at once.
     ///
     /// # Errors
-    /// [`EngineError::ConfigRejected`] where they could not.
-    pub fn check_roots(&self, pem: &[u8]) -> Result<(), EngineError> {
+    /// [`EngineError::ConfigRejected`]; roots that are held stay.
+    pub fn set_trust_bundle(&self, roots: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
-        let read = TrustBundle::from_pem(pem);
-        read.map(drop).map_err(|error| certificate_rejected("trust bundle", error.to_string()))
+        let taken = self.shared.host.certificates.set_trust_bundle(roots);
+        taken.map_err(|error| certificate_rejected("trust bundle", error.to_string()))
     }
 
     /// Take over the revocation lists of all issuers, in PEM; nothing but white space means that there are none.
@@ -237,12 +214,22 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`]; lists that are held stay.
-    pub fn set_revocation_lists(&self, pem: &[u8]) -> Result<(), EngineError> {
+    pub fn set_revocation_lists(&self, lists: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
-        let lists = RevocationLists::from_pem(pem)
-            .map_err(|error| certificate_rejected("revocation lists", error.to_string()))?;
-        self.shared.revocations.replace(lists);
-        Ok(())
+        let taken = self.shared.host.certificates.set_revocation_lists(lists);
+        taken.map_err(|error| certificate_rejected("revocation lists", error.to_string()))
+    }
+
+    /// Take over an identity's certificate chain (leaf first) and key, in PEM. It is used as soon as there is a trust
+    /// bundle, and with each later one.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
+    pub fn set_certificate(&self, identity: &str, chain: &[u8], key: &[u8]) -> Result<(), EngineError> {
+        self.check_open()?;
+        let identity = parse_identity(identity)?;
+        let taken = self.shared.host.certificates.set_certificate(&identity, chain, key);
+        taken.map_err(|error| certificate_rejected(identity.as_str(), error.to_string()))
     }
 
     /// Record why an identity has no certificate. One that is held and still valid stays.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use culvert_dns::resolv_conf;
 use culvert_mesh::{Store, Workload};
 use culvert_telemetry::{LogBuffer, Telemetry};
-use culvert_tls::Revocations;
 use culvert_upstream::{DnsCache, Outliers};
 use culvert_worker::Host;
 use parking_lot::RwLock;
@@ -33,7 +32,6 @@ pub(crate) struct ProxyState {
     pub(crate) store: RwLock<Store>,
     mesh: RwLock<Arc<MeshSettings>>,
     pub(crate) host: Arc<Host>,
-    pub(crate) revocations: Arc<Revocations>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) outliers: Outliers,
     pub(crate) hosts: DnsCache,
@@ -56,7 +54,6 @@ impl ProxyState {
             store: RwLock::default(),
             mesh: RwLock::new(Arc::new(mesh)),
             host,
-            revocations: Arc::default(),
             telemetry,
             outliers: Outliers::new(config.outliers),
             hosts: DnsCache::default(),

@@ -90,26 +90,19 @@ impl Engine {
         Ok(PyBytes::new(py, &verdict.encode_to_vec()))
     }
 
-    fn set_certificate(
-        &self,
-        py: Python<'_>,
-        identity: &str,
-        chain: &[u8],
-        private_key: &[u8],
-        roots: &[u8],
-    ) -> PyResult<()> {
+    fn set_trust_bundle(&self, py: Python<'_>, roots: &[u8]) -> PyResult<()> {
         let inner = self.inner()?;
-        py.detach(|| inner.set_certificate(identity, chain, private_key, roots)).map_err(to_python)
-    }
-
-    fn check_roots(&self, py: Python<'_>, roots: &[u8]) -> PyResult<()> {
-        let inner = self.inner()?;
-        py.detach(|| inner.check_roots(roots)).map_err(to_python)
+        py.detach(|| inner.set_trust_bundle(roots)).map_err(to_python)
     }
 
     fn set_revocation_lists(&self, py: Python<'_>, lists: &[u8]) -> PyResult<()> {
         let inner = self.inner()?;
         py.detach(|| inner.set_revocation_lists(lists)).map_err(to_python)
+    }
+
+    fn set_certificate(&self, py: Python<'_>, identity: &str, chain: &[u8], private_key: &[u8]) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.set_certificate(identity, chain, private_key)).map_err(to_python)
     }
 
     fn certificate_unavailable(&self, py: Python<'_>, identity: &str, reason: &str) -> PyResult<()> {

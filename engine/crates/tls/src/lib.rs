@@ -10,7 +10,9 @@ mod roots;
 mod testing;
 mod verify;
 
-pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate, gather_entropy, has_expired};
+pub use certificate::{
+    CertificateDetails, CertificateError, KeyPair, WorkloadCertificate, gather_entropy, has_expired,
+};
 pub use peer::{AcceptedPeer, Untrusted};
 pub use revocation::{BadRevocationLists, RevocationLists, Revocations};
 pub use roots::{RotationChannel, TrustBundle};

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_core::identity::Identity;
-use culvert_tls::{CertificateError, RotationChannel, TrustBundle, WorkloadCertificate, has_expired};
+use culvert_tls::{
+    BadRevocationLists, CertificateError, KeyPair, RevocationLists, Revocations, RotationChannel, TrustBundle,
+    WorkloadCertificate, has_expired,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -26,8 +29,23 @@ pub enum CertificateState {
 #[derive(Debug, Default)]
 struct Entry {
     users: usize,
+    /// The last good one that came, kept to be used with other roots.
+    pair: Option<Arc<KeyPair>>,
     state: watch::Sender<CertificateState>,
     rotation: RotationChannel,
+}
+
+impl Entry {
+    /// Use the pair with `bundle`, for new connections and for open tunnels.
+    fn publish(&self, bundle: &Arc<TrustBundle>, revocations: &Arc<Revocations>) -> Result<(), CertificateError> {
+        let Some(pair) = &self.pair else { return Ok(()) };
+        let mut certificate = WorkloadCertificate::new(pair.clone(), bundle, revocations)?;
+        certificate.subscribe_to(&self.rotation);
+        let certificate = Arc::new(certificate);
+        self.state.send_replace(CertificateState::Available(certificate.clone()));
+        certificate.publish();
+        Ok(())
+    }
 }
 
 /// Held while a workload of an identity is served; dropping it gives the identity up.
@@ -41,9 +59,10 @@ pub struct CertificateUse {
 /// Certificates of all identities that are served here.
 #[derive(Debug)]
 pub struct Certificates {
-    entries: Mutex<HashMap<Identity, Entry>>,
-    /// The last that came: all identities of a mesh have the same, and share it.
+    /// Locked before `entries`. `None` before the first came; all identities of a mesh share it.
     bundle: Mutex<Option<Arc<TrustBundle>>>,
+    entries: Mutex<HashMap<Identity, Entry>>,
+    revocations: Arc<Revocations>,
     events: Arc<Events>,
 }
 
@@ -51,7 +70,7 @@ impl Certificates {
     /// No identity is served yet.
     #[must_use]
     pub fn new(events: Arc<Events>) -> Arc<Self> {
-        Arc::new(Self { entries: Mutex::default(), bundle: Mutex::default(), events })
+        Arc::new(Self { bundle: Mutex::default(), entries: Mutex::default(), revocations: Arc::default(), events })
     }
 
     /// Request an identity's certificate for as long as the returned handle is held.
@@ -66,25 +85,41 @@ impl Certificates {
         CertificateUse { certificates: self.clone(), identity: identity.clone(), state: entry.state.subscribe() }
     }
 
-    /// Roots in PEM, made ready.
+    /// Verify peers with other roots, in PEM, from now on. Open tunnels whose peer's chain leads to none of them are closed.
     ///
     /// # Errors
-    /// They cannot be used.
-    pub fn bundle(&self, pem: &[u8]) -> Result<Arc<TrustBundle>, CertificateError> {
-        let bundle = TrustBundle::from_pem(pem)?;
-        let mut last = self.bundle.lock();
-        let same = last.take().filter(|last| **last == bundle);
-        Ok(last.insert(same.unwrap_or_else(|| Arc::new(bundle))).clone())
+    /// They cannot be used; those in force stay.
+    pub fn set_trust_bundle(&self, roots: &[u8]) -> Result<(), CertificateError> {
+        let bundle = TrustBundle::from_pem(roots)?;
+        let mut held = self.bundle.lock();
+        if held.as_deref() == Some(&bundle) {
+            return Ok(());
+        }
+        let bundle = held.insert(Arc::new(bundle));
+        self.entries.lock().values().try_for_each(|entry| entry.publish(bundle, &self.revocations))
     }
 
-    /// Use a certificate from now on, and publish it to open tunnels.
-    pub fn take(&self, mut certificate: WorkloadCertificate) {
-        let entries = self.entries.lock();
-        let Some(entry) = entries.get(certificate.identity()) else { return };
-        certificate.subscribe_to(&entry.rotation);
-        let certificate = Arc::new(certificate);
-        entry.state.send_replace(CertificateState::Available(certificate.clone()));
-        certificate.publish();
+    /// Use other revocation lists, in PEM, from now on. Open tunnels whose peer is revoked by them are closed.
+    ///
+    /// # Errors
+    /// They cannot be used; those in force stay.
+    pub fn set_revocation_lists(&self, lists: &[u8]) -> Result<(), BadRevocationLists> {
+        self.revocations.replace(RevocationLists::from_pem(lists)?);
+        Ok(())
+    }
+
+    /// Use another chain and key, in PEM, for an identity. One that is not served here is ignored.
+    ///
+    /// # Errors
+    /// They cannot be used; a certificate that is held and still valid stays.
+    pub fn set_certificate(&self, identity: &Identity, chain: &[u8], key: &[u8]) -> Result<(), CertificateError> {
+        let pair = KeyPair::from_pem(identity, chain, key)
+            .inspect_err(|error| self.unavailable(identity, error.to_string()))?;
+        let bundle = self.bundle.lock();
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries.get_mut(identity) else { return Ok(()) };
+        entry.pair = Some(Arc::new(pair));
+        bundle.as_ref().map_or(Ok(()), |bundle| entry.publish(bundle, &self.revocations))
     }
 
     /// Record why the source has none. That never replaces a certificate that is still valid.
