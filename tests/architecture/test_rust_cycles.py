@@ -8,17 +8,11 @@ from tests.architecture.rust_modules import Crate
 from tests.architecture.sources import ROOT
 
 CRATES = sorted(path.parent for path in (ROOT / "engine" / "crates").glob("*/src"))
-CIRCULAR = {"tls"}
-"""Crates that still have to be put in layers."""
 
 
 @pytest.mark.parametrize("crate", CRATES, ids=lambda path: path.name)
 def test_no_modules_depend_on_each_other(crate: Path) -> None:
-    circles = Crate(crate / "src").circles()
-    if crate.name in CIRCULAR:
-        assert circles, "take it out of CIRCULAR"
-    else:
-        assert circles == []
+    assert Crate(crate / "src").circles() == []
 
 
 def test_a_planted_circle_is_found(tmp_path: Path) -> None:

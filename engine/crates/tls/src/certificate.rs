@@ -1,7 +1,6 @@
 //! A workload's certificate and the trust bundle, prepared for handshakes.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_core::identity::Identity;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -11,32 +10,15 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::peer::{AcceptedPeer, Chain, PeerRole};
+use crate::chain::{Chain, PeerRole};
+use crate::error::CertificateError;
+use crate::peer::AcceptedPeer;
+use crate::pem::{pem_certificates, to_pem};
 use crate::revocation::Revocations;
-use crate::roots::{self, RotationChannel, TrustBundle, TrustState};
-use crate::verify::{ExpectedIdentities, Trust, TrustDomainVerifier, identities};
-
-/// Why a certificate is unusable.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// The chain holds no certificate, or one that is not X.509.
-    #[error("certificate chain: {0}")]
-    Chain(String),
-    /// The private key cannot be used with the chain.
-    #[error("private key: {0}")]
-    Key(String),
-    /// The trust bundle holds no usable root.
-    #[error("trust bundle: {0}")]
-    Roots(String),
-    /// The leaf has another identity.
-    #[error("the certificate names {presented}, not {wanted}")]
-    WrongIdentity {
-        /// Identities in the leaf.
-        presented: String,
-        /// Expected identity.
-        wanted: Identity,
-    },
-}
+use crate::spiffe::identities;
+use crate::trust_bundle::TrustBundle;
+use crate::trust_state::{RotationChannel, TrustState, issuing_root};
+use crate::verify::{ExpectedIdentities, Trust, TrustDomainVerifier};
 
 /// One certificate, for the configuration dump.
 #[derive(Debug, Clone)]
@@ -117,7 +99,7 @@ impl WorkloadCertificate {
             at: UnixTime::now(),
             role: PeerRole::Server,
         };
-        let state = TrustState { bundle: roots.clone(), issuing_root: roots::issuing_root(roots, &presented) };
+        let state = TrustState { bundle: roots.clone(), issuing_root: issuing_root(roots, &presented) };
         Ok(Self { pair, server, trust, state, rotation: RotationChannel::default() })
     }
 
@@ -242,24 +224,6 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-pub(crate) fn pem_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Vec<_> =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-    if all.is_empty() { Err("holds no PEM certificate".into()) } else { Ok(all) }
-}
-
-/// Seconds since the epoch.
-pub(crate) fn seconds_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Whether a certificate with this `not_after`, in seconds since the epoch, has expired.
-#[must_use]
-pub fn has_expired(not_after: i64) -> bool {
-    seconds_now() >= not_after
-}
-
 fn details(der: &CertificateDer<'_>) -> Result<CertificateDetails, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
     let validity = certificate.validity();
@@ -269,18 +233,6 @@ fn details(der: &CertificateDer<'_>) -> Result<CertificateDetails, String> {
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
     })
-}
-
-fn to_pem(der: &CertificateDer<'_>) -> String {
-    use base64::Engine as _;
-    use std::fmt::Write as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in text.as_bytes().chunks(64) {
-        let _ = writeln!(pem, "{}", String::from_utf8_lossy(line));
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 use crate::Untrusted;
+use crate::peer::AcceptedPeer;
 use crate::testing::{Authority, DATABASE, Met, WEB, is_pending, meet};
 
 /// Certificates of one identity, as one follows the other on a node.
