@@ -23,10 +23,11 @@ use crate::window::{Stalled, TunnelWindow};
 /// not an end.
 #[derive(Debug)]
 pub struct TunnelStream {
-    send: SendStream<Bytes>,
-    receive: RecvStream,
-    window: Rc<TunnelWindow>,
-    ended: bool,
+    pub(crate) send: SendStream<Bytes>,
+    pub(crate) receive: RecvStream,
+    pub(crate) window: Rc<TunnelWindow>,
+    /// Both directions have ended in order.
+    pub(crate) ended: bool,
 }
 
 impl TunnelStream {
@@ -155,7 +156,7 @@ impl Upload {
 }
 
 /// Wait until the peer's window and our own buffer take some bytes; at least one.
-fn poll_capacity(
+pub(crate) fn poll_capacity(
     send: &mut SendStream<Bytes>,
     wanted: usize,
     context: &mut Context<'_>,
@@ -186,7 +187,7 @@ fn poll_reset(
 }
 
 /// The peer wants no more bytes. With NO_ERROR or CANCEL that is an end, as at Istio's ztunnel; else an abort.
-fn peer_stopped(reset: Result<Reason, h2::Error>) -> Result<(), Error> {
+pub(crate) fn peer_stopped(reset: Result<Reason, h2::Error>) -> Result<(), Error> {
     let reason = match &reset {
         Ok(reason) => Some(*reason),
         Err(error) => error.reason(),
