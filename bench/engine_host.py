@@ -57,7 +57,9 @@ async def follow(engine: Engine, spec: Spec, started: asyncio.Queue[str]) -> Non
             match event.WhichOneof("kind"):
                 case "certificate_wanted":
                     identity = event.certificate_wanted.identity
-                    engine.set_certificate(identity, *certificates[identity])
+                    chain, key, roots = certificates[identity]
+                    engine.set_trust_bundle(roots)
+                    engine.set_certificate(identity, chain, key)
                 case "workload_started":
                     started.put_nowait(event.workload_started.error)
                 case "fatal":

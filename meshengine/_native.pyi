@@ -120,16 +120,16 @@ class Engine:
     def drain_events(self) -> bytes:
         """Take all events that wait; never blocks. Returns an ``EventBatch``."""
 
-    def apply(self, type_url: str, upserts: Sequence[tuple[str, bytes]], removes: Sequence[str]) -> int:
+    def apply(self, type_url: str, upserts: Sequence[tuple[str, bytes]], removes: Sequence[str]) -> None:
         """Take over changes of one type of resource; in force for every connection that starts after the call.
+
+        Open connections that policy denies now are closed right after it.
 
         Args:
             type_url: ``istio.workload.Address``, ``istio.security.Authorization`` or ``istio.mesh.v1alpha1.MeshConfig``
                 (full type URL).
             upserts: pairs of resource name and serialized message.
             removes: names of resources that are gone; unknown ones are ignored.
-
-        Returns: sequence number; an ``Applied`` event of at least it tells that open connections were judged again.
 
         Raises:
             ConfigRejected: names what was refused; the rest is in force all the same.
@@ -161,20 +161,14 @@ class Engine:
             ConfigRejected: no workload has this uid, or ``source_identity`` is none.
         """
 
-    def set_certificate(self, identity: str, chain: bytes, private_key: bytes, roots: bytes) -> None:
-        """Take over an identity's certificate chain (leaf first), key (PKCS#8) and trust bundle, all PEM.
+    def set_trust_bundle(self, roots: bytes) -> None:
+        """Take over the roots that peers of all identities are verified with, PEM.
 
-        The identity's tunnels whose peers none of the roots vouches for are closed at once.
-
-        Raises:
-            ConfigRejected: one of them cannot be used; a certificate that is held and valid stays.
-        """
-
-    def check_roots(self, roots: bytes) -> None:
-        """Say whether a trust bundle, PEM, could be an identity's; for one that comes before any certificate.
+        In force for every handshake that ends after the call; tunnels whose peers none of the roots vouches for are
+        closed at once.
 
         Raises:
-            ConfigRejected: it holds no root, or one that cannot be used.
+            ConfigRejected: they hold no root, or one that cannot be used; those that are held stay.
         """
 
     def set_revocation_lists(self, lists: bytes) -> None:
@@ -184,6 +178,16 @@ class Engine:
 
         Raises:
             ConfigRejected: one of them cannot be used; those that are held stay.
+        """
+
+    def set_certificate(self, identity: str, chain: bytes, private_key: bytes) -> None:
+        """Take over an identity's certificate chain (leaf first) and key (PKCS#8), PEM.
+
+        It is used as soon as there is a trust bundle, and with each later one. An identity that no workload here has is
+        ignored.
+
+        Raises:
+            ConfigRejected: one of them cannot be used; a certificate that is held and valid stays.
         """
 
     def certificate_unavailable(self, identity: str, reason: str) -> None:

@@ -1,8 +1,8 @@
 """Certificates from the node's SDS socket to the engine.
 
-The engine says which identities are served; each is a secret's name. The trust bundle is one secret for all, so new
-roots are a new certificate for each of them; a root that is gone ends tunnels. Revocation lists come with the roots,
-and are in force before any of them.
+The engine says which identities are served; each is a secret's name. The trust bundle is one secret for all; a root
+that is gone ends tunnels. Revocation lists come with the roots. The engine keeps what it was given, so no private key
+stays here.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Certificates:
     def __init__(self, engine: Engine, connect: Connect, node: NodeInfo) -> None:
         self._engine = engine
         self._wanted: set[str] = set()
-        self._pairs: dict[str, sds.KeyPair] = {}
+        self._taken: set[str] = set()
         self._roots: bytes | None = None
         self._crl = b""
         self._client = DeltaClient(
@@ -49,7 +49,7 @@ class Certificates:
         """Forget an identity: no workload here has it any more."""
         self._client.unsubscribe(names.SECRET_TYPE, [identity])
         self._wanted.discard(identity)
-        self._pairs.pop(identity, None)
+        self._taken.discard(identity)
 
     async def on_update(
         self, type_url: str, upserts: list[tuple[str, str, bytes]], removes: list[str]
@@ -59,7 +59,6 @@ class Certificates:
             return [Rejection(name, f"type {type_url} was not subscribed to") for name, _, _ in upserts]
         rejections: list[Rejection] = []
         offered: dict[str, sds.KeyPair] = {}
-        changed: set[str] = set()
         for name, _, body in upserts:
             try:
                 secret = sds.decode(body)
@@ -69,32 +68,31 @@ class Certificates:
             if isinstance(secret, sds.TrustBundle) and name != names.ROOT_SECRET_NAME:
                 rejections.append(Rejection(name, "roots were not subscribed to by this name"))
             elif isinstance(secret, sds.TrustBundle):
-                rejections += self._trust(name, secret.roots_pem, changed)
                 rejections += self._revoke(name, secret.crl_pem)
+                rejections += self._trust(name, secret.roots_pem)
             elif name in self._wanted:
                 offered[name] = secret
-        for identity in changed | offered.keys():
-            rejections += self._hand_over(identity, offered.get(identity))
+        for identity, pair in offered.items():
+            rejections += self._hand_over(identity, pair)
         for name in removes:
             self._withdraw(name)
         return rejections
 
     def _withdraw(self, name: str) -> None:
-        """Say that an identity's secret is gone. The engine uses what it has while that is valid, so other roots must
-        reach it: the secret is kept. So are roots: a source that has just started may not have its own yet."""
-        if name in self._pairs:
+        """Say that an identity's secret is gone. The engine uses the certificate while it is valid, with new roots too.
+        Roots stay in force: a source that has just started may not have its own yet."""
+        if name in self._taken:
             self._engine.certificate_unavailable(name, "the certificate source has withdrawn it")
 
-    def _trust(self, name: str, roots_pem: bytes, changed: set[str]) -> list[Rejection]:
-        """Note other roots, and whom they change. Bad ones are refused: certificates are renewed under those held."""
+    def _trust(self, name: str, roots_pem: bytes) -> list[Rejection]:
+        """Put roots in force. Bad ones are refused: certificates are renewed under those held."""
         if roots_pem == self._roots:
             return []
         try:
-            self._engine.check_roots(roots_pem)
+            self._engine.set_trust_bundle(roots_pem)
         except ConfigRejected as error:
             return [Rejection(name, str(error))]
         self._roots = roots_pem
-        changed.update(self._pairs)
         _log.info("trust bundle taken over", bytes=len(roots_pem))
         return []
 
@@ -110,19 +108,12 @@ class Certificates:
         _log.info("revocation lists taken over", bytes=len(crl_pem))
         return []
 
-    def _hand_over(self, identity: str, offered: sds.KeyPair | None) -> list[Rejection]:
-        """Give the engine a pair with the roots of now: what is offered, or else, if that is bad, what is held."""
-        if self._roots is None:
-            self._pairs.update({identity: offered} if offered else {})
-            return []
-        rejections = []
-        for pair in filter(None, (offered, self._pairs.get(identity))):
-            try:
-                self._engine.set_certificate(identity, pair.chain_pem, pair.key_pem, self._roots)
-            except ConfigRejected as error:
-                rejections.append(Rejection(identity, str(error)))
-                continue
-            self._pairs[identity] = pair
-            _log.info("certificate taken over", identity=identity)
-            break
-        return rejections
+    def _hand_over(self, identity: str, pair: sds.KeyPair) -> list[Rejection]:
+        """Give the engine a pair. A bad one is refused, and the one that is held stays in force."""
+        try:
+            self._engine.set_certificate(identity, pair.chain_pem, pair.key_pem)
+        except ConfigRejected as error:
+            return [Rejection(identity, str(error))]
+        self._taken.add(identity)
+        _log.info("certificate taken over", identity=identity)
+        return []

@@ -134,20 +134,18 @@ class LogRecords(_message.Message):
     def __init__(self, records: _Optional[bytes] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("certificate_wanted", "certificate_released", "workload_started", "workload_stopped", "fatal", "applied")
+    __slots__ = ("certificate_wanted", "certificate_released", "workload_started", "workload_stopped", "fatal")
     CERTIFICATE_WANTED_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_RELEASED_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_STARTED_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_STOPPED_FIELD_NUMBER: _ClassVar[int]
     FATAL_FIELD_NUMBER: _ClassVar[int]
-    APPLIED_FIELD_NUMBER: _ClassVar[int]
     certificate_wanted: CertificateWanted
     certificate_released: CertificateReleased
     workload_started: WorkloadStarted
     workload_stopped: WorkloadStopped
     fatal: Fatal
-    applied: Applied
-    def __init__(self, certificate_wanted: _Optional[_Union[CertificateWanted, _Mapping]] = ..., certificate_released: _Optional[_Union[CertificateReleased, _Mapping]] = ..., workload_started: _Optional[_Union[WorkloadStarted, _Mapping]] = ..., workload_stopped: _Optional[_Union[WorkloadStopped, _Mapping]] = ..., fatal: _Optional[_Union[Fatal, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ...) -> None: ...
+    def __init__(self, certificate_wanted: _Optional[_Union[CertificateWanted, _Mapping]] = ..., certificate_released: _Optional[_Union[CertificateReleased, _Mapping]] = ..., workload_started: _Optional[_Union[WorkloadStarted, _Mapping]] = ..., workload_stopped: _Optional[_Union[WorkloadStopped, _Mapping]] = ..., fatal: _Optional[_Union[Fatal, _Mapping]] = ...) -> None: ...
 
 class CertificateWanted(_message.Message):
     __slots__ = ("identity",)
@@ -180,12 +178,6 @@ class Fatal(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
-
-class Applied(_message.Message):
-    __slots__ = ("sequence",)
-    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    sequence: int
-    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class MetricFamilies(_message.Message):
     __slots__ = ("families",)

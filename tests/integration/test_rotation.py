@@ -20,7 +20,8 @@ async def renewed(mesh: namespaced.Mesh, pods: list[namespaced.Pod], signer: Tes
     for pod in pods:
         chain, key = signer.issue(pod.identity, life=timedelta(seconds=60))
         for node in mesh.nodes:
-            node.engine.set_certificate(pod.identity, chain, key, roots)
+            node.engine.set_trust_bundle(roots)
+            node.engine.set_certificate(pod.identity, chain, key)
         await asyncio.sleep(0.02)
 
 
@@ -73,7 +74,8 @@ async def test_roots_are_exchanged_under_load_without_a_failure() -> None:
             for pod in known:
                 certificate = signer.issue(pod.identity)
                 for node in mesh.nodes:
-                    node.engine.set_certificate(pod.identity, *certificate, signer.roots)
+                    node.engine.set_trust_bundle(signer.roots)
+                    node.engine.set_certificate(pod.identity, *certificate)
                     # A new pod completes handshakes while only some of the nodes have the new roots.
                     fresh = await mesh.pod(f"fresh{step}{pod.name}{node.name[-1]}")
                     assert await fresh.request(server.ip, 8080) == f"{fresh.ip} hello".encode()
@@ -103,7 +105,7 @@ async def test_an_expired_certificate_is_refused_and_nothing_goes_in_plain_text(
         await server.serve_peer(8080)
         chain, key = mesh.authority.issue(client.identity, life=timedelta(seconds=-1))
         for node in mesh.nodes:
-            node.engine.set_certificate(client.identity, chain, key, mesh.authority.roots)
+            node.engine.set_certificate(client.identity, chain, key)
         with pytest.raises((OSError, AssertionError)):
             await client.request(server.ip, 8080)
         assert all(line.get("src.identity") or line.get("error") for line in server.node.log)
@@ -133,9 +135,7 @@ async def test_a_certificate_that_expires_ends_new_connections_and_the_wire_show
                 writer.write(b"secret")
                 assert await asyncio.wait_for(reader.readexactly(6), 3) == b"secret"
             for node in mesh.nodes:
-                node.engine.set_certificate(
-                    client.identity, *mesh.authority.issue(client.identity), mesh.authority.roots
-                )
+                node.engine.set_certificate(client.identity, *mesh.authority.issue(client.identity))
             assert await client.request(server.ip, 8080, b"secret") == f"{client.ip} secret".encode()
             writer.close()
         assert min(refused) > 2

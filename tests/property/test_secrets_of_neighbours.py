@@ -25,6 +25,7 @@ from nodeagent.secrets.manager import SecretManager
 from nodeagent.secrets.request import BadCertificate
 from tests.support.authority import TestAuthority
 from tests.support.certificates import Issuer
+from tests.support.taking import TakingEngine
 from tests.support.waiting import until
 from tests.support.ztunnels import LocalIssuer
 
@@ -71,7 +72,8 @@ def good(version: str) -> list[tuple[str, str, bytes]]:
 @given(updates)
 def test_any_secret_of_a_server_is_accepted_or_rejected_and_those_in_force_are_valid(received: list[Update]) -> None:
     engine = Engine(engine_pb2.EngineConfig(worker_threads=1).SerializeToString())
-    certificates = Certificates(engine, unreachable, client.NodeInfo("test"))
+    taking = TakingEngine(engine)
+    certificates = Certificates(taking, unreachable, client.NodeInfo("test"))
     certificates.want(WEB)
 
     async def take() -> None:
@@ -79,11 +81,11 @@ def test_any_secret_of_a_server_is_accepted_or_rejected_and_those_in_force_are_v
         for upserts, removes in received:
             refused = await certificates.on_update(names.SECRET_TYPE, upserts, removes)
             assert {one.name for one in refused} <= {name for name, _, _ in upserts}
-            # The engine takes what is held, whatever came.
-            pair = certificates._pairs[WEB]
-            engine.set_certificate(WEB, pair.chain_pem, pair.key_pem, certificates._roots)
+            # The engine takes what it holds again, whatever came.
+            assert set(taking.pairs) == {WEB}
+            engine.set_certificate(WEB, *taking.pairs[WEB])
+            engine.set_trust_bundle(certificates._roots)
             engine.set_revocation_lists(certificates._crl)
-            assert set(certificates._pairs) == {WEB}
         assert await certificates.on_update(names.SECRET_TYPE, good("2"), []) == []
 
     asyncio.run(take())

@@ -55,7 +55,6 @@ class Node:
         self.lines: list[str] = []
         self.records: list[logs_pb2.LogRecord] = []
         self.log: list[dict[str, object]] = []
-        self.applied = 0
         self.stopped: set[str] = set()
         self.withhold: set[str] = set()
         self.authority = authority
@@ -125,9 +124,8 @@ class Node:
                     case "certificate_wanted" if event.certificate_wanted.identity not in self.withhold:
                         identity = event.certificate_wanted.identity
                         chain, key = self.authority.issue(identity)
-                        self.engine.set_certificate(identity, chain, key, self.authority.roots)
-                    case "applied":
-                        self.applied = event.applied.sequence
+                        self.engine.set_trust_bundle(self.authority.roots)
+                        self.engine.set_certificate(identity, chain, key)
                     case _:
                         pass
             async with self._changed:

@@ -38,7 +38,9 @@ class RootsScene(Scene):
         return self.stays.roots + self.goes.roots
 
     def give(self, pod: namespaced.Pod, authority: TestAuthority, roots: bytes) -> None:
-        pod.node.engine.set_certificate(pod.identity, *authority.issue(pod.identity), roots)
+        """Renew the pod's certificate; the roots are those of all pods on its node."""
+        pod.node.engine.set_trust_bundle(roots)
+        pod.node.engine.set_certificate(pod.identity, *authority.issue(pod.identity))
 
 
 @pytest.fixture
@@ -73,17 +75,18 @@ async def test_only_the_clients_of_a_removed_root_are_closed_and_refused(scene: 
 
 async def test_connections_to_a_server_of_a_removed_root_are_closed_and_not_reopened(scene: RootsScene) -> None:
     node = scene.client.node
+    neighbour = await scene.mesh.pod("neighbour", node=1)
     scene.give(scene.server, scene.goes, scene.both)
     async with (
         scene.open_connection(scene.client) as (reader, _),
-        scene.open_connection(scene.suspect) as (other, writer),
+        scene.open_connection(neighbour) as (other, writer),
     ):
         scene.give(scene.client, scene.stays, scene.stays.roots)
         await breaks(reader, within_s=1)
         line = await node.logged(error=LIVE, direction="outbound")
         assert line["dst.identity"] == scene.server.identity
         writer.write(b"after")
-        assert await other.readexactly(5) == b"after", "of another identity, which still trusts the root"
+        assert await other.readexactly(5) == b"after", "from another node, which still trusts the root"
     assert node.metric("culvert_connections_untrusted", reporter="source") == 1
     assert await scene.is_refused(scene.client)
     scene.give(scene.server, scene.stays, scene.both)

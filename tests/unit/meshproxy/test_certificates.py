@@ -10,6 +10,7 @@ from meshkit.xds.client import NodeInfo
 from meshproxy.certificates import Certificates
 from tests.support.authority import TestAuthority
 from tests.support.certificates import Issuer, IssuesAs
+from tests.support.taking import TakingEngine
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 
@@ -22,11 +23,16 @@ def engine():
 
 
 @pytest.fixture
-def certificates(engine: Engine) -> Certificates:
+def taking(engine: Engine) -> TakingEngine:
+    return TakingEngine(engine)
+
+
+@pytest.fixture
+def certificates(taking: TakingEngine) -> Certificates:
     def connect():
         raise AssertionError("nothing is connected here")
 
-    made = Certificates(engine, connect, NodeInfo(id="test"))
+    made = Certificates(taking, connect, NodeInfo(id="test"))
     made.want(WEB)
     return made
 
@@ -85,9 +91,10 @@ async def test_bad_roots_are_refused_and_certificates_go_on_with_the_good_ones(c
     assert await rejected(WEB, sds.KeyPair(*authority.issue(WEB))) == []
 
 
-async def test_an_invalid_certificate_is_rejected_and_the_last_good_one_gets_new_roots(
-    certificates: Certificates,
+async def test_an_invalid_certificate_is_rejected_and_neither_the_last_good_one_nor_new_roots_are_lost(
+    certificates: Certificates, taking: TakingEngine
 ) -> None:
+    """What the engine makes of both is tested in ``engine/crates/worker``."""
     authority, other = TestAuthority(), TestAuthority()
     (chain, key), (_, wrong) = authority.issue(WEB), other.issue(WEB)
     first = [(names.ROOT_SECRET_NAME, "1", sds.TrustBundle(authority.roots + other.roots).encode("")),
@@ -96,4 +103,4 @@ async def test_an_invalid_certificate_is_rejected_and_the_last_good_one_gets_new
     second = [(WEB, "2", sds.KeyPair(chain, wrong).encode("")),
               (names.ROOT_SECRET_NAME, "2", sds.TrustBundle(authority.roots).encode(""))]  # fmt: skip
     assert [one.name for one in await certificates.on_update(names.SECRET_TYPE, second, [])] == [WEB]
-    assert certificates._pairs[WEB] == sds.KeyPair(chain, key)
+    assert (taking.pairs[WEB], taking.roots) == ((chain, key), authority.roots)

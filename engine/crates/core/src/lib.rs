@@ -1,7 +1,10 @@
-//! Identities, names and wire types. A leaf: it knows no socket, no task and no policy.
+//! Identities, names, wire types and rejections of resources. A leaf: it knows no socket, no task and no policy.
 
 pub mod identity;
 pub mod names;
+mod rejection;
+
+pub use rejection::Rejection;
 
 /// Wire types made from `meshapi/proto`; they stop at the edge of the crate that decodes them.
 pub mod proto {

@@ -4,6 +4,7 @@
 //! This crate knows neither workloads nor policy; who may connect where is decided by its caller.
 
 pub mod authority;
+pub mod byte_stream;
 pub mod client;
 mod error;
 pub mod headers;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use culvert_net::copy;
 use culvert_net::memory_budget::MemoryBudget;
+use culvert_net::transfer::TransferCounter;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 
@@ -22,10 +23,11 @@ use crate::window::{Stalled, TunnelWindow};
 /// not an end.
 #[derive(Debug)]
 pub struct TunnelStream {
-    send: SendStream<Bytes>,
-    receive: RecvStream,
-    window: Rc<TunnelWindow>,
-    ended: bool,
+    pub(crate) send: SendStream<Bytes>,
+    pub(crate) receive: RecvStream,
+    pub(crate) window: Rc<TunnelWindow>,
+    /// Both directions have ended in order.
+    pub(crate) ended: bool,
 }
 
 impl TunnelStream {
@@ -33,15 +35,38 @@ impl TunnelStream {
         Self { send, receive, window, ended: false }
     }
 
-    /// Copy both ways until both directions have ended.
+    /// Carry a connection whose client is `client`, a socket, and whose destination is at the other end of the stream.
     ///
-    /// Large reads are reserved from `memory`. `to_tunnel` and `from_tunnel` count bytes while they move. Dropping the future
-    /// early, or an error, aborts both sides.
+    /// Copies both ways until both directions have ended. Large reads are reserved from `memory`; `transfer` counts bytes
+    /// while they move. Dropping the future early, or an error, aborts both sides.
     ///
     /// # Errors
     /// The first failure of either side; [`Error::Revoked`] or [`Error::RootRemoved`] where the tunnel was closed for
     /// that.
-    pub fn carry(
+    pub fn carry_from_client(
+        self,
+        client: &TcpStream,
+        memory: &Arc<MemoryBudget>,
+        transfer: &impl TransferCounter,
+    ) -> impl Future<Output = Result<(), Error>> {
+        self.carry(client, memory, |bytes| transfer.to_destination(bytes), |bytes| transfer.to_client(bytes))
+    }
+
+    /// As [`TunnelStream::carry_from_client`], where `destination` is the socket and the client is at the other end of the
+    /// stream.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn carry_to_destination(
+        self,
+        destination: &TcpStream,
+        memory: &Arc<MemoryBudget>,
+        transfer: &impl TransferCounter,
+    ) -> impl Future<Output = Result<(), Error>> {
+        self.carry(destination, memory, |bytes| transfer.to_client(bytes), |bytes| transfer.to_destination(bytes))
+    }
+
+    fn carry(
         mut self,
         application: &TcpStream,
         memory: &Arc<MemoryBudget>,
@@ -131,7 +156,7 @@ impl Upload {
 }
 
 /// Wait until the peer's window and our own buffer take some bytes; at least one.
-fn poll_capacity(
+pub(crate) fn poll_capacity(
     send: &mut SendStream<Bytes>,
     wanted: usize,
     context: &mut Context<'_>,
@@ -162,7 +187,7 @@ fn poll_reset(
 }
 
 /// The peer wants no more bytes. With NO_ERROR or CANCEL that is an end, as at Istio's ztunnel; else an abort.
-fn peer_stopped(reset: Result<Reason, h2::Error>) -> Result<(), Error> {
+pub(crate) fn peer_stopped(reset: Result<Reason, h2::Error>) -> Result<(), Error> {
     let reason = match &reset {
         Ok(reason) => Some(*reason),
         Err(error) => error.reason(),

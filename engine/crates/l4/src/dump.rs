@@ -11,15 +11,16 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use culvert_core::proto::security as policy_wire;
 use culvert_core::proto::workload as wire;
+use culvert_mesh::{
+    Condition, Gateway, GatewayDestination, Match, Pattern, Policy, Protocol, Service, Store, Workload, target_port,
+};
+use culvert_telemetry::Direction;
 use culvert_tls::CertificateDetails;
+use culvert_upstream::Ejected;
+use culvert_worker::{CertificateState, PodInfo};
 use serde_json::{Map, Value, json};
 
-use crate::certificates::State;
-use crate::policy::{Condition, Match, Pattern, Policy};
-use crate::proxy::PodInfo;
 use crate::shared::ProxyState;
-use crate::state::{Ejected, Gateway, GatewayDestination, Protocol, Service, Store, Workload, target_port};
-use crate::telemetry::Direction;
 
 /// A part of the dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(crate) fn render(shared: &ProxyState, pods: &[Arc<PodInfo>], section: Sectio
         }
         Section::Policies => sorted(shared.store.read().policies.iter().map(|one| (one.key.to_string(), policy(one)))),
         Section::Certificates => sorted(
-            shared.certificates.all().iter().map(|(id, state)| (id.to_string(), certificate(id.as_str(), state))),
+            shared.host.certificates.all().iter().map(|(id, state)| (id.to_string(), certificate(id.as_str(), state))),
         ),
         Section::WorkloadState => workload_state(shared, pods),
     }
@@ -238,11 +239,11 @@ fn one_match(one: &Match) -> Value {
     ])
 }
 
-fn certificate(identity: &str, state: &State) -> Value {
+fn certificate(identity: &str, state: &CertificateState) -> Value {
     let (word, chain, roots) = match state {
-        State::Initializing => ("Initializing".to_owned(), Vec::new(), Vec::new()),
-        State::Unavailable(reason) => (format!("Unavailable: {reason}"), Vec::new(), Vec::new()),
-        State::Available(held) => {
+        CertificateState::Initializing => ("Initializing".to_owned(), Vec::new(), Vec::new()),
+        CertificateState::Unavailable(reason) => (format!("Unavailable: {reason}"), Vec::new(), Vec::new()),
+        CertificateState::Available(held) => {
             let (chain, roots) = held.details();
             ("Available".to_owned(), chain, roots)
         }

@@ -6,25 +6,23 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_core::Rejection;
 use culvert_core::identity::Identity;
 use culvert_core::names;
 use culvert_core::proto::engine::{EventBatch, MetricFamilies, Verdict, WorkloadRef};
 use culvert_core::proto::{mesh, security, workload as wire};
+use culvert_mesh::{Denied, Policy, Service, ServiceKey, Subject, Workload};
 use culvert_net::memory;
 use culvert_net::socket::canonical;
-use culvert_tls::{RevocationLists, TrustBundle, WorkloadCertificate};
+use culvert_worker::{Host, Limits, PodInfo, WorkerPool};
 use parking_lot::Mutex;
 use prost::Message;
 
 use crate::config::Config;
 use crate::dump::{self, Section};
-use crate::error::{EngineError, Rejection};
-use crate::events::Events;
+use crate::error::EngineError;
 use crate::mesh::MeshSettings;
-use crate::policy::{Denied, Policy, Subject};
-use crate::proxy::{Bounds, Command, PodInfo, Started, Stopped, WorkerHandle, WorkerPool};
 use crate::shared::{ChangeScope, ProxyState};
-use crate::state::{Service, ServiceKey, Workload};
 
 /// One resource as it came from the control plane.
 #[derive(Debug, Clone)]
@@ -52,7 +50,7 @@ pub struct AuthzQuery<'a> {
 pub struct Engine {
     shared: Arc<ProxyState>,
     /// `None` after [`Engine::close`].
-    worker_pool: Mutex<Option<WorkerPool>>,
+    worker_pool: Mutex<Option<WorkerPool<ProxyState>>>,
     pods: Mutex<HashMap<Arc<str>, Arc<PodInfo>>>,
 }
 
@@ -64,30 +62,37 @@ impl Engine {
     pub fn start(config: Config) -> Result<Self, EngineError> {
         memory::keep_steps();
         let unsupported = |what| move |source| EngineError::KernelUnsupported { what, source };
-        let events = Arc::new(Events::new().map_err(unsupported("eventfd"))?);
-        let shared = Arc::new(ProxyState::new(config, events));
-        let worker_pool = WorkerPool::start(shared.clone()).map_err(unsupported("event loop"))?;
+        let host = Host::new(config.workers).map_err(unsupported("eventfd"))?;
+        let shared = Arc::new(ProxyState::new(config, host.clone()));
+        let worker_pool = WorkerPool::start(host, shared.clone()).map_err(unsupported("event loop"))?;
         Ok(Self { shared, worker_pool: Mutex::new(Some(worker_pool)), pods: Mutex::default() })
     }
 
     /// Readable while [`Engine::events`] has events. Owned by the engine.
     #[must_use]
     pub fn event_fd(&self) -> RawFd {
-        self.shared.events.fd()
+        self.shared.host.events.fd()
     }
 
     /// Take all events that wait.
     #[must_use]
     pub fn events(&self) -> EventBatch {
-        self.shared.events.drain()
+        let events = self.shared.host.events.drain();
+        let logs = self.shared.telemetry.logs.drain();
+        EventBatch {
+            events,
+            access_log: logs.lines.into(),
+            access_log_records: logs.records,
+            access_log_records_dropped: logs.records_dropped,
+        }
     }
 
     /// Take over changes of one type of resource. What is good is in force for every connection that starts after the
-    /// call; open connections are reevaluated at once, and an `Applied` event reports when that is done.
+    /// call; open connections are reevaluated at once.
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`] names what was refused; the rest is in force all the same.
-    pub fn apply(&self, type_url: &str, upserts: Vec<Upsert>, removes: &[String]) -> Result<u64, EngineError> {
+    pub fn apply(&self, type_url: &str, upserts: Vec<Upsert>, removes: &[String]) -> Result<(), EngineError> {
         self.check_open()?;
         let (reach, rejected) = match type_url {
             names::ADDRESS_TYPE => self.apply_addresses(upserts, removes),
@@ -95,9 +100,9 @@ impl Engine {
             names::AUTHORIZATION_TYPE => (ChangeScope::Authorization, self.apply_policies(upserts, removes)),
             _ => (ChangeScope::Routing, vec![Rejection::new("", "this type of resource is not known").of(type_url)]),
         };
-        let sequence = self.shared.changed(reach);
+        self.shared.changed(reach);
         if rejected.is_empty() {
-            Ok(sequence)
+            Ok(())
         } else {
             Err(EngineError::ConfigRejected { type_url: type_url.to_owned(), rejected })
         }
@@ -189,39 +194,17 @@ impl Engine {
         })
     }
 
-    /// Take over an identity's certificate, in PEM.
+    /// Take over the roots that peers are verified with, in PEM, for all identities.
     ///
-    /// Open tunnels of the identity whose peer's chain leads to none of `roots` are closed at once.
-    ///
-    /// # Errors
-    /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
-    pub fn set_certificate(&self, identity: &str, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<(), EngineError> {
-        self.check_open()?;
-        let identity = parse_identity(identity)?;
-        let certificates = &self.shared.certificates;
-        let made = certificates
-            .bundle(roots)
-            .and_then(|roots| WorkloadCertificate::from_pem(&identity, chain, key, &roots, &self.shared.revocations));
-        match made {
-            Ok(certificate) => {
-                certificates.take(certificate);
-                Ok(())
-            }
-            Err(error) => {
-                certificates.unavailable(&identity, error.to_string());
-                Err(certificate_rejected(identity.as_str(), error.to_string()))
-            }
-        }
-    }
-
-    /// Whether roots, in PEM, could be an identity's.
+    /// In force for every handshake that ends after the call. Open tunnels whose peer's chain leads to none of them are
+    /// closed at once.
     ///
     /// # Errors
-    /// [`EngineError::ConfigRejected`] where they could not.
-    pub fn check_roots(&self, pem: &[u8]) -> Result<(), EngineError> {
+    /// [`EngineError::ConfigRejected`]; roots that are held stay.
+    pub fn set_trust_bundle(&self, roots: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
-        let read = TrustBundle::from_pem(pem);
-        read.map(drop).map_err(|error| certificate_rejected("trust bundle", error.to_string()))
+        let taken = self.shared.host.certificates.set_trust_bundle(roots);
+        taken.map_err(|error| certificate_rejected("trust bundle", error.to_string()))
     }
 
     /// Take over the revocation lists of all issuers, in PEM; nothing but white space means that there are none.
@@ -231,12 +214,22 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::ConfigRejected`]; lists that are held stay.
-    pub fn set_revocation_lists(&self, pem: &[u8]) -> Result<(), EngineError> {
+    pub fn set_revocation_lists(&self, lists: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
-        let lists = RevocationLists::from_pem(pem)
-            .map_err(|error| certificate_rejected("revocation lists", error.to_string()))?;
-        self.shared.revocations.replace(lists);
-        Ok(())
+        let taken = self.shared.host.certificates.set_revocation_lists(lists);
+        taken.map_err(|error| certificate_rejected("revocation lists", error.to_string()))
+    }
+
+    /// Take over an identity's certificate chain (leaf first) and key, in PEM. It is used as soon as there is a trust
+    /// bundle, and with each later one.
+    ///
+    /// # Errors
+    /// [`EngineError::ConfigRejected`]; a certificate that is held stays.
+    pub fn set_certificate(&self, identity: &str, chain: &[u8], key: &[u8]) -> Result<(), EngineError> {
+        self.check_open()?;
+        let identity = parse_identity(identity)?;
+        let taken = self.shared.host.certificates.set_certificate(&identity, chain, key);
+        taken.map_err(|error| certificate_rejected(identity.as_str(), error.to_string()))
     }
 
     /// Record why an identity has no certificate. One that is held and still valid stays.
@@ -246,7 +239,7 @@ impl Engine {
     pub fn certificate_unavailable(&self, identity: &str, reason: &str) -> Result<(), EngineError> {
         self.check_open()?;
         let identity = parse_identity(identity)?;
-        self.shared.certificates.unavailable(&identity, reason.to_owned());
+        self.shared.host.certificates.unavailable(&identity, reason.to_owned());
         Ok(())
     }
 
@@ -267,19 +260,9 @@ impl Engine {
             namespace: workload.namespace.into(),
             service_account: workload.service_account.into(),
             identity,
-            bounds: Bounds::new(&self.shared),
+            limits: Limits::new(self.shared.config.limits, &self.shared.telemetry.metrics.slowed_by_memory),
         });
-        let mut worker_pool = self.worker_pool.lock();
-        let workers = worker_pool.as_mut().ok_or(EngineError::Closed)?.assign(&pod.uid);
-        let started = Started::new(pod.uid.clone(), self.shared.clone(), workers.len());
-        for worker in workers {
-            let netns = netns
-                .try_clone_to_owned()
-                .map_err(|source| EngineError::BindFailed { what: "cannot keep the namespace".to_owned(), source })?;
-            if !worker.send(Command::Add { pod: pod.clone(), netns, started: started.clone() }) {
-                return Err(EngineError::Busy);
-            }
-        }
+        self.worker_pool.lock().as_mut().ok_or(EngineError::Closed)?.add(&pod, netns)?;
         self.pods.lock().insert(pod.uid.clone(), pod);
         Ok(())
     }
@@ -291,11 +274,7 @@ impl Engine {
     /// [`EngineError::Busy`].
     pub fn remove_workload(&self, uid: &str) -> Result<(), EngineError> {
         let uid: Arc<str> = uid.into();
-        let stopped = Arc::new(Stopped { uid: uid.clone(), shared: self.shared.clone() });
-        let mut worker_pool = self.worker_pool.lock();
-        let worker_pool = worker_pool.as_mut().ok_or(EngineError::Closed)?;
-        send(worker_pool.workers_for(&uid), || Command::Remove { uid: uid.clone(), stopped: stopped.clone() })?;
-        worker_pool.release(&uid);
+        self.worker_pool.lock().as_mut().ok_or(EngineError::Closed)?.remove(&uid)?;
         self.pods.lock().remove(&uid);
         Ok(())
     }
@@ -305,8 +284,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Busy`].
     pub fn drain(&self, timeout: Duration) -> Result<(), EngineError> {
-        let worker_pool = self.worker_pool.lock();
-        send(worker_pool.as_ref().ok_or(EngineError::Closed)?.workers(), || Command::Drain { timeout })
+        Ok(self.worker_pool.lock().as_ref().ok_or(EngineError::Closed)?.drain(timeout)?)
     }
 
     /// Number of open connections.
@@ -319,15 +297,15 @@ impl Engine {
     /// [`Engine::drain`] says that nothing is left to wait for.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.shared.held()
+        self.shared.host.held.count()
     }
 
     /// All counters.
     #[must_use]
     pub fn metrics(&self) -> MetricFamilies {
-        let mut all = self.shared.metrics.families();
+        let mut all = self.shared.telemetry.metrics.families();
         all.families.extend(self.shared.outliers.families());
-        all.families.push(self.shared.events.family());
+        all.families.push(self.shared.telemetry.logs.family());
         all.families.extend(self.worker_pool.lock().iter().flat_map(WorkerPool::families));
         all
     }
@@ -357,13 +335,6 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn send<'a>(
-    workers: impl IntoIterator<Item = &'a WorkerHandle>,
-    command: impl Fn() -> Command,
-) -> Result<(), EngineError> {
-    if workers.into_iter().all(|worker| worker.send(command())) { Ok(()) } else { Err(EngineError::Busy) }
 }
 
 enum Address {

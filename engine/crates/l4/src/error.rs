@@ -2,36 +2,8 @@
 
 use std::io;
 
-/// One resource that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    /// Name of the resource, as the control plane calls it.
-    pub name: String,
-    /// The field at fault; may be empty.
-    pub field: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl Rejection {
-    pub(crate) fn new(field: &str, reason: impl Into<String>) -> Self {
-        Self { name: String::new(), field: field.to_owned(), reason: reason.into() }
-    }
-
-    pub(crate) fn of(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.name);
-        self
-    }
-}
-
-impl std::fmt::Display for Rejection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.field.as_str() {
-            "" => write!(f, "{}: {}", self.name, self.reason),
-            field => write!(f, "{}: {field}: {}", self.name, self.reason),
-        }
-    }
-}
+use culvert_core::Rejection;
+use culvert_worker::PoolError;
 
 /// Why a call had no effect, or not its whole effect.
 #[derive(Debug, thiserror::Error)]
@@ -69,4 +41,13 @@ pub enum EngineError {
     /// A thread of the engine has failed; the process should end.
     #[error("the engine has failed: {0}")]
     Failed(String),
+}
+
+impl From<PoolError> for EngineError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Busy => Self::Busy,
+            PoolError::Namespace(source) => Self::BindFailed { what: "cannot keep the namespace".to_owned(), source },
+        }
+    }
 }

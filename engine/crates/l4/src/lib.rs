@@ -3,20 +3,15 @@
 //! Entry point: [`Engine`]. Workers are threads, each with its own single-threaded runtime; a connection stays on
 //! the worker that accepted it. What all workers read (workloads, policies, certificates) is written by the host's calls.
 
-mod certificates;
 mod config;
 mod dump;
 mod engine;
 mod error;
-mod events;
 mod mesh;
-mod policy;
 mod proxy;
 mod shared;
-mod state;
-mod telemetry;
 
 pub use config::Config;
 pub use dump::Section;
 pub use engine::{AuthzQuery, Engine, Upsert};
-pub use error::{EngineError, Rejection};
+pub use error::EngineError;

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
+use culvert_core::Rejection;
 use culvert_core::proto::engine;
 use culvert_core::proto::mesh::{MeshConfig, TcpKeepalive, mesh_config as wire};
+use culvert_mesh::Route;
 use culvert_net::socket::{ConnectOptions, Keepalive};
+use culvert_telemetry::{AccessLogSettings, Encoding};
 
 use crate::config::Config;
-use crate::error::Rejection;
-use crate::state::Route;
-use crate::telemetry::{AccessLogSettings, Encoding};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);

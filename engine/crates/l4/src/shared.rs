@@ -1,22 +1,20 @@
 //! What all workers read and the host's calls write.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use culvert_dns::resolv_conf;
-use culvert_tls::Revocations;
-use parking_lot::{Mutex, RwLock};
+use culvert_mesh::{Store, Workload};
+use culvert_telemetry::{LogBuffer, Telemetry};
+use culvert_upstream::{DnsCache, Outliers};
+use culvert_worker::Host;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::certificates::Certificates;
 use crate::config::Config;
-use crate::events::Events;
 use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
-use crate::state::{DnsCache, Outliers, Store, Workload};
-use crate::telemetry::Metrics;
 
 /// What a change of the store affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,87 +25,43 @@ pub(crate) enum ChangeScope {
     Authorization,
 }
 
-/// How far changes of the store have got. They are numbered from one.
-#[derive(Debug)]
-struct Progress {
-    latest: u64,
-    /// The last that may forbid an open connection.
-    authorization: u64,
-    /// What each worker has enforced its connections by; `None` where there is none that could have any.
-    enforced: Vec<Option<u64>>,
-    /// The last sequence number reported to the host.
-    reported: u64,
-}
-
-impl Progress {
-    /// The sequence number to report: up to it, no open connection is denied by a change.
-    fn applied(&mut self) -> Option<u64> {
-        let enforced = self.enforced.iter().flatten().copied().min().unwrap_or(self.authorization);
-        let applied = if enforced < self.authorization { enforced } else { self.latest };
-        let news = applied > self.reported;
-        self.reported = self.reported.max(applied);
-        news.then_some(applied)
-    }
-}
-
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct ProxyState {
-    pub config: Config,
-    pub store: RwLock<Store>,
+    pub(crate) config: Config,
+    pub(crate) store: RwLock<Store>,
     mesh: RwLock<Arc<MeshSettings>>,
-    pub certificates: Arc<Certificates>,
-    pub revocations: Arc<Revocations>,
-    pub events: Arc<Events>,
-    pub metrics: Metrics,
-    pub outliers: Outliers,
-    pub hosts: DnsCache,
+    pub(crate) host: Arc<Host>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) outliers: Outliers,
+    pub(crate) hosts: DnsCache,
     /// A registry for each worker.
-    pub connections: Vec<Arc<Connections>>,
-    /// Listeners and accepted connections that are open; what a drain waits for.
-    held: AtomicUsize,
+    pub(crate) connections: Vec<Arc<Connections>>,
     resolvers: OnceLock<Vec<SocketAddr>>,
-    progress: Mutex<Progress>,
-    /// The latest change.
+    /// The number of changes.
     changes: watch::Sender<u64>,
-    /// The last change that may deny an open connection. Separate, so that waiting for it does not wake for other changes.
+    /// The number of those that may deny an open connection. Separate, so that waiting for one does not wake for others.
     authorization: watch::Sender<u64>,
 }
 
-/// A listener, counted until dropped.
-pub(crate) struct ActiveGuard(Arc<ProxyState>);
-
-impl ActiveGuard {
-    pub(crate) fn new(shared: Arc<ProxyState>) -> Self {
-        shared.hold();
-        Self(shared)
-    }
-}
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.0.release();
-    }
-}
-
 impl ProxyState {
-    pub(crate) fn new(config: Config, events: Arc<Events>) -> Self {
-        let workers = config.workers_per_group * config.worker_groups;
+    pub(crate) fn new(config: Config, host: Arc<Host>) -> Self {
+        let workers = config.workers.max_workers();
+        let mesh = MeshSettings::without_mesh(&config);
+        let logs = LogBuffer::new(host.events.wakeup().clone());
+        let telemetry = Telemetry::new(config.telemetry.clone(), mesh.access_log.clone(), logs);
         Self {
             store: RwLock::default(),
-            mesh: RwLock::new(Arc::new(MeshSettings::without_mesh(&config))),
-            certificates: Certificates::new(events.clone()),
-            revocations: Arc::default(),
-            metrics: Metrics::new(config.series.clone()),
+            mesh: RwLock::new(Arc::new(mesh)),
+            host,
+            telemetry,
             outliers: Outliers::new(config.outliers),
             hosts: DnsCache::default(),
-            held: AtomicUsize::new(0),
             resolvers: OnceLock::new(),
-            progress: Mutex::new(Progress { latest: 0, authorization: 0, enforced: vec![None; workers], reported: 0 }),
             changes: watch::channel(0).0,
             authorization: watch::channel(0).0,
             connections: (0..workers).map(|_| Arc::default()).collect(),
             config,
-            events,
         }
     }
 
@@ -124,57 +78,21 @@ impl ProxyState {
 
     /// Put other settings in force for new connections.
     pub(crate) fn set_mesh(&self, settings: MeshSettings) {
+        self.telemetry.set_access_log(settings.access_log.clone());
         *self.mesh.write() = Arc::new(settings);
     }
 
-    /// Count an open listener or accepted connection until as many calls of [`ProxyState::release`].
-    pub(crate) fn hold(&self) {
-        self.held.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn release(&self) {
-        self.held.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// Number of listeners and accepted connections that are open.
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Acquire)
-    }
-
-    /// Make a change known; returns its sequence number.
-    pub(crate) fn changed(&self, reach: ChangeScope) -> u64 {
-        let mut progress = self.progress.lock();
-        progress.latest += 1;
-        let latest = progress.latest;
-        self.changes.send_replace(latest);
-        match reach {
-            ChangeScope::Routing => self.report(&mut progress),
-            ChangeScope::Authorization => {
-                progress.authorization = latest;
-                self.authorization.send_replace(latest);
-            }
+    /// Make a change known.
+    pub(crate) fn changed(&self, scope: ChangeScope) {
+        self.changes.send_modify(|number| *number += 1);
+        if scope == ChangeScope::Authorization {
+            self.authorization.send_modify(|number| *number += 1);
         }
-        latest
     }
 
-    /// The last change that may deny an open connection.
+    /// Changes when an open connection may be denied.
     pub(crate) fn authorization(&self) -> watch::Receiver<u64> {
         self.authorization.subscribe()
-    }
-
-    /// A worker has reevaluated its connections by everything up to `sequence`, or has ended.
-    pub(crate) fn reevaluated(&self, worker: usize, sequence: Option<u64>) {
-        let mut progress = self.progress.lock();
-        if let Some(mine) = progress.enforced.get_mut(worker) {
-            *mine = sequence;
-        }
-        self.report(&mut progress);
-    }
-
-    fn report(&self, progress: &mut Progress) {
-        if let Some(applied) = progress.applied() {
-            self.events.applied(applied);
-        }
     }
 
     /// The workload with the node agent's name for it; waits until the control plane has sent it.
@@ -207,55 +125,19 @@ impl ProxyState {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use culvert_core::proto::engine::{EngineConfig, event::Kind};
+    use culvert_core::proto::engine::EngineConfig;
 
     use super::*;
 
-    fn shared() -> ProxyState {
-        let config = EngineConfig { worker_threads: 2, max_worker_threads: 2, ..EngineConfig::default() };
-        ProxyState::new(config.into(), Arc::new(Events::new().unwrap()))
-    }
-
-    fn reported(shared: &ProxyState) -> Vec<u64> {
-        let sequence = |kind: Option<Kind>| match kind {
-            Some(Kind::Applied(applied)) => applied.sequence,
-            other => panic!("{other:?}"),
-        };
-        shared.events.drain().events.into_iter().map(|event| sequence(event.kind)).collect()
-    }
-
     #[test]
-    fn a_change_of_routing_wakes_no_worker_and_is_told_at_once() {
-        let shared = shared();
+    fn only_a_change_of_authorization_wakes_workers() {
+        let config = Config::from(EngineConfig { worker_threads: 2, max_worker_threads: 2, ..EngineConfig::default() });
+        let host = Host::new(config.workers).unwrap();
+        let shared = ProxyState::new(config, host);
         let waiting = shared.authorization();
-        shared.reevaluated(0, Some(0));
-        assert_eq!(shared.changed(ChangeScope::Routing), 1);
-        assert_eq!(shared.changed(ChangeScope::Routing), 2);
-        assert_eq!(reported(&shared), [1, 2]);
+        shared.changed(ChangeScope::Routing);
         assert!(!waiting.has_changed().unwrap());
-    }
-
-    #[test]
-    fn a_change_of_authorization_is_told_when_all_have_judged_by_it() {
-        let shared = shared();
-        let waiting = shared.authorization();
-        (0..2).for_each(|worker| shared.reevaluated(worker, Some(0)));
-        assert_eq!(shared.changed(ChangeScope::Authorization), 1);
-        assert!(waiting.has_changed().unwrap());
-        assert_eq!(shared.changed(ChangeScope::Routing), 2);
-        shared.reevaluated(0, Some(1));
-        assert!(reported(&shared).is_empty());
-        shared.reevaluated(1, Some(1));
-        assert_eq!(reported(&shared), [2]);
-    }
-
-    #[test]
-    fn a_worker_that_has_ended_is_not_waited_for() {
-        let shared = shared();
-        (0..2).for_each(|worker| shared.reevaluated(worker, Some(0)));
         shared.changed(ChangeScope::Authorization);
-        shared.reevaluated(0, Some(1));
-        shared.reevaluated(1, None);
-        assert_eq!(reported(&shared), [1]);
+        assert!(waiting.has_changed().unwrap());
     }
 }

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::memory_budget::{self, MemoryBudget};
+use crate::transfer::TransferCounter;
 
 /// Sizes in bytes and the volume after which each is used.
 ///
@@ -127,29 +128,30 @@ pub fn reset_on_drop(stream: &TcpStream) {
 
 /// Copy both ways between two sockets until both directions have ended; each ends on its own (half-close).
 ///
-/// `sent` and `received` count bytes from `a` to `b` and back, while they move. Given up half-way, or after an error,
-/// both connections are reset when they are dropped.
+/// `transfer` counts bytes while they move. If the future is dropped early, or after an error, both connections are reset
+/// when they are dropped.
 ///
 /// # Errors
 /// The first error of either side.
 pub fn bidirectional(
-    a: &TcpStream,
-    b: &TcpStream,
+    client: &TcpStream,
+    destination: &TcpStream,
     memory: &Arc<MemoryBudget>,
-    sent: impl Fn(u64),
-    received: impl Fn(u64),
+    transfer: &impl TransferCounter,
 ) -> impl Future<Output = io::Result<()>> {
-    let mut guards = Some((ResetUnlessEnded::new(a), ResetUnlessEnded::new(b)));
-    let (mut there, mut back) = (OneWay::default(), OneWay::default());
+    let mut guards = Some((ResetUnlessEnded::new(client), ResetUnlessEnded::new(destination)));
+    let (mut request, mut response) = (OneWay::default(), OneWay::default());
     poll_fn(move |context| {
-        let forth = there.poll(a, b, memory, &sent, context)?;
-        let back = back.poll(b, a, memory, &received, context)?;
-        if forth.is_pending() || back.is_pending() {
+        let count = |bytes| transfer.to_destination(bytes);
+        let request = request.poll(client, destination, memory, &count, context)?;
+        let count = |bytes| transfer.to_client(bytes);
+        let response = response.poll(destination, client, memory, &count, context)?;
+        if request.is_pending() || response.is_pending() {
             return Poll::Pending;
         }
-        if let Some((a, b)) = guards.take() {
-            a.ended();
-            b.ended();
+        if let Some((client, destination)) = guards.take() {
+            client.ended();
+            destination.ended();
         }
         Poll::Ready(Ok(()))
     })

@@ -11,4 +11,5 @@ pub mod memory_budget;
 pub mod netns;
 pub mod refusal;
 pub mod socket;
+pub mod transfer;
 pub mod wakeup;

@@ -9,7 +9,7 @@ use culvert_bpf::drops::{Drops, Reason};
 use culvert_bpf::guard::{self, GuardConfig, PreexistingConnection};
 use pyo3::prelude::*;
 
-use crate::address;
+use crate::arguments::address;
 use crate::errors::KernelUnsupported;
 
 type Connection = (String, u16, String, u16, bool);

@@ -3,10 +3,11 @@
 //! Every method that locks, decodes or joins lets go of the interpreter first. The documentation that Python users
 //! read is in `meshengine/_native.pyi`.
 
+mod arguments;
 mod bpf;
 mod errors;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
@@ -17,20 +18,13 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use arguments::{address, decode};
 use errors::to_python;
 
 #[pyclass(frozen, module = "meshengine._native")]
 struct Engine {
     inner: Inner,
     process: u32,
-}
-
-fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> PyResult<M> {
-    M::decode(bytes).map_err(|error| PyValueError::new_err(format!("{what}: {error}")))
-}
-
-fn address(what: &str, text: &str) -> PyResult<IpAddr> {
-    text.parse().map_err(|_| PyValueError::new_err(format!("{what}: {text:?} is not an IP address")))
 }
 
 impl Engine {
@@ -69,7 +63,7 @@ impl Engine {
         type_url: &str,
         upserts: Vec<(String, Vec<u8>)>,
         removes: Vec<String>,
-    ) -> PyResult<u64> {
+    ) -> PyResult<()> {
         let inner = self.inner()?;
         let upserts = upserts.into_iter().map(|(name, value)| Upsert { name, value }).collect();
         py.detach(|| inner.apply(type_url, upserts, &removes)).map_err(to_python)
@@ -96,26 +90,19 @@ impl Engine {
         Ok(PyBytes::new(py, &verdict.encode_to_vec()))
     }
 
-    fn set_certificate(
-        &self,
-        py: Python<'_>,
-        identity: &str,
-        chain: &[u8],
-        private_key: &[u8],
-        roots: &[u8],
-    ) -> PyResult<()> {
+    fn set_trust_bundle(&self, py: Python<'_>, roots: &[u8]) -> PyResult<()> {
         let inner = self.inner()?;
-        py.detach(|| inner.set_certificate(identity, chain, private_key, roots)).map_err(to_python)
-    }
-
-    fn check_roots(&self, py: Python<'_>, roots: &[u8]) -> PyResult<()> {
-        let inner = self.inner()?;
-        py.detach(|| inner.check_roots(roots)).map_err(to_python)
+        py.detach(|| inner.set_trust_bundle(roots)).map_err(to_python)
     }
 
     fn set_revocation_lists(&self, py: Python<'_>, lists: &[u8]) -> PyResult<()> {
         let inner = self.inner()?;
         py.detach(|| inner.set_revocation_lists(lists)).map_err(to_python)
+    }
+
+    fn set_certificate(&self, py: Python<'_>, identity: &str, chain: &[u8], private_key: &[u8]) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.set_certificate(identity, chain, private_key)).map_err(to_python)
     }
 
     fn certificate_unavailable(&self, py: Python<'_>, identity: &str, reason: &str) -> PyResult<()> {

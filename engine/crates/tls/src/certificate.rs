@@ -1,41 +1,24 @@
 //! A workload's certificate and the trust bundle, prepared for handshakes.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_core::identity::Identity;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::peer::{AcceptedPeer, Chain, PeerRole};
+use crate::chain::{Chain, PeerRole};
+use crate::error::CertificateError;
+use crate::peer::AcceptedPeer;
+use crate::pem::{pem_certificates, to_pem};
 use crate::revocation::Revocations;
-use crate::roots::{self, RotationChannel, TrustBundle, TrustState};
-use crate::verify::{ExpectedIdentities, Trust, TrustDomainVerifier, identities};
-
-/// Why a certificate is unusable.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// The chain holds no certificate, or one that is not X.509.
-    #[error("certificate chain: {0}")]
-    Chain(String),
-    /// The private key cannot be used with the chain.
-    #[error("private key: {0}")]
-    Key(String),
-    /// The trust bundle holds no usable root.
-    #[error("trust bundle: {0}")]
-    Roots(String),
-    /// The leaf has another identity.
-    #[error("the certificate names {presented}, not {wanted}")]
-    WrongIdentity {
-        /// Identities in the leaf.
-        presented: String,
-        /// Expected identity.
-        wanted: Identity,
-    },
-}
+use crate::spiffe::identities;
+use crate::trust_bundle::TrustBundle;
+use crate::trust_state::{RotationChannel, TrustState, issuing_root};
+use crate::verify::{ExpectedIdentities, Trust, TrustDomainVerifier};
 
 /// One certificate, for the configuration dump.
 #[derive(Debug, Clone)]
@@ -50,28 +33,77 @@ pub struct CertificateDetails {
     pub not_after: i64,
 }
 
-/// A workload's certificate, key and roots. Immutable; a renewal is a new one.
+/// A workload's certificate chain and private key. Peers are verified with the trust bundle of a [`WorkloadCertificate`].
 #[derive(Debug)]
-pub struct WorkloadCertificate {
+pub struct KeyPair {
     identity: Identity,
     not_after: i64,
-    server: Arc<ServerConfig>,
-    client: ClientParts,
     chain: Vec<CertificateDer<'static>>,
-    state: TrustState,
-    rotation: RotationChannel,
+    resolver: Arc<SingleCertAndKey>,
 }
 
+impl KeyPair {
+    /// Read a chain (leaf first) and its key from PEM.
+    ///
+    /// # Errors
+    /// [`CertificateError`], for the first part that is unusable.
+    pub fn from_pem(wanted: &Identity, chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let chain = pem_certificates(chain).map_err(CertificateError::Chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| CertificateError::Key(error.to_string()))?;
+        let leaf = chain.first().ok_or_else(|| CertificateError::Chain("empty".into()))?;
+        let presented = identities(leaf).map_err(|error| CertificateError::Chain(error.to_string()))?;
+        if presented.first() != Some(wanted) {
+            return Err(CertificateError::WrongIdentity {
+                presented: format!("{presented:?}"),
+                wanted: wanted.clone(),
+            });
+        }
+        let not_after = details(leaf).map_err(CertificateError::Chain)?.not_after;
+        let certified = CertifiedKey::from_der(chain.clone(), key, &provider())
+            .map_err(|error| CertificateError::Key(error.to_string()))?;
+        let resolver = Arc::new(SingleCertAndKey::from(certified));
+        Ok(Self { identity: wanted.clone(), not_after, chain, resolver })
+    }
+}
+
+/// A workload's certificate, key and roots, prepared for handshakes. Immutable; a renewal is a new one.
 #[derive(Debug)]
-struct ClientParts {
+pub struct WorkloadCertificate {
+    pair: Arc<KeyPair>,
+    server: Arc<ServerConfig>,
     trust: Trust,
-    resolver: Arc<dyn rustls::client::ResolvesClientCert>,
+    state: TrustState,
+    rotation: RotationChannel,
 }
 
 const ALPN: &[u8] = b"h2";
 
 impl WorkloadCertificate {
-    /// Prepare a certificate from PEM. Peers are verified with `roots` and with the revocation lists in force.
+    /// Prepare a certificate. Peers are verified with `roots` and with the revocation lists in force.
+    ///
+    /// # Errors
+    /// [`CertificateError::Roots`] where peers cannot be verified with them.
+    pub fn new(
+        pair: Arc<KeyPair>,
+        roots: &Arc<TrustBundle>,
+        revocations: &Arc<Revocations>,
+    ) -> Result<Self, CertificateError> {
+        let trust = Trust { bundle: roots.clone(), provider: provider(), revocations: revocations.clone() };
+        let server = server_config(&trust, pair.resolver.clone(), &pair.identity)?;
+        let (leaf, intermediates) = pair.chain.split_first().ok_or_else(|| CertificateError::Chain("empty".into()))?;
+        let presented = Chain {
+            leaf,
+            intermediates,
+            roots: &[],
+            algorithms: trust.provider.signature_verification_algorithms.all,
+            at: UnixTime::now(),
+            role: PeerRole::Server,
+        };
+        let state = TrustState { bundle: roots.clone(), issuing_root: issuing_root(roots, &presented) };
+        Ok(Self { pair, server, trust, state, rotation: RotationChannel::default() })
+    }
+
+    /// The same, from PEM.
     ///
     /// # Errors
     /// [`CertificateError`], for the first part that is unusable.
@@ -82,35 +114,7 @@ impl WorkloadCertificate {
         roots: &Arc<TrustBundle>,
         revocations: &Arc<Revocations>,
     ) -> Result<Self, CertificateError> {
-        let chain = pem_certificates(chain).map_err(CertificateError::Chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| CertificateError::Key(error.to_string()))?;
-        let (leaf, intermediates) = chain.split_first().ok_or_else(|| CertificateError::Chain("empty".into()))?;
-        let presented = identities(leaf).map_err(|error| CertificateError::Chain(error.to_string()))?;
-        if presented.first() != Some(wanted) {
-            return Err(CertificateError::WrongIdentity {
-                presented: format!("{presented:?}"),
-                wanted: wanted.clone(),
-            });
-        }
-        let not_after = details(leaf).map_err(CertificateError::Chain)?.not_after;
-
-        let trust = Trust { bundle: roots.clone(), provider: provider(), revocations: revocations.clone() };
-        let presented = Chain {
-            leaf,
-            intermediates,
-            roots: &[],
-            algorithms: trust.provider.signature_verification_algorithms.all,
-            at: UnixTime::now(),
-            role: PeerRole::Server,
-        };
-        let state = TrustState { bundle: roots.clone(), issuing_root: roots::issuing_root(roots, &presented) };
-        let certified = rustls::sign::CertifiedKey::from_der(chain.clone(), key, &trust.provider)
-            .map_err(|error| CertificateError::Key(error.to_string()))?;
-        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
-        let server = server_config(&trust, resolver.clone(), wanted)?;
-        let client = ClientParts { trust, resolver };
-        let rotation = RotationChannel::default();
-        Ok(Self { identity: wanted.clone(), not_after, server, client, chain, state, rotation })
+        Self::new(Arc::new(KeyPair::from_pem(wanted, chain, key)?), roots, revocations)
     }
 
     /// Use `rotation`, the channel of this identity's earlier certificates, so that their tunnels learn of changes.
@@ -125,14 +129,14 @@ impl WorkloadCertificate {
 
     /// Whose certificate this is.
     #[must_use]
-    pub const fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> &Identity {
+        &self.pair.identity
     }
 
     /// End of validity, seconds since the epoch.
     #[must_use]
-    pub const fn not_after(&self) -> i64 {
-        self.not_after
+    pub fn not_after(&self) -> i64 {
+        self.pair.not_after
     }
 
     /// Configuration of an HBONE server: accepts clients of its own trust domain.
@@ -146,13 +150,13 @@ impl WorkloadCertificate {
     /// # Errors
     /// Never with the built-in provider and versions, although rustls' type allows it.
     pub fn client_config(&self, wanted: Arc<[Identity]>) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let ClientParts { trust, resolver } = &self.client;
+        let trust = &self.trust;
         let verifier = ExpectedIdentities { trust: trust.clone(), wanted };
         let mut config = ClientConfig::builder_with_provider(trust.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(resolver.clone());
+            .with_client_cert_resolver(self.pair.resolver.clone());
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.enable_sni = false;
         config.resumption = rustls::client::Resumption::disabled();
@@ -162,20 +166,20 @@ impl WorkloadCertificate {
     /// The client whose chain passed [`Self::server_config`].
     #[must_use]
     pub fn accepted_client(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
-        self.client.trust.accepted(PeerRole::Client, chain, &self.state, &self.rotation)
+        self.trust.accepted(PeerRole::Client, chain, &self.state, &self.rotation)
     }
 
     /// The server whose chain passed [`Self::client_config`].
     #[must_use]
     pub fn accepted_server(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
-        self.client.trust.accepted(PeerRole::Server, chain, &self.state, &self.rotation)
+        self.trust.accepted(PeerRole::Server, chain, &self.state, &self.rotation)
     }
 
     /// The chain, leaf first, and the roots, for the configuration dump.
     #[must_use]
     pub fn details(&self) -> (Vec<CertificateDetails>, Vec<CertificateDetails>) {
         let all = |list: &[CertificateDer<'_>]| list.iter().filter_map(|der| details(der).ok()).collect();
-        (all(&self.chain), all(&self.state.bundle.der))
+        (all(&self.pair.chain), all(&self.state.bundle.der))
     }
 }
 
@@ -220,24 +224,6 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-pub(crate) fn pem_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Vec<_> =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-    if all.is_empty() { Err("holds no PEM certificate".into()) } else { Ok(all) }
-}
-
-/// Seconds since the epoch.
-pub(crate) fn seconds_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Whether a certificate with this `not_after`, in seconds since the epoch, has expired.
-#[must_use]
-pub fn has_expired(not_after: i64) -> bool {
-    seconds_now() >= not_after
-}
-
 fn details(der: &CertificateDer<'_>) -> Result<CertificateDetails, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
     let validity = certificate.validity();
@@ -247,18 +233,6 @@ fn details(der: &CertificateDer<'_>) -> Result<CertificateDetails, String> {
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
     })
-}
-
-fn to_pem(der: &CertificateDer<'_>) -> String {
-    use base64::Engine as _;
-    use std::fmt::Write as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in text.as_bytes().chunks(64) {
-        let _ = writeln!(pem, "{}", String::from_utf8_lossy(line));
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
 }
 
 #[cfg(test)]

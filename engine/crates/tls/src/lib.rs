@@ -3,15 +3,25 @@
 //! This crate knows neither HTTP/2 nor sockets of the tunnel nor where certificates come from.
 
 mod certificate;
+mod chain;
+mod error;
 mod peer;
+mod pem;
 mod revocation;
-mod roots;
+mod spiffe;
 #[cfg(test)]
 mod testing;
+mod trust_bundle;
+mod trust_state;
+mod validity;
 mod verify;
 
-pub use certificate::{CertificateDetails, CertificateError, WorkloadCertificate, gather_entropy, has_expired};
+pub use certificate::{CertificateDetails, KeyPair, WorkloadCertificate, gather_entropy};
+pub use error::CertificateError;
 pub use peer::{AcceptedPeer, Untrusted};
 pub use revocation::{BadRevocationLists, RevocationLists, Revocations};
-pub use roots::{RotationChannel, TrustBundle};
-pub use verify::{PeerIdentityError, explain, is_revoked, peer_identity};
+pub use spiffe::{PeerIdentityError, peer_identity};
+pub use trust_bundle::TrustBundle;
+pub use trust_state::RotationChannel;
+pub use validity::has_expired;
+pub use verify::{explain, is_revoked};

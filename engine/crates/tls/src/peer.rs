@@ -3,58 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptions,
-    RevocationOptionsBuilder, UnknownStatusPolicy,
-};
-
-use crate::certificate::seconds_now;
+use crate::chain::AcceptedChain;
 use crate::revocation::{RevocationLists, Revocations};
-use crate::roots::{RotationChannel, TrustState};
-
-/// A presented chain with the inputs of its verification.
-#[derive(Clone, Copy)]
-pub(crate) struct Chain<'a> {
-    pub(crate) leaf: &'a CertificateDer<'a>,
-    pub(crate) intermediates: &'a [CertificateDer<'a>],
-    pub(crate) roots: &'a [TrustAnchor<'a>],
-    pub(crate) algorithms: &'a [&'a dyn SignatureVerificationAlgorithm],
-    pub(crate) at: UnixTime,
-    pub(crate) role: PeerRole,
-}
-
-impl Chain<'_> {
-    pub(crate) fn verify(&self, lists: &[&CertRevocationList<'_>]) -> Result<(), webpki::Error> {
-        let usage = match self.role {
-            PeerRole::Client => KeyUsage::client_auth(),
-            PeerRole::Server => KeyUsage::server_auth(),
-        };
-        let leaf = EndEntityCert::try_from(self.leaf)?;
-        let options = options(lists);
-        leaf.verify_for_usage(self.algorithms, self.roots, self.intermediates, self.at, usage, options, None)?;
-        Ok(())
-    }
-}
-
-/// `None` without any revocation list.
-fn options<'a>(lists: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOptions<'a>> {
-    let builder = RevocationOptionsBuilder::new(lists).ok()?;
-    Some(
-        builder
-            .with_depth(RevocationCheckDepth::Chain)
-            .with_status_policy(UnknownStatusPolicy::Allow)
-            .with_expiration_policy(ExpirationPolicy::Ignore)
-            .build(),
-    )
-}
-
-/// Which end of a tunnel the peer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum PeerRole {
-    Client,
-    Server,
-}
+use crate::trust_state::{RotationChannel, TrustState};
+use crate::validity::seconds_now;
 
 /// Why an accepted peer is no longer trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,16 +20,12 @@ pub enum Untrusted {
 /// The chain that a handshake accepted, verified again when revocation lists or roots change.
 #[derive(Debug)]
 pub struct AcceptedPeer {
-    pub(crate) chain: Box<[CertificateDer<'static>]>,
+    pub(crate) chain: AcceptedChain,
     /// Trust state at the handshake.
     pub(crate) state: TrustState,
     /// Publishes later trust states.
     pub(crate) rotation: RotationChannel,
-    pub(crate) algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     pub(crate) revocations: Arc<Revocations>,
-    pub(crate) role: PeerRole,
-    /// Time of the handshake: an expiring certificate ends no stream.
-    pub(crate) at: UnixTime,
     /// When the first certificate of the chain expires, seconds since the epoch.
     pub(crate) not_after: i64,
 }
@@ -117,7 +65,7 @@ impl AcceptedPeer {
             }
             drop(lists);
             let state = states.borrow_and_update().clone();
-            if state.is_some_and(|now| !now.still_trusts(self, &self.state)) {
+            if state.is_some_and(|now| !now.still_trusts(&self.chain, &self.state)) {
                 return Untrusted::RootRemoved;
             }
             // `self` holds both senders.
@@ -132,14 +80,8 @@ impl AcceptedPeer {
     }
 
     pub(crate) fn is_revoked_by(&self, lists: &RevocationLists) -> bool {
-        let chain = self.chain_to(&self.state.bundle.store.roots);
-        lists.mentions(&self.chain)
+        let chain = self.chain.to(&self.state.bundle.store.roots);
+        lists.mentions(&self.chain.certificates)
             && chain.is_some_and(|chain| matches!(lists.verify(&chain), Err(webpki::Error::CertRevoked)))
-    }
-
-    /// The chain, to be verified with `roots`.
-    pub(crate) fn chain_to<'a>(&'a self, roots: &'a [TrustAnchor<'a>]) -> Option<Chain<'a>> {
-        let (leaf, intermediates) = self.chain.split_first()?;
-        Some(Chain { leaf, intermediates, roots, algorithms: self.algorithms, at: self.at, role: self.role })
     }
 }

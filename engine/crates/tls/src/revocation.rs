@@ -20,7 +20,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::sync::watch;
 use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
 
-use crate::peer::Chain;
+use crate::chain::Chain;
 
 /// An unusable bundle of revocation lists.
 #[derive(Debug, thiserror::Error)]

@@ -13,65 +13,14 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::peer::{AcceptedPeer, Chain, PeerRole};
+use crate::chain::{AcceptedChain, Chain, PeerRole};
+use crate::peer::AcceptedPeer;
 use crate::revocation::Revocations;
-use crate::roots::{RotationChannel, TrustBundle, TrustState};
-
-/// Why a certificate has no usable identity.
-#[derive(Debug, thiserror::Error)]
-pub enum PeerIdentityError {
-    /// The peer presented no certificate.
-    #[error("the peer presented no certificate")]
-    Missing,
-    /// The certificate is not X.509.
-    #[error("the peer's certificate cannot be parsed")]
-    Malformed,
-    /// More than one SPIFFE URI.
-    #[error("the peer's certificate has more than one SPIFFE identity")]
-    Ambiguous,
-    /// No URI in the certificate is a workload identity.
-    #[error("the peer's certificate has no SPIFFE identity")]
-    NoIdentity,
-}
-
-/// The one workload identity among a certificate's URIs; URIs of other schemes are skipped.
-///
-/// # Errors
-/// [`PeerIdentityError`] if there is none, or more than one.
-pub fn peer_identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, PeerIdentityError> {
-    let leaf = chain.and_then(<[_]>::first).ok_or(PeerIdentityError::Missing)?;
-    identities(leaf)?.into_iter().next().ok_or(PeerIdentityError::NoIdentity)
-}
-
-fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.validity().not_after.timestamp())
-}
-
-/// At most one: with two SPIFFE URIs, one could satisfy a check and the other be taken for the name (X509-SVID, section
-/// 2: a validator must reject them). One that is no workload identity counts, so that it cannot hide behind another.
-pub(crate) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<Identity>, PeerIdentityError> {
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| PeerIdentityError::Malformed)?;
-    let names = certificate.subject_alternative_name().map_err(|_| PeerIdentityError::Malformed)?;
-    let mut spiffe = names
-        .iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        })
-        .filter(|uri| uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE)));
-    let first = spiffe.next();
-    if spiffe.next().is_some() {
-        return Err(PeerIdentityError::Ambiguous);
-    }
-    Ok(first.and_then(|uri| uri.parse().ok()).into_iter().collect())
-}
-
-const SPIFFE: &str = "spiffe:";
+use crate::spiffe::identities;
+use crate::trust_bundle::TrustBundle;
+use crate::trust_state::{RotationChannel, TrustState};
+use crate::validity::not_after;
 
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(error))))
@@ -144,15 +93,18 @@ impl Trust {
         state: &TrustState,
         rotation: &RotationChannel,
     ) -> AcceptedPeer {
+        let chain = chain.unwrap_or_default();
         AcceptedPeer {
-            chain: chain.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect(),
+            not_after: chain.iter().filter_map(not_after).min().unwrap_or(i64::MAX),
+            chain: AcceptedChain {
+                certificates: chain.iter().map(|der| der.clone().into_owned()).collect(),
+                algorithms: self.provider.signature_verification_algorithms.all,
+                role,
+                at: UnixTime::now(),
+            },
             state: state.clone(),
             rotation: rotation.clone(),
-            algorithms: self.provider.signature_verification_algorithms.all,
             revocations: self.revocations.clone(),
-            role,
-            at: UnixTime::now(),
-            not_after: chain.unwrap_or_default().iter().filter_map(not_after).min().unwrap_or(i64::MAX),
         }
     }
 }

@@ -5,13 +5,12 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use culvert_core::identity::Identity;
+use culvert_mesh::{Denied, Subject, Workload};
+use culvert_telemetry::{Flow, FlowEnd, ResponseFlag};
 use tokio::sync::oneshot;
 
 use super::connections::{ConnectionInfo, TrackedConnection};
 use super::pod::Pod;
-use crate::policy::{Denied, Subject};
-use crate::state::Workload;
-use crate::telemetry::{Flow, FlowEnd, ResponseFlag};
 
 /// An authorized connection. Tracked, and reevaluated at each change of policy, until dropped.
 #[derive(Debug)]
@@ -36,7 +35,7 @@ pub(super) fn admit(
     let (tracked, cut) = pod.registry().track_enforced(info, subject.clone());
     let verdict = pod.shared().store.read().policies.evaluate_with_shadow(workload, &subject);
     if let Ok(Some(denied)) = &verdict {
-        flow.would_be_refused(pod.shared(), denied);
+        flow.would_be_refused(&pod.shared().telemetry, denied);
     }
     match verdict {
         Ok(_) => Ok(Admitted { _tracked: tracked, cut }),

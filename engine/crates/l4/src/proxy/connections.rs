@@ -3,14 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use culvert_mesh::{Denied, Store, Subject};
+use culvert_telemetry::Direction;
+use culvert_worker::PodInfo;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::oneshot;
-
-use super::pod::PodInfo;
-use crate::policy::{Denied, Subject};
-use crate::state::Store;
-use crate::telemetry::Direction;
 
 /// One connection, for the configuration dump.
 #[derive(Debug, Clone)]

@@ -8,21 +8,21 @@ use std::sync::atomic::Ordering;
 
 use culvert_core::identity::Identity;
 use culvert_core::names;
-use culvert_core::proto::engine::workload_ref::Mode;
 use culvert_hbone::authority::{self, Host};
 use culvert_hbone::server::{self, Connect};
 use culvert_hbone::stream::TunnelStream;
 use culvert_hbone::{Error, headers};
+use culvert_mesh::Workload;
 use culvert_net::socket;
+use culvert_telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
+use culvert_worker::Phase;
 use http::StatusCode;
 use http::uri::Authority;
 use tokio::net::TcpStream;
 
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
-use super::pod::{ConnectionPermit, Phase, Pod};
-use crate::state::Workload;
-use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security};
+use super::pod::{ConnectionPermit, Pod};
 
 /// Serve an accepted tunnel in a task of its own.
 pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, client: SocketAddr) {
@@ -40,10 +40,10 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
     let authenticated = match authenticate(&pod, stream).await {
         Ok(authenticated) => authenticated,
         Err(error) => {
-            pod.shared().metrics.handshake_failures.fetch_add(1, Ordering::Relaxed);
+            pod.shared().telemetry.metrics.handshake_failures.fetch_add(1, Ordering::Relaxed);
             let flow = flow(&pod, client, local, local, None);
             let flag = ResponseFlag::of_trust(&error).unwrap_or(ResponseFlag::Tls);
-            return flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+            return flow.refuse(&pod.shared().telemetry, &FlowEnd::failed(flag, error));
         }
     };
     let peer = authenticated.peer.clone();
@@ -57,8 +57,7 @@ async fn serve(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
             let Some(Established { stream, application, flow, mut admitted }) = opening.await else { return };
             let end = {
                 let pod = permit.pod();
-                let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-                let carried = pin!(stream.carry(&application, pod.memory(), sent, received));
+                let carried = pin!(stream.carry_to_destination(&application, pod.memory(), &flow));
                 admitted.until_cut(pin!(pod.throttled(&flow, carried))).await
             };
             flow.finish(&end);
@@ -111,12 +110,12 @@ async fn open(
     };
     let mut flow = flow(pod, client, local, local, Some(peer.clone()));
     describe(pod, &mut flow, &connect);
-    if pod.shared().config.access_log_records {
+    if pod.shared().config.telemetry.access_log_records {
         flow.extra_mut().trace = headers::Trace::parse(&connect.request.headers);
     }
     let refuse = |connect: Connect, flow: Flow, status, flag, error: String| {
         connect.refuse(status);
-        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        flow.refuse(&pod.shared().telemetry, &FlowEnd::failed(flag, error));
         None
     };
     let (workload, target) = match (workload, target) {
@@ -143,14 +142,14 @@ async fn open(
         Ok(admitted) => admitted,
         Err(error) => return refuse(connect, flow, StatusCode::UNAUTHORIZED, ResponseFlag::Denied, error),
     };
-    let application = match dial(pod, client, target).await {
+    let application = match pod.dial_application(client, target).await {
         Ok(application) => application,
         Err(error) => {
             let error = error.to_string();
             return refuse(connect, flow, StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::Connect, error);
         }
     };
-    let flow = flow.open(pod.shared());
+    let flow = flow.open(&pod.shared().telemetry);
     match connect.accept(workload.baggage().encode()) {
         Ok(stream) => Some(Established { stream, application, flow, admitted }),
         Err(error) => {
@@ -158,13 +157,6 @@ async fn open(
             None
         }
     }
-}
-
-/// Connect to the application under the client's own address, where rules bring back the answers to it.
-pub(super) async fn dial(pod: &Pod, client: SocketAddr, target: SocketAddr) -> std::io::Result<TcpStream> {
-    // A pod that calls itself has the address already, and binding it transparently would confuse the routing.
-    let from = Some(client.ip()).filter(|ip| *ip != target.ip() && pod.info.mode == Mode::Captured);
-    pod.sockets.connect(&pod.worker.home, from, target, pod.connect_options()).await
 }
 
 type Refusal = (StatusCode, String);

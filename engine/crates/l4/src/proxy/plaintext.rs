@@ -9,14 +9,13 @@ use std::rc::Rc;
 
 use culvert_core::names;
 use culvert_net::{copy, socket};
+use culvert_telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag};
 use tokio::net::TcpStream;
 
 use super::admission::{Admitted, admit};
 use super::connections::ConnectionInfo;
-use super::inbound;
 use super::pod::{ConnectionPermit, Pod};
 use super::refusal;
-use crate::telemetry::{Direction, Flow, FlowEnd, OpenFlow, ResponseFlag};
 
 /// Carry one connection to the application if policy lets a client without identity through; in a task of its own.
 pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, client: SocketAddr) {
@@ -25,8 +24,7 @@ pub(super) fn begin(pod: Rc<Pod>, permit: ConnectionPermit, stream: TcpStream, c
         let Some(Established { stream, application, flow, mut admitted }) = opening.await else { return };
         let end = {
             let pod = permit.pod();
-            let (received, sent) = (|bytes| flow.received(bytes), |bytes| flow.sent(bytes));
-            let carried = pin!(copy::bidirectional(&stream, &application, pod.memory(), received, sent));
+            let carried = pin!(copy::bidirectional(&stream, &application, pod.memory(), &flow));
             admitted.until_cut(pin!(pod.throttled(&flow, carried))).await
         };
         flow.finish(&end);
@@ -50,7 +48,7 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Est
     }
     let mut flow = Flow::between(Direction::Inbound, client, target);
     let refuse = |stream: TcpStream, flow: Flow, flag, error: String| {
-        flow.refuse(pod.shared(), &FlowEnd::failed(flag, error));
+        flow.refuse(&pod.shared().telemetry, &FlowEnd::failed(flag, error));
         refusal::close(&pod, stream);
         None
     };
@@ -73,10 +71,10 @@ async fn open(pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) -> Option<Est
         Ok(admitted) => admitted,
         Err(error) => return refuse(stream, flow, ResponseFlag::Denied, error),
     };
-    let application = match inbound::dial(&pod, client, target).await {
+    let application = match pod.dial_application(client, target).await {
         Ok(application) => application,
         Err(error) => return refuse(stream, flow, ResponseFlag::Connect, error.to_string()),
     };
-    let flow = flow.open(pod.shared());
+    let flow = flow.open(&pod.shared().telemetry);
     Some(Established { stream, application, flow, admitted })
 }

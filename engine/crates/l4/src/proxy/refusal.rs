@@ -5,29 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use culvert_net::refusal;
+use culvert_worker::PodInfo;
 use tokio::net::TcpStream;
 
-use super::pod::{Pod, PodInfo};
-
-/// Refused connections of a workload that may wait for their clients' first bytes at once. Each holds a descriptor and some
-/// 500 bytes, for [`refusal::GRACE`] at most: enough for 2,500 refusals a second of clients that send nothing.
-pub(super) const MAX_PENDING: usize = 256;
+use super::pod::Pod;
 
 /// Counts a refused connection until dropped.
 struct Permit(Arc<PodInfo>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.bounds.refusals.release();
+        self.0.limits.refusals.release();
     }
 }
 
-/// Close a refused connection in a task of its own. Beyond [`MAX_PENDING`] it is closed at once, which costs nothing, does
+/// Close a refused connection in a task of its own. Beyond the limit it is closed at once, which costs nothing, does
 /// not fail the client's connect either, and is counted: the client sees the end of the stream, or a reset if it has sent
 /// bytes by then.
 pub(super) fn close(pod: &Rc<Pod>, refused: TcpStream) {
-    if !pod.info.bounds.refusals.try_acquire() {
-        pod.shared().metrics.refusals_without_grace.fetch_add(1, Ordering::Relaxed);
+    if !pod.info.limits.refusals.try_acquire() {
+        pod.shared().telemetry.metrics.refusals_without_grace.fetch_add(1, Ordering::Relaxed);
         return;
     }
     let permit = Permit(pod.info.clone());

@@ -3,45 +3,28 @@
 //! An endpoint that refuses is followed by another at once. If one does not answer within the connection attempt delay
 //! (RFC 8305, section 5), another is tried in parallel; the first to answer carries the connection, and the others are
 //! dropped. So an unreachable pod costs that delay, and a distant pod is still reached. Each endpoint that failed or was
-//! overtaken counts for outlier detection (`state::outlier`).
+//! overtaken counts for outlier detection (`culvert_upstream`).
 //!
 //! Never retried: a denial by policy, a peer with another identity, a lack of our own (certificate, sockets).
 
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use culvert_hbone::Error;
-use http::StatusCode;
+use culvert_mesh::{Route, RouteError, Workload};
+use culvert_telemetry::{Direction, Flow, ResponseFlag, RetryReason};
+use culvert_upstream::{Endpoint, SelectionContext};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::connect::{Failure, Outcome, connect_route};
 use super::dns;
-use super::outbound::{Upstream, connect_route};
 use super::pod::Pod;
-use crate::state::{Endpoint, Route, RouteError, SelectionContext, Workload};
-use crate::telemetry::{Direction, Flow, ResponseFlag, RetryReason};
 
 /// Host names that are resolved to find one endpoint; each may have no address.
 const MAX_NAMES: usize = 3;
-
-/// The result of an attempt.
-pub(super) struct Outcome {
-    pub flow: Flow,
-    pub way: Result<Upstream, Failure>,
-}
-
-/// Why no upstream connection was opened.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub flag: ResponseFlag,
-    pub error: String,
-    /// Set if the endpoint is at fault, so that a retry at another may succeed.
-    pub blame: Option<RetryReason>,
-}
 
 /// A client's connection, with all that an attempt needs.
 struct ConnectAttempt<'a> {
@@ -89,7 +72,7 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
 impl ConnectAttempt<'_> {
     fn flow(&self) -> Flow {
         let mut flow = Flow::between(Direction::Outbound, self.client, self.target);
-        if self.pod.shared().mesh().access_log.has_format() {
+        if self.pod.shared().telemetry.access_log().has_format() {
             flow.extra_mut().original_destination = Some(self.target);
         }
         flow.source.workload = Some(self.source.clone());
@@ -106,7 +89,7 @@ impl ConnectAttempt<'_> {
             return Err(RouteError::NotInRegistry(self.target));
         }
         if let Some(named) = route.destination().filter(|workload| workload.addresses.is_empty()) {
-            shared.metrics.on_demand_dns.count(self.source, &named.hostname);
+            shared.telemetry.metrics.on_demand_dns.count(self.source, &named.hostname);
         }
         Ok(route)
     }
@@ -127,13 +110,13 @@ impl ConnectAttempt<'_> {
             RouteError::NotInRegistry(_) => ResponseFlag::NotInRegistry,
             _ => ResponseFlag::Connect,
         };
-        Outcome { flow: self.flow(), way: Err(Failure::ours(flag, error.to_string())) }
+        Outcome { flow: self.flow(), upstream: Err(Failure::ours(flag, error.to_string())) }
     }
 
     /// Record the result for outlier detection; return whether a retry at another endpoint may succeed.
     fn note(&self, endpoint: SocketAddr, outcome: &Outcome) -> bool {
         let outliers = &self.pod.shared().outliers;
-        match &outcome.way {
+        match &outcome.upstream {
             Ok(_) => outliers.succeeded(endpoint),
             Err(Failure { blame: Some(_), .. }) => {
                 outliers.failed(endpoint);
@@ -162,7 +145,7 @@ impl ConnectAttempt<'_> {
                 && let Ok(route) = self.resolved(&tried).await
                 && let Some(endpoint) = route.endpoint()
             {
-                self.pod.shared().metrics.retries.count(reason);
+                self.pod.shared().telemetry.metrics.retries.count(reason);
                 tried.push(endpoint.address);
                 more = endpoint.others && tried.len() < config.connect_attempts;
                 let opening = Box::pin(connect_route(self.pod, self.source, route, self.flow()));
@@ -174,7 +157,7 @@ impl ConnectAttempt<'_> {
             match timeout_at(until, any(&mut running)).await {
                 Ok(Some((position, outcome))) => {
                     let Running { endpoint, .. } = running.remove(position);
-                    if outcome.way.is_ok() {
+                    if outcome.upstream.is_ok() {
                         // Attempts that started earlier were overtaken.
                         running.drain(..position).for_each(|slow| self.pod.shared().outliers.failed(slow.endpoint));
                     }
@@ -207,62 +190,13 @@ impl ConnectAttempt<'_> {
             error: "connect timed out".to_owned(),
             blame: Some(RetryReason::Timeout),
         };
-        Outcome { flow: self.flow(), way: Err(failure) }
+        Outcome { flow: self.flow(), upstream: Err(failure) }
     }
-}
-
-impl Failure {
-    /// A failure that no other endpoint could avoid.
-    fn ours(flag: ResponseFlag, error: String) -> Self {
-        Self { flag, error, blame: None }
-    }
-
-    pub(super) fn of_dial(error: &io::Error) -> Self {
-        Self { flag: ResponseFlag::Connect, error: error.to_string(), blame: blame_of_dial(error) }
-    }
-
-    pub(super) fn of_tunnel(error: &Error) -> Self {
-        let flag = ResponseFlag::of_trust(error).unwrap_or(match error {
-            Error::Refused(StatusCode::UNAUTHORIZED) => ResponseFlag::Denied,
-            Error::Tls(_) => ResponseFlag::Tls,
-            Error::Handshake(_) => ResponseFlag::Http2,
-            Error::Certificate(_) => ResponseFlag::Identity,
-            _ => ResponseFlag::Connect,
-        });
-        let blame = match error {
-            Error::Dial(error) => blame_of_dial(error),
-            Error::Timeout(_) => Some(RetryReason::Timeout),
-            // A refused certificate, theirs or ours, is `InvalidData`: a decision, so no retry.
-            Error::Tls(error) if error.kind() == io::ErrorKind::InvalidData => None,
-            Error::Tls(_) | Error::Handshake(_) | Error::Tunnel(_) => Some(RetryReason::Tunnel),
-            Error::Refused(status) if is_gateway_error(*status) => Some(RetryReason::Unavailable),
-            _ => None,
-        };
-        Self { flag, error: error.to_string(), blame }
-    }
-}
-
-/// Errors of the endpoint or of the network to it; a lack of ports or descriptors is our own.
-fn blame_of_dial(error: &io::Error) -> Option<RetryReason> {
-    use io::ErrorKind as Kind;
-    match error.kind() {
-        Kind::TimedOut => Some(RetryReason::Timeout),
-        Kind::ConnectionRefused
-        | Kind::ConnectionReset
-        | Kind::ConnectionAborted
-        | Kind::HostUnreachable
-        | Kind::NetworkUnreachable => Some(RetryReason::Connect),
-        _ => None,
-    }
-}
-
-fn is_gateway_error(status: StatusCode) -> bool {
-    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
 /// The reason of a retry after `failed`, or in parallel to a silent attempt.
 fn blame(failed: Option<&Outcome>) -> RetryReason {
-    failed.and_then(|outcome| outcome.way.as_ref().err()?.blame).unwrap_or(RetryReason::Timeout)
+    failed.and_then(|outcome| outcome.upstream.as_ref().err()?.blame).unwrap_or(RetryReason::Timeout)
 }
 
 /// The first of `running` to end, by its index; `None` if there are none.

@@ -13,7 +13,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
-use super::{Dns, answer};
+use super::answer::answer;
+use super::pending::Dns;
 use crate::proxy::pod::{ConnectionPermit, Pod};
 
 /// Queries of one connection that are answered at a time; further ones are not read.

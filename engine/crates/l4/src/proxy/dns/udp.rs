@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use culvert_dns::Transport;
 use culvert_runtime::budget;
+use culvert_worker::{OpenListener, Phase};
 use tokio::net::UdpSocket;
 
-use super::{Dns, answer};
-use crate::proxy::pod::{OpenListener, Phase, Pod};
+use super::answer::answer;
+use super::pending::Dns;
+use crate::proxy::pod::Pod;
 
 /// The longest query that is read; what is longer is cut and then malformed.
 const LONGEST: usize = 4096;

@@ -30,12 +30,12 @@ pub(super) async fn query(
     let deadline = Instant::now() + timeout;
     let mut response = match transport {
         Transport::Udp => {
-            let socket = pod.sockets.datagrams_to(&pod.worker.home, server)?;
+            let socket = pod.sockets.datagrams_to(&pod.context.home, server)?;
             by_datagram(&socket, &sent, deadline).await?
         }
         Transport::Tcp => {
             let options = ConnectOptions { timeout, ..pod.connect_options() };
-            let stream = pod.sockets.connect(&pod.worker.home, None, server, options).await?;
+            let stream = pod.connect(server, options).await?;
             timeout_at(deadline, by_stream(stream, &sent)).await.map_err(|_| silent())??
         }
     };
