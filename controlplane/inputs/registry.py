@@ -60,7 +60,7 @@ class Registry:
         only_mesh = Selection(namespace=system_namespace, fields=f"metadata.name={names.MESH_CONFIGMAP}")
         mesh: Informer[reading.Reading] = Informer(client, kinds.CONFIG_MAP, reading.read, selection=only_mesh)
         mesh.add_handler(self._on_mesh_config)
-        self._informers: dict[type[base.Object], Informer[Any]] = {
+        self._informers: dict[type[Any], Informer[Any]] = {
             item.model: self._input_informer(item) for item in input_kinds
         }
         self.informers: list[Informer[Any]] = [self.namespaces, mesh, *self._informers.values()]

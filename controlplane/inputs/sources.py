@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from controlplane.graph.collection import Setting, Source
 from controlplane.graph.scheduler import Graph
@@ -70,7 +70,7 @@ class Inputs:
         self.namespaces: Source[Key, core.Namespace] = Source(graph, "namespaces")
         self.faults: Source[tuple[str, Key], Fault] = Source(graph, "faults")
         self.rejections: Source[tuple[str, str], Rejection] = Source(graph, "rejections")
-        self._sources: dict[type[base.Object], Source[Key, base.Object]] = {
+        self._sources: dict[type[Any], Source[Key, base.Object]] = {
             item.model: Source(graph, item.kind.plural) for item in kinds
         }
 

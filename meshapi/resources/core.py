@@ -3,27 +3,27 @@
 Source: Kubernetes API reference, core/v1 and discovery.k8s.io/v1.
 """
 
-from pydantic import Field
+import msgspec
 
-from meshapi.resources.base import Model, Object
+from meshapi.resources.base import BulkObject, Part
 
 
-class ContainerPort(Model):
+class ContainerPort(Part, frozen=True):
     """A port that a container names."""
 
-    name: str = ""
     container_port: int
+    name: str = ""
     protocol: str = "TCP"
 
 
-class Container(Model):
+class Container(Part, frozen=True):
     """A container's ports."""
 
     name: str = ""
     ports: tuple[ContainerPort, ...] = ()
 
 
-class PodSpec(Model):
+class PodSpec(Part, frozen=True):
     """Where a pod runs and as whom."""
 
     node_name: str = ""
@@ -33,29 +33,29 @@ class PodSpec(Model):
     init_containers: tuple[Container, ...] = ()
 
 
-class PodIP(Model):
+class PodIP(Part, frozen=True):
     """One address of a pod."""
 
     ip: str = ""
 
 
-class Condition(Model):
+class Condition(Part, frozen=True):
     """One condition of a status; ``status`` is ``True``, ``False`` or ``Unknown``."""
 
     type: str
     status: str
 
 
-class PodStatus(Model):
+class PodStatus(Part, frozen=True):
     """Addresses and health of a pod."""
 
     phase: str = ""
-    pod_ip: str = Field(default="", alias="podIP")
-    pod_ips: tuple[PodIP, ...] = Field(default=(), alias="podIPs")
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
     conditions: tuple[Condition, ...] = ()
 
 
-class Pod(Object):
+class Pod(BulkObject, frozen=True):
     """A pod."""
 
     spec: PodSpec = PodSpec()
@@ -79,37 +79,37 @@ class Pod(Object):
         return listed or ((self.status.pod_ip,) if self.status.pod_ip else ())
 
 
-class ServicePort(Model):
+class ServicePort(Part, frozen=True):
     """A port of a service; ``target_port`` is a number or the name of a container's port."""
 
-    name: str = ""
     port: int
+    name: str = ""
     protocol: str = "TCP"
     target_port: int | str = 0
     app_protocol: str = ""
 
 
-class ServiceSpec(Model):
+class ServiceSpec(Part, frozen=True):
     """What a service is reached by and where it leads."""
 
     type: str = "ClusterIP"
-    selector: dict[str, str] = Field(default_factory=dict)
+    selector: dict[str, str] = msgspec.field(default_factory=dict)
     ports: tuple[ServicePort, ...] = ()
-    cluster_ip: str = Field(default="", alias="clusterIP")
-    cluster_ips: tuple[str, ...] = Field(default=(), alias="clusterIPs")
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
     ip_families: tuple[str, ...] = ()
     internal_traffic_policy: str = ""
     traffic_distribution: str = ""
     publish_not_ready_addresses: bool = False
 
 
-class Service(Object):
+class Service(BulkObject, frozen=True):
     """A service."""
 
     spec: ServiceSpec = ServiceSpec()
 
 
-class ObjectReference(Model):
+class ObjectReference(Part, frozen=True):
     """A reference to an object."""
 
     kind: str = ""
@@ -117,13 +117,13 @@ class ObjectReference(Model):
     namespace: str = ""
 
 
-class EndpointConditions(Model):
+class EndpointConditions(Part, frozen=True):
     """Health of an endpoint; absent means unknown, to be taken as ready."""
 
     ready: bool = True
 
 
-class Endpoint(Model):
+class Endpoint(Part, frozen=True):
     """One endpoint; its addresses are interchangeable."""
 
     addresses: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class Endpoint(Model):
     zone: str = ""
 
 
-class EndpointPort(Model):
+class EndpointPort(Part, frozen=True):
     """A port of all endpoints of a slice, under the name that the service gives it."""
 
     name: str = ""
@@ -141,7 +141,7 @@ class EndpointPort(Model):
     protocol: str = "TCP"
 
 
-class EndpointSlice(Object):
+class EndpointSlice(BulkObject, frozen=True):
     """Some endpoints of one service."""
 
     address_type: str = ""
@@ -149,17 +149,17 @@ class EndpointSlice(Object):
     ports: tuple[EndpointPort, ...] = ()
 
 
-class NamespaceStatus(Model):
+class NamespaceStatus(Part, frozen=True):
     """Life of a namespace."""
 
     phase: str = ""
 
 
-class Namespace(Object):
+class Namespace(BulkObject, frozen=True):
     """A namespace."""
 
     status: NamespaceStatus = NamespaceStatus()
 
 
-class Node(Object):
+class Node(BulkObject, frozen=True):
     """A node; its labels give its locality."""

@@ -5,7 +5,7 @@ Source: Kubernetes API reference, networking.k8s.io/v1.
 
 from pydantic import Field
 
-from meshapi.resources.base import Model, Object
+from meshapi.resources.base import Model, ModelObject
 from meshapi.selectors import LabelSelector
 
 
@@ -65,7 +65,7 @@ class NetworkPolicySpec(Model):
     egress: tuple[EgressRule, ...] = ()
 
 
-class NetworkPolicy(Object):
+class NetworkPolicy(ModelObject):
     """A NetworkPolicy."""
 
     spec: NetworkPolicySpec = NetworkPolicySpec()

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources.base import IpBlock, LenientModel, Object
+from meshapi.resources.base import IpBlock, LenientModel, ModelObject
 
 _LABEL = r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*\.?")
@@ -151,14 +151,14 @@ class ServiceEntryStatus(LenientModel):
     addresses: tuple[AllocatedAddress, ...] = ()
 
 
-class ServiceEntry(Object):
+class ServiceEntry(ModelObject):
     """Hosts outside Kubernetes, or workloads that are no pods."""
 
     spec: ServiceEntrySpec
     status: ServiceEntryStatus = ServiceEntryStatus()
 
 
-class WorkloadEntry(Object):
+class WorkloadEntry(ModelObject):
     """One workload that is no pod."""
 
     spec: WorkloadEntrySpec = WorkloadEntrySpec()

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources.base import IpBlock, LenientModel, Object, ip_block
+from meshapi.resources.base import IpBlock, LenientModel, ModelObject, ip_block
 
 ItemT = TypeVar("ItemT")
 OpenT = TypeVar("OpenT", bound=LenientModel)
@@ -220,7 +220,7 @@ class AuthorizationPolicySpec(LenientModel):
     provider: ExtensionProvider | None = Field(default=None, description="Who decides, for action CUSTOM.")
 
 
-class AuthorizationPolicy(Object):
+class AuthorizationPolicy(ModelObject):
     """Access control for workloads."""
 
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
@@ -251,7 +251,7 @@ class PeerAuthenticationSpec(LenientModel):
     )
 
 
-class PeerAuthentication(Object):
+class PeerAuthentication(ModelObject):
     """Mutual TLS that workloads demand from their callers."""
 
     spec: PeerAuthenticationSpec = PeerAuthenticationSpec()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import msgspec
 import yaml
 
 from meshapi import names
@@ -105,7 +106,7 @@ class World:
         """Return whether a pod would be enrolled without its sidecar."""
         annotations = {**pod.metadata.annotations}
         annotations.pop(names.SIDECAR_STATUS_ANNOTATION, None)
-        bare = pod.model_copy(update={"metadata": pod.metadata.model_copy(update={"annotations": annotations})})
+        bare = msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, annotations=annotations))
         return self.enrolment(bare) is Enrolment.ENROLLED
 
     def enrolment(self, pod: core.Pod) -> Enrolment:

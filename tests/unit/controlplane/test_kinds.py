@@ -73,7 +73,7 @@ def test_each_kind_of_the_mesh_has_a_definition_and_is_in_the_bug_report() -> No
     assert ours <= {(kind.group, kind.name, kind.plural) for kind in collecting.CLUSTER_KINDS}
 
 
-class Greeting(base.Object):
+class Greeting(base.ModelObject):
     """A made-up kind."""
 
     text: str

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -154,7 +155,9 @@ async def test_two_that_write_at_once_do_not_both_lead() -> None:
         async with candidates(api, *"abcdefgh") as everyone:
             await until(lambda: everyone[0].diary)
             await until(lambda: _renewals(api) > len(everyone) * 2)
-            assert len(everyone[0].diary) == 1
+            # On a busy machine a leader may come too late to renew; the next one begins after it has ended.
+            for begun, ended in itertools.pairwise(everyone[0].diary):
+                assert begun.endswith(" ends") or ended == begun.replace(" begins", " ends")
 
 
 async def test_duties_that_fail_end_the_candidate_and_give_the_lease_back() -> None:
