@@ -11,7 +11,14 @@ from collections.abc import MutableMapping
 from enum import StrEnum
 from typing import Any, cast
 
-import structlog
+# structlog takes rich in for a console of developers that no process here has: 4 MB in each of them, on every node.
+_HAD_RICH = "rich" in sys.modules
+if not _HAD_RICH:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
+
+if not _HAD_RICH:
+    del sys.modules["rich"]
 
 
 class Format(StrEnum):
