@@ -21,7 +21,7 @@ pub struct ByteStream {
     stream: TunnelStream,
     /// Received, and not yet read.
     chunk: Bytes,
-    /// Held while nobody waits for bytes: the peer's are left in the tunnel's window then.
+    /// Held while no read is pending: received bytes then stay in the tunnel's window.
     stalled: Option<Stalled>,
     read_ended: bool,
     write_ended: bool,

@@ -1,8 +1,8 @@
 //! Time series by label set, bounded in number and in age.
 //!
-//! A series is evicted once nobody holds it and none of its counters has moved for [`SeriesLimits::idle_timeout`]. Neither
-//! is recorded where events are counted: what still counts in a series (an open connection) holds its `Arc`, and the sweep
-//! compares each series with the values of the previous sweep.
+//! A series is evicted once no reference to it is held and none of its counters has moved for
+//! [`SeriesLimits::idle_timeout`]. Neither is recorded where events are counted: what still counts in a series (an open
+//! connection) holds its `Arc`, and the sweep compares each series with the values of the previous sweep.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use culvert_core::identity::Identity;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -14,6 +13,7 @@ use crate::chain::{Chain, PeerRole};
 use crate::error::CertificateError;
 use crate::peer::AcceptedPeer;
 use crate::pem::{pem_certificates, to_pem};
+use crate::profile::{Authentication, HBONE, Profile, provider};
 use crate::revocation::Revocations;
 use crate::spiffe::identities;
 use crate::trust_bundle::TrustBundle;
@@ -76,8 +76,6 @@ pub struct WorkloadCertificate {
     rotation: RotationChannel,
 }
 
-const ALPN: &[u8] = b"h2";
-
 impl WorkloadCertificate {
     /// Prepare a certificate. Peers are verified with `roots` and with the revocation lists in force.
     ///
@@ -89,7 +87,7 @@ impl WorkloadCertificate {
         revocations: &Arc<Revocations>,
     ) -> Result<Self, CertificateError> {
         let trust = Trust { bundle: roots.clone(), provider: provider(), revocations: revocations.clone() };
-        let server = server_config(&trust, pair.resolver.clone(), &pair.identity)?;
+        let server = server_config(&trust, pair.resolver.clone(), &pair.identity, &HBONE)?;
         let (leaf, intermediates) = pair.chain.split_first().ok_or_else(|| CertificateError::Chain("empty".into()))?;
         let presented = Chain {
             leaf,
@@ -145,19 +143,41 @@ impl WorkloadCertificate {
         self.server.clone()
     }
 
+    /// Configuration of a server of another profile.
+    ///
+    /// # Errors
+    /// The profile's versions cannot be had, or the roots cannot verify clients.
+    pub fn server_config_for(&self, profile: &Profile) -> Result<Arc<ServerConfig>, CertificateError> {
+        server_config(&self.trust, self.pair.resolver.clone(), &self.pair.identity, profile)
+    }
+
     /// Configuration of an HBONE client that accepts a server with one of the identities `wanted`.
     ///
     /// # Errors
     /// Never with the built-in provider and versions, although rustls' type allows it.
     pub fn client_config(&self, wanted: Arc<[Identity]>) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let trust = &self.trust;
-        let verifier = ExpectedIdentities { trust: trust.clone(), wanted };
-        let mut config = ClientConfig::builder_with_provider(trust.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
+        self.client_config_for(wanted, &HBONE)
+    }
+
+    /// The same for another profile.
+    ///
+    /// # Errors
+    /// The profile's versions cannot be had.
+    pub fn client_config_for(
+        &self,
+        wanted: Arc<[Identity]>,
+        profile: &Profile,
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let verifier = ExpectedIdentities { trust: self.trust.clone(), wanted };
+        let builder = ClientConfig::builder_with_provider(profile.extend(&self.trust.provider))
+            .with_protocol_versions(profile.versions)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(self.pair.resolver.clone());
-        config.alpn_protocols = vec![ALPN.to_vec()];
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match profile.authentication {
+            Authentication::Mutual => builder.with_client_cert_resolver(self.pair.resolver.clone()),
+            Authentication::ServerOnly => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = profile.alpn_protocols();
         config.enable_sni = false;
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
@@ -189,35 +209,25 @@ pub fn gather_entropy() {
     let _ = provider().secure_random.fill(&mut [0; 32]);
 }
 
-/// AES-128 comes first: fewer rounds save a fifth of the cost of bulk transfer, and every peer offers both suites.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-        ],
-        kx_groups: vec![
-            aws_lc_rs::kx_group::X25519,
-            aws_lc_rs::kx_group::SECP256R1,
-            aws_lc_rs::kx_group::X25519MLKEM768,
-        ],
-        ..aws_lc_rs::default_provider()
-    })
-}
-
 fn server_config(
     trust: &Trust,
     resolver: Arc<dyn rustls::server::ResolvesServerCert>,
     identity: &Identity,
+    profile: &Profile,
 ) -> Result<Arc<ServerConfig>, CertificateError> {
-    let verifier = TrustDomainVerifier::new(trust.clone(), identity.trust_domain())
-        .map_err(|error| CertificateError::Roots(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(trust.provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| CertificateError::Key(error.to_string()))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(resolver);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    let builder = ServerConfig::builder_with_provider(profile.extend(&trust.provider))
+        .with_protocol_versions(profile.versions)
+        .map_err(|error| CertificateError::Key(error.to_string()))?;
+    let builder = match profile.authentication {
+        Authentication::Mutual => {
+            let verifier = TrustDomainVerifier::new(trust.clone(), identity.trust_domain())
+                .map_err(|error| CertificateError::Roots(error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        Authentication::ServerOnly => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
+    config.alpn_protocols = profile.alpn_protocols();
     // Clients of the mesh never resume a session, so tickets would be wasted. A resumed session would also bypass the
     // revocation lists.
     config.send_tls13_tickets = 0;

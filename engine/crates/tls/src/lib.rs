@@ -7,6 +7,7 @@ mod chain;
 mod error;
 mod peer;
 mod pem;
+mod profile;
 mod revocation;
 mod spiffe;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod verify;
 pub use certificate::{CertificateDetails, KeyPair, WorkloadCertificate, gather_entropy};
 pub use error::CertificateError;
 pub use peer::{AcceptedPeer, Untrusted};
+pub use profile::{Authentication, HBONE, Profile};
 pub use revocation::{BadRevocationLists, RevocationLists, Revocations};
 pub use spiffe::{PeerIdentityError, peer_identity};
 pub use trust_bundle::TrustBundle;

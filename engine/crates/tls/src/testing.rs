@@ -114,9 +114,17 @@ pub(crate) fn meet(
     expected: &str,
 ) -> Result<Met, rustls::Error> {
     let wanted: Arc<[Identity]> = Arc::from([expected.parse::<Identity>().unwrap()]);
+    meet_with(client.client_config(wanted)?, server.server_config())
+}
+
+/// The same with other configurations.
+pub(crate) fn meet_with(
+    client: Arc<rustls::ClientConfig>,
+    server: Arc<rustls::ServerConfig>,
+) -> Result<Met, rustls::Error> {
     let name = ServerName::IpAddress(std::net::IpAddr::from([10, 0, 0, 1]).into());
-    let mut client = rustls::ClientConnection::new(client.client_config(wanted)?, name)?;
-    let mut server = rustls::ServerConnection::new(server.server_config())?;
+    let mut client = rustls::ClientConnection::new(client, name)?;
+    let mut server = rustls::ServerConnection::new(server)?;
     for _ in 0..4 {
         let mut wire = Vec::new();
         client.write_tls(&mut wire).unwrap();

@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// After a failure, the next question comes so much later.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Entry {
     /// Empty where the name cannot be resolved.
     addresses: Arc<[IpAddr]>,
@@ -84,8 +84,8 @@ impl DnsCache {
 
     fn put(&self, name: &Arc<str>, entry: Entry) {
         let mut entries = self.0.lock();
-        if let Some(held) = entries.entry_or_insert(name.clone(), || entry.clone(), Instant::now()) {
-            *held = entry;
+        if entries.has_room_for(name, Instant::now()) {
+            entries.entries_mut().insert(name.clone(), entry);
         }
     }
 }

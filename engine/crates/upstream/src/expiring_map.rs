@@ -30,20 +30,18 @@ impl<K: Hash + Eq, V: Expires> ExpiringMap<K, V> {
         &self.entries
     }
 
-    /// The same, to change or to remove entries; new ones are added by [`ExpiringMap::entry_or_insert`] only.
+    /// The same, to be changed. Before a new entry is inserted, [`ExpiringMap::has_room_for`] must have said yes.
     pub(crate) const fn entries_mut(&mut self) -> &mut HashMap<K, V> {
         &mut self.entries
     }
 
-    /// The entry of `key`, or a new one; `None` if the map is full of entries that have not expired.
-    pub(crate) fn entry_or_insert(&mut self, key: K, new: impl FnOnce() -> V, now: Instant) -> Option<&mut V> {
-        if self.entries.len() >= self.capacity && !self.entries.contains_key(&key) {
-            self.evict_expired(now);
-            if self.entries.len() >= self.capacity {
-                return None;
-            }
+    /// Whether there is an entry of `key`, or room for one once expired entries are evicted.
+    pub(crate) fn has_room_for(&mut self, key: &K, now: Instant) -> bool {
+        if self.entries.len() < self.capacity || self.entries.contains_key(key) {
+            return true;
         }
-        Some(self.entries.entry(key).or_insert_with(new))
+        self.evict_expired(now);
+        self.entries.len() < self.capacity
     }
 
     fn evict_expired(&mut self, now: Instant) {

@@ -115,7 +115,10 @@ impl Outliers {
         let now = Instant::now();
         let mut records = self.records.lock();
         let fresh = || Record { failures: 0, ejections: 0, since: now, last_failure: now };
-        let Some(record) = records.entry_or_insert(endpoint, fresh, now) else { return };
+        if !records.has_room_for(&endpoint, now) {
+            return;
+        }
+        let record = records.entries_mut().entry(endpoint).or_insert_with(fresh);
         record.last_failure = now;
         let is_out = record.ejections > 0 && record.since > now;
         // One that was tried although it is out, because nothing better was left, is not punished for that.

@@ -77,7 +77,7 @@ impl Limits {
     }
 }
 
-/// Counts the permits that are left; nobody waits for one.
+/// Counts the permits that are left. Without one, a caller is refused; it does not wait.
 #[derive(Debug)]
 pub struct Semaphore(AtomicUsize);
 
@@ -86,7 +86,7 @@ pub struct Semaphore(AtomicUsize);
 pub struct Permit<'a>(&'a Semaphore);
 
 impl Semaphore {
-    /// So many permits are left.
+    /// A semaphore with `permits` permits.
     #[must_use]
     pub const fn new(permits: usize) -> Self {
         Self(AtomicUsize::new(permits))

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
-use crate::testing::{Authority, DATABASE, WEB, explained, meet};
+use crate::testing::{Authority, DATABASE, WEB, explained, meet, meet_with};
 
 /// Shake hands in memory; the server's view of the peer, or the first error.
 fn handshake(
@@ -76,4 +76,33 @@ fn a_key_of_another_certificate_is_refused() {
     let (_, other_key) = ca.issue(&[WEB], 1);
     let result = from_pem(WEB, &chain, &other_key, ca.roots());
     assert!(matches!(result, Err(CertificateError::Key(_))), "{result:?}");
+}
+
+/// For browsers, and for those that know less.
+const FOR_ALL: Profile = Profile {
+    alpn: &[b"h2", b"http/1.1"],
+    versions: &[&rustls::version::TLS13, &rustls::version::TLS12],
+    authentication: Authentication::ServerOnly,
+};
+const OLD: Profile = Profile { alpn: &[b"http/1.1"], versions: &[&rustls::version::TLS12], ..FOR_ALL };
+const MUTUAL: Profile = Profile { authentication: Authentication::Mutual, ..FOR_ALL };
+
+#[test]
+fn another_profile_has_its_own_protocols_versions_and_authentication() {
+    use rustls::ProtocolVersion;
+    let (ca, wanted) = (Authority::new(), Arc::from([DATABASE.parse::<Identity>().unwrap()]));
+    let (client, server) = (ca.certificate(WEB), ca.certificate(DATABASE));
+    let meet = |of_client: Profile, of_server: Profile| {
+        let client = client.client_config_for(Arc::clone(&wanted), &of_client).unwrap();
+        meet_with(client, server.server_config_for(&of_server).unwrap())
+    };
+    let met = meet(OLD, FOR_ALL).unwrap();
+    assert_eq!(met.server.alpn_protocol(), Some(b"http/1.1".as_slice()));
+    assert_eq!(met.server.protocol_version(), Some(ProtocolVersion::TLSv1_2));
+    assert_eq!(met.server.peer_certificates(), None);
+    let met = meet(MUTUAL, MUTUAL).unwrap();
+    assert_eq!(met.server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    assert_eq!(crate::peer_identity(met.server.peer_certificates()).unwrap().as_str(), WEB);
+    assert!(meet(FOR_ALL, MUTUAL).is_err(), "a client without a certificate");
+    assert!(meet(OLD, HBONE).is_err(), "a client of an old version");
 }
