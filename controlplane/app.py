@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
 import sys
 import time
@@ -37,8 +36,8 @@ from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.resources.core import Pod
-from meshkit import admin, kube, log
-from meshkit.tasks import Backoff
+from meshkit import admin, kube, log, process
+from meshkit.tasks import Backoff, background
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.serving import serve_tls
 
@@ -137,16 +136,14 @@ class ControlPlane:
             OSError: an address cannot be bound.
             ConfigError: the Kubernetes API cannot be reached as configured.
         """
-        async with self._client, self._pages(), asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(informer.run()) for informer in self._registry.informers]
-            running += [
-                *(tasks.create_task(one.informer.run()) for one in self._bundles),
-                tasks.create_task(self._election.run(self._duties)),
-            ]
-            serving = tasks.create_task(self._serve())
+        async with self._client, self._pages(), background() as tasks:
+            tasks.start(
+                *(informer.run() for informer in self._registry.informers),
+                *(one.informer.run() for one in self._bundles),
+                self._election.run(self._duties),
+                self._serve(),
+            )
             await stop.wait()
-            for task in (*running, serving):
-                task.cancel()
 
     async def _duties(self) -> None:
         """Write what one replica only must write, until cancelled."""
@@ -252,29 +249,17 @@ class _PodsOfModel(node_authorizer.Pods):
         return self._model.pods_on(node)
 
 
-async def _run(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    access = await kube.load(settings.kubeconfig)
-    await ControlPlane(settings, access).run(stop)
-
-
 def main() -> None:
-    """Run until SIGTERM; exit status 1 with one line when the process cannot start."""
+    """Entry point of ``culvert-controlplane``."""
     settings = Settings.from_command_line()
     log.configure(level=settings.log_level, log_format=settings.log_format)
     gc.set_threshold(*_GC_THRESHOLDS)
-    try:
-        asyncio.run(_run(settings))
-    except* (OSError, kube.ConfigError) as group:
-        _log.error("cannot run", reason=str(_first(group)))
-        sys.exit(1)
 
+    async def work(stop: asyncio.Event) -> None:
+        access = await kube.load(settings.kubeconfig)
+        await ControlPlane(settings, access).run(stop)
 
-def _first(error: BaseException) -> BaseException:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    sys.exit(process.run("controlplane", work, expected=(OSError, kube.ConfigError)))
 
 
 if __name__ == "__main__":
