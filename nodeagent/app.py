@@ -33,6 +33,7 @@ from nodeagent.discovery.watch import PodWatch
 from nodeagent.enrolment.captured import Enrolled
 from nodeagent.enrolment.controller import Controller, Node
 from nodeagent.enrolment.draining import Draining
+from nodeagent.enrolment.locks import PodLocks
 from nodeagent.enrolment.state import PodStates
 from nodeagent.enrolment.takeover import Takeover
 from nodeagent.enrolment.transitions import Parts
@@ -69,7 +70,7 @@ class NodeAgent:
         self._capture = choice.backend.pods
         self._guard = choice.guard
         self._exemption = ProbeExemption(choice.backend.probes, settings.host_netns, self._enrolled.addresses)
-        self._states = PodStates()
+        self._states, locks = PodStates(), PodLocks()
         self._controller = Controller(
             Node(
                 trust_domain=settings.trust_domain,
@@ -81,7 +82,8 @@ class NodeAgent:
                 states=self._states,
                 capture=self._capture,
                 takeover=Takeover(self._capture, choice.others, settings.host_netns),
-                draining=Draining(self._capture, self._states),
+                locks=locks,
+                draining=Draining(self._capture, self._states, locks),
                 exemption=self._exemption,
                 zds=self._zds,
                 certificates=self._secrets,
@@ -92,7 +94,7 @@ class NodeAgent:
             finder=NamespaceFinder(),
         )
         self._draining_ztunnels = DrainingZtunnels(client, self._watch, settings.pod_namespace)
-        self._repairs = Repairs(self._capture, self._enrolled, self._exemption, self._controller.lock)
+        self._repairs = Repairs(self._capture, self._enrolled, self._exemption, locks.of)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
         self._adopted = False
