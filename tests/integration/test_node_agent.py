@@ -68,7 +68,7 @@ class Agent:
 
     async def reaches(self, name: str, state: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        async with asyncio.timeout(scaled(10)):
+        async with asyncio.timeout(scaled(20)):
             while found.get("state") != state:
                 found = await self.pod(name)
                 await asyncio.sleep(0.02)
@@ -100,7 +100,7 @@ async def agent(tmp_path: Path, pods: Wired, monkeypatch: pytest.MonkeyPatch) ->
         kubernetes.put("daemonsets", {"metadata": {"name": names.NODE_AGENT_DAEMON_SET}}, names.DEFAULT_NAMESPACE)
         made = Agent(tmp_path, pods, kubernetes)
         task = asyncio.create_task(made.run())
-        await until(lambda: task.done() or made.waits_for("ztunnel"))
+        await until(lambda: task.done() or (made.waits_for("ztunnel") and made.sockets["cni"].exists()), within_s=20)
         yield made
         made.stop.set()
         async with asyncio.timeout(scaled(20)):
@@ -111,7 +111,7 @@ async def agent(tmp_path: Path, pods: Wired, monkeypatch: pytest.MonkeyPatch) ->
 async def tunnel(agent: Agent) -> AsyncIterator[Tunnel]:
     made = Tunnel(agent.sockets["zds"])
     try:
-        await until(agent.waits_for)
+        await until(agent.waits_for, within_s=20)
         yield made
     finally:
         await made.close()
@@ -140,7 +140,7 @@ async def test_a_pod_is_captured_at_the_request_of_the_cni_plugin_and_stays_so_w
         assert 'istio_cni_plugin_requests_total{status="ok"} 1.0' in metrics
         assert 'istio_build{component="cni",tag="' in metrics
         agent.stop.set()
-        await until(lambda: not agent.sockets["cni"].exists())
+        await until(lambda: not agent.sockets["cni"].exists(), within_s=20)
         assert agent.has_rules()
 
 
@@ -167,6 +167,6 @@ async def test_an_agent_whose_daemonset_is_deleted_removes_its_rules(
         assert "culvert" in shell(agent.pods.second, "nft list tables"), "probes are exempt on the host"
         agent.kubernetes.remove("daemonsets", names.NODE_AGENT_DAEMON_SET, names.DEFAULT_NAMESPACE)
         agent.stop.set()
-        await until(lambda: not agent.sockets["cni"].exists(), within_s=15)
+        await until(lambda: not agent.sockets["cni"].exists(), within_s=20)
         assert not agent.has_rules()
         assert "culvert" not in shell(agent.pods.second, "nft list tables")
