@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
 import sys
 import time
@@ -41,8 +40,8 @@ from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.resources.core import Pod
 from meshapi.resources.networking import ServiceEntry
-from meshkit import admin, kube, log
-from meshkit.tasks import Backoff
+from meshkit import admin, kube, log, process
+from meshkit.tasks import Backoff, background
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.peer import Peer
 from meshkit.xds.serving import serve_tls
@@ -136,18 +135,16 @@ class ControlPlane:
             OSError: an address cannot be bound.
             ConfigError: the Kubernetes API cannot be reached as configured.
         """
-        async with self._client, self._pages(), asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(informer.run()) for informer in self._registry.informers]
-            running += [
-                *(tasks.create_task(one.informer.run()) for one in self._bundles),
-                tasks.create_task(self._shared_rejections.informer.run()),
-                tasks.create_task(self._shared_rejections.run()),
-                tasks.create_task(self._election.run(self._duties)),
-            ]
-            serving = tasks.create_task(self._serve())
+        async with self._client, self._pages(), background() as tasks:
+            tasks.start(
+                *(informer.run() for informer in self._registry.informers),
+                *(one.informer.run() for one in self._bundles),
+                self._shared_rejections.informer.run(),
+                self._shared_rejections.run(),
+                self._election.run(self._duties),
+                self._serve(),
+            )
             await stop.wait()
-            for task in (*running, serving):
-                task.cancel()
 
     def _make_writers(self) -> list[Writer]:
         """Return what only the leader runs."""
@@ -265,29 +262,17 @@ class _PodsOfModel(node_authorizer.Pods):
         return self._model.pods_on(node)
 
 
-async def _run(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    access = await kube.load(settings.kubeconfig)
-    await ControlPlane(settings, access).run(stop)
-
-
 def main() -> None:
-    """Run until SIGTERM; exit status 1 with one line when the process cannot start."""
+    """Entry point of ``culvert-controlplane``."""
     settings = Settings.from_command_line()
     log.configure(level=settings.log_level, log_format=settings.log_format)
     gc.set_threshold(*_GC_THRESHOLDS)
-    try:
-        asyncio.run(_run(settings))
-    except* (OSError, kube.ConfigError) as group:
-        _log.error("cannot run", reason=str(_first(group)))
-        sys.exit(1)
 
+    async def work(stop: asyncio.Event) -> None:
+        access = await kube.load(settings.kubeconfig)
+        await ControlPlane(settings, access).run(stop)
 
-def _first(error: BaseException) -> BaseException:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    sys.exit(process.run("controlplane", work, expected=(OSError, kube.ConfigError)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What long-running work needs: backoff with jitter, and the one error to report out of a group."""
+"""What long-running work needs: backoff with jitter, background tasks, and the one error to report out of a group."""
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -33,3 +36,35 @@ def first_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+class Background:
+    """Tasks that run while a block does; see ``background``."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self, *work: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        """Start tasks; one of them may be cancelled earlier than the others."""
+        started = [self._group.create_task(one) for one in work]
+        self._running += started
+        return started
+
+    def cancel(self) -> None:
+        """Cancel all tasks."""
+        for task in self._running:
+            task.cancel()
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[Background]:
+    """Run tasks while the block runs: its end cancels them and waits for them, and the first failure ends the block.
+
+    Raises:
+        ExceptionGroup: of the errors of the tasks and of the block.
+    """
+    async with asyncio.TaskGroup() as group:
+        made = Background(group)
+        yield made
+        made.cancel()

@@ -1,7 +1,7 @@
-"""The state of the mesh in a file of this node, so that a restarted ztunnel serves without the control plane.
+"""The state of the mesh in a file of this node, so that a restarted proxy serves without the control plane.
 
 A file is a header, one record for each resource (type, name, version, message) and a trailer with their number and a
-checksum of all before it. It is replaced as a whole, so a reader sees the old one or the new one. Two ztunnels of an
+checksum of all before it. It is replaced as a whole, so a reader sees the old one or the new one. Two processes of an
 upgrade may write the same path: both follow the same control plane, and the later one wins.
 
 Resources are not kept in memory for it: a write copies the records that still hold from the file before, which this
@@ -15,12 +15,11 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from meshapi import names
 from meshkit.log import logger
 
 _log = logger("snapshot")
@@ -29,8 +28,6 @@ _MAGIC: Final = b"culvert mesh state 1\n"
 _RECORD: Final = struct.Struct(">BHHI")
 """Number of the type, lengths of name, version and message."""
 _TRAILER: Final = struct.Struct(">II")
-_TYPES: Final = (names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE, names.MESH_CONFIG_TYPE)
-"""A type's place is its number in the file. Policies come first: no workload is known before what protects it."""
 _LARGEST: Final = 1 << 30
 _BATCH: Final = 2000
 _COLLECT_S: Final = 2.0
@@ -70,8 +67,17 @@ class Take(Protocol):
 class Snapshot:
     """Keeps the file. ``restore`` once, then ``run`` as a task; ``note`` what changes."""
 
-    def __init__(self, path: Path, *, collect_s: float = _COLLECT_S) -> None:
+    def __init__(self, path: Path, types: Sequence[str], *, collect_s: float = _COLLECT_S) -> None:
+        """Keep a file.
+
+        Args:
+            path: of the file.
+            types: type URLs of the resources that are kept. A type's place is its number in the file, and the order
+                in which types are restored.
+            collect_s: changes within so many seconds are written together.
+        """
         self._path = path
+        self._types = tuple(types)
         self._collect_s = collect_s
         self._base: BinaryIO | None = None
         self._pending: dict[Key, _Record | None] = {}
@@ -79,9 +85,9 @@ class Snapshot:
 
     def note(self, type_url: str, upserts: Iterable[Upsert], removes: Iterable[str]) -> None:
         """Take down what has come into force; written a little later."""
-        if type_url not in _TYPES:
+        if type_url not in self._types:
             return
-        kind = _TYPES.index(type_url)
+        kind = self._types.index(type_url)
         for name, version, body in upserts:
             self._pending[kind, name] = _Record((kind, name), version, body)
         for name in removes:
@@ -116,7 +122,7 @@ class Snapshot:
         self._changed.clear()
         changes, self._pending = self._pending, {}
         try:
-            written = await asyncio.to_thread(_replace, self._path, self._base, changes)
+            written = await asyncio.to_thread(_replace, self._path, self._base, changes, len(self._types))
         except (OSError, Damaged) as error:
             self._pending = changes | self._pending
             _log.warning("snapshot of the mesh not written", path=self._path, reason=str(error))
@@ -136,7 +142,7 @@ class Snapshot:
                 left.unlink(missing_ok=True)
         base = self._path.open("rb")
         try:
-            held = _hand_over(base, take, self._drop)
+            held = _hand_over(base, take, self._drop, self._types)
         except BaseException:
             base.close()
             raise
@@ -147,20 +153,22 @@ class Snapshot:
         self._pending[key] = None
 
 
-def _hand_over(base: BinaryIO, take: Take, refuse: Callable[[Key], None]) -> dict[str, dict[str, str]]:
-    held: dict[str, dict[str, str]] = {type_url: {} for type_url in _TYPES}
+def _hand_over(
+    base: BinaryIO, take: Take, refuse: Callable[[Key], None], types: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    held: dict[str, dict[str, str]] = {type_url: {} for type_url in types}
     batch: list[Upsert] = []
 
     def flush(kind: int) -> None:
-        refused = set(take(_TYPES[kind], batch)) if batch else set()
-        held[_TYPES[kind]].update({name: version for name, version, _ in batch if name not in refused})
+        refused = set(take(types[kind], batch)) if batch else set()
+        held[types[kind]].update({name: version for name, version, _ in batch if name not in refused})
         for name in refused:
             refuse((kind, name))
         batch.clear()
 
-    with _mapped(base) as content:
-        for kind in range(len(_TYPES)):
-            for start, end, key in _records(content):
+    with _mapped(base, len(types)) as content:
+        for kind in range(len(types)):
+            for start, end, key in _records(content, len(types)):
                 if key[0] != kind:
                     continue
                 batch.append(_upsert(content, start, end))
@@ -170,14 +178,14 @@ def _hand_over(base: BinaryIO, take: Take, refuse: Callable[[Key], None]) -> dic
     return held
 
 
-def _replace(path: Path, base: BinaryIO | None, changes: Mapping[Key, _Record | None]) -> BinaryIO:
+def _replace(path: Path, base: BinaryIO | None, changes: Mapping[Key, _Record | None], kinds: int) -> BinaryIO:
     """Write the records of ``base`` that still hold and the new ones; returns the new file, open."""
-    # Not by process number: the two ztunnels of an upgrade may both be number 1 in their containers.
+    # Not by process number: the two processes of an upgrade may both be number 1 in their containers.
     hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     file = os.fdopen(descriptor, "w+b")
     try:
-        _write(file, base, changes)
+        _write(file, base, changes, kinds)
         file.flush()
         os.fsync(descriptor)
         hidden.replace(path)
@@ -188,7 +196,7 @@ def _replace(path: Path, base: BinaryIO | None, changes: Mapping[Key, _Record | 
     return file
 
 
-def _write(file: BinaryIO, base: BinaryIO | None, changes: Mapping[Key, _Record | None]) -> None:
+def _write(file: BinaryIO, base: BinaryIO | None, changes: Mapping[Key, _Record | None], kinds: int) -> None:
     count = checksum = 0
 
     def put(part: bytes) -> None:
@@ -198,10 +206,10 @@ def _write(file: BinaryIO, base: BinaryIO | None, changes: Mapping[Key, _Record 
 
     put(_MAGIC)
     if base is not None:
-        with _mapped(base) as content:
+        with _mapped(base, kinds) as content:
             # Neighbours that stay are copied as one piece.
             begin = end = len(_MAGIC)
-            for _, stop, key in _records(content):
+            for _, stop, key in _records(content, kinds):
                 if key in changes:
                     put(content[begin:end])
                     begin = stop
@@ -216,7 +224,7 @@ def _write(file: BinaryIO, base: BinaryIO | None, changes: Mapping[Key, _Record 
     file.write(_TRAILER.pack(count, checksum))
 
 
-def _mapped(file: BinaryIO) -> mmap.mmap:
+def _mapped(file: BinaryIO, kinds: int) -> mmap.mmap:
     """Map a file and check it as a whole.
 
     Raises:
@@ -234,7 +242,7 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
         count, checksum = _TRAILER.unpack(content[-_TRAILER.size :])
         if checksum != actual:
             raise Damaged("its checksum is wrong")
-        if count != sum(1 for _ in _records(content)):
+        if count != sum(1 for _ in _records(content, kinds)):
             raise Damaged("it does not hold as many records as it says")
     except BaseException:
         content.close()
@@ -242,7 +250,7 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
     return content
 
 
-def _records(content: mmap.mmap) -> Iterator[tuple[int, int, Key]]:
+def _records(content: mmap.mmap, kinds: int) -> Iterator[tuple[int, int, Key]]:
     """Yield where each record begins and ends, and whose it is."""
     at, last = len(_MAGIC), len(content) - _TRAILER.size
     while at < last:
@@ -254,7 +262,7 @@ def _records(content: mmap.mmap) -> Iterator[tuple[int, int, Key]]:
         except (struct.error, UnicodeDecodeError) as error:
             raise Damaged(f"a record cannot be read: {error}") from None
         at += name + version + body
-        if at > last or kind >= len(_TYPES):
+        if at > last or kind >= kinds:
             raise Damaged("a record is longer than the file, or of a type that is not known")
         yield start, at, key
 

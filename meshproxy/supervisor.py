@@ -1,4 +1,4 @@
-"""Starts ztunnel again when it crashes, within its container: at once, not when the kubelet's back-off has passed.
+"""Starts a proxy again when it crashes, within its container: at once, not when the kubelet's back-off has passed.
 
 The process that serves is a child of this one. Everything is imported before the first child is made, so the next one
 begins where Python has already done its part (some 0.7 s). The parent opens nothing, starts no thread and does nothing
@@ -19,9 +19,7 @@ from typing import Final
 
 from meshkit.linux import syscalls
 from meshkit.log import logger
-
-CRASHED: Final = 70
-"""Exit status of a child whose engine has failed (``EX_SOFTWARE``)."""
+from meshkit.process import CRASHED
 
 _BURST: Final = 5
 _WINDOW_S: Final = 60.0

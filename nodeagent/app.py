@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import signal
+import sys
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Final
@@ -11,12 +11,12 @@ from aiohttp import web
 
 from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules
-from meshkit import admin, log
+from meshkit import admin, log, metrics, process
 from meshkit.kube import config as kube_config
 from meshkit.kube import errors as kube_errors
 from meshkit.kube import kinds, objects
 from meshkit.kube.client import Client
-from meshkit.tasks import first_cause
+from meshkit.tasks import Background, background
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
 from nodeagent import debug, telemetry
@@ -33,6 +33,7 @@ from nodeagent.discovery.watch import PodWatch
 from nodeagent.enrolment.captured import Enrolled
 from nodeagent.enrolment.controller import Controller, Node
 from nodeagent.enrolment.draining import Draining
+from nodeagent.enrolment.locks import PodLocks
 from nodeagent.enrolment.state import PodStates
 from nodeagent.enrolment.takeover import Takeover
 from nodeagent.enrolment.transitions import Parts
@@ -69,7 +70,7 @@ class NodeAgent:
         self._capture = choice.backend.pods
         self._guard = choice.guard
         self._exemption = ProbeExemption(choice.backend.probes, settings.host_netns, self._enrolled.addresses)
-        self._states = PodStates()
+        self._states, locks = PodStates(), PodLocks()
         self._controller = Controller(
             Node(
                 trust_domain=settings.trust_domain,
@@ -81,7 +82,8 @@ class NodeAgent:
                 states=self._states,
                 capture=self._capture,
                 takeover=Takeover(self._capture, choice.others, settings.host_netns),
-                draining=Draining(self._capture, self._states),
+                locks=locks,
+                draining=Draining(self._capture, self._states, locks),
                 exemption=self._exemption,
                 zds=self._zds,
                 certificates=self._secrets,
@@ -92,31 +94,24 @@ class NodeAgent:
             finder=NamespaceFinder(),
         )
         self._draining_ztunnels = DrainingZtunnels(client, self._watch, settings.pod_namespace)
-        self._repairs = Repairs(self._capture, self._enrolled, self._exemption, self._controller.lock)
+        self._repairs = Repairs(self._capture, self._enrolled, self._exemption, locks.of)
         self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
         self._installer = _installer(settings)
         self._adopted = False
-        self._quit = asyncio.Event()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Captured pods stay captured.
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set. Captured pods stay captured.
 
         Raises:
             OSError: a port or socket cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._quit.set)
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        async with AsyncExitStack() as stack, background() as tasks:
+            stack.push_async_callback(self._ca.close)
+            stack.push_async_callback(self._secrets.close)
             await self._open_endpoints(stack)
-            running = [tasks.create_task(self._watch.run())]
-            running.append(tasks.create_task(self._begin(tasks, running, stack)))
-            await self._quit.wait()
+            tasks.start(self._watch.run(), self._begin(tasks, stack))
+            await stop.wait()
             await self._uninstall_if_last()
-            for task in running:
-                task.cancel()
-            await self._secrets.close()
-            await self._ca.close()
 
     def pending(self) -> list[str]:
         """Return what readiness waits for."""
@@ -127,37 +122,40 @@ class NodeAgent:
             waiting.append("CNI plugin")
         return waiting
 
-    async def _begin(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]], stack: AsyncExitStack) -> None:
+    async def _begin(self, tasks: Background, stack: AsyncExitStack) -> None:
         """Take over captured pods before serving: the first ZDS snapshot must be complete."""
         await self._watch.wait_synced()
         self._watch.on_change(self._observe)
         self._watch.on_change(self._draining_ztunnels.notice)
-        running.append(tasks.create_task(self._draining_ztunnels.run()))
+        tasks.start(self._draining_ztunnels.run())
         await self._controller.adopt()
         self._adopted = True
         await self._revocations.look()  # roots are never served without the revocation lists
         secrets = sds.SecretDiscovery(self._secrets)
         await stack.enter_async_context(serving.serve_unix(self._settings.sds_socket, [secrets], mode=0o600))
         await stack.enter_async_context(self._requests.serve(self._settings.cni_socket))
-        running.append(tasks.create_task(self._zds.run()))
-        running.append(tasks.create_task(self._controller.run()))
-        running.append(tasks.create_task(self._repairs.run()))
-        running.append(tasks.create_task(self._revocations.follow()))
-        running.append(tasks.create_task(roots.follow(self._settings.ca_root, self._secrets.renew_all)))
+        tasks.start(
+            self._zds.run(),
+            self._controller.run(),
+            self._repairs.run(),
+            self._revocations.follow(),
+            roots.follow(self._settings.ca_root, self._secrets.renew_all),
+        )
         await self._zds.wait_connected()
         self._watch.on_change(self._controller.notice)
         if self._installer is not None:
-            running.append(tasks.create_task(self._installer.run()))
+            tasks.start(self._installer.run())
 
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings = self._settings
-        state = telemetry.AgentState(
+        state = telemetry.Parts(
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, secrets=self._secrets,
             requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
             guard=self._guard,
         )  # fmt: skip
+        registry = metrics.registry("cni", telemetry.source(state))
         pages = {
-            "GET /metrics": admin.metrics(telemetry.registry(state)),
+            "GET /metrics": admin.metrics(registry),
             # The pods of a node are nothing for other nodes' pods.
             "GET /debug/pods": admin.loopback_only(admin.json_page(self._pods_page)),
         }
@@ -236,18 +234,11 @@ def main() -> None:
     log.configure(level=settings.log_level, log_format=settings.log_format)
     if os.geteuid() != 0:
         _log.error("the node agent needs root, CAP_NET_ADMIN and CAP_SYS_ADMIN")
-        raise SystemExit(1)
-    try:
-        asyncio.run(_run(settings))
-    except (Exception, BaseExceptionGroup) as error:
-        cause = first_cause(error)
-        if not isinstance(cause, OSError | kube_errors.KubeError):
-            raise
-        _log.error("the node agent cannot run", reason=str(cause))
-        raise SystemExit(1) from None
+        sys.exit(process.CANNOT_RUN)
+    sys.exit(process.run("nodeagent", partial(_run, settings), expected=(OSError, kube_errors.KubeError)))
 
 
-async def _run(settings: NodeAgentSettings) -> None:
+async def _run(settings: NodeAgentSettings, stop: asyncio.Event) -> None:
     choice = await asyncio.to_thread(
         choose, settings.capture_backend, settings.xtables_lock, guard=settings.capture_guard
     )
@@ -259,4 +250,4 @@ async def _run(settings: NodeAgentSettings) -> None:
         )
     access = await kube_config.load(settings.kubeconfig)
     async with Client(access) as client:
-        await NodeAgent(settings, client, choice).run()
+        await NodeAgent(settings, client, choice).run(stop)

@@ -1,31 +1,28 @@
 """Wiring of ztunnel, and its life from start to drain."""
 
 import asyncio
-import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from meshapi import names
 from meshapi.proto import engine_pb2
-from meshengine import Engine, KernelUnsupported, events
-from meshkit import admin, log
-from meshkit.tasks import first_cause
+from meshengine import Engine
+from meshkit import admin, log, metrics
+from meshkit.tasks import Background
 from meshkit.xds import credentials
-from meshkit.xds.client import EVERYTHING, DeltaClient, NodeInfo, tls_channel, unix_channel
-from meshproxy import handover, limits, metrics
-from meshproxy.certificates import Certificates
-from meshproxy.otlp.exporter import Portion, Reason
+from meshkit.xds.client import EVERYTHING, DeltaClient, tls_channel
+from meshproxy import handover, host, limits
+from meshproxy import metrics as sources
+from meshproxy.host import ProxyHost
 from meshproxy.snapshot import Snapshot
-from meshproxy.supervisor import CRASHED, supervise
-from ztunnel import otlp_wiring as wiring
-from ztunnel import pages
+from meshproxy.supervisor import supervise
+from ztunnel import pages, telemetry
 from ztunnel.own import OwnWorkload
 from ztunnel.settings import AccessLog, ZtunnelSettings
 from ztunnel.workloads import Workloads
-from ztunnel.xds import XdsReceiver
+from ztunnel.xds import SNAPSHOT_TYPES, XdsReceiver
 from ztunnel.zds import ZdsClient
 
 _log = log.logger("ztunnel")
@@ -41,12 +38,8 @@ _FRESH_STATE_WAIT_S = 2.0
 """Timeout of the control plane where a restored snapshot is available; at most restarts the control plane is up."""
 
 
-class EngineFatal(Exception):
-    """A thread of the engine has failed; only a new process can help."""
-
-
 class Ztunnel:
-    """One running ztunnel. Construct, then ``run``.
+    """One running ztunnel, a ``meshproxy.host.Proxy``. Construct inside a loop, then ``run``.
 
     Args:
         settings: flags and environment.
@@ -56,18 +49,18 @@ class Ztunnel:
     def __init__(self, settings: ZtunnelSettings, crashes: int = 0) -> None:
         self._settings = settings
         self._crashes = crashes
-        self._engine = Engine(_engine_config(settings, limits.raise_descriptors()).SerializeToString())
-        node = _node(settings)
-        self._snapshot = Snapshot(Path(settings.snapshot_path)) if settings.snapshot_path else None
-        self._mesh = XdsReceiver(self._engine, self._snapshot)
-        self._workloads = Workloads(self._engine)
-        self._own = OwnWorkload(self._engine, settings)
+        engine = Engine(_engine_config(settings, limits.raise_descriptors()).SerializeToString())
+        self._engine = engine
+        self._host = ProxyHost("ztunnel", settings, engine)
+        self._snapshot = Snapshot(Path(settings.snapshot_path), SNAPSHOT_TYPES) if settings.snapshot_path else None
+        self._mesh = XdsReceiver(engine, self._snapshot)
+        self._workloads = Workloads(engine)
+        self._own = OwnWorkload(engine, settings)
         self._zds = ZdsClient(settings.zds_socket, self._workloads)
-        self._certificates = Certificates(self._engine, unix_channel(settings.sds_socket), node)
         self._xds = DeltaClient(
             connect=tls_channel(settings.xds_address, settings.xds_root_ca, settings.xds_server_name or None),
             metadata=partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
-            node=node,
+            node=host.node_info("ztunnel", settings),
             subscriptions={
                 names.MESH_CONFIG_TYPE: EVERYTHING,
                 names.AUTHORIZATION_TYPE: EVERYTHING,
@@ -76,58 +69,24 @@ class Ztunnel:
             optional=[names.MESH_CONFIG_TYPE],
             receiver=self._mesh,
         )
-        self._exporter = wiring.exporter(settings)
         self._state_known = asyncio.Event()
-        self._quit = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Serve until a signal or a request to end, then drain.
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, then drain.
 
         Raises:
             OSError: a port of ours is taken.
-            EngineFatal: see there.
+            EngineFatal: a thread of the engine has failed.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._quit.set)
         try:
-            async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-                await self._open_endpoints(stack)
-                restored = await self._restore()
-                running = [
-                    tasks.create_task(work)
-                    for work in (
-                        self._follow_engine(),
-                        self._certificates.run(),
-                        self._xds.run(),
-                        self._note_first_state(restored=restored),
-                        self._keep_snapshot(),
-                        self._workloads.retry_pending(),
-                        self._serve_own_pod(),
-                    )
-                ]
-                exporting = tasks.create_task(self._exporter.run()) if self._exporter else None
-                following = tasks.create_task(self._serve_workloads())
-                await self._quit.wait()
-                await self._drain(following)
-                for task in running:
-                    task.cancel()
-                if self._exporter and exporting:
-                    self._write(engine_pb2.EventBatch.FromString(self._engine.drain_events()))
-                    # Half of the time between drain and kill.
-                    spare_s = self._settings.termination_grace_period_seconds - self._settings.drain_s
-                    await self._exporter.finish(spare_s / 2)
-                    exporting.cancel()
+            await self._host.run(self, stop)
         finally:
-            self._write(engine_pb2.EventBatch.FromString(self._engine.drain_events()))
-            await asyncio.to_thread(self._engine.close)
             if self._snapshot is not None:
                 self._snapshot.close()
 
     def pending(self) -> list[str]:
-        """What readiness waits for; a ztunnel that drains is never ready again."""
-        if self._quit.is_set():
-            return ["draining"]
+        """See ``Proxy.pending``."""
         waiting = []
         if not self._state_known.is_set():
             waiting.append("state of the mesh")
@@ -135,27 +94,42 @@ class Ztunnel:
             waiting.append("node agent")
         return waiting + [f"workload {name}" for name in (*self._workloads.pending, *self._own.pending)]
 
-    async def _open_endpoints(self, stack: AsyncExitStack) -> None:
-        settings = self._settings
-        registry = metrics.registry(
-            self._engine.metrics,
-            lambda: self._workloads.active,
-            lambda: len(self._workloads.pending),
-            self._engine.connections,
+    def sources(self) -> Sequence[metrics.Source]:
+        """See ``Proxy.sources``."""
+        own = telemetry.source(
+            active=lambda: self._workloads.active,
+            pending=lambda: len(self._workloads.pending),
+            connections=self._engine.connections,
             crashes=self._crashes,
-            discovery=self._xds.counts,
-            exported=self._exporter.counts if self._exporter else None,
         )
-        scrape = admin.metrics(registry)
-        anywhere = "0.0.0.0"  # noqa: S104  (scraped by Prometheus and probed by the kubelet)
-        await stack.enter_async_context(
-            admin.serve([(anywhere, settings.metrics_port)], {"GET /metrics": scrape, "GET /stats/prometheus": scrape})
+        return [sources.discovery(self._xds.counts), own]
+
+    def pages(self) -> Mapping[str, admin.Handler]:
+        """See ``Proxy.pages``."""
+        return pages.routes(self._engine, self._settings)
+
+    def handle(self, event: engine_pb2.Event) -> None:
+        """See ``Proxy.handle``."""
+        match event.WhichOneof("kind"):
+            case "workload_started":
+                self._workloads.started(event.workload_started.uid, event.workload_started.error)
+                self._own.started(event.workload_started.uid, event.workload_started.error)
+            case "workload_stopped":
+                _log.info("last stream of a removed workload ended", uid=event.workload_stopped.uid)
+            case _:
+                pass
+
+    async def serve(self, tasks: Background) -> None:
+        """See ``Proxy.serve``."""
+        restored = await self._restore()
+        tasks.start(
+            self._xds.run(),
+            self._note_first_state(restored=restored),
+            self._keep_snapshot(),
+            self._workloads.retry_pending(),
+            self._serve_own_pod(),
         )
-        await stack.enter_async_context(
-            admin.serve([(anywhere, settings.readiness_port)], {"GET /healthz/ready": admin.readiness(self.pending)})
-        )
-        handlers = pages.routes(self._engine, settings, self._quit)
-        await stack.enter_async_context(admin.serve([("127.0.0.1", settings.admin_port)], handlers))
+        [self._following] = tasks.start(self._serve_workloads())
 
     async def _restore(self) -> bool:
         """Put the state of the last run in force; false where nothing is known of it."""
@@ -193,38 +167,7 @@ class Ztunnel:
             await self._xds.wait_received()
             await self._snapshot.run()
 
-    async def _follow_engine(self) -> None:
-        async for packed in events.batches(self._engine):
-            batch = engine_pb2.EventBatch.FromString(packed)
-            self._write(batch)
-            for event in batch.events:
-                self._handle(event)
-
-    def _write(self, batch: engine_pb2.EventBatch) -> None:
-        if batch.access_log:
-            sys.stdout.buffer.write(batch.access_log)
-            sys.stdout.buffer.flush()
-        if self._exporter and batch.access_log_records:
-            self._exporter.offer(Portion(one.records, one.count) for one in batch.access_log_records)
-            self._exporter.counts.dropped[Reason.HOST_BUSY] = batch.access_log_records_dropped
-
-    def _handle(self, event: engine_pb2.Event) -> None:
-        match event.WhichOneof("kind"):
-            case "certificate_wanted":
-                self._certificates.want(event.certificate_wanted.identity)
-            case "certificate_released":
-                self._certificates.release(event.certificate_released.identity)
-            case "workload_started":
-                self._workloads.started(event.workload_started.uid, event.workload_started.error)
-                self._own.started(event.workload_started.uid, event.workload_started.error)
-            case "workload_stopped":
-                _log.info("last stream of a removed workload ended", uid=event.workload_stopped.uid)
-            case "fatal":
-                raise EngineFatal(event.fatal.reason)
-            case _:
-                pass
-
-    async def _drain(self, following: asyncio.Task[None]) -> None:
+    async def drain(self) -> None:
         """Take what is new until a successor does, then let open streams end."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -232,18 +175,18 @@ class Ztunnel:
         self._zds.retire()
         _log.info("ending, new connections are taken until a successor serves", workloads=self._workloads.active)
         timeout_s = min(self._settings.handover_s, self._settings.drain_s)
-        found = await handover.wait_for_successor(lambda: self._workloads.namespaces, timeout_s)
+        found = await handover.wait_for_successor(
+            lambda: self._workloads.namespaces, timeout_s, ports=names.CAPTURE_PORTS
+        )
         # From here on a new workload's listeners would never be closed: the node agent has to use another ztunnel.
-        following.cancel()
+        if self._following is not None:
+            self._following.cancel()
         left_s = max(0.0, deadline - loop.time())
         _log.info(
             "draining", successor=found, after_s=round(loop.time() - began, 2),
             connections=self._engine.connections(), timeout_s=round(left_s, 2),
         )  # fmt: skip
-        self._engine.drain(left_s)
-        while self._engine.held() and loop.time() < deadline:  # noqa: ASYNC110  (a counter, no event)
-            await asyncio.sleep(0.05)
-        _log.info("drained", cut=self._engine.connections())
+        await self._host.drain_engine(left_s)
 
 
 def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.EngineConfig:
@@ -278,21 +221,6 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
     )
 
 
-def _node(settings: ZtunnelSettings) -> NodeInfo:
-    name, namespace = settings.pod_name, settings.pod_namespace
-    return NodeInfo(
-        id=f"ztunnel~{settings.instance_ip}~{name}.{namespace}~{namespace}.svc.cluster.local",
-        metadata={
-            "NAME": name,
-            "NAMESPACE": namespace,
-            "INSTANCE_IPS": settings.instance_ip,
-            "NODE_NAME": settings.node_name,
-            "CLUSTER_ID": settings.cluster_id,
-            "ISTIO_VERSION": version("culvert"),
-        },
-    )
-
-
 def main() -> None:
     """Entry point of ``culvert-ztunnel``."""
     settings = ZtunnelSettings.from_command_line()
@@ -302,21 +230,8 @@ def main() -> None:
 
 def _serve(settings: ZtunnelSettings, crashes: int) -> int:
     """Run one ztunnel; return the process's exit status."""
-    try:
-        asyncio.run(_run(settings, crashes))
-    except (Exception, BaseExceptionGroup) as error:
-        cause = first_cause(error)
-        reason = f"{type(cause).__name__}: {cause}"
-        if isinstance(cause, KernelUnsupported | OSError):
-            _log.error("ztunnel cannot go on", reason=reason)
-            return 1
-        if isinstance(cause, EngineFatal):
-            _log.error("ztunnel has failed", reason=reason)
-        else:
-            _log.exception("ztunnel has failed", reason=reason)
-        return CRASHED
-    return 0
 
+    async def work(stop: asyncio.Event) -> None:
+        await Ztunnel(settings, crashes).run(stop)
 
-async def _run(settings: ZtunnelSettings, crashes: int) -> None:
-    await Ztunnel(settings, crashes).run()
+    return host.run("ztunnel", work)

@@ -4,16 +4,14 @@ import asyncio
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Final
 
 from aiohttp import web
 from pydantic.alias_generators import to_camel
 
 from meshengine import Engine
-from meshkit import admin, log
+from meshkit import admin
 from ztunnel.settings import ZtunnelSettings
 
-_ISTIO_LEVELS: Final = {"trace": log.Level.DEBUG, "warning": log.Level.WARN, "critical": log.Level.ERROR}
 _SECTIONS = ("workloads", "services", "policies", "certificates", "workloadState")
 
 
@@ -27,32 +25,11 @@ def config_dump(engine: Engine, settings: ZtunnelSettings) -> str:
     return "{" + ",".join(parts) + "}"
 
 
-def routes(engine: Engine, settings: ZtunnelSettings, quit_requested: asyncio.Event) -> Mapping[str, admin.Handler]:
-    """Return the handlers by route."""
-    level = settings.log_level
+def routes(engine: Engine, settings: ZtunnelSettings) -> Mapping[str, admin.Handler]:
+    """Return the handlers by route, beside those of every proxy (``meshproxy.admin``)."""
 
     async def dump(_: web.Request) -> web.StreamResponse:
         text = await asyncio.to_thread(config_dump, engine, settings)
         return web.Response(text=text, content_type="application/json")
 
-    async def logging(request: web.Request) -> web.StreamResponse:
-        """Set the level to ``level``, or with ``reset`` to that of the settings; say which it is."""
-        nonlocal level
-        wanted = request.query.get("level", "")
-        try:
-            level = _level(wanted) if wanted else settings.log_level if "reset" in request.query else level
-        except ValueError:
-            return web.Response(status=400, text=f"level: {wanted!r} is none of {', '.join(log.Level)}\n")
-        log.configure(level=level, log_format=settings.log_format)
-        return web.Response(text=f"current log level is {level}\n")
-
-    async def quit_now(_: web.Request) -> web.StreamResponse:
-        quit_requested.set()
-        return web.Response(text="shutdown now\n")
-
-    return {"GET /config_dump": dump, "POST /logging": logging, "POST /quitquitquit": quit_now}
-
-
-def _level(name: str) -> log.Level:
-    """Return a level by our name or Istio's; raises ``ValueError``."""
-    return _ISTIO_LEVELS.get(name) or log.Level(name)
+    return {"GET /config_dump": dump}

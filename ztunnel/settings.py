@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 
 from meshapi import names
-from meshproxy.otlp.settings import OtlpSettings
+from meshproxy.settings import ProxySettings
 from ztunnel.labels import MetricLabel
 
 
@@ -19,12 +19,10 @@ class AccessLog(StrEnum):
     MESH = "mesh"
 
 
-class ZtunnelSettings(OtlpSettings):
+class ZtunnelSettings(ProxySettings):
     """Settings of ``culvert-ztunnel``."""
 
-    node_name: str = Field(description="Name of the node that this process serves.")
     pod_name: str = Field(default="ztunnel", description="Name of the pod that this process runs in.")
-    pod_namespace: str = Field(default=names.DEFAULT_NAMESPACE, description="Namespace of that pod.")
     service_account: str = Field(
         default=names.ZTUNNEL_SERVICE_ACCOUNT,
         description="Service account of that pod; part of its identity in the mesh.",
@@ -34,45 +32,11 @@ class ZtunnelSettings(OtlpSettings):
         description=f"Value of that pod's label `{names.TUNNEL_LABEL}`. With `{names.TUNNEL_LABEL_HTTP}` the pod is a "
         "workload of the mesh: port 15008 is served in it, too.",
     )
-    instance_ip: str = Field(
-        default="127.0.0.1", description="Address of that pod; part of the identification to the control plane."
-    )
-    cluster_id: str = Field(default=names.DEFAULT_CLUSTER_ID, description="Name of the cluster.")
-    network: str = Field(default="", description="Name of the network; empty is the default one.")
-    trust_domain: str = Field(
-        default=names.DEFAULT_TRUST_DOMAIN, description="Trust domain of the workloads served here."
-    )
-
-    xds_address: str = Field(
-        default=f"{names.CONTROL_PLANE_SERVICE}.{names.DEFAULT_NAMESPACE}.svc:{names.CONTROL_PLANE_XDS_PORT}",
-        description="Control plane, as host:port.",
-    )
-    xds_root_ca: Path = Field(
-        default=Path(names.ROOT_CERT_PATH),
-        description="PEM file of the roots that the control plane is checked against.",
-    )
-    xds_server_name: str = Field(
-        default="",
-        validation_alias=AliasChoices("xds_server_name", "ALT_XDS_HOSTNAME"),
-        description="Name that the control plane's certificate must have, where it is not the address.",
-    )
-    token_path: Path = Field(
-        default=Path(names.TOKEN_PATH), description="File of the service-account token shown to the control plane."
-    )
     zds_socket: Path = Field(
         default=Path(names.ZDS_SOCKET),
         validation_alias=AliasChoices("zds_socket", "INPOD_UDS"),
         description="The node agent's socket for workloads.",
     )
-    sds_socket: Path = Field(
-        default=Path(names.SDS_SOCKET),
-        description="Socket of the certificate source: the node agent's, or any other SDS server's.",
-    )
-    snapshot_path: str = Field(
-        default="",
-        description="File that the state of the mesh is kept in, to start without the control plane; empty is none.",
-    )
-
     worker_threads: int = Field(
         default=2, ge=1, le=64, description="Threads that move the bytes of a workload; at most one a core."
     )
@@ -92,11 +56,6 @@ class ZtunnelSettings(OtlpSettings):
         default=AccessLog.MESH,
         description="How connections are logged, on standard output; mesh: as accessLogFile, accessLogEncoding and "
         "accessLogFormat of the mesh configuration say, where they say nothing as text.",
-    )
-    termination_grace_period_seconds: float = Field(
-        default=30.0,
-        ge=1.0,
-        description="Time from the request to end until the kill; streams may go on for most of it.",
     )
     handover_s: float = Field(
         default=10.0,
@@ -160,13 +119,3 @@ class ZtunnelSettings(OtlpSettings):
         description="Labels that are left out of `istio_tcp_*`; series that differ only in these become one. Kiali "
         "needs all but the regions and zones.",
     )
-
-    admin_port: int = Field(default=names.ZTUNNEL_ADMIN_PORT, description="Admin pages, on localhost.")
-    metrics_port: int = Field(default=names.METRICS_PORT, description="Metrics.")
-    readiness_port: int = Field(default=names.READINESS_PORT, description="Readiness.")
-
-    @property
-    def drain_s(self) -> float:
-        """Seconds that streams may go on after the request to end: 5 s before the kill, as Istio's ztunnel."""
-        grace_s = self.termination_grace_period_seconds
-        return grace_s - 5 if grace_s > 10 else max(grace_s - 1, 1.0)

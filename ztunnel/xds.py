@@ -1,10 +1,15 @@
 """Workloads, services and policies from the control plane to the engine."""
 
 from collections.abc import Sequence
+from typing import Final
 
+from meshapi import names
 from meshengine import ConfigRejected, Engine
 from meshkit.xds.client import Rejection
 from meshproxy.snapshot import Snapshot, Upsert
+
+SNAPSHOT_TYPES: Final = (names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE, names.MESH_CONFIG_TYPE)
+"""Types that are kept in the snapshot. Policies come first: no workload is known before what protects it."""
 
 
 class XdsReceiver:

@@ -11,7 +11,9 @@ within ``_INCIDENT_S`` are counted only.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from meshkit.linux.changes import Changes
@@ -122,14 +124,14 @@ class Repairs:
         if uid != _HOST and self._lock(uid).locked():
             return  # the pod is being changed; other repairs must not wait for it
         if uid == _HOST:
-            changes, plan = await asyncio.to_thread(self._exemption.watch), None
+            changes, plan = await _subscribe(self._exemption.watch), None
         else:
             async with self._lock(uid):
                 captured = self._enrolled.find(uid)
                 if captured is None:
                     return
                 plan = captured.plan
-                changes = await asyncio.to_thread(self._capture.watch, captured.sandbox, plan)
+                changes = await _subscribe(partial(self._capture.watch, captured.sandbox, plan))
         self._end(uid)
         # Its sizes are unknown, so the first comparison comes soon and finds earlier changes.
         self._watched[uid] = _Watched(changes, captured, plan)
@@ -204,3 +206,14 @@ class Repairs:
     def _name(self, uid: str) -> str:
         captured = self._enrolled.find(uid)
         return captured.key if captured else "(host)"
+
+
+async def _subscribe(watch: Callable[[], Changes]) -> Changes:
+    """Subscribe on a thread. Cancelled, it waits for the thread and closes what that has opened."""
+    opening = asyncio.ensure_future(asyncio.to_thread(watch))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            (await opening).close()
+        raise

@@ -69,7 +69,6 @@ class Controller:
         self._finder = finder
         self._transitions = Transitions(parts, trust_domain=node.trust_domain, dns_capture=node.dns_capture)
         self._proxies = ProxyIdentities(node.trust_domain, node.rules, parts.certificates)
-        self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dirty: set[str] = set()
         self.uninstalling = False  # true: every pod is unenrolled, whatever its labels say
@@ -140,13 +139,14 @@ class Controller:
             NotConnected: no ztunnel is connected.
             OSError: the pod cannot be captured.
         """
-        async with self.lock(pod.uid):
+        async with self._parts.locks.of(pod.uid):
             try:
                 await self._transitions.capture(pod, namespace, addresses)
             except (OSError, NotConnected) as error:
                 self._parts.states.fail(pod.uid, str(error))
                 raise
-        self.notice(pod.uid)
+        if pod.uid in self._pods:  # the watch may be behind; it notices the pod when it delivers it
+            self.notice(pod.uid)
 
     async def unenrol_all(self, timeout_s: float) -> None:
         """Unenrol every pod for good; connections that have not drained within ``timeout_s`` seconds are cut."""
@@ -160,16 +160,12 @@ class Controller:
         """Remove the rules of pods that have drained, until cancelled."""
         await self._parts.draining.run()
 
-    def lock(self, uid: str) -> asyncio.Lock:
-        """Return the lock that serializes changes of a pod."""
-        return self._locks.setdefault(uid, asyncio.Lock())
-
     async def _reconcile_pod(self, uid: str) -> None:
         backoff = Backoff(first_s=0.05, cap_s=5.0)
         while True:
             self._dirty.discard(uid)
             try:
-                async with self.lock(uid):
+                async with self._parts.locks.of(uid):
                     await self._reconcile_once(uid)
             except (OSError, NotConnected) as error:
                 pod = self._pods.get(uid)
@@ -183,7 +179,6 @@ class Controller:
         self._tasks.pop(uid, None)
         if uid not in self._pods:
             self._parts.states.forget(uid)
-            self._locks.pop(uid, None)
 
     async def _reconcile_once(self, uid: str) -> None:
         pod, captured = self._pods.get(uid), self._parts.enrolled.find(uid)

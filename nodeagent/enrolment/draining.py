@@ -14,6 +14,7 @@ from meshkit.linux import netns, sockets
 from meshkit.log import logger
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.pod import PodCapture, Sandbox
+from nodeagent.enrolment.locks import PodLocks
 from nodeagent.enrolment.state import PodStates, State
 
 _log = logger("draining")
@@ -36,9 +37,10 @@ class _Pod:
 class Draining:
     """Owns the sandboxes of draining pods."""
 
-    def __init__(self, capture: PodCapture, states: PodStates) -> None:
+    def __init__(self, capture: PodCapture, states: PodStates, locks: PodLocks) -> None:
         self._capture = capture
         self._states = states
+        self._locks = locks
         self._pods: dict[str, _Pod] = {}
 
     def __contains__(self, uid: object) -> bool:
@@ -62,8 +64,10 @@ class Draining:
             await asyncio.sleep(_LOOK_EVERY_S)
             now = asyncio.get_running_loop().time()
             for uid, pod in list(self._pods.items()):
-                if now - pod.since >= _AT_LEAST_S:
-                    await self._look(uid, pod)
+                # A pod that is being captured again is left to that; its rules are not removed meanwhile.
+                if now - pod.since >= _AT_LEAST_S and not self._locks.of(uid).locked():
+                    async with self._locks.of(uid):
+                        await self._look(uid, pod)
 
     async def finish(self, timeout_s: float) -> None:
         """Remove all rules: those of a pod when it has drained, and the rest after ``timeout_s`` seconds.

@@ -28,6 +28,7 @@ from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.enrolment import takeover
 from nodeagent.enrolment.captured import Captured, Enrolled
 from nodeagent.enrolment.draining import Draining
+from nodeagent.enrolment.locks import PodLocks
 from nodeagent.enrolment.state import PodStates, State
 from nodeagent.enrolment.takeover import Takeover
 from nodeagent.zds.server import ZdsServer
@@ -65,6 +66,7 @@ class Parts:
     Attributes:
         enrolled: the captured pods.
         states: of all pods of the node.
+        locks: of all pods of the node.
         capture: the backend.
         takeover: replaces what a previous node agent has left.
         draining: pods that are no longer enrolled.
@@ -76,6 +78,7 @@ class Parts:
 
     enrolled: Enrolled
     states: PodStates
+    locks: PodLocks
     capture: PodCapture
     takeover: Takeover
     draining: Draining

@@ -18,6 +18,7 @@ from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.enrolment.captured import Enrolled
 from nodeagent.enrolment.controller import Controller, Node
 from nodeagent.enrolment.draining import Draining
+from nodeagent.enrolment.locks import PodLocks
 from nodeagent.enrolment.state import IllegalTransition, PodStates, State
 from nodeagent.enrolment.takeover import Takeover
 from nodeagent.enrolment.transitions import Parts
@@ -77,14 +78,18 @@ class World:
         self.probes = Probes(self.steps)
         self.certificates: list[SpiffeId] = []
         self.found = False
+        self.issued = asyncio.Event()
+        self.issued.set()
         host, other = Path("/proc/self/ns/net"), Other(self)
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.states = PodStates(raise_illegal, now=self._tick)
-        self.draining = Draining(self, self.states)
+        self.locks = PodLocks()
+        self.draining = Draining(self, self.states, self.locks)
         self.controller = Controller(
             Node("cluster.local", EnrolmentRules()),
             Parts(
-                enrolled=self.enrolled, states=self.states, capture=self, draining=self.draining, zds=self,
+                enrolled=self.enrolled, states=self.states, locks=self.locks, capture=self, draining=self.draining,
+                zds=self,
                 exemption=ProbeExemption(self.probes, host, self.enrolled.addresses),
                 takeover=Takeover(self, [CaptureBackend(other, other)], host),
                 certificates=self, announce=self.announce,
@@ -102,6 +107,10 @@ class World:
 
     def _find(self, uids: set[str]) -> dict[str, int]:
         return {uid: os.open("/proc/self/ns/net", os.O_RDONLY) for uid in uids}
+
+    def open(self) -> int:
+        """A descriptor of a namespace, for ``Controller.add``."""
+        return self._find({POD.uid})[POD.uid]
 
     async def settle(self) -> None:
         self.controller.notice(POD.uid)
@@ -144,4 +153,5 @@ class World:
         self.certificates.remove(identity)
 
     async def ready(self, identity: SpiffeId, timeout_s: float) -> bool:
+        await self.issued.wait()
         return True

@@ -28,6 +28,7 @@ from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT
 from tests.support.ports import free_port
 from tests.support.waiting import scaled, until
+from ztunnel.xds import SNAPSHOT_TYPES
 
 HERE = Path("/proc/self/ns/net")
 
@@ -146,7 +147,7 @@ class NodeSide:
         await self.write_state(*(pod.workload for pod in pods))
 
     async def write_state(self, *workloads: workload_pb2.Workload) -> None:
-        snapshot = Snapshot(self.folder / "state.snapshot")
+        snapshot = Snapshot(self.folder / "state.snapshot", SNAPSHOT_TYPES)
         resources = [(one.uid, "1", workload_pb2.Address(workload=one).SerializeToString()) for one in workloads]
         snapshot.note(names.ADDRESS_TYPE, resources, [])
         await snapshot.write()

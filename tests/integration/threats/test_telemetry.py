@@ -8,7 +8,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshapi.proto import engine_pb2
-from meshproxy import metrics as telemetry
+from meshkit import metrics
+from meshproxy import metrics as sources
 from tests.integration.threats.conftest import Costs, Scene
 from tests.integration.threats.test_dns_proxy import QUESTION, datagrams, dns_scene, head
 from tests.support import attacker, namespaced
@@ -84,7 +85,7 @@ async def test_no_logged_value_ends_its_line_or_imitates_another_field(form: str
                 await attack.wait(lambda one, ends=ends: isinstance(one, ends))
         await until(lambda: len(scene.server.node.lines) >= 2)
         exposed = generate_latest(
-            telemetry.registry(scene.server.node.engine.metrics, lambda: 0, lambda: 0, lambda: 0)
+            metrics.registry("ztunnel", sources.engine(scene.server.node.engine.metrics))
         ).decode()
         shown = [sample.labels for family in text_string_to_metric_families(exposed) for sample in family.samples]
         assert any(labels.get("source_workload") == evil for labels in shown), "as one value, and whole"

@@ -13,17 +13,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from prometheus_client import generate_latest
 
 from meshapi.proto import logs_pb2
-from meshkit import log
+from meshkit import log, metrics
 from meshkit.tasks import Backoff
-from meshproxy import metrics as telemetry
-from meshproxy.otlp import settings
+from meshproxy import metrics as sources
+from meshproxy.otlp import settings, wiring
 from meshproxy.otlp.exporter import Exporter, Portion, Reason
 from meshproxy.otlp.messages import METHOD, Envelope
 from tests.support.certificates import Issuer
 from tests.support.collector import Collector, Partial, Refuse, attributes, collecting
 from tests.support.ports import free_port
 from tests.support.waiting import until
-from ztunnel import otlp_wiring as wiring
 from ztunnel.settings import ZtunnelSettings
 
 
@@ -354,7 +353,7 @@ async def test_exported_and_dropped_records_are_on_the_metrics_page() -> None:
         exporter = exporter_to(port)
         async with running(exporter):
             exporter.offer([portion("a", "b", "c")])
-    registry = telemetry.registry(lambda: b"", lambda: 0, lambda: 0, lambda: 0, exported=exporter.counts)
+    registry = metrics.registry("ztunnel", sources.exported(exporter.counts))
     lines = generate_latest(registry).decode().splitlines()
     assert "culvert_otlp_log_records_exported_total 2.0" in lines
     assert 'culvert_otlp_log_records_dropped_total{reason="rejected"} 1.0' in lines

@@ -12,6 +12,7 @@ import pytest
 from meshapi import names
 from meshproxy.snapshot import Snapshot, Upsert
 from tests.support.waiting import until
+from ztunnel.xds import SNAPSHOT_TYPES
 
 WEB = ("Kubernetes//Pod/shop/web", "1", b"\0web")
 API = ("Kubernetes//Pod/shop/api", "7", b"api")
@@ -24,7 +25,7 @@ _made: list[Snapshot] = []
 
 def made(path: Path, **settings: float) -> Snapshot:
     """A snapshot that is closed after the test."""
-    _made.append(Snapshot(path, **settings))
+    _made.append(Snapshot(path, SNAPSHOT_TYPES, **settings))
     return _made[-1]
 
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from meshproxy.supervisor import CRASHED, Crashes
+from meshkit.process import CRASHED
+from meshproxy.supervisor import Crashes
 from tests.support.lab import ROOT
 
 PROGRAM = """

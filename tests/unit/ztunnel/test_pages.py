@@ -1,19 +1,13 @@
 """The admin pages: the contract is Istio's, whose command line decodes the dump into fixed types."""
 
-import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 
 from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
 from meshengine import Engine
-from meshkit import admin, log
-from tests.support.ports import free_port
 from ztunnel import pages
 from ztunnel.settings import ZtunnelSettings
 
@@ -122,40 +116,3 @@ def test_a_service_account_of_a_policy_is_an_object(engine: Engine) -> None:
     (found,) = dumped(engine, "policies")
     assert found["rules"] == [[[{"serviceAccounts": [{"namespace": "shop", "serviceAccount": "web"}]}]]]
     assert (found["action"], found["scope"]) == ("Deny", "Namespace")
-
-
-@contextlib.asynccontextmanager
-async def served(engine: Engine) -> AsyncIterator[str]:
-    settings = ZtunnelSettings(node_name="n1", log_level=log.Level.WARN)
-    port = free_port()
-    try:
-        async with admin.serve([("127.0.0.1", port)], pages.routes(engine, settings, asyncio.Event())):
-            yield f"http://127.0.0.1:{port}/logging"
-    finally:
-        log.configure()
-
-
-async def test_the_log_level_is_read_set_and_reset(engine: Engine) -> None:
-    async with served(engine) as url, aiohttp.ClientSession() as session:
-
-        async def set_level(query: str) -> str:
-            async with session.post(url + query) as answer:
-                assert answer.status == 200
-                return (await answer.text()).removeprefix("current log level is ").strip()
-
-        assert await set_level("") == "warn"
-        assert await set_level("?level=") == "warn"
-        assert await set_level("?level=trace") == "debug"
-        assert await set_level("?level=") == "debug"
-        assert await set_level("?reset") == "warn"
-        assert await set_level("?level=info&reset") == "info"
-
-
-@pytest.mark.parametrize("level", ["loud", "off", "access:debug,info"])
-async def test_an_unknown_log_level_changes_nothing(engine: Engine, level: str) -> None:
-    async with served(engine) as url, aiohttp.ClientSession() as session:
-        async with session.post(url, params={"level": level}) as answer:
-            assert answer.status == 400
-            assert level in await answer.text()
-        async with session.post(url) as answer:
-            assert "is warn" in await answer.text()

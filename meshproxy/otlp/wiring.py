@@ -8,7 +8,7 @@ import grpc
 from meshproxy.otlp import settings as reading
 from meshproxy.otlp.exporter import Exporter
 from meshproxy.otlp.messages import Envelope
-from ztunnel.settings import ZtunnelSettings
+from meshproxy.settings import ProxySettings
 
 _CHANNEL_OPTIONS = (
     # A failed call is sent again by the exporter, which knows what must not be; see also meshkit.xds.client.
@@ -21,7 +21,7 @@ _COMPRESSION = {
 }
 
 
-def exporter(settings: ZtunnelSettings) -> Exporter | None:
+def exporter(settings: ProxySettings) -> Exporter | None:
     """Return the exporter that the settings configure."""
     if not settings.otlp_endpoint:
         return None
@@ -46,7 +46,7 @@ def exporter(settings: ZtunnelSettings) -> Exporter | None:
     )
 
 
-def resource(settings: ZtunnelSettings) -> dict[str, str]:
+def resource(settings: ProxySettings) -> dict[str, str]:
     """Return the resource's attributes: who we are, and what the operator adds or says otherwise."""
     return {
         "service.version": version("culvert"),
