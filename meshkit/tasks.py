@@ -31,6 +31,20 @@ class Backoff:
         self._next_s = 0.0
 
 
+async def happens(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for an event; return false when it does not happen within ``timeout_s`` seconds.
+
+    Not ``asyncio.wait_for``: before Python 3.12 it loses a cancellation that comes at the moment of the event
+    (python/cpython issue 86296), and a task that was cancelled then runs for ever.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 def first_cause(error: BaseException) -> BaseException:
     """Return the first error inside (nested) groups, which is what a person wants to read."""
     while isinstance(error, BaseExceptionGroup):

@@ -103,7 +103,8 @@ class Workloads:
         self._starting[uid] = future
         try:
             self._engine.add_workload(held.message, held.namespace_fd)
-            error = await asyncio.wait_for(future, _START_TIMEOUT_S)
+            async with asyncio.timeout(_START_TIMEOUT_S):  # `wait_for` may lose a cancellation; see `tasks.happens`
+                error = await future
         except TimeoutError:
             error = f"listeners are not open after {_START_TIMEOUT_S:.0f} s"
         except EngineError as refused:

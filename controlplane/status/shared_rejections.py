@@ -17,7 +17,7 @@ from meshapi import names
 from meshapi.errors import DataError, brief
 from meshkit.kube import Client, Informer, Json, KubeError, PatchType, Selection, kinds
 from meshkit.log import logger
-from meshkit.tasks import Backoff
+from meshkit.tasks import Backoff, happens
 
 _log = logger("controlplane.status")
 _MAX_ENTRIES: Final = 200
@@ -76,11 +76,7 @@ class SharedRejections:
                     continue
                 published = own
                 backoff.reset()
-            try:
-                # Not `wait_for`: before Python 3.12 it may lose a cancellation (python/cpython issue 86296).
-                async with asyncio.timeout(_RENEW_S):
-                    await self._wake.wait()
-            except TimeoutError:
+            if not await happens(self._wake, _RENEW_S):
                 self._on_published(None, self.informer.find(names.REJECTIONS_CONFIGMAP, self._namespace))
             self._wake.clear()
 

@@ -20,6 +20,7 @@ from controlplane.metrics import Metrics
 from controlplane.xds.snapshot import Snapshot
 from meshapi.errors import listed
 from meshkit.log import logger
+from meshkit.tasks import happens
 
 _log = logger("controlplane.xds")
 _MIN_PAUSE_S: Final = 0.005
@@ -72,13 +73,7 @@ class Publisher:
     async def wait_changed(self, timeout_s: float) -> bool:
         """Wait until anything changes; return whether something did in time."""
         self._changed.clear()
-        try:
-            # Not `wait_for`: before Python 3.12 it may lose a cancellation (python/cpython issue 86296).
-            async with asyncio.timeout(timeout_s):
-                await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await happens(self._changed, timeout_s)
 
     def _slice(self) -> None:
         loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
-from meshkit.tasks import Backoff
+from meshkit.tasks import Backoff, happens
 from meshkit.xds import sds
 from meshkit.xds.source import Listener, Resource
 from nodeagent.secrets.ca_client import CaUnavailable
@@ -96,13 +96,7 @@ class SecretManager:
     async def ready(self, identity: SpiffeId, timeout_s: float) -> bool:
         """Wait until a certificate is issued; false when that takes more than ``timeout_s`` seconds."""
         entry = self._managed.get(identity)
-        if entry is None:
-            return False
-        try:
-            await asyncio.wait_for(entry.arrived.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+        return entry is not None and await happens(entry.arrived, timeout_s)
 
     def renew_all(self) -> None:
         """Renew everything within ``_SPREAD_S`` seconds: the mesh's roots have changed."""
@@ -158,12 +152,9 @@ class SecretManager:
 
     async def _wait_until_due(self, entry: _Managed, delay_s: float) -> None:
         """Wait until a certificate is due for renewal, or until ``renew_all``."""
-        try:
-            await asyncio.wait_for(entry.renew.wait(), delay_s)
-        except TimeoutError:
-            return
-        entry.renew.clear()
-        await asyncio.sleep(self._uniform(0, _SPREAD_S))
+        if await happens(entry.renew, delay_s):
+            entry.renew.clear()
+            await asyncio.sleep(self._uniform(0, _SPREAD_S))
 
     def _renewal_delay_s(self, issued: Issued) -> float:
         """Half of the lifetime, with a jitter of a tenth: a node's certificates must not all come due at once."""

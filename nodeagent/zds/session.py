@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from meshapi.proto import zds_pb2
+from meshkit.tasks import happens
 
 _PACKET: Final = 1024
 _TIMEOUT_S: Final = 5.0
@@ -106,9 +107,6 @@ async def _readable(connection: socket.socket, timeout_s: float) -> bool:
     ready = asyncio.Event()
     loop.add_reader(connection, ready.set)
     try:
-        await asyncio.wait_for(ready.wait(), timeout_s)
-    except TimeoutError:
-        return False
+        return await happens(ready, timeout_s)
     finally:
         loop.remove_reader(connection)
-    return True
