@@ -5,23 +5,21 @@ what the node agent needs, without the tunnel.
 """
 
 from meshengine._native import (
-    BindFailed,
     ConfigRejected,
     Engine,
     EngineBusy,
     EngineClosed,
     EngineError,
-    EngineFailed,
     KernelUnsupported,
+    RejectedResource,
 )
 
 __all__ = [
-    "BindFailed",
     "ConfigRejected",
     "Engine",
     "EngineBusy",
     "EngineClosed",
     "EngineError",
-    "EngineFailed",
     "KernelUnsupported",
+    "RejectedResource",
 ]

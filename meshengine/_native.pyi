@@ -6,44 +6,60 @@ may be called from any thread, release the interpreter lock while they work, and
 """
 
 from collections.abc import Sequence
-from typing import final
+from types import TracebackType
+from typing import Literal, Self, final
 
 __all__ = [
-    "BindFailed",
     "ConfigRejected",
     "Engine",
     "EngineBusy",
     "EngineClosed",
     "EngineError",
-    "EngineFailed",
     "GuardDrops",
     "KernelUnsupported",
+    "RejectedResource",
     "load_guard",
 ]
 
 class EngineError(Exception):
     """Root of what the engine raises; ``args[0]`` is one sentence for a person."""
 
+@final
+class RejectedResource:
+    """A resource that was refused.
+
+    Attributes:
+        name: as the control plane calls it.
+        field: the field at fault; may be empty.
+        reason: what is wrong with it.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def field(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
 class ConfigRejected(EngineError):
     """Some resources were refused; the others are in force, and of the refused ones the last good version is.
 
-    ``args`` is (text, type URL, [(name, field, reason), ...]).
+    Attributes:
+        type_url: type of the resources.
+        rejected: each with its reason.
     """
 
-class BindFailed(EngineError):
-    """A socket could not be made in a workload's namespace."""
+    type_url: str
+    rejected: list[RejectedResource]
 
 class KernelUnsupported(EngineError):
     """The kernel lacks something that the engine cannot do without."""
 
 class EngineBusy(EngineError):
-    """A queue is full; try again."""
+    """A queue is full, or the process has no descriptor left; try again."""
 
 class EngineClosed(EngineError):
     """The engine has been closed."""
-
-class EngineFailed(EngineError):
-    """A thread of the engine has failed; the process should end."""
 
 def load_guard(
     *,
@@ -101,7 +117,7 @@ class GuardDrops:
 
 @final
 class Engine:
-    """The tunnel of one node."""
+    """The tunnel of one node. A context manager: leaving the block closes it."""
 
     def __new__(cls, config: bytes) -> Engine:
         """Start the engine's threads.
@@ -143,9 +159,9 @@ class Engine:
         destination_ip: str,
         destination_port: int,
     ) -> bytes:
-        """Say what policy would say of a connection at this moment, without making one.
+        """Evaluate policy for a connection at this moment, without making one.
 
-        The code that judges real connections answers. For an operator ("why is this refused?") and for tests.
+        The code that authorizes real connections evaluates it. For an operator ("why is this refused?") and for tests.
 
         Args:
             workload_uid: the workload that would be called, as the control plane calls it.
@@ -191,14 +207,14 @@ class Engine:
         """
 
     def certificate_unavailable(self, identity: str, reason: str) -> None:
-        """Tell why an identity has no certificate; one that is held and valid stays.
+        """Note why an identity has no certificate; one that is held and valid stays.
 
         Raises:
             ConfigRejected: ``identity`` is none.
         """
 
     def add_workload(self, workload: bytes, netns_fd: int) -> None:
-        """Serve a workload in a network namespace; a ``WorkloadStarted`` event tells when its listeners stand.
+        """Serve a workload in a network namespace; a ``WorkloadStarted`` event follows when its listeners are open.
 
         The same workload in the same namespace again is accepted and changes nothing. The descriptor is duplicated:
         keep it open during the call, and close your own.
@@ -210,27 +226,27 @@ class Engine:
         Raises:
             ValueError: the message cannot be read, or ``netns_fd`` is no descriptor.
             ConfigRejected: namespace and service account make no identity.
-            EngineBusy: a core's queue is full.
+            EngineBusy: a worker's queue is full.
         """
 
     def remove_workload(self, uid: str) -> None:
-        """Stop serving a workload; streams that stand go on to their end, bounded by settings.
+        """Stop serving a workload; open streams go on to their end, bounded by settings.
 
-        A ``WorkloadStopped`` event tells when the last has ended.
+        A ``WorkloadStopped`` event follows when the last has ended.
 
         Raises:
-            EngineBusy: a core's queue is full.
+            EngineBusy: a worker's queue is full.
         """
 
     def drain(self, timeout_s: float) -> None:
-        """Take no new connections; those that stand go on for at most ``timeout_s`` seconds.
+        """Take no new connections; open ones go on for at most ``timeout_s`` seconds.
 
         Raises:
-            EngineBusy: a core's queue is full.
+            EngineBusy: a worker's queue is full.
         """
 
     def connections(self) -> int:
-        """Number of connections that stand."""
+        """Number of open connections."""
 
     def held(self) -> int:
         """Number of listeners and accepted connections that are open, tunnels of peers included.
@@ -241,11 +257,11 @@ class Engine:
     def metrics(self) -> bytes:
         """All counters. Returns ``MetricFamilies``."""
 
-    def dump(self, section: str) -> str:
+    def dump(self, section: Literal["workloads", "services", "policies", "certificates", "workloadState"]) -> str:
         """One section of the configuration dump as JSON.
 
         Args:
-            section: ``workloads``, ``services``, ``policies``, ``certificates`` or ``workloadState``.
+            section: which.
 
         Raises:
             ValueError: no such section.
@@ -253,3 +269,8 @@ class Engine:
 
     def close(self) -> None:
         """Stop everything at once and join the threads. Calling it again does nothing."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Final
 
 from aiohttp import web
 from pydantic.alias_generators import to_camel
@@ -12,7 +13,7 @@ from meshengine import Engine
 from meshkit import admin
 from ztunnel.settings import ZtunnelSettings
 
-_SECTIONS = ("workloads", "services", "policies", "certificates", "workloadState")
+_SECTIONS: Final = ("workloads", "services", "policies", "certificates", "workloadState")
 
 
 def config_dump(engine: Engine, settings: ZtunnelSettings) -> str:

@@ -39,6 +39,7 @@ class XdsReceiver:
         try:
             self._engine.apply(type_url, [(name, body) for name, _, body in upserts], removes)
         except ConfigRejected as error:
-            _, _, rejected = error.args
-            return [Rejection(name, f"{field}: {reason}" if field else reason) for name, field, reason in rejected]
+            return [
+                Rejection(one.name, f"{one.field}: {one.reason}" if one.field else one.reason) for one in error.rejected
+            ]
         return []

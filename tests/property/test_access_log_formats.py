@@ -34,8 +34,8 @@ def is_accepted(engine: Engine, config: MeshConfig) -> bool:
     try:
         engine.apply(names.MESH_CONFIG_TYPE, [(names.MESH_CONFIG_RESOURCE, config.SerializeToString())], [])
     except ConfigRejected as error:
-        _, _, [(_, field, _)] = error.args
-        assert field == "accessLogFormat"
+        [rejected] = error.rejected
+        assert rejected.field == "accessLogFormat"
         return False
     return True
 

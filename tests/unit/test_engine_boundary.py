@@ -32,9 +32,9 @@ def test_a_refusal_names_type_resource_field_and_reason_and_keeps_the_rest(engin
     bad = address("bad", addresses=[b"123"])
     with pytest.raises(ConfigRejected, match="bad: addresses: an address has 4 or 16 bytes, not 3") as refused:
         engine.apply(names.ADDRESS_TYPE, [address("good"), bad, ("junk", b"\xff")], [])
-    _, type_url, rejected = refused.value.args
-    assert type_url == names.ADDRESS_TYPE
-    assert [name for name, _, _ in rejected] == ["bad", "junk"]
+    assert refused.value.type_url == names.ADDRESS_TYPE
+    assert [one.name for one in refused.value.rejected] == ["bad", "junk"]
+    assert refused.value.rejected[0].field == "addresses"
     assert '"uid":"good"' in engine.dump("workloads")
 
 
@@ -56,7 +56,7 @@ def test_unknown_types_sections_and_messages_are_refused(engine: Engine) -> None
     with pytest.raises(ConfigRejected, match=r"example\.com/Nothing"):
         engine.apply("example.com/Nothing", [], [])
     with pytest.raises(ValueError, match="secrets"):
-        engine.dump("secrets")
+        engine.dump("secrets")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="WorkloadRef"):
         engine.add_workload(b"\xff", 0)
     with pytest.raises(ConfigRejected, match="is not a workload identity"):
@@ -116,3 +116,10 @@ def test_calls_let_other_threads_run(engine: Engine) -> None:
     done.set()
     thread.join()
     assert during > 5
+
+
+def test_leaving_the_block_closes_the_engine() -> None:
+    with started() as engine:
+        assert engine.connections() == 0
+    with pytest.raises(EngineClosed):
+        engine.drain(0)

@@ -16,14 +16,6 @@ pub enum EngineError {
         /// Each with its reason.
         rejected: Vec<Rejection>,
     },
-    /// A socket could not be made in a workload's namespace.
-    #[error("{what}: {source}")]
-    BindFailed {
-        /// Which.
-        what: String,
-        /// The kernel's word.
-        source: io::Error,
-    },
     /// The kernel lacks something that the engine cannot do without.
     #[error("{what}: {source}")]
     KernelUnsupported {
@@ -32,22 +24,19 @@ pub enum EngineError {
         /// The kernel's word.
         source: io::Error,
     },
-    /// A queue is full; try again later.
-    #[error("the engine is busy")]
-    Busy,
+    /// A queue is full, or the process has no descriptor left; try again later.
+    #[error("the engine is busy: {0}")]
+    Busy(String),
     /// The engine has been closed.
     #[error("the engine is closed")]
     Closed,
-    /// A thread of the engine has failed; the process should end.
-    #[error("the engine has failed: {0}")]
-    Failed(String),
 }
 
 impl From<PoolError> for EngineError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Busy => Self::Busy,
-            PoolError::Namespace(source) => Self::BindFailed { what: "cannot keep the namespace".to_owned(), source },
+            PoolError::Busy => Self::Busy("a queue is full".to_owned()),
+            PoolError::Namespace(source) => Self::Busy(format!("cannot keep the namespace: {source}")),
         }
     }
 }

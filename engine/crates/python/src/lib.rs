@@ -163,6 +163,22 @@ impl Engine {
         Ok(py.detach(|| inner.dump(section)))
     }
 
+    fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    #[pyo3(signature = (kind, error, trace, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: Option<&Bound<'_, PyAny>>,
+        error: Option<&Bound<'_, PyAny>>,
+        trace: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (kind, error, trace);
+        self.close(py)
+    }
+
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.inner()?;
         py.detach(|| inner.close());
