@@ -52,10 +52,6 @@ class Index(Generic[G, K, V]):
         """Return the values of a group by key."""
         return self._members.get(group, _EMPTY)
 
-    def keys(self) -> Iterable[G]:
-        """Return the groups that have members."""
-        return self._members.keys()
-
     def add_derived(self, derived: Any) -> None:
         """Compute a value of ``derived`` for each group."""
         self._derived.append(derived)

@@ -45,8 +45,3 @@ class MeshContext:
     def service_name(self, service: Service) -> str:
         """Return a service's resource name: ``namespace/hostname``."""
         return f"{service.metadata.namespace}/{self.hostname(service)}"
-
-
-def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
-    """Return whether ``labels`` has every pair of ``selector``; an empty selector matches everything."""
-    return all(labels.get(name) == value for name, value in selector.items())

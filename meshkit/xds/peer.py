@@ -4,23 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from meshkit.xds.subscription import Delta, Record
-
-
-class Subscribed(Protocol):
-    """What a peer has subscribed to of one type.
-
-    Attributes:
-        wildcard: whether to everything.
-        record: the conversation so far.
-    """
-
-    wildcard: bool
-    record: Record
-
-    def size(self) -> int:
-        """Return how many resources the client holds, or is about to."""
-        ...
+from meshkit.xds.subscription import Delta
 
 
 @dataclass(slots=True)
@@ -33,7 +17,7 @@ class Peer:
         node_id: what it calls itself, set by its first request; as
             ``ztunnel~10.0.0.1~ztunnel-x.istio-system~istio-system.svc.cluster.local``.
         metadata: its node metadata.
-        subscriptions: by type URL.
+        subscriptions: by type URL, a ``Subscription`` or a ``WholeSubscription``.
     """
 
     identity: str

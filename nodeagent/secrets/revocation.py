@@ -8,9 +8,9 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
-from meshkit import revocation
+from meshkit import files, revocation
 from meshkit.log import logger
 
 _log = logger("secrets")
@@ -35,21 +35,18 @@ class RevocationFile:
         self.lists = 0
         self.failures = 0
 
-    async def follow(self, *, poll_s: float = POLL_S) -> NoReturn:
-        """Poll every ``poll_s`` seconds until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(poll_s)
+    async def follow(self, *, poll_s: float = POLL_S) -> None:
+        """Take each new content, looking every ``poll_s`` seconds, until cancelled."""
+        async for content in files.follow(self._file, poll_s=poll_s):
+            await self._take(content)
 
     async def look(self) -> None:
         """Read once; invalid content raises nothing."""
-        # Kubernetes replaces the folder by switching one symbolic link, so a read never sees half of a change.
-        try:
-            content = await asyncio.to_thread(self._file.read_bytes)
-        except (FileNotFoundError, NotADirectoryError):
-            content = b""
-        except OSError as error:
-            self._refused(str(error), str(error))
+        await self._take(await asyncio.to_thread(files.read, self._file))
+
+    async def _take(self, content: bytes | OSError) -> None:
+        if isinstance(content, OSError):
+            self._refused(str(content), str(content))
             return
         digest = hashlib.sha256(content).digest()
         if digest == self._seen:

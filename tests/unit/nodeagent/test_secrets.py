@@ -8,6 +8,7 @@ import pytest
 
 from meshapi import names
 from meshapi.identity import SpiffeId
+from meshkit import files
 from meshkit.xds import sds
 from nodeagent.secrets import roots
 from nodeagent.secrets.ca_client import CaUnavailable
@@ -133,7 +134,21 @@ def test_an_answer_for_another_identity_or_key_is_refused() -> None:
         read_answer(WEB, request, ["junk", roots])
 
 
-async def test_other_roots_renew_all_certificates_at_once(tmp_path: Path) -> None:
+async def test_other_roots_renew_all_certificates_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, read = 0, files.read
+
+    def counted(file: Path) -> bytes | OSError:
+        nonlocal looks
+        found = read(file)
+        looks += 1
+        return found
+
+    async def looked_at() -> None:
+        """Wait until the file has been read twice: the first may have begun before its last change."""
+        before = looks
+        await until(lambda: looks >= before + 2)
+
+    monkeypatch.setattr(files, "read", counted)
     issuer = FakeIssuer()
     keeper = SecretManager(issuer, uniform=lambda low, high: low)
     keeper.acquire(WEB)
@@ -143,18 +158,18 @@ async def test_other_roots_renew_all_certificates_at_once(tmp_path: Path) -> Non
     file.write_bytes(b"roots-1")
     following = asyncio.create_task(roots.follow(file, keeper.renew_all, poll_s=0.01))
     try:
-        await asyncio.sleep(0.05)
+        await looked_at()
         file.unlink()
-        await asyncio.sleep(0.05)
+        await looked_at()
         file.write_bytes(b"roots-1")
-        await asyncio.sleep(0.05)
+        await looked_at()
         assert issuer.calls == 2, "the same roots are no reason"
         issuer.roots = b"roots-1 roots-2"
         file.write_bytes(b"roots-1 roots-2")
         await until(lambda: issuer.calls == 4)
         held = sds.decode(keeper.lookup(names.SECRET_TYPE, names.ROOT_SECRET_NAME).body)
         assert held == sds.TrustBundle(b"roots-1 roots-2")
-        await asyncio.sleep(0.05)
+        await looked_at()
         assert issuer.calls == 4
     finally:
         following.cancel()
