@@ -1,17 +1,13 @@
 """From translated messages to named, versioned resources. Equal bytes have equal versions: a version is their hash."""
 
 import hashlib
-import ipaddress
-import socket
-from typing import Final
 
 from google.protobuf.message import Message
 
+from controlplane.ambient import ip
 from meshapi import names
 from meshapi.proto import authorization_pb2, mesh_config_pb2, workload_pb2
 from meshkit.xds.source import Resource
-
-_IPV4_BYTES: Final = 4
 
 
 def of_workload(workload: workload_pb2.Workload) -> Resource:
@@ -42,9 +38,7 @@ def of_settings(settings: mesh_config_pb2.MeshConfig) -> Resource:
 
 
 def _alias(network: str, address: bytes) -> str:
-    # The library's own form for IPv4, which is nearly all, in a tenth of its time.
-    text = socket.inet_ntoa(address) if len(address) == _IPV4_BYTES else str(ipaddress.ip_address(address))
-    return f"{network}/{text}"
+    return f"{network}/{ip.text(address)}"
 
 
 def _resource(name: str, message: Message, aliases: tuple[str, ...] = (), parents: tuple[str, ...] = ()) -> Resource:

@@ -12,6 +12,7 @@ from typing import Final
 
 from google.protobuf import wrappers_pb2
 
+from controlplane.ambient import ip
 from controlplane.ambient.ports import protocol_of
 from controlplane.inputs.mesh import MeshContext
 from meshapi import names
@@ -156,7 +157,7 @@ def _workload(
     return workload_pb2.Workload(
         name=name,
         namespace=namespace,
-        addresses=[ipaddress.ip_address(spec.ip).packed] if spec.ip else [],
+        addresses=[ip.packed(spec.ip)] if spec.ip else [],
         hostname="" if spec.ip else spec.address,
         network=spec.network or labels.get(names.NETWORK_LABEL, mesh.network),
         tunnel_protocol=workload_pb2.HBONE if tunnelled else workload_pb2.NONE,

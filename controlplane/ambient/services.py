@@ -1,8 +1,8 @@
 """From a Kubernetes service to an ``istio.workload.Service``. Facts: Istio's ``ambient/services.go``."""
 
-import ipaddress
 from typing import Final
 
+from controlplane.ambient import ip
 from controlplane.ambient.ports import service_ports
 from controlplane.inputs.mesh import MeshContext
 from meshapi.proto import workload_pb2
@@ -33,7 +33,7 @@ def translate(service: Service, mesh: MeshContext) -> workload_pb2.Service | Non
         namespace=service.metadata.namespace,
         hostname=mesh.hostname(service),
         addresses=[
-            workload_pb2.NetworkAddress(network=mesh.network, address=ipaddress.ip_address(address).packed)
+            workload_pb2.NetworkAddress(network=mesh.network, address=ip.packed(address))
             for address in virtual_addresses(service)
         ],
         ports=service_ports(service),

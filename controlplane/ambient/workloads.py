@@ -1,10 +1,10 @@
 """From pods and endpoint slices to ``istio.workload.Workload``. Facts: Istio's ``ambient/workloads.go``."""
 
-import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from controlplane.ambient import ip
 from controlplane.ambient.ports import pod_ports, slice_ports
 from controlplane.inputs.mesh import MeshContext
 from meshapi import names
@@ -51,7 +51,7 @@ def translate_pod(
         uid=pod_uid(pod, mesh),
         name=pod.metadata.name,
         namespace=pod.metadata.namespace,
-        addresses=[ipaddress.ip_address(address).packed for address in pod.addresses],
+        addresses=[ip.packed(address) for address in pod.addresses],
         network=labels.get(names.NETWORK_LABEL, mesh.network),
         tunnel_protocol=workload_pb2.HBONE if native or captured else workload_pb2.NONE,
         native_tunnel=native,
@@ -87,7 +87,7 @@ def translate_slice(endpoints: EndpointSlice, service: Service, mesh: MeshContex
                 uid=f"{mesh.cluster_id}/discovery.k8s.io/EndpointSlice/{namespace}/{name}/{address}",
                 name=name,
                 namespace=namespace,
-                addresses=[ipaddress.ip_address(address).packed],
+                addresses=[ip.packed(address)],
                 network=mesh.network,
                 trust_domain=mesh.wire_trust_domain,
                 workload_type=workload_pb2.POD,
