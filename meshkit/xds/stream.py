@@ -55,6 +55,8 @@ class Stream(ABC, Generic[RequestT, WrittenT]):
         self._changed: dict[str, list[frozenset[str]]] = {}
         self._changed_at: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._is_read = False
+        """Whether the client has sent its last request."""
         self._in_flight: dict[tuple[str, str], list[str]] = {}
 
     async def run(self, requests: AsyncIterator[RequestT], write: Callable[[WrittenT], Awaitable[None]]) -> None:
@@ -67,7 +69,8 @@ class Stream(ABC, Generic[RequestT, WrittenT]):
         reader = asyncio.create_task(self._read(requests))
         writer = asyncio.create_task(self._write(write, slot))
         try:
-            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            # A client that has sent its last request still gets what is due then.
+            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
@@ -114,6 +117,8 @@ class Stream(ABC, Generic[RequestT, WrittenT]):
                 self._observer.connected(self.peer)
             if source.serves(request.type_url):
                 self._take(source, request)
+        self._is_read = True
+        self._wake.set()
 
     async def _write(self, write: Callable[[WrittenT], Awaitable[None]], slot: Slot) -> None:
         while True:
@@ -121,7 +126,10 @@ class Stream(ABC, Generic[RequestT, WrittenT]):
                 slot.leave()
             await self._wake.wait()
             self._wake.clear()
+            was_read = self._is_read
             await self._flush(write)
+            if was_read:
+                return
 
     def _has_begun(self) -> bool:
         """Return whether the client has had its first response of each type that it subscribes to."""

@@ -104,8 +104,10 @@ class Running:
         """Send a debug request over discovery, as ``istioctl`` does."""
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         async with self.connect()() as channel:
-            call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources(metadata=metadata)
-            await call.write(discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=resources))
+            # Given as a whole and not written: a call that has been refused cannot be written to.
+            requests = iter([discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=resources)])
+            stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
+            call = stub.StreamAggregatedResources(requests, metadata=metadata)
             answer: discovery_pb2.DiscoveryResponse = await asyncio.wait_for(call.read(), 5)
             call.cancel()
         return answer

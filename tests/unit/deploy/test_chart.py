@@ -209,6 +209,8 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("security.istio.io", "authorizationpolicies/status", "patch", ""),
         ("security.istio.io", "peerauthentications/status", "patch", ""),
         ("networking.istio.io", "serviceentries/status", "patch", ""),
+        ("networking.istio.io", "workloadentries/status", "patch", ""),
+        *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
         ("", "configmaps", "patch", root),
         ("", "configmaps", "patch", names.CRL_CONFIGMAP),
         ("", "configmaps", "delete", names.CRL_CONFIGMAP),
@@ -217,12 +219,13 @@ def test_rights_are_the_least(objects: Objects) -> None:
     }
     assert rules("Role", "culvert-control-plane") == {
         *read(("", "configmaps"), only=names.MESH_CONFIGMAP),
+        *read(("", "configmaps"), only=names.REJECTIONS_CONFIGMAP),
+        ("", "configmaps", "patch", names.REJECTIONS_CONFIGMAP),
         ("", "secrets", "get", f"{names.CACERTS_SECRET},{names.CA_SECRET}"),
         ("", "secrets", "create", ""),
         ("coordination.k8s.io", "leases", "get", names.CONTROL_PLANE_LEASE),
         ("coordination.k8s.io", "leases", "update", names.CONTROL_PLANE_LEASE),
         ("coordination.k8s.io", "leases", "create", ""),
-        *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
     }
     assert rules("ClusterRole", "istio-cni-istio-system") == {
         *read(("", "pods"), ("", "namespaces")),
