@@ -184,7 +184,7 @@ class Engine:
         closed at once.
 
         Raises:
-            ConfigRejected: they hold no root, or one that cannot be used; those that are held stay.
+            ConfigRejected: there is no root, or one that cannot be used; the present roots stay.
         """
 
     def set_revocation_lists(self, lists: bytes) -> None:
@@ -193,7 +193,7 @@ class Engine:
         In force for every handshake that ends after the call; tunnels whose peer they revoke are closed at once.
 
         Raises:
-            ConfigRejected: one of them cannot be used; those that are held stay.
+            ConfigRejected: one of them cannot be used; the present lists stay.
         """
 
     def set_certificate(self, identity: str, chain: bytes, private_key: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Files that somebody else replaces, such as those that Kubernetes projects into a pod.
+"""Follows files that another program replaces, such as the files that Kubernetes projects into a pod.
 
 Polled, because a projected folder is replaced by switching a symbolic link, which a watch of the file does not see.
 """

@@ -49,19 +49,24 @@ def registry(component: str, *sources: Source) -> CollectorRegistry:
 
 def gauge(name: str, help_text: str, value: float | Mapping[S, float], label: str = "") -> Metric:
     """Return a gauge; with ``label``, one sample for each of its values."""
-    if isinstance(value, Mapping):
-        family = GaugeMetricFamily(name, help_text, labels=[label])
-        for one, number in value.items():
-            family.add_metric([one], number)
-        return family
-    return GaugeMetricFamily(name, help_text, value=value)
+    return _family(GaugeMetricFamily, name, help_text, value, label)
 
 
 def counter(name: str, help_text: str, value: float | Mapping[S, float], label: str = "") -> Metric:
     """Return a counter, whose name gets the ending ``_total``; with ``label``, one sample for each of its values."""
-    if isinstance(value, Mapping):
-        family = CounterMetricFamily(name, help_text, labels=[label])
-        for one, number in value.items():
-            family.add_metric([one], number)
-        return family
-    return CounterMetricFamily(name, help_text, value=value)
+    return _family(CounterMetricFamily, name, help_text, value, label)
+
+
+def _family(
+    kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    name: str,
+    help_text: str,
+    value: float | Mapping[S, float],
+    label: str,
+) -> Metric:
+    if not isinstance(value, Mapping):
+        return kind(name, help_text, value=value)
+    family = kind(name, help_text, labels=[label])
+    for one, number in value.items():
+        family.add_metric([one], number)
+    return family

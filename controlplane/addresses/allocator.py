@@ -10,12 +10,11 @@ from typing import Final, NoReturn
 
 from controlplane.addresses.pool import Pool, by_host
 from controlplane.ambient import service_entries
-from controlplane.inputs.sources import Key
 from controlplane.workqueue import WorkQueue
 from meshapi.errors import DataError, brief
 from meshapi.resources import base
 from meshapi.resources.networking import ServiceEntry
-from meshkit.kube import Client, Informer, Json, KubeError, NotFound, kinds
+from meshkit.kube import Client, Informer, Json, Key, KubeError, NotFound, kinds
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 

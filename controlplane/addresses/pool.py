@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from controlplane.inputs.sources import Key
+from meshkit.kube import Key
 
 RANGES: Final = (ipaddress.ip_network("240.240.0.0/16"), ipaddress.ip_network("2001:2::/48"))
 """Reserved for future use (RFC 1112) and for benchmarks (RFC 5180): no real host has such an address."""

@@ -11,11 +11,11 @@ from controlplane.graph.derived import Fetch
 from controlplane.graph.lookups import Group, Labels
 from controlplane.inputs import visibility
 from controlplane.inputs.mesh import MeshContext
-from controlplane.inputs.sources import Key
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.resources.core import EndpointSlice, Node, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
+from meshkit.kube import Key
 from meshkit.xds.source import Resource
 
 Resources: TypeAlias = tuple[Resource, ...]

@@ -4,10 +4,11 @@ from typing import Any
 
 from controlplane.ambient import authorization, peer_authentication
 from controlplane.graph.lookups import Claims, Index, SelectorIndex
-from controlplane.inputs.sources import Inputs, Key
+from controlplane.inputs.sources import Inputs
 from meshapi.resources.core import EndpointSlice, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
+from meshkit.kube import Key
 
 EVERYTHING: Key = ("", "")
 """The only group of an index that has one."""

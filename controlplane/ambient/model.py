@@ -23,9 +23,10 @@ from controlplane.graph.derived import Derived
 from controlplane.graph.scheduler import Graph
 from controlplane.graph.task import Stage
 from controlplane.inputs.mesh import MeshContext
-from controlplane.inputs.sources import Inputs, Key
+from controlplane.inputs.sources import Inputs
 from meshapi import names
 from meshapi.resources.core import Node, Pod, Service
+from meshkit.kube import Key
 from meshkit.xds.source import Resource
 
 MODES: Final = Stage(single=0, bulk=1)

@@ -1,10 +1,10 @@
 """Values computed from other values by a pure function, again whenever something that the function has read changes."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
 from controlplane.graph.collection import Collection, Setting
-from controlplane.graph.lookups import Claims, Index, Labels, SelectorIndex
+from controlplane.graph.lookups import Claims, Labels, SelectorIndex
 from controlplane.graph.reads import Read
 from controlplane.graph.scheduler import Graph
 from controlplane.graph.task import Stage, Task
@@ -44,11 +44,6 @@ class Fetch:
         self.reads[collection.reads.of(key)] = None
         return collection.find(key)
 
-    def members(self, index: Index[G, K, V], group: G) -> Mapping[K, V]:
-        """Return the values of a group by key."""
-        self.reads[index.reads.of(group)] = None
-        return index.members(group)
-
     def matching(self, index: SelectorIndex[K, V], scope: str, labels: Labels) -> tuple[V, ...]:
         """Return the values of a scope whose selectors match ``labels``, in no order."""
         found = index.read(scope, labels)
@@ -58,7 +53,7 @@ class Fetch:
         return found[1]
 
     def holds(self, claims: Claims[G, K, V], name: G) -> bool:
-        """Return whether the item that is transformed is the first of those that claim ``name``."""
+        """Return whether the item that is transformed has ``name``: of all items that claim it, it is the first."""
         return claims.read_by(self._derived, name) == self._key
 
     def setting(self, setting: Setting[V]) -> V:
@@ -73,7 +68,7 @@ class Derived(Collection[K, V], Generic[K, V]):
         graph: the scheduler.
         name: for logs and debug pages.
         over: where the items are.
-        stage: when its values are computed; never before those that its transform reads.
+        stage: when its values are computed; not earlier than the collections that its transform reads.
         transform: computes a value from an item; pure, reads through its second argument only. ``None`` is no value.
     """
 
@@ -102,30 +97,26 @@ class Derived(Collection[K, V], Generic[K, V]):
         """Compute the value of an item again. Raises what the transform raises; the last value then stays."""
         item = self._over.find(key)
         if item is None:
-            self._record(key, None)
+            self._record(key, {})
+            self._tasks.pop(key)
             self._set(key, None)
             return
         fetch = Fetch(self, key)
         try:
             value = self._transform(item, fetch)
-        except Exception:
+        finally:
             self._record(key, fetch.reads)
-            raise
-        self._record(key, fetch.reads)
         self._set(key, value)
 
-    def _record(self, key: K, reads: dict[Read, None] | None) -> None:
-        held = self._tasks.get(key)
-        task, before = held if held is not None else ((self, key), ())
-        after = () if reads is None else tuple(reads)
-        if held is not None and before == after and reads is not None:
+    def _record(self, key: K, reads: dict[Read, None]) -> None:
+        """Replace what the value of an item has read."""
+        task, before = self._tasks.get(key) or ((self, key), ())
+        after = tuple(reads)
+        self._tasks[key] = (task, after)
+        if before == after:
             return
         for read in after:
             read.dependents.add(task)
         for read in before:
-            if reads is None or read not in reads:
+            if read not in reads:
                 read.discard(task)
-        if reads is None:
-            self._tasks.pop(key, None)
-        else:
-            self._tasks[key] = (task, after)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from controlplane.graph.collection import Collection
-from controlplane.graph.reads import Read, Reads
+from controlplane.graph.reads import Read
 from controlplane.graph.task import Task
 
 K = TypeVar("K", bound=Hashable)
@@ -37,7 +37,6 @@ class Index(Generic[G, K, V]):
     """
 
     def __init__(self, over: Collection[K, V], groups: Callable[[V], Iterable[G]]) -> None:
-        self.reads = Reads()
         self._groups = groups
         self._members: dict[G, dict[K, V]] = {}
         self._derived: list[Any] = []
@@ -70,7 +69,6 @@ class Index(Generic[G, K, V]):
             for group in after:
                 self._members.setdefault(group, {})[key] = new
         for group in {*before, *after}:
-            concerned.update(dict.fromkeys(self.reads.dependents(group)))
             concerned.update(dict.fromkeys((derived, group) for derived in self._derived))
 
 
@@ -90,7 +88,7 @@ class Subject(Generic[V]):
 
 
 class SelectorIndex(Generic[K, V]):
-    """Values that select by labels: finds those that match given labels, and the labels that a value matches.
+    """Values that have selectors: finds the values whose selectors match given labels, and the reverse.
 
     A value is filed under the first pair of its selector, so a look-up costs one step for each of its labels and a
     change one step for each distinct set of labels with that pair, however many values there are.
@@ -167,7 +165,7 @@ class SelectorIndex(Generic[K, V]):
 
 
 class Claims(Generic[G, K, V]):
-    """Names that several values may claim: of those that claim a name, the first in order has it.
+    """Names that several values may claim: the first claimant in order has the name.
 
     A transform asks whether its own item has a name, so a change of hands concerns two values, however many claim the
     name, and nothing has to be recorded for each of them.

@@ -1,4 +1,4 @@
-"""The queue of values to compute: stage by stage, and events that concern one value before those that concern many."""
+"""The queue of values to compute: stage by stage, and what single events enqueue before what is enqueued in bulk."""
 
 import itertools
 from collections import OrderedDict
@@ -45,9 +45,6 @@ class Graph:
     def is_settled(self) -> bool:
         """Whether nothing is left to compute."""
         return not any(self._order)
-
-    def __len__(self) -> int:
-        return sum(len(queue) for queue in self._order)
 
     def run(self, limit: int | None = None) -> int:
         """Compute at most ``limit`` values, or all; return how many. A transform that raises keeps its last value."""

@@ -11,12 +11,13 @@ from typing import Any, Generic, TypeVar
 from controlplane.graph.collection import Source
 from controlplane.inputs import visibility
 from controlplane.inputs.mesh import MeshContext
-from controlplane.inputs.sources import Inputs, Key
+from controlplane.inputs.sources import Inputs
 from meshapi.mesh_config.model import Visibility
 from meshapi.resources.base import Object
 from meshapi.resources.core import Namespace
 from meshapi.resources.networking import ServiceEntry
 from meshapi.selectors import LabelSelector
+from meshkit.kube import Key
 
 ObjectT = TypeVar("ObjectT", bound=Object)
 

@@ -10,9 +10,8 @@ from controlplane.inputs.kinds import KINDS, InputKind
 from controlplane.inputs.mesh import MeshContext
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.resources import base, core
+from meshkit.kube import Key
 
-Key = tuple[str, str]
-"""Namespace (empty where there is none) and name."""
 ObjectT = TypeVar("ObjectT", bound=base.Object)
 
 MESH: Key = ("", "mesh")
@@ -43,7 +42,7 @@ class Rejection:
     """A resource that a proxy has refused (a NACK) and has not accepted since.
 
     Attributes:
-        proxy: one of those that refused it.
+        proxy: a proxy that refused it.
         reason: what the proxy wrote.
         others: whether more proxies have refused it.
     """

@@ -13,14 +13,14 @@ from typing import Any
 from controlplane.ambient.model import CONDITIONS, Model
 from controlplane.graph.collection import Collection, Source
 from controlplane.graph.derived import Derived, Fetch
-from controlplane.inputs.sources import Fault, Key
+from controlplane.inputs.sources import Fault
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
 from meshapi import names
 from meshapi.resources import base
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
-from meshkit.kube import Kind, kinds
+from meshkit.kube import Key, Kind, kinds
 from meshkit.xds.source import Resource
 
 

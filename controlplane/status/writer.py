@@ -10,11 +10,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
-from controlplane.inputs.sources import Key
 from controlplane.status import conditions
 from controlplane.status.outcomes import Outcome, Outcomes
 from controlplane.workqueue import WorkQueue
-from meshkit.kube import Client, Json, Kind, KubeError, NotFound, PatchType
+from meshkit.kube import Client, Json, Key, Kind, KubeError, NotFound, PatchType
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 

@@ -15,10 +15,10 @@ from typing import Final
 from controlplane.ambient.derivations import Policy
 from controlplane.ambient.model import Model
 from controlplane.inputs.config_warnings import ConfigWarnings
-from controlplane.inputs.sources import Key
 from controlplane.metrics import Metrics
 from controlplane.xds.snapshot import Snapshot
 from meshapi.errors import listed
+from meshkit.kube import Key
 from meshkit.log import logger
 from meshkit.tasks import happens
 

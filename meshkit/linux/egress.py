@@ -30,7 +30,7 @@ class Egress:
 
     Attributes:
         links: names of all links.
-        attached: names of those that have the program, with the kernel's id of it.
+        attached: by name of each link that has the program, the kernel's id of the program.
     """
 
     def __init__(self, netlink: IPRoute, name: str) -> None:

@@ -36,9 +36,6 @@ class DeltaStream(Stream[discovery_pb2.DeltaDiscoveryRequest, bytes]):
             self._answers.append((type_url, delta))
             self._wake.set()
 
-    def _has_answers(self) -> bool:
-        return bool(self._answers)
-
     async def _flush(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         answers, self._answers = self._answers, []
         for type_url, delta in answers:

@@ -24,7 +24,7 @@ from meshkit.xds.whole import WholeStream
 
 _log = logger("xds.sds")
 _LOCAL = "local"
-"""Whoever can open the socket."""
+"""The identity of every client: the socket's mode and owner are the authentication."""
 
 
 @dataclass(frozen=True, slots=True)

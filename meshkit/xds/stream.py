@@ -90,10 +90,6 @@ class Stream(ABC, Generic[RequestT, WrittenT]):
     async def _flush(self, write: Callable[[WrittenT], Awaitable[None]]) -> None:
         """Write what requests and changes have made due."""
 
-    @abstractmethod
-    def _has_answers(self) -> bool:
-        """Return whether answers to requests are due."""
-
     def _on_change(self, type_url: str, names: frozenset[str]) -> None:
         subscription = self.peer.subscriptions.get(type_url)
         if subscription is None or not subscription.concerns(names):
@@ -134,7 +130,7 @@ class Stream(ABC, Generic[RequestT, WrittenT]):
     def _has_begun(self) -> bool:
         """Return whether the client has had its first response of each type that it subscribes to."""
         subscriptions = self.peer.subscriptions.values()
-        return bool(subscriptions) and not self._has_answers() and all(item.record.sent for item in subscriptions)
+        return bool(subscriptions) and all(item.record.sent for item in subscriptions)
 
     def _acknowledged(self, type_url: str, nonce: str, error: str | None) -> None:
         """Note an ACK (``error`` is ``None``) or a NACK."""

@@ -6,8 +6,8 @@ Rules (xDS protocol, "Resource updates" and "How the client specifies what resou
     an older nonce is stale and ignored, its names too.
 2.  A first request without names is a wildcard, except for the types that are subscribed to by name only; so is ``*``.
 3.  What is missing from a response to a wildcard is gone; of the types by name, absence says nothing.
-4.  Envoy holds a changed cluster back until it has its endpoints, and does not ask again for those that it knows
-    (envoyproxy/envoy issue 13009): endpoints are sent again after clusters.
+4.  Envoy holds a changed cluster back until it has its endpoints, and does not request endpoints again that
+    it has (envoyproxy/envoy issue 13009): endpoints are sent again after clusters.
 """
 
 import hashlib
@@ -123,9 +123,6 @@ class WholeStream(Stream[discovery_pb2.DiscoveryRequest, discovery_pb2.Discovery
         if answer is not None:
             self._answers[type_url] = answer
             self._wake.set()
-
-    def _has_answers(self) -> bool:
-        return bool(self._answers)
 
     async def _flush(self, write: Callable[[discovery_pb2.DiscoveryResponse], Awaitable[None]]) -> None:
         replies, self._replies = self._replies, []
