@@ -7,21 +7,15 @@ use culvert_core::proto::engine as wire;
 use culvert_mesh::Workload;
 use culvert_metrics::{SeriesLimits, SeriesTable};
 
-use crate::labels::{UNKNOWN, or_unknown};
+use crate::labels::{self, UNKNOWN, or_unknown};
 
 /// Label sets that are kept; beyond, all are counted together as `unknown`.
 const MAX_SERIES: usize = 1_000;
-const NAMES: [&str; 9] = [
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "hostname",
-];
+/// The labels of a connection's source, and the name.
+const NAMES: [&str; 9] = {
+    let [_, workload, service, revision, namespace, principal, app, version, cluster, ..] = labels::NAMES;
+    [workload, service, revision, namespace, principal, app, version, cluster, "hostname"]
+};
 
 /// Such connections, by source and name.
 #[derive(Debug)]
