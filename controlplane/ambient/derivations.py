@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from controlplane.ambient import authorization, peer_authentication, proxy_settings, resources, services, workloads
+from controlplane.ambient import (
+    authorization,
+    gateways,
+    peer_authentication,
+    proxy_settings,
+    resources,
+    services,
+    workloads,
+)
 from controlplane.ambient import service_entries as entries
 from controlplane.ambient.lookups import Lookups
 from controlplane.graph.collection import Collection
@@ -11,6 +19,7 @@ from controlplane.graph.derived import Fetch
 from controlplane.graph.lookups import Group, Labels
 from controlplane.inputs import visibility
 from controlplane.inputs.mesh import MeshContext
+from controlplane.waypoints.collections import Waypoints
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.resources.core import EndpointSlice, Node, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
@@ -59,8 +68,9 @@ class Derivations:
     modes: Collection[str, PeerAuthentication]
     hosts: Collection[Key, Hosts]
 
-    def __init__(self, lookups: Lookups, nodes: Collection[Key, Node]) -> None:
+    def __init__(self, lookups: Lookups, nodes: Collection[Key, Node], waypoints: Waypoints) -> None:
         self._lookups = lookups
+        self._waypoints = waypoints
         self._nodes = nodes
 
     def mode(self, group: Group[str, Key, PeerAuthentication], _: Fetch) -> PeerAuthentication | None:
@@ -118,6 +128,7 @@ class Derivations:
                 (entries.service_name(entry, host), entries.entry_ports(entry, {}))
                 for entry, host in self._entries_of(namespace, labels, fetch)
             ],
+            waypoint=gateways.translate(self._waypoints.of_workload(pod.metadata, fetch), mesh),
         )
         return () if workload is None else (resources.of_workload(workload),)
 
@@ -132,7 +143,8 @@ class Derivations:
         for owner, host in self._entries_of(namespace, labels, fetch):
             chosen[entries.service_name(owner, host)] = entries.entry_ports(owner, entry.spec.ports)
         policies = self._policies_of(namespace, labels, mesh, fetch)
-        workload = entries.translate_workload(entry, mesh, services=chosen, policies=policies)
+        waypoint = gateways.translate(self._waypoints.of_workload(entry.metadata, fetch), mesh)
+        workload = entries.translate_workload(entry, mesh, services=chosen, policies=policies, waypoint=waypoint)
         return () if workload is None else (resources.of_workload(workload),)
 
     def entry(self, entry: ServiceEntry, fetch: Fetch) -> Resources:
@@ -143,13 +155,30 @@ class Derivations:
             namespace = fetch.find(self._lookups.namespaces, ("", entry.metadata.namespace))
         visible = visibility.of_entry(entry, mesh, namespace)
         own = fetch.find(self.hosts, entry.key) or Hosts((), frozenset())
-        found = entries.translate_hosts(entry, own.served, mesh, canonical=own.canonical, visibility=visible)
-        endpoints = entries.translate_endpoints(entry, own.served, mesh)
+        attached = fetch.find(self._waypoints.entries, entry.key)
+        found = entries.translate_hosts(
+            entry,
+            own.served,
+            mesh,
+            canonical=own.canonical,
+            visibility=visible,
+            waypoint=gateways.translate(self._waypoints.of_entry(entry.key, fetch), mesh),
+            ingress_use_waypoint=attached is not None and bool(attached.ingress),
+        )
+        of_endpoints = gateways.translate(self._waypoints.of_workload(entry.metadata, fetch), mesh)
+        endpoints = entries.translate_endpoints(entry, own.served, mesh, of_endpoints)
         return (*map(resources.of_service, found), *map(resources.of_workload, endpoints))
 
     def service(self, service: Service, fetch: Fetch) -> Resources:
         """Return a Kubernetes service."""
-        translated = services.translate(service, fetch.setting(self._lookups.mesh))
+        mesh = fetch.setting(self._lookups.mesh)
+        attached = fetch.find(self._waypoints.services, service.key)
+        translated = services.translate(
+            service,
+            mesh,
+            waypoint=gateways.translate(self._waypoints.of_service(service.key, fetch), mesh),
+            ingress_use_waypoint=attached is not None and bool(attached.ingress),
+        )
         return () if translated is None else (resources.of_service(translated),)
 
     def slice(self, item: EndpointSlice, fetch: Fetch) -> Resources:

@@ -1,16 +1,6 @@
 """The ambient collections: from the sources to the resources of layer 4 proxies.
 
-=====================  ================================  =========================================================
-stage                  collections                       why here
-=====================  ================================  =========================================================
-modes                  the mode of each namespace        policies read it
-policies               policies, settings of proxies     a workload that names a policy must not arrive before it
-hosts                  whose a host is                   services and workloads read it
-addresses              services and workloads
-=====================  ================================  =========================================================
-
-Of hosts and addresses, what single events concern is computed before what is computed in bulk: a change of the whole
-mesh computes every pod again.
+``controlplane.stages`` has the order of the collections, and why.
 """
 
 from typing import Final
@@ -21,19 +11,15 @@ from controlplane.ambient.outputs import Changes, Maker, Outputs
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived
 from controlplane.graph.scheduler import Graph
-from controlplane.graph.task import Stage
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
+from controlplane.stages import ADDRESSES, HOSTS, MODES, POLICIES
+from controlplane.waypoints.collections import Waypoints
 from meshapi import names
 from meshapi.resources.core import Node, Pod, Service
 from meshkit.kube import Key
 from meshkit.xds.source import Resource
 
-MODES: Final = Stage(single=0, bulk=1)
-POLICIES: Final = Stage(single=2, bulk=3)
-HOSTS: Final = Stage(single=4, bulk=6)
-ADDRESSES: Final = Stage(single=5, bulk=7)
-CONDITIONS: Final = Stage(single=8, bulk=9)
 TYPES: Final = (names.MESH_CONFIG_TYPE, names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE)
 """Of layer 4 proxies."""
 
@@ -45,6 +31,7 @@ class Model:
         graph: the scheduler.
         inputs: the sources; set them, then ``flush``.
         policies: what layer 4 makes of each AuthorizationPolicy.
+        waypoints: the waypoints, and what is attached to them.
     """
 
     def __init__(self, inputs: Inputs, graph: Graph) -> None:
@@ -52,7 +39,8 @@ class Model:
         self.inputs = inputs
         self._lookups = look = Lookups(inputs)
         self._outputs = Outputs(TYPES)
-        make = Derivations(look, inputs.of(Node))
+        self.waypoints = Waypoints(graph, inputs)
+        make = Derivations(look, inputs.of(Node), self.waypoints)
         make.modes = Derived(graph, "modes", look.peers_of_namespaces, MODES, make.mode)
         make.hosts = Derived(graph, "hosts", look.entries, HOSTS, make.hosts_of)
         self.policies = Derived(graph, "policies", look.policies, POLICIES, make.policy)

@@ -43,6 +43,8 @@ def translate_hosts(
     *,
     canonical: frozenset[str],
     visibility: Visibility = Visibility.PUBLIC,
+    waypoint: workload_pb2.GatewayAddress | None = None,
+    ingress_use_waypoint: bool = False,
 ) -> list[workload_pb2.Service]:
     """Return a service for each host.
 
@@ -52,6 +54,8 @@ def translate_hosts(
         mesh: the mesh.
         canonical: hosts for which the entry is the one that other namespaces see.
         visibility: who sees the hosts.
+        waypoint: that connections to them go through.
+        ingress_use_waypoint: whether those of gateways do, too.
     """
     passes = entry.spec.resolution is Resolution.NONE
     balancing = _LB(mode=_LB.PASSTHROUGH, health_policy=_LB.ALLOW_ALL) if passes else None
@@ -74,6 +78,8 @@ def translate_hosts(
             load_balancing=balancing,
             canonical=host in canonical,
             visibility=workload_pb2.Service.NAMESPACE if own else workload_pb2.Service.PUBLIC,
+            waypoint=waypoint,
+            ingress_use_waypoint=ingress_use_waypoint,
         )
         for host in hosts
     ]
@@ -87,8 +93,13 @@ def wants_addresses(entry: ServiceEntry) -> list[str]:
     return [host for host in entry.spec.hosts if not host.startswith("*")]
 
 
-def translate_endpoints(entry: ServiceEntry, hosts: Sequence[str], mesh: MeshContext) -> list[workload_pb2.Workload]:
-    """Return workloads for the endpoints that the entry lists, or for hosts that are their own endpoints."""
+def translate_endpoints(
+    entry: ServiceEntry, hosts: Sequence[str], mesh: MeshContext, waypoint: workload_pb2.GatewayAddress | None = None
+) -> list[workload_pb2.Workload]:
+    """Return workloads for the endpoints that the entry lists, or for hosts that are their own endpoints.
+
+    ``waypoint`` is what connections to their own addresses go through.
+    """
     name = entry.metadata.name
     by_dns = entry.spec.resolution not in {Resolution.NONE, Resolution.STATIC}
     found = {}
@@ -104,11 +115,18 @@ def translate_endpoints(entry: ServiceEntry, hosts: Sequence[str], mesh: MeshCon
                 found[host] = _workload(entry.metadata.namespace, name, itself, services, mesh)
     for address, workload in found.items():
         workload.uid = f"{mesh.cluster_id}/{_ENTRY}/{entry.metadata.namespace}/{name}/{address}"
+        if waypoint is not None:
+            workload.waypoint.CopyFrom(waypoint)
     return list(found.values())
 
 
 def translate_workload(
-    entry: WorkloadEntry, mesh: MeshContext, *, services: Services, policies: Sequence[str]
+    entry: WorkloadEntry,
+    mesh: MeshContext,
+    *,
+    services: Services,
+    policies: Sequence[str],
+    waypoint: workload_pb2.GatewayAddress | None = None,
 ) -> workload_pb2.Workload | None:
     """Return the workload of a WorkloadEntry; ``None`` for one without an address.
 
@@ -117,6 +135,7 @@ def translate_workload(
         mesh: the mesh.
         services: those that select it.
         policies: names of the policies that select it.
+        waypoint: that connections to its own address go through.
     """
     if not entry.spec.address:
         return None
@@ -124,6 +143,8 @@ def translate_workload(
     workload = _workload(namespace, name, entry.spec, services, mesh)
     workload.uid = f"{mesh.cluster_id}/{_WORKLOAD}/{namespace}/{name}"
     workload.authorization_policies.extend(policies)
+    if waypoint is not None:
+        workload.waypoint.CopyFrom(waypoint)
     return workload
 
 

@@ -24,8 +24,21 @@ _FAMILIES: Final = {
 }
 
 
-def translate(service: Service, mesh: MeshContext) -> workload_pb2.Service | None:
-    """Return the service as proxies know it; ``None`` for an ``ExternalName``, which is a DNS alias and no more."""
+def translate(
+    service: Service,
+    mesh: MeshContext,
+    *,
+    waypoint: workload_pb2.GatewayAddress | None = None,
+    ingress_use_waypoint: bool = False,
+) -> workload_pb2.Service | None:
+    """Return the service as proxies know it; ``None`` for an ``ExternalName``, which is a DNS alias and no more.
+
+    Args:
+        service: the service.
+        mesh: the mesh.
+        waypoint: that connections to it go through.
+        ingress_use_waypoint: whether those of gateways do, too.
+    """
     if service.spec.type == "ExternalName":
         return None
     return workload_pb2.Service(
@@ -40,6 +53,8 @@ def translate(service: Service, mesh: MeshContext) -> workload_pb2.Service | Non
         load_balancing=_load_balancing(service),
         ip_families=_FAMILIES.get(frozenset(service.spec.ip_families), workload_pb2.AUTOMATIC),
         canonical=True,
+        waypoint=waypoint,
+        ingress_use_waypoint=ingress_use_waypoint,
     )
 
 

@@ -30,6 +30,7 @@ def translate_pod(
     node: Node | None,
     policies: Sequence[str],
     entries: Iterable[tuple[str, workload_pb2.PortList]] = (),
+    waypoint: workload_pb2.GatewayAddress | None = None,
 ) -> workload_pb2.Workload | None:
     """Return the workload of a pod; ``None`` for one that has ended or has no address yet.
 
@@ -40,6 +41,7 @@ def translate_pod(
         node: the pod's node, for its place.
         policies: names of the policies that select the pod.
         entries: hosts of ServiceEntries that select the pod, by resource name, and the ports by which they reach it.
+        waypoint: that connections to its own address go through.
     """
     if pod.is_terminal or not pod.addresses:
         return None
@@ -68,6 +70,7 @@ def translate_pod(
         cluster_id=mesh.cluster_id,
         locality=_locality(node),
         network_mode=workload_pb2.HOST_NETWORK if pod.spec.host_network else workload_pb2.STANDARD,
+        waypoint=waypoint,
     )
 
 

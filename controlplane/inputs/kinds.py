@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.inputs import fail_closed
-from meshapi.resources import base, core, networking, security
+from meshapi.resources import base, core, gateway, networking, security
 from meshkit.kube import Json, Kind, kinds
 
 
@@ -41,6 +41,8 @@ KINDS: Final = (
     InputKind(kinds.POD, core.Pod),
     InputKind(kinds.SERVICE, core.Service),
     InputKind(kinds.ENDPOINT_SLICE, core.EndpointSlice),
+    InputKind(kinds.GATEWAY_CLASS, gateway.GatewayClass, discovered=False),
+    InputKind(kinds.GATEWAY, gateway.Gateway),
     InputKind(kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
     InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),
     InputKind(kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy, fail_closed.policy),

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.ambient.model import CONDITIONS, Model
+from controlplane.ambient.model import Model
 from controlplane.graph.collection import Collection, Source
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.inputs.sources import Fault
+from controlplane.stages import CONDITIONS
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
 from meshapi import names

@@ -87,3 +87,36 @@ def service_entry(
     if selector:
         given["workloadSelector"] = {"labels": selector}
     return {"metadata": {"name": name, "namespace": namespace, "creationTimestamp": created}, "spec": given}
+
+
+def gateway(
+    name: str = "waypoint",
+    namespace: str = "shop",
+    *,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    addresses: list[Json] | None = None,
+    allowed: Json | None = None,
+    **spec: Any,
+) -> Json:
+    """A waypoint as `istioctl waypoint apply` writes it; with `addresses` it is ready."""
+    listener: Json = {"name": "mesh", "port": 15008, "protocol": "HBONE"}
+    if allowed is not None:
+        listener["allowedRoutes"] = {"namespaces": allowed}
+    return {
+        "metadata": {
+            "name": name, "namespace": namespace, "uid": f"uid-{name}", "generation": 1,
+            "labels": labels or {}, "annotations": annotations or {},
+        },
+        "spec": {"gatewayClassName": "istio-waypoint", "listeners": [listener], **spec},
+        "status": {"addresses": addresses or []},
+    }  # fmt: skip
+
+
+def hostname_of(name: str = "waypoint", namespace: str = "shop") -> list[Json]:
+    """The addresses of a ready waypoint."""
+    return [{"type": "Hostname", "value": f"{name}.{namespace}.svc.cluster.local"}]
+
+
+def namespace(name: str, labels: dict[str, str] | None = None) -> Json:
+    return {"metadata": {"name": name, "labels": labels or {}}, "status": {"phase": "Active"}}

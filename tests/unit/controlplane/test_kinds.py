@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from controlplane.ambient.model import ADDRESSES, create
+from controlplane.ambient.model import create
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.config_warnings import ConfigWarnings
@@ -16,6 +16,7 @@ from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.registry import Registry
 from controlplane.inputs.sources import Inputs
 from controlplane.metrics import Metrics
+from controlplane.stages import ADDRESSES
 from controlplane.status.outcomes import Outcomes
 from meshapi import names
 from meshapi.resources import base, crd

@@ -11,11 +11,13 @@ import yaml
 from controlplane.settings import Settings
 from meshapi import names
 from meshctl import chart
+from meshkit.kube import kinds
 from meshlab import programs
 from nodeagent.settings import NodeAgentSettings
 from ztunnel.settings import ZtunnelSettings
 
 CHART = chart.folder()
+GATEWAY_GROUP = kinds.GATEWAY.group
 Objects = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -204,6 +206,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("discovery.k8s.io", "endpointslices")),
         *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
         *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
+        *read((GATEWAY_GROUP, "gateways"), (GATEWAY_GROUP, "gatewayclasses")),
         *read(("", "configmaps"), only=root),
         *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
         ("security.istio.io", "authorizationpolicies/status", "patch", ""),

@@ -1,0 +1,29 @@
+"""In which order collections are computed. Lower numbers first; the one place where stages are put in relation.
+
+=====================  ================================  =========================================================
+stage                  collections                       why here
+=====================  ================================  =========================================================
+modes                  the mode of each namespace        policies read it
+policies               policies, settings of proxies     a workload that names a policy must not arrive before it
+waypoints              waypoints, what namespaces use    attachments read them
+attachments            what uses which waypoint          services and workloads name it
+hosts                  whose a host is                   services and workloads read it
+addresses              services and workloads
+conditions             conditions on objects             they report what all the others have made
+=====================  ================================  =========================================================
+
+From attachments on, what single events concern is computed before what is computed in bulk: a change of the whole
+mesh computes every pod again.
+"""
+
+from typing import Final
+
+from controlplane.graph.task import Stage
+
+MODES: Final = Stage(single=0, bulk=10)
+POLICIES: Final = Stage(single=20, bulk=30)
+WAYPOINTS: Final = Stage(single=40, bulk=50)
+ATTACHMENTS: Final = Stage(single=60, bulk=90)
+HOSTS: Final = Stage(single=70, bulk=100)
+ADDRESSES: Final = Stage(single=80, bulk=110)
+CONDITIONS: Final = Stage(single=120, bulk=130)

@@ -1,0 +1,105 @@
+"""The waypoints of one mesh as collections, and look-ups in both directions for what is derived from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from controlplane.graph.collection import Collection
+from controlplane.graph.derived import Derived, Fetch
+from controlplane.graph.lookups import Group, Index
+from controlplane.graph.scheduler import Graph
+from controlplane.inputs.sources import Inputs
+from controlplane.stages import ATTACHMENTS, WAYPOINTS
+from controlplane.waypoints import attachment
+from controlplane.waypoints.attachment import Attachment, Reference, World
+from controlplane.waypoints.waypoint import Waypoint, of_gateway
+from meshapi.mesh_config.model import Visibility
+from meshapi.resources.base import Metadata
+from meshapi.resources.core import Namespace, Service
+from meshapi.resources.gateway import Gateway, GatewayClass
+from meshapi.resources.networking import ServiceEntry
+from meshkit.kube import Key
+
+
+class Waypoints:
+    """The waypoints, and what is attached to them.
+
+    Attributes:
+        ready: the waypoints that traffic can be sent to, by the key of the Gateway.
+        services: what Kubernetes services are attached to, by key; absent: no label names a waypoint.
+        entries: what ServiceEntries are attached to, by key.
+        services_of: the keys of the services that use a waypoint, sorted, by the waypoint's key.
+        entries_of: the keys of the ServiceEntries that use a waypoint, sorted, by the waypoint's key.
+    """
+
+    ready: Collection[Key, Waypoint]
+    services: Collection[Key, Attachment]
+    entries: Collection[Key, Attachment]
+    services_of: Collection[Key, tuple[Key, ...]]
+    entries_of: Collection[Key, tuple[Key, ...]]
+
+    def __init__(self, graph: Graph, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._classes = inputs.of(GatewayClass)
+        self.ready = Derived(graph, "waypoints", inputs.of(Gateway), WAYPOINTS, self._waypoint)
+        self._references: Collection[Key, Reference] = Derived(
+            graph, "waypoints of namespaces", inputs.namespaces, WAYPOINTS, self._reference
+        )
+        self.services = Derived(graph, "attached services", inputs.of(Service), ATTACHMENTS, self._service)
+        self.entries = Derived(graph, "attached entries", inputs.of(ServiceEntry), ATTACHMENTS, self._entry)
+        self.services_of = self._users(graph, "services of waypoints", self.services)
+        self.entries_of = self._users(graph, "entries of waypoints", self.entries)
+
+    def of_service(self, key: Key, fetch: Fetch) -> Waypoint | None:
+        """Return the waypoint that a Kubernetes service uses."""
+        return self._of(fetch.find(self.services, key), fetch)
+
+    def of_entry(self, key: Key, fetch: Fetch) -> Waypoint | None:
+        """Return the waypoint that a ServiceEntry uses."""
+        return self._of(fetch.find(self.entries, key), fetch)
+
+    def of_workload(self, metadata: Metadata, fetch: Fetch) -> Waypoint | None:
+        """Return the waypoint that a workload uses; no collection has these: there may be very many."""
+        return self._of(self.workload_attachment(metadata, fetch), fetch)
+
+    def workload_attachment(self, metadata: Metadata, fetch: Fetch) -> Attachment | None:
+        """Return what a workload is attached to."""
+        return attachment.of_workload(metadata, self._world(fetch))
+
+    def _of(self, found: Attachment | None, fetch: Fetch) -> Waypoint | None:
+        if found is None or found.waypoint is None:
+            return None
+        return fetch.find(self.ready, found.waypoint)
+
+    def _waypoint(self, gateway: Gateway, fetch: Fetch) -> Waypoint | None:
+        return of_gateway(gateway, fetch.find(self._classes, ("", gateway.spec.gateway_class_name)))
+
+    def _reference(self, namespace: Namespace, _: Fetch) -> Reference | None:
+        return attachment.reference(namespace.metadata, namespace.metadata.name)
+
+    def _service(self, service: Service, fetch: Fetch) -> Attachment | None:
+        return attachment.of_service(service.metadata, self._world(fetch))
+
+    def _entry(self, entry: ServiceEntry, fetch: Fetch) -> Attachment | None:
+        world, given = self._world(fetch), fetch.setting(self._inputs.mesh).service_entry_visibility
+        is_private = False
+        if given is not None:
+            namespace = world.namespace(entry.metadata.namespace)
+            is_private = given.of(namespace.metadata.labels if namespace is not None else {}) is Visibility.NAMESPACE
+        return attachment.of_service(entry.metadata, world, is_private=is_private)
+
+    def _world(self, fetch: Fetch) -> World:
+        return World(
+            reference=lambda namespace: fetch.find(self._references, ("", namespace)),
+            waypoint=lambda key: fetch.find(self.ready, key),
+            namespace=lambda namespace: fetch.find(self._inputs.namespaces, ("", namespace)),
+        )
+
+    @staticmethod
+    def _users(graph: Graph, name: str, over: Collection[Key, Attachment]) -> Collection[Key, tuple[Key, ...]]:
+        index: Index[Key, Key, Attachment] = Index(over, lambda one: () if one.waypoint is None else (one.waypoint,))
+        return Derived(graph, name, index, ATTACHMENTS, _keys)
+
+
+def _keys(group: Group[Key, Key, Any], _: Fetch) -> tuple[Key, ...]:
+    members: Mapping[Key, Any] = group.members
+    return tuple(sorted(members))
