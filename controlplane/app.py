@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from controlplane import debug
 from controlplane.addresses.allocator import Allocator
-from controlplane.ambient.model import Model, create
+from controlplane.ambient.model import TYPES, Model, create
 from controlplane.ca import namespace_config_maps, node_authorizer
 from controlplane.ca.errors import CaError
 from controlplane.ca.service import CertificateService, Limits
@@ -31,7 +31,7 @@ from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.shared_rejections import SharedRejections
 from controlplane.status.writer import StatusWriter
-from controlplane.xds import sync_status
+from controlplane.xds import sync_status, worlds
 from controlplane.xds.debug_requests import DebugRequests
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
@@ -85,8 +85,9 @@ class ControlPlane:
                 sends_dry_run=settings.ambient_enable_dry_run_authorization_policy,
             )
         )
-        self._snapshot = Snapshot()
-        self._publisher = Publisher(self.model, self._snapshot, self.metrics, self._warnings)
+        self._snapshot = Snapshot(TYPES)
+        self._worlds = worlds.create(self.model)
+        self._publisher = Publisher(self.model, self._snapshot, self._worlds, self.metrics, self._warnings)
         self._registry = Registry(
             self._client,
             self.model.inputs,
@@ -240,9 +241,11 @@ class ControlPlane:
         ):
             yield
 
-    def _view(self, _: Peer) -> ResourceSource:
-        """Return what a proxy may see. Those of layer 4 all see the same."""
-        return self._snapshot
+    def _view(self, peer: Peer) -> ResourceSource:
+        """Return what a proxy may see: those of layer 4 all see the same, each waypoint its own world."""
+        if peer.node_type != names.WAYPOINT_NODE:
+            return self._snapshot
+        return self._worlds.view(worlds.view_of(peer))
 
     def _trust_domain(self) -> str:
         return self.model.mesh.trust_domain

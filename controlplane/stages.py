@@ -9,6 +9,9 @@ waypoints              waypoints, what namespaces use    attachments read them
 attachments            what uses which waypoint          services and workloads name it
 hosts                  whose a host is                   services and workloads read it
 addresses              services and workloads
+routes                 services, rules, what targets say  proxies' resources read them
+clusters               clusters and their endpoints      a route must not arrive before the clusters that it names
+proxies                listeners and routes
 conditions             conditions on objects             they report what all the others have made
 =====================  ================================  =========================================================
 
@@ -26,4 +29,7 @@ WAYPOINTS: Final = Stage(single=40, bulk=50)
 ATTACHMENTS: Final = Stage(single=60, bulk=90)
 HOSTS: Final = Stage(single=70, bulk=100)
 ADDRESSES: Final = Stage(single=80, bulk=110)
+ROUTES: Final = Stage(single=82, bulk=112)
+CLUSTERS: Final = Stage(single=84, bulk=114)
+PROXIES: Final = Stage(single=86, bulk=116)
 CONDITIONS: Final = Stage(single=120, bulk=130)

@@ -143,6 +143,8 @@ CRL_PATH: Final = "/var/run/secrets/istio/crl/ca-crl.pem"
 SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 # --- Discovery types ------------------------------------------------------------------------------------------------
+WAYPOINT_NODE: Final = "waypoint"
+"""First part of a waypoint's node ID."""
 ADDRESS_TYPE: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION_TYPE: Final = "type.googleapis.com/istio.security.Authorization"
 MESH_CONFIG_TYPE: Final = "type.googleapis.com/istio.mesh.v1alpha1.MeshConfig"

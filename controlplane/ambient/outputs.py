@@ -31,14 +31,17 @@ class Outputs:
 
     def add(self, derived: Derived[K, V], type_url: str, resources: Callable[[V], Iterable[Resource]]) -> None:
         """Take the resources of a type from a collection; ``resources`` returns the ones of a value."""
-        held = self._types[type_url]
 
         def changed(key: Any, old: V | None, new: V | None) -> None:
             before = () if old is None else resources(old)
             after = () if new is None else resources(new)
-            held.put((derived.name, key), before, after)
+            self.put(type_url, (derived.name, key), before, after)
 
         derived.add_handler(changed)
+
+    def put(self, type_url: str, maker: Maker, before: Iterable[Resource], after: Iterable[Resource]) -> None:
+        """Replace the resources of a type that a value has made."""
+        self._types[type_url].put(maker, before, after)
 
     def take(self, *, is_settled: bool) -> Changes:
         """Return what has changed since the last call; ``is_settled``: nothing is left to compute."""

@@ -47,16 +47,14 @@ def translate_pod(
         return None
     name = workload_name(pod)
     labels = pod.metadata.labels
-    native = labels.get(names.TUNNEL_LABEL) == names.TUNNEL_LABEL_HTTP
-    captured = pod.metadata.annotations.get(names.REDIRECTION_ANNOTATION) == names.REDIRECTION_ENABLED
     return workload_pb2.Workload(
         uid=pod_uid(pod, mesh),
         name=pod.metadata.name,
         namespace=pod.metadata.namespace,
         addresses=[ip.packed(address) for address in pod.addresses],
         network=labels.get(names.NETWORK_LABEL, mesh.network),
-        tunnel_protocol=workload_pb2.HBONE if native or captured else workload_pb2.NONE,
-        native_tunnel=native,
+        tunnel_protocol=workload_pb2.HBONE if tunnels(pod) else workload_pb2.NONE,
+        native_tunnel=_has_native_tunnel(pod),
         trust_domain=mesh.wire_trust_domain,
         service_account=pod.spec.service_account_name,
         node=pod.spec.node_name,
@@ -68,7 +66,7 @@ def translate_pod(
         authorization_policies=policies,
         status=workload_pb2.HEALTHY if pod.is_ready else workload_pb2.UNHEALTHY,
         cluster_id=mesh.cluster_id,
-        locality=_locality(node),
+        locality=locality_of(node),
         network_mode=workload_pb2.HOST_NETWORK if pod.spec.host_network else workload_pb2.STANDARD,
         waypoint=waypoint,
     )
@@ -118,7 +116,18 @@ def workload_name(pod: Pod) -> str:
     return scheduled.group(1) if scheduled else owner.name
 
 
-def _locality(node: Node | None) -> workload_pb2.Locality | None:
+def tunnels(pod: Pod) -> bool:
+    """Return whether a pod is reached over HBONE: it is captured, or speaks HBONE itself."""
+    captured = pod.metadata.annotations.get(names.REDIRECTION_ANNOTATION) == names.REDIRECTION_ENABLED
+    return captured or _has_native_tunnel(pod)
+
+
+def _has_native_tunnel(pod: Pod) -> bool:
+    return pod.metadata.labels.get(names.TUNNEL_LABEL) == names.TUNNEL_LABEL_HTTP
+
+
+def locality_of(node: Node | None) -> workload_pb2.Locality | None:
+    """Return where a node is; ``None`` if nothing is known of it."""
     if node is None:
         return None
     labels = node.metadata.labels

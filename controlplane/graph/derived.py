@@ -4,7 +4,8 @@ from collections.abc import Callable, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
 from controlplane.graph.collection import Collection, Setting
-from controlplane.graph.lookups import Claims, Labels, SelectorIndex
+from controlplane.graph.label_index import LabelIndex
+from controlplane.graph.lookups import Claims, Index, Labels, SelectorIndex
 from controlplane.graph.reads import Read
 from controlplane.graph.scheduler import Graph
 from controlplane.graph.task import Stage, Task
@@ -51,6 +52,19 @@ class Fetch:
             return ()
         self.reads[found[0]] = None
         return found[1]
+
+    def selected(self, index: LabelIndex[K, V], scope: str, selector: Labels) -> tuple[tuple[K, V], ...]:
+        """Return the values of a scope that a selector matches, with their keys, in no order."""
+        found = index.read(scope, selector)
+        if found is None:
+            return ()
+        self.reads[found[0]] = None
+        return tuple(found[1].items())
+
+    def members(self, index: Index[G, K, V], group: G) -> tuple[V, ...]:
+        """Return the values of a group, in no order."""
+        self.reads[index.reads.of(group)] = None
+        return tuple(index.members(group).values())
 
     def holds(self, claims: Claims[G, K, V], name: G) -> bool:
         """Return whether the item that is transformed has ``name``: of all items that claim it, it is the first."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from controlplane.graph.collection import Collection
-from controlplane.graph.reads import Read
+from controlplane.graph.reads import Read, Reads
 from controlplane.graph.task import Task
 
 K = TypeVar("K", bound=Hashable)
@@ -34,12 +34,16 @@ class Index(Generic[G, K, V]):
     Args:
         over: the collection.
         groups: returns the groups of a value; pure.
+
+    Attributes:
+        reads: look-ups by group.
     """
 
     def __init__(self, over: Collection[K, V], groups: Callable[[V], Iterable[G]]) -> None:
         self._groups = groups
         self._members: dict[G, dict[K, V]] = {}
         self._derived: list[Any] = []
+        self.reads = Reads()
         over.add_lookup(self)
 
     def find(self, group: G) -> Group[G, K, V] | None:
@@ -70,6 +74,7 @@ class Index(Generic[G, K, V]):
                 self._members.setdefault(group, {})[key] = new
         for group in {*before, *after}:
             concerned.update(dict.fromkeys((derived, group) for derived in self._derived))
+            concerned.update(dict.fromkeys(self.reads.dependents(group)))
 
 
 class Subject(Generic[V]):

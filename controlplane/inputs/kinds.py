@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.inputs import fail_closed
-from meshapi.resources import base, core, gateway, networking, security
+from meshapi.resources import base, core, destination_rule, gateway, networking, security, virtual_service
 from meshkit.kube import Json, Kind, kinds
 
 
@@ -45,6 +45,8 @@ KINDS: Final = (
     InputKind(kinds.GATEWAY, gateway.Gateway),
     InputKind(kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
     InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),
+    InputKind(kinds.VIRTUAL_SERVICE, virtual_service.VirtualService),
+    InputKind(kinds.DESTINATION_RULE, destination_rule.DestinationRule),
     InputKind(kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy, fail_closed.policy),
     InputKind(kinds.PEER_AUTHENTICATION, security.PeerAuthentication, fail_closed.peer),
 )

@@ -17,6 +17,7 @@ from controlplane.ambient.model import Model
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.metrics import Metrics
 from controlplane.xds.snapshot import Snapshot
+from controlplane.xds.worlds import Worlds
 from meshapi.errors import listed
 from meshkit.kube import Key
 from meshkit.log import logger
@@ -32,11 +33,22 @@ _TURNS: Final = 4
 
 
 class Publisher:
-    """Carries changes from the model to the snapshot, and so to the streams."""
+    """Carries changes from the model to the snapshots, and so to the streams.
 
-    def __init__(self, model: Model, snapshot: Snapshot, metrics: Metrics, warnings: ConfigWarnings) -> None:
+    Args:
+        model: the model.
+        snapshot: what layer 4 proxies see.
+        worlds: what each layer 7 proxy sees.
+        metrics: the control plane's.
+        warnings: what is wrong with objects.
+    """
+
+    def __init__(
+        self, model: Model, snapshot: Snapshot, worlds: Worlds, metrics: Metrics, warnings: ConfigWarnings
+    ) -> None:
         self._model = model
         self._snapshot = snapshot
+        self._worlds = worlds
         self._metrics = metrics
         self._warnings = warnings
         self.opened = asyncio.Event()
@@ -112,6 +124,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._snapshot.apply(self._model.flush(limit))
+        self._worlds.publish(is_settled=self._model.is_settled)
         for collection, key, error in self._model.graph.take_failures():
             self._metrics.internal_errors.inc()
             _log.error("computing resources failed", collection=collection, name=_name(key), exc_info=error)

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable, Collection, Iterable, Set
 
-from controlplane.ambient.model import TYPES
 from controlplane.ambient.outputs import Changes
 from meshkit.xds.order import ordered
 from meshkit.xds.source import Listener, Resource
 
 
 class Snapshot:
-    """A ``meshkit.xds.source.ResourceSource`` over the model's resources."""
+    """A ``meshkit.xds.source.ResourceSource`` over the model's resources.
+
+    Args:
+        type_urls: the types that are served.
+    """
 
     announces_missing = True
 
-    def __init__(self) -> None:
-        self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in TYPES}
-        self._by_alias: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in TYPES}
-        self._by_parent: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in TYPES}
+    def __init__(self, type_urls: Iterable[str]) -> None:
+        types = tuple(type_urls)
+        self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in types}
+        self._by_alias: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in types}
+        self._by_parent: dict[str, dict[str, set[str]]] = {type_url: {} for type_url in types}
         self._listeners: dict[int, Listener] = {}
         self._next_listener = 0
 

@@ -23,6 +23,8 @@ CLUSTER_KINDS: Final = (
     kinds.AUTHORIZATION_POLICY,
     kinds.PEER_AUTHENTICATION,
     kinds.SERVICE_ENTRY,
+    kinds.VIRTUAL_SERVICE,
+    kinds.DESTINATION_RULE,
     kinds.WORKLOAD_ENTRY,
 )
 _PAGES: Final = {

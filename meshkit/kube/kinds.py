@@ -57,6 +57,8 @@ CUSTOM_RESOURCE_DEFINITION: Final = Kind(
 )
 SERVICE_ENTRY: Final = Kind("networking.istio.io", "v1", "ServiceEntry", "serviceentries")
 WORKLOAD_ENTRY: Final = Kind("networking.istio.io", "v1", "WorkloadEntry", "workloadentries")
+VIRTUAL_SERVICE: Final = Kind("networking.istio.io", "v1", "VirtualService", "virtualservices")
+DESTINATION_RULE: Final = Kind("networking.istio.io", "v1", "DestinationRule", "destinationrules")
 AUTHORIZATION_POLICY: Final = Kind("security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies")
 PEER_AUTHENTICATION: Final = Kind("security.istio.io", "v1", "PeerAuthentication", "peerauthentications")
 GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways")

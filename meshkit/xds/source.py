@@ -1,11 +1,13 @@
 """What a discovery server serves: named, versioned, already serialized resources that change."""
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,13 @@ class Resource:
                 ]
             ).SerializeToString()
         return entry
+
+
+def versioned(name: str, message: Message, *, aliases: tuple[str, ...] = (), parents: tuple[str, ...] = ()) -> Resource:
+    """Return a message as a resource; its version is the hash of its bytes, so all replicas give it the same."""
+    body = message.SerializeToString(deterministic=True)
+    version = hashlib.blake2b(body, digest_size=8).hexdigest()
+    return Resource(name=name, version=version, body=body, aliases=aliases, parents=parents)
 
 
 Listener = Callable[[str, frozenset[str]], None]

@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.graph.collection import Setting, Source
 from controlplane.graph.derived import Derived, Fetch
+from controlplane.graph.label_index import LabelIndex
 from controlplane.graph.lookups import Claims, Group, Index, Labels, SelectorIndex
 from controlplane.graph.scheduler import BULK_THRESHOLD, Graph
 from controlplane.graph.task import Stage
@@ -35,6 +36,10 @@ class World:
         self.computed: list[str] = []
         self.selected_by = Derived(self.graph, "selected by", self.items, EARLY, self._selected_by)
         self.greetings = Derived(self.graph, "greetings", self.selected_by, LATE, self._greeting)
+        self.by_labels = LabelIndex(self.items, lambda _: "", lambda item: dict(item.labels))
+        self.by_rank: Index[int, str, Item] = Index(self.items, lambda item: (item.rank,))
+        self.selects = Derived(self.graph, "selects", self.items, EARLY, self._selects)
+        self.equals = Derived(self.graph, "equals", self.items, EARLY, self._equals)
 
     def put(self, *items: Item) -> None:
         for item in items:
@@ -49,6 +54,13 @@ class World:
         self.computed.append(item.name)
         labels: Labels = frozenset(item.labels)
         return tuple(sorted(found.name for found in fetch.matching(self.selecting, "", labels)))
+
+    def _selects(self, item: Item, fetch: Fetch) -> tuple[str, ...]:
+        found = fetch.selected(self.by_labels, "", frozenset(item.selector))
+        return tuple(sorted(name for name, _ in found))
+
+    def _equals(self, item: Item, fetch: Fetch) -> tuple[str, ...]:
+        return tuple(sorted(found.name for found in fetch.members(self.by_rank, item.rank)))
 
     def _greeting(self, names: tuple[str, ...], fetch: Fetch) -> str:
         self.computed.append("greeting")
@@ -185,7 +197,7 @@ def test_any_order_of_changes_ends_like_a_computation_from_scratch_and_leaves_no
             world.items.set(name, None)
         else:
             labels, selector = (tuple(dict(chosen.choices(pairs, k=chosen.randrange(3))).items()) for _ in "12")
-            present[name] = Item(name, labels, selector)
+            present[name] = Item(name, labels, selector, rank=chosen.randrange(3))
             world.put(present[name])
         world.graph.run(chosen.choice([0, 1, None]))
     world.graph.run()
@@ -194,9 +206,26 @@ def test_any_order_of_changes_ends_like_a_computation_from_scratch_and_leaves_no
     fresh.graph.run()
     assert dict(world.selected_by.items()) == dict(fresh.selected_by.items())
     assert dict(world.greetings.items()) == dict(fresh.greetings.items())
+    assert dict(world.selects.items()) == dict(fresh.selects.items())
+    assert dict(world.equals.items()) == dict(fresh.equals.items())
     for name in present:
         world.items.set(name, None)
     world.graph.run()
     index = world.selecting
     assert not any((index._values, index._subjects, index._by_pair, world.selected_by._tasks, world.greetings._tasks))
     assert len(world.selected_by) == len(world.greetings) == 0
+    assert not (world.by_labels._subjects or world.by_labels._by_pair or world.by_labels._values)
+    assert not len(world.by_rank.reads)
+
+
+def test_a_selector_is_answered_again_only_when_a_value_that_it_matches_changes() -> None:
+    world = World()
+    world.put(Item("a", labels=APP), Item("b", labels=DB), Item("s", selector=APP))
+    world.run()
+    assert (world.selects.find("s"), world.selects.find("a")) == (("a",), ())
+    world.put(Item("c", labels=APP))
+    world.run()
+    assert world.selects.find("s") == ("a", "c")
+    world.put(Item("a", labels=DB))
+    world.run()
+    assert world.selects.find("s") == ("c",)

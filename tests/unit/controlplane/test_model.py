@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.ambient.model import create
+from controlplane.ambient.model import TYPES, create
 from controlplane.graph.derived import Derived
 from controlplane.inputs.discovery import Discovery
 from controlplane.inputs.kinds import KINDS
@@ -387,7 +387,7 @@ def test_snapshot_finds_by_name_address_and_service() -> None:
     world = World(MeshContext())
     world.put(pod("a", ip="10.0.0.1", labels={"app": "web"}))
     world.put(base.read(core.Service, objects.service("web")))
-    snapshot = Snapshot()
+    snapshot = Snapshot(TYPES)
     snapshot.apply(world.model.flush())
     uid, service = "Kubernetes//Pod/shop/a", "shop/web.shop.svc.cluster.local"
 

@@ -4,13 +4,13 @@ import asyncio
 import itertools
 from typing import Any
 
-from controlplane.ambient.model import Model, create
+from controlplane.ambient.model import TYPES, Model, create
 from controlplane.ambient.outputs import Changes
 from controlplane.graph.derived import Fetch
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.metrics import Metrics
-from controlplane.xds import publisher
+from controlplane.xds import publisher, worlds
 from controlplane.xds.publisher import Publisher
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
@@ -23,7 +23,7 @@ class Applied(Snapshot):
     """A snapshot that notes in which turn of the event loop it was changed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(TYPES)
         self.turn = 0
         self.turns: list[int] = []
 
@@ -40,7 +40,7 @@ class Applied(Snapshot):
 def plane() -> tuple[Model, Applied, Metrics, Publisher]:
     metrics = Metrics()
     model, snapshot = create(MeshContext()), Applied()
-    return model, snapshot, metrics, Publisher(model, snapshot, metrics, ConfigWarnings(metrics))
+    return model, snapshot, metrics, Publisher(model, snapshot, worlds.create(model), metrics, ConfigWarnings(metrics))
 
 
 def pods(model: Model, count: int) -> None:

@@ -206,6 +206,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("discovery.k8s.io", "endpointslices")),
         *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
         *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
+        *read(("networking.istio.io", "virtualservices"), ("networking.istio.io", "destinationrules")),
         *read((GATEWAY_GROUP, "gateways"), (GATEWAY_GROUP, "gatewayclasses")),
         *read(("", "configmaps"), only=root),
         *read(("", "configmaps"), only=names.CRL_CONFIGMAP),

@@ -29,7 +29,7 @@ def nodes(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, A
 @pytest.mark.parametrize("definition", crd.DEFINITIONS, ids=lambda definition: definition.kind)
 def test_schema_is_structural_and_keeps_unknown_fields(definition: crd.Definition) -> None:
     for path, node in nodes(crd.schema(definition.spec)):
-        assert node["type"] in {"object", "array", "string", "boolean", "integer"}, path
+        assert node["type"] in {"object", "array", "string", "boolean", "integer", "number"}, path
         assert not {"$ref", "anyOf", "default", "title", "$defs"} & node.keys(), path
         if "properties" in node:
             assert node["x-kubernetes-preserve-unknown-fields"] is True, path

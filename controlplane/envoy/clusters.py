@@ -1,0 +1,180 @@
+"""Clusters. Facts: Istio's ``pilot/pkg/networking/core/cluster_traffic_policy.go`` and ``cluster_waypoint.go``."""
+
+from datetime import timedelta
+from typing import Final
+
+from envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf import struct_pb2
+
+from controlplane.envoy import balancing, names, transport
+from controlplane.envoy.packing import ads, duration, number, packed
+from controlplane.routing.destinations import Policy
+from controlplane.routing.services import Port, Service
+from meshapi.resources.destination_rule import ConnectionPool, HTTPSettings, OutlierDetection, TCPSettings
+
+Cluster: Final = cluster_pb2.Cluster
+_NO_LIMIT: Final = 2**32 - 1
+_CONNECT_TIMEOUT: Final = timedelta(seconds=10)
+_RETRY_BUDGET_PERCENT: Final = 20.0
+PROTOCOL_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def of_service(name: str, service: Service, port: Port, subset: str, policy: Policy) -> cluster_pb2.Cluster:
+    """Return the cluster of a service's port.
+
+    Args:
+        name: of the cluster, and of its endpoints.
+        service: the service.
+        port: one of its ports.
+        subset: some of its endpoints; empty: all.
+        policy: how the endpoints are chosen and called.
+    """
+    pool = policy.connection_pool or ConnectionPool()
+    result = Cluster(
+        name=name,
+        type=Cluster.EDS,
+        connect_timeout=duration(_connect_timeout(pool)),
+        transport_socket_matches=transport.socket_matches(policy.tls),
+    )
+    result.eds_cluster_config.service_name = name
+    result.eds_cluster_config.eds_config.CopyFrom(ads())
+    _set_limits(result, pool, policy)
+    _set_keepalive(result, pool.tcp)
+    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(protocols(port, pool.http, pool.tcp)))
+    detection = policy.outlier_detection
+    result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0
+    if detection is not None:
+        result.outlier_detection.CopyFrom(_outlier_detection(detection))
+    balancing.apply(result, policy)
+    result.metadata.filter_metadata[names.ISTIO_METADATA].CopyFrom(_metadata(service, subset))
+    return result
+
+
+def protocols(
+    port: Port, http: HTTPSettings | None, tcp: TCPSettings | None
+) -> http_protocol_options_pb2.HttpProtocolOptions:
+    """Return what is spoken to endpoints: HTTP/2 where the port says so, else what the client speaks."""
+    settings = http or HTTPSettings()
+    result = http_protocol_options_pb2.HttpProtocolOptions()
+    upgrades = settings.h2_upgrade_policy == "UPGRADE" and not settings.use_client_protocol
+    if port.protocol.is_http2 or upgrades:
+        http2 = result.explicit_http_config.http2_protocol_options
+        result.explicit_http_config.SetInParent()
+        http2.SetInParent()
+    else:
+        result.use_downstream_protocol_config.http_protocol_options.SetInParent()
+        http2 = result.use_downstream_protocol_config.http2_protocol_options
+        http2.SetInParent()
+    if settings.max_concurrent_streams:
+        http2.max_concurrent_streams.CopyFrom(number(settings.max_concurrent_streams))
+    common = result.common_http_protocol_options
+    if settings.max_requests_per_connection:
+        common.max_requests_per_connection.CopyFrom(number(settings.max_requests_per_connection))
+    idle = settings.idle_timeout if settings.idle_timeout is not None else (tcp.idle_timeout if tcp else None)
+    if idle is not None:
+        common.idle_timeout.CopyFrom(duration(idle))
+    if tcp is not None and tcp.max_connection_duration is not None:
+        common.max_connection_duration.CopyFrom(duration(tcp.max_connection_duration))
+    return result
+
+
+def _connect_timeout(pool: ConnectionPool) -> timedelta:
+    given = pool.tcp.connect_timeout if pool.tcp is not None else None
+    return given or _CONNECT_TIMEOUT
+
+
+def _set_limits(cluster: cluster_pb2.Cluster, pool: ConnectionPool, policy: Policy) -> None:
+    """Limits that are not given are none: Envoy's own defaults (1024) surprise users."""
+    http, tcp = pool.http or HTTPSettings(), pool.tcp or TCPSettings()
+    limits = cluster.circuit_breakers.thresholds.add(
+        max_connections=number(tcp.max_connections or _NO_LIMIT),
+        max_pending_requests=number(http.http1_max_pending_requests or _NO_LIMIT),
+        max_requests=number(http.http2_max_requests or _NO_LIMIT),
+        max_retries=number(http.max_retries or _NO_LIMIT),
+        track_remaining=True,
+    )
+    if policy.retry_budget is not None:
+        share = policy.retry_budget.percent.value if policy.retry_budget.percent else _RETRY_BUDGET_PERCENT
+        limits.ClearField("max_retries")
+        limits.retry_budget.budget_percent.value = share
+        limits.retry_budget.min_retry_concurrency.value = policy.retry_budget.min_retry_concurrency
+
+
+def _set_keepalive(cluster: cluster_pb2.Cluster, tcp: TCPSettings | None) -> None:
+    keepalive = None if tcp is None else tcp.tcp_keepalive
+    if keepalive is None:
+        return
+    to = cluster.upstream_connection_options.tcp_keepalive
+    to.SetInParent()
+    if keepalive.probes:
+        to.keepalive_probes.CopyFrom(number(keepalive.probes))
+    for value, field in ((keepalive.time, to.keepalive_time), (keepalive.interval, to.keepalive_interval)):
+        if value is not None:
+            field.CopyFrom(number(max(1, int(value.total_seconds()))))
+
+
+def _outlier_detection(detection: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:
+    """Set what is given; success rates are not looked at, and a count of 0 turns its check off."""
+    result = outlier_detection_pb2.OutlierDetection(enforcing_success_rate=number(0))
+    if detection.consecutive5xx_errors is not None:
+        result.consecutive_5xx.CopyFrom(number(detection.consecutive5xx_errors))
+        result.enforcing_consecutive_5xx.CopyFrom(number(100 if detection.consecutive5xx_errors else 0))
+    gateway = detection.consecutive_gateway_errors
+    gateway = detection.consecutive_errors if gateway is None else gateway
+    if gateway is not None:
+        result.consecutive_gateway_failure.CopyFrom(number(gateway))
+        result.enforcing_consecutive_gateway_failure.CopyFrom(number(100 if gateway else 0))
+    if detection.interval is not None:
+        result.interval.CopyFrom(duration(detection.interval))
+    if detection.base_ejection_time is not None:
+        result.base_ejection_time.CopyFrom(duration(detection.base_ejection_time))
+    if detection.max_ejection_percent:
+        result.max_ejection_percent.CopyFrom(number(detection.max_ejection_percent))
+    if detection.split_external_local_origin_errors:
+        result.split_external_local_origin_errors = True
+        if detection.consecutive_local_origin_failures is not None:
+            result.consecutive_local_origin_failure.CopyFrom(number(detection.consecutive_local_origin_failures))
+            enforced = 100 if detection.consecutive_local_origin_failures else 0
+            result.enforcing_consecutive_local_origin_failure.CopyFrom(number(enforced))
+        result.enforcing_local_origin_success_rate.CopyFrom(number(0))
+    return result
+
+
+def _metadata(service: Service, subset: str) -> struct_pb2.Struct:
+    namespace, name = service.key
+    result = struct_pb2.Struct()
+    one = {"host": service.host, "name": name, "namespace": namespace}
+    result.update({"services": [one], **({"subset": subset} if subset else {})})
+    return result
+
+
+def main_internal() -> cluster_pb2.Cluster:
+    """Return the cluster that leads from the tunnels to what routes."""
+    result = Cluster(name=names.MAIN_INTERNAL, type=Cluster.STATIC)
+    result.load_assignment.cluster_name = names.MAIN_INTERNAL
+    endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
+    endpoint.address.envoy_internal_address.server_listener_name = names.MAIN_INTERNAL
+    result.transport_socket.CopyFrom(transport.internal())
+    return result
+
+
+def connect_originate() -> cluster_pb2.Cluster:
+    """Return the cluster that opens tunnels to endpoints."""
+    result = Cluster(
+        name=names.CONNECT_ORIGINATE,
+        type=Cluster.ORIGINAL_DST,
+        lb_policy=Cluster.CLUSTER_PROVIDED,
+        connect_timeout=duration(_CONNECT_TIMEOUT),
+        cleanup_interval=duration(timedelta(seconds=60)),
+        transport_socket=transport.mesh_client(),
+    )
+    result.original_dst_lb_config.upstream_port_override.value = transport.HBONE_PORT
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    options.explicit_http_config.http2_protocol_options.SetInParent()
+    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(options))
+    limits = number(_NO_LIMIT)
+    result.circuit_breakers.thresholds.add(
+        max_connections=limits, max_pending_requests=limits, max_requests=limits, max_retries=limits
+    )
+    return result

@@ -1,0 +1,112 @@
+"""The HTTP connection manager of a service's port, and of the tunnels."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Final
+
+from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from google.protobuf.message import Message
+
+from controlplane.envoy import names
+from controlplane.envoy.packing import ads, duration, flag, packed
+
+Manager: Final = http_connection_manager_pb2.HttpConnectionManager
+Filter: Final = http_connection_manager_pb2.HttpFilter
+_State: Final = value_pb2.FilterStateValue
+_SERVER: Final = "istio-envoy"
+
+
+def of_service(
+    route_name: str, filters: Iterable[http_connection_manager_pb2.HttpFilter]
+) -> http_connection_manager_pb2.HttpConnectionManager:
+    """Return the connection manager of a service's port.
+
+    Args:
+        route_name: of its routes, which come by RDS: a change of them drains nothing.
+        filters: of policy, in front of the others.
+    """
+    result = Manager(
+        stat_prefix=route_name,
+        server_name=_SERVER,
+        normalize_path=flag(True),
+        use_remote_address=flag(False),
+        forward_client_cert_details=Manager.APPEND_FORWARD,
+        http_filters=[
+            *filters,
+            _filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
+            _filter(names.CORS_FILTER, cors_pb2.Cors()),
+            router(),
+        ],
+        stream_idle_timeout=duration(timedelta(0)),
+        delayed_close_timeout=duration(timedelta(seconds=1)),
+    )
+    result.rds.route_config_name = route_name
+    result.rds.config_source.CopyFrom(ads())
+    result.upgrade_configs.add(upgrade_type="websocket")
+    result.http_protocol_options.SetInParent()
+    return result
+
+
+def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
+    """Return the connection manager of clients' tunnels: each CONNECT becomes a connection to ``main_internal``.
+
+    What the request and the client's certificate say goes along: the address that was called, the client's address,
+    its identity, and its workload.
+    """
+    route = route_components_pb2.Route(name="default", match=route_components_pb2.RouteMatch())
+    route.match.connect_matcher.SetInParent()
+    route.route.cluster = names.MAIN_INTERNAL
+    route.route.timeout.SetInParent()
+    connect = route.route.upgrade_configs.add(upgrade_type="CONNECT")
+    connect.connect_config.SetInParent()
+    host = route_components_pb2.VirtualHost(name="default", domains=["*"], routes=[route])
+    result = Manager(
+        stat_prefix=names.CONNECT_TERMINATE,
+        server_name=_SERVER,
+        route_config=route_pb2.RouteConfiguration(name="default", virtual_hosts=[host], validate_clusters=flag(False)),
+        http_filters=[_state(), router()],
+        use_remote_address=flag(False),
+        skip_xff_append=True,
+        stream_idle_timeout=duration(timedelta(0)),
+    )
+    result.upgrade_configs.add(upgrade_type="CONNECT")
+    result.http2_protocol_options.allow_connect = True
+    return result
+
+
+def router() -> http_connection_manager_pb2.HttpFilter:
+    """Return the last filter."""
+    return _filter(names.ROUTER_FILTER, router_pb2.Router())
+
+
+def _filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilter:
+    return Filter(name=name, typed_config=packed(config))
+
+
+def _state() -> http_connection_manager_pb2.HttpFilter:
+    values = [
+        _value(names.LOCAL_ADDRESS_STATE, "%REQ(:AUTHORITY)%"),
+        _value(names.REMOTE_ADDRESS_STATE, "%DOWNSTREAM_REMOTE_ADDRESS%"),
+        _value(names.SOURCE_PRINCIPAL_STATE, "%DOWNSTREAM_PEER_URI_SAN%", factory=names.STRING_STATE),
+        _value(names.BAGGAGE_STATE, "%REQ(BAGGAGE)%", factory=names.STRING_STATE),
+    ]
+    return _filter("connect_authority", set_filter_state_pb2.Config(on_request_headers=values))
+
+
+def _value(key: str, text: str, *, factory: str = "") -> value_pb2.FilterStateValue:
+    """Return a piece of filter state that goes along to the internal listener, and not farther."""
+    result = _State(
+        object_key=key, factory_key=factory, shared_with_upstream=_State.ONCE, read_only=True, skip_if_empty=True
+    )
+    source = base_pb2.DataSource(inline_string=text)
+    result.format_string.CopyFrom(
+        substitution_format_string_pb2.SubstitutionFormatString(text_format_source=source, omit_empty_values=True)
+    )
+    return result

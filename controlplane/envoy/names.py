@@ -1,0 +1,45 @@
+"""Names of listeners, clusters, filters and filter state, as Istio's: ``istioctl`` and EnvoyFilters know them."""
+
+from typing import Final
+
+CONNECT_TERMINATE: Final = "connect_terminate"
+"""Listener that takes tunnels in."""
+MAIN_INTERNAL: Final = "main_internal"
+"""Internal listener that routes what the tunnels carry."""
+CONNECT_ORIGINATE: Final = "connect_originate"
+"""Internal listener, and cluster, that opens tunnels to endpoints."""
+SDS_CLUSTER: Final = "sds-grpc"
+"""Cluster of the proxy's bootstrap that serves certificates."""
+OWN_CERTIFICATE: Final = "default"
+"""Secret with the proxy's certificate."""
+
+ORIGINAL_DESTINATION: Final = "envoy.filters.listener.original_dst"
+LOCAL_ADDRESS_STATE: Final = f"{ORIGINAL_DESTINATION}.local_ip"
+REMOTE_ADDRESS_STATE: Final = f"{ORIGINAL_DESTINATION}.remote_ip"
+SOURCE_PRINCIPAL_STATE: Final = "io.istio.peer_principal"
+"""Filter state: SPIFFE ID of the client, from its certificate."""
+STRING_STATE: Final = "envoy.string"
+"""Factory of filter state that is a text."""
+BAGGAGE_STATE: Final = "culvert.baggage"
+"""Filter state: what the client's tunnel says about the client (W3C Baggage)."""
+JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
+JWT_PAYLOAD: Final = "payload"
+CORS_FILTER: Final = "envoy.filters.http.cors"
+FAULT_FILTER: Final = "envoy.filters.http.fault"
+ROUTER_FILTER: Final = "envoy.filters.http.router"
+TRANSPORT_SOCKET_MATCH: Final = "envoy.transport_socket_match"
+TUNNEL_KEY: Final = "tunnel"
+TUNNEL_VALUE: Final = "h2"
+ISTIO_METADATA: Final = "istio"
+BLACK_HOLE: Final = "BlackHoleCluster"
+
+
+def inbound_vip(host: str, port: int, *, is_http: bool, subset: str = "") -> str:
+    """Return the cluster, filter chain or routes of a service that the waypoint is for."""
+    kind = "http" if is_http else "tcp"
+    return f"inbound-vip|{port}|{kind}{'/' if subset else ''}{subset}|{host}"
+
+
+def outbound(host: str, port: int, subset: str = "") -> str:
+    """Return the cluster of any other service."""
+    return f"outbound|{port}|{subset}|{host}"

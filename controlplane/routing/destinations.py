@@ -1,0 +1,124 @@
+"""DestinationRules for a host: which ones count, and what they say for a port and a subset. Pure.
+
+Facts: Istio's ``pilot/pkg/model/destination_rule.go`` and ``pilot/pkg/networking/util/util.go``.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from meshapi.resources.destination_rule import (
+    ClientTLSSettings,
+    ConnectionPool,
+    DestinationRule,
+    LoadBalancer,
+    OutlierDetection,
+    ProxyProtocol,
+    RetryBudget,
+    Subset,
+    TrafficPolicy,
+    TunnelSettings,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the endpoints of a cluster are chosen and called; what is ``None`` is left to the defaults."""
+
+    load_balancer: LoadBalancer | None = None
+    connection_pool: ConnectionPool | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTLSSettings | None = None
+    tunnel: TunnelSettings | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
+
+
+_NOTHING: Final = TrafficPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all DestinationRules that count for a host say together.
+
+    Attributes:
+        traffic_policy: of the oldest rule that has one.
+        subsets: of all of them by name; of several with one name, the oldest rule's.
+    """
+
+    traffic_policy: TrafficPolicy = _NOTHING
+    subsets: tuple[Subset, ...] = ()
+
+    def subset(self, name: str) -> Subset | None:
+        """Return a subset by its name."""
+        return next((subset for subset in self.subsets if subset.name == name), None)
+
+    def policy(self, port: int, subset: str = "") -> Policy:
+        """Return what counts for a port, and a subset if one is named."""
+        base = _at_port(self.traffic_policy, port)
+        chosen = self.subset(subset) if subset else None
+        if chosen is None or chosen.traffic_policy is None:
+            return base
+        return _laid_over(base, chosen.traffic_policy, port)
+
+
+def merged(rules: Iterable[DestinationRule]) -> Rules:
+    """Return what the rules of one namespace for one host say together; the oldest ones first.
+
+    A rule with a ``workloadSelector`` is for the clients that it selects, which a waypoint's are not.
+    """
+    ordered = [rule for rule in sorted(rules, key=_age) if rule.spec.workload_selector is None]
+    subsets: dict[str, Subset] = {}
+    for rule in ordered:
+        for subset in rule.spec.subsets:
+            subsets.setdefault(subset.name, subset)
+    policy = next((rule.spec.traffic_policy for rule in ordered if rule.spec.traffic_policy is not None), _NOTHING)
+    return Rules(policy, tuple(subsets.values()))
+
+
+def is_exported(rule: DestinationRule, namespace: str) -> bool:
+    """Return whether a rule counts for clients of a namespace."""
+    exported: Sequence[str] = rule.spec.export_to or ("*",)
+    own = rule.metadata.namespace == namespace
+    return any(name in {"*", namespace} or (name == "." and own) for name in exported)
+
+
+def _age(rule: DestinationRule) -> tuple[str, str, str]:
+    return (rule.metadata.creation_timestamp, rule.metadata.name, rule.metadata.namespace)
+
+
+def _at_port(policy: TrafficPolicy, port: int) -> Policy:
+    """An entry for the port replaces everything: what it leaves out is the default, not the level above."""
+    for one in policy.port_level_settings:
+        if one.port.number == port:
+            return Policy(one.load_balancer, one.connection_pool, one.outlier_detection, one.tls)
+    return Policy(
+        policy.load_balancer,
+        policy.connection_pool,
+        policy.outlier_detection,
+        policy.tls,
+        policy.tunnel,
+        policy.proxy_protocol,
+        policy.retry_budget,
+    )
+
+
+def _laid_over(base: Policy, subset: TrafficPolicy, port: int) -> Policy:
+    """A group that the subset has replaces the host's; an entry of the subset for the port replaces the first four."""
+    tunnel = subset.tunnel or base.tunnel
+    proxy_protocol = subset.proxy_protocol or base.proxy_protocol
+    budget = subset.retry_budget or base.retry_budget
+    if any(one.port.number == port for one in subset.port_level_settings):
+        at = _at_port(subset, port)
+        return Policy(
+            at.load_balancer, at.connection_pool, at.outlier_detection, at.tls, tunnel, proxy_protocol, budget
+        )
+    return Policy(
+        subset.load_balancer or base.load_balancer,
+        subset.connection_pool or base.connection_pool,
+        subset.outlier_detection or base.outlier_detection,
+        subset.tls or base.tls,
+        tunnel,
+        proxy_protocol,
+        budget,
+    )

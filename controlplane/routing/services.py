@@ -1,0 +1,172 @@
+"""Services and their endpoints, as routing sees them, whichever kind of object they come from."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from controlplane.ambient import services as ambient_services
+from controlplane.ambient.ports import pod_ports, protocol_of
+from controlplane.ambient.workloads import locality_of, tunnels, workload_name
+from controlplane.inputs.mesh import MeshContext
+from meshapi.analysis import canonical
+from meshapi.proto import workload_pb2
+from meshapi.resources import core
+from meshkit.kube import Key
+
+
+class Protocol(Enum):
+    """What is spoken on a port."""
+
+    HTTP = "HTTP"
+    HTTP2 = "HTTP2"
+    GRPC = "GRPC"
+    TLS = "TLS"
+    TCP = "TCP"
+    UNKNOWN = "unknown"
+    """Nothing is declared: the first bytes tell HTTP from the rest."""
+
+    @property
+    def is_http(self) -> bool:
+        """Whether rules for HTTP count."""
+        return self not in {Protocol.TCP, Protocol.TLS}
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether endpoints are spoken to in HTTP/2 in any case."""
+        return self in {Protocol.HTTP2, Protocol.GRPC}
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether connections may be carried as they are."""
+        return self in {Protocol.TCP, Protocol.TLS, Protocol.UNKNOWN}
+
+
+_PROTOCOLS: Final = {
+    workload_pb2.HTTP11: Protocol.HTTP,
+    workload_pb2.HTTP2: Protocol.HTTP2,
+    workload_pb2.GRPC: Protocol.GRPC,
+    workload_pb2.TLS: Protocol.TLS,
+    workload_pb2.TCP: Protocol.TCP,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of a service."""
+
+    number: int
+    name: str = ""
+    protocol: Protocol = Protocol.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service.
+
+    Attributes:
+        kind: of the object that it comes from.
+        key: that object.
+        host: complete name.
+        addresses: virtual ones.
+        ports: TCP ports.
+    """
+
+    kind: str
+    key: Key
+    host: str
+    addresses: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+    @property
+    def namespace(self) -> str:
+        """Where it is."""
+        return self.key[0]
+
+    def port(self, number: int) -> Port | None:
+        """Return a port by its number; 0: the only one."""
+        if not number:
+            return self.ports[0] if len(self.ports) == 1 else None
+        return next((port for port in self.ports if port.number == number), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """A place."""
+
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint of a service.
+
+    Attributes:
+        address: IP address.
+        targets: by number of the service's port, the endpoint's.
+        labels: as pairs.
+        has_tunnel: whether it is reached over HBONE.
+        is_healthy: whether it may get requests.
+        weight: relative to the others'.
+        locality: where it is.
+        workload: what telemetry says of it: name, namespace, canonical name, canonical revision, cluster.
+        identity: SPIFFE ID, where it has one.
+    """
+
+    address: str
+    targets: tuple[tuple[int, int], ...]
+    labels: frozenset[tuple[str, str]] = frozenset()
+    has_tunnel: bool = False
+    is_healthy: bool = True
+    weight: int = 1
+    locality: Locality = Locality()
+    workload: tuple[str, ...] = ()
+    identity: str = ""
+
+    def target(self, port: int) -> int:
+        """Return the endpoint's number of a service's port; 0: it does not serve it."""
+        return next((target for number, target in self.targets if number == port), 0)
+
+
+def of_kubernetes(service: core.Service, mesh: MeshContext) -> Service | None:
+    """Return a Kubernetes service; ``None`` for an ``ExternalName``, which is an alias and no more."""
+    if service.spec.type == "ExternalName":
+        return None
+    ports = tuple(Port(port.port, port.name, _protocol(port)) for port in service.spec.ports if port.protocol == "TCP")
+    return Service("Service", service.key, mesh.hostname(service), ambient_services.virtual_addresses(service), ports)
+
+
+def of_pod(service: core.Service, pod: core.Pod, node: core.Node | None, mesh: MeshContext) -> Endpoint | None:
+    """Return a pod as an endpoint of a service that selects it; ``None`` while it has no address, or has ended."""
+    if pod.is_terminal or not pod.addresses:
+        return None
+    name, labels = workload_name(pod), pod.metadata.labels
+    place = locality_of(node)
+    account = pod.spec.service_account_name
+    return Endpoint(
+        address=pod.addresses[0],
+        targets=tuple((port.service_port, port.target_port) for port in pod_ports(service, pod).ports),
+        labels=frozenset(labels.items()),
+        has_tunnel=tunnels(pod),
+        is_healthy=pod.is_ready or (service.spec.publish_not_ready_addresses and not pod.metadata.deletion_timestamp),
+        locality=Locality() if place is None else Locality(place.region, place.zone, place.subzone),
+        workload=(
+            name,
+            pod.metadata.namespace,
+            canonical.name(labels, name),
+            canonical.revision(labels),
+            mesh.cluster_id,
+        ),
+        identity=f"spiffe://{mesh.trust_domain}/ns/{pod.metadata.namespace}/sa/{account}",
+    )
+
+
+def _protocol(port: core.ServicePort) -> Protocol:
+    if not port.app_protocol and port.port in _NEVER_HTTP and protocol_of(port.name, "") == workload_pb2.UNKNOWN:
+        return Protocol.TCP
+    return _PROTOCOLS.get(protocol_of(port.name, port.app_protocol), Protocol.UNKNOWN)
+
+
+_NEVER_HTTP: Final = frozenset({25, 53, 3306, 27017})
+"""Ports of protocols in which the server speaks first; these are not detected (Istio, "Protocol selection")."""

@@ -1,0 +1,95 @@
+"""What each waypoint sees: a snapshot of its own, made of the resources that are placed in its view."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+from controlplane.ambient.model import Model
+from controlplane.ambient.outputs import Maker, Outputs
+from controlplane.envoy.collections import EnvoyCollections, Placed
+from controlplane.graph.derived import Derived
+from controlplane.routing.collections import RoutingCollections
+from controlplane.xds.snapshot import Snapshot
+from meshapi import names
+from meshkit.kube import Key
+from meshkit.xds.peer import Peer
+from meshkit.xds.source import Resource
+
+V = TypeVar("V")
+TYPES: Final = (names.CLUSTER_TYPE, names.ENDPOINT_TYPE, names.LISTENER_TYPE, names.ROUTE_TYPE)
+
+
+class _World:
+    def __init__(self) -> None:
+        self.outputs = Outputs(TYPES)
+        self.snapshot = Snapshot(TYPES)
+        self.is_changed = False
+
+
+class Worlds:
+    """The snapshots of all views."""
+
+    def __init__(self) -> None:
+        self._worlds: dict[Key, _World] = {}
+
+    def add(self, derived: Derived[Any, V], placed: Callable[[V], Iterable[Placed]]) -> None:
+        """Take resources from a collection; ``placed`` returns those of a value."""
+
+        def changed(key: Any, old: V | None, new: V | None) -> None:
+            before = () if old is None else tuple(placed(old))
+            after = () if new is None else tuple(placed(new))
+            self._put((derived.name, key), before, after)
+
+        derived.add_handler(changed)
+
+    def view(self, key: Key) -> Snapshot:
+        """Return what a waypoint sees, by the key of its Gateway; nothing yet for one that is not known."""
+        return self._world(key).snapshot
+
+    def maker(self, key: Key, type_url: str, name: str) -> Maker | None:
+        """Return the value that a resource of a view belongs to."""
+        world = self._worlds.get(key)
+        return None if world is None else world.outputs.maker(type_url, name)
+
+    def publish(self, *, is_settled: bool) -> None:
+        """Give out what has changed; ``is_settled``: nothing is left to compute."""
+        for world in self._worlds.values():
+            if world.is_changed:
+                world.is_changed = not is_settled
+                if changes := world.outputs.take(is_settled=is_settled):
+                    world.snapshot.apply(changes)
+
+    def _world(self, key: Key) -> _World:
+        world = self._worlds.get(key)
+        if world is None:
+            world = self._worlds[key] = _World()
+        return world
+
+    def _put(self, maker: Maker, before: Iterable[Placed], after: Iterable[Placed]) -> None:
+        sorted_in: dict[tuple[Key, str], tuple[list[Resource], list[Resource]]] = {}
+        for position, placed in ((0, before), (1, after)):
+            for one in placed:
+                sorted_in.setdefault((one.view, one.type_url), ([], []))[position].append(one.resource)
+        for (view, type_url), (old, new) in sorted_in.items():
+            world = self._world(view)
+            world.outputs.put(type_url, maker, old, new)
+            world.is_changed = True
+
+
+def create(model: Model) -> Worlds:
+    """Return the worlds of a mesh, computed from now on."""
+    routing = RoutingCollections(model.graph, model.inputs)
+    envoy = EnvoyCollections(model.graph, routing, model.waypoints)
+    worlds = Worlds()
+    worlds.add(envoy.routes, lambda made: made.placed)
+    for derived in envoy.placed:
+        worlds.add(derived, lambda made: made)
+    return worlds
+
+
+def view_of(peer: Peer) -> Key:
+    """Return the Gateway whose configuration a proxy may see: one of its own namespace, whatever its metadata says.
+
+    The namespace is that of the token by which the proxy was authenticated (``namespace/account``).
+    """
+    labels = peer.metadata.get("LABELS") or {}
+    return (peer.identity.partition("/")[0], str(labels.get(names.GATEWAY_NAME_LABEL, "")))

@@ -1,0 +1,29 @@
+"""A network namespace for the scenarios: every address of the test's networks is a local one."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshkit.linux import syscalls
+
+NETWORKS = ("10.0.0.0/8",)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_network() -> Iterator[None]:
+    """Move this process's main thread, and so all sockets of its event loop, into a namespace of its own."""
+    before = os.open(f"/proc/self/task/{os.getpid()}/ns/net", os.O_RDONLY)
+    syscalls.unshare(syscalls.Clone.NEWNET)
+    try:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        for network in NETWORKS:
+            subprocess.run(["ip", "route", "add", "local", network, "dev", "lo"], check=True)
+        # With thousands of short connections the ports of one address are not enough otherwise.
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10000 65000")
+        yield
+    finally:
+        syscalls.setns(before, syscalls.Clone.NEWNET)
+        os.close(before)

@@ -1,0 +1,138 @@
+"""The format of scenarios: services, what users configure, requests, and what client and servers must see.
+
+A scenario is judged by any proxy that speaks the xDS v3 of the control plane; nothing in a file names one.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+FOLDER = Path(__file__).parent
+
+
+class Part(BaseModel):
+    """A part of a file: a field that is not known is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Behaviour(Part):
+    """What a pod's server does."""
+
+    status: int = 200
+    """Of all its answers."""
+    fails: int = 0
+    """How many requests are answered with ``failure``, before ``status`` is."""
+    failure: int = 503
+    delay_s: float = 0
+    headers: dict[str, str] = {}
+    """Of its answers."""
+    body: str = ""
+    """Of its answers; empty: what it has seen, as JSON."""
+    captured: bool = False
+    """Whether the pod is reached over HBONE."""
+    labels: dict[str, str] = {}
+    node: str = "node-1"
+
+
+class Service(Part):
+    """A service with its pods; each pod is a version of its own and has the label ``version``."""
+
+    ports: dict[str, int] = {"http": 8080}
+    namespace: str = "default"
+    pods: dict[str, Behaviour] = {"v1": Behaviour()}
+
+
+class Request(Part):
+    """A request, or several equal ones, of a client in the mesh."""
+
+    to: str
+    """Service, as ``reviews`` or ``reviews.shop``."""
+    port: int = 0
+    """Of the service; 0: its first one."""
+    method: str = "GET"
+    path: str = "/"
+    headers: dict[str, str] = {}
+    host: str = ""
+    """Instead of the service's name."""
+    body: str = ""
+    times: int = 1
+    parallel: int = 1
+    """How many at a time."""
+    namespace: str = "default"
+    """Of the client."""
+    account: str = "client"
+    """Service account of the client."""
+    raw: str = ""
+    """Bytes to send instead, to a port that does not speak HTTP."""
+
+
+class Expected(Part):
+    """What the client must get."""
+
+    status: int | None = 200
+    """``None``: the connection fails, or there is no HTTP."""
+    statuses: dict[int, Annotated[list[int], Field(min_length=2, max_length=2)]] = {}
+    """Status to the least and greatest number of answers with it."""
+    by: str | None = None
+    """Version that answers all."""
+    shares: dict[str, float] = {}
+    """Version to its share of the answers, within a binomial bound."""
+    same: bool = False
+    """Whether one pod, whichever, answers all."""
+    headers: dict[str, str | None] = {}
+    """``None``: the header must not be there."""
+    body: str | None = None
+    contains: str | None = None
+    takes_s: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """Least and greatest time of each request."""
+
+
+class Seen(Part):
+    """What a server must have seen of the request."""
+
+    by: str = ""
+    """Version; empty: any pod of any service."""
+    service: str = ""
+    count: int | None = None
+    at_least: int | None = None
+    method: str | None = None
+    path: str | None = None
+    headers: dict[str, str | None] = {}
+    body: str | None = None
+
+
+class Step(Part):
+    """A request and its outcome; or more configuration, which replaces or (``removed``) removes objects."""
+
+    send: Request | None = None
+    get: Expected = Expected()
+    seen: tuple[Seen, ...] = ()
+    apply: tuple[dict[str, Any], ...] = ()
+    remove: tuple[str, ...] = ()
+    """Objects, as ``VirtualService/reviews``, or ``VirtualService/shop/reviews``."""
+
+
+class Scenario(Part):
+    """One file."""
+
+    about: str
+    services: dict[str, Service] = {"httpbin": Service()}
+    resources: tuple[dict[str, Any], ...] = ()
+    mesh: dict[str, Any] = {}
+    """Mesh configuration."""
+    problems: dict[str, str] = {}
+    """Object, as ``VirtualService/reviews``, to a part of the message of its condition."""
+    steps: tuple[Step, ...]
+
+
+def names() -> list[str]:
+    """Return the names of all scenarios: their paths without suffix."""
+    return sorted(str(file.relative_to(FOLDER).with_suffix("")) for file in FOLDER.rglob("*.yaml"))
+
+
+def load(name: str) -> Scenario:
+    """Read a scenario."""
+    return Scenario.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))

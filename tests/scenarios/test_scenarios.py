@@ -1,0 +1,200 @@
+"""Every scenario of this folder, each against a real Envoy that the control plane's code configures."""
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from tests.scenarios import files, world
+from tests.scenarios.files import Expected, Request, Seen, Step
+from tests.scenarios.world import World
+from tests.support import hbone_client
+from tests.support.waiting import TIMEOUT_FACTOR, until
+
+SIGMAS = 4.5
+"""A share that is farther off than this happens by chance once in 150,000 runs."""
+
+
+@dataclass
+class Answer:
+    """What a client got."""
+
+    status: int | None
+    headers: dict[str, str]
+    body: str
+    took_s: float
+
+    @property
+    def version(self) -> str:
+        return self.headers.get("x-version", "")
+
+    @property
+    def pod(self) -> str:
+        return self.headers.get("x-pod", "")
+
+
+@pytest.mark.parametrize("name", files.names())
+async def test_scenario(name: str) -> None:
+    scenario = files.load(name)
+    async with world.running(scenario) as running:
+        for number, step in enumerate(scenario.steps):
+            with _named(f"{name}, step {number}"):
+                await _run(running, step)
+        assert not running.refusals.reasons, running.refusals.reasons
+
+
+async def _run(running: World, step: Step) -> None:
+    for name in step.remove:
+        running.remove(name)
+    for item in step.apply:
+        running.put(item)
+    if step.apply or step.remove:
+        running.publish()
+    if step.send is None:
+        return None
+    if not (step.apply or step.remove):
+        await _once(running, step)
+        return None
+    # A change takes effect within moments; until then the old configuration answers.
+    deadline = time.monotonic() + 5 * TIMEOUT_FACTOR
+    while True:
+        try:
+            return await _once(running, step)
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+
+
+async def _once(running: World, step: Step) -> None:
+    assert step.send is not None
+    running.seen.clear()
+    for pod in running.pods:
+        pod.failed = 0
+    answers = await _send(running, step.send)
+    _check(answers, step.get)
+    for seen in step.seen:
+        await _check_seen(running, seen)
+
+
+async def _send(running: World, request: Request) -> list[Answer]:
+    authority = running.address(request.to, request.port)
+    headers = world.baggage(request.namespace, request.account)
+    async with contextlib.AsyncExitStack() as stack:
+        tunnel = await stack.enter_async_context(running.tunnel(request.namespace, request.account))
+        port = await stack.enter_async_context(hbone_client.relay(tunnel, authority, headers))
+        if request.raw:
+            return [await _raw(port, request.raw) for _ in range(request.times)]
+        session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
+        gate = asyncio.Semaphore(request.parallel)
+
+        async def one() -> Answer:
+            async with gate:
+                return await _http(session, port, request)
+
+        return list(await asyncio.gather(*(one() for _ in range(request.times))))
+
+
+async def _http(session: aiohttp.ClientSession, port: int, request: Request) -> Answer:
+    name, _, namespace = request.to.partition(".")
+    host = request.host or (f"{name}.{namespace}" if namespace else name)
+    url = URL(f"http://127.0.0.1:{port}{request.path}", encoded=True)
+    started = time.monotonic()
+    try:
+        async with session.request(
+            request.method,
+            url,
+            headers={"Host": host, **request.headers},
+            data=request.body or None,
+            allow_redirects=False,
+        ) as answer:
+            text = (await answer.read()).decode(errors="replace")
+            headers = {key.lower(): value for key, value in answer.headers.items()}
+            return Answer(answer.status, headers, text, time.monotonic() - started)
+    except aiohttp.ClientError as error:
+        return Answer(None, {}, str(error), time.monotonic() - started)
+
+
+async def _raw(port: int, text: str) -> Answer:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    started = time.monotonic()
+    try:
+        writer.write(text.encode())
+        body = (await reader.read()).decode(errors="replace")
+    except ConnectionError:
+        body = ""
+    finally:
+        writer.close()
+    version, _, rest = body.partition(" ")
+    return Answer(None, {"x-version": version}, rest, time.monotonic() - started)
+
+
+def _check(answers: list[Answer], expected: Expected) -> None:
+    if expected.statuses:
+        counts = Counter(answer.status for answer in answers)
+        for status, (least, most) in expected.statuses.items():
+            assert least <= counts[status] <= most, f"{counts[status]} answers with {status}: {counts}"
+    elif expected.status is not None:
+        assert {answer.status for answer in answers} == {expected.status}, [(one.status, one.body) for one in answers][
+            :3
+        ]
+    if expected.by is not None:
+        assert {answer.version for answer in answers} == {expected.by}, Counter(answer.version for answer in answers)
+    if expected.same:
+        assert len({answer.pod for answer in answers}) == 1, Counter(answer.pod for answer in answers)
+    _check_shares(answers, expected.shares)
+    for answer in answers:
+        for name, value in expected.headers.items():
+            assert answer.headers.get(name.lower()) == value, f"{name}: {answer.headers.get(name.lower())!r}"
+        if expected.body is not None:
+            assert answer.body == expected.body
+        if expected.contains is not None:
+            assert expected.contains in answer.body
+        if expected.takes_s is not None:
+            least, most = expected.takes_s
+            assert least <= answer.took_s <= most * TIMEOUT_FACTOR, answer.took_s
+
+
+def _check_shares(answers: list[Answer], shares: dict[str, float]) -> None:
+    counts = Counter(answer.version for answer in answers)
+    for version, share in shares.items():
+        bound = SIGMAS * math.sqrt(len(answers) * share * (1 - share))
+        assert abs(counts[version] - len(answers) * share) <= bound, counts
+    assert not shares or set(counts) <= set(shares), counts
+
+
+async def _check_seen(running: World, expected: Seen) -> None:
+    def found() -> list[world.Request]:
+        return [
+            one
+            for one in running.seen
+            if (not expected.by or one.version == expected.by)
+            and (not expected.service or one.service == expected.service)
+        ]
+
+    if expected.count is not None:
+        assert len(found()) == expected.count, f"{len(found())} requests: {running.seen}"
+    await until(
+        lambda: len(found()) >= (1 if expected.at_least is None and expected.count is None else expected.at_least or 0)
+    )
+    for one in found():
+        for field in ("method", "path", "body"):
+            wanted = getattr(expected, field)
+            assert wanted is None or getattr(one, field) == wanted, f"{field}: {getattr(one, field)!r}"
+        for name, value in expected.headers.items():
+            assert one.headers.get(name.lower()) == value, f"{name}: {json.dumps(one.headers)}"
+
+
+@contextlib.contextmanager
+def _named(place: str):  # type: ignore[no-untyped-def]
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{place}: {error}") from error

@@ -1,0 +1,263 @@
+"""A waypoint with everything around it, without Kubernetes: services' servers, the control plane's own code, a proxy.
+
+All addresses are local ones of a network namespace of the test's own, so pods need no namespaces of theirs.
+"""
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+
+from controlplane.ambient import model as ambient
+from controlplane.inputs.kinds import KINDS
+from controlplane.inputs.mesh import MeshContext
+from controlplane.xds import worlds
+from meshapi import names
+from meshapi.resources import base, core
+from meshkit.kube import Key
+from meshkit.xds import sds, serving
+from meshkit.xds.ads import AggregatedDiscovery
+from meshkit.xds.peer import Peer, SilentObserver
+from meshkit.xds.source import ResourceSource
+from tests.scenarios.files import Behaviour, Scenario, Service
+from tests.support import attacker, hbone_client, waypoint_envoy
+from tests.support.authority import TestAuthority
+from tests.support.kubernetes_objects import Json, hostname_of, pod, service
+from tests.unit.meshkit.test_secrets import Secrets
+
+WAYPOINT: Key = ("default", "waypoint")
+_MODELS = {item.kind.name: item for item in KINDS}
+
+
+@dataclass
+class Request:
+    """A request as a server has seen it."""
+
+    service: str
+    version: str
+    pod: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str
+
+
+@dataclass
+class Pod:
+    """A pod with its server."""
+
+    name: str
+    service: str
+    version: str
+    address: str
+    behaviour: Behaviour
+    failed: int = 0
+
+
+class Refusals(SilentObserver):
+    """What the proxy has refused."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def refused(self, peer: Peer, type_url: str, resources: list[str], reason: str) -> None:
+        self.reasons.append(f"{type_url.rpartition('.')[2]} {resources}: {reason}")
+
+
+@dataclass
+class World:
+    """What runs for one scenario."""
+
+    scenario: Scenario
+    folder: Path
+    authority: TestAuthority = field(default_factory=TestAuthority)
+    refusals: Refusals = field(default_factory=Refusals)
+    seen: list[Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.model = ambient.create(MeshContext())
+        self.worlds = worlds.create(self.model)
+        self.services: dict[str, tuple[Service, str]] = {}
+        """By name and namespace: the service and its virtual address."""
+        self.pods: list[Pod] = []
+        for name, one in self.scenario.services.items():
+            self._add_service(name, one)
+        self.put(_waypoint())
+        for space in {"default", *(one.namespace for one in self.scenario.services.values())}:
+            self._put_namespace(space)
+        for item in self.scenario.resources:
+            self.put(item)
+        self.publish()
+
+    def put(self, item: Json) -> None:
+        """Add or replace an object."""
+        kind = _MODELS[item["kind"]]
+        metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
+        found = base.read(kind.model, {**item, "metadata": metadata})
+        self.model.inputs.of(kind.model).set(found.key, found)
+
+    def remove(self, name: str) -> None:
+        """Remove an object, by kind, namespace (if not the default one) and name."""
+        kind, *key = name.split("/")
+        self.model.inputs.of(_MODELS[kind].model).set((key[0] if len(key) == 2 else "default", key[-1]), None)
+
+    def publish(self) -> None:
+        """Compute and give out what has changed."""
+        self.model.flush()
+        failures = self.model.graph.take_failures()
+        assert not failures, failures
+        self.worlds.publish(is_settled=True)
+
+    def address(self, to: str, port: int) -> str:
+        """Where a service is called."""
+        name, _, namespace = to.partition(".")
+        found, address = self.services[f"{name}.{namespace or 'default'}"]
+        return f"{address}:{port or next(iter(found.ports.values()))}"
+
+    def _add_service(self, name: str, one: Service) -> None:
+        number = len(self.services) + 1
+        address = f"10.96.0.{number}"
+        self.services[f"{name}.{one.namespace}"] = (one, address)
+        ports = [{"name": port, "port": value, "targetPort": value} for port, value in one.ports.items()]
+        self.put(
+            {"kind": "Service", **service(name, one.namespace, clusterIP=address, clusterIPs=[address], ports=ports)}
+        )
+        for version, behaviour in one.pods.items():
+            ip = f"10.0.{number}.{len(self.pods) + 1}"
+            self.pods.append(Pod(f"{name}-{version}", name, version, ip, behaviour))
+            labels = {"app": name, "version": version, **behaviour.labels}
+            made = pod(
+                f"{name}-{version}",
+                one.namespace,
+                ip=ip,
+                labels=labels,
+                captured=behaviour.captured,
+                node=behaviour.node,
+            )
+            self.put({"kind": "Pod", **made})
+
+    def _put_namespace(self, name: str) -> None:
+        labels = {"istio.io/use-waypoint": WAYPOINT[1], "istio.io/use-waypoint-namespace": WAYPOINT[0]}
+        item = base.read(core.Namespace, {"metadata": {"name": name, "labels": labels}})
+        self.model.inputs.namespaces.set(item.key, item)
+
+    async def serve_pods(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start the servers of all pods."""
+        for one in self.pods:
+            found = self.services[f"{one.service}.{self.scenario.services[one.service].namespace}"][0]
+            for name, port in found.ports.items():
+                if name.startswith("tcp"):
+                    await stack.enter_async_context(self._tcp_server(one, port))
+                else:
+                    await stack.enter_async_context(self._http_server(one, port))
+
+    @contextlib.asynccontextmanager
+    async def _http_server(self, one: Pod, port: int) -> AsyncIterator[None]:
+        async def answer(request: web.Request) -> web.Response:
+            return await self._answer(one, request)
+
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, one.address, port).start()
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, one: Pod, request: web.Request) -> web.Response:
+        body = (await request.read()).decode(errors="replace")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        seen = Request(one.service, one.version, one.name, request.method, request.raw_path, headers, body)
+        self.seen.append(seen)
+        does = one.behaviour
+        if does.delay_s:
+            await asyncio.sleep(does.delay_s)
+        status = does.status
+        if one.failed < does.fails:
+            one.failed += 1
+            status = does.failure
+        text = does.body or json.dumps({"pod": one.name, "path": seen.path, "headers": headers})
+        return web.Response(
+            status=status, text=text, headers={"x-pod": one.name, "x-version": one.version, **does.headers}
+        )
+
+    @contextlib.asynccontextmanager
+    async def _tcp_server(self, one: Pod, port: int) -> AsyncIterator[None]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            data = await reader.read(1000)
+            self.seen.append(Request(one.service, one.version, one.name, "", "", {}, data.decode(errors="replace")))
+            writer.write(one.version.encode() + b" " + data)
+            writer.close()
+
+        server = await asyncio.start_server(serve, one.address, port)
+        async with server:
+            yield
+
+    @contextlib.asynccontextmanager
+    async def tunnel(self, namespace: str, account: str) -> AsyncIterator[hbone_client.Tunnel]:
+        """A client's tunnel to the waypoint."""
+        identity = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
+        context = attacker.tls_context(*self.authority.issue(identity), self.authority.roots)
+        async with hbone_client.connected("127.0.0.1", names.HBONE_PORT, context) as tunnel:
+            yield tunnel
+
+
+def baggage(namespace: str, account: str) -> dict[str, str]:
+    """What a client's ztunnel says about it."""
+    return {"baggage": f"k8s.namespace.name={namespace},k8s.deployment.name={account},service.name={account}"}
+
+
+def _waypoint() -> Json:
+    return {
+        "kind": "Gateway",
+        "metadata": {"name": WAYPOINT[1], "namespace": WAYPOINT[0]},
+        "spec": {
+            "gatewayClassName": "istio-waypoint",
+            "listeners": [
+                {"name": "mesh", "port": 15008, "protocol": "HBONE", "allowedRoutes": {"namespaces": {"from": "All"}}}
+            ],
+        },
+        "status": {"addresses": hostname_of(*reversed(WAYPOINT))},
+    }
+
+
+@contextlib.asynccontextmanager
+async def running(scenario: Scenario) -> AsyncIterator[World]:
+    """A scenario's world, with a proxy that has its configuration."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="culvert-scenario-")))
+        world = World(scenario, folder)
+        await world.serve_pods(stack)
+
+        def view(_: Peer) -> ResourceSource:
+            return world.worlds.view(WAYPOINT)
+
+        async def anyone(_: object) -> str:
+            return "default/waypoint"
+
+        secrets = Secrets()
+        own = "spiffe://cluster.local/ns/default/sa/waypoint"
+        secrets.put("default", sds.KeyPair(*world.authority.issue(own)), "1")
+        roots = names.ROOT_SECRET_NAME
+        secrets.put(roots, sds.TrustBundle(world.authority.roots), "1")
+        discovery = AggregatedDiscovery(view, anyone, world.refusals)
+        await stack.enter_async_context(serving.serve_unix(folder / "xds", [discovery]))
+        await stack.enter_async_context(serving.serve_unix(folder / "sds", [sds.SecretDiscovery(secrets)]))
+        await stack.enter_async_context(waypoint_envoy.running(folder, folder / "xds", folder / "sds"))
+        yield world
+
+
+def versions(seen: list[Request]) -> Iterator[tuple[str, int]]:
+    """How often each version was called."""
+    counts: dict[str, int] = defaultdict(int)
+    for one in seen:
+        counts[one.version] += 1
+    yield from counts.items()
