@@ -91,7 +91,7 @@ def default(cluster: str, hash_policies: tuple[HashPolicy, ...] = ()) -> route_c
         retry_policy=_retry(Retry(), hashes=bool(hash_policies)),
         hash_policy=hash_policies,
     )
-    action.max_stream_duration.grpc_timeout_header_max.CopyFrom(_NO_TIMEOUT)
+    action.max_grpc_timeout.CopyFrom(_NO_TIMEOUT)
     return Route.Route(name="default", match=Route.RouteMatch(prefix="/"), route=action)
 
 
@@ -105,7 +105,7 @@ def _forward(rule: HttpRule, action: Forward, upstreams: Upstreams) -> route_com
         hash_policy=hashes,
         cluster_not_found_response_code=Route.RouteAction.SERVICE_UNAVAILABLE,
     )
-    result.max_stream_duration.grpc_timeout_header_max.CopyFrom(timeout)
+    result.max_grpc_timeout.CopyFrom(timeout)
     _set_clusters(result, found)
     if rule.host:
         result.host_rewrite_literal = rule.host

@@ -67,6 +67,10 @@ def regex(value: str) -> str:
     return value
 
 
+def _regex_or_star(value: str) -> str:
+    return value if value == "*" else regex(value)
+
+
 Regex = Annotated[str, AfterValidator(regex)]
 
 
@@ -75,7 +79,9 @@ class StringMatch(LenientModel):
 
     exact: str | None = Field(default=None, description="The whole text.")
     prefix: str | None = Field(default=None, description="How the text begins.")
-    regex: Regex | None = Field(default=None, description="RE2 expression that matches the whole text.")
+    regex: Annotated[str, AfterValidator(_regex_or_star)] | None = Field(
+        default=None, description="RE2 expression that matches the whole text; * for any."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> "StringMatch":
