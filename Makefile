@@ -70,6 +70,7 @@ lint-python: $(ENGINE)
 	$(PY) -m mypy.stubtest meshengine._native --ignore-disjoint-bases
 	setup/proto --check
 	$(PY) -m meshapi.resources.crd --check
+	$(PY) -m setup.gateway_api --check
 
 .PHONY: lint-rust
 lint-rust:
@@ -123,8 +124,9 @@ proto: $(VENV) ## Make the Python code of the .proto files.
 	setup/proto
 
 .PHONY: crds
-crds: $(VENV) ## Make the custom resource definitions from the models.
+crds: $(VENV) ## Make the custom resource definitions from the models, and copy those of the Gateway API.
 	$(PY) -m meshapi.resources.crd
+	$(PY) -m setup.gateway_api
 
 .PHONY: docs
 docs: $(ENGINE) ## Make the configuration reference from the settings classes.
