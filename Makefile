@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/engine-target/$(shell printf %s '$(CURDIR)' 
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport CONDA_PREFIX
 PROFILE ?= release
-PACKAGES := meshapi meshengine meshkit meshproxy nodeagent ztunnel controlplane meshlab meshctl
+PACKAGES := meshapi meshengine meshkit meshproxy nodeagent ztunnel waypoint controlplane meshlab meshctl
 
 # What a stamp stands for is in its name, so a change makes a new one.
 hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)

@@ -13,7 +13,7 @@ from meshkit.secrets.revocation import RevocationFile
 from meshkit.xds import sds
 from tests.support.certificates import Issuer
 from tests.support.waiting import until
-from tests.unit.nodeagent.test_secrets import WEB, FakeIssuer
+from tests.unit.meshkit.test_certificates import WEB, FakeIssuer
 
 
 @pytest.fixture(scope="module")
