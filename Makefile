@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/engine-target/$(shell printf %s '$(CURDIR)' 
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport CONDA_PREFIX
 PROFILE ?= release
-PACKAGES := meshapi meshengine meshkit meshproxy nodeagent ztunnel controlplane meshlab meshctl
+PACKAGES := meshapi meshengine meshkit meshproxy nodeagent ztunnel waypoint controlplane meshlab meshctl
 
 # What a stamp stands for is in its name, so a change makes a new one.
 hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
@@ -70,6 +70,7 @@ lint-python: $(ENGINE)
 	$(PY) -m mypy.stubtest meshengine._native --ignore-disjoint-bases
 	setup/proto --check
 	$(PY) -m meshapi.resources.crd --check
+	$(PY) -m setup.gateway_api --check
 
 .PHONY: lint-rust
 lint-rust:
@@ -123,8 +124,9 @@ proto: $(VENV) ## Make the Python code of the .proto files.
 	setup/proto
 
 .PHONY: crds
-crds: $(VENV) ## Make the custom resource definitions from the models.
+crds: $(VENV) ## Make the custom resource definitions from the models, and copy those of the Gateway API.
 	$(PY) -m meshapi.resources.crd
+	$(PY) -m setup.gateway_api
 
 .PHONY: docs
 docs: $(ENGINE) ## Make the configuration reference from the settings classes.

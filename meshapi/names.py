@@ -142,6 +142,20 @@ ROOT_CERT_PATH: Final = "/var/run/secrets/istio/root-cert.pem"
 CRL_PATH: Final = "/var/run/secrets/istio/crl/ca-crl.pem"
 SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+# --- Inside a waypoint's pod, as Istio's agent has them --------------------------------------------------------------
+ENVOY_ADMIN_PORT: Final = 15000
+ENVOY_PROMETHEUS_PORT: Final = 15090
+WORKLOAD_SDS_SOCKET: Final = "./var/run/secrets/workload-spiffe-uds/socket"
+"""Relative, as Envoy's configuration names it: Envoy runs in the root of the file system."""
+ENVOY_XDS_SOCKET: Final = "./etc/istio/proxy/XDS"
+ENVOY_BOOTSTRAP: Final = "./etc/istio/proxy/envoy-rev.json"
+POD_INFO_DIR: Final = "./etc/istio/pod"
+"""Where the pod's labels and annotations are projected to."""
+WORKLOAD_SECRET_NAME: Final = "default"
+"""SDS name of the waypoint's own certificate."""
+XDS_CLUSTER: Final = "xds-grpc"
+SDS_CLUSTER: Final = "sds-grpc"
+
 # --- Discovery types ------------------------------------------------------------------------------------------------
 WAYPOINT_NODE: Final = "waypoint"
 """First part of a waypoint's node ID."""

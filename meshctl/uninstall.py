@@ -17,6 +17,7 @@ from meshctl.session import CommandError
 from meshkit import kube
 from meshkit.kube import Kind, kinds
 
+_PART_OF_US: Final = {"labelSelector": "app.kubernetes.io/part-of=culvert"}
 _STREAMS_GRACE_S: Final = 30
 """What connections that are still open in a tunnel get to end."""
 
@@ -79,6 +80,9 @@ async def _end_streams(client: kube.Client, namespace: str) -> None:
 
 async def _purge(client: kube.Client, namespace: str, folder: Path) -> None:
     for definition in chart.definitions(folder):
+        await _delete(client, kinds.CUSTOM_RESOURCE_DEFINITION, definition["metadata"]["name"])
+    # Those of the Gateway API, where the chart has installed them.
+    for definition in await client.items(kinds.CUSTOM_RESOURCE_DEFINITION, None, _PART_OF_US):
         await _delete(client, kinds.CUSTOM_RESOURCE_DEFINITION, definition["metadata"]["name"])
     await _delete(client, kinds.SECRET, names.CA_SECRET, namespace)
     for name in (names.ROOT_CERT_CONFIGMAP, names.CRL_CONFIGMAP):

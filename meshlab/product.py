@@ -31,6 +31,7 @@ _PACKAGES = (
     "meshproxy",
     "nodeagent",
     "ztunnel",
+    "waypoint",
     "controlplane",
     "meshlab",
     "meshctl",

@@ -16,6 +16,10 @@ from meshkit.kube import config as kube_config
 from meshkit.kube import errors as kube_errors
 from meshkit.kube import kinds, objects
 from meshkit.kube.client import Client
+from meshkit.secrets import roots
+from meshkit.secrets.ca_client import CaClient
+from meshkit.secrets.manager import SecretManager
+from meshkit.secrets.revocation import RevocationFile
 from meshkit.tasks import Background, background
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
@@ -37,10 +41,6 @@ from nodeagent.enrolment.locks import PodLocks
 from nodeagent.enrolment.state import PodStates
 from nodeagent.enrolment.takeover import Takeover
 from nodeagent.enrolment.transitions import Parts
-from nodeagent.secrets import roots
-from nodeagent.secrets.ca_client import CaClient
-from nodeagent.secrets.manager import SecretManager
-from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.settings import NodeAgentSettings
 from nodeagent.zds.server import ZdsServer
 from nodeagent.ztunnel_drain import DrainingZtunnels

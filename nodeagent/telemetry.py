@@ -6,14 +6,14 @@ from prometheus_client.core import Metric
 
 from meshkit import metrics
 from meshkit.metrics import counter, gauge
+from meshkit.secrets.manager import SecretManager
+from meshkit.secrets.revocation import RevocationFile
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.repair import Repairs
 from nodeagent.cni.install import Installer
 from nodeagent.cni.requests import PluginRequests
 from nodeagent.enrolment.captured import Enrolled
 from nodeagent.enrolment.controller import Controller
-from nodeagent.secrets.manager import SecretManager
-from nodeagent.secrets.revocation import RevocationFile
 from nodeagent.zds.server import ZdsServer
 
 

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from controlplane.settings import Settings
 from meshkit.settings import ProcessSettings
 from nodeagent.settings import NodeAgentSettings
+from waypoint.settings import WaypointSettings
 from ztunnel.settings import ZtunnelSettings
 
 _TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -23,6 +24,7 @@ _PROCESSES: tuple[tuple[str, type[ProcessSettings]], ...] = (
     ("culvert-controlplane", Settings),
     ("culvert-nodeagent", NodeAgentSettings),
     ("culvert-ztunnel", ZtunnelSettings),
+    ("culvert-waypoint", WaypointSettings),
 )
 
 

@@ -169,6 +169,8 @@ class Registry:
             self._put_mesh()
         elif is_other:
             self._notify_mesh_listeners()
+        else:
+            self._touch("namespace")
 
     def _on_mesh_config(self, _: reading.Reading | None, new: reading.Reading | None) -> None:
         self._good = new.with_last_good(self._good) if new is not None else {}

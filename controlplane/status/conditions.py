@@ -1,7 +1,7 @@
-"""What layer 4 makes of a policy, as a condition. Pure.
+"""What is made of an object, as conditions: layer 4 of a policy, labels for waypoints of everything else. Pure.
 
-Type and reasons are Istio's (``pilot/pkg/serviceregistry/ambient/policies.go``). ``False`` does not mean that nothing
-of the policy is in force; the message names it.
+Types and reasons are Istio's (``pilot/pkg/serviceregistry/ambient/policies.go`` and ``pilot/pkg/model/service.go``).
+``False`` of a policy does not mean that nothing of it is in force; the message names it.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,15 @@ from typing import Final
 from controlplane.ambient import authorization, peer_authentication
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Rejection
+from controlplane.waypoints.attachment import Attachment
+from meshapi import names
 from meshapi.errors import brief, listed
 from meshapi.resources import base, security
 
-TYPE: Final = "ZtunnelAccepted"
+ZTUNNEL_ACCEPTED: Final = "ZtunnelAccepted"
+WAYPOINT_BOUND: Final = "istio.io/WaypointBound"
+TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_BOUND})
+"""Those that the control plane owns, on whatever object."""
 ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"
 INVALID: Final = "Invalid"
@@ -29,6 +34,7 @@ class Condition:
     accepted: bool
     reason: str
     message: str
+    type: str = ZTUNNEL_ACCEPTED
 
 
 def of_policy(policy: security.AuthorizationPolicy, mesh: MeshContext, problems: Sequence[str]) -> Condition | None:
@@ -73,6 +79,22 @@ def of_peer(peer: security.PeerAuthentication, mesh: MeshContext) -> Condition:
     ]
     problems += _unknown(peer)
     return _unsupported(problems) if problems else Condition(True, ACCEPTED, _ATTACHED)
+
+
+def of_attachment(attachment: Attachment | None) -> Condition | None:
+    """Return the condition of an object whose labels, or whose namespace's, name a waypoint."""
+    if attachment is None:
+        return None
+    if attachment.problem is not None:
+        return Condition(False, attachment.problem.reason, attachment.problem.message, WAYPOINT_BOUND)
+    if attachment.waypoint is None:
+        return None
+    message = f"attached to waypoint {'/'.join(attachment.waypoint)}"
+    if attachment.ingress:
+        message += "; traffic from ingress gateways goes through it, too"
+    elif attachment.ingress is not None:
+        message += f"; traffic from ingress gateways does not go through it: {names.INGRESS_USE_WAYPOINT_LABEL}=true"
+    return Condition(True, "WaypointAccepted", message, WAYPOINT_BOUND)
 
 
 def of_refused(reason: str) -> Condition:

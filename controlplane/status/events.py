@@ -21,8 +21,8 @@ from meshkit.kube import Client, Conflict, Json, Kind, kinds
 
 _CONTROLLER: Final = "culvert.io/control-plane"
 _KINDS: Final = {"pods": kinds.POD, "services": kinds.SERVICE, "slices": kinds.ENDPOINT_SLICE}
-"""Kinds of Kubernetes' own that resources are made of, by collection: they have Events instead of conditions, because
-the right to write their status would be the right to change where their traffic goes."""
+"""Kinds of Kubernetes' own that resources are made of, by collection: what proxies refuse of them is an Event, because
+the right to write the status of a pod or slice would be the right to change where its traffic goes."""
 
 
 @dataclass(frozen=True, slots=True)

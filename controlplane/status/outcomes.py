@@ -1,8 +1,8 @@
-"""The condition of each object that gets one, as further values of the graph: an output of the same computation.
+"""The conditions of each object that gets some, as further values of the graph: an output of the same computation.
 
-A condition reports the first of these that applies: the object cannot be read; a proxy has refused what was made of it;
-layer 4 leaves something out of it; it is accepted. Objects that are no policies have a condition only in the first two
-cases.
+Of layer 4 it reports the first of these that applies: the object cannot be read; a proxy has refused what was made of
+it; layer 4 leaves something out of it; it is accepted. Objects that are no policies have such a condition only in the
+first two cases. What labels attach to a waypoint has a condition that says whether that holds.
 """
 
 import functools
@@ -17,8 +17,10 @@ from controlplane.inputs.sources import Fault
 from controlplane.stages import CONDITIONS
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
+from controlplane.waypoints.attachment import Attachment
 from meshapi import names
 from meshapi.resources import base
+from meshapi.resources.core import Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
 from meshkit.kube import Key, Kind, kinds
@@ -27,9 +29,9 @@ from meshkit.xds.source import Resource
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A condition, and the generation of the object that it is about."""
+    """Conditions, at most one of each type, and the generation of the object that they are about."""
 
-    condition: Condition
+    conditions: tuple[Condition, ...]
     generation: int
 
 
@@ -42,7 +44,8 @@ class _Subject:
         objects: its objects.
         type_url: of the resources that are made of them.
         evaluate: what layer 4 makes of an object; ``None``: nothing to report.
-        resources: the resources that are made of an object.
+        resources: the resources that are made of an object; none: it has no condition of layer 4.
+        attachment: what an object is attached to.
     """
 
     kind: Kind
@@ -50,6 +53,7 @@ class _Subject:
     type_url: str
     evaluate: Callable[[Any, Fetch], Condition | None]
     resources: Callable[[Key, Fetch], Iterable[Resource]]
+    attachment: Callable[[Any, Fetch], Attachment | None] = lambda _, __: None
 
 
 class Outcomes:
@@ -101,15 +105,31 @@ class Outcomes:
         authorization, address = names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE
         yield _Subject(kinds.AUTHORIZATION_POLICY, of(AuthorizationPolicy), authorization, policy, policy_resources)
         yield _Subject(kinds.PEER_AUTHENTICATION, of(PeerAuthentication), authorization, peer, resources_in("peers"))
-        yield _Subject(kinds.SERVICE_ENTRY, of(ServiceEntry), address, silent, resources_in("entries"))
-        yield _Subject(kinds.WORKLOAD_ENTRY, of(WorkloadEntry), address, silent, resources_in("workload entries"))
+        waypoints = model.waypoints
+        yield _Subject(
+            kinds.SERVICE_ENTRY, of(ServiceEntry), address, silent, resources_in("entries"),
+            lambda item, fetch: fetch.find(waypoints.entries, item.key),
+        )  # fmt: skip
+        yield _Subject(
+            kinds.WORKLOAD_ENTRY, of(WorkloadEntry), address, silent, resources_in("workload entries"),
+            lambda item, fetch: waypoints.workload_attachment(item.metadata, fetch),
+        )  # fmt: skip
+        yield _Subject(
+            kinds.SERVICE, of(Service), address, silent, lambda _, __: (),
+            lambda item, fetch: fetch.find(waypoints.services, item.key),
+        )  # fmt: skip
 
     def _outcome(self, subject: _Subject, item: base.Object, fetch: Fetch) -> Outcome | None:
         fault = fetch.find(self._inputs.faults, (subject.kind.name, item.key))
+        of_layer_4: Condition | None
+        generation = item.metadata.generation
         if fault is not None:
-            return _of_fault(fault)
-        condition = self._rejection(subject, item.key, fetch) or subject.evaluate(item, fetch)
-        return None if condition is None else Outcome(condition, item.metadata.generation)
+            of_layer_4, generation = _of_fault(fault), fault.generation
+        else:
+            of_layer_4 = self._rejection(subject, item.key, fetch) or subject.evaluate(item, fetch)
+        bound = conditions.of_attachment(subject.attachment(item, fetch))
+        found = tuple(condition for condition in (of_layer_4, bound) if condition is not None)
+        return Outcome(found, generation) if found else None
 
     def _rejection(self, subject: _Subject, key: Key, fetch: Fetch) -> Condition | None:
         for resource in subject.resources(key, fetch):
@@ -122,9 +142,9 @@ class Outcomes:
         subject = self._subjects.get(fault.kind)
         if subject is None or fetch.find(subject.objects, fault.key) is not None:
             return None
-        return _of_fault(fault)
+        return Outcome((_of_fault(fault),), fault.generation)
 
 
-def _of_fault(fault: Fault) -> Outcome:
+def _of_fault(fault: Fault) -> Condition:
     make = conditions.of_substituted if fault.is_substituted else conditions.of_refused
-    return Outcome(make(fault.reason), fault.generation)
+    return make(fault.reason)

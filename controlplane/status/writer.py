@@ -1,6 +1,6 @@
 """Writes the conditions, only where they differ from what is there. Runs on the leader only.
 
-Server-side apply owns exactly our condition; those of others in the list stay (the definitions make it a list by
+Server-side apply owns exactly our conditions; those of others in the list stay (the definitions make it a list by
 type). The existing status is read once, when a replica becomes leader; afterwards no other writer is expected.
 """
 
@@ -44,8 +44,8 @@ class StatusWriter:
         self._synced = synced
         self._clock = clock
         self._kinds = {kind.name: kind for kind in outcomes.by_kind}
-        self._queue: WorkQueue[tuple[str, Key]] = WorkQueue("status of a policy")
-        self._held: dict[tuple[str, Key], Json] = {}
+        self._queue: WorkQueue[tuple[str, Key]] = WorkQueue("status of an object")
+        self._held: dict[tuple[str, Key], list[Json]] = {}
         for kind, collection in outcomes.by_kind.items():
             collection.add_handler(functools.partial(self._changed, kind.name))
         outcomes.unusable.add_handler(lambda name, _, __: self._queue.add(name))
@@ -80,26 +80,26 @@ class StatusWriter:
                 break
         for item in items:
             metadata = item["metadata"]
-            for condition in (item.get("status") or {}).get("conditions") or ():
-                if condition.get("type") == conditions.TYPE:
-                    self._held[kind.name, (metadata.get("namespace", ""), metadata["name"])] = condition
+            present = (item.get("status") or {}).get("conditions") or ()
+            ours = [condition for condition in present if condition.get("type") in conditions.TYPES]
+            if ours:
+                self._held[kind.name, (metadata.get("namespace", ""), metadata["name"])] = ours
 
     async def _reconcile(self, name: tuple[str, Key]) -> None:
         kind = self._kinds[name[0]]
         outcome = self._outcomes.by_kind[kind].find(name[1]) or self._outcomes.unusable.find(name)
         await self._write(kind, name, _rendered(outcome))
 
-    async def _write(self, kind: Kind, key: tuple[str, Key], wanted: Json | None) -> None:
+    async def _write(self, kind: Kind, key: tuple[str, Key], wanted: list[Json]) -> None:
         _, (namespace, name) = key
-        held = self._held.get(key)
-        if _without_time(held) == _without_time(wanted):
+        held = self._held.get(key, [])
+        if _without_times(held) == _without_times(wanted):
             return
-        status: Json = {}
-        if wanted is not None:
-            is_same = held is not None and held.get("status") == wanted["status"]
-            since = held["lastTransitionTime"] if is_same and held is not None else None
-            wanted["lastTransitionTime"] = since or self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
-            status = {"conditions": [wanted]}
+        since = {(one["type"], one.get("status")): one.get("lastTransitionTime") for one in held}
+        for one in wanted:
+            unchanged = since.get((one["type"], one["status"]))
+            one["lastTransitionTime"] = unchanged or self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        status: Json = {"conditions": wanted} if wanted else {}
         body: Json = {"metadata": {"name": name, "namespace": namespace}, "status": status}
         self._held.pop(key, None)
         try:
@@ -107,26 +107,31 @@ class StatusWriter:
         except NotFound:
             return  # deleted: nothing is left to write to
         except BaseException:
-            if held is not None:
+            if held:
                 self._held[key] = held
             raise
-        if wanted is not None:
+        if wanted:
             self._held[key] = wanted
         await asyncio.sleep(_PAUSE_S)
 
 
-def _rendered(outcome: Outcome | None) -> Json | None:
+def _rendered(outcome: Outcome | None) -> list[Json]:
     if outcome is None:
-        return None
-    condition = outcome.condition
+        return []
+    return [
+        {
+            "type": condition.type,
+            "status": "True" if condition.accepted else "False",
+            "reason": condition.reason,
+            "message": condition.message,
+            "observedGeneration": outcome.generation,
+        }
+        for condition in outcome.conditions
+    ]
+
+
+def _without_times(conditions_held: list[Json]) -> dict[str, Json]:
     return {
-        "type": conditions.TYPE,
-        "status": "True" if condition.accepted else "False",
-        "reason": condition.reason,
-        "message": condition.message,
-        "observedGeneration": outcome.generation,
+        one["type"]: {name: value for name, value in one.items() if name != "lastTransitionTime"}
+        for one in conditions_held
     }
-
-
-def _without_time(condition: Json | None) -> Json | None:
-    return condition and {name: value for name, value in condition.items() if name != "lastTransitionTime"}

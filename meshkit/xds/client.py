@@ -207,7 +207,7 @@ class DeltaClient:
             return f"cannot read the trust root: {error}", End.CONNECTION_ERROR
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await _settled(channel)
+                await settled(channel)
             await self._stream(channel)
         except TimeoutError:
             return f"no connection within {_CONNECT_TIMEOUT_S:.0f} s", End.CONNECTION_ERROR
@@ -302,15 +302,15 @@ class DeltaClient:
             self._all_received.set()
 
 
-async def _settled(channel: grpc.aio.Channel) -> None:
-    """Wait for the outcome of one attempt to connect: waiting longer would be the library's backoff, not ours.
+async def settled(channel: grpc.aio.Channel) -> grpc.ChannelConnectivity:
+    """Wait for the outcome of one attempt to connect, and return it. Waiting longer would be the library's backoff.
 
     After a failure the call that follows fails at once, and its error says why, as a refused certificate.
     """
     while True:
         state = channel.get_state(try_to_connect=True)
         if state in _OUTCOMES:
-            return
+            return state
         await channel.wait_for_state_change(state)
 
 

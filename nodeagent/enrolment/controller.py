@@ -19,8 +19,8 @@ from nodeagent.capture.pod import Sandbox
 from nodeagent.discovery.enrolment import PodInfo, enrolment_of
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.enrolment.captured import Captured
+from nodeagent.enrolment.proxies import ProxyIdentities
 from nodeagent.enrolment.transitions import Parts, Transitions
-from nodeagent.secrets.proxies import ProxyIdentities
 from nodeagent.zds.server import NotConnected
 
 _log = logger("enrolment")

@@ -6,7 +6,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = (
     "bench", "controlplane", "meshapi", "meshctl", "meshengine", "meshkit", "meshlab", "meshproxy", "nodeagent",
-    "setup", "ztunnel",
+    "setup", "waypoint", "ztunnel",
 )  # fmt: skip
 
 

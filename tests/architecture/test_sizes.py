@@ -20,6 +20,7 @@ PACKAGES = (
     "meshproxy",
     "nodeagent",
     "ztunnel",
+    "waypoint",
     "controlplane",
     "meshlab",
     "meshctl",

@@ -16,8 +16,8 @@ import pytest
 
 from meshapi.identity import SpiffeId
 from meshkit.linux import links, netns
+from meshkit.secrets.manager import SecretManager
 from meshkit.xds import sds, serving
-from nodeagent.secrets.manager import SecretManager
 from tests.support import empty_host
 from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT

@@ -5,7 +5,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Set
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -15,55 +15,19 @@ from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
-from google.protobuf.message import Message
 
 from meshapi import names
 from meshkit.xds import client, serving
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.peer import Peer, SilentObserver
-from meshkit.xds.source import Listener, Resource, ResourceSource
+from meshkit.xds.source import ResourceSource
+from tests.support.discovery_world import World
 from tests.support.envoy import program
 from tests.support.ports import free_port
 from tests.support.running_control_plane import Recorder
 from tests.support.waiting import until
 
 CLUSTER, LISTENER = "web", "in"
-
-
-class World:
-    """Resources of some types, which can be replaced."""
-
-    announces_missing = True
-
-    def __init__(self, *type_urls: str) -> None:
-        self.held: dict[str, dict[str, Resource]] = {type_url: {} for type_url in type_urls}
-        self._listeners: list[Listener] = []
-
-    def put(self, type_url: str, name: str, message: Message) -> None:
-        body = message.SerializeToString(deterministic=True)
-        self.held[type_url][name] = Resource(name, str(hash(body)), body)
-        for listener in list(self._listeners):
-            listener(type_url, frozenset({name}))
-
-    def serves(self, type_url: str) -> bool:
-        return type_url in self.held
-
-    def lookup(self, type_url: str, name: str) -> Resource | None:
-        return self.held[type_url].get(name)
-
-    def resolve(self, type_url: str, name: str) -> Iterable[Resource]:
-        found = self.held[type_url].get(name)
-        return [] if found is None else [found]
-
-    def all(self, type_url: str) -> Collection[Resource]:
-        return self.held[type_url].values()
-
-    def watch(self, listener: Listener) -> Callable[[], None]:
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
-
-    def wanted(self, type_url: str, names: Set[str]) -> None:
-        pass
 
 
 class Seen(SilentObserver):

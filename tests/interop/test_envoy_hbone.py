@@ -9,9 +9,9 @@ import pytest
 
 from meshapi.identity import SpiffeId
 from meshapi.proto import authorization_pb2
+from meshkit.secrets.manager import SecretManager
+from meshkit.secrets.request import Issued
 from meshkit.xds import sds, serving
-from nodeagent.secrets.manager import SecretManager
-from nodeagent.secrets.request import Issued
 from tests.interop import hbone_peers
 from tests.support import envoy_config as config
 from tests.support import namespaced

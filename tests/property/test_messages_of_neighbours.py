@@ -15,7 +15,7 @@ from controlplane.ca import authority
 from meshapi.identity import SpiffeId
 from meshapi.proto import engine_pb2, zds_pb2
 from meshengine import Engine
-from nodeagent.secrets import request as secrets
+from meshkit.secrets import request as secrets
 from ztunnel.workloads import Workloads
 from ztunnel.zds import ZdsClient
 

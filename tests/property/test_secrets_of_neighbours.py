@@ -18,11 +18,11 @@ from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.proto import engine_pb2
 from meshengine import Engine
+from meshkit.secrets.ca_client import CaClient, CaUnavailable
+from meshkit.secrets.manager import SecretManager
+from meshkit.secrets.request import BadCertificate
 from meshkit.xds import client, sds, serving
 from meshproxy.certificates import Certificates
-from nodeagent.secrets.ca_client import CaClient, CaUnavailable
-from nodeagent.secrets.manager import SecretManager
-from nodeagent.secrets.request import BadCertificate
 from tests.support.authority import TestAuthority
 from tests.support.certificates import Issuer
 from tests.support.taking import TakingEngine

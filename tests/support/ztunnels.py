@@ -18,10 +18,10 @@ from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.proto import workload_pb2, zds_pb2
 from meshkit.linux import netns
+from meshkit.secrets.manager import SecretManager
+from meshkit.secrets.request import Issued
 from meshkit.xds import sds, serving
 from meshproxy.snapshot import Snapshot
-from nodeagent.secrets.manager import SecretManager
-from nodeagent.secrets.request import Issued
 from nodeagent.zds.server import Served, ZdsServer
 from tests.support import namespaced
 from tests.support.authority import TestAuthority

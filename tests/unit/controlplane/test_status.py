@@ -22,7 +22,7 @@ from meshapi import names
 from meshapi.resources import base, security
 from meshkit import kube
 from tests.support.fake_kubernetes import FakeKubernetes, Json
-from tests.support.kubernetes_objects import peer, policy, service_entry
+from tests.support.kubernetes_objects import gateway, hostname_of, namespace, peer, policy, service, service_entry
 from tests.support.waiting import until
 
 MESH = MeshContext()
@@ -254,3 +254,44 @@ async def test_a_resource_that_a_proxy_refuses_is_on_the_status_of_its_object() 
             following.touch()
             await until(lambda: condition(api, "p")["status"] == "True")
             await until(lambda: not condition(api, "e", "serviceentries"))
+
+
+def bound(api: FakeKubernetes, plural: str, name: str) -> Json:
+    found = ((api.get(plural, name, "shop") or {}).get("status") or {}).get("conditions") or []
+    return next((dict(one) for one in found if one["type"] == "istio.io/WaypointBound"), {})
+
+
+async def test_an_attached_service_says_to_which_waypoint_or_why_not() -> None:
+    async with FakeKubernetes() as api:
+        api.put("namespaces", namespace("shop", {names.USE_WAYPOINT_LABEL: "waypoint"}))
+        put(api, service("web"), 1, "services")
+        api.put("gateways", gateway())
+        async with leading(api):
+            await until(lambda: bound(api, "services", "web"))
+            found = bound(api, "services", "web")
+            assert (found["status"], found["reason"]) == ("False", "WaypointIsNotReady")
+            assert found["message"] == 'waypoint "shop/waypoint" is not ready'
+            api.put("gateways", gateway(addresses=hostname_of()))
+            await until(lambda: bound(api, "services", "web")["status"] == "True")
+            found = bound(api, "services", "web")
+            assert (found["reason"], found["message"]) == ("WaypointAccepted", "attached to waypoint shop/waypoint")
+            api.put("namespaces", namespace("shop"))
+            await until(lambda: not bound(api, "services", "web"))
+
+
+async def test_an_object_has_a_condition_of_each_type_at_the_same_time() -> None:
+    entry = service_entry("e", hosts=["a.test"], resolution="DNS")
+    entry["metadata"]["labels"] = {names.USE_WAYPOINT_LABEL: "waypoint"}
+    async with FakeKubernetes() as api:
+        api.put("gateways", gateway(addresses=hostname_of()))
+        put(api, entry, 1, "serviceentries")
+        async with leading(api) as following:
+            await until(lambda: bound(api, "serviceentries", "e"))
+            refused = Rejection("ztunnel-a.istio-system", "no such port", others=False)
+            following.model.inputs.rejections.set((names.ADDRESS_TYPE, "shop/a.test"), refused)
+            following.touch()
+            await until(lambda: condition(api, "e", "serviceentries")["reason"] == "RejectedByProxy")
+            await until(lambda: bound(api, "serviceentries", "e")["status"] == "True")
+            following.model.inputs.rejections.set((names.ADDRESS_TYPE, "shop/a.test"), None)
+            following.touch()
+            await until(lambda: condition(api, "e", "serviceentries")["reason"] == "WaypointAccepted")

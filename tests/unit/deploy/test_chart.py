@@ -214,6 +214,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("security.istio.io", "peerauthentications/status", "patch", ""),
         ("networking.istio.io", "serviceentries/status", "patch", ""),
         ("networking.istio.io", "workloadentries/status", "patch", ""),
+        ("", "services/status", "patch", ""),
         *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
         ("", "configmaps", "patch", root),
         ("", "configmaps", "patch", names.CRL_CONFIGMAP),

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from meshapi import names
+from meshkit.secrets.manager import SecretManager
+from meshkit.secrets.revocation import RevocationFile
 from meshkit.xds import sds
-from nodeagent.secrets.manager import SecretManager
-from nodeagent.secrets.revocation import RevocationFile
 from tests.support.certificates import Issuer
 from tests.support.waiting import until
-from tests.unit.nodeagent.test_secrets import WEB, FakeIssuer
+from tests.unit.meshkit.test_certificates import WEB, FakeIssuer
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshkit import files
+from meshkit.secrets import roots
+from meshkit.secrets.ca_client import CaUnavailable
+from meshkit.secrets.manager import SecretManager
+from meshkit.secrets.request import BadCertificate, Issued, make_request, read_answer
 from meshkit.xds import sds
-from nodeagent.secrets import roots
-from nodeagent.secrets.ca_client import CaUnavailable
-from nodeagent.secrets.manager import SecretManager
-from nodeagent.secrets.request import BadCertificate, Issued, make_request, read_answer
 from tests.support.authority import TestAuthority
 
 WEB = SpiffeId("cluster.local", "shop", "web")

@@ -1,7 +1,7 @@
-"""Calls the certificate authority: ``IstioCertificateService.CreateCertificate`` with this agent's own token.
+"""Calls the certificate authority: ``IstioCertificateService.CreateCertificate`` with this process's own token.
 
-The agent authenticates as itself and requests the identities of its node's pods (``ImpersonatedIdentity``); the CA
-verifies with Kubernetes that such a pod runs on the node.
+The node agent authenticates as itself and requests the identities of its node's pods (``ImpersonatedIdentity``); the CA
+verifies with Kubernetes that such a pod runs on the node. Any other process gets the identity that its token proves.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from google.protobuf import struct_pb2
 
 from meshapi.identity import SpiffeId
 from meshapi.proto import ca_pb2, ca_pb2_grpc
+from meshkit.secrets.request import Issued, make_request, read_answer
 from meshkit.xds.client import Connect
 from meshkit.xds.credentials import Metadata
-from nodeagent.secrets.request import Issued, make_request, read_answer
 
 _TIMEOUT_S: Final = 10.0
 
@@ -25,12 +25,22 @@ class CaUnavailable(Exception):
 
 
 class CaClient:
-    """A client of the CA: connects on first use, reconnects after a failure."""
+    """A client of the CA: connects on first use, reconnects after a failure.
 
-    def __init__(self, connect: Connect, metadata: Callable[[], Metadata], *, validity_s: int) -> None:
+    Args:
+        connect: opens a channel.
+        metadata: gives the metadata of one call: the token.
+        validity_s: lifetime to request, in seconds.
+        impersonates: whether identities of others are requested.
+    """
+
+    def __init__(
+        self, connect: Connect, metadata: Callable[[], Metadata], *, validity_s: int, impersonates: bool = True
+    ) -> None:
         self._connect = connect
         self._metadata = metadata
         self._validity_s = validity_s
+        self._impersonates = impersonates
         self._channel: grpc.aio.Channel | None = None
 
     async def issue(self, identity: SpiffeId) -> Issued:
@@ -42,7 +52,8 @@ class CaClient:
         """
         request = await asyncio.to_thread(make_request, identity)
         metadata = struct_pb2.Struct()
-        metadata.update({"ImpersonatedIdentity": str(identity)})
+        if self._impersonates:
+            metadata.update({"ImpersonatedIdentity": str(identity)})
         message = ca_pb2.IstioCertificateRequest(
             csr=request.csr_pem, validity_duration=self._validity_s, metadata=metadata
         )

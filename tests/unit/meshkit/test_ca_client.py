@@ -8,8 +8,8 @@ import pytest
 
 from meshapi.identity import SpiffeId
 from meshapi.proto import ca_pb2, ca_pb2_grpc
+from meshkit.secrets.ca_client import CaClient, CaUnavailable
 from meshkit.xds.client import unix_channel
-from nodeagent.secrets.ca_client import CaClient, CaUnavailable
 
 FAILS = SpiffeId("cluster.local", "shop", "fails")
 HANGS = SpiffeId("cluster.local", "shop", "hangs")

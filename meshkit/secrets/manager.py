@@ -18,11 +18,11 @@ from typing import Final, Protocol
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
+from meshkit.secrets.ca_client import CaUnavailable
+from meshkit.secrets.request import BadCertificate, Issued
 from meshkit.tasks import Backoff, happens
 from meshkit.xds import sds
 from meshkit.xds.source import Listener, Resource
-from nodeagent.secrets.ca_client import CaUnavailable
-from nodeagent.secrets.request import BadCertificate, Issued
 
 _log = logger("secrets")
 
