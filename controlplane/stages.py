@@ -10,6 +10,7 @@ attachments            what uses which waypoint          services and workloads 
 hosts                  whose a host is                   services and workloads read it
 addresses              services and workloads
 routes                 services, rules, what targets say  proxies' resources read them
+chains                 filter chains of services         listeners consist of them
 clusters               clusters and their endpoints      a route must not arrive before the clusters that it names
 proxies                listeners and routes
 conditions             conditions on objects             they report what all the others have made
@@ -30,6 +31,7 @@ ATTACHMENTS: Final = Stage(single=60, bulk=90)
 HOSTS: Final = Stage(single=70, bulk=100)
 ADDRESSES: Final = Stage(single=80, bulk=110)
 ROUTES: Final = Stage(single=82, bulk=112)
+CHAINS: Final = Stage(single=83, bulk=113)
 CLUSTERS: Final = Stage(single=84, bulk=114)
 PROXIES: Final = Stage(single=86, bulk=116)
 CONDITIONS: Final = Stage(single=120, bulk=130)

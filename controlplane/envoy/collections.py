@@ -1,197 +1,167 @@
 """What each waypoint gets, as collections: clusters, endpoints, listeners and routes, each with the view it is for."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from controlplane.envoy import balancing, clusters, endpoints, listeners, names, virtual_hosts
-from controlplane.envoy.routes import Upstream
+from envoy.config.listener.v3 import listener_components_pb2
+
+from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, virtual_hosts
+from controlplane.envoy.placing import Made, Placed, Source, placed
+from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
-from controlplane.routing.ir import Target
+from controlplane.routing.ir import ConnectionRule, HttpRule, Target
 from controlplane.routing.services import Port, Service
-from controlplane.stages import CLUSTERS, PROXIES
+from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
 from controlplane.waypoints.waypoint import Waypoint
-from meshapi import names as mesh_names
 from meshkit.kube import Key
-from meshkit.xds.source import Resource, versioned
 
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A resource of one view.
-
-    Attributes:
-        view: key of the waypoint's Gateway.
-        type_url: of the resource.
-        resource: the resource.
-    """
-
-    view: Key
-    type_url: str
-    resource: Resource
-
-
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """The routes of an attached service.
-
-    Attributes:
-        placed: for each HTTP port.
-        foreign: targets that are no services of the waypoint, by view.
-    """
-
-    placed: tuple[Placed, ...]
-    foreign: frozenset[tuple[Key, Target]]
+Chains = tuple[listener_components_pb2.FilterChain, ...]
 
 
 class EnvoyCollections:
     """The resources of all waypoints.
 
     Attributes:
-        routes: by key of the attached service.
-        placed: the collections of resources.
+        made: the collections of resources.
     """
 
     def __init__(self, graph: Graph, routing: RoutingCollections, waypoints: Waypoints) -> None:
         self._routing = routing
         self._waypoints = waypoints
-        self.routes: Derived[Key, Routes] = Derived(graph, "routes", routing.services, PROXIES, self._routes)
-        foreign: Index[tuple[Key, Target], Key, Routes] = Index(self.routes, lambda made: made.foreign)
-        self.placed: tuple[Derived[Any, tuple[Placed, ...]], ...] = (
-            Derived(graph, "listeners", waypoints.ready, PROXIES, self._listeners),
+        self._chains: Derived[Key, tuple[Chains, Made]] = Derived(
+            graph, "filter chains", routing.services, CHAINS, self._filter_chains
+        )
+        of_requests: Derived[Key, Made] = Derived(graph, "routes", routing.services, PROXIES, self._routes)
+        foreign: list[Index[tuple[Key, Target], Key, Any]] = [
+            Index(of_requests, lambda made: made.foreign),
+            Index(self._chains, lambda found: found[1].foreign),
+        ]
+        self.made: tuple[Derived[Any, Made], ...] = (
             Derived(graph, "clusters", routing.services, CLUSTERS, self._clusters),
+            Derived(graph, "foreign clusters of requests", foreign[0], CLUSTERS, self._foreign_http),
+            Derived(graph, "foreign clusters of connections", foreign[1], CLUSTERS, self._foreign_tcp),
             Derived(graph, "endpoints", routing.services, CLUSTERS, self._endpoints),
-            Derived(graph, "foreign clusters", foreign, CLUSTERS, self._foreign),
+            Derived(graph, "listeners", waypoints.ready, PROXIES, self._listeners),
+            of_requests,
         )
+        self._by_source: list[Index[Source, Any, Made]] = [Index(made, lambda one: one.sources) for made in self.made]
 
-    def _waypoint(self, service: Service, fetch: Fetch) -> Waypoint | None:
-        return self._waypoints.of_service(service.key, fetch)
+    def of_source(self, kind: str, key: Key, fetch: Fetch) -> tuple[Placed, ...]:
+        """Return the resources that an object has a part in."""
+        found = (one for index in self._by_source for one in fetch.members(index, (kind, key)))
+        return tuple(one for made in found for one in made.placed)
 
-    def _rules(self, service: Service, view: Key, fetch: Fetch) -> Rules:
-        return self._routing.rules(service.host, view[0], service.namespace, fetch)
+    def _upstreams(self, service: Service, fetch: Fetch) -> Upstreams | None:
+        """Return the clusters as the waypoint of a service sees them; ``None`` for a service without one."""
+        waypoint = self._waypoints.of_service(service.key, fetch)
+        return None if waypoint is None else Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
 
-    def _routes(self, service: Service, fetch: Fetch) -> Routes | None:
-        waypoint = self._waypoint(service, fetch)
-        if waypoint is None:
+    def _routes(self, service: Service, fetch: Fetch) -> Made | None:
+        upstreams = self._upstreams(service, fetch)
+        if upstreams is None:
             return None
-        view = waypoint.key
-        foreign: set[tuple[Key, Target]] = set()
-        routings = self._routing.routings(service, view[0], fetch)
-
-        def upstream(target: Target) -> Upstream:
-            found = self._upstream(target, view, called, fetch)
-            if not found.is_own:
-                foreign.add((view, found.target))
-            return found.upstream
-
-        made = []
+        view, sources, made = upstreams.view, upstreams.sources, []
         for port in service.ports:
-            if port.protocol.is_http:
-                called = port.number
-                name = names.inbound_vip(service.host, port.number, is_http=True)
-                own = upstream(Target(service.host, port.number))
-                made.append(
-                    _placed(view, mesh_names.ROUTE_TYPE, virtual_hosts.of_port(name, port, routings, own, upstream))
-                )
-        return Routes(tuple(made), frozenset(foreign))
+            if not port.protocol.is_http:
+                continue
+            rules = self._routing.http_rules(service, port, view[0], fetch)
+            sources.update(_origins(rules))
+            name = names.inbound_vip(service.host, port.number, is_http=True)
+            own = upstreams.find(Target(service.host, port.number), port.number, is_http=True)
+            made.append(virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port)))
+        return Made(placed(view, made), frozenset(sources), frozenset(upstreams.foreign))
 
-    def _upstream(self, target: Target, view: Key, called: int, fetch: Fetch) -> "_Found":
-        """Return the cluster of a target: of a service of the waypoint, or a foreign one."""
-        service = self._routing.service(target.host, fetch)
-        port = None if service is None else _port(service, target.port, called)
-        if service is None or port is None:
-            return _Found(Upstream(names.BLACK_HOLE), target, is_own=True)
-        waypoint = self._waypoint(service, fetch)
-        is_own = waypoint is not None and waypoint.key == view
-        if is_own:
-            name = names.inbound_vip(service.host, port.number, is_http=True, subset=target.subset)
-        else:
-            name = names.outbound(service.host, port.number, target.subset)
-        policy = self._rules(service, view, fetch).policy(port.number, target.subset)
-        return _Found(
-            Upstream(name, balancing.hash_policies(policy)),
-            Target(service.host, port.number, target.subset),
-            is_own=is_own,
-        )
-
-    def _clusters(self, service: Service, fetch: Fetch) -> tuple[Placed, ...] | None:
-        waypoint = self._waypoint(service, fetch)
-        if waypoint is None:
+    def _filter_chains(self, service: Service, fetch: Fetch) -> tuple[Chains, Made] | None:
+        upstreams = self._upstreams(service, fetch)
+        if upstreams is None:
             return None
-        rules = self._rules(service, waypoint.key, fetch)
-        return tuple(
-            _placed(
-                waypoint.key,
-                mesh_names.CLUSTER_TYPE,
-                clusters.of_service(name, service, port, subset, rules.policy(port.number, subset)),
-            )
+        found: list[listener_components_pb2.FilterChain] = []
+        for port in service.ports:
+            rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
+            if rule is not None:
+                upstreams.sources.update(_origins([rule]))
+            found += filter_chains.of_port(service, port, rule, _tcp(upstreams, port))
+        return tuple(found), Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
+
+    def _clusters(self, service: Service, fetch: Fetch) -> Made | None:
+        upstreams = self._upstreams(service, fetch)
+        if upstreams is None:
+            return None
+        rules = upstreams.rules(service)
+        made = [
+            clusters.of_service(name, service, port, subset, rules.policy(port.number, subset))
             for name, port, subset in _own_clusters(service, rules)
-        )
+        ]
+        return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
 
-    def _endpoints(self, service: Service, fetch: Fetch) -> tuple[Placed, ...] | None:
-        waypoint = self._waypoint(service, fetch)
-        if waypoint is None:
+    def _endpoints(self, service: Service, fetch: Fetch) -> Made | None:
+        upstreams = self._upstreams(service, fetch)
+        if upstreams is None:
             return None
-        rules = self._rules(service, waypoint.key, fetch)
+        rules = upstreams.rules(service)
         found = self._routing.endpoints(service, fetch)
-        return tuple(
-            _placed(
-                waypoint.key,
-                mesh_names.ENDPOINT_TYPE,
-                endpoints.of_cluster(name, found, port.number, _labels(rules, subset)),
-            )
+        made = [
+            endpoints.of_cluster(name, found, port.number, _labels(rules, subset))
             for name, port, subset in _own_clusters(service, rules)
-        )
+        ]
+        return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
 
-    def _foreign(self, group: Group[tuple[Key, Target], Key, Routes], fetch: Fetch) -> tuple[Placed, ...] | None:
-        view, target = group.key
+    def _foreign_http(self, group: Group[tuple[Key, Target], Key, Any], fetch: Fetch) -> Made | None:
+        return self._foreign(group.key, fetch)
+
+    def _foreign_tcp(self, group: Group[tuple[Key, Target], Key, Any], fetch: Fetch) -> Made | None:
+        return self._foreign(group.key, fetch)
+
+    def _foreign(self, key: tuple[Key, Target], fetch: Fetch) -> Made | None:
+        """Return the cluster and the endpoints of a target that is no service of the waypoint."""
+        view, target = key
+        upstreams = Upstreams(self._routing, self._waypoints, view, fetch)
         service = self._routing.service(target.host, fetch)
         port = None if service is None else service.port(target.port)
         if service is None or port is None:
             return None
-        rules = self._rules(service, view, fetch)
+        rules = upstreams.rules(service)
         if target.subset and rules.subset(target.subset) is None:
             return None
         name = names.outbound(service.host, port.number, target.subset)
         policy = rules.policy(port.number, target.subset)
-        found = self._routing.endpoints(service, fetch)
-        labels = _labels(rules, target.subset)
-        return (
-            _placed(view, mesh_names.CLUSTER_TYPE, clusters.of_service(name, service, port, target.subset, policy)),
-            _placed(view, mesh_names.ENDPOINT_TYPE, endpoints.of_cluster(name, found, port.number, labels)),
+        found, labels = self._routing.endpoints(service, fetch), _labels(rules, target.subset)
+        made = (
+            clusters.of_service(name, service, port, target.subset, policy),
+            endpoints.of_cluster(name, found, port.number, labels),
         )
+        return Made(placed(view, made), frozenset(upstreams.sources))
 
-    def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> tuple[Placed, ...]:
-        view = waypoint.key
-        keys = fetch.find(self._waypoints.services_of, view) or ()
-        found = (fetch.find(self._routing.services, key) for key in keys)
-        served = [listeners.Served(service) for service in found if service is not None]
-        return (
-            _placed(view, mesh_names.CLUSTER_TYPE, clusters.main_internal()),
-            _placed(view, mesh_names.CLUSTER_TYPE, clusters.connect_originate()),
-            _placed(view, mesh_names.LISTENER_TYPE, listeners.connect_terminate()),
-            _placed(view, mesh_names.LISTENER_TYPE, listeners.main_internal(served)),
-            _placed(view, mesh_names.LISTENER_TYPE, listeners.connect_originate()),
+    def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
+        keys = fetch.find(self._waypoints.services_of, waypoint.key) or ()
+        found = [one for key in keys if (one := fetch.find(self._chains, key)) is not None]
+        chains = [chain for one, _ in found for chain in one]
+        sources = frozenset(source for _, made in found for source in made.sources)
+        made = (
+            clusters.main_internal(),
+            clusters.connect_originate(),
+            listeners.connect_terminate(),
+            listeners.main_internal(chains),
+            listeners.connect_originate(),
         )
+        return Made(placed(waypoint.key, made), sources)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The cluster of a target, the target with its port, and whether it is a service of the waypoint."""
-
-    upstream: Upstream
-    target: Target
-    is_own: bool
+def _http(upstreams: Upstreams, port: Port) -> routes.Upstreams:
+    return lambda target: upstreams.find(target, port.number, is_http=True)
 
 
-def _port(service: Service, wanted: int, called: int) -> Port | None:
-    """Return the port of a target: the given one, else the only one, else the one that was called."""
-    return service.port(wanted) or (None if wanted else service.port(called))
+def _tcp(upstreams: Upstreams, port: Port) -> routes.Upstreams:
+    return lambda target: upstreams.find(target, port.number, is_http=False)
+
+
+def _origins(rules: Iterable[HttpRule | ConnectionRule]) -> Iterable[Source]:
+    return {(rule.origin.kind, rule.origin.key) for rule in rules}
 
 
 def _own_clusters(service: Service, rules: Rules) -> Iterable[tuple[str, Port, str]]:
@@ -206,8 +176,3 @@ def _own_clusters(service: Service, rules: Rules) -> Iterable[tuple[str, Port, s
 def _labels(rules: Rules, subset: str) -> frozenset[tuple[str, str]]:
     found = rules.subset(subset) if subset else None
     return frozenset() if found is None else frozenset(found.labels.items())
-
-
-def _placed(view: Key, type_url: str, message: Any) -> Placed:
-    name = message.cluster_name if type_url == mesh_names.ENDPOINT_TYPE else message.name
-    return Placed(view, type_url, versioned(name, message))

@@ -8,8 +8,6 @@ MAIN_INTERNAL: Final = "main_internal"
 """Internal listener that routes what the tunnels carry."""
 CONNECT_ORIGINATE: Final = "connect_originate"
 """Internal listener, and cluster, that opens tunnels to endpoints."""
-SDS_CLUSTER: Final = "sds-grpc"
-"""Cluster of the proxy's bootstrap that serves certificates."""
 OWN_CERTIFICATE: Final = "default"
 """Secret with the proxy's certificate."""
 

@@ -39,6 +39,10 @@ _HOSTS_TRIED: Final = 5
 """How often another endpoint is looked for, if the one that is chosen has been tried already."""
 _NO_TIMEOUT: Final = duration_pb2.Duration()
 _UNKNOWN_BACKEND: Final = 500
+_MISSING: Final = {
+    500: Route.RouteAction.INTERNAL_SERVER_ERROR,
+    503: Route.RouteAction.SERVICE_UNAVAILABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def of_rule(rule: HttpRule, called_port: int, upstreams: Upstreams) -> route_com
     """
     result = Route.Route(match=matches.of_request(rule.match), name=rule.name, stat_prefix=rule.stat_prefix)
     if isinstance(rule.action, Redirect):
-        result.redirect.CopyFrom(_redirect(rule.action, called_port))
+        result.redirect.CopyFrom(_redirect(rule.action, called_port, rule))
     elif isinstance(rule.action, Respond):
         result.direct_response.status = rule.action.status
         if rule.action.body:
@@ -103,7 +107,7 @@ def _forward(rule: HttpRule, action: Forward, upstreams: Upstreams) -> route_com
         timeout=timeout,
         retry_policy=_retry(rule.retry or Retry(), hashes=bool(hashes)),
         hash_policy=hashes,
-        cluster_not_found_response_code=Route.RouteAction.SERVICE_UNAVAILABLE,
+        cluster_not_found_response_code=_MISSING[rule.missing_status],
     )
     result.max_grpc_timeout.CopyFrom(timeout)
     _set_clusters(result, found)
@@ -178,7 +182,7 @@ def path_regex(rewrite: PathRewrite, rule: HttpRule) -> regex_pb2.RegexMatchAndS
     return regex_pb2.RegexMatchAndSubstitute(pattern=regex_pb2.RegexMatcher(regex=pattern), substitution=value)
 
 
-def _redirect(redirect: Redirect, called_port: int) -> route_components_pb2.RedirectAction:
+def _redirect(redirect: Redirect, called_port: int, rule: HttpRule) -> route_components_pb2.RedirectAction:
     action = Route.RedirectAction
     code = {301: action.MOVED_PERMANENTLY, 302: action.FOUND, 303: action.SEE_OTHER}
     code |= {307: action.TEMPORARY_REDIRECT, 308: action.PERMANENT_REDIRECT}
@@ -190,7 +194,11 @@ def _redirect(redirect: Redirect, called_port: int) -> route_components_pb2.Redi
     if redirect.path is not None and redirect.path.change is PathChange.FULL:
         result.path_redirect = redirect.path.value
     elif redirect.path is not None:
-        result.prefix_rewrite = redirect.path.value
+        regex = path_regex(redirect.path, rule)
+        if regex is None:
+            result.prefix_rewrite = redirect.path.value
+        else:
+            result.regex_rewrite.CopyFrom(regex)
     return result
 
 

@@ -118,7 +118,7 @@ def _sds(name: str) -> secret_pb2.SdsSecretConfig:
         set_node_on_first_message_only=True,
         grpc_services=[
             grpc_service_pb2.GrpcService(
-                envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=names.SDS_CLUSTER)
+                envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=mesh_names.SDS_CLUSTER)
             )
         ],
     )

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.inputs import fail_closed
-from meshapi.resources import base, core, destination_rule, gateway, networking, security, virtual_service
+from meshapi.resources import (
+    base,
+    core,
+    destination_rule,
+    gateway,
+    gateway_routes,
+    networking,
+    security,
+    virtual_service,
+)
 from meshkit.kube import Json, Kind, kinds
 
 
@@ -43,6 +52,9 @@ KINDS: Final = (
     InputKind(kinds.ENDPOINT_SLICE, core.EndpointSlice),
     InputKind(kinds.GATEWAY_CLASS, gateway.GatewayClass, discovered=False),
     InputKind(kinds.GATEWAY, gateway.Gateway),
+    InputKind(kinds.HTTP_ROUTE, gateway_routes.HTTPRoute),
+    InputKind(kinds.GRPC_ROUTE, gateway_routes.GRPCRoute),
+    InputKind(kinds.REFERENCE_GRANT, gateway_routes.ReferenceGrant),
     InputKind(kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
     InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),
     InputKind(kinds.VIRTUAL_SERVICE, virtual_service.VirtualService),

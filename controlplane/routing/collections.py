@@ -1,7 +1,8 @@
 """Routing as collections: what each object says, and look-ups of what counts for a host."""
 
+import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controlplane.graph.collection import Collection
@@ -10,22 +11,26 @@ from controlplane.graph.label_index import LabelIndex
 from controlplane.graph.lookups import Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import Inputs
-from controlplane.routing import destinations, hosts, services, virtual_services
+from controlplane.routing import destinations, gateway_routes, hosts, precedence, services, virtual_services
 from controlplane.routing.destinations import Rules
-from controlplane.routing.ir import Routing
-from controlplane.routing.services import Endpoint, Service
+from controlplane.routing.gateway_routes import References, Route, RouteRules
+from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond, Routing
+from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
 from meshapi.resources import core
 from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.gateway import GROUP
+from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ReferenceGrant
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key
 
 _NO_RULES: Final = Rules()
+_NOT_FOUND: Final = 404
 
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """What an object says, and its place among others: the oldest comes first."""
+    """What a VirtualService says, and its place among others: the oldest comes first."""
 
     key: Key
     created: str
@@ -43,6 +48,7 @@ class RoutingCollections:
     Attributes:
         services: services as routing sees them, by the key of the Kubernetes service.
         virtual_services: what each VirtualService says, by key.
+        routes: what each HTTPRoute and GRPCRoute says, by kind and key.
     """
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
@@ -59,6 +65,16 @@ class RoutingCollections:
         self._virtual_services: Index[Key, Key, Dated] = Index(
             self.virtual_services, lambda item: ((item.key[0], host) for host in item.routing.hosts)
         )
+        self._grants: Index[str, Key, ReferenceGrant] = Index(
+            inputs.of(ReferenceGrant), lambda grant: (grant.metadata.namespace,)
+        )
+        self.routes: dict[str, Collection[Key, RouteRules]] = {
+            "HTTPRoute": Derived(graph, "HTTP routes", inputs.of(HTTPRoute), ROUTES, self._http_route),
+            "GRPCRoute": Derived(graph, "gRPC routes", inputs.of(GRPCRoute), ROUTES, self._grpc_route),
+        }
+        self._routes_of_services: list[Index[Key, Key, RouteRules]] = [
+            Index(routes, _services_of) for routes in self.routes.values()
+        ]
         self._rules: Collection[Key, tuple[str, DestinationRule]] = Derived(
             graph, "destination rules", inputs.of(DestinationRule), ROUTES, self._rule
         )
@@ -84,8 +100,35 @@ class RoutingCollections:
         found = [services.of_pod(item, pod, fetch.find(self._nodes, ("", pod.spec.node_name)), mesh) for _, pod in pods]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.address))
 
+    def http_rules(self, service: Service, port: Port, namespace: str, fetch: Fetch) -> tuple[HttpRule, ...]:
+        """Return the rules for a service's port at a waypoint of a namespace, in order.
+
+        Routes of Gateway API go before VirtualServices: where one is attached, these do not count.
+        """
+        attached = self._attached(service, port, fetch)
+        if attached:
+            return _of_routes(attached)
+        return tuple(
+            rule
+            for routing in self.routings(service, namespace, fetch)
+            for rule in routing.http
+            if rule.port in {0, port.number}
+        )
+
+    def connection_rule(self, service: Service, port: Port, namespace: str, fetch: Fetch) -> ConnectionRule | None:
+        """Return the rule for connections to a service's port that are no requests; ``None``: there is none.
+
+        Rules for TLS go before the others; the name that a client sends is the service's.
+        """
+        if not port.protocol.is_tcp:
+            return None
+        routings = self.routings(service, namespace, fetch)
+        tls = [rule for one in routings for rule in one.tls if _is_named(service.host, rule.server_names)]
+        candidates = (*tls, *(rule for one in routings for rule in one.tcp))
+        return next((rule for rule in candidates if rule.port in {0, port.number} and _covers(rule, service)), None)
+
     def routings(self, service: Service, namespace: str, fetch: Fetch) -> tuple[Routing, ...]:
-        """Return what counts for a service at a waypoint of a namespace, in order: the waypoint's and the service's."""
+        """Return what VirtualServices say of a service: those of the waypoint's namespace and of the service's."""
         found = {
             item.key: item
             for scope in {namespace, service.namespace}
@@ -108,14 +151,20 @@ class RoutingCollections:
         """
         for scope in dict.fromkeys((namespace, owner, fetch.setting(self._mesh).root_namespace)):
             for pattern in hosts.patterns(host):
-                found = self._exported(fetch.members(self._rules_by_host, (scope, pattern)), namespace)
+                found = _exported(fetch.members(self._rules_by_host, (scope, pattern)), namespace)
                 if found:
                     return destinations.merged(found)
         return _NO_RULES
 
-    @staticmethod
-    def _exported(items: Iterable[tuple[str, DestinationRule]], namespace: str) -> list[DestinationRule]:
-        return [rule for _, rule in items if destinations.is_exported(rule, namespace)]
+    def _attached(self, service: Service, port: Port, fetch: Fetch) -> list[tuple[str, RouteRules]]:
+        """Return the routes that are attached to a service's port, each with the namespace whose clients it is for."""
+        return [
+            (one.client_namespace, route)
+            for index in self._routes_of_services
+            for route in fetch.members(index, service.key)
+            for one in route.attachments
+            if one.service == service.key and one.accepted.is_true and one.port in {0, port.number}
+        ]
 
     def _service(self, item: core.Service, fetch: Fetch) -> Service | None:
         return services.of_kubernetes(item, fetch.setting(self._mesh))
@@ -127,3 +176,59 @@ class RoutingCollections:
     def _rule(self, item: DestinationRule, fetch: Fetch) -> tuple[str, DestinationRule]:
         domain = fetch.setting(self._mesh).cluster_domain
         return hosts.complete(item.spec.host, item.metadata.namespace, domain), item
+
+    def _http_route(self, item: HTTPRoute, fetch: Fetch) -> RouteRules:
+        return self._route("HTTPRoute", item, fetch)
+
+    def _grpc_route(self, item: GRPCRoute, fetch: Fetch) -> RouteRules:
+        return self._route("GRPCRoute", item, fetch)
+
+    def _route(self, kind: str, item: Route, fetch: Fetch) -> RouteRules:
+        def host(key: Key, port: int) -> str | None:
+            service = fetch.find(self.services, key)
+            return service.host if service is not None and (not port or service.port(port) is not None) else None
+
+        def is_granted(of_kind: str, namespace: str, key: Key) -> bool:
+            return any(_grants(grant, of_kind, namespace, key) for grant in fetch.members(self._grants, key[0]))
+
+        has = lambda key: fetch.find(self.services, key) is not None  # noqa: E731
+        return gateway_routes.translate(kind, item, References(host, has, is_granted))
+
+
+def _of_routes(attached: Iterable[tuple[str, RouteRules]]) -> tuple[HttpRule, ...]:
+    """Return the rules of routes: first those for the clients of single namespaces, to which no others apply."""
+    by_client: dict[str, list[RouteRules]] = {}
+    for client, route in attached:
+        by_client.setdefault(client, []).append(route)
+    found: list[HttpRule] = []
+    for client in sorted(filter(None, by_client)):
+        own = precedence.ordered(by_client[client])
+        found += [replace(rule, match=replace(rule.match, source_namespace=client)) for rule in own]
+        rest = HttpRule(Origin("", ("", "")), RequestMatch(source_namespace=client), Respond(_NOT_FOUND))
+        found.append(rest)
+    return (*found, *precedence.ordered(by_client.get("", ())))
+
+
+def _is_named(host: str, patterns: Iterable[str]) -> bool:
+    return any(hosts.matches(pattern, host) for pattern in patterns)
+
+
+def _covers(rule: ConnectionRule, service: Service) -> bool:
+    """Return whether a rule's subnets contain the service's address."""
+    networks = [ipaddress.ip_network(one, strict=False) for one in rule.subnets]
+    addresses = [ipaddress.ip_address(one) for one in service.addresses]
+    return not networks or any(address in network for network in networks for address in addresses)
+
+
+def _services_of(route: RouteRules) -> Iterable[Key]:
+    return {one.service for one in route.attachments if one.accepted.is_true}
+
+
+def _exported(items: Iterable[tuple[str, DestinationRule]], namespace: str) -> list[DestinationRule]:
+    return [rule for _, rule in items if destinations.is_exported(rule, namespace)]
+
+
+def _grants(grant: ReferenceGrant, kind: str, namespace: str, service: Key) -> bool:
+    who = any((one.group, one.kind, one.namespace) == (GROUP, kind, namespace) for one in grant.spec.from_)
+    what = any((one.group, one.kind) == ("", "Service") and one.name in {"", service[1]} for one in grant.spec.to)
+    return who and what

@@ -19,6 +19,7 @@ from meshapi.resources.destination_rule import (
     TrafficPolicy,
     TunnelSettings,
 )
+from meshkit.kube import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,12 @@ class Rules:
     Attributes:
         traffic_policy: of the oldest rule that has one.
         subsets: of all of them by name; of several with one name, the oldest rule's.
+        sources: keys of the rules.
     """
 
     traffic_policy: TrafficPolicy = _NOTHING
     subsets: tuple[Subset, ...] = ()
+    sources: tuple[Key, ...] = ()
 
     def subset(self, name: str) -> Subset | None:
         """Return a subset by its name."""
@@ -73,7 +76,7 @@ def merged(rules: Iterable[DestinationRule]) -> Rules:
         for subset in rule.spec.subsets:
             subsets.setdefault(subset.name, subset)
     policy = next((rule.spec.traffic_policy for rule in ordered if rule.spec.traffic_policy is not None), _NOTHING)
-    return Rules(policy, tuple(subsets.values()))
+    return Rules(policy, tuple(subsets.values()), tuple(rule.key for rule in ordered))
 
 
 def is_exported(rule: DestinationRule, namespace: str) -> bool:

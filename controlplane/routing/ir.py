@@ -312,6 +312,7 @@ class HttpRule:
         host: new host of the request; empty: as it is.
         request: changes of the request's headers.
         response: changes of the response's headers.
+        missing_status: of the answer where a target does not exist.
     """
 
     origin: Origin
@@ -330,6 +331,7 @@ class HttpRule:
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
     stat_prefix: str = ""
+    missing_status: int = 503
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -1,11 +1,12 @@
 """What each waypoint sees: a snapshot of its own, made of the resources that are placed in its view."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from controlplane.ambient.model import Model
 from controlplane.ambient.outputs import Maker, Outputs
-from controlplane.envoy.collections import EnvoyCollections, Placed
+from controlplane.envoy.collections import EnvoyCollections
+from controlplane.envoy.placing import TYPES, Placed
 from controlplane.graph.derived import Derived
 from controlplane.routing.collections import RoutingCollections
 from controlplane.xds.snapshot import Snapshot
@@ -15,7 +16,6 @@ from meshkit.xds.peer import Peer
 from meshkit.xds.source import Resource
 
 V = TypeVar("V")
-TYPES: Final = (names.CLUSTER_TYPE, names.ENDPOINT_TYPE, names.LISTENER_TYPE, names.ROUTE_TYPE)
 
 
 class _World:
@@ -80,9 +80,8 @@ def create(model: Model) -> Worlds:
     routing = RoutingCollections(model.graph, model.inputs)
     envoy = EnvoyCollections(model.graph, routing, model.waypoints)
     worlds = Worlds()
-    worlds.add(envoy.routes, lambda made: made.placed)
-    for derived in envoy.placed:
-        worlds.add(derived, lambda made: made)
+    for derived in envoy.made:
+        worlds.add(derived, lambda made: made.placed)
     return worlds
 
 

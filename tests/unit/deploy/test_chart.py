@@ -18,6 +18,7 @@ from ztunnel.settings import ZtunnelSettings
 
 CHART = chart.folder()
 GATEWAY_GROUP = kinds.GATEWAY.group
+GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
 Objects = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -207,7 +208,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
         *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
         *read(("networking.istio.io", "virtualservices"), ("networking.istio.io", "destinationrules")),
-        *read((GATEWAY_GROUP, "gateways"), (GATEWAY_GROUP, "gatewayclasses")),
+        *read(*((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
         *read(("", "configmaps"), only=root),
         *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
         ("security.istio.io", "authorizationpolicies/status", "patch", ""),

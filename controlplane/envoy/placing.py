@@ -1,0 +1,66 @@
+"""Resources with the view that they are for, and what they were made of."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+
+from controlplane.routing.ir import Target
+from meshapi import names
+from meshkit.kube import Key
+from meshkit.xds.source import Resource, versioned
+
+Source = tuple[str, Key]
+"""Kind and key of an object."""
+Message: TypeAlias = (
+    cluster_pb2.Cluster | endpoint_pb2.ClusterLoadAssignment | listener_pb2.Listener | route_pb2.RouteConfiguration
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A resource of one view.
+
+    Attributes:
+        view: key of the waypoint's Gateway.
+        type_url: of the resource.
+        resource: the resource.
+    """
+
+    view: Key
+    type_url: str
+    resource: Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is made for one service, or for one waypoint.
+
+    Attributes:
+        placed: the resources.
+        sources: routing objects that have a part in them.
+        foreign: targets of routes that are no services of the waypoint, by view.
+    """
+
+    placed: tuple[Placed, ...]
+    sources: frozenset[Source] = frozenset()
+    foreign: frozenset[tuple[Key, Target]] = frozenset()
+
+
+def placed(view: Key, messages: Iterable[Message]) -> tuple[Placed, ...]:
+    """Return messages as resources of a view."""
+    return tuple(Placed(view, f"type.googleapis.com/{one.DESCRIPTOR.full_name}", _resource(one)) for one in messages)
+
+
+def _resource(message: Message) -> Resource:
+    if isinstance(message, endpoint_pb2.ClusterLoadAssignment):
+        return versioned(message.cluster_name, message)
+    return versioned(message.name, message)
+
+
+TYPES: Final = (names.CLUSTER_TYPE, names.ENDPOINT_TYPE, names.LISTENER_TYPE, names.ROUTE_TYPE)
+"""Of layer 7 proxies."""

@@ -1,0 +1,67 @@
+"""From targets to clusters, as one waypoint sees them; and what had a part in the answers."""
+
+from dataclasses import dataclass, field
+
+from controlplane.envoy import balancing, names
+from controlplane.envoy.placing import Source
+from controlplane.envoy.routes import Upstream
+from controlplane.graph.derived import Fetch
+from controlplane.routing.collections import RoutingCollections
+from controlplane.routing.destinations import Rules
+from controlplane.routing.ir import Target
+from controlplane.routing.services import Port, Service
+from controlplane.waypoints.collections import Waypoints
+from meshkit.kube import Key
+
+
+@dataclass(slots=True)
+class Upstreams:
+    """The clusters of targets for one computation.
+
+    Attributes:
+        view: key of the waypoint's Gateway.
+        foreign: targets that are no services of the waypoint; filled by use.
+        sources: DestinationRules that were read; filled by use.
+    """
+
+    routing: RoutingCollections
+    waypoints: Waypoints
+    view: Key
+    fetch: Fetch
+    foreign: set[tuple[Key, Target]] = field(default_factory=set)
+    sources: set[Source] = field(default_factory=set)
+
+    def rules(self, service: Service) -> Rules:
+        """Return what DestinationRules say of a service."""
+        found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
+        self.sources.update(("DestinationRule", key) for key in found.sources)
+        return found
+
+    def is_own(self, service: Service) -> bool:
+        """Return whether a service uses the waypoint."""
+        waypoint = self.waypoints.of_service(service.key, self.fetch)
+        return waypoint is not None and waypoint.key == self.view
+
+    def find(self, target: Target, called: int, *, is_http: bool) -> Upstream:
+        """Return the cluster of a target; one that does not exist where there is no such service or port.
+
+        Args:
+            target: where requests or connections go.
+            called: the port that clients have called; it counts where the target has none.
+            is_http: whether requests go there, or connections.
+        """
+        service = self.routing.service(target.host, self.fetch)
+        port = None if service is None else port_of(service, target.port, called)
+        if service is None or port is None:
+            return Upstream(names.BLACK_HOLE)
+        policy = self.rules(service).policy(port.number, target.subset)
+        hashes = balancing.hash_policies(policy)
+        if self.is_own(service):
+            return Upstream(names.inbound_vip(service.host, port.number, is_http=is_http, subset=target.subset), hashes)
+        self.foreign.add((self.view, Target(service.host, port.number, target.subset)))
+        return Upstream(names.outbound(service.host, port.number, target.subset), hashes)
+
+
+def port_of(service: Service, wanted: int, called: int) -> Port | None:
+    """Return the port of a target: the given one, else the only one, else the one that was called."""
+    return service.port(wanted) or (None if wanted else service.port(called))
