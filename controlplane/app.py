@@ -26,6 +26,7 @@ from controlplane.inputs.registry import Registry
 from controlplane.inputs.rejections import Rejections
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
+from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
 from controlplane.status.outcomes import Outcomes
@@ -33,6 +34,7 @@ from controlplane.status.shared_rejections import SharedRejections
 from controlplane.status.writer import StatusWriter
 from controlplane.xds import sync_status
 from controlplane.xds.debug_requests import DebugRequests
+from controlplane.xds.empty import EmptyWorld
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
 from controlplane.xds.snapshot import Snapshot
@@ -86,6 +88,7 @@ class ControlPlane:
             )
         )
         self._snapshot = Snapshot()
+        self._for_envoy = EmptyWorld()
         self._publisher = Publisher(self.model, self._snapshot, self.metrics, self._warnings)
         self._registry = Registry(
             self._client,
@@ -108,6 +111,8 @@ class ControlPlane:
         self._registry.on_roots(self._signing.trust)
         for one in self._bundles:
             self._registry.on_mesh_change(one.all_due)
+        self._proxies = Proxies(self._client, self.model.inputs, settings.proxy_defaults)
+        self._registry.on_mesh_change(self._proxies.all_due)
         self._instance = settings.pod_name or socket.gethostname()
         self._writers = self._make_writers()
         rejections = Rejections(self.model.inputs.rejections, self._publisher.touch)
@@ -139,6 +144,7 @@ class ControlPlane:
             tasks.start(
                 *(informer.run() for informer in self._registry.informers),
                 *(one.informer.run() for one in self._bundles),
+                *(informer.run() for informer in self._proxies.informers),
                 self._shared_rejections.informer.run(),
                 self._shared_rejections.run(),
                 self._election.run(self._duties),
@@ -155,6 +161,7 @@ class ControlPlane:
             StatusWriter(self._client, Outcomes(self.model), self._publisher.opened),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
+            *([self._proxies] if self._settings.waypoint_image else []),
         ]
 
     async def _duties(self) -> None:
@@ -240,9 +247,9 @@ class ControlPlane:
         ):
             yield
 
-    def _view(self, _: Peer) -> ResourceSource:
+    def _view(self, peer: Peer) -> ResourceSource:
         """Return what a proxy may see. Those of layer 4 all see the same."""
-        return self._snapshot
+        return self._for_envoy if peer.node_type == "waypoint" else self._snapshot
 
     def _trust_domain(self) -> str:
         return self.model.mesh.trust_domain
