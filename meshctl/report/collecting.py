@@ -24,6 +24,8 @@ CLUSTER_KINDS: Final = (
     kinds.PEER_AUTHENTICATION,
     kinds.SERVICE_ENTRY,
     kinds.WORKLOAD_ENTRY,
+    kinds.GATEWAY,
+    kinds.GATEWAY_CLASS,
 )
 _PAGES: Final = {
     Part.CONTROL_PLANE: (names.CONTROL_PLANE_ADMIN_PORT, ("/debug/syncz", "/debug/model")),
