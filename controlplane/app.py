@@ -26,6 +26,7 @@ from controlplane.inputs.registry import Registry
 from controlplane.inputs.rejections import Rejections
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
+from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
 from controlplane.status.outcomes import Outcomes
@@ -109,6 +110,8 @@ class ControlPlane:
         self._registry.on_roots(self._signing.trust)
         for one in self._bundles:
             self._registry.on_mesh_change(one.all_due)
+        self._proxies = Proxies(self._client, self.model.inputs, settings.proxy_defaults)
+        self._registry.on_mesh_change(self._proxies.all_due)
         self._instance = settings.pod_name or socket.gethostname()
         self._writers = self._make_writers()
         rejections = Rejections(self.model.inputs.rejections, self._publisher.touch)
@@ -140,6 +143,7 @@ class ControlPlane:
             tasks.start(
                 *(informer.run() for informer in self._registry.informers),
                 *(one.informer.run() for one in self._bundles),
+                *(informer.run() for informer in self._proxies.informers),
                 self._shared_rejections.informer.run(),
                 self._shared_rejections.run(),
                 self._election.run(self._duties),
@@ -156,6 +160,7 @@ class ControlPlane:
             StatusWriter(self._client, Outcomes(self.model), self._publisher.opened),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
+            *([self._proxies] if self._settings.waypoint_image else []),
         ]
 
     async def _duties(self) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from controlplane.proxies.defaults import POD_FIELDS, ProxyDefaults, read_json
 from meshapi import names
 from meshkit.settings import ProcessSettings
 
@@ -60,6 +61,34 @@ class Settings(ProcessSettings):
         default=False, description="Send dry-run policies; every ztunnel must be 1.29 or later."
     )
 
+    waypoint_image: str = Field(default="", description="Image of waypoints; empty: none are made.")
+    waypoint_image_pull_policy: str = Field(default="IfNotPresent", description="When that image is pulled.")
+    waypoint_image_pull_secrets: str = Field(
+        default="", description="Secrets for that image, in the waypoint's namespace, separated by commas."
+    )
+    waypoint_grace_period_s: int = Field(
+        default=30, ge=1, description="Time that a waypoint's pod has to end, in seconds."
+    )
+    waypoint_resources: str = Field(default="{}", description="Resources of waypoints' containers, as JSON.")
+    waypoint_pod: str = Field(
+        default="{}",
+        description=f"Further fields of waypoints' pods, as JSON: {', '.join(sorted(POD_FIELDS))}.",
+    )
+
+    @field_validator("waypoint_resources", "waypoint_pod")
+    @classmethod
+    def _json(cls, value: str) -> str:
+        read_json(value)
+        return value
+
+    @field_validator("waypoint_pod")
+    @classmethod
+    def _pod_fields(cls, value: str) -> str:
+        unknown = sorted(set(read_json(value)) - POD_FIELDS)
+        if unknown:
+            raise ValueError(f"{unknown[0]} may not be set here; write {', '.join(sorted(POD_FIELDS))}")
+        return value
+
     @field_validator("ca_trusted_node_accounts")
     @classmethod
     def _accounts(cls, value: str) -> str:
@@ -68,6 +97,23 @@ class Settings(ProcessSettings):
             if not (namespace and slash and name):
                 raise ValueError(f"{item!r} is not a service account; write namespace/name")
         return value
+
+    @property
+    def proxy_defaults(self) -> ProxyDefaults:
+        """What all waypoints have in common."""
+        return ProxyDefaults(
+            image=self.waypoint_image,
+            pull_policy=self.waypoint_image_pull_policy,
+            pull_secrets=tuple(filter(None, self.waypoint_image_pull_secrets.split(","))),
+            xds_address=f"{names.CONTROL_PLANE_SERVICE}.{self.pod_namespace}.svc:{names.CONTROL_PLANE_XDS_PORT}",
+            cluster_id=self.cluster_id,
+            cluster_domain=self.cluster_domain,
+            log_level=self.log_level.value,
+            log_format=self.log_format.value,
+            grace_period_s=self.waypoint_grace_period_s,
+            resources=read_json(self.waypoint_resources),
+            pod=read_json(self.waypoint_pod),
+        )
 
     @property
     def trusted_accounts(self) -> frozenset[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from meshctl import analyze, bug_report, install, proxy_status, status, uninstall, version, ztunnel_config
+from meshctl import analyze, bug_report, install, proxy_status, status, uninstall, version, waypoint, ztunnel_config
 
 GROUP: Final = "culvert.commands"
 
@@ -40,6 +40,7 @@ def main() -> None:
     app.command("proxy-status")(proxy_status.proxy_status)
     app.command("ps", hidden=True)(proxy_status.proxy_status)
     app.add_typer(ztunnel_config.app, name="ztunnel-config")
+    app.add_typer(waypoint.app, name="waypoint")
     for entry in sorted(_groups(), key=lambda entry: entry.name):
         app.add_typer(_load(entry), name=entry.name)
     app()

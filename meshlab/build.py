@@ -19,6 +19,7 @@ TARGETS: Mapping[str, Callable[[Say], object]] = {
     "coredns-image": images.coredns,
     "samples-image": images.samples,
     "culvert-image": product.image,
+    "waypoint-image": product.waypoint_image,
 }
 
 

@@ -1,4 +1,4 @@
-"""Bring Culvert's image into a lab: ``python -m meshlab.deliver NAME``.
+"""Bring Culvert's images into a lab: ``python -m meshlab.deliver NAME``.
 
 Prints, as assignments for a shell, what an installation needs to know: ``tag`` of the image, ``helm`` (the program)
 and ``kubeconfig``. The lab itself knows nothing of the mesh; the chart is installed as on any other cluster.
@@ -22,12 +22,13 @@ def main(arguments: list[str]) -> int:
         lab.existing(name)
         with ThreadPoolExecutor(max_workers=1) as pool:
             helm = pool.submit(programs.helm, progress.say)
-            archive = product.image(progress.say)
-            # The tag is the key of the content: what has the name has the content.
+            archive, waypoint = product.image(progress.say), product.waypoint_image(progress.say)
             nodes = [lab.machine(name, plan.name) for plan in lab.existing(name).plan.nodes]
-            lacking = [node for node in nodes if not cluster.holds(node, archive.name)]
-            with progress.step(f"{archive.name} is on every node of lab {name}"):
-                cluster.load_everywhere(lacking, [archive])
+            for one in (archive, waypoint):
+                # The tag is the key of the content: what has the name has the content.
+                lacking = [node for node in nodes if not cluster.holds(node, one.name)]
+                with progress.step(f"{one.name} is on every node of lab {name}"):
+                    cluster.load_everywhere(lacking, [one])
             found = {
                 "tag": archive.name.rpartition(":")[2],
                 "helm": helm.result() / "helm",

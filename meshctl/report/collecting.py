@@ -26,6 +26,8 @@ CLUSTER_KINDS: Final = (
     kinds.VIRTUAL_SERVICE,
     kinds.DESTINATION_RULE,
     kinds.WORKLOAD_ENTRY,
+    kinds.GATEWAY,
+    kinds.GATEWAY_CLASS,
 )
 _PAGES: Final = {
     Part.CONTROL_PLANE: (names.CONTROL_PLANE_ADMIN_PORT, ("/debug/syncz", "/debug/model")),

@@ -22,7 +22,7 @@ from meshapi import names
 from meshapi.resources import base, crd
 from meshctl.report import collecting
 from meshkit import kube
-from meshkit.kube import Kind
+from meshkit.kube import Kind, kinds
 from tests.support.fake_kubernetes import FakeKubernetes
 from tests.support.waiting import until
 
@@ -58,6 +58,7 @@ def test_the_chart_lets_the_control_plane_read_each_kind() -> None:
 
 def test_the_chart_lets_the_control_plane_write_each_condition_and_no_other_status() -> None:
     wanted = {(kind.group, f"{kind.plural}/status") for kind in Outcomes(create(MeshContext())).by_kind}
+    wanted |= {(kind.group, f"{kind.plural}/status") for kind in (kinds.GATEWAY, kinds.GATEWAY_CLASS)}
     given = {
         (group, resource)
         for rule in rules()

@@ -216,6 +216,13 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("networking.istio.io", "serviceentries/status", "patch", ""),
         ("networking.istio.io", "workloadentries/status", "patch", ""),
         ("", "services/status", "patch", ""),
+        *((GATEWAY_GROUP, f"{name}/status", "patch", "") for name in ("gateways", "gatewayclasses")),
+        *((GATEWAY_GROUP, "gatewayclasses", verb, "") for verb in ("create", "patch")),
+        *(("apps", "deployments", verb, "") for verb in ("get", "list", "watch", "create", "patch")),
+        *(("", name, verb, "") for name in ("services", "serviceaccounts") for verb in ("get", "create", "patch")),
+        *(("autoscaling", "horizontalpodautoscalers", verb, "") for verb in ("get", "create", "patch", "delete")),
+        *(("policy", "poddisruptionbudgets", verb, "") for verb in ("get", "create", "patch", "delete")),
+        ("", "configmaps", "get", ""),
         *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
         ("", "configmaps", "patch", root),
         ("", "configmaps", "patch", names.CRL_CONFIGMAP),
@@ -224,6 +231,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("authentication.k8s.io", "tokenreviews", "create", ""),
     }
     assert rules("Role", "culvert-control-plane") == {
+        ("", "configmaps", "list", ""),
         *read(("", "configmaps"), only=names.MESH_CONFIGMAP),
         *read(("", "configmaps"), only=names.REJECTIONS_CONFIGMAP),
         ("", "configmaps", "patch", names.REJECTIONS_CONFIGMAP),

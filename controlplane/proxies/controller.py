@@ -1,0 +1,234 @@
+"""Makes what runs for each waypoint, and writes its status. Runs on the leader only.
+
+Level-triggered: a Gateway is reconciled when it, its Deployment, its Service or the mesh changes, and once a minute for
+what is not watched (config maps with parameters, the other objects). Everything is applied on the server's side: fields
+of others stay. An object that was there before and does not belong to a Gateway is left alone, and the status says so.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final, NoReturn
+
+from controlplane.inputs.sources import Inputs
+from controlplane.proxies import objects, overlays, status
+from controlplane.proxies.defaults import ProxyDefaults
+from controlplane.proxies.objects import Wanted
+from controlplane.proxies.overlays import BadOverlay
+from controlplane.proxies.status import Observed
+from controlplane.workqueue import WorkQueue
+from meshapi import names
+from meshapi.resources.gateway import AddressType, Gateway, GatewayClass
+from meshkit.kube import Client, Informer, Json, Key, Kind, NotFound, PatchType, Selection, kinds
+from meshkit.log import logger
+
+_log = logger("controlplane.proxies")
+_RESYNC_S: Final = 60.0
+_MANAGED: Final = f"{names.GATEWAY_MANAGED_LABEL}={names.WAYPOINT_MANAGED}"
+
+
+class _Refused(Exception):
+    """Nothing is made of a Gateway: a reason of the API, and why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Proxies:
+    """Run ``informers`` as tasks, and ``run`` while this replica leads.
+
+    Args:
+        client: an open client.
+        inputs: the objects that the control plane reads.
+        defaults: of the installation.
+        now: the present time.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        inputs: Inputs,
+        defaults: ProxyDefaults,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client = client
+        self._mesh = inputs.mesh
+        self._gateways = inputs.of(Gateway)
+        self._classes = inputs.of(GatewayClass)
+        self._defaults = defaults
+        self._now = now
+        self._due: WorkQueue[Key] = WorkQueue("waypoint")
+        self._gateways.add_handler(lambda key, _, __: self._due.add(key))
+        self._classes.add_handler(self._on_class)
+        self.informers: list[Informer[Json]] = [
+            Informer(client, kind, lambda item: item, selection=Selection(labels=_MANAGED))
+            for kind in (kinds.DEPLOYMENT, kinds.SERVICE)
+        ]
+        for informer in self.informers:
+            informer.add_handler(self._on_object)
+
+    async def run(self) -> NoReturn:
+        """Put right what is due until cancelled."""
+        for informer in self.informers:
+            await informer.wait_synced()
+        await self._ensure_class()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._resync())
+            await self._due.run(self._reconcile)
+
+    def all_due(self) -> None:
+        """Put right all waypoints: something that concerns all of them has changed. Classes have no namespace."""
+        for key in self._classes.keys():  # noqa: SIM118  (a collection iterates over its values)
+            self._due.add(key)
+        for key in self._gateways.keys():  # noqa: SIM118  (a collection iterates over its values)
+            self._due.add(key)
+
+    async def _resync(self) -> NoReturn:
+        while True:
+            self.all_due()
+            await asyncio.sleep(_RESYNC_S)
+
+    def _on_class(self, key: Key, _: GatewayClass | None, __: GatewayClass | None) -> None:
+        self._due.add(key)
+        self.all_due()
+
+    def _on_object(self, old: Json | None, new: Json | None) -> None:
+        metadata = (new or old or {})["metadata"]
+        gateway = (metadata.get("labels") or {}).get(names.GATEWAY_NAME_LABEL, "")
+        self._due.add((metadata["namespace"], gateway))
+
+    async def _ensure_class(self) -> None:
+        """Make the class where there is none; a class of another party keeps its name."""
+        spec = {"controllerName": names.WAYPOINT_CONTROLLER, "description": "Waypoints of Culvert"}
+        body: Json = {"metadata": {"name": names.WAYPOINT_CLASS}, "spec": spec}
+        try:
+            if await self._client.find(kinds.GATEWAY_CLASS, names.WAYPOINT_CLASS) is None:
+                await self._client.patch(kinds.GATEWAY_CLASS, names.WAYPOINT_CLASS, body, patch_type=PatchType.APPLY)
+        except NotFound:
+            _log.info("the Gateway API is not installed, no waypoints are made")
+
+    def _is_ours(self, gateway: Gateway) -> bool:
+        found = self._classes.find(("", gateway.spec.gateway_class_name))
+        if found is None:
+            return gateway.spec.gateway_class_name == names.WAYPOINT_CLASS
+        return found.spec.controller_name == names.WAYPOINT_CONTROLLER
+
+    async def _reconcile(self, key: Key) -> None:
+        if not key[0]:
+            await self._accept_class(key[1])
+            return
+        gateway = self._gateways.find(key)
+        if gateway is None or gateway.metadata.deletion_timestamp or not self._is_ours(gateway):
+            return  # what belongs to a Gateway that is gone is collected by its owner reference
+        if any(address.type == AddressType.HOSTNAME for address in gateway.spec.addresses):
+            return  # its user runs it
+        try:
+            observed = await self._make(gateway)
+        except _Refused as refused:
+            observed = Observed(problem=str(refused), reason=refused.reason)
+        await self._write_status(gateway, observed)
+
+    async def _make(self, gateway: Gateway) -> Observed:
+        """Apply what a waypoint consists of; return what is to be seen of it."""
+        mesh = self._mesh.value
+        rendered = objects.render(gateway, mesh, self._defaults)
+        try:
+            wanted = overlays.apply(rendered, await self._overlays(gateway, mesh.root_namespace))
+        except BadOverlay as error:
+            raise _Refused("InvalidParameters", str(error)) from None
+        for item in wanted:
+            await self._apply(gateway, item)
+        for item in rendered:
+            if item.is_optional and item.kind not in {one.kind for one in wanted}:
+                await self._remove(gateway, item)
+        namespace, name = gateway.metadata.namespace, objects.deployment_name(gateway)
+        service = await self._client.get(kinds.SERVICE, name, namespace)
+        deployment = await self._client.get(kinds.DEPLOYMENT, name, namespace)
+        listed = service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP", "")]
+        return Observed(
+            hostname=f"{name}.{namespace}.svc.{mesh.cluster_domain}",
+            addresses=tuple(address for address in listed if address not in {"", "None"}),
+            ready=int((deployment.get("status") or {}).get("readyReplicas") or 0),
+        )
+
+    async def _overlays(self, gateway: Gateway, root_namespace: str) -> list[Mapping[str, str]]:
+        """Return the config maps that patch a waypoint: its class's, then its own."""
+        label = {"labelSelector": f"{names.GATEWAY_CLASS_DEFAULTS_LABEL}={gateway.spec.gateway_class_name}"}
+        of_class = await self._client.items(kinds.CONFIG_MAP, root_namespace, label)
+        of_class.sort(key=lambda item: str(item["metadata"].get("creationTimestamp", "")))
+        found: list[Mapping[str, str]] = [item.get("data") or {} for item in of_class[:1]]
+        reference = gateway.spec.infrastructure.parameters_ref
+        if reference is None:
+            return found
+        if (reference.group, reference.kind) != (kinds.CONFIG_MAP.group, kinds.CONFIG_MAP.name):
+            kind = f"{reference.group or 'core'}/{reference.kind}"
+            raise _Refused("InvalidParameters", f"parametersRef: kind {kind} is not known; refer to a ConfigMap")
+        own = await self._client.find(kinds.CONFIG_MAP, reference.name, gateway.metadata.namespace)
+        if own is None:
+            raise _Refused("InvalidParameters", f"parametersRef: there is no ConfigMap {reference.name}")
+        return [*found, own.get("data") or {}]
+
+    async def _apply(self, gateway: Gateway, item: Wanted) -> None:
+        namespace = gateway.metadata.namespace
+        held = await self._client.find(item.kind, item.name, namespace)
+        if held is not None and not _belongs(held, gateway):
+            what = f"{item.kind.name} {item.name}"
+            raise _Refused("Invalid", f"{what} exists and does not belong to this Gateway; rename one of them")
+        await self._client.patch(item.kind, item.name, item.body, namespace, patch_type=PatchType.APPLY)
+
+    async def _remove(self, gateway: Gateway, item: Wanted) -> None:
+        """Remove an optional object that was made for an overlay which is gone."""
+        held = await self._client.find(item.kind, item.name, gateway.metadata.namespace)
+        if held is not None and _belongs(held, gateway):
+            with contextlib.suppress(NotFound):
+                await self._client.delete(item.kind, item.name, gateway.metadata.namespace)
+
+    async def _write_status(self, gateway: Gateway, observed: Observed) -> None:
+        namespace, name = gateway.key
+        held = await self._client.find(kinds.GATEWAY, name, namespace)
+        if held is None:
+            return
+        before = held.get("status") or {}
+        wanted = status.of_gateway(gateway, observed, before, self._timestamp())
+        if all(before.get(field) == value for field, value in wanted.items()):
+            return
+        await self._apply_status(kinds.GATEWAY, name, wanted, namespace)
+        _log.info("status of a waypoint", gateway=f"{namespace}/{name}", ready=observed.ready, problem=observed.problem)
+
+    async def _accept_class(self, name: str) -> None:
+        """Say of a class that it is ours. One of another controller is left alone."""
+        found = self._classes.find(("", name))
+        if found is None or found.spec.controller_name != names.WAYPOINT_CONTROLLER:
+            return
+        held = await self._client.find(kinds.GATEWAY_CLASS, name)
+        if held is None:
+            return
+        before = held.get("status") or {}
+        generation = int(held["metadata"].get("generation", 0))
+        wanted = status.of_class(_without_placeholders(before), generation, self._timestamp())
+        if any(one not in (before.get("conditions") or []) for one in wanted["conditions"]):
+            await self._apply_status(kinds.GATEWAY_CLASS, name, wanted)
+
+    async def _apply_status(self, kind: Kind, name: str, wanted: Json, namespace: str | None = None) -> None:
+        body: Json = {"metadata": {"name": name}, "status": wanted}
+        with contextlib.suppress(NotFound):  # deleted: nothing is left to write to
+            await self._client.patch(kind, name, body, namespace, patch_type=PatchType.APPLY, subresource="status")
+
+    def _timestamp(self) -> str:
+        return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _belongs(held: Json, gateway: Gateway) -> bool:
+    """Return whether an object was made for this Gateway; one that an earlier Gateway of the name left counts."""
+    labels = held["metadata"].get("labels") or {}
+    return (
+        labels.get(names.GATEWAY_MANAGED_LABEL) == names.WAYPOINT_MANAGED
+        and labels.get(names.GATEWAY_NAME_LABEL) == gateway.metadata.name
+    )
+
+
+def _without_placeholders(held: Json) -> Json:
+    """Return a status without the conditions that the API server writes itself (status ``Unknown``)."""
+    return {"conditions": [one for one in held.get("conditions") or () if one.get("status") != "Unknown"]}

@@ -1,0 +1,131 @@
+"""The status of a waypoint's Gateway, and of the class. Pure.
+
+Source: Gateway API, ``apis/v1/gateway_types.go`` (conditions and reasons). Addresses stay once they were given: what is
+attached to a waypoint whose pods are gone for a moment must not be reached past it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshapi import names
+from meshapi.resources.gateway import AddressType, Gateway, Listener
+
+Json = dict[str, Any]
+
+_HBONE: Final = "HBONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was found in the cluster.
+
+    Attributes:
+        problem: why nothing was made of the Gateway; empty: everything was.
+        reason: the problem in one word.
+        hostname: of the waypoint's Service.
+        addresses: cluster IPs of the Service; none while there are none.
+        ready: pods that are ready.
+    """
+
+    problem: str = ""
+    reason: str = ""
+    hostname: str = ""
+    addresses: tuple[str, ...] = ()
+    ready: int = 0
+
+
+def of_gateway(gateway: Gateway, observed: Observed, held: Json, now: str) -> Json:
+    """Return the whole status.
+
+    Args:
+        gateway: the Gateway.
+        observed: what was found of it.
+        held: the status that it has.
+        now: the present time, RFC 3339.
+    """
+    generation = gateway.metadata.generation
+    # A Gateway with addresses has been ready before.
+    addresses = _addresses(observed) if observed.ready or held.get("addresses") else []
+    programmed = _programmed(observed)
+    conditions = _conditions(
+        [_accepted(observed), programmed], held.get("conditions") or (), generation=generation, now=now
+    )
+    before = {str(one.get("name")): one for one in held.get("listeners") or ()}
+    return {
+        "addresses": addresses,
+        "conditions": conditions,
+        "listeners": [
+            _listener(listener, programmed, before.get(listener.name, {}), generation=generation, now=now)
+            for listener in gateway.spec.listeners
+        ],
+    }
+
+
+def of_class(held: Json, generation: int, now: str) -> Json:
+    """Return the status of a class that is ours."""
+    accepted = ("Accepted", True, "Accepted", "Handled by Culvert")
+    return {"conditions": _conditions([accepted], held.get("conditions") or (), generation=generation, now=now)}
+
+
+_Condition = tuple[str, bool, str, str]
+"""Type, status, reason, message."""
+
+
+def _accepted(observed: Observed) -> _Condition:
+    if observed.problem:
+        return ("Accepted", False, observed.reason, observed.problem)
+    return ("Accepted", True, "Accepted", "Resource accepted")
+
+
+def _programmed(observed: Observed) -> _Condition:
+    if observed.problem:
+        return ("Programmed", False, "Invalid", observed.problem)
+    if not observed.addresses:
+        return ("Programmed", False, "AddressNotAssigned", "The waypoint's Service has no address yet")
+    if not observed.ready:
+        return ("Programmed", False, "Pending", "No pod of the waypoint is ready")
+    where = f"{observed.hostname}:{names.HBONE_PORT}"
+    return ("Programmed", True, "Programmed", f"Resource programmed, assigned to service(s) {where}")
+
+
+def _addresses(observed: Observed) -> list[Json]:
+    found = [{"type": AddressType.IP.value, "value": address} for address in observed.addresses]
+    return [*found, {"type": AddressType.HOSTNAME.value, "value": observed.hostname}] if found else []
+
+
+def _listener(listener: Listener, programmed: _Condition, held: Json, *, generation: int, now: str) -> Json:
+    supported = listener.protocol == _HBONE
+    reason = "Accepted" if supported else "UnsupportedProtocol"
+    said = "No errors found" if supported else f"A waypoint has listeners of protocol {_HBONE} only"
+    conditions: list[_Condition] = [
+        ("Accepted", supported, reason, said),
+        ("Conflicted", False, "NoConflicts", "No errors found"),
+        programmed if supported else ("Programmed", False, "Invalid", said),
+        ("ResolvedRefs", True, "ResolvedRefs", "No errors found"),
+    ]
+    return {
+        "name": listener.name,
+        "attachedRoutes": int(held.get("attachedRoutes") or 0),
+        "supportedKinds": [],
+        "conditions": _conditions(conditions, held.get("conditions") or (), generation=generation, now=now),
+    }
+
+
+def _conditions(wanted: Sequence[_Condition], held: Sequence[Json], *, generation: int, now: str) -> list[Json]:
+    """Return conditions; one whose status has not changed keeps its time."""
+    since = {(one.get("type"), one.get("status")): one.get("lastTransitionTime") for one in held}
+    found = []
+    for kind, accepted, reason, message in wanted:
+        status = "True" if accepted else "False"
+        found.append(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "observedGeneration": generation,
+                "lastTransitionTime": since.get((kind, status)) or now,
+            }
+        )
+    return found
