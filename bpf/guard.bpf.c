@@ -19,6 +19,7 @@
 #include "guard.h"
 #include "lib/maps.h"
 #include "lib/packet.h"
+#include "lib/preexisting.h"
 #include "lib/stats.h"
 #include "lib/verdict.h"
 
@@ -31,15 +32,6 @@ volatile const __u32 passed_mark = 0;
 volatile const __u16 outbound_port = 0;
 volatile const __u16 inbound_port = 0;
 
-/* Exempt connection → enum stage; filled by the loader, advanced and emptied by the program. Nothing is evicted. */
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __uint(max_entries, 1); /* set by the loader to the number of connections */
-    __type(key, struct connection);
-    __type(value, __u32); /* enum stage */
-} cv_preexisting SEC(".maps");
-
 /* enum guard_drop → packets; written here, read by the node agent. */
 CV_COUNTERS(cv_guard_drops, GUARD_DROP_REASONS);
 
@@ -50,45 +42,28 @@ static __always_inline int needs_translation(const struct __sk_buff *skb, const 
     return skb->ifindex == LOOPBACK || port == outbound_port || port == inbound_port;
 }
 
-static __always_inline int is_preexisting(const struct connection *connection, __u8 flags) {
-    __u32 *stage = bpf_map_lookup_elem(&cv_preexisting, connection);
-
-    if (!stage)
-        return 0;
-    if (!(flags & TCP_SYN)) {
-        *stage = STAGE_OPEN;
-        return 1;
-    }
-    if (*stage == STAGE_OPENING)
-        return 1;
-    /* The exempt connection has ended; a new one reuses its ports. */
-    bpf_map_delete_elem(&cv_preexisting, connection);
-    return 0;
-}
-
 SEC("classifier")
 int guard(struct __sk_buff *skb) {
-    struct connection connection = {};
-    __u8 flags = 0;
+    struct packet packet = {};
     int tunnel = (skb->mark & tunnel_mark_mask) == tunnel_mark;
 
     if (skb->mark & passed_mark)
         return tc_pass();
     if (skb->ifindex == LOOPBACK && !tunnel)
         return tc_pass();
-    switch (find_tcp(skb, &connection, &flags)) {
-    case NOT_TCP:
-        return tc_pass();
-    case UNREADABLE:
+    switch (find_transport(skb, &packet)) {
+    case FOUND_UNREADABLE:
         return tunnel ? tc_pass() : tc_drop(&cv_guard_drops, GUARD_DROP_UNREADABLE, 0);
-    case TCP:
+    case FOUND_TCP:
         break;
-    }
-    if (tunnel && needs_translation(skb, &connection))
-        return tc_drop(&cv_guard_drops, GUARD_DROP_UNTRANSLATED, flags);
-    if (tunnel || is_preexisting(&connection, flags))
+    default:
         return tc_pass();
-    return tc_drop(&cv_guard_drops, GUARD_DROP_UNMARKED, flags);
+    }
+    if (tunnel && needs_translation(skb, &packet.connection))
+        return tc_drop(&cv_guard_drops, GUARD_DROP_UNTRANSLATED, packet.flags);
+    if (tunnel || is_preexisting(&packet.connection, packet.flags))
+        return tc_pass();
+    return tc_drop(&cv_guard_drops, GUARD_DROP_UNMARKED, packet.flags);
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

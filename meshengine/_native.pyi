@@ -6,10 +6,14 @@ may be called from any thread, release the interpreter lock while they work, and
 """
 
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, final
 
 __all__ = [
+    "Capture",
+    "CaptureRules",
     "ConfigRejected",
     "Engine",
     "EngineBusy",
@@ -113,6 +117,125 @@ class GuardDrops:
 
         Raises:
             KernelUnsupported: as ``add``.
+        """
+
+@final
+class CaptureRules:
+    """What the capture's BPF programs are told of one pod; names are those of ``bpf/include/capture.h``."""
+
+    def __new__(
+        cls,
+        *,
+        flags: Sequence[str],
+        addresses: Sequence[str],
+        excluded_links: Sequence[int],
+        ports: Sequence[tuple[int, str]],
+        ranges: Sequence[tuple[str, int, Sequence[str]]],
+    ) -> CaptureRules:
+        """Make rules.
+
+        Args:
+            flags: names of ``enum pod_flag`` without prefix, in lower case.
+            addresses: the pod's, by which its tunnel is reached; the first of each version counts.
+            excluded_links: indices of links whose traffic is left alone; the first eight count.
+            ports: each with its list (``enum port_list``).
+            ranges: address, length of the prefix, and flags (``enum range_flag``). The longest range that has an
+                address decides.
+
+        Raises:
+            ValueError: a name or an address is not known.
+        """
+
+@final
+class Capture:
+    """Capture by BPF on one node. All methods raise ``KernelUnsupported`` with the kernel's reason.
+
+    What is attached, and the plans, stay when the process ends. Namespaces are named by cookie (``SO_NETNS_COOKIE``).
+    """
+
+    def __new__(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        tunnel_mark: tuple[int, int],
+        reply_mark: tuple[int, int],
+        outbound_port: int,
+        inbound_port: int,
+        hbone_port: int,
+        dns_port: int,
+    ) -> Capture:
+        """Load the programs, with the maps of an earlier process if there are any. Nothing is attached.
+
+        Args:
+            folder: where maps and links are pinned, in a BPF file system; made if missing.
+            tunnel_mark: mark of the tunnel's sockets, and the bits of it that are compared.
+            reply_mark: mark by which the application's answers are routed to the tunnel, and the bits of it.
+            outbound_port: where the tunnel accepts captured connections of the pod.
+            inbound_port: where it accepts captured connections to the pod.
+            hbone_port: where it accepts tunnels of peers.
+            dns_port: where it answers DNS, on loopback.
+        """
+
+    def attach(self, cgroup: str | PathLike[str]) -> None:
+        """Attach the hooks to the cgroup (folder of the unified hierarchy) of the node's pods.
+
+        Those that are there are replaced, each in one step.
+        """
+
+    def attach_tunnel(self, cgroup: str | PathLike[str]) -> None:
+        """Attach the tunnel's hooks to its cgroup; those of tunnels that have gone are removed."""
+
+    def missing(self, cgroup: str | PathLike[str]) -> list[str]:
+        """Return the names of hooks that the cgroup lacks."""
+
+    def attach_pod(self, cookie: int, netns_fd: int) -> None:
+        """Attach the program for connections from outside to a namespace, or replace the one that is there."""
+
+    def adopt_listener(self, cookie: int) -> bool:
+        """Find the tunnel's listener that is older than the hooks, in the calling thread's namespace.
+
+        Returns:
+            Whether a listener is known now.
+        """
+
+    def has_pod(self, cookie: int, netns_fd: int) -> bool:
+        """Return whether a namespace has that program."""
+
+    def set_plan(self, cookie: int, rules: CaptureRules) -> None:
+        """Bring the rules of a namespace into force at once; after an error the earlier ones are in force."""
+
+    def is_plan(self, cookie: int, rules: CaptureRules) -> bool:
+        """Return whether a namespace has exactly these rules."""
+
+    def has_plan(self, cookie: int) -> bool:
+        """Return whether a namespace has rules."""
+
+    def remove_pod(self, cookie: int) -> bool:
+        """Detach from a namespace and remove its rules; return whether it had any."""
+
+    def prune(self) -> None:
+        """Remove what is left of namespaces that have gone."""
+
+    def loopback_programs(self, cookie: int) -> tuple[int, int]:
+        """Load the programs for a namespace's loopback link (``bpf/flows.bpf.c``).
+
+        Returns:
+            Descriptors, which the caller closes: for what leaves by the link, for what arrives.
+        """
+
+    def guard_program(self, cookie: int, preexisting: Sequence[tuple[str, int, str, int, bool]]) -> int:
+        """Load the guard for a namespace's other links; ``preexisting`` and the result as for ``load_guard``."""
+
+    def files(self, cookie: int) -> list[Path]:
+        """Return files that change when hooks, or those of a namespace, are removed."""
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Return what the programs have counted since the maps were made (``enum capture_count``)."""
+
+    def uninstall(self) -> None:
+        """Detach everything, remove the folder; every later call raises ``ValueError``.
+
+        What is attached to the links of pods is the caller's.
         """
 
 @final

@@ -65,7 +65,9 @@ class NodeAgent:
         self._secrets = SecretManager(self._ca)
         self._revocations = RevocationFile(settings.crl_path, self._secrets.revoke)
         self._enrolled = Enrolled()
-        self._zds = ZdsServer(settings.zds_socket, self._enrolled)
+        self._ebpf = choice.ebpf
+        greet = (lambda _: None) if self._ebpf is None else self._ebpf.greet
+        self._zds = ZdsServer(settings.zds_socket, self._enrolled, greet)
         self._watch = PodWatch(client, settings.node_name)
         self._capture = choice.backend.pods
         self._guard = choice.guard
@@ -81,7 +83,7 @@ class NodeAgent:
                 enrolled=self._enrolled,
                 states=self._states,
                 capture=self._capture,
-                takeover=Takeover(self._capture, choice.others, settings.host_netns),
+                takeover=Takeover(choice.backend, choice.others, settings.host_netns),
                 locks=locks,
                 draining=Draining(self._capture, self._states, locks),
                 exemption=self._exemption,
@@ -209,6 +211,9 @@ class NodeAgent:
             await self._controller.unenrol_all(_UNENROL_TIMEOUT_S)
         with suppress(OSError):
             await self._exemption.remove()
+        if self._ebpf is not None:
+            with suppress(OSError):
+                await asyncio.to_thread(self._ebpf.node.uninstall)
 
     async def _successor_expected(self) -> bool:
         """Return whether the DaemonSet still exists. An unknown answer counts as yes, withdrawn rights as no."""
@@ -240,7 +245,11 @@ def main() -> None:
 
 async def _run(settings: NodeAgentSettings, stop: asyncio.Event) -> None:
     choice = await asyncio.to_thread(
-        choose, settings.capture_backend, settings.xtables_lock, guard=settings.capture_guard
+        choose,
+        settings.capture_backend,
+        settings.xtables_lock,
+        guard=settings.capture_guard,
+        pins=settings.bpf_pins,
     )
     _log.info("capture backend chosen", backend=choice.backend.pods.name, how=choice.backend.pods.how, why=choice.why)
     if settings.capture_guard and choice.unguarded:

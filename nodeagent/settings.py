@@ -62,7 +62,11 @@ class NodeAgentSettings(ProcessSettings):
 
     capture_backend: Wanted = Field(
         default=Wanted.AUTO,
-        description="How traffic is captured: nftables, iptables, or auto, which takes nftables where it works.",
+        description="How traffic is captured: ebpf, nftables, iptables, or auto, which takes nftables where it works.",
+    )
+    bpf_pins: Path = Field(
+        default=Path(names.BPF_PINS),
+        description="Folder of this agent's programs and maps for the backend ebpf, in the host's BPF file system.",
     )
     capture_guard: bool = Field(
         default=True,

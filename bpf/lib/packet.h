@@ -1,4 +1,4 @@
-/* Finding TCP in a packet, whatever precedes its header. Reads from the network header on; changes nothing. */
+/* Finding TCP and UDP in a packet, whatever precedes the header. Reads from the network header on; changes nothing. */
 #ifndef CULVERT_PACKET_H
 #define CULVERT_PACKET_H
 
@@ -16,84 +16,115 @@
 
 #define FRAGMENT_OFFSET 0x1fff
 #define EXTENSION_HEADERS 8 /* limit for the verifier; real packets have fewer */
+#define TCP_OFFSET 12
 #define TCP_FLAGS 13
+#define TCP_FIN 0x01
 #define TCP_SYN 0x02
+#define TCP_ACK 0x10
 
-enum found { NOT_TCP, TCP, UNREADABLE };
+/* UNREADABLE: it may be TCP, and what it is cannot be seen; the caller decides which way that fails. */
+enum found { FOUND_OTHER, FOUND_TCP, FOUND_UDP, FOUND_UNREADABLE };
+
+struct packet {
+    struct connection connection;
+    __u32 payload; /* bytes; of TCP only */
+    __u8 flags;    /* likewise */
+};
+
+/* Where the transport's header begins, and what it is. */
+struct transport {
+    __u32 offset;
+    __u32 end; /* of the packet */
+};
+
+#define END_UNKNOWN 0xffffffff /* longer than its header can say (RFC 2675, BIG TCP) */
 
 static __always_inline int packet_load(const struct __sk_buff *skb, __u32 offset, void *to, __u32 size) {
     return bpf_skb_load_bytes_relative(skb, offset, to, size, BPF_HDR_START_NET);
 }
 
-static __always_inline enum found find_tcp_v4(struct __sk_buff *skb, struct connection *connection, __u32 *offset) {
+static __always_inline enum found found_protocol(__u8 protocol) {
+    if (protocol == IPPROTO_TCP)
+        return FOUND_TCP;
+    return protocol == IPPROTO_UDP ? FOUND_UDP : FOUND_OTHER;
+}
+
+/* Of a later fragment: only the first has the ports. */
+static __always_inline enum found found_fragment(__u8 protocol) {
+    return protocol == IPPROTO_TCP ? FOUND_UNREADABLE : FOUND_OTHER;
+}
+
+static __always_inline enum found find_v4(struct __sk_buff *skb, struct connection *connection,
+                                          struct transport *transport) {
     struct iphdr ip;
 
     if (packet_load(skb, 0, &ip, sizeof(ip)) < 0)
-        return UNREADABLE;
-    if (ip.protocol != IPPROTO_TCP)
-        return NOT_TCP;
+        return FOUND_UNREADABLE;
     if (ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
-        return UNREADABLE; /* only the first fragment has the ports */
+        return found_fragment(ip.protocol);
     addr_from_ipv4(connection->local, ip.saddr);
     addr_from_ipv4(connection->remote, ip.daddr);
-    *offset = ip.ihl * 4;
-    return TCP;
+    transport->offset = ip.ihl * 4;
+    transport->end = ip.tot_len ? bpf_ntohs(ip.tot_len) : END_UNKNOWN;
+    return found_protocol(ip.protocol);
 }
 
-static __always_inline enum found find_tcp_v6(struct __sk_buff *skb, struct connection *connection, __u32 *offset) {
+static __always_inline enum found find_v6(struct __sk_buff *skb, struct connection *connection,
+                                          struct transport *transport) {
     struct ipv6hdr ip;
     __u8 head[4];
     __u8 next;
 
     if (packet_load(skb, 0, &ip, sizeof(ip)) < 0)
-        return UNREADABLE;
+        return FOUND_UNREADABLE;
+    addr_from_ipv6(connection->local, &ip.saddr);
+    addr_from_ipv6(connection->remote, &ip.daddr);
     next = ip.nexthdr;
-    *offset = sizeof(ip);
+    transport->offset = sizeof(ip);
+    transport->end = ip.payload_len ? sizeof(ip) + bpf_ntohs(ip.payload_len) : END_UNKNOWN;
     for (int number = 0; number < EXTENSION_HEADERS; number++) {
         switch (next) {
-        case IPPROTO_TCP:
-            addr_from_ipv6(connection->local, &ip.saddr);
-            addr_from_ipv6(connection->remote, &ip.daddr);
-            return TCP;
         case IPPROTO_HOPOPTS:
         case IPPROTO_ROUTING:
         case IPPROTO_DSTOPTS:
         case IPPROTO_FRAGMENT:
-            if (packet_load(skb, *offset, head, sizeof(head)) < 0)
-                return UNREADABLE;
+            if (packet_load(skb, transport->offset, head, sizeof(head)) < 0)
+                return FOUND_UNREADABLE;
             if (next == IPPROTO_FRAGMENT && ((head[2] << 8 | head[3]) & 0xfff8))
-                return head[0] == IPPROTO_TCP ? UNREADABLE : NOT_TCP;
-            *offset += next == IPPROTO_FRAGMENT ? 8 : (head[1] + 1) * 8;
+                return found_fragment(head[0]);
+            transport->offset += next == IPPROTO_FRAGMENT ? 8 : (head[1] + 1) * 8;
             next = head[0];
             break;
         default:
-            return NOT_TCP;
+            return found_protocol(next);
         }
     }
-    return UNREADABLE;
+    return FOUND_UNREADABLE;
 }
 
-/*
- * `connection` must be zero before. Its ports and `flags` are written only if the answer is TCP. UNREADABLE: it may be
- * TCP, and what it is cannot be seen; the caller decides which way that fails.
- */
-static __always_inline enum found find_tcp(struct __sk_buff *skb, struct connection *connection, __u8 *flags) {
-    enum found found = NOT_TCP;
-    __u32 offset = 0;
-    __u8 tcp[14];
+/* `packet` must be zero before. It is filled only if the answer is TCP or UDP. */
+static __always_inline enum found find_transport(struct __sk_buff *skb, struct packet *packet) {
+    struct transport transport = {};
+    enum found found = FOUND_OTHER;
+    __u8 head[14];
+    __u32 begin;
 
     if (skb->protocol == bpf_htons(ETH_P_IP))
-        found = find_tcp_v4(skb, connection, &offset);
+        found = find_v4(skb, &packet->connection, &transport);
     else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-        found = find_tcp_v6(skb, connection, &offset);
-    if (found != TCP)
+        found = find_v6(skb, &packet->connection, &transport);
+    if (found != FOUND_TCP && found != FOUND_UDP)
         return found;
-    if (packet_load(skb, offset, tcp, sizeof(tcp)) < 0)
-        return UNREADABLE;
-    __builtin_memcpy(&connection->local_port, tcp, 2);
-    __builtin_memcpy(&connection->remote_port, tcp + 2, 2);
-    *flags = tcp[TCP_FLAGS];
-    return TCP;
+    if (packet_load(skb, transport.offset, head, found == FOUND_UDP ? 4 : sizeof(head)) < 0)
+        return found == FOUND_UDP ? FOUND_OTHER : FOUND_UNREADABLE;
+    __builtin_memcpy(&packet->connection.local_port, head, 2);
+    __builtin_memcpy(&packet->connection.remote_port, head + 2, 2);
+    if (found == FOUND_UDP)
+        return found;
+    packet->flags = head[TCP_FLAGS];
+    begin = transport.offset + (head[TCP_OFFSET] >> 4) * 4;
+    packet->payload = transport.end > begin ? transport.end - begin : 0;
+    return found;
 }
 
 #endif

@@ -8,11 +8,16 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from meshkit.linux import mounts
+from meshkit.linux import mounts, syscalls
+from meshkit.linux.syscalls import Clone, Mount
+
+T = TypeVar("T")
 
 _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
@@ -50,6 +55,52 @@ def hierarchies() -> tuple[Hierarchy, ...]:
 def unified_root() -> Path | None:
     """Return where the unified hierarchy is mounted, if it is."""
     return next((hierarchy.root for hierarchy in hierarchies() if hierarchy.unified), None)
+
+
+def host_root() -> Path:
+    """Return the root of the unified hierarchy as process 1 sees it, whatever is mounted here.
+
+    It is mounted anew where no other process sees it. The path is of a descriptor that stays open, so call it once.
+
+    Raises:
+        OSError: the process lacks CAP_SYS_ADMIN, or the kernel has no such hierarchy.
+    """
+
+    def mount() -> int:
+        syscalls.unshare(Clone.NEWNS)
+        syscalls.mount("none", "/", flags=Mount.REC | Mount.PRIVATE)
+        syscalls.mount("none", "/sys", "cgroup2")
+        return os.open("/sys", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    return Path(f"/proc/self/fd/{_as_process_1(mount)}")
+
+
+def host_path(pid: int) -> str:
+    """Return the path of a process's cgroup in the unified hierarchy, below ``host_root``.
+
+    Raises:
+        OSError: the process has ended, or is in no such hierarchy.
+    """
+    lines = _as_process_1(lambda: Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    for line in lines:
+        if line.startswith("0::/"):
+            return line.removeprefix("0::/")
+    raise OSError(f"process {pid} is in no unified cgroup")
+
+
+def _as_process_1(work: Callable[[], T]) -> T:
+    """Run ``work`` on a thread of its own in the cgroup namespace of process 1."""
+
+    def enter() -> T:
+        descriptor = os.open("/proc/1/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(descriptor, Clone.NEWCGROUP)
+        finally:
+            os.close(descriptor)
+        return work()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="cgroups") as thread:
+        return thread.submit(enter).result()
 
 
 def create(subtree: str) -> None:

@@ -1,9 +1,9 @@
 """Detects changes of rules and routes of a network namespace without reading them again and again.
 
 The kernel reports changes of nftables, of links and their filters, of route rules and of routes to subscribed sockets,
-and what it cannot deliver it reports as lost. It reports nothing of the old iptables tables; for those
-``Changes.sizes`` is compared periodically. A notification does not say what changed: the subscriber compares actual and
-desired state.
+and what it cannot deliver it reports as lost. It reports nothing of the old iptables tables, nor of pinned BPF
+programs; for those ``Changes.sizes`` is compared periodically. A notification does not say what changed: the
+subscriber compares actual and desired state.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 _NETLINK_NETFILTER: Final = 12
@@ -35,11 +36,13 @@ class Changes:
         events: readable when something has changed; for an event loop.
         tables: sockets that read the sizes of iptables tables, by version of IP.
         names: of those tables.
+        files: whose times are compared too.
     """
 
     events: tuple[socket.socket, ...]
     tables: dict[int, socket.socket] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def drain(self) -> None:
         """Forget the events that have been reported."""
@@ -49,12 +52,13 @@ class Changes:
                     pass
 
     def sizes(self) -> tuple[bytes, ...]:
-        """Return what differs after most changes of the iptables tables: their hooks, sizes and number of rules."""
-        return tuple(
+        """Return what differs after most changes: hooks, sizes and numbers of rules of the tables, times of files."""
+        of_tables = (
             _info(one.fileno(), _LEVELS[version][1], name)
             for version, one in self.tables.items()
             for name in self.names
         )
+        return (*of_tables, *map(_time, self.files))
 
     def close(self) -> None:
         """End."""
@@ -62,13 +66,20 @@ class Changes:
             one.close()
 
 
-def watch(*, routes: bool = True, tables: Iterable[str] = (), versions: Iterable[int] = ()) -> Changes:
+def watch(
+    *,
+    routes: bool = True,
+    tables: Iterable[str] = (),
+    versions: Iterable[int] = (),
+    files: Iterable[Path] = (),
+) -> Changes:
     """Begin to listen in the namespace that the calling thread is in (see ``netns.run``).
 
     Args:
         routes: whether links, their filters, and rules and routes of routing count.
         tables: iptables tables whose sizes can be read.
         versions: of IP, of those tables.
+        files: whose times can be read.
 
     Raises:
         OSError: nothing is open.
@@ -85,7 +96,7 @@ def watch(*, routes: bool = True, tables: Iterable[str] = (), versions: Iterable
     except OSError:
         Changes(tuple(events), size_sockets).close()
         raise
-    return Changes(tuple(events), size_sockets, tuple(tables))
+    return Changes(tuple(events), size_sockets, tuple(tables), tuple(files))
 
 
 def _receive(one: socket.socket) -> bool:
@@ -103,3 +114,10 @@ def _info(descriptor: int, level: int, table: str) -> bytes:
     if _libc.getsockopt(descriptor, level, _GET_INFO, buffer, ctypes.byref(length)) != 0:
         return os.strerror(ctypes.get_errno()).encode()
     return buffer.raw
+
+
+def _time(path: Path) -> bytes:
+    try:
+        return str(path.stat().st_mtime_ns).encode()
+    except OSError as error:
+        return os.strerror(error.errno or 0).encode()

@@ -1,12 +1,13 @@
-"""BPF programs on what leaves links, in the namespace that the calling thread is in (see ``netns.run``).
+"""BPF programs on what leaves links, or arrives, in the namespace that the calling thread is in (see ``netns.run``).
 
-Attached as filters of traffic control, which every kernel with BPF has, first in line. They stay until they are
+Attached as filters of traffic control, which every kernel with BPF has. They stay until they are
 detached or their link is removed.
 """
 
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +18,19 @@ from meshkit.linux.netlink import opened
 
 _EGRESS: Final = 0xFFFFFFF3  # TC_H_CLSACT with TC_H_MIN_EGRESS
 _INGRESS: Final = 0xFFFFFFF2
-_FIRST: Final = 1
+_HANDLE: Final = 1
 _BPF_ID: Final = 11  # TCA_BPF_ID
 _ATTRIBUTE_HEADER: Final = 4  # bytes: length and type
 _EXISTS: Final = 17
 _ABSENT: Final = (2, 19, 22)
 """ENOENT, ENODEV, EINVAL (no such queue): it is not there, which is what a removal wants."""
+
+
+class Way(Enum):
+    """Which packets of a link a program sees: the value is the kernel's number of the place."""
+
+    LEAVING = _EGRESS
+    ARRIVING = _INGRESS
 
 
 class Egress:
@@ -33,16 +41,18 @@ class Egress:
         attached: by name of each link that has the program, the kernel's id of the program.
     """
 
-    def __init__(self, netlink: IPRoute, name: str) -> None:
+    def __init__(self, netlink: IPRoute, name: str, priority: int, way: Way) -> None:
         self._netlink = netlink
         self._name = name
+        self._priority = priority
+        self._parent = way.value
         self._indices = {link.get_attr("IFLA_IFNAME"): link["index"] for link in netlink.get_links()}
         self.links = frozenset(self._indices)
         found = {link: self._find(index) for link, index in self._indices.items()}
         self.attached: dict[str, int] = {link: program for link, program in found.items() if program is not None}
 
     def attach(self, link: str, program: int) -> None:
-        """Put a program on a link that has none of the name.
+        """Put a program on a link; one of the name that is there is replaced without a gap.
 
         Args:
             link: name of the link.
@@ -57,8 +67,9 @@ class Egress:
         except NetlinkError as error:
             if error.code != _EXISTS:
                 raise
-        what = {"fd": program, "name": self._name, "direct_action": True, "classid": _FIRST}
-        self._netlink.tc("add-filter", "bpf", index, f":{_FIRST}", parent=_EGRESS, prio=_FIRST, **what)
+        what = {"fd": program, "name": self._name, "direct_action": True, "classid": _HANDLE}
+        verb = "replace-filter" if link in self.attached else "add-filter"
+        self._netlink.tc(verb, "bpf", index, f":{_HANDLE}", parent=self._parent, prio=self._priority, **what)
         self.attached[link] = _id_of(program)
 
     def detach(self, link: str) -> None:
@@ -69,7 +80,7 @@ class Egress:
         """
         index = self._indices[link]
         try:
-            self._netlink.tc("del-filter", "bpf", index, f":{_FIRST}", parent=_EGRESS, prio=_FIRST)
+            self._netlink.tc("del-filter", "bpf", index, f":{_HANDLE}", parent=self._parent, prio=self._priority)
             if not any(self._netlink.get_filters(index=index, parent=parent) for parent in (_EGRESS, _INGRESS)):
                 self._netlink.tc("del", "clsact", index)
         except NetlinkError as error:
@@ -79,7 +90,7 @@ class Egress:
 
     def _find(self, index: int) -> int | None:
         """Return the id of the program on a link."""
-        for message in self._netlink.get_filters(index=index, parent=_EGRESS):
+        for message in self._netlink.get_filters(index=index, parent=self._parent):
             options = message.get_attr("TCA_OPTIONS")
             if options is not None and options.get_attr("TCA_BPF_NAME") == self._name:
                 return _id_in(options)
@@ -102,11 +113,16 @@ def _id_of(program: int) -> int:
 
 
 @contextmanager
-def programs(name: str) -> Iterator[Egress]:
+def programs(name: str, *, priority: int = 1, way: Way = Way.LEAVING) -> Iterator[Egress]:
     """Look at the programs called ``name``, to change where they are.
+
+    Args:
+        name: of the programs.
+        priority: of those that are attached: programs of other names have others; the smallest is asked first.
+        way: which packets they see.
 
     Raises:
         OSError: the kernel refuses something; what was done before stays.
     """
     with opened(f"egress programs {name}") as netlink:
-        yield Egress(netlink, name)
+        yield Egress(netlink, name, priority, way)

@@ -5,7 +5,16 @@ pyroute2's verbs and dictionaries stay in this file. All functions fail with ``O
 
 import os
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -36,6 +45,14 @@ class Route:
     link: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An address that a link has."""
+
+    link: int
+    interface: Interface
+
+
 def links() -> tuple[Link, ...]:
     """Return all links."""
     with opened() as netlink:
@@ -47,6 +64,21 @@ def links() -> tuple[Link, ...]:
                 up=bool(message["flags"] & 1),
             )
             for message in netlink.get_links()
+        )
+
+
+def addresses() -> tuple[Held, ...]:
+    """Return the addresses of all links, in the kernel's order."""
+    with opened() as netlink:
+        return tuple(
+            Held(
+                message["index"],
+                # IFA_ADDRESS is the other end where there is one.
+                ip_interface(
+                    f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
+                ),
+            )
+            for message in netlink.get_addr()
         )
 
 

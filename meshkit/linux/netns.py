@@ -7,6 +7,8 @@ never moves a thread that other code may use.
 import errno
 import fcntl
 import os
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ from meshkit.linux.syscalls import Clone, Mount
 
 NAMED: Final = Path("/run/netns")
 """Where ``ip netns`` looks for names."""
+_SO_NETNS_COOKIE: Final = 71
 
 T = TypeVar("T")
 
@@ -116,6 +119,16 @@ def run(target: Path | int, work: Callable[[], T]) -> T:
         return work()
 
     return _in_thread(enter)
+
+
+def cookie() -> int:
+    """Return the number by which the kernel names the calling thread's namespace, in its life to no other.
+
+    Raises:
+        OSError: the kernel is older than 5.14.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def scratch(work: Callable[[], T]) -> T:

@@ -7,6 +7,8 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from meshkit.linux import links
+
 if TYPE_CHECKING:
     from pyroute2 import DiagSocket
 
@@ -74,6 +76,27 @@ def connections_on(ports: Set[int]) -> int:
             for message in diag.get_sock_stats(family=family, states=_ALL_BUT_GONE):
                 count += message["idiag_state"] != _LISTEN and message["idiag_sport"] in ports
     return count
+
+
+def carried(tunnel: Set[int]) -> int:
+    """Return the number of TCP connections that a tunnel in the namespace carries.
+
+    Those on its ports, and those that it has opened to the application under another's address: a connection that a BPF
+    hook has handed to it is on the application's port.
+
+    Args:
+        tunnel: the tunnel's ports.
+    """
+    own = {str(one.interface.ip) for one in links.addresses()}
+    with _diag() as diag:
+        diag.bind()
+        found = [
+            _connection(message)
+            for family in (_V4, _V6)
+            for message in diag.get_sock_stats(family=family, states=_ALL_BUT_GONE & ~(1 << _LISTEN))
+        ]
+    foreign = (one for one in found if one.local[0] not in own and not ip_address(one.local[0]).is_loopback)
+    return sum(one.local[1] in tunnel for one in found) + sum(1 for _ in foreign)
 
 
 def outside(tunnel: Set[int]) -> tuple[Connection, ...]:

@@ -14,6 +14,14 @@ from meshkit.linux.syscalls import Clone, Mount
 _ROOT: Final = Path("/proc/sys")
 
 
+def read(name: str) -> str | None:
+    """Return the value of ``name``; ``None`` where this kernel has no such setting."""
+    try:
+        return (_ROOT / name).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
 def write(name: str, value: str) -> None:
     """Set ``name`` (as ``net/ipv4/tcp_migrate_req``); call it in a thread that ends soon after, as ``netns.run`` does.
 

@@ -1,14 +1,18 @@
 """Which backend this node uses: found out by trying, in a namespace made for the question."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from meshkit.linux import ipsets, links, netns, nft
+from meshkit.linux import changes, ipsets, links, netns, nft
+from meshkit.linux.changes import Changes
 from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.ebpf import trial
+from nodeagent.capture.ebpf.node import EbpfNode
+from nodeagent.capture.ebpf.places import Places, find
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.iptables import legacy, restore, rules
 from nodeagent.capture.iptables.legacy import LegacyTables
@@ -27,8 +31,52 @@ class Wanted(StrEnum):
     """Values of the setting ``capture_backend``."""
 
     AUTO = "auto"
+    EBPF = "ebpf"
     NFTABLES = "nftables"
     IPTABLES = "iptables"
+
+
+@dataclass(frozen=True, slots=True)
+class Ebpf:
+    """Capture by BPF on this node.
+
+    Attributes:
+        node: its programs.
+        places: where they are attached and kept.
+    """
+
+    node: EbpfNode
+    places: Places
+
+    def greet(self, pid: int) -> None:
+        """Attach the tunnel's hooks to the cgroup of a ztunnel: before it opens listeners.
+
+        Raises:
+            OSError: it would not learn where captured connections go.
+        """
+        self.node.attach_tunnel(self.places.of_process(pid))
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """Stands for the probes of capture by BPF where an earlier agent has used it; removing them removes its hooks."""
+
+    node: EbpfNode
+
+    def apply(self, host: Path, addresses: Set[str], before: Set[str] | None) -> None:
+        """Do nothing: never used to exempt."""
+
+    def remove(self, host: Path) -> None:  # noqa: ARG002
+        """Remove hooks and pins of an earlier agent."""
+        self.node.uninstall()
+
+    def missing(self, host: Path, addresses: Set[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing."""
+        return ()
+
+    def watch(self, host: Path) -> Changes:
+        """Subscribe as the other backends do."""
+        return netns.run(host, changes.watch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +89,7 @@ class Choice:
         why: for the log.
         guard: of the pods.
         unguarded: why captured pods have no guard; nothing where they have.
+        ebpf: programs and places of capture by BPF, where that is the backend.
     """
 
     backend: CaptureBackend
@@ -48,19 +97,21 @@ class Choice:
     why: str
     guard: Guard
     unguarded: str = ""
+    ebpf: Ebpf | None = None
 
 
 class NoBackend(OSError):
     """No requested backend works on this node; the text says what is missing."""
 
 
-def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
+def choose(wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None = None) -> Choice:
     """Try what there is; takes some hundred milliseconds.
 
     Args:
         wanted: the setting.
         lock: of the host's iptables tables.
         guard: whether pods get the guard program, where the kernel supports it.
+        pins: folder for the programs of capture by BPF; without one, it is not tried.
 
     Raises:
         NoBackend: names what is missing and the fix.
@@ -80,15 +131,48 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True) -> Choice:
                 found[kind].append(netns.scratch(make))
             except OSError as error:
                 failures[kind].append(str(error))
+    rules = tuple(backend for backends in found.values() for backend in backends)
+    if wanted is Wanted.EBPF:
+        reasons = "; ".join(text for texts in failures.values() for text in texts)
+        return _by_bpf(pins, rules, reasons, guards, unguarded)
     order = [Wanted.NFTABLES, Wanted.IPTABLES] if wanted is Wanted.AUTO else [wanted]
     chosen = next((found[kind][0] for kind in order if found[kind]), None)
     if chosen is None:
         reasons = "; ".join(text for kind in order for text in failures[kind])
         raise NoBackend(f"capture_backend {wanted}: {reasons}")
-    others = tuple(backend for backends in found.values() for backend in backends if backend is not chosen)
+    others = tuple(backend for backend in rules if backend is not chosen)
     lost = "; ".join(failures[Wanted.NFTABLES]) if wanted is Wanted.AUTO else ""
     why = "as set" if wanted is not Wanted.AUTO else (f"nftables does not work: {lost}" if lost else "preferred")
-    return Choice(chosen, others, why, guards, unguarded)
+    return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded)
+
+
+def _by_bpf(
+    pins: Path | None, rules: tuple[CaptureBackend, ...], failures: str, guard: Guard, unguarded: str
+) -> Choice:
+    """Choose capture by BPF. Probes are exempt by rules on the host, by those of the first other backend that works."""
+    if pins is None:
+        raise NoBackend("capture_backend ebpf: no folder for its programs is set")
+    if not rules:
+        raise NoBackend(f"capture_backend ebpf: probes are exempt by nftables or iptables, and {failures}")
+    try:
+        places = find(pins)
+        node, pods = trial.make(places, guard, guarded=not unguarded, other=rules[0].pods)
+        node.attach()
+    except OSError as error:
+        raise NoBackend(f"capture_backend ebpf: {_first_line(error)}") from error
+    backend = CaptureBackend(pods, rules[0].probes)
+    return Choice(backend, rules, "as set", guard, unguarded, Ebpf(node, places))
+
+
+def _retired(pins: Path | None, guard: Guard) -> tuple[CaptureBackend, ...]:
+    """Return capture by BPF as an earlier agent has left it, if one has."""
+    if pins is None or not pins.exists():
+        return ()
+    try:
+        node, pods = trial.make(find(pins), guard, guarded=False, other=None)
+    except OSError:
+        return ()  # this kernel can never have done it
+    return (CaptureBackend(pods, Retired(node)),)
 
 
 def _unguarded(guard: Guard) -> str:

@@ -53,7 +53,7 @@ class Guard:
             OSError: a link may still have it.
         """
         with egress.programs(_NAME) as programs:
-            self._count(programs)
+            self.count(programs)
             for link in list(programs.attached):
                 programs.detach(link)
 
@@ -66,19 +66,19 @@ class Guard:
             OSError: a link may lack the guard.
         """
         with egress.programs(_NAME) as programs:
-            self._count(programs)
+            self.count(programs)
             wanted = _wanted(plan, programs)
             for link in programs.attached.keys() - wanted:
                 programs.detach(link)
             lacking = wanted - programs.attached.keys()
             if lacking:
                 self._attach(programs, lacking, sockets.outside(names.TUNNEL_PORTS))
-                self._count(programs)
+                self.count(programs)
 
     def missing(self, plan: PodPlan) -> tuple[str, ...]:
         """Return the names of links that lack the guard although the plan covers them."""
         with egress.programs(_NAME) as programs:
-            self._count(programs)
+            self.count(programs)
             return tuple(f"guard of {link}" for link in sorted(_wanted(plan, programs) - programs.attached.keys()))
 
     def drops(self) -> dict[str, int]:
@@ -89,7 +89,8 @@ class Guard:
             self._uncounted(error)
         return self._counts
 
-    def _count(self, programs: Egress) -> None:
+    def count(self, programs: Egress) -> None:
+        """Count what these programs drop, from now on; those that another module has attached too."""
         try:
             for program in set(programs.attached.values()):
                 self._drops.add(program)

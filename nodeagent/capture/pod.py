@@ -34,6 +34,10 @@ class PodCapture(Protocol):
         """The kernel interface that it uses, for logs."""
         ...
 
+    def used_for(self, plan: PodPlan) -> "PodCapture":
+        """Return the backend that applies a plan: this one, or another to which it leaves such plans."""
+        ...
+
     def prepare(self, sandbox: Sandbox) -> None:
         """Set up what the rules need and what has no effect without them. May run in parallel with other steps.
 

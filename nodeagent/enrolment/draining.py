@@ -86,7 +86,7 @@ class Draining:
     async def _look(self, uid: str, pod: _Pod) -> None:
         try:
             open_connections = await asyncio.to_thread(
-                netns.run, pod.sandbox.netns, lambda: sockets.connections_on(names.TUNNEL_PORTS)
+                netns.run, pod.sandbox.netns, lambda: sockets.carried(names.TUNNEL_PORTS)
             )
             if open_connections or self._pods.get(uid) is not pod:
                 return

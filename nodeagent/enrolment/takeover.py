@@ -7,16 +7,17 @@ from meshapi import names
 from meshkit.linux import netns, sockets
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.plan import PodPlan
-from nodeagent.capture.pod import PodCapture, Sandbox
+from nodeagent.capture.pod import Sandbox
 
 
 class Takeover:
     """Installs rules in pods that may have rules already, possibly of another backend."""
 
-    def __init__(self, capture: PodCapture, others: Sequence[CaptureBackend], host: Path) -> None:
-        """Install with ``capture``; rules of ``others`` are replaced, in pods and on the host at ``host``."""
+    def __init__(self, backend: CaptureBackend, others: Sequence[CaptureBackend], host: Path) -> None:
+        """Install with ``backend``; rules of ``others`` are replaced, in pods and on the host at ``host``."""
         self._host = host
-        self._capture = capture
+        self._capture = backend.pods
+        self._probes = backend.probes
         self._others = others
 
     def has_rules(self, sandbox: Sandbox) -> bool:
@@ -30,8 +31,10 @@ class Takeover:
             OSError: rules of another backend may be left.
         """
         self._capture.apply(sandbox, plan)
+        used = self._capture.used_for(plan)
         for other in self._others:
-            other.pods.clear(sandbox)
+            if other.pods is not used:
+                other.pods.clear(sandbox)
 
     def take_over_probes(self) -> None:
         """Remove other backends' probe exemptions from the host.
@@ -40,7 +43,8 @@ class Takeover:
             OSError: some of them may be left.
         """
         for other in self._others:
-            other.probes.remove(self._host)
+            if other.probes != self._probes:  # two backends may exempt probes by the same rules
+                other.probes.remove(self._host)
 
 
 def outside(sandbox: Sandbox) -> int:

@@ -6,7 +6,8 @@ be added: a pod is captured only after its listeners are open.
 
 import asyncio
 import socket
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,20 @@ class NotConnected(Exception):
 class ZdsServer:
     """Serves ztunnels. ``workloads`` is the table of captured pods; it is read for each snapshot."""
 
-    def __init__(self, path: Path, workloads: Mapping[str, Served]) -> None:
+    def __init__(
+        self, path: Path, workloads: Mapping[str, Served], greet: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Serve at ``path``.
+
+        Args:
+            path: of the socket.
+            workloads: the captured pods.
+            greet: called on a thread with the process id of each ztunnel, before it is sent anything. Where it raises
+                ``OSError``, the ztunnel is not served and will connect again.
+        """
         self._path = path
         self._workloads = workloads
+        self._greet = greet
         self._sessions: list[Session] = []
         self._connected = asyncio.Event()
 
@@ -89,12 +101,13 @@ class ZdsServer:
                 while True:
                     connection, _ = await loop.sock_accept(listener)
                     connection.setblocking(False)
-                    tasks.create_task(self._serve(Session(connection)))
+                    tasks.create_task(self._serve(Session(connection), _peer(connection)))
                     await asyncio.sleep(_ACCEPT_INTERVAL_S)
 
-    async def _serve(self, session: Session) -> None:
+    async def _serve(self, session: Session, pid: int) -> None:
         try:
             await session.hello()
+            await asyncio.to_thread(self._greet, pid)
             count = await self._send_snapshot(session)
             self._sessions.append(session)
             self._connected.set()
@@ -103,6 +116,8 @@ class ZdsServer:
             reason = "connection closed"
         except SessionEnded as ended:
             reason = str(ended)
+        except OSError as error:
+            reason = f"cannot be served: {error}"
         finally:
             self._drop(session)
         _log.info("ztunnel disconnected", reason=reason)
@@ -127,3 +142,9 @@ class ZdsServer:
             self._sessions.remove(session)
         if not self._sessions:
             self._connected.clear()
+
+
+def _peer(connection: socket.socket) -> int:
+    """Return the id of the process at the other end."""
+    (pid,) = struct.unpack_from("=i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)

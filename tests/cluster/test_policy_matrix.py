@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from meshapi import names
+from meshkit.linux import egress, netns
 from meshlab import images
 from nodeagent.capture.iptables.legacy import LegacyTables
 from nodeagent.capture.iptables.pod import IptablesCapture
@@ -39,7 +40,7 @@ SCENARIOS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("polic
 ]
 CLIENTS = {"friend": "matrix", "neighbour": "matrix", "other": "matrix-other", "stranger": "matrix-out"}
 SERVERS = ("server", "bystander")
-BACKENDS = ("nftables", "iptables")
+BACKENDS = ("nftables", "iptables", "ebpf")
 NODES = ("node1", "node2")
 PORTS = (9000, 9001, 9002)
 MARKERS = range(9100, 9100 + len(SCENARIOS))
@@ -73,9 +74,10 @@ class Matrix:
     def __init__(self, lab: Lab, stack: ExitStack) -> None:
         self.lab = lab
         self.mesh = Mesh(lab)
-        self._kernel = {
-            "nftables": NftablesCapture(),
-            "iptables": IptablesCapture(LegacyTables(), versions=(4, 6)),
+        self._captures: dict[str, Callable[[int], bool]] = {
+            "nftables": lambda space: NftablesCapture().present(sandbox(space)),
+            "iptables": lambda space: IptablesCapture(LegacyTables(), versions=(4, 6)).present(sandbox(space)),
+            "ebpf": _has_programs,
         }
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._namespace, sorted(set(CLIENTS.values()))))
@@ -163,7 +165,7 @@ class Matrix:
         uids = {pod["metadata"]["uid"] for pod in items if pod["metadata"]["namespace"] != "matrix-out"}
         found = set()
         for descriptor in namespaces.find(uids).values():
-            found.add("+".join(name for name in BACKENDS if self._kernel[name].present(sandbox(descriptor))))
+            found.add("+".join(name for name in BACKENDS if self._captures[name](descriptor)))
             os.close(descriptor)
         return found
 
@@ -176,6 +178,16 @@ class Matrix:
             if not pod["metadata"].get("deletionTimestamp"):
                 log = self.lab.kubectl("logs", "-n", SYSTEM, pod["metadata"]["name"])
                 assert f'backend="{name}"' in log, log[:300]
+
+
+def _has_programs(space: int) -> bool:
+    """Whether a namespace has the programs of the backend ebpf; its plans are out of sight, in the machines."""
+
+    def look() -> bool:
+        with egress.programs("culvert-flows", priority=2) as programs:
+            return bool(programs.attached)
+
+    return netns.run(space, look)
 
 
 def install(lab: Lab, backend: str) -> None:

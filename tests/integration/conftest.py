@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent.capture.pod import PodCapture
-from tests.support import backends, namespaced
+from tests.support import backends, ebpf, namespaced
 from tests.support.wired import Wired, wired
 
 
@@ -16,7 +16,14 @@ def subnet(request):
     return request.param
 
 
-@pytest.fixture(params=["nftables", "iptables-legacy"])
+@pytest.fixture(autouse=True)
+def hooks() -> Iterator[None]:
+    """No test leaves programs at the machine's cgroups."""
+    yield
+    ebpf.uninstall_all()
+
+
+@pytest.fixture(params=["nftables", "iptables-legacy", "ebpf"])
 async def mesh(request, subnet, tmp_path):
     async with namespaced.mesh(subnet, backend=backends.backend(request.param, tmp_path / "lock").pods) as made:
         yield made
@@ -24,6 +31,12 @@ async def mesh(request, subnet, tmp_path):
 
 @pytest.fixture(params=backends.NAMES)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> PodCapture:
+    return backends.backend(request.param, tmp_path / "lock").pods
+
+
+@pytest.fixture(params=backends.NETFILTER)
+def rules(request: pytest.FixtureRequest, tmp_path: Path) -> PodCapture:
+    """The backends that have rules, for tests that remove some."""
     return backends.backend(request.param, tmp_path / "lock").pods
 
 

@@ -99,7 +99,8 @@ def test_rules_of_other_programs_stay(backend: PodCapture, space: int) -> None:
     "ip route flush table 100",
     "ip -6 route flush table 100",
 ])  # fmt: skip
-def test_a_removed_part_of_the_rules_is_reported_missing(backend: PodCapture, space: int, command: str) -> None:
+def test_a_removed_part_of_the_rules_is_reported_missing(rules: PodCapture, space: int, command: str) -> None:
+    backend = rules
     backend.prepare(sandbox(space))
     backend.apply(sandbox(space), PodPlan())
     shell(space, command)
@@ -154,7 +155,7 @@ def test_a_new_backend_removes_the_old_backends_rules_after_applying_its_own(
     old.prepare(sandbox(space))
     old.apply(sandbox(space), PodPlan())
     old_backend.probes.apply(pods.second, {"10.78.0.1"}, None)
-    take_over = Takeover(new, [old_backend], pods.second)
+    take_over = Takeover(new_backend, [old_backend], pods.second)
     assert take_over.has_rules(sandbox(space))
     take_over.take_over(sandbox(space), PodPlan())
     new_backend.probes.apply(pods.second, {"10.78.0.1"}, None)

@@ -67,6 +67,12 @@ class Seen:
 
 
 @pytest.fixture
+def backend(rules: PodCapture) -> PodCapture:
+    """What is flushed here are rules; ``test_ebpf_capture`` has the same for hooks."""
+    return rules
+
+
+@pytest.fixture
 def seen(pods: Wired) -> Iterator[Seen]:
     with closing(Seen(pods)) as made:
         yield made

@@ -76,9 +76,10 @@ async def agent(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 FLUSHES = {
-    "everything": backends.FLUSH,
+    "everything": f"{backends.FLUSH}; {backends.REMOVE_HOOKS}",
     "restore": "printf '*nat\\nCOMMIT\\n*mangle\\nCOMMIT\\n' > /tmp/empty.$$; iptables-legacy-restore /tmp/empty.$$; "
-    "iptables-nft-restore /tmp/empty.$$; nft delete table inet culvert || true; rm /tmp/empty.$$",
+    "iptables-nft-restore /tmp/empty.$$; nft delete table inet culvert || true; rm /tmp/empty.$$; "
+    f"{backends.REMOVE_HOOKS}",
     "rule": "ip rule del priority 32764",
     "rule of IPv6": "ip -6 rule del priority 32764",
     "route": "ip route flush table 100",

@@ -4,6 +4,8 @@ import warnings
 from pathlib import Path
 
 from nodeagent.capture.backend import CaptureBackend
+from nodeagent.capture.ebpf.pod import EbpfCapture
+from nodeagent.capture.guard import Guard
 from nodeagent.capture.iptables.legacy import LegacyTables
 from nodeagent.capture.iptables.pod import IptablesCapture
 from nodeagent.capture.iptables.probes import IptablesProbes
@@ -13,6 +15,7 @@ from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.capture.nftables.probes import NftablesProbes
 from nodeagent.capture.pod import Sandbox
 from nodeagent.discovery.enrolment import PodInfo
+from tests.support import ebpf
 
 with warnings.catch_warnings():
     # Where the kernel has modules, its import runs modprobe and leaves pipes for the collector to close.
@@ -24,7 +27,10 @@ FLUSH = (
     "$p-legacy -t $t -X; done; done"
 )
 """The command that removes every rule of a network namespace."""
-NAMES = ("nftables", "iptables-legacy", "iptables-nft")
+REMOVE_HOOKS = f"rm -rf {ebpf.FILE_SYSTEM}/*/v1/hooks {ebpf.FILE_SYSTEM}/*/v1/pods"
+"""The command that removes every BPF hook of the tests."""
+NETFILTER = ("nftables", "iptables-legacy", "iptables-nft")
+NAMES = ("ebpf", *NETFILTER)
 
 
 POD = PodInfo(
@@ -38,6 +44,9 @@ def sandbox(netns: int, pod: PodInfo = POD) -> Sandbox:
 
 
 def backend(name: str, lock: Path, *, sets: bool = True) -> CaptureBackend:
+    if name == "ebpf":
+        # Probes are exempt by rules on the host, whatever captures pods.
+        return CaptureBackend(EbpfCapture(ebpf.node(), guard=Guard(), other=NftablesCapture()), NftablesProbes())
     if name == "nftables":
         return CaptureBackend(NftablesCapture(), NftablesProbes())
     tables: Tables = LegacyTables() if name == "iptables-legacy" else RestoredTables()

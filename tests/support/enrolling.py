@@ -91,7 +91,7 @@ class World:
                 enrolled=self.enrolled, states=self.states, locks=self.locks, capture=self, draining=self.draining,
                 zds=self,
                 exemption=ProbeExemption(self.probes, host, self.enrolled.addresses),
-                takeover=Takeover(self, [CaptureBackend(other, other)], host),
+                takeover=Takeover(CaptureBackend(self, self.probes), [CaptureBackend(other, other)], host),
                 certificates=self, announce=self.announce,
             ),
             pods=self.pods, namespace_labels=lambda _: self.labels, finder=NamespaceFinder(self._find),
@@ -132,6 +132,9 @@ class World:
         self.steps.append("listeners withdrawn")
 
     # capture of pods
+    def used_for(self, plan: PodPlan) -> "World":
+        return self
+
     def prepare(self, sandbox: Sandbox) -> None:
         self.steps.append("prepared")
 

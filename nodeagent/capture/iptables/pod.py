@@ -9,7 +9,7 @@ from meshkit.linux import netns as namespaces
 from nodeagent.capture.iptables import rules
 from nodeagent.capture.iptables.tables import POD_HOOKS, Tables
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.capture.pod import Sandbox
+from nodeagent.capture.pod import PodCapture, Sandbox
 from nodeagent.capture.pod_network import GUARDED, PodNetwork
 
 T = TypeVar("T")
@@ -37,6 +37,10 @@ class IptablesCapture:
         self._versions = versions
         self._pod_network = pod_network
         self._wanted = lru_cache(maxsize=64)(self._read_back)
+
+    def used_for(self, plan: PodPlan) -> PodCapture:  # noqa: ARG002
+        """See ``PodCapture.used_for``."""
+        return self
 
     def prepare(self, sandbox: Sandbox) -> None:
         """See ``PodCapture.prepare``."""

@@ -7,7 +7,7 @@ from meshkit.linux import changes, nft
 from meshkit.linux import netns as namespaces
 from nodeagent.capture.nftables import rules, tables
 from nodeagent.capture.plan import Mode, PodPlan
-from nodeagent.capture.pod import Sandbox
+from nodeagent.capture.pod import PodCapture, Sandbox
 from nodeagent.capture.pod_network import GUARDED, PodNetwork
 
 T = TypeVar("T")
@@ -22,6 +22,10 @@ class NftablesCapture:
     def __init__(self, pod_network: PodNetwork = GUARDED) -> None:
         """Make a backend; ``pod_network`` sets up what the rules need."""
         self._pod_network = pod_network
+
+    def used_for(self, plan: PodPlan) -> PodCapture:  # noqa: ARG002
+        """See ``PodCapture.used_for``."""
+        return self
 
     def prepare(self, sandbox: Sandbox) -> None:
         """See ``PodCapture.prepare``."""

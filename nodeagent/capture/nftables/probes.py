@@ -1,12 +1,14 @@
 """Exempts the host's probes by nftables."""
 
 from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from meshkit.linux import changes, netns, nft
 from nodeagent.capture.nftables import rules, tables
 
 
+@dataclass(frozen=True, slots=True)
 class NftablesProbes:
     """See ``HostProbes``. The table is replaced as a whole unless it is known what it holds."""
 

@@ -4,11 +4,14 @@
 """
 
 import os
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
+from meshkit.linux.links import Route
 from nodeagent.capture.annotations import plan_pod
+from nodeagent.capture.ebpf.rules import Facts, PodRules, is_supported, pod_rules
 from nodeagent.capture.iptables import rules as iptables_rules
 from nodeagent.capture.nftables import rules as nftables_rules
 from nodeagent.capture.plan import Mode, PodPlan
@@ -70,12 +73,37 @@ IPTABLES = {
         {version: iptables_rules.probe_tables(version, PROBED) for version in (4, 6)}
     ),
 }
+FACTS = Facts(
+    addresses=(ip_address("10.0.0.2"), ip_address("fd00::2")),
+    local=(ip_address("127.0.0.1"), ip_address("::1"), ip_address("10.0.0.2"), ip_address("fd00::2")),
+    links={"lo": 1, "eth0": 2, "net1": 3},
+    routes=(
+        Route(ip_network("0.0.0.0/0"), ip_address("10.0.0.1"), 2),
+        Route(ip_network("172.16.0.0/12"), None, 3),
+        Route(ip_network("172.16.9.0/24"), None, 2),
+    ),
+)
+
+
+def ebpf_text(rules: PodRules) -> str:
+    lines = [
+        f"flags {' '.join(rules.flags)}",
+        f"addresses {' '.join(map(str, rules.addresses))}",
+        f"excluded links {' '.join(map(str, rules.excluded_links))}",
+        *(f"port {port} {on}" for port, on in rules.ports),
+        *(f"range {network} {' '.join(flags)}" for network, flags in rules.ranges),
+    ]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+EBPF = {f"{name}.txt": ebpf_text(pod_rules(plan, FACTS)) for name, plan in PODS.items() if is_supported(plan)}
 
 
 @pytest.mark.parametrize(
     ("file", "text"),
     [pytest.param(GOLDEN / "nftables" / name, text, id=name) for name, text in NFTABLES.items()]
-    + [pytest.param(GOLDEN / "iptables" / name, text, id=name) for name, text in IPTABLES.items()],
+    + [pytest.param(GOLDEN / "iptables" / name, text, id=name) for name, text in IPTABLES.items()]
+    + [pytest.param(GOLDEN / "ebpf" / name, text, id=name) for name, text in EBPF.items()],
 )
 def test_rules_are_as_agreed(file: Path, text: str) -> None:
     if os.environ.get("GOLDEN") == "write":
@@ -84,6 +112,7 @@ def test_rules_are_as_agreed(file: Path, text: str) -> None:
 
 
 def test_nothing_new_is_redirected_while_draining() -> None:
+    assert EBPF["drain.txt"].startswith("flags\n")
     assert "redirect" not in NFTABLES["drain.nft"]
     assert "type nat hook" in NFTABLES["drain.nft"], (
         "the last NAT chain must not be removed while open connections depend on it"

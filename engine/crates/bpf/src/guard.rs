@@ -49,11 +49,12 @@ pub fn load(config: GuardConfig, preexisting: &[PreexistingConnection]) -> Resul
         .constant("inbound_port", &config.redirect_ports.1)
         .max_entries("cv_preexisting", max_entries)
         .load()?;
-    fill(&mut object, preexisting)?;
-    object.classifier("guard")
+    exempt(&mut object, preexisting)?;
+    object.program("guard")
 }
 
-fn fill(object: &mut Loaded, preexisting: &[PreexistingConnection]) -> Result<(), BpfError> {
+/// Exempt connections that are older than a guard.
+pub(crate) fn exempt(object: &mut Loaded, preexisting: &[PreexistingConnection]) -> Result<(), BpfError> {
     let map = HashMap::try_from(object.map("cv_preexisting")?);
     let result = map.and_then(|mut map: HashMap<&mut MapData, Connection, u32>| {
         for one in preexisting {

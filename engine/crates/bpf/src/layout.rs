@@ -1,5 +1,7 @@
 //! Mirrors of what `bpf/include` shares with user space.
 
+pub(crate) mod capture;
+
 use std::net::IpAddr;
 
 use aya::Pod;

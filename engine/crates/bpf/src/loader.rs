@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use aya::maps::Map;
-use aya::programs::SchedClassifier;
+use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, Pod};
 
 use crate::error::{BpfError, reason};
@@ -56,6 +57,13 @@ impl<'a> Loader<'a> {
         self
     }
 
+    /// Take the maps that are marked for it from a folder of pins, or make them there.
+    pub(crate) fn pins(mut self, folder: &Path) -> Self {
+        self.inner.map_pin_path(folder);
+        self.inner.allow_unsupported_maps(); // aya can make storage of sockets, and not read it, which nobody here does
+        self
+    }
+
     /// Create the maps and relocate the programs.
     pub(crate) fn load(mut self) -> Result<Loaded, BpfError> {
         let object = self.object;
@@ -77,20 +85,36 @@ impl Loaded {
         self.inner.map_mut(name).ok_or_else(|| missing(object, name))
     }
 
-    /// Load a program for traffic control. It lives while its descriptor is open or it is attached.
-    pub(crate) fn classifier(&mut self, name: &'static str) -> Result<OwnedFd, BpfError> {
+    /// One of its maps, to keep.
+    pub(crate) fn take_map(&mut self, name: &'static str) -> Result<Map, BpfError> {
+        let object = self.object;
+        self.inner.take_map(name).ok_or_else(|| missing(object, name))
+    }
+
+    /// Load a program. It lives while its descriptor is open or it is attached.
+    pub(crate) fn program(&mut self, name: &'static str) -> Result<OwnedFd, BpfError> {
         let object = self.object;
         let program = self.inner.program_mut(name).ok_or_else(|| missing(object, name))?;
-        let program: &mut SchedClassifier = program.try_into().map_err(|error| failed(object, &error))?;
-        program.load().map_err(|error| failed(object, &error))?;
-        let descriptor = program.fd().map_err(|error| failed(object, &error))?;
-        descriptor.as_fd().try_clone_to_owned().map_err(|error| failed(object, &error))
+        let loaded = load(program).map_err(|error| failed(object, &error))?;
+        loaded.as_fd().try_clone_to_owned().map_err(|error| failed(object, &error))
     }
 
     /// The error of something that was refused for this object.
     pub(crate) fn failed(&self, error: &dyn Error) -> BpfError {
         failed(self.object, error)
     }
+}
+
+fn load(program: &mut Program) -> Result<&ProgramFd, ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
+        Program::CgroupSockopt(program) => program.load()?,
+        Program::SockOps(program) => program.load()?,
+        Program::SkLookup(program) => program.load()?,
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    }
+    program.fd()
 }
 
 fn failed(object: Object, error: &dyn Error) -> BpfError {

@@ -9,6 +9,7 @@ pub mod dns;
 pub mod memory;
 pub mod memory_budget;
 pub mod netns;
+pub mod origins;
 pub mod refusal;
 pub mod socket;
 pub mod transfer;

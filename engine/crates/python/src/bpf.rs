@@ -12,7 +12,8 @@ use pyo3::prelude::*;
 use crate::arguments::address;
 use crate::errors::KernelUnsupported;
 
-type Connection = (String, u16, String, u16, bool);
+/// Address and port in the pod, address and port of the peer, whether the handshake is complete.
+pub(crate) type Connection = (String, u16, String, u16, bool);
 
 #[pyfunction]
 #[pyo3(signature = (*, tunnel_mark, tunnel_mark_mask, passed_mark, redirect_ports, preexisting))]
@@ -25,9 +26,13 @@ fn load_guard(
     preexisting: Vec<Connection>,
 ) -> PyResult<RawFd> {
     let config = GuardConfig { tunnel_mark, tunnel_mark_mask, passed_mark, redirect_ports };
-    let preexisting: Vec<PreexistingConnection> = preexisting.into_iter().map(connection).collect::<PyResult<_>>()?;
+    let preexisting = connections(preexisting)?;
     let program = py.detach(|| guard::load(config, &preexisting));
     program.map(IntoRawFd::into_raw_fd).map_err(|error| to_python(&error))
+}
+
+pub(crate) fn connections(given: Vec<Connection>) -> PyResult<Vec<PreexistingConnection>> {
+    given.into_iter().map(connection).collect()
 }
 
 fn connection((local, local_port, remote, remote_port, open): Connection) -> PyResult<PreexistingConnection> {
@@ -63,7 +68,7 @@ impl GuardDrops {
     }
 }
 
-fn to_python(error: &BpfError) -> PyErr {
+pub(crate) fn to_python(error: &BpfError) -> PyErr {
     KernelUnsupported::new_err(error.to_string())
 }
 

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod bpf;
+mod capture;
 mod errors;
 
 use std::net::SocketAddr;
@@ -191,5 +192,6 @@ impl Engine {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;
     bpf::register(module)?;
+    capture::register(module)?;
     errors::register(module)
 }

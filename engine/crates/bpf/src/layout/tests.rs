@@ -5,6 +5,8 @@ use std::mem::offset_of;
 use std::path::Path;
 
 use super::btf::{Field, Types, types};
+use super::capture::kernel_only::{Arrival, Client, Destination, ListenerSlot, RangeKey};
+use super::capture::{COUNTS, POD_FLAGS, PORT_LISTS, PodPlan, PortKey, RANGE_FLAGS, TREATMENTS};
 use super::{Connection, Stage};
 use crate::drops::Reason;
 use crate::guard::OBJECT as GUARD;
@@ -28,13 +30,29 @@ macro_rules! mirror {
 }
 
 fn structs() -> Vec<Mirror> {
-    vec![mirror!("connection", Connection { local, remote, local_port, remote_port })]
+    vec![
+        mirror!("connection", Connection { local, remote, local_port, remote_port }),
+        mirror!("pod_plan", PodPlan { address_v4, address_v6, flags, generation, excluded_links }),
+        mirror!("port_key", PortKey { netns, generation, port, list }),
+        mirror!("range_key", RangeKey { prefix_bits, generation, netns, address }),
+        mirror!("destination", Destination { address, port, treatment }),
+        mirror!("client", Client { netns, address, port, protocol, _pad }),
+        mirror!("arrival", Arrival { netns, remote, remote_port, local_port, _pad }),
+        mirror!("listener_slot", ListenerSlot { netns, slot, _pad }),
+    ]
 }
 
 fn enums() -> Vec<(&'static str, Vec<(String, u32)>)> {
     let reasons = Reason::ALL.iter().map(|one| (format!("GUARD_DROP_{}", one.name().to_uppercase()), *one as u32));
     let count = u32::try_from(Reason::ALL.len()).expect("few reasons");
+    let named = |values: &[(&str, u32)]| values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+    let counts = (0..).zip(COUNTS).map(|(value, name)| (format!("CAPTURE_{}", name.to_uppercase()), value));
     vec![
+        ("pod_flag", named(&POD_FLAGS)),
+        ("port_list", named(&PORT_LISTS)),
+        ("range_flag", named(&RANGE_FLAGS)),
+        ("treatment", named(&TREATMENTS)),
+        ("capture_count", counts.chain([("CAPTURE_COUNTS".to_owned(), 7)]).collect()),
         (
             "stage",
             vec![("STAGE_OPENING".to_owned(), Stage::Opening as u32), ("STAGE_OPEN".to_owned(), Stage::Open as u32)],

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use culvert_core::names::DNS_PORT;
 use culvert_net::conntrack::Conntrack;
 use culvert_net::netns::Netns;
+use culvert_net::origins::Origins;
 use culvert_net::socket::SocketFactory;
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -15,6 +16,7 @@ const MAX_WAITING: usize = 1024;
 /// A pod's DNS on one worker.
 pub(crate) struct Dns {
     conntrack: Option<Conntrack>,
+    origins: Origins,
     waiting: Cell<usize>,
 }
 
@@ -35,7 +37,11 @@ pub(crate) fn open(home: &Netns, sockets: &SocketFactory) -> std::io::Result<Soc
         datagrams: sockets.datagrams(home, DNS_PORT).map_err(named)?,
         listeners: sockets.listen_on_loopback(home, DNS_PORT).map_err(named)?,
         // Without it, queries over UDP go to our own resolvers, which is what most pods have too.
-        dns: Dns { conntrack: Conntrack::open(sockets, home).ok(), waiting: Cell::new(0) },
+        dns: Dns {
+            conntrack: Conntrack::open(sockets, home).ok(),
+            origins: Origins::open(sockets, home),
+            waiting: Cell::new(0),
+        },
     })
 }
 
@@ -48,9 +54,10 @@ impl Dns {
         Some(Waiting(self))
     }
 
-    /// The resolver that a datagram was sent to before the rules sent it here.
+    /// The resolver that a datagram was sent to before rules or hooks sent it here.
     pub(super) fn resolver(&self, client: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
-        self.conntrack.as_ref()?.original_destination(client, local).ok()
+        let redirected = self.conntrack.as_ref().and_then(|known| known.original_destination(client, local).ok());
+        redirected.or_else(|| self.origins.of(client).ok())
     }
 }
 

@@ -1,0 +1,1 @@
+"""Capture by BPF: ``rules`` plans, ``facts`` reads what the plan depends on, ``node`` and ``pod`` apply."""

@@ -1,0 +1,245 @@
+"""The life of the hooks: agents that follow each other, that are two, that go; tunnels and pods that come and go."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from meshapi import names
+from meshkit.linux import cgroups, netns
+from nodeagent.capture.annotations import plan_pod
+from nodeagent.capture.ebpf.node import EbpfNode
+from nodeagent.capture.ebpf.pod import EbpfCapture
+from nodeagent.capture.ebpf.rules import PodRules
+from nodeagent.capture.guard import Guard
+from nodeagent.capture.plan import Mode, PodPlan
+from tests.support import ebpf
+from tests.support.backends import sandbox
+from tests.support.lab import ROOT
+from tests.support.waiting import until
+from tests.support.wired import Wired, wired
+
+pytestmark = pytest.mark.root
+
+PLAN = PodPlan()
+
+
+@pytest.fixture
+def pins() -> Path:
+    return ebpf.file_system() / uuid.uuid4().hex[:8]
+
+
+def agent(pins: Path) -> tuple[EbpfNode, EbpfCapture]:
+    """What a node agent does at its start."""
+    node = ebpf.node(pins)
+    return node, EbpfCapture(node, guard=Guard())
+
+
+def enrol(capture: EbpfCapture, space: int, plan: PodPlan = PLAN) -> None:
+    capture.prepare(sandbox(space))
+    capture.apply(sandbox(space), plan)
+
+
+def loaded(kind: str) -> set[int]:
+    """Ids of all programs or maps of the capture."""
+    listed = json.loads(subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, check=True).stdout)
+    return {one["id"] for one in listed if one.get("name", "").startswith("cv_")}
+
+
+@contextmanager
+def connecting(pods: Wired) -> Iterator[list[str]]:
+    """Open connection after connection from the first namespace; the list gets every answer, or error."""
+    answers: list[str] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            try:
+                answers.append(pods.request(pods.first, "10.78.0.2", 8080))
+            except OSError as error:
+                answers.append(repr(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        thread.join()
+
+
+async def test_a_new_agent_takes_over_hooks_and_plans_and_no_connection_notices(
+    pins: Path, pods: Wired, space: int
+) -> None:
+    node, capture = agent(pins)
+    enrol(capture, space)
+    with (
+        pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel", mark=names.TUNNEL_MARK),
+        pods.answering(pods.second, 8080, "application"),
+        connecting(pods) as answers,
+    ):
+        await until(lambda: len(answers) > 20)
+        for _ in range(3):
+            before = len(answers)
+            node, capture = agent(pins)
+            assert capture.present(sandbox(space)), "an earlier agent's plan is known"
+            assert capture.missing(sandbox(space), PLAN) == ()
+            enrol(capture, space)
+            await until(lambda before=before: len(answers) > before + 20)
+    assert set(answers) == {"tunnel"}
+    assert node.counts()["outbound"] == len(answers), "counted over all agents' lives"
+
+
+def test_after_the_agent_is_killed_connections_are_captured_all_the_same(pins: Path, pods: Wired, space: int) -> None:
+    code = (
+        "import sys, os; from pathlib import Path; from tests.integration.test_ebpf_life import *\n"
+        "node, capture = agent(Path(sys.argv[1])); enrol(capture, os.open(sys.argv[2], os.O_RDONLY)); os._exit(9)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(pins), str(pods.first)], check=False, cwd=ROOT)
+    assert ran.returncode == 9
+    with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel", mark=names.TUNNEL_MARK):
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
+    with pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "inbound", mark=names.TUNNEL_MARK):
+        assert pods.request(pods.second, "10.78.0.1", 8080) == "inbound"
+    agent(pins)  # so that its hooks are removed
+
+
+async def test_uninstallation_leaves_no_program_no_map_and_no_pin(pins: Path, pods: Wired, space: int) -> None:
+    programs, maps = loaded("prog"), loaded("map")
+    node, capture = agent(pins)
+    enrol(capture, space)
+    assert loaded("prog") - programs
+    capture.apply(sandbox(space), PodPlan(mode=Mode.NONE))
+    node.uninstall()
+    del node, capture
+    await until(lambda: (loaded("prog"), loaded("map")) == (programs, maps))
+    assert not pins.exists()
+    with pods.answering(pods.second, 8080, "application"):
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "application"
+
+
+def test_two_agents_on_one_machine_do_not_meet(pins: Path, pods: Wired, space: int) -> None:
+    one_node, one = agent(pins)
+    with wired() as others:
+        theirs = os.open(others.first, os.O_RDONLY)
+        try:
+            other_node, other = agent(pins.with_name(f"{pins.name}-other"))
+            enrol(one, space)
+            enrol(other, theirs)
+            assert not one.present(sandbox(theirs))
+            assert not other.present(sandbox(space))
+            for pair in (pods, others):
+                with pair.answering(pair.first, names.OUTBOUND_PORT, "tunnel", mark=names.TUNNEL_MARK):
+                    assert pair.request(pair.first, "10.78.0.2", 8080) == "tunnel"
+            assert one_node.counts()["outbound"] == other_node.counts()["outbound"] == 1
+            one.apply(sandbox(space), PodPlan(mode=Mode.NONE))
+            one_node.uninstall()
+            with others.answering(others.first, names.OUTBOUND_PORT, "tunnel", mark=names.TUNNEL_MARK):
+                assert others.request(others.first, "10.78.0.2", 8080) == "tunnel"
+        finally:
+            os.close(theirs)
+
+
+def test_a_tunnel_that_listened_before_the_hooks_is_found(pins: Path, pods: Wired, space: int) -> None:
+    with pods.answering(pods.first, names.INBOUND_PLAINTEXT_PORT, "tunnel", mark=names.TUNNEL_MARK):
+        _, capture = agent(pins)
+        enrol(capture, space)
+        for server in ("10.78.0.1", "fd78::1"):
+            assert pods.request(pods.second, server, 8080) == "tunnel"
+
+
+def test_a_new_tunnel_serves_as_soon_as_it_listens_beside_an_old_one(pins: Path, pods: Wired, space: int) -> None:
+    _, capture = agent(pins)
+    enrol(capture, space)
+
+    def shared() -> socket.socket:
+        def listen() -> socket.socket:
+            made = socket.socket()
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
+            made.bind(("", names.INBOUND_PLAINTEXT_PORT))
+            made.listen()
+            return made
+
+        return netns.run(pods.first, listen)
+
+    for _ in range(20):  # more than there are slots
+        old, new = shared(), shared()
+        old.close()
+        with new, pods.connect(pods.second, "10.78.0.1", 8080):
+            new.settimeout(5)
+            new.accept()[0].close()
+
+
+def test_what_a_pod_has_left_is_removed_when_its_namespace_has_gone(pins: Path) -> None:
+    _, capture = agent(pins)
+    with wired() as pods:
+        space = os.open(pods.first, os.O_RDONLY)
+        enrol(capture, space)
+        os.close(space)
+        assert len(list((pins / "v1" / "pods").iterdir())) == 1
+    node, _ = agent(pins)
+    assert list((pins / "v1" / "pods").iterdir()) == []
+    assert subprocess.run(
+        ["bpftool", "-j", "map", "dump", "pinned", pins / "v1" / "cv_ranges"], capture_output=True, check=True
+    ).stdout.strip() in {b"[]", b""}
+    assert node.missing() == ()
+
+
+async def test_the_hooks_of_a_tunnel_that_has_gone_are_removed(pins: Path) -> None:
+    node, _ = agent(pins)
+    name = f"culvert-test-{uuid.uuid4().hex[:8]}"
+    (ebpf.root() / name).mkdir()
+    node.attach_tunnel(ebpf.root() / name)
+    assert len(list((pins / "v1" / "tunnels").iterdir())) == 2
+    cgroups.remove(name)
+
+    def is_removed() -> bool:  # the kernel detaches from a cgroup some time after its removal
+        node.attach_tunnel(ebpf.root())
+        return len(list((pins / "v1" / "tunnels").iterdir())) == 1
+
+    await until(is_removed)
+
+
+def test_when_all_pins_are_removed_the_next_agent_captures_with_new_maps(pins: Path, pods: Wired, space: int) -> None:
+    _, capture = agent(pins)
+    enrol(capture, space)
+    subprocess.run(["rm", "-r", pins], check=True)
+    _, capture = agent(pins)
+    assert not capture.present(sandbox(space))
+    enrol(capture, space)
+    assert capture.missing(sandbox(space), PLAN) == ()
+    excluded = {"traffic.sidecar.istio.io/excludeOutboundPorts": "8081"}
+    capture.apply(sandbox(space), plan_pod(excluded).plan)
+    with (
+        pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel", mark=names.TUNNEL_MARK),
+        pods.answering(pods.second, 8081, "application"),
+    ):
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
+        assert pods.request(pods.first, "10.78.0.2", 8081) == "application", "the guard asks the new maps"
+
+
+def test_a_pod_too_many_is_refused_and_the_others_stay(pins: Path, pods: Wired, space: int) -> None:
+    node, capture = agent(pins)
+    enrol(capture, space)
+    rules = PodRules(("capture",), (ip_address("10.0.0.1"),), (), (), ())
+    with pytest.raises(OSError, match="Argument list too long"):
+        for cookie in range(1 << 40, (1 << 40) + 5000):
+            node.plan(cookie, rules)
+    assert capture.missing(sandbox(space), PLAN) == ()
+    with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel", mark=names.TUNNEL_MARK):
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
+
+
+def test_outside_of_a_bpf_file_system_the_error_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=str(tmp_path)):
+        EbpfNode(tmp_path, ebpf.root())

@@ -1,0 +1,54 @@
+"""Capture by BPF for tests: a BPF file system of this process, and a folder in it for each backend.
+
+The hooks are at the root of the unified hierarchy, where the tests' own sockets are; so is the tunnel's.
+"""
+
+import atexit
+import os
+import uuid
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from meshkit.linux import cgroups, syscalls
+from nodeagent.capture.ebpf.node import EbpfNode
+
+FILE_SYSTEM = Path(f"/run/culvert-test-bpf-{os.getpid()}")
+
+_nodes: list[EbpfNode] = []
+
+
+@cache
+def file_system() -> Path:
+    """Mount a BPF file system until this process ends."""
+    FILE_SYSTEM.mkdir(mode=0o700)
+    syscalls.mount("bpf", FILE_SYSTEM, "bpf")
+    atexit.register(_unmount)
+    return FILE_SYSTEM
+
+
+def root() -> Path:
+    found = cgroups.unified_root()
+    assert found is not None
+    return found
+
+
+def node(pins: Path | None = None) -> EbpfNode:
+    """Make a node whose hooks are attached, until ``uninstall_all``."""
+    made = EbpfNode(pins or file_system() / uuid.uuid4().hex[:8], root())
+    made.attach()
+    made.attach_tunnel(root())
+    _nodes.append(made)
+    return made
+
+
+def uninstall_all() -> None:
+    """Detach the hooks of all nodes that this process has made."""
+    while _nodes:
+        with suppress(ValueError):  # the test has done so
+            _nodes.pop().uninstall()
+
+
+def _unmount() -> None:
+    syscalls.unmount(FILE_SYSTEM)
+    FILE_SYSTEM.rmdir()
