@@ -5,7 +5,9 @@ from typing import Any
 
 from envoy.config.listener.v3 import listener_components_pb2
 
-from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, virtual_hosts
+from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, tokens, virtual_hosts
+from controlplane.envoy.authorization import filters
+from controlplane.envoy.filter_chains import Filters
 from controlplane.envoy.placing import Made, Placed, Source, placed
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.derived import Derived, Fetch
@@ -14,6 +16,7 @@ from controlplane.graph.scheduler import Graph
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
+from controlplane.routing.policies import Policies
 from controlplane.routing.services import Port, Service
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
@@ -30,8 +33,9 @@ class EnvoyCollections:
         made: the collections of resources.
     """
 
-    def __init__(self, graph: Graph, routing: RoutingCollections, waypoints: Waypoints) -> None:
+    def __init__(self, graph: Graph, routing: RoutingCollections, waypoints: Waypoints, policies: Policies) -> None:
         self._routing = routing
+        self._policies = policies
         self._waypoints = waypoints
         self._chains: Derived[Key, tuple[Chains, Made]] = Derived(
             graph, "filter chains", routing.services, CHAINS, self._filter_chains
@@ -81,12 +85,23 @@ class EnvoyCollections:
         if upstreams is None:
             return None
         found: list[listener_components_pb2.FilterChain] = []
+        of_policies = self._filters(service, upstreams, fetch)
         for port in service.ports:
             rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
             if rule is not None:
                 upstreams.sources.update(_origins([rule]))
-            found += filter_chains.of_port(service, port, rule, _tcp(upstreams, port))
+            found += filter_chains.of_port(service, port, rule, _tcp(upstreams, port), of_policies)
         return tuple(found), Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
+
+    def _filters(self, service: Service, upstreams: Upstreams, fetch: Fetch) -> Filters:
+        """Return the filters of the policies for a service: tokens are verified before rules look at them."""
+        authentication = self._policies.authentication(service, upstreams.view, fetch)
+        authorization = self._policies.authorization(service, upstreams.view, fetch)
+        upstreams.sources.update(("RequestAuthentication", policy.key) for policy in authentication)
+        upstreams.sources.update(("AuthorizationPolicy", policy.key) for policy in authorization)
+        verify = tokens.of_policies(authentication, lambda rule: rule.jwks or None)
+        http = (*([] if verify is None else [verify]), *filters.of_requests(authorization))
+        return Filters(http, tuple(filters.of_connections(authorization, service.host)))
 
     def _clusters(self, service: Service, fetch: Fetch) -> Made | None:
         upstreams = self._upstreams(service, fetch)

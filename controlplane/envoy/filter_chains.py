@@ -1,6 +1,7 @@
 """The filter chains of a service's port: chosen by the address and the port that clients have called."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from envoy.config.listener.v3 import listener_components_pb2
@@ -19,12 +20,25 @@ HTTP_WORDS: Final = ("http/1.0", "http/1.1", "h2c")
 """What the inspector reports for HTTP."""
 
 
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The filters of the policies for a service.
+
+    Attributes:
+        http: for requests.
+        network: for connections that carry none.
+    """
+
+    http: tuple[http_connection_manager_pb2.HttpFilter, ...] = ()
+    network: tuple[listener_components_pb2.Filter, ...] = ()
+
+
 def of_port(
     service: Service,
     port: Port,
     rule: ConnectionRule | None,
     upstreams: routes.Upstreams,
-    filters: Iterable[http_connection_manager_pb2.HttpFilter] = (),
+    filters: Filters,
 ) -> Iterable[listener_components_pb2.FilterChain]:
     """Yield the chains of a port: for requests, for other connections, or for both, told apart by the first bytes.
 
@@ -33,7 +47,7 @@ def of_port(
         port: one of its ports.
         rule: where connections go that are no requests; ``None``: to the service.
         upstreams: returns the cluster of a target.
-        filters: of policies for requests.
+        filters: of policies.
     """
     if not service.addresses:
         return
@@ -41,10 +55,11 @@ def of_port(
         chain = _chain(names.inbound_vip(service.host, port.number, is_http=True), service, port)
         if port.protocol is Protocol.UNKNOWN:
             chain.filter_chain_match.application_protocols.extend(HTTP_WORDS)
-        chain.filters.add(name=HTTP_MANAGER, typed_config=packed(http_connections.of_service(chain.name, filters)))
+        chain.filters.add(name=HTTP_MANAGER, typed_config=packed(http_connections.of_service(chain.name, filters.http)))
         yield chain
     if port.protocol.is_tcp:
         chain = _chain(names.inbound_vip(service.host, port.number, is_http=False), service, port)
+        chain.filters.extend(filters.network)
         chain.filters.add(name=TCP_PROXY, typed_config=packed(_proxy(chain.name, service, port, rule, upstreams)))
         yield chain
 

@@ -17,6 +17,7 @@ from meshapi.resources import (
     gateway,
     gateway_routes,
     networking,
+    request_authentication,
     security,
     virtual_service,
 )
@@ -60,5 +61,6 @@ KINDS: Final = (
     InputKind(kinds.VIRTUAL_SERVICE, virtual_service.VirtualService),
     InputKind(kinds.DESTINATION_RULE, destination_rule.DestinationRule),
     InputKind(kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy, fail_closed.policy),
+    InputKind(kinds.REQUEST_AUTHENTICATION, request_authentication.RequestAuthentication),
     InputKind(kinds.PEER_AUTHENTICATION, security.PeerAuthentication, fail_closed.peer),
 )

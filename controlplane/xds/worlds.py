@@ -9,6 +9,7 @@ from controlplane.envoy.collections import EnvoyCollections
 from controlplane.envoy.placing import TYPES, Placed
 from controlplane.graph.derived import Derived
 from controlplane.routing.collections import RoutingCollections
+from controlplane.routing.policies import Policies
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshkit.kube import Key
@@ -78,7 +79,7 @@ class Worlds:
 def create(model: Model) -> Worlds:
     """Return the worlds of a mesh, computed from now on."""
     routing = RoutingCollections(model.graph, model.inputs)
-    envoy = EnvoyCollections(model.graph, routing, model.waypoints)
+    envoy = EnvoyCollections(model.graph, routing, model.waypoints, Policies(model.inputs))
     worlds = Worlds()
     for derived in envoy.made:
         worlds.add(derived, lambda made: made.placed)

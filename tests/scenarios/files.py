@@ -65,6 +65,12 @@ class Request(Part):
     """Of the client."""
     account: str = "client"
     """Service account of the client."""
+    token: dict[str, Any] | None = None
+    """Claims of a token in the header Authorization; those that are not given are good ones."""
+    forged: bool = False
+    """Whether another issuer has signed the token."""
+    token_in: str = "header Authorization Bearer"
+    """Where the token is: ``header NAME [PREFIX]``, ``param NAME`` or ``cookie NAME``."""
     raw: str = ""
     """Bytes to send instead, to a port that does not speak HTTP."""
 

@@ -97,21 +97,22 @@ async def _send(running: World, request: Request) -> list[Answer]:
 
         async def one() -> Answer:
             async with gate:
-                return await _http(session, port, request)
+                return await _http(running, session, port, request)
 
         return list(await asyncio.gather(*(one() for _ in range(request.times))))
 
 
-async def _http(session: aiohttp.ClientSession, port: int, request: Request) -> Answer:
+async def _http(running: World, session: aiohttp.ClientSession, port: int, request: Request) -> Answer:
     name, _, namespace = request.to.partition(".")
     host = request.host or (f"{name}.{namespace}" if namespace else name)
-    url = URL(f"http://127.0.0.1:{port}{request.path}", encoded=True)
+    path, headers = _with_token(running, request)
+    url = URL(f"http://127.0.0.1:{port}{path}", encoded=True)
     started = time.monotonic()
     try:
         async with session.request(
             request.method,
             url,
-            headers={"Host": host, **request.headers},
+            headers={"Host": host, **headers},
             data=request.body or None,
             allow_redirects=False,
         ) as answer:
@@ -120,6 +121,18 @@ async def _http(session: aiohttp.ClientSession, port: int, request: Request) -> 
             return Answer(answer.status, headers, text, time.monotonic() - started)
     except aiohttp.ClientError as error:
         return Answer(None, {}, str(error), time.monotonic() - started)
+
+
+def _with_token(running: World, request: Request) -> tuple[str, dict[str, str]]:
+    """The path and the headers of a request, with its token."""
+    if request.token is None:
+        return request.path, request.headers
+    token = (running.forger if request.forged else running.issuer).token(request.token)
+    place, name, *prefix = request.token_in.split(" ")
+    if place == "param":
+        return f"{request.path}{'&' if '?' in request.path else '?'}{name}={token}", request.headers
+    value = f"{name}={token}" if place == "cookie" else " ".join((*prefix, token))
+    return request.path, {**request.headers, "Cookie" if place == "cookie" else name: value}
 
 
 async def _raw(port: int, text: str) -> Answer:

@@ -29,6 +29,7 @@ from tests.scenarios.files import Behaviour, Scenario, Service
 from tests.support import attacker, hbone_client, waypoint_envoy
 from tests.support.authority import TestAuthority
 from tests.support.kubernetes_objects import Json, hostname_of, pod, service
+from tests.support.tokens import TokenIssuer
 from tests.unit.meshkit.test_secrets import Secrets
 
 WAYPOINT: Key = ("default", "waypoint")
@@ -81,6 +82,8 @@ class World:
     seen: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.issuer = TokenIssuer()
+        self.forger = TokenIssuer()
         self.model = ambient.create(MeshContext())
         self.worlds = worlds.create(self.model)
         self.services: dict[str, tuple[Service, str]] = {}
@@ -99,7 +102,8 @@ class World:
         """Add or replace an object."""
         kind = _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
-        found = base.read(kind.model, {**item, "metadata": metadata})
+        filled = json.loads(json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)))
+        found = base.read(kind.model, {**filled, "metadata": metadata})
         self.model.inputs.of(kind.model).set(found.key, found)
 
     def remove(self, name: str) -> None:

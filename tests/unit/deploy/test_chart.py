@@ -18,6 +18,7 @@ from ztunnel.settings import ZtunnelSettings
 
 CHART = chart.folder()
 GATEWAY_GROUP = kinds.GATEWAY.group
+SECURITY_KINDS = ("authorizationpolicies", "peerauthentications", "requestauthentications")
 GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
 Objects = dict[tuple[str, str], dict[str, Any]]
 
@@ -205,7 +206,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
     assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
         *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
         *read(("discovery.k8s.io", "endpointslices")),
-        *read(("security.istio.io", "authorizationpolicies"), ("security.istio.io", "peerauthentications")),
+        *read(*(("security.istio.io", name) for name in SECURITY_KINDS)),
         *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
         *read(("networking.istio.io", "virtualservices"), ("networking.istio.io", "destinationrules")),
         *read(*((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),

@@ -1,0 +1,1 @@
+"""AuthorizationPolicies as Envoy's filters. Facts: Istio's ``pilot/pkg/security/authz``."""

@@ -1,0 +1,71 @@
+"""Policies for services and waypoints, found by what their ``targetRefs`` name.
+
+Rules, as Istio's (``pilot/pkg/model/policyattachment.go``): a policy is of the same namespace as its target; one for
+the class of waypoints is of the root namespace; one without a target is not for waypoints.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from controlplane.graph.derived import Fetch
+from controlplane.graph.lookups import Index
+from controlplane.inputs.sources import Inputs
+from controlplane.routing.services import Service
+from meshapi import names
+from meshapi.resources.gateway import GROUP
+from meshapi.resources.request_authentication import RequestAuthentication
+from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
+from meshkit.kube import Key
+
+TargetedT = TypeVar("TargetedT", AuthorizationPolicy, RequestAuthentication)
+Target = tuple[str, str, str, str]
+"""Group, kind, namespace, name."""
+
+
+class Policies:
+    """The policies of one mesh that name targets."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._mesh = inputs.mesh
+        self._authorization: Index[Target, Key, AuthorizationPolicy] = Index(inputs.of(AuthorizationPolicy), targets)
+        self._authentication: Index[Target, Key, RequestAuthentication] = Index(
+            inputs.of(RequestAuthentication), targets
+        )
+
+    def authorization(self, service: Service, view: Key, fetch: Fetch) -> tuple[AuthorizationPolicy, ...]:
+        """Return the AuthorizationPolicies for a service at a waypoint."""
+        return self._found(self._authorization, service, view, fetch)
+
+    def authentication(self, service: Service, view: Key, fetch: Fetch) -> tuple[RequestAuthentication, ...]:
+        """Return the RequestAuthentications for a service at a waypoint."""
+        return self._found(self._authentication, service, view, fetch)
+
+    def _found(
+        self, index: Index[Target, Key, TargetedT], service: Service, view: Key, fetch: Fetch
+    ) -> tuple[TargetedT, ...]:
+        found = {
+            policy.key: policy
+            for target in self._targets(service, view, fetch)
+            for policy in fetch.members(index, target)
+        }
+        return tuple(found[key] for key in sorted(found))
+
+    def _targets(self, service: Service, view: Key, fetch: Fetch) -> Iterable[Target]:
+        group = "" if service.kind == "Service" else "networking.istio.io"
+        yield (group, service.kind, *service.key)
+        yield (GROUP, "Gateway", *view)
+        yield (GROUP, "GatewayClass", fetch.setting(self._mesh).root_namespace, names.WAYPOINT_CLASS)
+
+
+def targets(policy: AuthorizationPolicy | RequestAuthentication) -> Iterable[Target]:
+    """Yield what a policy names; a target in another namespace is none."""
+    namespace = policy.metadata.namespace
+    for one in references(policy):
+        if one.namespace in {"", namespace}:
+            yield ("" if one.group == "core" else one.group, one.kind, namespace, one.name)
+
+
+def references(policy: AuthorizationPolicy | RequestAuthentication) -> tuple[PolicyTargetReference, ...]:
+    """Return the references of a policy; the older, single field counts without the newer one only."""
+    single = policy.spec.target_ref
+    return policy.spec.target_refs or (() if single is None else (single,))
