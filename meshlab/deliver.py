@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         lab.existing(name)
         with ThreadPoolExecutor(max_workers=1) as pool:
             helm = pool.submit(programs.helm, progress.say)
-            archive, waypoint = product.image(progress.say), product.waypoint_image(progress.say)
+            archive, waypoint = product.both(progress.say)
             nodes = [lab.machine(name, plan.name) for plan in lab.existing(name).plan.nodes]
             for one in (archive, waypoint):
                 # The tag is the key of the content: what has the name has the content.

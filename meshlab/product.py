@@ -54,9 +54,7 @@ def image(say: Say) -> Archive:
     Raises:
         BuildFailed: names the log file.
     """
-    made = _parts(say)
-    name = f"{images.PREFIX}/culvert:{made.tag}"
-    return images.build(Image(name, _CULVERT / "Dockerfile", made.context, base=made.runtime), say)
+    return _image(_parts(say), say)
 
 
 def waypoint_image(say: Say) -> Archive:
@@ -65,9 +63,17 @@ def waypoint_image(say: Say) -> Archive:
     Raises:
         BuildFailed: names the log file.
     """
+    return _waypoint_image(_parts(say), say)
+
+
+def both(say: Say) -> tuple[Archive, Archive]:
+    """Return both images. The sources are read once: an edit in between must not give them different tags.
+
+    Raises:
+        BuildFailed: names the log file.
+    """
     made = _parts(say)
-    name = f"{images.PREFIX}/waypoint:{made.tag}"
-    return images.build(Image(name, _WAYPOINT / "Dockerfile", made.context, base=made.envoy), say)
+    return _image(made, say), _waypoint_image(made, say)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,16 @@ class _Parts:
     envoy: str
     context: Path
     tag: str
+
+
+def _image(made: _Parts, say: Say) -> Archive:
+    name = f"{images.PREFIX}/culvert:{made.tag}"
+    return images.build(Image(name, _CULVERT / "Dockerfile", made.context, base=made.runtime), say)
+
+
+def _waypoint_image(made: _Parts, say: Say) -> Archive:
+    name = f"{images.PREFIX}/waypoint:{made.tag}"
+    return images.build(Image(name, _WAYPOINT / "Dockerfile", made.context, base=made.envoy), say)
 
 
 def _parts(say: Say) -> _Parts:
