@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshapi import names
-from tests.support.lab import eventually
+from tests.support.lab import ROOT, eventually
 from tests.support.mesh import Mesh
 
 pytestmark = pytest.mark.root
@@ -129,6 +129,23 @@ def test_a_terminated_pod_drains_and_ends_by_itself(app: Mesh) -> None:
     assert "drained" in output, output
     assert "streams_cut=0" in output
     app.lab.rolled_out("waypoint", namespace=NS)
+
+
+def test_definitions_of_another_owner_are_left_alone_and_our_own_follow_the_chart(app: Mesh) -> None:
+    name = "gateways.gateway.networking.k8s.io"
+
+    def install(channel: str, *, owner: str) -> str:
+        note = f"meta.helm.sh/release-name={owner}"
+        app.lab.kubectl("annotate", "crd", name, note, "--overwrite")
+        options = ("--wait", "--set", f"gatewayAPI.channel={channel}")
+        subprocess.run([ROOT / "setup" / "lab-install", app.lab.name, *options], check=True)
+        found = app.lab.resource("crd", name)["metadata"]["annotations"]["gateway.networking.k8s.io/channel"]
+        return str(found)
+
+    assert install("experimental", owner="culvert") == "experimental"
+    assert install("standard", owner="another") == "experimental", "another's stay as they are"
+    assert install("none", owner="culvert") == "experimental", "they are kept: all Gateways depend on them"
+    assert app.lab.resource("gateway", "-n", NS, "waypoint")
 
 
 def test_a_deleted_waypoint_leaves_nothing_and_its_services_are_reached_directly(app: Mesh) -> None:

@@ -189,22 +189,8 @@ fn near_endpoints_are_preferred_and_strict_takes_no_others() {
 
 #[test]
 fn a_service_with_a_waypoint_is_reached_through_it_and_the_waypoint_itself_goes_on() {
-    let gateway = wire::GatewayAddress {
-        destination: Some(Destination::Hostname(wire::NamespacedHostname {
-            namespace: "shop".into(),
-            hostname: "way".into(),
-        })),
-        hbone_mtls_port: 15008,
-    };
-    let with = wire::Service { waypoint: Some(gateway), ..service() };
-    let way = wire::Service {
-        hostname: "way".into(),
-        addresses: vec![],
-        ports: vec![wire::Port { service_port: 15008, target_port: 15008, ..Default::default() }],
-        ..service()
-    };
-    let mut instance = workload("way", "10.0.0.7");
-    instance.services.insert("shop/way".into(), wire::PortList::default());
+    let with = wire::Service { waypoint: Some(waypoint()), ..service() };
+    let (way, instance) = (service_of_waypoint(), instance_of_waypoint("way", "10.0.0.7"));
     let server = of_service(workload("server", "10.0.0.2"), &[(80, 0)]);
 
     let world = World::new(vec![with.clone(), way.clone()], vec![instance.clone(), server.clone()]);
@@ -221,6 +207,50 @@ fn a_service_with_a_waypoint_is_reached_through_it_and_the_waypoint_itself_goes_
     // An unknown waypoint must not be bypassed.
     let without = World::new(vec![with], vec![server]);
     assert_eq!(without.route("10.96.0.1:80").unwrap_err(), RouteError::NoWaypoint("shop/web".into()));
+}
+
+fn waypoint() -> wire::GatewayAddress {
+    let hostname = wire::NamespacedHostname { namespace: "shop".into(), hostname: "way".into() };
+    wire::GatewayAddress { destination: Some(Destination::Hostname(hostname)), hbone_mtls_port: 15008 }
+}
+
+fn instance_of_waypoint(name: &str, ip: &str) -> wire::Workload {
+    let mut instance = workload(name, ip);
+    instance.services.insert("shop/way".into(), wire::PortList::default());
+    instance
+}
+
+fn service_of_waypoint() -> wire::Service {
+    wire::Service {
+        hostname: "way".into(),
+        addresses: vec![],
+        ports: vec![wire::Port { service_port: 15008, target_port: 15008, ..Default::default() }],
+        ..service()
+    }
+}
+
+#[test]
+fn connections_are_spread_over_all_ready_pods_of_a_waypoint() {
+    let with = wire::Service { waypoint: Some(waypoint()), ..service() };
+    let down = wire::Workload { status: 1, ..instance_of_waypoint("down", "10.0.0.9") };
+    let instances = [("one", "10.0.0.7"), ("two", "10.0.0.8")].map(|(name, ip)| instance_of_waypoint(name, ip));
+    let world = World::new(vec![with, service_of_waypoint()], [instances.to_vec(), vec![down]].concat());
+    let chosen: std::collections::BTreeSet<_> = (0..100).map(|n| world.chosen(f64::from(n) / 100.0)).collect();
+    assert_eq!(chosen.into_iter().collect::<Vec<_>>(), ["one", "two"]);
+}
+
+#[test]
+fn a_workloads_waypoint_is_for_its_own_address_not_for_its_services() {
+    let server =
+        wire::Workload { waypoint: Some(waypoint()), ..of_service(workload("server", "10.0.0.2"), &[(80, 0)]) };
+    let world =
+        World::new(vec![service(), service_of_waypoint()], vec![instance_of_waypoint("way", "10.0.0.7"), server]);
+    let peer = |target: &str| {
+        let Route::Hbone { peer, authority, .. } = world.route(target).unwrap() else { panic!() };
+        (peer.to_string(), authority.to_string())
+    };
+    assert_eq!(peer("10.0.0.2:8080"), ("10.0.0.7:15008".into(), "10.0.0.2:8080".into()));
+    assert_eq!(peer("10.96.0.1:80"), ("10.0.0.2:15008".into(), "10.0.0.2:8080".into()));
 }
 
 #[test]
