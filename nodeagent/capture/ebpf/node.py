@@ -86,6 +86,15 @@ class EbpfNode:
         except KernelUnsupported:
             return False
 
+    def try_adoption(self, cookie: int) -> None:
+        """Do the same, to learn whether the kernel has a way.
+
+        Raises:
+            OSError: it has none.
+        """
+        with _said():
+            self._capture.adopt_listener(cookie)
+
     def is_attached(self, cookie: int, space: int) -> bool:
         """Return whether a namespace has the program for connections from outside."""
         with _said():
