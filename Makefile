@@ -104,7 +104,7 @@ test-python: setup ## Unit, integration, interop, cluster and VM tests (TESTS=pa
 	$(PY) -m pytest $(or $(TESTS),tests)
 
 .PHONY: vm
-vm: system engine ## Tests of capture and tunnel on a kernel of Debian's, in an emulated machine (DEBIAN=bullseye: 5.10).
+vm: system engine ## Tests of capture and tunnel on a kernel of Debian's, in an emulated machine (DEBIAN=bullseye: 5.10, trixie: 6.12).
 	CULVERT_VM_DEBIAN=$(or $(DEBIAN),bookworm) $(PY) -m pytest tests/vm
 
 .PHONY: fuzz

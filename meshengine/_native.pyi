@@ -23,6 +23,7 @@ __all__ = [
     "KernelUnsupported",
     "RejectedResource",
     "load_guard",
+    "programs_at",
 ]
 
 class EngineError(Exception):
@@ -90,6 +91,13 @@ def load_guard(
     Raises:
         ValueError: an address is malformed.
         KernelUnsupported: the kernel lacks a feature, or the process lacks a capability.
+    """
+
+def programs_at(cgroup: str | PathLike[str]) -> list[tuple[str, str]]:
+    """Return the programs of everybody on the capture's hooks of a cgroup, parents left out: hook and name of each.
+
+    Raises:
+        KernelUnsupported: the kernel does not say; it needs CAP_NET_ADMIN.
     """
 
 @final

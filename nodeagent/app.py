@@ -153,7 +153,7 @@ class NodeAgent:
         state = telemetry.Parts(
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, secrets=self._secrets,
             requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
-            guard=self._guard,
+            guard=self._guard, ebpf=self._ebpf,
         )  # fmt: skip
         registry = metrics.registry("cni", telemetry.source(state))
         pages = {

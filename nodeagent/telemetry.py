@@ -8,6 +8,7 @@ from meshkit import metrics
 from meshkit.metrics import counter, gauge
 from meshkit.secrets.manager import SecretManager
 from meshkit.secrets.revocation import RevocationFile
+from nodeagent.capture.choice import Ebpf
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.repair import Repairs
 from nodeagent.cni.install import Installer
@@ -30,6 +31,7 @@ class Parts:
     repairs: Repairs
     revocations: RevocationFile
     guard: Guard
+    ebpf: Ebpf | None
 
 
 def source(parts: Parts) -> metrics.Source:
@@ -59,7 +61,15 @@ def _capture(parts: Parts) -> list[Metric]:
             parts.guard.drops(),
             "reason",
         ),
+        *_hooks(parts.ebpf),
     ]
+
+
+def _hooks(ebpf: Ebpf | None) -> list[Metric]:
+    if ebpf is None:
+        return []
+    text = "Connections that BPF hooks have handed to the tunnel, passed on purpose or refused, and DNS queries"
+    return [counter("culvert_ebpf_captures", text, ebpf.node.counts(), "what")]
 
 
 def _certificates(parts: Parts) -> list[Metric]:

@@ -19,6 +19,7 @@ from meshkit.linux.syscalls import Clone, Mount
 
 T = TypeVar("T")
 
+_INITIAL = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO
 _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
 
@@ -60,7 +61,8 @@ def unified_root() -> Path | None:
 def host_root() -> Path:
     """Return the root of the unified hierarchy as process 1 sees it, whatever is mounted here.
 
-    It is mounted anew where no other process sees it. The path is of a descriptor that stays open, so call it once.
+    In a container it is mounted anew where no other process sees it. The path is then of a descriptor that stays open,
+    so call it once.
 
     Raises:
         OSError: the process lacks CAP_SYS_ADMIN, or the kernel has no such hierarchy.
@@ -72,6 +74,9 @@ def host_root() -> Path:
         syscalls.mount("none", "/sys", "cgroup2")
         return os.open("/sys", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    root = unified_root()
+    if _is_initial() and root is not None:
+        return root
     return Path(f"/proc/self/fd/{_as_process_1(mount)}")
 
 
@@ -81,11 +86,16 @@ def host_path(pid: int) -> str:
     Raises:
         OSError: the process has ended, or is in no such hierarchy.
     """
-    lines = _as_process_1(lambda: Path(f"/proc/{pid}/cgroup").read_text().splitlines())
-    for line in lines:
+    read = Path(f"/proc/{pid}/cgroup").read_text
+    for line in (read() if _is_initial() else _as_process_1(read)).splitlines():
         if line.startswith("0::/"):
             return line.removeprefix("0::/")
     raise OSError(f"process {pid} is in no unified cgroup")
+
+
+def _is_initial() -> bool:
+    """Return whether this process sees the cgroups as the kernel does."""
+    return Path("/proc/self/ns/cgroup").stat().st_ino == _INITIAL
 
 
 def _as_process_1(work: Callable[[], T]) -> T:

@@ -1,6 +1,6 @@
 """Which backend this node uses: found out by trying, in a namespace made for the question."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -118,41 +118,76 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None 
     """
     guards = Guard()
     unguarded = _unguarded(guards) if guard else "as set"
-    around = PodNetwork(guards, guarded=not unguarded)
+    trials = try_rules(lock, PodNetwork(guards, guarded=not unguarded))
+    if wanted is Wanted.EBPF:
+        return _by_bpf(pins, trials, guards, unguarded)
+    chosen, why = trials.choose(wanted)
+    others = tuple(backend for backend in trials.all if backend is not chosen)
+    return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded)
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What the trials of the backends with rules have shown.
+
+    Attributes:
+        found: those that work, the better first.
+        failures: why others do not.
+    """
+
+    found: Mapping[Wanted, list[CaptureBackend]]
+    failures: Mapping[Wanted, list[str]]
+
+    @property
+    def all(self) -> tuple[CaptureBackend, ...]:
+        """All that work."""
+        return tuple(backend for backends in self.found.values() for backend in backends)
+
+    def choose(self, wanted: Wanted) -> tuple[CaptureBackend, str]:
+        """Return the backend for a setting, and why.
+
+        Raises:
+            NoBackend: none works.
+        """
+        order = [Wanted.NFTABLES, Wanted.IPTABLES] if wanted is Wanted.AUTO else [wanted]
+        chosen = next((self.found[kind][0] for kind in order if self.found[kind]), None)
+        if chosen is None:
+            reasons = "; ".join(text for kind in order for text in self.failures[kind])
+            raise NoBackend(f"capture_backend {wanted}: {reasons}")
+        if wanted is not Wanted.AUTO:
+            return chosen, "as set"
+        lost = "; ".join(self.failures[Wanted.NFTABLES])
+        return chosen, f"nftables does not work: {lost}" if lost else "preferred"
+
+
+def try_rules(lock: Path, around: PodNetwork) -> Trials:
+    """Try the backends with rules.
+
+    Args:
+        lock: of the host's iptables tables.
+        around: what pods get besides rules.
+    """
     makers: dict[Wanted, list[Callable[[], CaptureBackend]]] = {
         Wanted.NFTABLES: [partial(_nftables, around)],
         Wanted.IPTABLES: [partial(_legacy, lock, around), partial(_restored, lock, around)],
     }
-    found: dict[Wanted, list[CaptureBackend]] = {kind: [] for kind in makers}
-    failures: dict[Wanted, list[str]] = {kind: [] for kind in makers}
+    trials = Trials({kind: [] for kind in makers}, {kind: [] for kind in makers})
     for kind, candidates in makers.items():
         for make in candidates:
             try:
-                found[kind].append(netns.scratch(make))
+                trials.found[kind].append(netns.scratch(make))
             except OSError as error:
-                failures[kind].append(str(error))
-    rules = tuple(backend for backends in found.values() for backend in backends)
-    if wanted is Wanted.EBPF:
-        reasons = "; ".join(text for texts in failures.values() for text in texts)
-        return _by_bpf(pins, rules, reasons, guards, unguarded)
-    order = [Wanted.NFTABLES, Wanted.IPTABLES] if wanted is Wanted.AUTO else [wanted]
-    chosen = next((found[kind][0] for kind in order if found[kind]), None)
-    if chosen is None:
-        reasons = "; ".join(text for kind in order for text in failures[kind])
-        raise NoBackend(f"capture_backend {wanted}: {reasons}")
-    others = tuple(backend for backend in rules if backend is not chosen)
-    lost = "; ".join(failures[Wanted.NFTABLES]) if wanted is Wanted.AUTO else ""
-    why = "as set" if wanted is not Wanted.AUTO else (f"nftables does not work: {lost}" if lost else "preferred")
-    return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded)
+                trials.failures[kind].append(str(error))
+    return trials
 
 
-def _by_bpf(
-    pins: Path | None, rules: tuple[CaptureBackend, ...], failures: str, guard: Guard, unguarded: str
-) -> Choice:
+def _by_bpf(pins: Path | None, trials: Trials, guard: Guard, unguarded: str) -> Choice:
     """Choose capture by BPF. Probes are exempt by rules on the host, by those of the first other backend that works."""
     if pins is None:
         raise NoBackend("capture_backend ebpf: no folder for its programs is set")
+    rules = trials.all
     if not rules:
+        failures = "; ".join(text for texts in trials.failures.values() for text in texts)
         raise NoBackend(f"capture_backend ebpf: probes are exempt by nftables or iptables, and {failures}")
     try:
         places = find(pins)

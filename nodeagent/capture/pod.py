@@ -38,6 +38,14 @@ class PodCapture(Protocol):
         """Return the backend that applies a plan: this one, or another to which it leaves such plans."""
         ...
 
+    def replace(self, sandbox: Sandbox, other: "PodCapture") -> None:
+        """Remove what another backend has in a sandbox, after ``apply``, as soon as no open connection needs it.
+
+        Raises:
+            OSError: some of it may be left.
+        """
+        ...
+
     def prepare(self, sandbox: Sandbox) -> None:
         """Set up what the rules need and what has no effect without them. May run in parallel with other steps.
 

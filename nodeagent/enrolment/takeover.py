@@ -34,7 +34,7 @@ class Takeover:
         used = self._capture.used_for(plan)
         for other in self._others:
             if other.pods is not used:
-                other.pods.clear(sandbox)
+                used.replace(sandbox, other.pods)
 
     def take_over_probes(self) -> None:
         """Remove other backends' probe exemptions from the host.

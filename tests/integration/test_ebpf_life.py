@@ -17,12 +17,14 @@ import pytest
 from meshapi import names
 from meshkit.linux import cgroups, netns
 from nodeagent.capture.annotations import plan_pod
+from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
 from nodeagent.capture.ebpf.rules import PodRules
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import Mode, PodPlan
-from tests.support import ebpf
+from nodeagent.enrolment.takeover import Takeover
+from tests.support import backends, ebpf
 from tests.support.backends import sandbox
 from tests.support.lab import ROOT
 from tests.support.waiting import until
@@ -243,3 +245,32 @@ def test_a_pod_too_many_is_refused_and_the_others_stay(pins: Path, pods: Wired, 
 def test_outside_of_a_bpf_file_system_the_error_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=str(tmp_path)):
         EbpfNode(tmp_path, ebpf.root())
+
+
+async def test_connections_that_rules_have_captured_go_on_until_they_end(
+    pins: Path, pods: Wired, space: int, tmp_path: Path
+) -> None:
+    old = backends.backend("nftables", tmp_path / "lock")
+    old.pods.prepare(sandbox(space))
+    old.pods.apply(sandbox(space), PLAN)
+    with (
+        pods.listen(pods.first, names.OUTBOUND_PORT) as listener,
+        pods.connect(pods.first, "10.78.0.2", 8080) as client,
+    ):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
+        accepted, _ = listener.accept()
+        with accepted:
+            _, capture = agent(pins)
+            capture.prepare(sandbox(space))
+            Takeover(CaptureBackend(capture, old.probes), [old], pods.second).take_over(sandbox(space), PLAN)
+            for here, there in ((client, accepted), (accepted, client)):
+                here.sendall(b"goes on")
+                there.settimeout(5)
+                assert there.recv(100) == b"goes on"
+            assert old.pods.present(sandbox(space))
+            assert capture.missing(sandbox(space), PLAN) == ()
+
+    def is_gone() -> bool:
+        return capture.missing(sandbox(space), PLAN) == () and not old.pods.present(sandbox(space))
+
+    await until(is_gone, within_s=10)

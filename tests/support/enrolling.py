@@ -135,6 +135,9 @@ class World:
     def used_for(self, plan: PodPlan) -> "World":
         return self
 
+    def replace(self, sandbox: Sandbox, other: "Other") -> None:
+        other.clear(sandbox)
+
     def prepare(self, sandbox: Sandbox) -> None:
         self.steps.append("prepared")
 

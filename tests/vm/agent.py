@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from nodeagent.capture.choice import Wanted, choose
+from meshapi import names
+from nodeagent.capture.choice import NoBackend, Wanted, choose
 from tests.support.lab import ROOT
 from tests.vm import machine
 
@@ -30,12 +31,14 @@ class Found:
         why: this way.
         unguarded: why pods have no guard.
         others: the other ways that work.
+        not_ebpf: why the backend ebpf does not work; empty where it does.
     """
 
     how: str
     why: str
     unguarded: str
     others: list[str]
+    not_ebpf: str
 
 
 def command() -> str:
@@ -61,9 +64,19 @@ def _capabilities() -> list[str]:
 
 def _main() -> None:
     with TemporaryDirectory() as folder:
-        choice = choose(Wanted.AUTO, Path(folder) / "lock")
+        lock = Path(folder) / "lock"
+        choice = choose(Wanted.AUTO, lock)
+        not_ebpf = ""
+        try:
+            ebpf = choose(Wanted.EBPF, lock, pins=Path(names.BPF_PINS)).ebpf
+        except NoBackend as error:
+            not_ebpf = str(error)
+        else:
+            if ebpf is not None:
+                ebpf.node.uninstall()
     others = [other.pods.how for other in choice.others]
-    _FILE.write_text(json.dumps(asdict(Found(choice.backend.pods.how, choice.why, choice.unguarded, others))))
+    seen = Found(choice.backend.pods.how, choice.why, choice.unguarded, others, not_ebpf)
+    _FILE.write_text(json.dumps(asdict(seen)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from tests.vm import agent, machine
+from tests.vm import agent, kernel, machine
 
 _PACKAGE: Final = "tests.integration"
 ENVIRONMENT: Final = {
@@ -35,6 +35,7 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
     {
         "test_linux": (),
         "test_capture": (),
+        **({} if kernel.is_older_than(5, 17) else {"test_ebpf_capture": (), "test_ebpf_life": ()}),
         "test_handover": ("test_open_connections_survive_upgrades_however_many",),
     },
 )

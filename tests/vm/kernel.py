@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from meshlab import cache, programs, run
 from meshlab.errors import BuildFailed
 
-_SERIES = {"bullseye": "5.10.", "bookworm": "6.1."}
+_SERIES = {"bullseye": "5.10.", "bookworm": "6.1.", "trixie": "6.12."}
 DEBIAN = os.environ.get("CULVERT_VM_DEBIAN", "bookworm")
 """Code name of the release."""
 _NEWEST = "linux-image-cloud-amd64"
@@ -54,6 +54,12 @@ def series() -> str:
     if DEBIAN not in _SERIES:
         raise BuildFailed(f"CULVERT_VM_DEBIAN is {DEBIAN}: use one of {', '.join(_SERIES)}")
     return _SERIES[DEBIAN]
+
+
+def is_older_than(major: int, minor: int) -> bool:
+    """Return whether the kernel is older than a version of Linux."""
+    found = series().split(".")
+    return (int(found[0]), int(found[1])) < (major, minor)
 
 
 def obtain() -> Kernel:
@@ -110,6 +116,8 @@ def _obtain(options: list[str]) -> Kernel:
         run.logged(["apt-get", *options, "download", "-q", f"{package}={version}"], log=_LOG, cwd=draft)
         (archive,) = draft.glob("*.deb")
         run.logged(["dpkg-deb", "--extract", str(archive), str(draft)], log=_LOG)
+        if not (draft / "lib").exists():  # since Debian 13
+            (draft / "usr" / "lib").rename(draft / "lib")
         run.logged(["depmod", "--basedir", str(draft), release], log=_LOG)
         archive.unlink()
 

@@ -5,7 +5,7 @@ the plans.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meshapi import names
@@ -28,6 +28,7 @@ class EbpfNode:
             OSError: the folder is in no BPF file system, or the kernel lacks a feature.
         """
         self._cgroup = cgroup
+        self._counts: dict[str, int] = {}
         with _said():
             self._capture = Capture(
                 pins,
@@ -86,6 +87,15 @@ class EbpfNode:
         except KernelUnsupported:
             return False
 
+    def try_adoption(self, cookie: int) -> None:
+        """Do the same, to learn whether the kernel has a way.
+
+        Raises:
+            OSError: it has none.
+        """
+        with _said():
+            self._capture.adopt_listener(cookie)
+
     def is_attached(self, cookie: int, space: int) -> bool:
         """Return whether a namespace has the program for connections from outside."""
         with _said():
@@ -112,9 +122,10 @@ class EbpfNode:
             return tuple(self._capture.files(cookie))
 
     def counts(self) -> dict[str, int]:
-        """Return what the programs have counted."""
-        with _said():
-            return dict(self._capture.counts())
+        """Return what the programs have counted; the last counts that could be read."""
+        with suppress(KernelUnsupported, ValueError):  # after the uninstallation
+            self._counts = dict(self._capture.counts())
+        return self._counts
 
     def uninstall(self) -> None:
         """Detach everything and remove the folder of pins; the object is of no use after it."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from meshkit.linux import changes, sysctl
+from meshapi import names
+from meshkit.linux import changes, sockets, sysctl
 from meshkit.linux import netns as namespaces
 from nodeagent.capture.ebpf import facts, rules
 from nodeagent.capture.ebpf.node import EbpfNode
@@ -46,6 +47,7 @@ class EbpfCapture:
         self._routing = PodNetwork(guard, guarded=False)
         self._other = other
         self._left_to_other: set[int] = set()
+        self._draining: dict[int, PodCapture] = {}
 
     def used_for(self, plan: PodPlan) -> PodCapture:
         """See ``PodCapture.used_for``.
@@ -61,6 +63,14 @@ class EbpfCapture:
                 f"ebpf does not capture what passes interfaces {what}, and neither nftables nor iptables work"
             )
         return self._other
+
+    def replace(self, sandbox: Sandbox, other: PodCapture) -> None:
+        """See ``PodCapture.replace``: rules that rewrite packets of open connections stay, for these alone."""
+        if other.present(sandbox) and _inside(sandbox, _carried):
+            other.apply(sandbox, PodPlan(mode=Mode.DRAIN))
+            self._draining[_inside(sandbox, namespaces.cookie)] = other
+        else:
+            other.clear(sandbox)
 
     def prepare(self, sandbox: Sandbox) -> None:
         """See ``PodCapture.prepare``."""
@@ -95,6 +105,7 @@ class EbpfCapture:
         used = self.used_for(plan)
         if used is not self:
             return used.missing(sandbox, plan)
+        self._end_draining(sandbox)
         return _inside(sandbox, lambda: self._missing(sandbox, plan))
 
     def repair(self, sandbox: Sandbox, plan: PodPlan) -> tuple[str, ...]:
@@ -102,6 +113,8 @@ class EbpfCapture:
         used = self.used_for(plan)
         if used is not self:
             return used.repair(sandbox, plan)
+
+        self._end_draining(sandbox)
 
         def work() -> tuple[str, ...]:
             missing = self._missing(sandbox, plan)
@@ -120,6 +133,12 @@ class EbpfCapture:
         if used is not self:
             return used.watch(sandbox, plan)
         return _inside(sandbox, lambda: changes.watch(files=self._node.files(namespaces.cookie())))
+
+    def _end_draining(self, sandbox: Sandbox) -> None:
+        """Remove another backend's rules when the last connection that needed them has ended."""
+        cookie = _inside(sandbox, namespaces.cookie)
+        if cookie in self._draining and not _inside(sandbox, _carried):
+            self._draining.pop(cookie).clear(sandbox)
 
     def _prepare(self) -> None:
         self._routing.prepare()
@@ -164,6 +183,10 @@ class EbpfCapture:
         found += self._links.missing(plan)
         found += [setting for setting in _REPLY_SETTINGS if sysctl.read(setting) not in ("1", None)]
         return (*found, *self._routing.missing(plan))
+
+
+def _carried() -> int:
+    return sockets.carried(names.TUNNEL_PORTS)
 
 
 def _set_all(value: str) -> None:

@@ -27,6 +27,10 @@ class NftablesCapture:
         """See ``PodCapture.used_for``."""
         return self
 
+    def replace(self, sandbox: Sandbox, other: PodCapture) -> None:
+        """See ``PodCapture.replace``: rules of this backend do for open connections what those of the other did."""
+        other.clear(sandbox)
+
     def prepare(self, sandbox: Sandbox) -> None:
         """See ``PodCapture.prepare``."""
         _inside(sandbox, self._pod_network.prepare)

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, PerCpuArray};
+use aya::programs::loaded_programs;
 
 use crate::error::{BpfError, reason};
 use crate::guard::{PreexistingConnection, exempt};
@@ -318,6 +319,25 @@ impl Capture {
     pub fn uninstall(self) -> Result<(), BpfError> {
         self.pins.remove().map_err(|error| refused(HOOKS, &error))
     }
+}
+
+/// The programs of everybody that are attached to a cgroup where the capture's are: hook and name of each.
+///
+/// # Errors
+/// The kernel does not say; it needs `CAP_NET_ADMIN`.
+pub fn programs_at(cgroup: &Path) -> Result<Vec<(&'static str, String)>, BpfError> {
+    let read = || {
+        let cgroup = File::open(cgroup)?;
+        let mut found = Vec::new();
+        for (hook, at) in AT_NODE {
+            let ids = sys::programs_at(cgroup.as_fd(), at)?;
+            let programs = loaded_programs().flatten().filter(|info| ids.contains(&info.id()));
+            let hook = hook.trim_start_matches("cv_");
+            found.extend(programs.map(|info| (hook, info.name_as_str().unwrap_or_default().to_owned())));
+        }
+        Ok(found)
+    };
+    read().map_err(|error: io::Error| BpfError::Unreadable { reason: reason(&error) })
 }
 
 fn attach_all(hooks: &[Hook], folder: &Path, cgroup: &Path) -> io::Result<()> {

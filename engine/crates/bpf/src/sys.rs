@@ -11,9 +11,13 @@ use std::path::Path;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const PROG_TEST_RUN: libc::c_int = 10;
+const PROG_QUERY: libc::c_int = 16;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+
+/// The kernel attaches no more to one cgroup (`BPF_CGROUP_MAX_PROGS`).
+const MOST_PROGRAMS: usize = 64;
 
 /// `BPF_FS_MAGIC`.
 const BPF_FS_MAGIC: libc::__fsword_t = 0xCAFE_4A11;
@@ -47,6 +51,17 @@ struct Info {
     descriptor: u32,
     length: u32,
     address: u64,
+}
+
+#[repr(C)]
+struct Query {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    padding: u32,
 }
 
 #[repr(C)]
@@ -104,6 +119,22 @@ pub(crate) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     call(OBJ_GET_INFO_BY_FD, &mut attributes)?;
     let [low, high] = info.target.map(u64::from);
     Ok(LinkTarget { inode: if info.kind == NETNS_LINK { low } else { low | high << 32 } })
+}
+
+/// Ids of the programs that are attached to a cgroup itself.
+pub(crate) fn programs_at(cgroup: BorrowedFd<'_>, at: AttachType) -> io::Result<Vec<u32>> {
+    let mut programs = [0_u32; MOST_PROGRAMS];
+    let mut attributes = Query {
+        target: number(cgroup),
+        attach_type: at as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        programs: std::ptr::from_mut(&mut programs).expose_provenance() as u64,
+        count: u32::try_from(MOST_PROGRAMS).unwrap_or_default(),
+        padding: 0,
+    };
+    call(PROG_QUERY, &mut attributes)?;
+    Ok(programs.into_iter().take(attributes.count as usize).collect())
 }
 
 /// Keep an object alive by a name in a BPF file system.

@@ -155,6 +155,11 @@ impl Capture {
     }
 }
 
+#[pyfunction]
+fn programs_at(py: Python<'_>, cgroup: PathBuf) -> PyResult<Vec<(&'static str, String)>> {
+    py.detach(|| culvert_bpf::capture::programs_at(&cgroup)).map_err(|error| to_python(&error))
+}
+
 fn bits(what: &str, names: &[String], value: fn(&str) -> Option<u32>) -> PyResult<u32> {
     names.iter().try_fold(0, |bits, name| Ok(bits | known(what, name, value)?))
 }
@@ -174,5 +179,6 @@ fn borrowed<'a>(descriptor: RawFd) -> PyResult<BorrowedFd<'a>> {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CaptureRules>()?;
+    module.add_function(wrap_pyfunction!(programs_at, module)?)?;
     module.add_class::<Capture>()
 }
