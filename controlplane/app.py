@@ -20,16 +20,20 @@ from controlplane.ca.service import CertificateService, Limits
 from controlplane.ca.serving import OwnServingCertificate
 from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
+from controlplane.envoy import layer7
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.registry import Registry
 from controlplane.inputs.rejections import Rejections
+from controlplane.key_sets.fetching import Fetcher
+from controlplane.key_sets.following import KeySets
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
 from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
 from controlplane.status.outcomes import Outcomes
+from controlplane.status.route_parents import RouteParents, RouteParentsWriter
 from controlplane.status.shared_rejections import SharedRejections
 from controlplane.status.writer import StatusWriter
 from controlplane.xds import sync_status, worlds
@@ -78,17 +82,12 @@ class ControlPlane:
         self._client = kube.Client(access)
         self.metrics = Metrics()
         self._warnings = ConfigWarnings(self.metrics)
-        self.model = create(
-            MeshContext(
-                root_namespace=settings.pod_namespace,
-                cluster_id=settings.cluster_id,
-                cluster_domain=settings.cluster_domain,
-                sends_dry_run=settings.ambient_enable_dry_run_authorization_policy,
-            )
-        )
+        self.model = create(_context(settings))
         self._snapshot = Snapshot(TYPES)
-        self._worlds = worlds.create(self.model)
+        self._layer7 = layer7.create(self.model)
+        self._worlds = worlds.create(self._layer7)
         self._publisher = Publisher(self.model, self._snapshot, self._worlds, self.metrics, self._warnings)
+        self._key_sets = KeySets(self.model.inputs, self._publisher.touch, Fetcher())
         self._registry = Registry(
             self._client,
             self.model.inputs,
@@ -147,6 +146,7 @@ class ControlPlane:
                 self._shared_rejections.informer.run(),
                 self._shared_rejections.run(),
                 self._election.run(self._duties),
+                self._key_sets.run(),
                 self._serve(),
             )
             await stop.wait()
@@ -157,7 +157,8 @@ class ControlPlane:
         return [
             *self._bundles,
             Allocator(self._client, self._registry.informer(ServiceEntry)),
-            StatusWriter(self._client, Outcomes(self.model), self._publisher.opened),
+            StatusWriter(self._client, Outcomes(self._layer7), self._publisher.opened),
+            RouteParentsWriter(self._client, RouteParents(self._layer7), self._publisher.opened),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
             *([self._proxies] if self._settings.waypoint_image else []),
@@ -257,6 +258,15 @@ class ControlPlane:
 
     def _own_identity(self) -> SpiffeId:
         return SpiffeId(self._trust_domain(), self._settings.pod_namespace, names.CONTROL_PLANE_SERVICE_ACCOUNT)
+
+
+def _context(settings: Settings) -> MeshContext:
+    return MeshContext(
+        root_namespace=settings.pod_namespace,
+        cluster_id=settings.cluster_id,
+        cluster_domain=settings.cluster_domain,
+        sends_dry_run=settings.ambient_enable_dry_run_authorization_policy,
+    )
 
 
 class _PodsOfModel(node_authorizer.Pods):

@@ -45,13 +45,18 @@ def render(node: Node, settings: WaypointSettings) -> Json:
             "listeners": [_prometheus(settings.prometheus_port)],
         },
         "overload_manager": {"resource_monitors": [_CONNECTIONS]},
-        "layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]},
+        "layered_runtime": {"layers": [_LIMITS, {"name": "admin", "admin_layer": {}}]},
         # Statistics of what is configured and unused cost most of the memory.
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "cluster_manager": {"enable_deferred_cluster_creation": True},
     }
 
 
+_LIMITS: Final[Json] = {
+    "name": "limits",
+    "static_layer": {"re2.max_program_size.error_level": 32_768},
+}
+"""Envoy takes regular expressions of 100 steps by default, fewer than users write; the number is Istio's."""
 _CONNECTIONS: Final[Json] = {
     "name": "envoy.resource_monitors.global_downstream_max_connections",
     "typed_config": {

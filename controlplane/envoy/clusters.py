@@ -48,6 +48,8 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
         result.outlier_detection.CopyFrom(_outlier_detection(detection))
     balancing.apply(result, policy)
     result.metadata.filter_metadata[names.ISTIO_METADATA].CopyFrom(_metadata(service, subset))
+    described = {"host": service.host, "name": service.key[1], "namespace": service.namespace}
+    result.metadata.filter_metadata[names.TELEMETRY_METADATA].update(described)
     return result
 
 

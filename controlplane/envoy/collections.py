@@ -6,7 +6,7 @@ from typing import Any
 from envoy.config.listener.v3 import listener_components_pb2
 
 from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, tokens, virtual_hosts
-from controlplane.envoy.authorization import filters
+from controlplane.envoy.authorization import custom, filters
 from controlplane.envoy.filter_chains import Filters
 from controlplane.envoy.placing import Made, Placed, Source, placed
 from controlplane.envoy.upstreams import Upstreams
@@ -85,12 +85,15 @@ class EnvoyCollections:
         if upstreams is None:
             return None
         found: list[listener_components_pb2.FilterChain] = []
+        cluster = self._routing.cluster_id(fetch)
         of_policies = self._filters(service, upstreams, fetch)
         for port in service.ports:
             rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
             if rule is not None:
                 upstreams.sources.update(_origins([rule]))
-            found += filter_chains.of_port(service, port, rule, _tcp(upstreams, port), of_policies)
+            found += filter_chains.of_port(
+                service, port, rule, _tcp(upstreams, port), filters=of_policies, cluster=cluster
+            )
         return tuple(found), Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
 
     def _filters(self, service: Service, upstreams: Upstreams, fetch: Fetch) -> Filters:
@@ -99,9 +102,16 @@ class EnvoyCollections:
         authorization = self._policies.authorization(service, upstreams.view, fetch)
         upstreams.sources.update(("RequestAuthentication", policy.key) for policy in authentication)
         upstreams.sources.update(("AuthorizationPolicy", policy.key) for policy in authorization)
-        verify = tokens.of_policies(authentication, lambda rule: rule.jwks or None)
-        http = (*([] if verify is None else [verify]), *filters.of_requests(authorization))
-        return Filters(http, tuple(filters.of_connections(authorization, service.host)))
+        verify = tokens.of_policies(authentication, lambda rule: self._policies.keys(rule, fetch))
+        asked = custom.of_requests(
+            authorization,
+            self._policies.providers(fetch),
+            lambda target: upstreams.find(target, target.port, is_http=True).cluster,
+        )
+        http = (*asked, *([] if verify is None else [verify]), *filters.of_requests(authorization))
+        prefix = service.host
+        network = (*custom.of_connections(authorization, prefix), *filters.of_connections(authorization, prefix))
+        return Filters(http, network)
 
     def _clusters(self, service: Service, fetch: Fetch) -> Made | None:
         upstreams = self._upstreams(service, fetch)

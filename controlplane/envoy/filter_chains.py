@@ -8,7 +8,7 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from controlplane.envoy import http_connections, names, routes
+from controlplane.envoy import http_connections, metrics, names, routes
 from controlplane.envoy.packing import number, packed
 from controlplane.routing.ir import ConnectionRule, Target
 from controlplane.routing.services import Port, Protocol, Service
@@ -38,7 +38,9 @@ def of_port(
     port: Port,
     rule: ConnectionRule | None,
     upstreams: routes.Upstreams,
+    *,
     filters: Filters,
+    cluster: str,
 ) -> Iterable[listener_components_pb2.FilterChain]:
     """Yield the chains of a port: for requests, for other connections, or for both, told apart by the first bytes.
 
@@ -48,6 +50,7 @@ def of_port(
         rule: where connections go that are no requests; ``None``: to the service.
         upstreams: returns the cluster of a target.
         filters: of policies.
+        cluster: name of Kubernetes' cluster.
     """
     if not service.addresses:
         return
@@ -55,12 +58,17 @@ def of_port(
         chain = _chain(names.inbound_vip(service.host, port.number, is_http=True), service, port)
         if port.protocol is Protocol.UNKNOWN:
             chain.filter_chain_match.application_protocols.extend(HTTP_WORDS)
-        chain.filters.add(name=HTTP_MANAGER, typed_config=packed(http_connections.of_service(chain.name, filters.http)))
+        logs = [metrics.of_requests(service, cluster)]
+        manager = http_connections.of_service(chain.name, filters.http, logs)
+        chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
         yield chain
     if port.protocol.is_tcp:
         chain = _chain(names.inbound_vip(service.host, port.number, is_http=False), service, port)
         chain.filters.extend(filters.network)
-        chain.filters.add(name=TCP_PROXY, typed_config=packed(_proxy(chain.name, service, port, rule, upstreams)))
+        proxy = _proxy(chain.name, service, port, rule, upstreams)
+        proxy.access_log.extend(metrics.of_connections(service, cluster))
+        proxy.access_log_options.flush_access_log_on_connected = True
+        chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))
         yield chain
 
 

@@ -4,33 +4,31 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
-from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
-from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf.message import Message
 
-from controlplane.envoy import names
+from controlplane.envoy import names, peer
 from controlplane.envoy.packing import ads, duration, flag, packed
 
 Manager: Final = http_connection_manager_pb2.HttpConnectionManager
 Filter: Final = http_connection_manager_pb2.HttpFilter
-_State: Final = value_pb2.FilterStateValue
 _SERVER: Final = "istio-envoy"
 
 
 def of_service(
-    route_name: str, filters: Iterable[http_connection_manager_pb2.HttpFilter]
+    route_name: str, filters: Iterable[http_connection_manager_pb2.HttpFilter], logs: Iterable[accesslog_pb2.AccessLog]
 ) -> http_connection_manager_pb2.HttpConnectionManager:
     """Return the connection manager of a service's port.
 
     Args:
         route_name: of its routes, which come by RDS: a change of them drains nothing.
         filters: of policy, in front of the others.
+        logs: access logs.
     """
     result = Manager(
         stat_prefix=route_name,
@@ -44,6 +42,7 @@ def of_service(
             _filter(names.CORS_FILTER, cors_pb2.Cors()),
             router(),
         ],
+        access_log=logs,
         stream_idle_timeout=duration(timedelta(0)),
         delayed_close_timeout=duration(timedelta(seconds=1)),
     )
@@ -71,7 +70,7 @@ def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
         stat_prefix=names.CONNECT_TERMINATE,
         server_name=_SERVER,
         route_config=route_pb2.RouteConfiguration(name="default", virtual_hosts=[host], validate_clusters=flag(False)),
-        http_filters=[_state(), router()],
+        http_filters=[*peer.filters(), router()],
         use_remote_address=flag(False),
         skip_xff_append=True,
         stream_idle_timeout=duration(timedelta(0)),
@@ -88,25 +87,3 @@ def router() -> http_connection_manager_pb2.HttpFilter:
 
 def _filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilter:
     return Filter(name=name, typed_config=packed(config))
-
-
-def _state() -> http_connection_manager_pb2.HttpFilter:
-    values = [
-        _value(names.LOCAL_ADDRESS_STATE, "%REQ(:AUTHORITY)%"),
-        _value(names.REMOTE_ADDRESS_STATE, "%DOWNSTREAM_REMOTE_ADDRESS%"),
-        _value(names.SOURCE_PRINCIPAL_STATE, "%DOWNSTREAM_PEER_URI_SAN%", factory=names.STRING_STATE),
-        _value(names.BAGGAGE_STATE, "%REQ(BAGGAGE)%", factory=names.STRING_STATE),
-    ]
-    return _filter("connect_authority", set_filter_state_pb2.Config(on_request_headers=values))
-
-
-def _value(key: str, text: str, *, factory: str = "") -> value_pb2.FilterStateValue:
-    """Return a piece of filter state that goes along to the internal listener, and not farther."""
-    result = _State(
-        object_key=key, factory_key=factory, shared_with_upstream=_State.ONCE, read_only=True, skip_if_empty=True
-    )
-    source = base_pb2.DataSource(inline_string=text)
-    result.format_string.CopyFrom(
-        substitution_format_string_pb2.SubstitutionFormatString(text_format_source=source, omit_empty_values=True)
-    )
-    return result

@@ -52,6 +52,19 @@ class Rejection:
     others: bool
 
 
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The keys of a token issuer, as far as they could be fetched.
+
+    Attributes:
+        keys: the last good ones, as JSON (RFC 7517); ``None``: there never were any.
+        fault: why they could not be fetched the last time; empty: they could.
+    """
+
+    keys: str | None
+    fault: str = ""
+
+
 class Inputs:
     """The sources of one graph.
 
@@ -61,6 +74,7 @@ class Inputs:
         namespaces: all namespaces, discovered or not.
         faults: invalid objects, by kind and key.
         rejections: resources that proxies have refused, by type URL and resource name.
+        key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
     """
 
     def __init__(self, graph: Graph, mesh: MeshContext, kinds: Iterable[InputKind] = KINDS) -> None:
@@ -69,6 +83,7 @@ class Inputs:
         self.namespaces: Source[Key, core.Namespace] = Source(graph, "namespaces")
         self.faults: Source[tuple[str, Key], Fault] = Source(graph, "faults")
         self.rejections: Source[tuple[str, str], Rejection] = Source(graph, "rejections")
+        self.key_sets: Source[tuple[str, str], KeySet] = Source(graph, "key sets")
         self._sources: dict[type[Any], Source[Key, base.Object]] = {
             item.model: Source(graph, item.kind.plural) for item in kinds
         }

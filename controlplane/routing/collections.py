@@ -85,6 +85,10 @@ class RoutingCollections:
             inputs.of(core.Pod), lambda pod: pod.metadata.namespace, lambda pod: pod.metadata.labels
         )
 
+    def cluster_id(self, fetch: Fetch) -> str:
+        """Return the name of Kubernetes' cluster."""
+        return fetch.setting(self._mesh).cluster_id
+
     def service(self, host: str, fetch: Fetch) -> Service | None:
         """Return the service with a host name."""
         found = fetch.members(self._services_by_host, host)

@@ -4,16 +4,17 @@ Rules, as Istio's (``pilot/pkg/model/policyattachment.go``): a policy is of the 
 the class of waypoints is of the root namespace; one without a target is not for waypoints.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from controlplane.graph.derived import Fetch
 from controlplane.graph.lookups import Index
-from controlplane.inputs.sources import Inputs
+from controlplane.inputs.sources import MESH, Inputs
 from controlplane.routing.services import Service
 from meshapi import names
+from meshapi.mesh_config.providers import ExtensionProvider
 from meshapi.resources.gateway import GROUP
-from meshapi.resources.request_authentication import RequestAuthentication
+from meshapi.resources.request_authentication import JWTRule, RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
 from meshkit.kube import Key
 
@@ -27,6 +28,8 @@ class Policies:
 
     def __init__(self, inputs: Inputs) -> None:
         self._mesh = inputs.mesh
+        self._config = inputs.config
+        self._key_sets = inputs.key_sets
         self._authorization: Index[Target, Key, AuthorizationPolicy] = Index(inputs.of(AuthorizationPolicy), targets)
         self._authentication: Index[Target, Key, RequestAuthentication] = Index(
             inputs.of(RequestAuthentication), targets
@@ -39,6 +42,18 @@ class Policies:
     def authentication(self, service: Service, view: Key, fetch: Fetch) -> tuple[RequestAuthentication, ...]:
         """Return the RequestAuthentications for a service at a waypoint."""
         return self._found(self._authentication, service, view, fetch)
+
+    def keys(self, rule: JWTRule, fetch: Fetch) -> str | None:
+        """Return the keys of a token issuer, as JSON; ``None``: there are none yet."""
+        if rule.jwks:
+            return rule.jwks
+        found = fetch.find(self._key_sets, (rule.jwks_uri, rule.issuer))
+        return None if found is None else found.keys
+
+    def providers(self, fetch: Fetch) -> Mapping[str, ExtensionProvider]:
+        """Return the extension providers of the mesh configuration by name."""
+        config = fetch.find(self._config, MESH)
+        return {} if config is None else {one.name: one for one in config.extension_providers}
 
     def _found(
         self, index: Index[Target, Key, TargetedT], service: Service, view: Key, fetch: Fetch

@@ -17,8 +17,9 @@ from meshapi.errors import brief, listed
 from meshapi.resources import base, security
 
 ZTUNNEL_ACCEPTED: Final = "ZtunnelAccepted"
+WAYPOINT_ACCEPTED: Final = "WaypointAccepted"
 WAYPOINT_BOUND: Final = "istio.io/WaypointBound"
-TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_BOUND})
+TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND})
 """Those that the control plane owns, on whatever object."""
 ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"

@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.ambient.model import Model
+from controlplane.envoy.layer7 import Layer7
 from controlplane.graph.collection import Collection, Source
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.inputs.sources import Fault
 from controlplane.stages import CONDITIONS
 from controlplane.status import conditions
 from controlplane.status.conditions import Condition
+from controlplane.status.layer7 import Layer7Conditions
 from controlplane.waypoints.attachment import Attachment
 from meshapi import names
 from meshapi.resources import base
 from meshapi.resources.core import Service
+from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
+from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
+from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key, Kind, kinds
 from meshkit.xds.source import Resource
 
@@ -46,6 +50,7 @@ class _Subject:
         evaluate: what layer 4 makes of an object; ``None``: nothing to report.
         resources: the resources that are made of an object; none: it has no condition of layer 4.
         attachment: what an object is attached to.
+        layer7: what waypoints make of it; ``None``: nothing to report.
     """
 
     kind: Kind
@@ -54,6 +59,7 @@ class _Subject:
     evaluate: Callable[[Any, Fetch], Condition | None]
     resources: Callable[[Key, Fetch], Iterable[Resource]]
     attachment: Callable[[Any, Fetch], Attachment | None] = lambda _, __: None
+    layer7: Callable[[Any, Fetch], Condition | None] = lambda _, __: None
 
 
 class Outcomes:
@@ -64,8 +70,9 @@ class Outcomes:
         unusable: conditions of objects that cannot be read and have no other form in force, by kind's name and key.
     """
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, layer7: Layer7) -> None:
+        self._model = model = layer7.model
+        self._layer7 = Layer7Conditions(layer7)
         self._inputs = model.inputs
         self._subjects = {subject.kind.name: subject for subject in self._find_subjects()}
         self.by_kind: dict[Kind, Collection[Key, Outcome]] = {
@@ -103,7 +110,22 @@ class Outcomes:
             return None
 
         authorization, address = names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE
-        yield _Subject(kinds.AUTHORIZATION_POLICY, of(AuthorizationPolicy), authorization, policy, policy_resources)
+        yield _Subject(
+            kinds.AUTHORIZATION_POLICY, of(AuthorizationPolicy), authorization, policy, policy_resources,
+            layer7=functools.partial(self._layer7.of_policy, "AuthorizationPolicy"),
+        )  # fmt: skip
+        yield _Subject(
+            kinds.REQUEST_AUTHENTICATION, of(RequestAuthentication), address, silent, lambda _, __: (),
+            layer7=functools.partial(self._layer7.of_policy, "RequestAuthentication"),
+        )  # fmt: skip
+        yield _Subject(
+            kinds.VIRTUAL_SERVICE, of(VirtualService), address, silent, lambda _, __: (),
+            layer7=self._layer7.of_virtual_service,
+        )  # fmt: skip
+        yield _Subject(
+            kinds.DESTINATION_RULE, of(DestinationRule), address, silent, lambda _, __: (),
+            layer7=self._layer7.of_destination_rule,
+        )  # fmt: skip
         yield _Subject(kinds.PEER_AUTHENTICATION, of(PeerAuthentication), authorization, peer, resources_in("peers"))
         waypoints = model.waypoints
         yield _Subject(
@@ -128,7 +150,8 @@ class Outcomes:
         else:
             of_layer_4 = self._rejection(subject, item.key, fetch) or subject.evaluate(item, fetch)
         bound = conditions.of_attachment(subject.attachment(item, fetch))
-        found = tuple(condition for condition in (of_layer_4, bound) if condition is not None)
+        at_waypoints = subject.layer7(item, fetch)
+        found = tuple(one for one in (of_layer_4, bound, at_waypoints) if one is not None)
         return Outcome(found, generation) if found else None
 
     def _rejection(self, subject: _Subject, key: Key, fetch: Fetch) -> Condition | None:

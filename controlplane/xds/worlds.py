@@ -3,13 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from controlplane.ambient.model import Model
 from controlplane.ambient.outputs import Maker, Outputs
-from controlplane.envoy.collections import EnvoyCollections
+from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import TYPES, Placed
 from controlplane.graph.derived import Derived
-from controlplane.routing.collections import RoutingCollections
-from controlplane.routing.policies import Policies
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshkit.kube import Key
@@ -76,12 +73,10 @@ class Worlds:
             world.is_changed = True
 
 
-def create(model: Model) -> Worlds:
-    """Return the worlds of a mesh, computed from now on."""
-    routing = RoutingCollections(model.graph, model.inputs)
-    envoy = EnvoyCollections(model.graph, routing, model.waypoints, Policies(model.inputs))
+def create(layer7: Layer7) -> Worlds:
+    """Return the worlds of a mesh."""
     worlds = Worlds()
-    for derived in envoy.made:
+    for derived in layer7.envoy.made:
         worlds.add(derived, lambda made: made.placed)
     return worlds
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from pydantic.alias_generators import to_camel
 
 from meshapi import names
+from meshapi.mesh_config.providers import ExtensionProvider, named_once
 from meshapi.resources.base import Model
 from meshapi.selectors import LabelSelector
 
@@ -232,3 +233,4 @@ class MeshConfig(_Message):
     connect_timeout: Annotated[float, BeforeValidator(seconds), AfterValidator(_at_least_1ms)] | None = None
     tcp_keepalive: TcpKeepalive | None = None
     default_config: ProxyConfig = ProxyConfig()
+    extension_providers: Annotated[tuple[ExtensionProvider, ...], AfterValidator(named_once)] = ()

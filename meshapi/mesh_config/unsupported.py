@@ -69,7 +69,6 @@ FIELDS: Final[dict[str, Unsupported]] = {
     ),
     "verifyCertificateAtClient": Unsupported("ztunnel always verifies the peer's certificate", (True,)),
     "ca": Unsupported(_CERTIFICATE),
-    "extensionProviders": Unsupported(_TELEMETRY),
     "defaultProviders": Unsupported(_TELEMETRY, ({"metrics": ["prometheus"]},)),
     "pathNormalization": Unsupported(_HTTP),
     "defaultHttpRetryPolicy": Unsupported(_HTTP),

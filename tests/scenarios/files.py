@@ -31,6 +31,8 @@ class Behaviour(Part):
     """Of its answers."""
     body: str = ""
     """Of its answers; empty: what it has seen, as JSON."""
+    requires: dict[str, str] = {}
+    """Headers without which a request is answered with 403, as an external authorizer does."""
     captured: bool = False
     """Whether the pod is reached over HBONE."""
     labels: dict[str, str] = {}

@@ -47,6 +47,8 @@ async def test_scenario(name: str) -> None:
         for number, step in enumerate(scenario.steps):
             with _named(f"{name}, step {number}"):
                 await _run(running, step)
+        for item, message in scenario.problems.items():
+            assert message in running.message(item), f"{item}: {running.message(item)!r}"
         assert not running.refusals.reasons, running.refusals.reasons
 
 

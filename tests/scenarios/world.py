@@ -15,10 +15,14 @@ from pathlib import Path
 from aiohttp import web
 
 from controlplane.ambient import model as ambient
+from controlplane.envoy import layer7
 from controlplane.inputs.kinds import KINDS
 from controlplane.inputs.mesh import MeshContext
+from controlplane.inputs.sources import MESH
+from controlplane.status.outcomes import Outcomes
 from controlplane.xds import worlds
 from meshapi import names
+from meshapi.mesh_config.reading import config_of
 from meshapi.resources import base, core
 from meshkit.kube import Key
 from meshkit.xds import sds, serving
@@ -85,7 +89,9 @@ class World:
         self.issuer = TokenIssuer()
         self.forger = TokenIssuer()
         self.model = ambient.create(MeshContext())
-        self.worlds = worlds.create(self.model)
+        self.layer7 = layer7.create(self.model)
+        self.worlds = worlds.create(self.layer7)
+        self.outcomes = Outcomes(self.layer7)
         self.services: dict[str, tuple[Service, str]] = {}
         """By name and namespace: the service and its virtual address."""
         self.pods: list[Pod] = []
@@ -94,6 +100,7 @@ class World:
         self.put(_waypoint())
         for space in {"default", *(one.namespace for one in self.scenario.services.values())}:
             self._put_namespace(space)
+        self.model.inputs.config.set(MESH, config_of(self.scenario.mesh))
         for item in self.scenario.resources:
             self.put(item)
         self.publish()
@@ -117,6 +124,12 @@ class World:
         failures = self.model.graph.take_failures()
         assert not failures, failures
         self.worlds.publish(is_settled=True)
+
+    def message(self, name: str) -> str:
+        """All messages of an object's conditions that are false, by kind and name."""
+        kind, *key = name.split("/")
+        found = self.outcomes.by_kind[_MODELS[kind].kind].find((key[0] if len(key) == 2 else "default", key[-1]))
+        return "; ".join(one.message for one in (found.conditions if found else ()) if not one.accepted)
 
     def address(self, to: str, port: int) -> str:
         """Where a service is called."""
@@ -188,6 +201,8 @@ class World:
         if one.failed < does.fails:
             one.failed += 1
             status = does.failure
+        if any(headers.get(name) != value for name, value in does.requires.items()):
+            status = 403
         text = does.body or json.dumps({"pod": one.name, "path": seen.path, "headers": headers})
         return web.Response(
             status=status, text=text, headers={"x-pod": one.name, "x-version": one.version, **does.headers}

@@ -1,4 +1,4 @@
-"""Real Envoy as a waypoint's proxy: a bootstrap like the waypoint host's, discovery and secrets on Unix sockets."""
+"""Real Envoy as a waypoint's proxy: the waypoint host's bootstrap, discovery and secrets on Unix sockets."""
 
 import asyncio
 import json
@@ -9,45 +9,32 @@ from typing import Any
 
 import aiohttp
 
+from meshapi import names
 from tests.support.envoy import program
 from tests.support.waiting import TIMEOUT_FACTOR
+from waypoint.bootstrap import render
+from waypoint.node import Node
+from waypoint.settings import WaypointSettings
 
 START_S = 20.0 * TIMEOUT_FACTOR
-_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-
-def _unix_cluster(name: str, socket: Path) -> dict[str, Any]:
-    http2 = {"explicit_http_config": {"http2_protocol_options": {}}}
-    return {
-        "name": name,
-        "typed_extension_protocol_options": {_OPTIONS: {"@type": f"type.googleapis.com/{_OPTIONS}", **http2}},
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}],
-        },
-    }
 
 
 def bootstrap(admin: Path, xds: Path, secrets: Path) -> dict[str, Any]:
-    source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
-    internal = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
-    return {
-        "node": {"id": "waypoint~10.0.0.1~waypoint-1.default~default.svc.cluster.local", "cluster": "waypoint.default"},
-        "admin": {"address": {"pipe": {"path": str(admin)}}},
-        "bootstrap_extensions": [
-            {"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": internal}},
-        ],
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
-            },
-            "cds_config": source,
-            "lds_config": source,
-        },
-        "static_resources": {"clusters": [_unix_cluster("xds-grpc", xds), _unix_cluster("sds-grpc", secrets)]},
-    }
+    """The waypoint host's own bootstrap, with sockets in the test's folder."""
+    settings = WaypointSettings(
+        pod_name="waypoint-1", pod_namespace="default", instance_ip="10.0.0.1", service_account="waypoint"
+    )
+    node = Node("waypoint~10.0.0.1~waypoint-1.default~default.svc.cluster.local", "waypoint.default", {})
+    document = render(node, settings)
+    document["admin"] = {"address": {"pipe": {"path": str(admin)}}}
+    static = document["static_resources"]
+    static["listeners"] = []
+    sockets = {names.XDS_CLUSTER: xds, names.SDS_CLUSTER: secrets}
+    for cluster in static["clusters"]:
+        if cluster["name"] in sockets:
+            [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+            endpoint["endpoint"]["address"] = {"pipe": {"path": str(sockets[cluster["name"]])}}
+    return document
 
 
 class Envoy:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from controlplane.ambient.model import create
+from controlplane.envoy import layer7
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.config_warnings import ConfigWarnings
@@ -56,9 +57,13 @@ def test_the_chart_lets_the_control_plane_read_each_kind() -> None:
     assert missing == []
 
 
+_OTHERS = (kinds.GATEWAY, kinds.GATEWAY_CLASS, kinds.HTTP_ROUTE, kinds.GRPC_ROUTE)
+"""Kinds whose status is written, but not as conditions of `Outcomes`."""
+
+
 def test_the_chart_lets_the_control_plane_write_each_condition_and_no_other_status() -> None:
-    wanted = {(kind.group, f"{kind.plural}/status") for kind in Outcomes(create(MeshContext())).by_kind}
-    wanted |= {(kind.group, f"{kind.plural}/status") for kind in (kinds.GATEWAY, kinds.GATEWAY_CLASS)}
+    wanted = {(kind.group, f"{kind.plural}/status") for kind in Outcomes(layer7.create(create(MeshContext()))).by_kind}
+    wanted |= {(kind.group, f"{kind.plural}/status") for kind in _OTHERS}
     given = {
         (group, resource)
         for rule in rules()

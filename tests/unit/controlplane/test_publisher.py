@@ -6,6 +6,7 @@ from typing import Any
 
 from controlplane.ambient.model import TYPES, Model, create
 from controlplane.ambient.outputs import Changes
+from controlplane.envoy import layer7
 from controlplane.graph.derived import Fetch
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
@@ -40,7 +41,12 @@ class Applied(Snapshot):
 def plane() -> tuple[Model, Applied, Metrics, Publisher]:
     metrics = Metrics()
     model, snapshot = create(MeshContext()), Applied()
-    return model, snapshot, metrics, Publisher(model, snapshot, worlds.create(model), metrics, ConfigWarnings(metrics))
+    return (
+        model,
+        snapshot,
+        metrics,
+        Publisher(model, snapshot, worlds.create(layer7.create(model)), metrics, ConfigWarnings(metrics)),
+    )
 
 
 def pods(model: Model, count: int) -> None:

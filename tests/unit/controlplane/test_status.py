@@ -9,6 +9,7 @@ import pytest
 
 from controlplane.ambient import authorization
 from controlplane.ambient.model import create
+from controlplane.envoy import layer7
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.registry import Registry
@@ -126,7 +127,7 @@ class Following:
             touch=self.touch,
         )
         self._synced = asyncio.Event()
-        self.writer = StatusWriter(client, Outcomes(self.model), self._synced)
+        self.writer = StatusWriter(client, Outcomes(layer7.create(self.model)), self._synced)
 
     def touch(self, _: str = "") -> None:
         asyncio.get_running_loop().call_soon(self.model.flush)

@@ -18,8 +18,22 @@ from ztunnel.settings import ZtunnelSettings
 
 CHART = chart.folder()
 GATEWAY_GROUP = kinds.GATEWAY.group
-SECURITY_KINDS = ("authorizationpolicies", "peerauthentications", "requestauthentications")
+ISTIO_KINDS = (
+    *(
+        ("security.istio.io", name)
+        for name in ("authorizationpolicies", "peerauthentications", "requestauthentications")
+    ),
+    *(
+        ("networking.istio.io", name)
+        for name in ("serviceentries", "workloadentries", "virtualservices", "destinationrules")
+    ),
+)
 GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
+WITH_STATUS = (
+    *ISTIO_KINDS,
+    ("", "services"),
+    *((GATEWAY_GROUP, name) for name in ("gateways", "gatewayclasses", "httproutes", "grpcroutes")),
+)
 Objects = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -206,18 +220,10 @@ def test_rights_are_the_least(objects: Objects) -> None:
     assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
         *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
         *read(("discovery.k8s.io", "endpointslices")),
-        *read(*(("security.istio.io", name) for name in SECURITY_KINDS)),
-        *read(("networking.istio.io", "serviceentries"), ("networking.istio.io", "workloadentries")),
-        *read(("networking.istio.io", "virtualservices"), ("networking.istio.io", "destinationrules")),
-        *read(*((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
+        *read(*ISTIO_KINDS, *((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
         *read(("", "configmaps"), only=root),
         *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
-        ("security.istio.io", "authorizationpolicies/status", "patch", ""),
-        ("security.istio.io", "peerauthentications/status", "patch", ""),
-        ("networking.istio.io", "serviceentries/status", "patch", ""),
-        ("networking.istio.io", "workloadentries/status", "patch", ""),
-        ("", "services/status", "patch", ""),
-        *((GATEWAY_GROUP, f"{name}/status", "patch", "") for name in ("gateways", "gatewayclasses")),
+        *((group, f"{name}/status", "patch", "") for group, name in WITH_STATUS),
         *((GATEWAY_GROUP, "gatewayclasses", verb, "") for verb in ("create", "patch")),
         *(("apps", "deployments", verb, "") for verb in ("get", "list", "watch", "create", "patch")),
         *(("", name, verb, "") for name in ("services", "serviceaccounts") for verb in ("get", "create", "patch")),

@@ -1,0 +1,30 @@
+"""Layer 7 of one mesh: its collections, wired."""
+
+from dataclasses import dataclass
+
+from controlplane.ambient.model import Model
+from controlplane.envoy.collections import EnvoyCollections
+from controlplane.routing.collections import RoutingCollections
+from controlplane.routing.policies import Policies
+
+
+@dataclass(frozen=True, slots=True)
+class Layer7:
+    """The collections of layer 7.
+
+    Attributes:
+        model: what they are computed from.
+        routing: what users' objects say.
+        envoy: what proxies get.
+    """
+
+    model: Model
+    routing: RoutingCollections
+    envoy: EnvoyCollections
+
+
+def create(model: Model) -> Layer7:
+    """Return the collections over a model; they are computed with it from now on."""
+    routing = RoutingCollections(model.graph, model.inputs)
+    policies = Policies(model.inputs)
+    return Layer7(model, routing, EnvoyCollections(model.graph, routing, model.waypoints, policies))

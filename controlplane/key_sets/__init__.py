@@ -1,0 +1,1 @@
+"""Keys of token issuers (JWKS) that are fetched from where RequestAuthentications say."""

@@ -1,0 +1,133 @@
+"""What waypoints make of an object, as a condition. Pure.
+
+Type and reasons are Istio's (``pilot/pkg/serviceregistry/ambient/policies.go``). An object without any effect says so:
+a rule that is set and not in force is the worst of mistakes, because nobody looks for it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from controlplane.envoy.layer7 import Layer7
+from controlplane.envoy.placing import Placed
+from controlplane.graph.derived import Fetch
+from controlplane.inputs.sources import Rejection
+from controlplane.routing import policies, virtual_services
+from controlplane.status import conditions
+from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
+from meshapi import names
+from meshapi.errors import listed
+from meshapi.resources import base
+from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.request_authentication import RequestAuthentication
+from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
+from meshapi.resources.virtual_service import VirtualService
+from meshkit.kube import Key
+
+NOT_BOUND: Final = "AncestorNotBound"
+NO_TARGET: Final = "TargetNotFound"
+Routed = VirtualService | DestinationRule
+Targeted = AuthorizationPolicy | RequestAuthentication
+
+
+class Layer7Conditions:
+    """The conditions of objects for waypoints."""
+
+    def __init__(self, layer7: Layer7) -> None:
+        self._layer7 = layer7
+        self._inputs = layer7.model.inputs
+
+    def of_virtual_service(self, item: VirtualService, fetch: Fetch) -> Condition | None:
+        """Return the condition of a VirtualService; ``None`` for one of gateways only, or one to delegate to."""
+        gateways = item.spec.gateways
+        if not item.spec.hosts or (gateways and virtual_services.MESH not in gateways):
+            return None
+        made = fetch.find(self._layer7.routing.virtual_services, item.key)
+        problems = () if made is None else made.routing.problems
+        return self._routed("VirtualService", item, problems, fetch)
+
+    def of_destination_rule(self, item: DestinationRule, fetch: Fetch) -> Condition | None:
+        """Return the condition of a DestinationRule."""
+        return self._routed("DestinationRule", item, (), fetch)
+
+    def of_policy(self, kind: str, item: Targeted, fetch: Fetch) -> Condition | None:
+        """Return the condition of a policy with targets; ``None`` for one without."""
+        references = policies.references(item)
+        if not references:
+            return None
+        placed = self._layer7.envoy.of_source(kind, item.key, fetch)
+        if rejected := self._rejection(placed, fetch):
+            return rejected
+        faults = [fault for one in references if (fault := self._fault(item.metadata.namespace, one, fetch))]
+        if faults:
+            reason = NO_TARGET if any(reason == NO_TARGET for reason, _ in faults) else NOT_BOUND
+            return _condition(False, reason, listed([message for _, message in faults]))
+        unknown = [*_unknown(item), *self._missing_keys(item, fetch)]
+        if unknown:
+            return _condition(False, conditions.UNSUPPORTED, listed(unknown))
+        return _condition(
+            True, conditions.ACCEPTED, f"bound to {_views(placed) or 'its waypoint, which serves nothing'}"
+        )
+
+    def _routed(self, kind: str, item: Routed, problems: Sequence[str], fetch: Fetch) -> Condition:
+        placed = self._layer7.envoy.of_source(kind, item.key, fetch)
+        if rejected := self._rejection(placed, fetch):
+            return rejected
+        found = [*problems, *_unknown(item)]
+        if found:
+            return _condition(False, conditions.UNSUPPORTED, listed(found))
+        if not placed:
+            hint = f"label the service or its namespace {names.USE_WAYPOINT_LABEL}=NAME"
+            return _condition(
+                False, NOT_BOUND, f"no service with one of its hosts uses a waypoint, so it has no effect; {hint}"
+            )
+        return _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
+
+    def _missing_keys(self, item: Targeted, fetch: Fetch) -> Iterable[str]:
+        """Say which issuers' keys cannot be fetched, and what that means."""
+        rules = item.spec.jwt_rules if isinstance(item, RequestAuthentication) else ()
+        for index, rule in enumerate(rules):
+            found = fetch.find(self._inputs.key_sets, (rule.jwks_uri, rule.issuer))
+            if not rule.jwks and found is not None and found.fault:
+                effect = "the last good keys stay in use" if found.keys else "tokens of this issuer are refused"
+                yield f"spec.jwtRules[{index}]: {found.fault}; {effect}"
+
+    def _rejection(self, placed: Iterable[Placed], fetch: Fetch) -> Condition | None:
+        for one in placed:
+            found: Rejection | None = fetch.find(self._inputs.rejections, (one.type_url, one.resource.name))
+            if found is not None:
+                rejected = conditions.of_rejected(found)
+                return _condition(False, rejected.reason, rejected.message)
+        return None
+
+    def _fault(self, namespace: str, one: PolicyTargetReference, fetch: Fetch) -> tuple[str, str] | None:
+        """Return the reason and what is wrong with a reference; ``None``: nothing."""
+        key = (namespace, one.name)
+        shown = f"{one.kind} {'/'.join(key)}"
+        if one.namespace not in {"", namespace}:
+            return NO_TARGET, f"{one.kind} {one.namespace}/{one.name} is in another namespace than the policy"
+        waypoints = self._layer7.model.waypoints
+        if one.kind == "Service":
+            if fetch.find(self._layer7.routing.services, key) is None:
+                return NO_TARGET, f"{shown} does not exist"
+            is_bound = waypoints.of_service(key, fetch) is not None
+            return None if is_bound else (NOT_BOUND, f"{shown} uses no waypoint, so nothing enforces the policy")
+        if one.kind == "Gateway":
+            is_ready = fetch.find(waypoints.ready, key) is not None
+            return None if is_ready else (NO_TARGET, f"{shown} is no waypoint that is ready")
+        if one.kind == "GatewayClass" and one.name == names.WAYPOINT_CLASS:
+            root = fetch.setting(self._inputs.mesh).root_namespace
+            return None if namespace == root else (NO_TARGET, f"a policy for the class has to be in namespace {root}")
+        return NO_TARGET, f"{one.kind} is no kind of targets; name a Service or a Gateway"
+
+
+def _views(placed: Iterable[Placed]) -> str:
+    views: set[Key] = {one.view for one in placed}
+    return listed([f"waypoint {'/'.join(view)}" for view in sorted(views)]) if views else ""
+
+
+def _condition(accepted: bool, reason: str, message: str) -> Condition:
+    return Condition(accepted, reason, message, WAYPOINT_ACCEPTED)
+
+
+def _unknown(item: base.Object) -> list[str]:
+    return [f"{path} is not known and ignored" for path in base.unknown_fields(item)]

@@ -1,0 +1,156 @@
+"""``status.parents`` of HTTPRoutes and GRPCRoutes: what became of a route at each of its parents in the mesh.
+
+Source: Gateway API v1, ``RouteParentStatus``. The list is one value to the API server, and several controllers write to
+it: entries of others are kept, and a write that another one has overtaken is made again.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+
+from controlplane.envoy.layer7 import Layer7
+from controlplane.graph.collection import Collection
+from controlplane.graph.derived import Derived, Fetch
+from controlplane.routing.gateway_routes import Attachment, Route, RouteRules, Verdict
+from controlplane.stages import CONDITIONS
+from controlplane.workqueue import WorkQueue
+from meshapi import names
+from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute
+from meshkit.kube import Client, Json, Key, Kind, PatchType, kinds
+
+_KINDS: Final[dict[str, tuple[Kind, type[HTTPRoute | GRPCRoute]]]] = {
+    "HTTPRoute": (kinds.HTTP_ROUTE, HTTPRoute),
+    "GRPCRoute": (kinds.GRPC_ROUTE, GRPCRoute),
+}
+
+
+class RouteParents:
+    """The entries that routes shall have.
+
+    Attributes:
+        by_kind: by kind, the entries of each route, without times.
+    """
+
+    def __init__(self, layer7: Layer7) -> None:
+        self._layer7 = layer7
+        self.by_kind: dict[str, Collection[Key, tuple[Json, ...]]] = {
+            name: Derived(
+                layer7.model.graph,
+                f"parents of {kind.plural}",
+                layer7.model.inputs.of(model),
+                CONDITIONS,
+                functools.partial(self._parents, name),
+            )
+            for name, (kind, model) in _KINDS.items()
+        }
+
+    def _parents(self, kind: str, route: Route, fetch: Fetch) -> tuple[Json, ...] | None:
+        made = fetch.find(self._layer7.routing.routes[kind], route.key)
+        if made is None:
+            return None
+        return tuple(self._entry(route, made, one, fetch) for one in made.attachments) or None
+
+    def _entry(self, route: Route, made: RouteRules, one: Attachment, fetch: Fetch) -> Json:
+        accepted = one.accepted
+        if accepted.is_true and self._layer7.model.waypoints.of_service(one.service, fetch) is None:
+            missing = f"service {'/'.join(one.service)} uses no waypoint, so the route has no effect yet"
+            accepted = Verdict(True, accepted.reason, f"{accepted.message}; {missing}")
+        generation = route.metadata.generation
+        return {
+            "parentRef": one.parent.model_dump(by_alias=True, exclude_unset=True),
+            "controllerName": names.WAYPOINT_CONTROLLER,
+            "conditions": [
+                _condition("Accepted", accepted, generation),
+                _condition("ResolvedRefs", made.resolved, generation),
+            ],
+        }
+
+
+class RouteParentsWriter:
+    """Writes the entries. Run ``run`` as a task while this replica leads.
+
+    Args:
+        client: an open client.
+        parents: the entries that routes shall have.
+        synced: waits until they are complete.
+        clock: the present time.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        parents: RouteParents,
+        synced: asyncio.Event,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client = client
+        self._parents = parents
+        self._synced = synced
+        self._clock = clock
+        self._queue: WorkQueue[tuple[str, Key]] = WorkQueue("status of a route")
+        for kind, collection in parents.by_kind.items():
+            collection.add_handler(functools.partial(self._changed, kind))
+
+    async def run(self) -> NoReturn:
+        """Write what differs until cancelled."""
+        await self._synced.wait()
+        for kind, collection in self._parents.by_kind.items():
+            present = collection.keys()
+            for key in present:
+                self._queue.add((kind, key))
+        await self._queue.run(self._reconcile)
+
+    def _changed(self, kind: str, key: Key, _: Any, __: Any) -> None:
+        self._queue.add((kind, key))
+
+    async def _reconcile(self, name: tuple[str, Key]) -> None:
+        kind, (namespace, route) = _KINDS[name[0]][0], name[1]
+        item = await self._client.find(kind, route, namespace)
+        if item is None:
+            return
+        present = (item.get("status") or {}).get("parents") or []
+        ours = [one for one in present if one.get("controllerName") == names.WAYPOINT_CONTROLLER]
+        wanted = self._parents.by_kind[name[0]].find(name[1]) or ()
+        if _without_times(ours) == _without_times(wanted):
+            return
+        others = [one for one in present if one.get("controllerName") != names.WAYPOINT_CONTROLLER]
+        timed = [self._timed(one, ours) for one in wanted]
+        # With the version that was read: the server refuses the write if somebody else has changed the list meanwhile.
+        metadata = {"resourceVersion": item["metadata"]["resourceVersion"]}
+        body: Json = {"metadata": metadata, "status": {"parents": [*others, *timed]}}
+        await self._client.patch(kind, route, body, namespace, patch_type=PatchType.MERGE, subresource="status")
+
+    def _timed(self, wanted: Json, present: Iterable[Json]) -> Json:
+        """Return an entry with times: those of conditions that stay what they are do not change."""
+        now = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        held = next((one for one in present if one.get("parentRef") == wanted["parentRef"]), {})
+        since = {(one["type"], one["status"]): one["lastTransitionTime"] for one in held.get("conditions") or ()}
+        conditions = [
+            {**one, "lastTransitionTime": since.get((one["type"], one["status"]), now)} for one in wanted["conditions"]
+        ]
+        return {**wanted, "conditions": conditions}
+
+
+def _condition(kind: str, verdict: Verdict, generation: int) -> Json:
+    return {
+        "type": kind,
+        "status": "True" if verdict.is_true else "False",
+        "reason": verdict.reason,
+        "message": verdict.message,
+        "observedGeneration": generation,
+    }
+
+
+def _without_times(entries: Iterable[Json]) -> list[Json]:
+    return [
+        {
+            **entry,
+            "conditions": [
+                {name: value for name, value in one.items() if name != "lastTransitionTime"}
+                for one in entry.get("conditions") or ()
+            ],
+        }
+        for entry in entries
+    ]
