@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from meshapi import names
-from tests.support.lab import ROOT, eventually
-from tests.support.mesh import Mesh
+from meshlab import programs
+from tests.support.lab import eventually
+from tests.support.mesh import SYSTEM, Mesh
 
 pytestmark = pytest.mark.root
 
@@ -133,12 +134,16 @@ def test_a_terminated_pod_drains_and_ends_by_itself(app: Mesh) -> None:
 
 def test_definitions_of_another_owner_are_left_alone_and_our_own_follow_the_chart(app: Mesh) -> None:
     name = "gateways.gateway.networking.k8s.io"
+    istiod = app.lab.resource("deploy", "-n", SYSTEM, "istiod")["spec"]["template"]["spec"]["containers"][0]
+    tag = istiod["image"].rpartition(":")[2]
 
     def install(channel: str, *, owner: str) -> str:
         note = f"meta.helm.sh/release-name={owner}"
         app.lab.kubectl("annotate", "crd", name, note, "--overwrite")
-        options = ("--wait", "--set", f"gatewayAPI.channel={channel}")
-        subprocess.run([ROOT / "setup" / "lab-install", app.lab.name, *options], check=True)
+        values = [f"gatewayAPI.channel={channel}", f"image.tag={tag}"]
+        options = [f"--helm={programs.helm(print) / 'helm'}", *(f"--set={value}" for value in values)]
+        done = app.culvert("install", *options)
+        assert done.returncode == 0, done.stderr
         found = app.lab.resource("crd", name)["metadata"]["annotations"]["gateway.networking.k8s.io/channel"]
         return str(found)
 

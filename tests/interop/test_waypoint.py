@@ -279,7 +279,7 @@ async def test_pilot_agent_reads_envoys_admin_pages(mesh: Mesh, capfdbinary: pyt
         await host.ready()
         port = host.ports["ADMIN_PORT"]
         assert await asyncio.to_thread(pilot_agent.run, ["request", "GET", "stats?filter=server.live"], port) == 0
-        assert capfdbinary.readouterr().out.endswith(b"\nserver.live: 1\n")
+        assert capfdbinary.readouterr().out.endswith(b"server.live: 1\n")
         assert await asyncio.to_thread(pilot_agent.run, ["request", "GET", "nonsense"], port) == 1
         assert await asyncio.to_thread(pilot_agent.run, ["request", "GET"], port) == 2
 

@@ -312,7 +312,7 @@ async def test_parameters_are_read_from_a_config_map_and_a_missing_one_is_said()
     "item",
     [
         gateway(gatewayClassName="other"),
-        gateway(name="manual", addresses=None, **{"addresses_": None})
+        gateway(name="manual")
         | {"spec": {"gatewayClassName": "istio-waypoint", "addresses": [{"type": "Hostname", "value": "x.shop.svc"}]}},
     ],
     ids=["another class", "its user runs it"],

@@ -416,3 +416,24 @@ def test_the_chart_has_the_packages_version() -> None:
     project = tomllib.loads((CHART.parent.parent.parent / "pyproject.toml").read_text())["project"]
     described = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert described["version"] == described["appVersion"] == project["version"]
+
+
+@pytest.mark.parametrize(("channel", "alone"), [("standard", False), ("experimental", True), ("none", False)])
+def test_the_gateway_apis_definitions_follow_the_channel_and_outlive_the_release(
+    helm: Path, channel: str, alone: bool
+) -> None:
+    objects = template(helm, f"gatewayAPI.channel={channel}")
+    found = {name: one for (kind, name), one in objects.items() if kind == "CustomResourceDefinition"}
+    assert (f"gateways.{GATEWAY_GROUP}" in found) == (channel != "none")
+    assert ("xbackendtrafficpolicies.gateway.networking.x-k8s.io" in found) == alone
+    for one in found.values():
+        assert one["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        assert one["metadata"]["annotations"]["gateway.networking.k8s.io/channel"] == channel
+
+
+def test_waypoints_have_the_tag_of_the_other_image_unless_told_otherwise(helm: Path) -> None:
+    def image(*sets: str) -> object:
+        return environment(template(helm, *sets), "Deployment", "istiod")["WAYPOINT_IMAGE"]
+
+    assert image("image.tag=v7") == "localhost/culvert/waypoint:v7"
+    assert image("waypoint.image.repository=r/w", "waypoint.image.tag=v8") == "r/w:v8"
