@@ -251,7 +251,7 @@ class ControlPlane:
         """Return what a proxy may see: those of layer 4 all see the same, each waypoint its own world."""
         if peer.node_type != names.WAYPOINT_NODE:
             return self._snapshot
-        return self._worlds.view(worlds.view_of(peer))
+        return self._worlds.view(worlds.view_of(peer, self.model.waypoints))
 
     def _trust_domain(self) -> str:
         return self.model.mesh.trust_domain

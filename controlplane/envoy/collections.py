@@ -50,7 +50,7 @@ class EnvoyCollections:
             Derived(graph, "foreign clusters of requests", foreign[0], CLUSTERS, self._foreign_http),
             Derived(graph, "foreign clusters of connections", foreign[1], CLUSTERS, self._foreign_tcp),
             Derived(graph, "endpoints", routing.services, CLUSTERS, self._endpoints),
-            Derived(graph, "listeners", waypoints.ready, PROXIES, self._listeners),
+            Derived(graph, "listeners", waypoints.known, PROXIES, self._listeners),
             of_requests,
         )
         self._by_source: list[Index[Source, Any, Made]] = [Index(made, lambda one: one.sources) for made in self.made]
@@ -62,7 +62,7 @@ class EnvoyCollections:
 
     def _upstreams(self, service: Service, fetch: Fetch) -> Upstreams | None:
         """Return the clusters as the waypoint of a service sees them; ``None`` for a service without one."""
-        waypoint = self._waypoints.of_service(service.key, fetch)
+        waypoint = self._waypoints.serving(service.key, fetch)
         return None if waypoint is None else Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
 
     def _routes(self, service: Service, fetch: Fetch) -> Made | None:

@@ -11,7 +11,8 @@ from controlplane.inputs.sources import Inputs
 from controlplane.stages import ATTACHMENTS, WAYPOINTS
 from controlplane.waypoints import attachment
 from controlplane.waypoints.attachment import Attachment, Reference, World
-from controlplane.waypoints.waypoint import Waypoint, of_gateway
+from controlplane.waypoints.waypoint import Waypoint, known, of_gateway
+from meshapi import names
 from meshapi.mesh_config.model import Visibility
 from meshapi.resources.base import Metadata
 from meshapi.resources.core import Namespace, Service
@@ -27,13 +28,15 @@ class Waypoints:
         ready: the waypoints that traffic can be sent to, by the key of the Gateway.
         services: what Kubernetes services are attached to, by key; absent: no label names a waypoint.
         entries: what ServiceEntries are attached to, by key.
-        services_of: the keys of the services that use a waypoint, sorted, by the waypoint's key.
+        known: the waypoints of the mesh's own class, ready or not: a pod is ready when it has its configuration.
+        services_of: the keys of the services that use, or will use, a known waypoint, sorted, by the waypoint's key.
         entries_of: the keys of the ServiceEntries that use a waypoint, sorted, by the waypoint's key.
     """
 
     ready: Collection[Key, Waypoint]
     services: Collection[Key, Attachment]
     entries: Collection[Key, Attachment]
+    known: Collection[Key, Waypoint]
     services_of: Collection[Key, tuple[Key, ...]]
     entries_of: Collection[Key, tuple[Key, ...]]
 
@@ -46,12 +49,21 @@ class Waypoints:
         )
         self.services = Derived(graph, "attached services", inputs.of(Service), ATTACHMENTS, self._service)
         self.entries = Derived(graph, "attached entries", inputs.of(ServiceEntry), ATTACHMENTS, self._entry)
-        self.services_of = self._users(graph, "services of waypoints", self.services)
+        self.known = Derived(graph, "known waypoints", inputs.of(Gateway), WAYPOINTS, self._known)
+        self._served: Collection[Key, Attachment] = Derived(
+            graph, "served services", inputs.of(Service), ATTACHMENTS, self._service_served
+        )
+        self.services_of = self._users(graph, "services of waypoints", self._served)
         self.entries_of = self._users(graph, "entries of waypoints", self.entries)
 
     def of_service(self, key: Key, fetch: Fetch) -> Waypoint | None:
         """Return the waypoint that a Kubernetes service uses."""
         return self._of(fetch.find(self.services, key), fetch)
+
+    def serving(self, key: Key, fetch: Fetch) -> Waypoint | None:
+        """Return the waypoint that has, or has to have, the configuration for a Kubernetes service."""
+        found = fetch.find(self._served, key)
+        return None if found is None or found.waypoint is None else fetch.find(self.known, found.waypoint)
 
     def of_entry(self, key: Key, fetch: Fetch) -> Waypoint | None:
         """Return the waypoint that a ServiceEntry uses."""
@@ -73,11 +85,19 @@ class Waypoints:
     def _waypoint(self, gateway: Gateway, fetch: Fetch) -> Waypoint | None:
         return of_gateway(gateway, fetch.find(self._classes, ("", gateway.spec.gateway_class_name)))
 
+    def _known(self, gateway: Gateway, fetch: Fetch) -> Waypoint | None:
+        if gateway.spec.gateway_class_name != names.WAYPOINT_CLASS:
+            return None
+        return known(gateway, fetch.find(self._classes, ("", gateway.spec.gateway_class_name)))
+
     def _reference(self, namespace: Namespace, _: Fetch) -> Reference | None:
         return attachment.reference(namespace.metadata, namespace.metadata.name)
 
     def _service(self, service: Service, fetch: Fetch) -> Attachment | None:
         return attachment.of_service(service.metadata, self._world(fetch))
+
+    def _service_served(self, service: Service, fetch: Fetch) -> Attachment | None:
+        return attachment.of_service(service.metadata, self._world(fetch, self.known))
 
     def _entry(self, entry: ServiceEntry, fetch: Fetch) -> Attachment | None:
         world, given = self._world(fetch), fetch.setting(self._inputs.mesh).service_entry_visibility
@@ -87,10 +107,12 @@ class Waypoints:
             is_private = given.of(namespace.metadata.labels if namespace is not None else {}) is Visibility.NAMESPACE
         return attachment.of_service(entry.metadata, world, is_private=is_private)
 
-    def _world(self, fetch: Fetch) -> World:
+    def _world(self, fetch: Fetch, among: Collection[Key, Waypoint] | None = None) -> World:
+        """Return what attachments depend on; ``among``: the waypoints that count, by default those that are ready."""
+        waypoints = self.ready if among is None else among
         return World(
             reference=lambda namespace: fetch.find(self._references, ("", namespace)),
-            waypoint=lambda key: fetch.find(self.ready, key),
+            waypoint=lambda key: fetch.find(waypoints, key),
             namespace=lambda namespace: fetch.find(self._inputs.namespaces, ("", namespace)),
         )
 

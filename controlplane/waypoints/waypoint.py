@@ -60,16 +60,18 @@ def of_gateway(gateway: Gateway, gateway_class: GatewayClass | None) -> Waypoint
         gateway: the Gateway.
         gateway_class: its class, which may say what waypoints of the class handle.
     """
-    hostname = _first(gateway, AddressType.HOSTNAME)
-    address = _first(gateway, AddressType.IP)
-    if not hostname and not _is_ip(address):
-        return None
+    waypoint = known(gateway, gateway_class)
+    return waypoint if waypoint.hostname or _is_ip(waypoint.address) else None
+
+
+def known(gateway: Gateway, gateway_class: GatewayClass | None) -> Waypoint:
+    """Return the waypoint that a Gateway is or will be; it has no address until a pod of it is ready."""
     return Waypoint(
         key=gateway.key,
         class_name=gateway.spec.gateway_class_name,
         handles=_handles(gateway, gateway_class),
-        hostname=hostname,
-        address=address,
+        hostname=_first(gateway, AddressType.HOSTNAME),
+        address=_first(gateway, AddressType.IP),
         allowed=_allowed(gateway),
         service_account=service_account(gateway),
     )

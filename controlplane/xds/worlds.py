@@ -7,6 +7,7 @@ from controlplane.ambient.outputs import Maker, Outputs
 from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import TYPES, Placed
 from controlplane.graph.derived import Derived
+from controlplane.waypoints.collections import Waypoints
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshkit.kube import Key
@@ -27,6 +28,7 @@ class Worlds:
     """The snapshots of all views."""
 
     def __init__(self) -> None:
+        self._nothing = Snapshot(TYPES)
         self._worlds: dict[Key, _World] = {}
 
     def add(self, derived: Derived[Any, V], placed: Callable[[V], Iterable[Placed]]) -> None:
@@ -39,9 +41,9 @@ class Worlds:
 
         derived.add_handler(changed)
 
-    def view(self, key: Key) -> Snapshot:
-        """Return what a waypoint sees, by the key of its Gateway; nothing yet for one that is not known."""
-        return self._world(key).snapshot
+    def view(self, key: Key | None) -> Snapshot:
+        """Return what a waypoint sees, by the key of its Gateway; nothing for ``None``."""
+        return self._nothing if key is None else self._world(key).snapshot
 
     def maker(self, key: Key, type_url: str, name: str) -> Maker | None:
         """Return the value that a resource of a view belongs to."""
@@ -81,10 +83,14 @@ def create(layer7: Layer7) -> Worlds:
     return worlds
 
 
-def view_of(peer: Peer) -> Key:
-    """Return the Gateway whose configuration a proxy may see: one of its own namespace, whatever its metadata says.
+def view_of(peer: Peer, waypoints: Waypoints) -> Key | None:
+    """Return the Gateway whose configuration a proxy may see; ``None``: none.
 
-    The namespace is that of the token by which the proxy was authenticated (``namespace/account``).
+    What its metadata says chooses among those that its token allows: a Gateway of its own namespace whose pods run as
+    its own service account (``namespace/account``).
     """
-    labels = peer.metadata.get("LABELS") or {}
-    return (peer.identity.partition("/")[0], str(labels.get(names.GATEWAY_NAME_LABEL, "")))
+    namespace, _, account = peer.identity.partition("/")
+    labels = peer.metadata.get("LABELS")
+    name = labels.get(names.GATEWAY_NAME_LABEL, "") if isinstance(labels, dict) else ""
+    waypoint = waypoints.known.find((namespace, str(name)))
+    return waypoint.key if waypoint is not None and waypoint.service_account == account else None

@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from google.protobuf import json_format
+
 from meshkit.xds.admission import Admission, Slot
 from meshkit.xds.errors import Unserved
 from meshkit.xds.peer import Observer, Peer, Timing
@@ -103,7 +105,7 @@ class Stream(ABC, Generic[RequestT, WrittenT]):
         async for request in requests:
             if request.HasField("node") and not self.peer.node_id:
                 self.peer.node_id = request.node.id
-                self.peer.metadata = dict(request.node.metadata.items())
+                self.peer.metadata = json_format.MessageToDict(request.node.metadata)
             source = self._source or self._view(self.peer)
             if self._source is None:
                 if self._must_serve and not source.serves(request.type_url):

@@ -8,9 +8,12 @@ from controlplane.ambient.model import Model, create
 from controlplane.inputs.mesh import MeshContext
 from controlplane.waypoints.attachment import Attachment
 from controlplane.waypoints.waypoint import Handles
+from controlplane.xds import worlds
 from meshapi import names
 from meshapi.proto import workload_pb2 as pb
 from meshapi.resources import base, core, gateway, networking
+from meshkit.kube import Key
+from meshkit.xds.peer import Peer
 from tests.support import kubernetes_objects as objects
 from tests.support.ambient_model import put, remove
 
@@ -202,3 +205,20 @@ def test_a_changed_label_of_a_namespace_is_sent_once_and_only_for_what_it_concer
     assert set(model.flush()[names.ADDRESS_TYPE]) == {SERVICE}
     label_namespace(model, "shop", {USE: "waypoint", "unrelated": "x"})
     assert model.flush() == {}
+
+
+def test_a_proxy_sees_the_configuration_of_its_own_waypoint_only() -> None:
+    model = create(MeshContext())
+    put(model, base.read(gateway.Gateway, objects.gateway("waypoint", "shop")))
+    model.flush()
+
+    def view(identity: str, **labels: str) -> Key | None:
+        peer = Peer(identity, 0.0, "waypoint~10.0.0.1~w.shop~shop.svc.cluster.local", {"LABELS": labels})
+        return worlds.view_of(peer, model.waypoints)
+
+    name = {names.GATEWAY_NAME_LABEL: "waypoint"}
+    assert view("shop/waypoint", **name) == ("shop", "waypoint"), "before it is ready: it has to become so"
+    assert view("shop/web", **name) is None, "another service account of the namespace"
+    assert view("other/waypoint", **name) is None, "another namespace"
+    assert view("shop/waypoint") is None, "no label"
+    assert worlds.view_of(Peer("shop/waypoint", 0.0, "waypoint~x", {"LABELS": "text"}), model.waypoints) is None
