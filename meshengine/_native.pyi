@@ -190,6 +190,9 @@ class Capture:
         Those that are there are replaced, each in one step.
         """
 
+    def detach(self) -> None:
+        """Detach the hooks from that cgroup; plans stay."""
+
     def attach_tunnel(self, cgroup: str | PathLike[str]) -> None:
         """Attach the tunnel's hooks to its cgroup; those of tunnels that have gone are removed."""
 

@@ -46,6 +46,11 @@ class EbpfNode:
             self._capture.attach(self._cgroup)
             self._capture.prune()
 
+    def detach(self) -> None:
+        """Detach the hooks from the node's cgroup; plans stay, without effect on what connects."""
+        with _said():
+            self._capture.detach()
+
     def attach_tunnel(self, cgroup: Path) -> None:
         """Attach the tunnel's hooks to its cgroup: before it opens its listeners."""
         with _said():

@@ -128,6 +128,14 @@ impl Capture {
         self.pins.remove_other_layouts().map_err(|error| refused(HOOKS, &error))
     }
 
+    /// Detach the hooks from the node's cgroup; plans stay.
+    ///
+    /// # Errors
+    /// Some hooks may be attached.
+    pub fn detach(&self) -> Result<(), BpfError> {
+        self.pins.remove_hooks().map_err(|error| refused(HOOKS, &error))
+    }
+
     /// Attach the hooks to the cgroup of a tunnel; those of tunnels that have gone are removed.
     ///
     /// # Errors

@@ -89,6 +89,10 @@ impl Capture {
         self.with(py, |inner| inner.attach(&cgroup))
     }
 
+    fn detach(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |inner| inner.detach())
+    }
+
     fn attach_tunnel(&self, py: Python<'_>, cgroup: PathBuf) -> PyResult<()> {
         self.with(py, |inner| inner.attach_tunnel(&cgroup))
     }
