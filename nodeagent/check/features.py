@@ -94,7 +94,7 @@ def _inbound(node: EbpfNode) -> None:
 
 def _links(node: EbpfNode) -> None:
     with _here() as (cookie, _), egress.programs("culvert-check") as programs:
-        made = (*node.loopback_programs(cookie), node.guard_program(cookie))
+        made = node.link_programs(cookie)
         try:
             programs.attach("lo", made[0])
         finally:
