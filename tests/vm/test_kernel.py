@@ -9,7 +9,7 @@ from nodeagent.capture.nftables.pod import NftablesCapture
 from tests.vm import agent, inner, kernel
 from tests.vm.conftest import Session
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(2100)]
 
 
 def test_the_machine_has_another_kernel(vm: Session) -> None:
