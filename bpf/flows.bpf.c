@@ -77,7 +77,7 @@ int cv_loopback(struct __sk_buff *skb) {
     struct packet packet = {};
     __u16 port;
 
-    if (is_tunnels(skb))
+    if (is_tunnels(skb) || is_later_packet(skb))
         return tc_pass();
     switch (find_transport(skb, &packet)) {
     case FOUND_TCP:
@@ -103,6 +103,8 @@ int cv_arrival(struct __sk_buff *skb) {
 
     if (is_tunnels(skb))
         skb->mark = (skb->mark & ~reply_mark_mask) | reply_mark;
+    if (is_later_packet(skb))
+        return tc_pass();
     if (find_transport(skb, &packet) != FOUND_TCP || (packet.flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
         return tc_pass();
     arrival = bpf_map_lookup_elem(&cv_arrivals, &here);

@@ -190,6 +190,9 @@ class Capture:
         Those that are there are replaced, each in one step.
         """
 
+    def detach(self) -> None:
+        """Detach the hooks from that cgroup; plans stay."""
+
     def attach_tunnel(self, cgroup: str | PathLike[str]) -> None:
         """Attach the tunnel's hooks to its cgroup; those of tunnels that have gone are removed."""
 
@@ -224,15 +227,16 @@ class Capture:
     def prune(self) -> None:
         """Remove what is left of namespaces that have gone."""
 
-    def loopback_programs(self, cookie: int) -> tuple[int, int]:
-        """Load the programs for a namespace's loopback link (``bpf/flows.bpf.c``).
+    def link_programs(self, cookie: int) -> tuple[int, int, int]:
+        """Load the programs for a namespace's links (``bpf/flows.bpf.c``).
 
         Returns:
-            Descriptors, which the caller closes: for what leaves by the link, for what arrives.
+            Descriptors, which the caller closes: for what leaves by the loopback link, for what arrives there, and the
+            guard for every other link, from which no connection is exempt.
         """
 
     def guard_program(self, cookie: int, preexisting: Sequence[tuple[str, int, str, int, bool]]) -> int:
-        """Load the guard for a namespace's other links; ``preexisting`` and the result as for ``load_guard``."""
+        """Load the guard alone; ``preexisting`` and the result as for ``load_guard``."""
 
     def files(self, cookie: int) -> list[Path]:
         """Return files that change when hooks, or those of a namespace, are removed."""

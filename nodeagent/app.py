@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from meshapi import names
-from meshapi.analysis.enrolment import EnrolmentRules
+from meshapi.analysis.enrolment import ZTUNNEL_APPS, EnrolmentRules
 from meshkit import admin, log, metrics, process
 from meshkit.kube import config as kube_config
 from meshkit.kube import errors as kube_errors
@@ -24,12 +24,13 @@ from meshkit.tasks import Background, background
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
 from nodeagent import debug, telemetry
-from nodeagent.capture.choice import Choice, choose
+from nodeagent.capture.choice import Choice, Ebpf, choose
 from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.repair import Repairs
 from nodeagent.cni import chain
 from nodeagent.cni.install import Installer, Places
 from nodeagent.cni.requests import PluginRequests
+from nodeagent.discovery import namespaces
 from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.discovery.finder import NamespaceFinder
 from nodeagent.discovery.pods import parse_pod
@@ -130,6 +131,8 @@ class NodeAgent:
         self._watch.on_change(self._observe)
         self._watch.on_change(self._draining_ztunnels.notice)
         tasks.start(self._draining_ztunnels.run())
+        if self._ebpf is not None:
+            await asyncio.to_thread(self._greet_running, self._ebpf)
         await self._controller.adopt()
         self._adopted = True
         await self._revocations.look()  # roots are never served without the revocation lists
@@ -147,6 +150,18 @@ class NodeAgent:
         self._watch.on_change(self._controller.notice)
         if self._installer is not None:
             tasks.start(self._installer.run())
+
+    def _greet_running(self, ebpf: Ebpf) -> None:
+        """Attach the tunnel's hooks to ztunnels that run, which connect only after their pods have been taken over."""
+        own = self._settings.pod_namespace
+        ztunnels = {
+            pod.uid
+            for pod in self._watch.values()
+            if pod.namespace == own and pod.labels.get(names.APP_LABEL) in ZTUNNEL_APPS
+        }
+        for pid in namespaces.processes(ztunnels):
+            with suppress(OSError):  # it has ended meanwhile; one that connects later is greeted then
+                ebpf.greet(pid)
 
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings = self._settings

@@ -102,6 +102,30 @@ static __always_inline enum found find_v6(struct __sk_buff *skb, struct connecti
     return FOUND_UNREADABLE;
 }
 
+/*
+ * Whether a packet is certainly one of TCP's later ones, without SYN: read in place, without options and extensions.
+ * For programs that look at every packet of a link and want only the first of a connection; `no` says nothing.
+ */
+static __always_inline int is_later_packet(const struct __sk_buff *skb) {
+    const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;
+    const struct iphdr *v4 = (const void *)(data + ETH_HLEN);
+    const struct ipv6hdr *v6 = (const void *)(data + ETH_HLEN);
+
+    if (skb->protocol == bpf_htons(ETH_P_IP)) {
+        const __u8 *tcp = (const __u8 *)(v4 + 1);
+
+        if (tcp + TCP_FLAGS + 1 > end || v4->ihl != 5 || v4->protocol != IPPROTO_TCP)
+            return 0;
+        return !(v4->frag_off & bpf_htons(FRAGMENT_OFFSET)) && !(tcp[TCP_FLAGS] & TCP_SYN);
+    }
+    if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+        const __u8 *tcp = (const __u8 *)(v6 + 1);
+
+        return tcp + TCP_FLAGS + 1 <= end && v6->nexthdr == IPPROTO_TCP && !(tcp[TCP_FLAGS] & TCP_SYN);
+    }
+    return 0;
+}
+
 /* `packet` must be zero before. It is filled only if the answer is TCP or UDP. */
 static __always_inline enum found find_transport(struct __sk_buff *skb, struct packet *packet) {
     struct transport transport = {};

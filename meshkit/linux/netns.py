@@ -128,7 +128,10 @@ def cookie() -> int:
         OSError: the kernel is older than 5.14.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
-        return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+        try:
+            return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError as error:
+            raise OSError(error.errno, "namespaces have no cookies, which Linux 5.14 has brought") from error
 
 
 def scratch(work: Callable[[], T]) -> T:

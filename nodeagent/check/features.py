@@ -25,8 +25,11 @@ def check(pins: Path, cgroup: Path | None) -> Iterator[Result]:
     yield _try("routing by mark", Level.FAULT, "capture is impossible", _route)
     yield _try("guard", Level.LIMIT, "pods are captured without a guard", lambda: netns.scratch(Guard().probe))
     only_ebpf = "the backend ebpf is impossible"
-    yield _try("namespace cookies (Linux 5.14)", Level.LIMIT, only_ebpf, lambda: netns.scratch(netns.cookie))
+    cookies = _try("namespace cookies (Linux 5.14)", Level.LIMIT, only_ebpf, lambda: netns.scratch(netns.cookie))
+    yield cookies
     yield _try("marks of answers", Level.LIMIT, only_ebpf, _settings)
+    if cookies.level is not Level.OK:
+        return  # what else is missing there says nothing
     if cgroup is None:
         yield Result(AREA, "cgroup hooks", Level.LIMIT, f"no unified cgroup hierarchy; {only_ebpf}")
         return
@@ -91,7 +94,7 @@ def _inbound(node: EbpfNode) -> None:
 
 def _links(node: EbpfNode) -> None:
     with _here() as (cookie, _), egress.programs("culvert-check") as programs:
-        made = (*node.loopback_programs(cookie), node.guard_program(cookie))
+        made = node.link_programs(cookie)
         try:
             programs.attach("lo", made[0])
         finally:

@@ -6,7 +6,7 @@ whatever the runtime and the cgroup driver (``pod<uid>``, with dashes or with un
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,6 +35,11 @@ def find(uids: set[str], proc: Path = Path("/proc")) -> dict[str, int]:
             else:
                 found[uid] = descriptor
     return found
+
+
+def processes(uids: Set[str], proc: Path = Path("/proc")) -> frozenset[int]:
+    """Return the processes of these pods, in all their containers."""
+    return frozenset(int(process.name) for process in _processes(proc) if _pod_of(process) in uids)
 
 
 def open_path(path: str, root: Path = Path("/proc/1/root")) -> int:

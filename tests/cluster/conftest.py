@@ -29,7 +29,9 @@ def samples(cluster: Lab) -> Lab:
 @pytest.fixture(scope="session")
 def mesh(samples: Lab) -> Mesh:
     """The lab with Culvert installed, as users install it."""
-    subprocess.run([ROOT / "setup" / "lab-install", samples.name, "--wait"], check=True)
+    backend = os.environ.get("CULVERT_TEST_BACKEND", "auto")
+    chosen = ("--set", f"nodeAgent.captureBackend={backend}")
+    subprocess.run([ROOT / "setup" / "lab-install", samples.name, "--wait", *chosen], check=True)
     installed = Mesh(samples)
     installed.ready()
     return installed

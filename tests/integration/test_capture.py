@@ -20,7 +20,7 @@ from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.pod import PodCapture
 from nodeagent.enrolment import takeover
 from nodeagent.enrolment.takeover import Takeover
-from tests.support import backends
+from tests.support import backends, ebpf
 from tests.support.backends import sandbox
 from tests.support.wired import Wired, shell
 from tests.unit.nodeagent.test_rules import PODS
@@ -284,12 +284,37 @@ def test_uncaptured_open_connections_are_counted(pods: Wired, space: int) -> Non
         assert {one.remote[1] for one in netns.run(space, lambda: sockets.outside({8081}))} == {8080}
 
 
-@pytest.mark.parametrize(("wanted", "name"), [("auto", "nftables"), ("nftables", "nftables"), ("iptables", "iptables")])
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [("auto", "nftables"), ("nftables", "nftables"), ("iptables", "iptables"), ("ebpf", "ebpf")],
+)
 def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path) -> None:
-    choice = choose(Wanted(wanted), tmp_path / "lock")
+    choice = choose(Wanted(wanted), tmp_path / "lock", pins=ebpf.file_system() / "chosen")
+    if choice.ebpf is not None:
+        assert choice.ebpf.node.missing() == ()
+        choice.ebpf.node.uninstall()
     assert choice.backend.pods.name == name
     assert choice.backend not in choice.others
     assert {other.pods.name for other in choice.others} >= {"nftables", "iptables"} - {name}
+
+
+def test_hooks_of_an_earlier_agent_go_when_rules_are_chosen(tmp_path: Path, pods: Wired, space: int) -> None:
+    pins = ebpf.file_system() / "chosen"
+    before = choose(Wanted.EBPF, tmp_path / "lock", pins=pins)
+    before.backend.pods.prepare(sandbox(space))
+    before.backend.pods.apply(sandbox(space), PodPlan())
+    after = choose(Wanted.NFTABLES, tmp_path / "lock", pins=pins)
+    take_over = Takeover(after.backend, after.others, pods.second)
+    assert take_over.has_rules(sandbox(space))
+    after.backend.pods.prepare(sandbox(space))
+    take_over.take_over(sandbox(space), PodPlan())
+    after.backend.probes.apply(pods.second, {"10.78.0.1"}, None)
+    take_over.take_over_probes()
+    assert not pins.exists()
+    assert after.backend.probes.missing(pods.second, {"10.78.0.1"}) == ()
+    with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"):
+        assert pods.request(pods.first, "10.78.0.2", 8080) == "tunnel"
+    assert "culvert-flows" not in shell(space, "tc filter show dev eth0 egress; tc filter show dev lo ingress")
 
 
 def test_without_nftables_in_the_kernel_iptables_is_chosen_with_a_warning(

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from nodeagent.capture.ebpf.pod import EbpfCapture
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import PodPlan
 from nodeagent.capture.pod import PodCapture
+from tests.integration.test_guard import Seen
 from tests.support import backends, ebpf
 from tests.support.backends import sandbox
 from tests.support.waiting import scaled, until
@@ -380,3 +381,72 @@ async def test_without_the_hooks_nothing_leaves_and_with_them_again_connections_
     assert capture.missing(sandbox(space), NO_PLAN) == ()
     with pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel"):
         assert pods.request(pods.first, server, 8080) == "tunnel"
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_tunnel_reaches_the_application_under_its_clients_address_and_nobody_else_does(
+    capture: PodCapture, pods: Wired, space: int, server: str
+) -> None:
+    """A client that then uses the very address and port of the tunnel's connection is captured all the same."""
+    here = SERVERS[server]
+    enrol(capture, space)
+    transparent = (socket.IPPROTO_IPV6, 75) if ":" in server else (socket.IPPROTO_IP, 19)
+
+    def dial() -> socket.socket:
+        made = socket.socket(family(server))
+        made.setsockopt(socket.SOL_SOCKET, SO_MARK, names.TUNNEL_MARK)
+        made.setsockopt(*transparent, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # ends with RST
+        made.bind((server, 20001))
+        made.settimeout(scaled(5))
+        made.connect((here, 8080))
+        return made
+
+    def same() -> socket.socket:
+        made = socket.socket(family(server))
+        made.bind((server, 20001))
+        made.settimeout(scaled(5))
+        made.connect((here, 8080))
+        return made
+
+    with pods.listen(pods.first, 8080) as application, tunnel(pods, names.INBOUND_PLAINTEXT_PORT) as listener:
+        for _ in range(5):
+            with netns.run(pods.first, dial) as dialled:
+                accepted, peer = application.accept()
+                with accepted:
+                    assert (peer[0].removeprefix("::ffff:"), peer[1]) == (server, 20001)
+                    accepted.sendall(b"answer")
+                    assert dialled.recv(100) == b"answer"
+        with netns.run(pods.second, same):
+            listener.accept()[0].close()
+        application.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            application.accept()
+
+
+@pytest.mark.parametrize("payload", [b"", b"secret"], ids=["syn", "data"])
+def test_packets_that_no_hook_has_seen_do_not_leave(
+    capture: PodCapture, pods: Wired, space: int, seen: Seen, payload: bytes
+) -> None:
+    """From a raw socket, as a process with CAP_NET_RAW can make them."""
+    enrol(capture, space)
+    flags = 0x18 if payload else 0x02
+    segment = struct.pack("!HHIIBBHHH", 40009, 8080, 1, 1, 5 << 4, flags, 1000, 0, 0) + payload
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+            raw.sendto(segment, ("10.78.0.2", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:  # when this has come, the first would have, too
+            other.sendto(b"last", ("10.78.0.2", 9))
+
+    with pods.datagrams(pods.second, "10.78.0.2") as last:
+        last.bind(("10.78.0.2", 9))
+        netns.run(pods.first, send)
+        assert last.recv(100) == b"last"
+    assert seen.tcp() == []
+
+
+@pytest.fixture
+def seen(pods: Wired) -> Iterator[Seen]:
+    with closing(Seen(pods)) as made:
+        yield made

@@ -58,6 +58,32 @@ def loaded(kind: str) -> set[int]:
 
 
 @contextmanager
+def tunnel(pods: Wired) -> Iterator[None]:
+    """Answer every connection in the tunnel's place, and close it: there are many."""
+    listener = pods.listen(pods.first, names.OUTBOUND_PORT)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
+    listener.settimeout(None)
+
+    def serve() -> None:
+        while True:
+            try:
+                one, _ = listener.accept()
+            except OSError:
+                return
+            with one:
+                one.sendall(b"tunnel")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+
+
+@contextmanager
 def connecting(pods: Wired) -> Iterator[list[str]]:
     """Open connection after connection from the first namespace; the list gets every answer, or error."""
     answers: list[str] = []
@@ -85,7 +111,7 @@ async def test_a_new_agent_takes_over_hooks_and_plans_and_no_connection_notices(
     node, capture = agent(pins)
     enrol(capture, space)
     with (
-        pods.answering(pods.first, names.OUTBOUND_PORT, "tunnel", mark=names.TUNNEL_MARK),
+        tunnel(pods),
         pods.answering(pods.second, 8080, "application"),
         connecting(pods) as answers,
     ):

@@ -9,7 +9,7 @@ import pytest
 from tests.support.lab import ROOT
 from tests.vm import inner, kernel, machine
 
-LIMIT_S = 900
+LIMIT_S = 1800
 
 
 @dataclass(frozen=True, slots=True)

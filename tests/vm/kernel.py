@@ -118,6 +118,8 @@ def _obtain(options: list[str]) -> Kernel:
         run.logged(["dpkg-deb", "--extract", str(archive), str(draft)], log=_LOG)
         if not (draft / "lib").exists():  # since Debian 13
             (draft / "usr" / "lib").rename(draft / "lib")
+        if compressed := list(draft.glob("lib/modules/**/*.ko.xz")):
+            run.logged(["unxz", *map(str, compressed)], log=_LOG)
         run.logged(["depmod", "--basedir", str(draft), release], log=_LOG)
         archive.unlink()
 

@@ -46,6 +46,11 @@ class EbpfNode:
             self._capture.attach(self._cgroup)
             self._capture.prune()
 
+    def detach(self) -> None:
+        """Detach the hooks from the node's cgroup; plans stay, without effect on what connects."""
+        with _said():
+            self._capture.detach()
+
     def attach_tunnel(self, cgroup: Path) -> None:
         """Attach the tunnel's hooks to its cgroup: before it opens its listeners."""
         with _said():
@@ -106,13 +111,13 @@ class EbpfNode:
         with _said():
             return self._capture.remove_pod(cookie)
 
-    def loopback_programs(self, cookie: int) -> tuple[int, int]:
-        """Load the programs for a namespace's loopback link, leaving and arriving; the caller closes both."""
+    def link_programs(self, cookie: int) -> tuple[int, int, int]:
+        """Load the programs for a namespace's links: loopback leaving, arriving, guard; the caller closes all."""
         with _said():
-            return self._capture.loopback_programs(cookie)
+            return self._capture.link_programs(cookie)
 
     def guard_program(self, cookie: int, preexisting: Iterable[Connection] = ()) -> int:
-        """Load the guard for a namespace's other links, with exempt connections; the caller closes the descriptor."""
+        """Load the guard alone, with exempt connections; the caller closes the descriptor."""
         with _said():
             return self._capture.guard_program(cookie, [(*one.local, *one.remote, one.open) for one in preexisting])
 

@@ -34,6 +34,7 @@ class PodLinks:
         self._guard = guard
         self._guarded = guarded
         self._own: set[tuple[int, bool]] = set()
+        self._guards: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def carry(self, cookie: int) -> bool:
@@ -46,7 +47,8 @@ class PodLinks:
             is_complete = _LOOPBACK in leaving.attached and _LOOPBACK in arriving.attached
             if is_complete and self._is_own(cookie, guard=False):
                 return False
-            programs = self._node.loopback_programs(cookie)
+            *programs, guard = self._node.link_programs(cookie)
+            self._keep_guard(cookie, guard)
             try:
                 for place, program in zip((leaving, arriving), programs, strict=True):
                     place.attach(_LOOPBACK, program)
@@ -71,7 +73,7 @@ class PodLinks:
             if lacking:
                 # A connection that an earlier guard holds back is not older than the guard.
                 older = [one for one in sockets.outside(names.TUNNEL_PORTS) if one.open or not found]
-                program = self._node.guard_program(cookie, older)
+                program = self._take_guard(cookie, older)
                 try:
                     for link in lacking:
                         programs.attach(link, program)
@@ -93,6 +95,9 @@ class PodLinks:
                 place.detach(link)
         with self._lock:
             self._own -= {(cookie, False), (cookie, True)}
+            kept = self._guards.pop(cookie, None)
+        if kept is not None:
+            os.close(kept)
         return bool(found)
 
     def missing(self, plan: PodPlan) -> tuple[str, ...]:
@@ -117,3 +122,23 @@ class PodLinks:
     def _mark_own(self, cookie: int, *, guard: bool) -> None:
         with self._lock:
             self._own.add((cookie, guard))
+
+    def _keep_guard(self, cookie: int, program: int) -> None:
+        """Keep the guard that was loaded with the other programs until the plan is in force."""
+        if not self._guarded:
+            os.close(program)
+            return
+        with self._lock:
+            earlier, self._guards[cookie] = self._guards.get(cookie), program
+        if earlier is not None:
+            os.close(earlier)
+
+    def _take_guard(self, cookie: int, older: list[sockets.Connection]) -> int:
+        """Return the guard that was kept, or one from which connections are exempt; the caller closes it."""
+        with self._lock:
+            kept = self._guards.pop(cookie, None)
+        if kept is not None and not older:
+            return kept
+        if kept is not None:
+            os.close(kept)
+        return self._node.guard_program(cookie, older)

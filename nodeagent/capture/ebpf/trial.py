@@ -30,6 +30,7 @@ def make(places: Places, guard: Guard, *, guarded: bool, other: PodCapture | Non
     Raises:
         OSError: the kernel lacks something, or the node a mount; the text says what.
     """
+    netns.scratch(netns.cookie)  # first, because older kernels refuse the rest for other reasons
     node = EbpfNode(places.pins, places.pods)
     capture = EbpfCapture(node, guard=guard, guarded=guarded, other=other)
     netns.scratch(lambda: _capture_here(capture))

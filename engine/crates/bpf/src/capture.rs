@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::loaded_programs;
 
 use crate::error::{BpfError, reason};
 use crate::guard::{PreexistingConnection, exempt};
-use crate::layout::capture::COUNTS;
+use crate::layout::capture::{COUNTS, LISTENER_SLOTS, ListenerSlot};
 use crate::loader::{Loaded, Loader, Object, object};
 use crate::pins::{self, Pins};
 use crate::plans::{Plans, PodRules};
@@ -72,6 +72,17 @@ pub struct CaptureConfig {
     pub ports: Ports,
 }
 
+/// The programs for a pod's links.
+#[derive(Debug)]
+pub struct LinkPrograms {
+    /// For what leaves by the loopback link.
+    pub leaving: OwnedFd,
+    /// For what arrives there.
+    pub arriving: OwnedFd,
+    /// For what leaves by every other link; no connection is exempt.
+    pub guard: OwnedFd,
+}
+
 /// A loaded program, and where it belongs.
 struct Hook {
     name: &'static str,
@@ -87,6 +98,8 @@ pub struct Capture {
     at_tunnel: Vec<Hook>,
     plans: Plans,
     counts: PerCpuArray<MapData, u64>,
+    /// Looked up as a plain map: the value is the socket's cookie.
+    listeners: HashMap<MapData, ListenerSlot, u64>,
 }
 
 impl Capture {
@@ -116,7 +129,9 @@ impl Capture {
         let at_tunnel = at_tunnel.collect::<Result<Vec<_>, BpfError>>()?;
         let plans = Plans::of(&mut hooks)?;
         let counts = PerCpuArray::try_from(hooks.take_map("cv_captures")?).map_err(|error| refused(HOOKS, &error))?;
-        Ok(Self { config, pins, at_node, at_tunnel, plans, counts })
+        let listeners = MapData::from_pin(pins.maps().join("cv_listeners")).map(Map::HashMap);
+        let listeners = listeners.and_then(HashMap::try_from).map_err(|error| refused(HOOKS, &error))?;
+        Ok(Self { config, pins, at_node, at_tunnel, plans, counts, listeners })
     }
 
     /// Attach the hooks to the node's cgroup (a folder of the unified hierarchy), or replace those that are there.
@@ -126,6 +141,14 @@ impl Capture {
     pub fn attach(&self, cgroup: &Path) -> Result<(), BpfError> {
         attach_all(&self.at_node, &self.pins.hooks(), cgroup).map_err(|error| refused(HOOKS, &error))?;
         self.pins.remove_other_layouts().map_err(|error| refused(HOOKS, &error))
+    }
+
+    /// Detach the hooks from the node's cgroup; plans stay.
+    ///
+    /// # Errors
+    /// Some hooks may be attached.
+    pub fn detach(&self) -> Result<(), BpfError> {
+        self.pins.remove_hooks().map_err(|error| refused(HOOKS, &error))
     }
 
     /// Attach the hooks to the cgroup of a tunnel; those of tunnels that have gone are removed.
@@ -190,6 +213,9 @@ impl Capture {
     /// # Errors
     /// The kernel has no way to do so.
     pub fn adopt_listener(&self, cookie: u64) -> Result<bool, BpfError> {
+        if self.knows_listener(cookie) {
+            return Ok(true);
+        }
         let mut object = Loader::open(ADOPT)
             .pins(&self.pins.maps())
             .constant("netns", &cookie)
@@ -198,6 +224,11 @@ impl Capture {
         let program = object.program("cv_adopt")?;
         let found = sys::test_run(program.as_fd(), &PACKET).map_err(|error| refused(ADOPT, &error))?;
         Ok(found == FOUND)
+    }
+
+    /// Whether a listener of the tunnel is known, without a program: most pods are enrolled after it listens.
+    fn knows_listener(&self, cookie: u64) -> bool {
+        (0..LISTENER_SLOTS).any(|slot| self.listeners.get(&ListenerSlot { netns: cookie, slot, _pad: 0 }, 0).is_ok())
     }
 
     /// Whether a pod's namespace has its program.
@@ -258,20 +289,23 @@ impl Capture {
         Ok(())
     }
 
-    /// Load the programs for a pod's loopback link: for what leaves by it, for what arrives. Each lives while its
-    /// descriptor is open or it is attached.
+    /// Load the programs for a pod's links. Each lives while its descriptor is open or it is attached.
     ///
     /// # Errors
     /// The kernel lacks a feature.
-    pub fn loopback_programs(&self, cookie: u64) -> Result<(OwnedFd, OwnedFd), BpfError> {
+    pub fn link_programs(&self, cookie: u64) -> Result<LinkPrograms, BpfError> {
         let mut object = self.flows(cookie, 0)?;
-        Ok((object.program("cv_loopback")?, object.program("cv_arrival")?))
+        Ok(LinkPrograms {
+            leaving: object.program("cv_loopback")?,
+            arriving: object.program("cv_arrival")?,
+            guard: object.program("cv_guard")?,
+        })
     }
 
-    /// Load the guard for a pod's other links. Connections that are older are exempt.
+    /// Load the guard alone, with connections that are older than it and exempt.
     ///
     /// # Errors
-    /// As `loopback_programs`.
+    /// As `link_programs`.
     pub fn guard_program(&self, cookie: u64, preexisting: &[PreexistingConnection]) -> Result<OwnedFd, BpfError> {
         let mut object = self.flows(cookie, preexisting.len())?;
         exempt(&mut object, preexisting)?;

@@ -82,6 +82,11 @@ impl Pins {
         Ok(())
     }
 
+    /// Remove the links to the node's cgroup.
+    pub(crate) fn remove_hooks(&self) -> io::Result<()> {
+        absent_is_fine(fs::remove_dir_all(self.hooks()))
+    }
+
     /// Remove everything, the folder too.
     pub(crate) fn remove(&self) -> io::Result<()> {
         absent_is_fine(fs::remove_dir_all(&self.folder))

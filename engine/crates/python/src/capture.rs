@@ -89,6 +89,10 @@ impl Capture {
         self.with(py, |inner| inner.attach(&cgroup))
     }
 
+    fn detach(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |inner| inner.detach())
+    }
+
     fn attach_tunnel(&self, py: Python<'_>, cgroup: PathBuf) -> PyResult<()> {
         self.with(py, |inner| inner.attach_tunnel(&cgroup))
     }
@@ -131,9 +135,9 @@ impl Capture {
         self.with(py, Inner::prune)
     }
 
-    fn loopback_programs(&self, py: Python<'_>, cookie: u64) -> PyResult<(RawFd, RawFd)> {
-        let (leaving, arriving) = self.with(py, |inner| inner.loopback_programs(cookie))?;
-        Ok((leaving.into_raw_fd(), arriving.into_raw_fd()))
+    fn link_programs(&self, py: Python<'_>, cookie: u64) -> PyResult<(RawFd, RawFd, RawFd)> {
+        let programs = self.with(py, |inner| inner.link_programs(cookie))?;
+        Ok((programs.leaving.into_raw_fd(), programs.arriving.into_raw_fd(), programs.guard.into_raw_fd()))
     }
 
     fn guard_program(&self, py: Python<'_>, cookie: u64, preexisting: Vec<Connection>) -> PyResult<RawFd> {

@@ -35,10 +35,27 @@ pub(crate) struct PortKey {
     pub(crate) list: u16,
 }
 
+/// `struct listener_slot`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct ListenerSlot {
+    /// Cookie of the namespace.
+    pub(crate) netns: u64,
+    /// Below `LISTENER_SLOTS`.
+    pub(crate) slot: u32,
+    /// Zero.
+    pub(crate) _pad: u32,
+}
+
+/// Slots of a namespace in `cv_listeners`.
+pub(crate) const LISTENER_SLOTS: u32 = 16;
+
 // SAFETY: only numbers and bytes, no padding; every bit pattern is valid.
 unsafe impl Pod for PodPlan {}
 // SAFETY: the same.
 unsafe impl Pod for PortKey {}
+// SAFETY: the same.
+unsafe impl Pod for ListenerSlot {}
 
 /// `enum pod_flag`: what `PodRules` calls flags.
 pub(crate) const POD_FLAGS: [(&str, u32); 5] =
@@ -98,14 +115,6 @@ pub(crate) mod kernel_only {
         pub(crate) remote: [u8; 16],
         pub(crate) remote_port: u16,
         pub(crate) local_port: u16,
-        pub(crate) _pad: u32,
-    }
-
-    /// `struct listener_slot`.
-    #[repr(C)]
-    pub(crate) struct ListenerSlot {
-        pub(crate) netns: u64,
-        pub(crate) slot: u32,
         pub(crate) _pad: u32,
     }
 }

@@ -5,8 +5,8 @@ use std::mem::offset_of;
 use std::path::Path;
 
 use super::btf::{Field, Types, types};
-use super::capture::kernel_only::{Arrival, Client, Destination, ListenerSlot, RangeKey};
-use super::capture::{COUNTS, POD_FLAGS, PORT_LISTS, PodPlan, PortKey, RANGE_FLAGS, TREATMENTS};
+use super::capture::kernel_only::{Arrival, Client, Destination, RangeKey};
+use super::capture::{COUNTS, ListenerSlot, POD_FLAGS, PORT_LISTS, PodPlan, PortKey, RANGE_FLAGS, TREATMENTS};
 use super::{Connection, Stage};
 use crate::drops::Reason;
 use crate::guard::OBJECT as GUARD;
