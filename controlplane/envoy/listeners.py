@@ -36,6 +36,10 @@ def main_internal(chains: Iterable[listener_components_pb2.FilterChain]) -> list
     result = Listener(name=names.MAIN_INTERNAL)
     result.internal_listener.SetInParent()
     result.listener_filters.add(name=names.ORIGINAL_DESTINATION, typed_config=packed(original_dst_pb2.OriginalDst()))
+    # Envoy refuses a listener without chains, and whatever no chain is for has nowhere to go.
+    nowhere = tcp_proxy_pb2.TcpProxy(stat_prefix=names.BLACK_HOLE, cluster=names.BLACK_HOLE)
+    result.default_filter_chain.name = names.BLACK_HOLE
+    result.default_filter_chain.filters.add(name=TCP_PROXY, typed_config=packed(nowhere))
     taken: set[tuple[object, ...]] = set()
     for chain in chains:
         match = chain.filter_chain_match
