@@ -4,11 +4,14 @@
  * cv_loopback, on what leaves by the loopback link: a packet that enters the tunnel tells where its socket was going
  * (cv_origins); the kernel chooses the client's port only after the hooks of capture.bpf.c. It drops nothing.
  *
- * cv_arrival, on what arrives there: notes each SYN for inbound.bpf.c, which leaves connections within the pod alone,
- * the tunnel's to the application above all. And what the tunnel sends to the application gets the mark by which the
- * answers are routed back to it (with tcp_fwmark_accept and fwmark_reflect), because the tunnel connects from its
- * client's address. It drops nothing; without it, connections within the pod are handed to the tunnel, which refuses
- * them.
+ * cv_arrival, on what arrives there: notes what may begin a connection for inbound.bpf.c, which leaves connections
+ * within the pod alone, the tunnel's to the application above all. And what the tunnel sends to the application gets
+ * the mark by which the answers are routed back to it (with tcp_fwmark_accept and fwmark_reflect), because the tunnel
+ * connects from its client's address. It drops nothing; without it, connections within the pod are handed to the
+ * tunnel, which refuses them.
+ *
+ * cv_outside, on what arrives by every other link: removes the note that an earlier packet may have left. It drops
+ * nothing; without it, the guard drops the answer to a packet that has the addresses of that earlier one.
  *
  * cv_guard, on what leaves by every other link: drops TCP of the application that no hook has passed. Its sockets are
  * asked: one that leaves on purpose has been noted (TREAT_PASS), a captured one never comes here. Accepted connections
@@ -77,7 +80,7 @@ int cv_loopback(struct __sk_buff *skb) {
     struct packet packet = {};
     __u16 port;
 
-    if (is_tunnels(skb) || is_later_packet(skb))
+    if (is_tunnels(skb) || glance(skb) != GLANCE_UNKNOWN)
         return tc_pass();
     switch (find_transport(skb, &packet)) {
     case FOUND_TCP:
@@ -103,9 +106,10 @@ int cv_arrival(struct __sk_buff *skb) {
 
     if (is_tunnels(skb))
         skb->mark = (skb->mark & ~reply_mark_mask) | reply_mark;
-    if (is_later_packet(skb))
+    if (glance(skb) == GLANCE_DATA)
         return tc_pass();
-    if (find_transport(skb, &packet) != FOUND_TCP || (packet.flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+    /* The end of a handshake looks for a listener too, where the kernel has sent a SYN cookie. */
+    if (find_transport(skb, &packet) != FOUND_TCP || packet.payload || packet.flags & TCP_RST)
         return tc_pass();
     arrival = bpf_map_lookup_elem(&cv_arrivals, &here);
     if (!arrival)
@@ -115,6 +119,19 @@ int cv_arrival(struct __sk_buff *skb) {
     __builtin_memcpy(arrival->remote, packet.connection.local, sizeof(arrival->remote));
     arrival->remote_port = bpf_ntohs(packet.connection.local_port);
     arrival->local_port = bpf_ntohs(packet.connection.remote_port);
+    return tc_pass();
+}
+
+SEC("classifier")
+int cv_outside(struct __sk_buff *skb) {
+    struct arrival *arrival;
+    __u32 here = 0;
+
+    if (glance(skb) == GLANCE_DATA)
+        return tc_pass();
+    arrival = bpf_map_lookup_elem(&cv_arrivals, &here);
+    if (arrival)
+        arrival->netns = 0;
     return tc_pass();
 }
 

@@ -227,12 +227,12 @@ class Capture:
     def prune(self) -> None:
         """Remove what is left of namespaces that have gone."""
 
-    def link_programs(self, cookie: int) -> tuple[int, int, int]:
+    def link_programs(self, cookie: int) -> tuple[int, int, int, int]:
         """Load the programs for a namespace's links (``bpf/flows.bpf.c``).
 
         Returns:
-            Descriptors, which the caller closes: for what leaves by the loopback link, for what arrives there, and the
-            guard for every other link, from which no connection is exempt.
+            Descriptors, which the caller closes: for what leaves by the loopback link, for what arrives there, for what
+            arrives by every other link, and for what leaves by it: the guard, from which no connection is exempt.
         """
 
     def guard_program(self, cookie: int, preexisting: Sequence[tuple[str, int, str, int, bool]]) -> int:

@@ -116,7 +116,7 @@ _Static_assert(sizeof(struct listener_slot) == 16, "no padding: it is compared a
 
 #define LISTENER_SLOTS 16
 
-/* A SYN that is arriving on a loopback link, on one CPU (cv_arrivals). Ports in host order. */
+/* A packet that may begin a connection, arriving on a loopback link, on one CPU (cv_arrivals). Ports in host order. */
 struct arrival {
     __u64 netns; /* 0: none */
     __u8 remote[16];

@@ -20,6 +20,7 @@
 #define TCP_FLAGS 13
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
+#define TCP_RST 0x04
 #define TCP_ACK 0x10
 
 /* UNREADABLE: it may be TCP, and what it is cannot be seen; the caller decides which way that fails. */
@@ -102,28 +103,36 @@ static __always_inline enum found find_v6(struct __sk_buff *skb, struct connecti
     return FOUND_UNREADABLE;
 }
 
+enum at_a_glance { GLANCE_UNKNOWN, GLANCE_DATA, GLANCE_OTHER };
+
+static __always_inline enum at_a_glance glance_at_tcp(const __u8 *tcp, const __u8 *end, __u32 length) {
+    if (tcp + TCP_FLAGS + 1 > end || tcp[TCP_FLAGS] & TCP_SYN)
+        return GLANCE_UNKNOWN;
+    return length > (tcp[TCP_OFFSET] >> 4) * 4 ? GLANCE_DATA : GLANCE_OTHER;
+}
+
 /*
- * Whether a packet is certainly one of TCP's later ones, without SYN: read in place, without options and extensions.
- * For programs that look at every packet of a link and want only the first of a connection; `no` says nothing.
+ * What a packet certainly is, read in place, without options and extensions: one of TCP's later ones, with data or
+ * without. For programs that look at every packet of a link and want only what begins a connection.
  */
-static __always_inline int is_later_packet(const struct __sk_buff *skb) {
+static __always_inline enum at_a_glance glance(const struct __sk_buff *skb) {
     const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;
     const struct iphdr *v4 = (const void *)(data + ETH_HLEN);
     const struct ipv6hdr *v6 = (const void *)(data + ETH_HLEN);
 
     if (skb->protocol == bpf_htons(ETH_P_IP)) {
-        const __u8 *tcp = (const __u8 *)(v4 + 1);
-
-        if (tcp + TCP_FLAGS + 1 > end || v4->ihl != 5 || v4->protocol != IPPROTO_TCP)
-            return 0;
-        return !(v4->frag_off & bpf_htons(FRAGMENT_OFFSET)) && !(tcp[TCP_FLAGS] & TCP_SYN);
+        if ((const __u8 *)(v4 + 1) > end || v4->ihl != 5 || v4->protocol != IPPROTO_TCP)
+            return GLANCE_UNKNOWN;
+        if (v4->frag_off & bpf_htons(FRAGMENT_OFFSET) || !v4->tot_len)
+            return GLANCE_UNKNOWN;
+        return glance_at_tcp((const __u8 *)(v4 + 1), end, bpf_ntohs(v4->tot_len) - sizeof(*v4));
     }
     if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-        const __u8 *tcp = (const __u8 *)(v6 + 1);
-
-        return tcp + TCP_FLAGS + 1 <= end && v6->nexthdr == IPPROTO_TCP && !(tcp[TCP_FLAGS] & TCP_SYN);
+        if ((const __u8 *)(v6 + 1) > end || v6->nexthdr != IPPROTO_TCP || !v6->payload_len)
+            return GLANCE_UNKNOWN;
+        return glance_at_tcp((const __u8 *)(v6 + 1), end, bpf_ntohs(v6->payload_len));
     }
-    return 0;
+    return GLANCE_UNKNOWN;
 }
 
 /* `packet` must be zero before. It is filled only if the answer is TCP or UDP. */

@@ -73,8 +73,8 @@ struct {
 } cv_listeners SEC(".maps");
 
 /*
- * The SYN that this CPU is taking in from a loopback link; written by cv_arrival, read and cleared by cv_inbound in the
- * same turn of the kernel, because that hook cannot tell by which link a packet has come.
+ * The packet without data that this CPU is taking in from a loopback link; written by cv_arrival, read and cleared by
+ * cv_inbound in the same turn of the kernel, because that hook cannot tell by which link a packet has come.
  */
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

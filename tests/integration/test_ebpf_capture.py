@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from meshapi import names
+from meshengine.bpf import programs_at
 from meshkit.linux import cgroups, netns
 from nodeagent.capture.annotations import plan_pod
 from nodeagent.capture.ebpf.node import EbpfNode
@@ -371,6 +372,7 @@ async def test_without_the_hooks_nothing_leaves_and_with_them_again_connections_
 ) -> None:
     enrol(capture, space)
     shell(space, backends.REMOVE_HOOKS)
+    await until(lambda: programs_at(ebpf.root()) == [])  # the kernel detaches later
     with tunnel(pods), pods.answering(pods.second, 8080, "application"), stream(pods, server) as client:
         client.setblocking(False)
         assert client.connect_ex((server, 8080)) == 115
@@ -450,3 +452,29 @@ def test_packets_that_no_hook_has_seen_do_not_leave(
 def seen(pods: Wired) -> Iterator[Seen]:
     with closing(Seen(pods)) as made:
         yield made
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_connections_within_the_pod_survive_syn_cookies(
+    capture: PodCapture, pods: Wired, space: int, server: str
+) -> None:
+    """The end of a handshake with a cookie looks for a listener again: it must be the one that has sent the cookie."""
+    here = SERVERS[server]
+    enrol(capture, space)
+    shell(space, "echo 2 > /proc/sys/net/ipv4/tcp_syncookies")  # on every SYN
+    with (
+        tunnel(pods) as outbound,
+        tunnel(pods, names.INBOUND_PLAINTEXT_PORT) as inbound,
+        pods.listen(pods.first, 8080) as application,
+    ):
+        for source, to, listener in (
+            (pods.first, (server, 8080), outbound),
+            (pods.first, (here, 8080), application),
+            (pods.second, (here, 8080), inbound),
+        ):
+            with pods.connect(source, *to) as client:
+                accepted, _ = listener.accept()
+                with accepted:
+                    client.sendall(b"question")
+                    accepted.settimeout(scaled(5))
+                    assert accepted.recv(100) == b"question"

@@ -111,8 +111,8 @@ class EbpfNode:
         with _said():
             return self._capture.remove_pod(cookie)
 
-    def link_programs(self, cookie: int) -> tuple[int, int, int]:
-        """Load the programs for a namespace's links: loopback leaving, arriving, guard; the caller closes all."""
+    def link_programs(self, cookie: int) -> tuple[int, int, int, int]:
+        """Load programs: loopback leaving, arriving; other links arriving, leaving (guard). The caller closes them."""
         with _said():
             return self._capture.link_programs(cookie)
 

@@ -38,20 +38,20 @@ class PodLinks:
         self._lock = threading.Lock()
 
     def carry(self, cookie: int) -> bool:
-        """Attach the programs to loopback: before the plan. Return whether any was lacking, or of an earlier process.
+        """Attach what carries connections: before the plan. Return whether any was lacking, or of an earlier process.
 
         Raises:
             OSError: the link may lack it.
         """
         with _leaving() as leaving, _arriving() as arriving:
-            is_complete = _LOOPBACK in leaving.attached and _LOOPBACK in arriving.attached
-            if is_complete and self._is_own(cookie, guard=False):
+            if not _lacking(leaving, arriving) and self._is_own(cookie, guard=False):
                 return False
             *programs, guard = self._node.link_programs(cookie)
             self._keep_guard(cookie, guard)
             try:
-                for place, program in zip((leaving, arriving), programs, strict=True):
-                    place.attach(_LOOPBACK, program)
+                leaving.attach(_LOOPBACK, programs[0])
+                for link in arriving.links:
+                    arriving.attach(link, programs[1] if link == _LOOPBACK else programs[2])
             finally:
                 for program in programs:
                     os.close(program)
@@ -106,9 +106,8 @@ class PodLinks:
             return ()
         with _leaving() as leaving, _arriving() as arriving:
             self._guard.count(leaving)
-            lacking = sorted(self._wanted(plan, leaving) - leaving.attached.keys())
-            is_complete = _LOOPBACK in leaving.attached and _LOOPBACK in arriving.attached
-            return tuple(f"guard of {link}" for link in lacking) + (() if is_complete else ("programs of lo",))
+            unguarded = sorted(self._wanted(plan, leaving) - leaving.attached.keys())
+            return tuple(f"guard of {link}" for link in unguarded) + _lacking(leaving, arriving)
 
     def _wanted(self, plan: PodPlan, programs: Egress) -> frozenset[str]:
         if plan.mode is not Mode.CAPTURE or not self._guarded:
@@ -142,3 +141,9 @@ class PodLinks:
         if kept is not None:
             os.close(kept)
         return self._node.guard_program(cookie, older)
+
+
+def _lacking(leaving: Egress, arriving: Egress) -> tuple[str, ...]:
+    """Return what carries captured connections and is not attached, in words."""
+    links = arriving.links - arriving.attached.keys() | ({_LOOPBACK} - leaving.attached.keys())
+    return tuple(f"programs of {link}" for link in sorted(links))

@@ -79,6 +79,8 @@ pub struct LinkPrograms {
     pub leaving: OwnedFd,
     /// For what arrives there.
     pub arriving: OwnedFd,
+    /// For what arrives by every other link.
+    pub outside: OwnedFd,
     /// For what leaves by every other link; no connection is exempt.
     pub guard: OwnedFd,
 }
@@ -298,6 +300,7 @@ impl Capture {
         Ok(LinkPrograms {
             leaving: object.program("cv_loopback")?,
             arriving: object.program("cv_arrival")?,
+            outside: object.program("cv_outside")?,
             guard: object.program("cv_guard")?,
         })
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use culvert_bpf::BpfError;
-use culvert_bpf::capture::{Capture as Inner, CaptureConfig, Ports};
+use culvert_bpf::capture::{Capture as Inner, CaptureConfig, LinkPrograms, Ports};
 use culvert_bpf::plans::{PodRules, pod_flag, port_list, range_flag};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -135,9 +135,9 @@ impl Capture {
         self.with(py, Inner::prune)
     }
 
-    fn link_programs(&self, py: Python<'_>, cookie: u64) -> PyResult<(RawFd, RawFd, RawFd)> {
-        let programs = self.with(py, |inner| inner.link_programs(cookie))?;
-        Ok((programs.leaving.into_raw_fd(), programs.arriving.into_raw_fd(), programs.guard.into_raw_fd()))
+    fn link_programs(&self, py: Python<'_>, cookie: u64) -> PyResult<(RawFd, RawFd, RawFd, RawFd)> {
+        let LinkPrograms { leaving, arriving, outside, guard } = self.with(py, |inner| inner.link_programs(cookie))?;
+        Ok((leaving.into_raw_fd(), arriving.into_raw_fd(), outside.into_raw_fd(), guard.into_raw_fd()))
     }
 
     fn guard_program(&self, py: Python<'_>, cookie: u64, preexisting: Vec<Connection>) -> PyResult<RawFd> {
