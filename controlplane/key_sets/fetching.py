@@ -70,7 +70,8 @@ class Fetcher:
             text = await self._get(URL(uri), timeout_s)
             document = json.loads(text)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise FetchFailed(f"{uri} cannot be fetched: {error or type(error).__name__}") from error
+            cause = getattr(error, "os_error", None) or error
+            raise FetchFailed(f"{uri} cannot be fetched: {str(cause) or type(error).__name__}") from error
         except ValueError as error:
             raise FetchFailed(f"{uri} is not JSON: {error}") from error
         if not isinstance(document, dict):
