@@ -5,8 +5,10 @@ Facts: Istio's ``ambient/authorization.go``.
 What layer 4 cannot decide (requests, headers, tokens):
 
 *   in an ALLOW rule: the whole rule goes, the policy stays and may so allow nothing (fails closed);
-*   in a DENY rule: only that attribute goes; when nothing is left in all alternatives, the rule never fires. Waypoints
-    enforce such policies; every case is reported in ``Translation.problems``.
+*   in a DENY rule: only that attribute goes, so the rule denies more than it says: an alternative of which nothing is
+    left matches everything (fails closed, too). Istio's never fires then: a rule that nobody enforces.
+
+Every case is reported in ``Translation.problems``; a policy for a waypoint has ``targetRefs``.
 
 Trust domains count as such an attribute here. Istio drops them without a word, which makes an ALLOW rule wider than
 written; refusing the rule is the safe reading.
@@ -79,7 +81,8 @@ def translate(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Transl
             result.problems.append(f"{path} allows nothing without a waypoint")
             continue
         if lost:
-            effect = "denies nothing" if _never_fires(clauses) else "denies by its other attributes alone"
+            clauses = [clause for clause in clauses if all(match.ByteSize() for match in clause.matches)]
+            effect = "denies by its other attributes alone" if clauses else "denies every connection"
             result.problems.append(f"{path} {effect} without a waypoint")
         result.policy.rules.append(pb.Rule(clauses=clauses))
     return result
@@ -135,11 +138,6 @@ def _clauses(rule: security.Rule, namespace: str, path: str, lost: list[str]) ->
         for index, item in enumerate(rule.when)
     ]
     return clauses
-
-
-def _never_fires(clauses: Sequence[pb.Clause]) -> bool:
-    """Return whether one of the clauses has only matches without attributes, which match nothing."""
-    return any(not any(match.ByteSize() for match in clause.matches) for clause in clauses)
 
 
 def _operation(operation: security.Operation, path: str, lost: list[str]) -> pb.Match:

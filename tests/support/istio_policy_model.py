@@ -1,9 +1,8 @@
 """What Istio's policy objects mean at layer 4, read from the objects themselves: what translation is compared with.
 
 Plain Python over manifests (dictionaries as in YAML), one workload and one connection at a time; no wire messages. What
-layer 4 cannot decide is missing on purpose, in the direction that the facts page gives: an ALLOW rule with any such
-attribute allows nothing, a DENY rule loses that attribute and, when nothing is left of an alternative, that
-alternative.
+layer 4 cannot decide is missing on purpose, and fails closed: an ALLOW rule with any such attribute allows nothing, a
+DENY rule loses that attribute, and an alternative of which nothing is left matches everything.
 """
 
 import ipaddress
@@ -91,20 +90,20 @@ def _condition_matches(condition: Json, home: str, to: Connection) -> bool:
         "source.ip": _source_ip, "source.namespace": _namespace, "source.principal": _principal,
         "source.serviceAccount": _account, "destination.ip": _destination_ip, "destination.port": _port,
     }.get(condition["key"])  # fmt: skip
-    return test is not None and _fields_match({"values": test}, condition, home, to)
+    return test is None or _fields_match({"values": test}, condition, home, to)
 
 
 def _fields_match(
     tests: dict[str, Callable[[str, str, Connection], bool]], given: Json, home: str, to: Connection
 ) -> bool:
-    """All fields hold; without any field that layer 4 knows, nothing does."""
+    """All fields that layer 4 knows hold; without any, everything does: the rule is a DENY rule then."""
     held = []
     for name, test in tests.items():
         if values := given.get(name):
             held.append(any(test(value, home, to) for value in values))
         if values := given.get(_negated(name)):
             held.append(not any(test(value, home, to) for value in values))
-    return bool(held) and all(held)
+    return all(held)
 
 
 def _negated(name: str) -> str:

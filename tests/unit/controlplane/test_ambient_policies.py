@@ -140,7 +140,7 @@ def test_layer_7_in_an_allow_rule_removes_the_rule_and_keeps_the_policy(rule: di
     assert "spec.rules[0]" in result.problems[0]
 
 
-def test_layer_7_in_a_deny_rule_removes_the_attribute_only() -> None:
+def test_layer_7_in_a_deny_rule_removes_the_attribute_and_so_denies_more() -> None:
     result = translate(
         action="DENY",
         rules=[
@@ -150,13 +150,13 @@ def test_layer_7_in_a_deny_rule_removes_the_attribute_only() -> None:
     )
     assert rules(result) == [
         {"clauses": [{"matches": [{"destinationPorts": [80]}]}]},
-        {"clauses": [{"matches": [{}]}]},  # an empty match never matches
+        {},  # a rule without clauses matches everything
     ]
     assert result.problems == [
         "spec.rules[0].to[0].operation.methods needs a waypoint (layer 7)",
         "spec.rules[0] denies by its other attributes alone without a waypoint",
         "spec.rules[1].to[0].operation.paths needs a waypoint (layer 7)",
-        "spec.rules[1] denies nothing without a waypoint",
+        "spec.rules[1] denies every connection without a waypoint",
     ]
 
 

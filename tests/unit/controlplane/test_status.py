@@ -62,7 +62,7 @@ def test_a_waypoints_policy_has_no_condition_of_layer_4() -> None:
         ),
         (
             {"action": "DENY", "rules": [{}, {"to": [{"operation": {"paths": ["/x"]}}]}]},
-            ["spec.rules[1].to[0].operation.paths", "spec.rules[1] denies nothing"],
+            ["spec.rules[1].to[0].operation.paths", "spec.rules[1] denies every connection"],
         ),
         (
             {"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["GET"], "ports": ["80"]}}]}]},
