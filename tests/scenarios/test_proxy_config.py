@@ -1,0 +1,137 @@
+"""``culvert proxy-config`` on the admin pages of a real Envoy that the control plane's code configures."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from google.protobuf import json_format
+from typer.testing import CliRunner
+
+from meshctl.proxy_config import clusters, commands, dump, endpoints, listeners, routes, secrets
+from meshctl.proxy_config.dump import Dump
+from meshctl.proxy_config.spelling import camel_case
+from tests.scenarios import files, world
+
+HOST = "web.default.svc.cluster.local"
+
+
+class Pages:
+    """The pages of one Envoy, saved."""
+
+    def __init__(self, config: bytes, with_endpoints: bytes, clusters_page: bytes) -> None:
+        self.with_endpoints = with_endpoints
+        self.clusters = clusters_page
+        self.dump: Dump = dump.read(json.loads(config), json.loads(clusters_page))
+
+
+@pytest.fixture
+async def pages() -> AsyncIterator[Pages]:
+    async with world.running(files.load("destination-rule/subset-policy")) as running:
+        connector = aiohttp.UnixConnector(str(running.folder / "admin"))
+        async with aiohttp.ClientSession(connector=connector) as web:
+
+            async def page(path: str) -> bytes:
+                async with web.get(f"http://envoy{path}") as answer:
+                    return await answer.read()
+
+            yield Pages(
+                await page("/config_dump"),
+                await page("/config_dump?include_eds"),
+                await page("/clusters?format=json"),
+            )
+
+
+async def test_the_tables_of_a_waypoint(pages: Pages) -> None:
+    found = clusters.table(clusters.Filter(fqdn="web.").chosen(pages.dump)).rows
+    assert (HOST, "8080", "http/a", "inbound-vip", "EDS", "") in found
+    assert {row[0] for row in found} == {HOST}
+
+    chains = listeners.table(listeners.Filter().chosen(pages.dump)).rows
+    name = f"inbound-vip|8080|http|{HOST}"
+    assert ("envoy://main_internal", name, "Addr: 10.96.0.1/32:8080", f"Route: {name}") in chains
+    assert ("connect_terminate", "default", "ALL", "Inline Route: CONNECT") in chains
+    assert listeners.types(listeners.Filter(port=15008).chosen(pages.dump)).rows == [("::", "15008", "HTTP")]
+
+    [line] = routes.table(routes.Filter(name=name).chosen(pages.dump)).rows
+    assert line == (name, "inbound|http|8080", "*", "/*", "web.default")
+
+    cluster = f"inbound-vip|8080|http/a|{HOST}"
+    assert endpoints.table(endpoints.Filter(cluster=cluster).chosen(pages.dump)).rows == [
+        ("10.0.1.1:8080", "HEALTHY", "OK", cluster),
+        ("10.0.1.2:8080", "HEALTHY", "OK", cluster),
+    ]
+
+
+async def test_the_certificates_of_a_waypoint(pages: Pages) -> None:
+    now = datetime.now(UTC)
+    rows = secrets.table(pages.dump.secrets, now).rows
+    assert [row[:4] for row in rows] == [
+        ("default", "Cert Chain", "ACTIVE", "true"),
+        ("ROOTCA", "CA", "ACTIVE", "true"),
+    ]
+    assert {row[3] for row in secrets.table(pages.dump.secrets, now + timedelta(days=9)).rows} == {"false"}
+    assert all(int(row[4], 16) for row in rows)
+
+
+async def test_a_saved_dump_has_the_same_endpoints_as_the_page_about_them(pages: Pages) -> None:
+    wanted = endpoints.Filter(port=8080)
+    saved = dump.read(json.loads(pages.with_endpoints))
+    rows = endpoints.table(wanted.chosen(pages.dump)).rows
+    assert endpoints.table(wanted.chosen(saved)).rows == rows
+    assert len(rows) == 5  # three pods of the service, and two of them in the subset
+
+
+async def test_documents_are_spelled_as_protobuf_spells_them(pages: Pages) -> None:
+    def spelled(items: Any, message: Any) -> list[Any]:
+        return [json_format.MessageToDict(json_format.ParseDict(_plain(one), message())) for one in items]
+
+    for items, message in (
+        (pages.dump.clusters, cluster_pb2.Cluster),
+        (pages.dump.listeners, listener_pb2.Listener),
+        (pages.dump.routes, route_pb2.RouteConfiguration),
+    ):
+        assert items
+        assert _keys(camel_case([_plain(one) for one in items])) == _keys(spelled(items, message))
+
+
+async def test_the_command_answers_from_files(pages: Pages, tmp_path: Path) -> None:
+    file = tmp_path / "dump.json"
+    file.write_bytes(pages.with_endpoints)
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(commands.app, [*arguments, "-f", str(file)])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert run("c", "--subset", "http/a").splitlines()[1].split()[:4] == [HOST, "8080", "http/a", "inbound-vip"]
+    [route] = json.loads(run("routes", "--name", f"inbound-vip|8080|http|{HOST}", "-o", "json"))
+    assert route["virtualHosts"][0]["routes"][0]["metadata"]["filterMetadata"]["istio"]["rule"] == "spec.http[0]"
+    node = json.loads(run("bootstrap"))["bootstrap"]["node"]
+    assert node["id"].startswith("waypoint~")
+    assert run("b", "-o", "short").splitlines()[0].split() == ["NODE", "CLUSTER", "ENVOY"]
+    titles = [line.split("  ")[0] for line in run("all").split("\n\n")]
+    assert titles == ["SERVICE FQDN", "LISTENER", "NAME", "ENDPOINT", "RESOURCE NAME"]
+
+    file.write_bytes(pages.clusters)
+    assert "10.0.1.3:8080" in run("ep", "--status", "healthy", "--address", "10.0.1.3")
+
+
+def _plain(item: Any) -> Any:
+    """The message without its type, as a field of its own has it."""
+    return {name: value for name, value in item.items() if name != "@type"}
+
+
+def _keys(item: Any) -> Any:
+    """The names in a document; what is equal to its default is not written by everybody."""
+    if isinstance(item, dict):
+        return {name: found for name, value in item.items() if (found := _keys(value)) not in (None, {}, [])}
+    if isinstance(item, list):
+        return [_keys(one) for one in item]
+    return item or None
