@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from meshapi.proto import workload_pb2
+from meshapi.proto import authorization_pb2, workload_pb2
+from meshctl.description import facts
 from meshctl.proxy_config import clusters, endpoints, secrets, ztunnels
 from meshkit.kube import Json
 from tests.support import namespaced
@@ -31,6 +32,8 @@ async def served() -> AsyncIterator[tuple[namespaced.Pod, namespaced.Pod, Json]]
         mesh.announce(server, services={f"shop/{HOST}": ports})
         assert await client.request(server.ip, 8080) == f"{client.ip} hello".encode()
 
+        account = authorization_pb2.ServiceAccountMatch(namespace="dev", serviceAccount="x")
+        mesh.deny("not-x", service_accounts=[account])
         document = json.loads(
             await asyncio.to_thread(pages.config_dump, client.node.engine, ZtunnelSettings(node_name="n"))
         )
@@ -56,3 +59,22 @@ async def test_the_dump_of_a_ztunnel_in_the_tables_of_envoy(
 
     stranger = ztunnels.read(document, ztunnels.Pod("shop", "somebody-else"))
     assert secrets.table(stranger.secrets, datetime.now(UTC)).rows == []
+
+
+async def test_what_a_ztunnel_says_of_a_pod_and_a_service(
+    served: tuple[namespaced.Pod, namespaced.Pod, Json],
+) -> None:
+    server, _, document = served
+    workload = facts.find(document["workloads"], "shop", "server")
+    assert workload is not None
+    pod = facts.of_pod(document, workload)
+    assert pod["identity"] == server.identity
+    assert pod["services"] == [f"shop/{HOST}"]
+    assert pod["mutualTLS"] == "PERMISSIVE"
+    assert pod["policies"] == [{"kind": "AuthorizationPolicy", "name": "shop/not-x", "action": "DENY"}]
+
+    found = facts.find(document["services"], "shop", "web")
+    assert found is not None
+    service = facts.of_service(document, found)
+    assert (service["ports"], service["endpoints"]) == ({"80": 8080}, {"healthy": 1, "all": 1})
+    assert (service["policies"], service["waypoint"]) == (pod["policies"], "")

@@ -14,6 +14,7 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf import json_format
 from typer.testing import CliRunner
 
+from meshctl.description import facts
 from meshctl.proxy_config import clusters, commands, dump, endpoints, listeners, routes, secrets
 from meshctl.proxy_config.dump import Dump
 from meshctl.proxy_config.spelling import camel_case
@@ -63,6 +64,9 @@ async def test_the_tables_of_a_waypoint(pages: Pages) -> None:
     assert line == (name, "inbound|http|8080", "*", "/*", "web.default")
 
     cluster = f"inbound-vip|8080|http/a|{HOST}"
+    assert facts.routes_of(pages.dump, HOST) == [
+        {"port": "8080", "match": "/*", "from": "web.default", "rule": "spec.http[0]", "to": cluster}
+    ]
     assert endpoints.table(endpoints.Filter(cluster=cluster).chosen(pages.dump)).rows == [
         ("10.0.1.1:8080", "HEALTHY", "OK", cluster),
         ("10.0.1.2:8080", "HEALTHY", "OK", cluster),
