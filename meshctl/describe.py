@@ -37,7 +37,7 @@ def service(
     own, _, given = name.partition(".")
     found = session.run(
         "describe service",
-        lambda client: _service(client, (given or namespace, own), system_namespace),
+        lambda client: of_service(client, (given or namespace, own), system_namespace),
         kubeconfig=kubeconfig,
         context=context,
     )
@@ -70,7 +70,8 @@ def pod(
     show(output, text.render(found), found)
 
 
-async def _service(client: kube.Client, key: tuple[str, str], system_namespace: str) -> Json:
+async def of_service(client: kube.Client, key: tuple[str, str], system_namespace: str) -> Json:
+    """Return what applies to a service, by namespace and name. Raises ``CommandError``."""
     namespace, name = key
     item = await client.find(kinds.SERVICE, name, namespace)
     if item is None:

@@ -165,10 +165,10 @@ def everything(
         clusters.table(clusters.Filter(fqdn, port, subset, direction).chosen(found)),
         listeners.table(listeners.Filter(address, port, kind).chosen(found)),
         routes.table(routes.Filter(name).chosen(found)),
-        endpoints.table(endpoints.Filter(port=port).chosen(found)),
+        endpoints.table(endpoints.Filter().chosen(found)),
         secrets.table(found.secrets, datetime.now(UTC)),
     )
-    question.write("\n\n".join(str(one) for one in tables if one.rows), found.document)
+    question.write("\n\n".join(str(one) for one in tables if one.rows), found.document, is_envoy=found.is_envoy)
 
 
 def _node(bootstrap: Item) -> Table:

@@ -25,6 +25,7 @@ class Dump:
         bootstrap: of type ``envoy.config.bootstrap.v3.Bootstrap``.
         endpoints: of type ``envoy.admin.v3.ClusterStatus``.
         document: the whole page.
+        is_envoy: whether the document is Envoy's, with names of fields as there.
     """
 
     clusters: Sequence[Item] = ()
@@ -34,6 +35,7 @@ class Dump:
     bootstrap: Item = field(default_factory=dict)
     endpoints: Sequence[Item] = ()
     document: Item = field(default_factory=dict)
+    is_envoy: bool = True
 
 
 def read(config: Json, clusters: Json | None = None) -> Dump:

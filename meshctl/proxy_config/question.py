@@ -53,11 +53,18 @@ class Question:
             session.fail(self._title, f"pod {self.pod} has no Envoy, so no {part}; its ztunnel has {_listed()}")
         return found
 
-    def write(self, table: Table | str, document: Any) -> None:
-        """Write the answer; without any rows, the command says so and ends with status 1."""
-        if isinstance(table, Table) and not table.rows and not document:
+    def write(self, table: Table | str, document: Any, *, is_envoy: bool = True) -> None:
+        """Write the answer; if there is nothing in it, say so and end with status 1.
+
+        Args:
+            table: for people.
+            document: for programs.
+            is_envoy: whether names of fields in the document are as Envoy writes them.
+        """
+        is_for_programs = self.output in {Form.JSON, Form.YAML}
+        if not document if is_for_programs else isinstance(table, Table) and not table.rows:
             session.fail(self._title, "nothing found")
-        show(self.output, table, camel_case(document))
+        show(self.output, table, camel_case(document) if is_envoy else document)
 
     @property
     def _title(self) -> str:

@@ -29,6 +29,7 @@ def read(document: Item, pod: Pod) -> Dump:
         ],
         secrets=_secrets(document, pod),
         document=document,
+        is_envoy=False,
     )
 
 
@@ -42,7 +43,10 @@ def _name(service: Item, port: str) -> str:
 
 def _hosts(service: Item, port: str, workloads: dict[str, Item]) -> Iterator[Json]:
     for endpoint in (service.get("endpoints") or {}).values():
-        target = (endpoint.get("port") or {}).get(port) or service["ports"][port]
+        served = endpoint.get("port") or {}
+        if port not in served:
+            continue
+        target = served[port] or service["ports"][port]
         workload = workloads.get(endpoint.get("workloadUid", ""), {})
         status: Json = {"eds_health_status": endpoint.get("status", "Healthy").upper()}
         if endpoint.get("ejected"):

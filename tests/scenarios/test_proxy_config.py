@@ -1,5 +1,6 @@
 """``culvert proxy-config`` on the admin pages of a real Envoy that the control plane's code configures."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -8,19 +9,39 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from google.protobuf import json_format
 from typer.testing import CliRunner
 
+from meshapi import names
+from meshctl import describe
 from meshctl.description import facts
-from meshctl.proxy_config import clusters, commands, dump, endpoints, listeners, routes, secrets
+from meshctl.proxy_config import clusters, commands, dump, endpoints, listeners, log_levels, routes, secrets, sources
 from meshctl.proxy_config.dump import Dump
 from meshctl.proxy_config.spelling import camel_case
+from meshkit import kube
 from tests.scenarios import files, world
+from tests.support.fake_kubernetes import FakeKubernetes
+from tests.support.kubernetes_objects import pod, service
 
 HOST = "web.default.svc.cluster.local"
+
+
+WAYPOINT = {names.GATEWAY_MANAGED_LABEL: names.WAYPOINT_MANAGED, names.GATEWAY_NAME_LABEL: "waypoint"}
+ZTUNNEL = {
+    "workloads": [{"uid": "web-1", "name": "web-1", "namespace": "default", "protocol": "HBONE"}],
+    "services": [
+        {
+            "name": "web", "namespace": "default", "hostname": HOST, "ports": {"8080": 8080},
+            "endpoints": {"web-1": {"workloadUid": "web-1", "port": {"8080": 8080}}},
+            "waypoint": {"destination": "default/waypoint.default.svc.cluster.local"},
+        }
+    ],
+}  # fmt: skip
+"""A ztunnel's dump as far as a service of the scenario goes."""
 
 
 class Pages:
@@ -36,10 +57,10 @@ class Pages:
 async def pages() -> AsyncIterator[Pages]:
     async with world.running(files.load("destination-rule/subset-policy")) as running:
         connector = aiohttp.UnixConnector(str(running.folder / "admin"))
-        async with aiohttp.ClientSession(connector=connector) as web:
+        async with aiohttp.ClientSession(connector=connector) as client:
 
             async def page(path: str) -> bytes:
-                async with web.get(f"http://envoy{path}") as answer:
+                async with client.get(f"http://envoy{path}") as answer:
                     return await answer.read()
 
             yield Pages(
@@ -139,3 +160,59 @@ def _keys(item: Any) -> Any:
     if isinstance(item, list):
         return [_keys(one) for one in item]
     return item or None
+
+
+@contextlib.asynccontextmanager
+async def cluster(running: world.World) -> AsyncIterator[kube.Client]:
+    """A cluster with the waypoint of a scenario, and a ztunnel, behind forwarded ports."""
+
+    async def dump_of_ztunnel(_: web.Request) -> web.Response:
+        return web.json_response(ZTUNNEL)
+
+    application = web.Application()
+    application.router.add_get("/config_dump", dump_of_ztunnel)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(running.folder / "ztunnel")).start()
+    async with FakeKubernetes() as api, kube.Client(kube.explicit(api.url)) as client:
+        api.put("pods", pod("waypoint-1", "default", labels=WAYPOINT))
+        api.put("pods", pod("ztunnel-1", "istio-system", labels={"app": "ztunnel"}))
+        api.put("services", service("waypoint", "default", selector={"app": "waypoint"}))
+        api.put("services", service("web", "default"))
+        target = {"group": "", "kind": "Service", "name": "web"}
+        policy = {
+            "metadata": {"name": "no", "namespace": "default"},
+            "spec": {"targetRefs": [target], "action": "DENY"},
+        }
+        api.put("authorizationpolicies", policy)
+        admin = running.folder / "admin"
+        api.sockets = {
+            f"waypoint-1:{names.ENVOY_ADMIN_PORT}": admin,
+            f"ztunnel-1:{names.ZTUNNEL_ADMIN_PORT}": running.folder / "ztunnel",
+        }
+        yield client
+    await runner.cleanup()
+
+
+async def test_a_waypoint_is_asked_over_a_forwarded_port() -> None:
+    async with world.running(files.load("destination-rule/subset-policy")) as running, cluster(running) as client:
+        wanted = sources.Target("pod", "waypoint-1", "default")
+        found, proxy = await sources.from_cluster(client, wanted, "istio-system")
+        assert proxy is sources.Proxy.OWN
+        assert len(endpoints.table(endpoints.Filter(port=8080).chosen(found)).rows) == 5
+
+        held = await sources.find_pod(client, wanted)
+        before = await sources.envoy_page(client, held, "/logging", method="POST")
+        assert b"  http: warning" in before
+        for query in log_levels.queries("error,http:debug"):
+            after = await sources.envoy_page(client, held, f"/logging{query}", method="POST")
+        assert b"  http: debug" in after
+        assert b"  admin: error" in after
+
+
+async def test_a_service_is_described_by_its_waypoint_and_ztunnel() -> None:
+    async with world.running(files.load("destination-rule/subset-policy")) as running, cluster(running) as client:
+        found = await describe.of_service(client, ("default", "web"), "istio-system")
+        assert found["waypoint"] == "default/waypoint"
+        assert [(one["from"], one["port"]) for one in found["routes"]] == [("web.default", "8080")]
+        assert found["waypointPolicies"] == [{"kind": "AuthorizationPolicy", "name": "default/no", "action": "DENY"}]
