@@ -14,7 +14,19 @@ from typing import Final, NoReturn
 
 import typer
 
-from meshctl import analyze, bug_report, install, proxy_status, status, uninstall, version, waypoint, ztunnel_config
+from meshctl import (
+    analyze,
+    bug_report,
+    describe,
+    install,
+    proxy_status,
+    status,
+    uninstall,
+    version,
+    waypoint,
+    ztunnel_config,
+)
+from meshctl.proxy_config import commands as proxy_config
 
 GROUP: Final = "culvert.commands"
 
@@ -40,6 +52,9 @@ def main() -> None:
     app.command("proxy-status")(proxy_status.proxy_status)
     app.command("ps", hidden=True)(proxy_status.proxy_status)
     app.add_typer(ztunnel_config.app, name="ztunnel-config")
+    app.add_typer(proxy_config.app, name="proxy-config")
+    app.add_typer(proxy_config.app, name="pc", hidden=True)
+    app.add_typer(describe.app, name="describe")
     app.add_typer(waypoint.app, name="waypoint")
     for entry in sorted(_groups(), key=lambda entry: entry.name):
         app.add_typer(_load(entry), name=entry.name)

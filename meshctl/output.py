@@ -14,6 +14,8 @@ class Form(StrEnum):
     """Form of a result."""
 
     TABLE = "table"
+    SHORT = "short"
+    """``istioctl``'s word for the table."""
     JSON = "json"
     YAML = "yaml"
 
@@ -38,7 +40,7 @@ class Table:
 def show(form: Form, table: Table | str, document: Any) -> None:
     """Write a result to standard output: ``table`` for people, ``document`` for programs."""
     match form:
-        case Form.TABLE:
+        case Form.TABLE | Form.SHORT:
             typer.echo(str(table))
         case Form.JSON:
             typer.echo(json.dumps(document, indent=2))

@@ -70,12 +70,16 @@ async def processes(client: kube.Client, namespace: str, *parts: Part) -> list[P
 
 
 async def page(client: kube.Client, process: Process, port: int, path: str, *, method: str = "GET") -> bytes:
-    """Return a page of a process.
+    """Return a page of a process. Raises ``CommandError``."""
+    return await page_of(client, kube.Port(process.namespace, process.pod, port), path, method=method)
+
+
+async def page_of(client: kube.Client, where: kube.Port, path: str, *, method: str = "GET") -> bytes:
+    """Return a page that a pod serves.
 
     Raises:
         CommandError: it does not answer.
     """
-    where = kube.Port(process.namespace, process.pod, port)
     try:
         async with (
             kube.forwarded(client, where) as local,
@@ -83,11 +87,11 @@ async def page(client: kube.Client, process: Process, port: int, path: str, *, m
             web.request(method, f"http://127.0.0.1:{local}{path}") as answer,
         ):
             if answer.status != 200:
-                raise CommandError(f"pod {process.pod} answers {answer.status} to {path}")
+                raise CommandError(f"pod {where.pod} answers {answer.status} to {path}")
             return await answer.read()
     except (aiohttp.ClientError, kube.KubeError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
-        raise CommandError(f"pod {process.pod} does not answer on port {port}: {reason}") from error
+        raise CommandError(f"pod {where.pod} does not answer on port {where.number}: {reason}") from error
 
 
 async def set_log_level(client: kube.Client, process: Process, level: str) -> str:

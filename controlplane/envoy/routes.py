@@ -43,6 +43,12 @@ _MISSING: Final = {
     500: Route.RouteAction.INTERNAL_SERVER_ERROR,
     503: Route.RouteAction.SERVICE_UNAVAILABLE,
 }
+_PATHS: Final = {
+    "VirtualService": ("networking.istio.io/v1", "virtual-service"),
+    "HTTPRoute": ("gateway.networking.k8s.io/v1", "http-route"),
+    "GRPCRoute": ("gateway.networking.k8s.io/v1", "grpc-route"),
+}
+"""Kinds of routing objects: group and version, and the word for the kind in paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +265,11 @@ def _cors(cors: Cors) -> cors_pb2.CorsPolicy:
 
 
 def _set_origin(result: route_components_pb2.Route, rule: HttpRule) -> None:
-    """Note where the route came from, as Istio does for VirtualServices, and which rule of it."""
+    """Note where the route came from, in the form that ``istioctl`` reads, and which rule of it."""
+    if not rule.origin.kind:  # our own answer where no route matches
+        return
     namespace, name = rule.origin.key
     fields = result.metadata.filter_metadata[names.ISTIO_METADATA].fields
-    fields["config"].string_value = f"{rule.origin.kind}/{namespace}/{name}"
+    api, kind = _PATHS[rule.origin.kind]
+    fields["config"].string_value = f"/apis/{api}/namespaces/{namespace}/{kind}/{name}"
     fields["rule"].string_value = rule.origin.rule

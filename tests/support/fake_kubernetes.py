@@ -1,16 +1,19 @@
 """The Kubernetes API on HTTP, as far as informers and small writes see it. Only for tests of the client's side.
 
 Keeps objects by path, a log of events with resource versions, and answers list, watch, create, replace, patch, delete,
-TokenReview and TokenRequest; writes with an old ``resourceVersion`` are conflicts.
+TokenReview, TokenRequest and port forwarding; writes with an old ``resourceVersion`` are conflicts.
 ``expire`` forgets the log, so that the next watch from an old version gets 410. Schemas and rights are not imitated:
 the tests against a real API server are for those.
 """
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+from tests.support import port_forwarding
 
 Json = dict[str, Any]
 
@@ -24,6 +27,8 @@ class FakeKubernetes:
         self.absent: set[str] = set()
         self.tokens: dict[str, Json] = {}
         self.logs: dict[str, bytes] = {}
+        self.sockets: dict[str, Path] = {}
+        """Unix sockets behind ports of pods, by ``POD:PORT``."""
         self.requests: list[str] = []
         self.refuse: dict[str, int] = {}
         """Status to answer with, by the beginning of ``METHOD /path``; 0 lets the request wait for ever."""
@@ -108,6 +113,8 @@ class FakeKubernetes:
             if request.query.get("watch"):
                 return await self._watch(request, plural, namespace)
             return self._list(request, plural, namespace)
+        if rest[1:] == ["portforward"]:
+            return await port_forwarding.bridged(request, self.sockets[f"{rest[0]}:{request.query['ports']}"])
         if rest[1:] == ["log"]:
             return web.Response(body=self.logs[rest[0]])
         if rest[1:] == ["token"]:
