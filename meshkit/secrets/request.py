@@ -1,5 +1,6 @@
 """Keys, certificate requests, and reading what the authority answers. Pure but for the random numbers of a key."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.utils import CryptographyDeprecationWarning
 
 from meshapi.errors import DataError
 from meshapi.identity import SpiffeId
@@ -19,6 +21,7 @@ _UNREADABLE = (
     x509.ExtensionNotFound,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,
 )
 """What the library raises for a certificate that is none, or none that it knows; they have no common root."""
 
@@ -82,8 +85,11 @@ def read_answer(identity: SpiffeId, request: Request, chain: Sequence[str]) -> I
             f"the authority's answer for {identity} has {len(chain)} part(s); a leaf and roots are needed"
         )
     try:
-        leaf = x509.load_pem_x509_certificate(chain[0].encode())
-        roots = x509.load_pem_x509_certificates(chain[-1].encode())
+        with warnings.catch_warnings():
+            # What the library only warns of today, such as a negative serial number, other readers refuse already.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            leaf = x509.load_pem_x509_certificate(chain[0].encode())
+            roots = x509.load_pem_x509_certificates(chain[-1].encode())
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         certified = leaf.public_key()
     except _UNREADABLE as error:
