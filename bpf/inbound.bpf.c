@@ -4,7 +4,8 @@
  * Attach point: sk_lookup of the pod's namespace; one instance for each pod, because the hook cannot tell namespaces
  * apart. Sees a SYN before a listener is chosen, and chooses one. The accepted socket has the real addresses of both
  * ends. Connections within the pod, the tunnel's own included, are left alone: they arrive on the loopback link, which
- * flows.bpf.c notes, because the link that the hook is told is that of the address.
+ * flows.bpf.c notes, because the link that the hook is told is that of the address. A note is good for one look-up, and
+ * what arrives from outside removes it.
  *
  * Fails closed: what must be captured while the tunnel does not listen is refused. Kernel minimum: 5.17 (the link on
  * which a packet from outside has arrived).

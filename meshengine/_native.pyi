@@ -224,8 +224,8 @@ class Capture:
     def remove_pod(self, cookie: int) -> bool:
         """Detach from a namespace and remove its rules; return whether it had any."""
 
-    def prune(self) -> None:
-        """Remove what is left of namespaces that have gone."""
+    def prune(self) -> list[int]:
+        """Remove what is left of namespaces that have gone, and return their cookies."""
 
     def link_programs(self, cookie: int) -> tuple[int, int, int, int]:
         """Load the programs for a namespace's links (``bpf/flows.bpf.c``).

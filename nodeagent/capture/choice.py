@@ -201,12 +201,12 @@ def _by_bpf(pins: Path | None, trials: Trials, guard: Guard, unguarded: str) -> 
 
 def _retired(pins: Path | None, guard: Guard) -> tuple[CaptureBackend, ...]:
     """Return capture by BPF as an earlier agent has left it, if one has."""
-    if pins is None or not pins.exists():
-        return ()
     try:
+        if pins is None or not pins.exists():
+            return ()
         node, pods = trial.make(find(pins), guard, guarded=False, other=None)
     except OSError:
-        return ()  # this kernel can never have done it
+        return ()  # neither this agent nor an earlier one can have been there
     return (CaptureBackend(pods, Retired(node)),)
 
 

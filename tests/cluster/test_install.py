@@ -22,6 +22,7 @@ from tests.support.lab import ROOT, Lab, eventually, running
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
+BACKEND = os.environ.get("CULVERT_TEST_BACKEND", "auto")
 BOOKINFO = ROOT / "samples" / "bookinfo" / "bookinfo.yaml"
 CURL = ROOT / "samples" / "curl" / "curl.yaml"
 PAGE = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://productpage:9080/productpage")
@@ -67,7 +68,7 @@ def installation() -> Iterator[Installation]:
         found.uninstall("--purge")  # a lab that was kept may hold the last run's
         cluster.kubectl("delete", "namespace", "bookinfo", "--ignore-not-found")
         before = [traces(machine) for machine in found.nodes]
-        found.install()
+        found.install(f"--set=nodeAgent.captureBackend={BACKEND}")
         cluster.kubectl("create", "namespace", "bookinfo")
         cluster.apply(BOOKINFO, CURL, namespace="bookinfo")
         yield found
@@ -87,6 +88,7 @@ def traces(machine: NamespacesMachine) -> dict[str, str]:
         "sockets": machine.run(["sh", "-c", "ls -A /run/ztunnel /run/istio-cni 2>/dev/null | grep sock; true"]).text,
         "tables": machine.run(["sh", "-c", "nft list tables | grep -v -E 'kube-proxy|table ip6? [a-z]+$'; true"]).text,
         "rules": machine.run(["ip", "rule"]).text,
+        "hooks": machine.run(["sh", "-c", "ls -A /sys/fs/bpf | grep culvert; true"]).text,
         "routes": machine.run(["sh", "-c", f"ip route show table {names.REPLY_ROUTE_TABLE} 2>/dev/null; true"]).text,
     }
 
@@ -116,7 +118,7 @@ def test_versions_of_all_processes(installation: Installation) -> None:
 
 def test_installing_again_changes_nothing(installation: Installation) -> None:
     before = pods(installation)
-    installation.install()
+    installation.install(f"--set=nodeAgent.captureBackend={BACKEND}")
     assert pods(installation) == before
 
 

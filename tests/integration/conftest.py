@@ -34,6 +34,12 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> PodCapture:
     return backends.backend(request.param, tmp_path / "lock").pods
 
 
+@pytest.fixture
+def capture(tmp_path: Path) -> PodCapture:
+    """Capture by BPF."""
+    return backends.backend("ebpf", tmp_path / "lock").pods
+
+
 @pytest.fixture(params=backends.NETFILTER)
 def rules(request: pytest.FixtureRequest, tmp_path: Path) -> PodCapture:
     """The backends that have rules, for tests that remove some."""

@@ -15,7 +15,8 @@ import pytest
 from meshapi import names
 from meshkit.linux import ipsets, links, netns, sockets
 from nodeagent.capture.annotations import plan_pod
-from nodeagent.capture.choice import NoBackend, Wanted, choose
+from nodeagent.capture.choice import NoBackend, Wanted, _retired, choose
+from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.pod import PodCapture
 from nodeagent.enrolment import takeover
@@ -296,6 +297,16 @@ def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path
     assert choice.backend.pods.name == name
     assert choice.backend not in choice.others
     assert {other.pods.name for other in choice.others} >= {"nftables", "iptables"} - {name}
+
+
+def test_hosts_whose_files_cannot_be_seen_have_no_hooks_of_an_earlier_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    assert not _retired(tmp_path / "culvert", Guard())
 
 
 def test_hooks_of_an_earlier_agent_go_when_rules_are_chosen(tmp_path: Path, pods: Wired, space: int) -> None:

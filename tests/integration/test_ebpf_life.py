@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,9 +53,20 @@ def enrol(capture: EbpfCapture, space: int, plan: PodPlan = PLAN) -> None:
 
 
 def loaded(kind: str) -> set[int]:
-    """Ids of all programs or maps of the capture."""
-    listed = json.loads(subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, check=True).stdout)
-    return {one["id"] for one in listed if one.get("name", "").startswith("cv_")}
+    """Ids of all programs or maps of the machine."""
+    return {one["id"] for one in bpftool(kind, "show")}
+
+
+def pinned(pins: Path) -> tuple[set[int], set[int]]:
+    """Ids of the programs and the maps that an agent has pinned."""
+    links = [path for folder in ("hooks", "pods", "tunnels") for path in (pins / "v1" / folder).rglob("*")]
+    programs = {bpftool("link", "show", "pinned", str(path))["prog_id"] for path in links if path.is_file()}
+    maps = {bpftool("map", "show", "pinned", str(path))["id"] for path in (pins / "v1").glob("cv_*")}
+    return programs, maps
+
+
+def bpftool(*words: str) -> Any:
+    return json.loads(subprocess.run(["bpftool", "-j", *words], capture_output=True, check=True).stdout)
 
 
 @contextmanager
@@ -142,14 +154,16 @@ def test_after_the_agent_is_killed_connections_are_captured_all_the_same(pins: P
 
 
 async def test_uninstallation_leaves_no_program_no_map_and_no_pin(pins: Path, pods: Wired, space: int) -> None:
-    programs, maps = loaded("prog"), loaded("map")
     node, capture = agent(pins)
     enrol(capture, space)
-    assert loaded("prog") - programs
+    programs, maps = pinned(pins)
+    assert len(programs) == 11
+    assert programs <= loaded("prog")
+    assert maps <= loaded("map")
     capture.apply(sandbox(space), PodPlan(mode=Mode.NONE))
     node.uninstall()
     del node, capture
-    await until(lambda: (loaded("prog"), loaded("map")) == (programs, maps))
+    await until(lambda: not (programs & loaded("prog") or maps & loaded("map")))
     assert not pins.exists()
     with pods.answering(pods.second, 8080, "application"):
         assert pods.request(pods.first, "10.78.0.2", 8080) == "application"
@@ -221,6 +235,19 @@ def test_what_a_pod_has_left_is_removed_when_its_namespace_has_gone(pins: Path) 
         ["bpftool", "-j", "map", "dump", "pinned", pins / "v1" / "cv_ranges"], capture_output=True, check=True
     ).stdout.strip() in {b"[]", b""}
     assert node.missing() == ()
+
+
+def test_pods_that_end_leave_room_for_others_while_the_agent_runs(pins: Path, pods: Wired, space: int) -> None:
+    _, capture = agent(pins)
+    for _ in range(3):
+        with wired() as ended:
+            descriptor = os.open(ended.first, os.O_RDONLY)
+            enrol(capture, descriptor)
+            os.close(descriptor)
+    enrol(capture, space)
+    [left] = (pins / "v1" / "pods").iterdir()
+    assert left.name == str(netns.run(space, netns.cookie))
+    assert len(bpftool("map", "dump", "pinned", str(pins / "v1" / "cv_pods"))) == 1
 
 
 async def test_the_hooks_of_a_tunnel_that_has_gone_are_removed(pins: Path) -> None:

@@ -68,7 +68,7 @@ class Seen:
 
 @pytest.fixture
 def backend(rules: PodCapture) -> PodCapture:
-    """What is flushed here are rules; ``test_ebpf_capture`` has the same for hooks."""
+    """What is flushed here are rules; ``test_ebpf_bypass`` has the same for hooks."""
     return rules
 
 

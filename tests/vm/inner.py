@@ -35,7 +35,11 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
     {
         "test_linux": (),
         "test_capture": (),
-        **({} if kernel.is_older_than(5, 17) else {"test_ebpf_capture": (), "test_ebpf_life": ()}),
+        **(
+            {}
+            if kernel.is_older_than(5, 17)
+            else {"test_ebpf_capture": (), "test_ebpf_bypass": (), "test_ebpf_life": ()}
+        ),
         "test_handover": ("test_open_connections_survive_upgrades_however_many",),
     },
 )

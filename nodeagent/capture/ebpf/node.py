@@ -56,6 +56,11 @@ class EbpfNode:
         with _said():
             self._capture.attach_tunnel(cgroup)
 
+    def prune(self) -> list[int]:
+        """Remove what is left of namespaces that have gone, and return their cookies."""
+        with _said():
+            return self._capture.prune()
+
     def missing(self) -> tuple[str, ...]:
         """Return the names of hooks that the node's cgroup lacks."""
         with _said():

@@ -147,6 +147,8 @@ class EbpfCapture:
     def _apply(self, sandbox: Sandbox, plan: PodPlan) -> None:
         if plan.mode is Mode.NONE:
             self._clear()
+            if (other := self._draining.pop(namespaces.cookie(), None)) is not None:
+                other.clear(sandbox)
             self._routing.after_rules(plan)
             return
         cookie = namespaces.cookie()
@@ -155,6 +157,7 @@ class EbpfCapture:
         _set_all("1")
         if self._links.carry(cookie):
             self._node.adopt_listener(cookie)
+            self._prune()
         if plan.mode is Mode.DRAIN:
             self._links.guard(cookie, plan)
         self._node.attach_pod(cookie, sandbox.netns)
@@ -162,6 +165,13 @@ class EbpfCapture:
         if not self._node.is_planned(cookie, wanted):
             self._node.plan(cookie, wanted)
         self._links.guard(cookie, plan)
+
+    def _prune(self) -> None:
+        """Forget pods that have ended: nobody clears a namespace that has gone."""
+        for cookie in self._node.prune():
+            self._links.forget(cookie)
+            self._left_to_other.discard(cookie)
+            self._draining.pop(cookie, None)
 
     def _clear(self) -> bool:
         cookie = namespaces.cookie()

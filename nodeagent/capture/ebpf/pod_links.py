@@ -93,12 +93,16 @@ class PodLinks:
             found = [(place, link) for place in (leaving, arriving) for link in place.attached]
             for place, link in found:
                 place.detach(link)
+        self.forget(cookie)
+        return bool(found)
+
+    def forget(self, cookie: int) -> None:
+        """Forget a namespace that has gone."""
         with self._lock:
             self._own -= {(cookie, False), (cookie, True)}
             kept = self._guards.pop(cookie, None)
         if kept is not None:
             os.close(kept)
-        return bool(found)
 
     def missing(self, plan: PodPlan) -> tuple[str, ...]:
         """Return the names of links that lack their program."""

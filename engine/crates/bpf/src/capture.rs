@@ -278,17 +278,19 @@ impl Capture {
         self.plans.remove(cookie).map_err(|error| refused(HOOKS, &error))
     }
 
-    /// Remove what pods have left whose namespaces have gone.
+    /// Remove what pods have left whose namespaces have gone; return their cookies.
     ///
     /// # Errors
     /// As `remove_pod`.
-    pub fn prune(&mut self) -> Result<(), BpfError> {
+    pub fn prune(&mut self) -> Result<Vec<u64>, BpfError> {
+        let mut gone = Vec::new();
         for cookie in self.pins.pods().map_err(|error| refused(INBOUND, &error))? {
             if pins::is_orphan(&self.pins.pod(cookie)).map_err(|error| refused(INBOUND, &error))? {
                 self.remove_pod(cookie)?;
+                gone.push(cookie);
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// Load the programs for a pod's links. Each lives while its descriptor is open or it is attached.

@@ -131,7 +131,7 @@ impl Capture {
         self.with(py, |inner| inner.remove_pod(cookie))
     }
 
-    fn prune(&self, py: Python<'_>) -> PyResult<()> {
+    fn prune(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
         self.with(py, Inner::prune)
     }
 
