@@ -35,7 +35,7 @@ def of_service(
         server_name=_SERVER,
         normalize_path=flag(True),
         use_remote_address=flag(False),
-        forward_client_cert_details=Manager.APPEND_FORWARD,
+        forward_client_cert_details=Manager.SANITIZE,
         http_filters=[
             *filters,
             _filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
