@@ -10,10 +10,16 @@ from google.protobuf import struct_pb2
 from controlplane.envoy import balancing, names, transport
 from controlplane.envoy.packing import ads, duration, number, packed
 from controlplane.routing.destinations import Policy
-from controlplane.routing.services import Port, Service
+from controlplane.routing.services import Discovery, Port, Service
 from meshapi.resources.destination_rule import ConnectionPool, HTTPSettings, OutlierDetection, TCPSettings
 
 Cluster: Final = cluster_pb2.Cluster
+_TYPES: Final = {
+    Discovery.LISTED: Cluster.EDS,
+    Discovery.DNS: Cluster.STRICT_DNS,
+    Discovery.DNS_ROUND_ROBIN: Cluster.LOGICAL_DNS,
+    Discovery.CALLED: Cluster.ORIGINAL_DST,
+}
 _NO_LIMIT: Final = 2**32 - 1
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 _RETRY_BUDGET_PERCENT: Final = 20.0
@@ -33,12 +39,13 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     pool = policy.connection_pool or ConnectionPool()
     result = Cluster(
         name=name,
-        type=Cluster.EDS,
+        type=_TYPES[service.discovery],
         connect_timeout=duration(_connect_timeout(pool)),
         transport_socket_matches=transport.socket_matches(policy.tls),
     )
-    result.eds_cluster_config.service_name = name
-    result.eds_cluster_config.eds_config.CopyFrom(ads())
+    if service.discovery is Discovery.LISTED:
+        result.eds_cluster_config.service_name = name
+        result.eds_cluster_config.eds_config.CopyFrom(ads())
     _set_limits(result, pool, policy)
     _set_keepalive(result, pool.tcp)
     result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(protocols(port, pool.http, pool.tcp)))
@@ -46,7 +53,10 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0
     if detection is not None:
         result.outlier_detection.CopyFrom(_outlier_detection(detection))
-    balancing.apply(result, policy)
+    if service.discovery is Discovery.CALLED:
+        result.lb_policy = Cluster.CLUSTER_PROVIDED
+    else:
+        balancing.apply(result, policy)
     result.metadata.filter_metadata[names.ISTIO_METADATA].CopyFrom(_metadata(service, subset))
     described = {"host": service.host, "name": service.key[1], "namespace": service.namespace}
     result.metadata.filter_metadata[names.TELEMETRY_METADATA].update(described)

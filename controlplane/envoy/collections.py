@@ -1,8 +1,11 @@
 """What each waypoint gets, as collections: clusters, endpoints, listeners and routes, each with the view it is for."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 
 from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, tokens, virtual_hosts
@@ -10,6 +13,7 @@ from controlplane.envoy.authorization import custom, filters
 from controlplane.envoy.filter_chains import Filters
 from controlplane.envoy.placing import Made, Placed, Source, placed
 from controlplane.envoy.upstreams import Upstreams
+from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
@@ -17,13 +21,21 @@ from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
 from controlplane.routing.policies import Policies
-from controlplane.routing.services import Port, Service
+from controlplane.routing.services import Discovery, Port, Service
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
 from controlplane.waypoints.waypoint import Waypoint
 from meshkit.kube import Key
 
-Chains = tuple[listener_components_pb2.FilterChain, ...]
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The filter chains of a service at its waypoint."""
+
+    view: Key
+    host: str
+    chains: tuple[listener_components_pb2.FilterChain, ...]
+    made: Made
 
 
 class EnvoyCollections:
@@ -37,21 +49,24 @@ class EnvoyCollections:
         self._routing = routing
         self._policies = policies
         self._waypoints = waypoints
-        self._chains: Derived[Key, tuple[Chains, Made]] = Derived(
-            graph, "filter chains", routing.services, CHAINS, self._filter_chains
-        )
-        of_requests: Derived[Key, Made] = Derived(graph, "routes", routing.services, PROXIES, self._routes)
-        foreign: list[Index[tuple[Key, Target], Key, Any]] = [
-            Index(of_requests, lambda made: made.foreign),
-            Index(self._chains, lambda found: found[1].foreign),
+        # Services are Kubernetes' by key, and hosts of ServiceEntries by name.
+        of: list[tuple[str, Collection[Any, Service]]] = [
+            ("services", routing.services),
+            ("entries", routing.entry_services),
+        ]
+        chains = [Derived(graph, f"filter chains of {name}", over, CHAINS, self._filter_chains) for name, over in of]
+        requests = [Derived(graph, f"routes of {name}", over, PROXIES, self._routes) for name, over in of]
+        self._chains: list[Index[Key, Any, Chains]] = [Index(one, lambda found: (found.view,)) for one in chains]
+        foreign: list[Index[tuple[Key, Target], Any, Any]] = [
+            *(Index(one, lambda made: made.foreign) for one in requests),
+            *(Index(one, lambda found: found.made.foreign) for one in chains),
         ]
         self.made: tuple[Derived[Any, Made], ...] = (
-            Derived(graph, "clusters", routing.services, CLUSTERS, self._clusters),
-            Derived(graph, "foreign clusters of requests", foreign[0], CLUSTERS, self._foreign_http),
-            Derived(graph, "foreign clusters of connections", foreign[1], CLUSTERS, self._foreign_tcp),
-            Derived(graph, "endpoints", routing.services, CLUSTERS, self._endpoints),
+            *(Derived(graph, f"clusters of {name}", over, CLUSTERS, self._clusters) for name, over in of),
+            *(Derived(graph, f"foreign clusters {n}", one, CLUSTERS, self._foreign) for n, one in enumerate(foreign)),
+            *(Derived(graph, f"endpoints of {name}", over, CLUSTERS, self._endpoints) for name, over in of),
             Derived(graph, "listeners", waypoints.known, PROXIES, self._listeners),
-            of_requests,
+            *requests,
         )
         self._by_source: list[Index[Source, Any, Made]] = [Index(made, lambda one: one.sources) for made in self.made]
 
@@ -62,7 +77,7 @@ class EnvoyCollections:
 
     def _upstreams(self, service: Service, fetch: Fetch) -> Upstreams | None:
         """Return the clusters as the waypoint of a service sees them; ``None`` for a service without one."""
-        waypoint = self._waypoints.serving(service.key, fetch)
+        waypoint = self._waypoints.serving(service.kind, service.key, fetch)
         return None if waypoint is None else Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
 
     def _routes(self, service: Service, fetch: Fetch) -> Made | None:
@@ -80,7 +95,7 @@ class EnvoyCollections:
             made.append(virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port)))
         return Made(placed(view, made), frozenset(sources), frozenset(upstreams.foreign))
 
-    def _filter_chains(self, service: Service, fetch: Fetch) -> tuple[Chains, Made] | None:
+    def _filter_chains(self, service: Service, fetch: Fetch) -> Chains | None:
         upstreams = self._upstreams(service, fetch)
         if upstreams is None:
             return None
@@ -94,7 +109,8 @@ class EnvoyCollections:
             found += filter_chains.of_port(
                 service, port, rule, _tcp(upstreams, port), filters=of_policies, cluster=cluster
             )
-        return tuple(found), Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
+        made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
+        return Chains(upstreams.view, service.host, tuple(found), made)
 
     def _filters(self, service: Service, upstreams: Upstreams, fetch: Fetch) -> Filters:
         """Return the filters of the policies for a service: tokens are verified before rules look at them."""
@@ -119,14 +135,27 @@ class EnvoyCollections:
             return None
         rules = upstreams.rules(service)
         made = [
-            clusters.of_service(name, service, port, subset, rules.policy(port.number, subset))
+            (
+                clusters.of_service(name, service, port, subset, rules.policy(port.number, subset)),
+                self._assigned(service, (name, port, subset), rules, fetch),
+            )
             for name, port, subset in _own_clusters(service, rules)
         ]
-        return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
+        listed = [one for one in _with_endpoints(service, made) if isinstance(one, cluster_pb2.Cluster)]
+        return Made(placed(upstreams.view, listed), frozenset(upstreams.sources))
+
+    def _assigned(
+        self, service: Service, of: tuple[str, Port, str], rules: Rules, fetch: Fetch
+    ) -> endpoint_pb2.ClusterLoadAssignment | None:
+        """Return the endpoints that a cluster has in itself; ``None`` where they come apart from it."""
+        if service.discovery is Discovery.LISTED:
+            return None
+        name, port, subset = of
+        return endpoints.of_cluster(name, self._routing.endpoints(service, fetch), port.number, _labels(rules, subset))
 
     def _endpoints(self, service: Service, fetch: Fetch) -> Made | None:
         upstreams = self._upstreams(service, fetch)
-        if upstreams is None:
+        if upstreams is None or service.discovery is not Discovery.LISTED:
             return None
         rules = upstreams.rules(service)
         found = self._routing.endpoints(service, fetch)
@@ -136,15 +165,9 @@ class EnvoyCollections:
         ]
         return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
 
-    def _foreign_http(self, group: Group[tuple[Key, Target], Key, Any], fetch: Fetch) -> Made | None:
-        return self._foreign(group.key, fetch)
-
-    def _foreign_tcp(self, group: Group[tuple[Key, Target], Key, Any], fetch: Fetch) -> Made | None:
-        return self._foreign(group.key, fetch)
-
-    def _foreign(self, key: tuple[Key, Target], fetch: Fetch) -> Made | None:
+    def _foreign(self, group: Group[tuple[Key, Target], Any, Any], fetch: Fetch) -> Made | None:
         """Return the cluster and the endpoints of a target that is no service of the waypoint."""
-        view, target = key
+        view, target = group.key
         upstreams = Upstreams(self._routing, self._waypoints, view, fetch)
         service = self._routing.service(target.host, fetch)
         port = None if service is None else service.port(target.port)
@@ -156,17 +179,15 @@ class EnvoyCollections:
         name = names.outbound(service.host, port.number, target.subset)
         policy = rules.policy(port.number, target.subset)
         found, labels = self._routing.endpoints(service, fetch), _labels(rules, target.subset)
-        made = (
-            clusters.of_service(name, service, port, target.subset, policy),
-            endpoints.of_cluster(name, found, port.number, labels),
-        )
-        return Made(placed(view, made), frozenset(upstreams.sources))
+        assigned = endpoints.of_cluster(name, found, port.number, labels)
+        cluster = clusters.of_service(name, service, port, target.subset, policy)
+        return Made(placed(view, _with_endpoints(service, [(cluster, assigned)])), frozenset(upstreams.sources))
 
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
-        keys = fetch.find(self._waypoints.services_of, waypoint.key) or ()
-        found = [one for key in keys if (one := fetch.find(self._chains, key)) is not None]
-        chains = [chain for one, _ in found for chain in one]
-        sources = frozenset(source for _, made in found for source in made.sources)
+        members = [one for index in self._chains for one in fetch.members(index, waypoint.key)]
+        found = sorted(members, key=lambda one: one.host)
+        chains = [chain for one in found for chain in one.chains]
+        sources = frozenset(source for one in found for source in one.made.sources)
         made = (
             clusters.main_internal(),
             clusters.connect_originate(),
@@ -175,6 +196,19 @@ class EnvoyCollections:
             listeners.connect_originate(),
         )
         return Made(placed(waypoint.key, made), sources)
+
+
+def _with_endpoints(
+    service: Service,
+    made: Iterable[tuple[cluster_pb2.Cluster, endpoint_pb2.ClusterLoadAssignment | None]],
+) -> Iterable[cluster_pb2.Cluster | endpoint_pb2.ClusterLoadAssignment]:
+    """Yield clusters and endpoints: apart where addresses are listed, else the endpoints inside of the cluster."""
+    for cluster, assigned in made:
+        if service.discovery in {Discovery.DNS, Discovery.DNS_ROUND_ROBIN} and assigned is not None:
+            cluster.load_assignment.CopyFrom(assigned)
+        yield cluster
+        if service.discovery is Discovery.LISTED and assigned is not None:
+            yield assigned
 
 
 def _http(upstreams: Upstreams, port: Port) -> routes.Upstreams:

@@ -39,7 +39,7 @@ class Upstreams:
 
     def is_own(self, service: Service) -> bool:
         """Return whether a service uses the waypoint."""
-        waypoint = self.waypoints.serving(service.key, self.fetch)
+        waypoint = self.waypoints.serving(service.kind, service.key, self.fetch)
         return waypoint is not None and waypoint.key == self.view
 
     def find(self, target: Target, called: int, *, is_http: bool) -> Upstream:

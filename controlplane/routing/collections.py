@@ -8,10 +8,11 @@ from typing import Final
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.label_index import LabelIndex
-from controlplane.graph.lookups import Index
+from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
+from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
-from controlplane.routing import destinations, gateway_routes, hosts, precedence, services, virtual_services
+from controlplane.routing import destinations, entries, gateway_routes, hosts, precedence, services, virtual_services
 from controlplane.routing.destinations import Rules
 from controlplane.routing.gateway_routes import References, Route, RouteRules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond, Routing
@@ -21,6 +22,7 @@ from meshapi.resources import core
 from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.gateway import GROUP
 from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ReferenceGrant
+from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key
 
@@ -42,11 +44,21 @@ class Dated:
         return (self.created, self.key[1], self.key[0])
 
 
+@dataclass(frozen=True, slots=True)
+class EntryServices:
+    """The services of a ServiceEntry's hosts."""
+
+    key: Key
+    created: str
+    services: tuple[Service, ...]
+
+
 class RoutingCollections:
     """What users' routing objects say.
 
     Attributes:
         services: services as routing sees them, by the key of the Kubernetes service.
+        entry_services: hosts of ServiceEntries as services, by host.
         virtual_services: what each VirtualService says, by key.
         routes: what each HTTPRoute and GRPCRoute says, by kind and key.
     """
@@ -59,6 +71,17 @@ class RoutingCollections:
             graph, "routed services", self._objects, ROUTES, self._service
         )
         self._services_by_host: Index[str, Key, Service] = Index(self.services, lambda service: (service.host,))
+        self._entry_objects = inputs.of(ServiceEntry)
+        self._entries: Collection[Key, EntryServices] = Derived(
+            graph, "services of entries", self._entry_objects, ROUTES, self._entry
+        )
+        by_host: Index[str, Key, EntryServices] = Index(
+            self._entries, lambda item: {service.host for service in item.services}
+        )
+        self.entry_services: Collection[str, Service] = Derived(graph, "routed entries", by_host, ROUTES, self._owned)
+        self._workload_entries = LabelIndex(
+            inputs.of(WorkloadEntry), lambda item: item.metadata.namespace, lambda item: item.spec.labels
+        )
         self.virtual_services: Collection[Key, Dated] = Derived(
             graph, "virtual services", inputs.of(VirtualService), ROUTES, self._virtual_service
         )
@@ -85,6 +108,27 @@ class RoutingCollections:
             inputs.of(core.Pod), lambda pod: pod.metadata.namespace, lambda pod: pod.metadata.labels
         )
 
+    def _owned(self, group: Group[str, Key, EntryServices], fetch: Fetch) -> Service | None:
+        """Return the service of a host that ServiceEntries name: the oldest entry's, unless Kubernetes has the host."""
+        if fetch.members(self._services_by_host, group.key):
+            return None
+        oldest = min(group.members.values(), key=lambda one: (one.created, one.key))
+        return next((service for service in oldest.services if service.host == group.key), None)
+
+    def _entry(self, item: ServiceEntry, _: Fetch) -> "EntryServices":
+        return EntryServices(item.key, item.metadata.creation_timestamp, entries.of_entry(item))
+
+    def _entry_endpoints(self, service: Service, mesh: MeshContext, fetch: Fetch) -> Iterable[Endpoint]:
+        entry = fetch.find(self._entry_objects, service.key)
+        if entry is None:
+            return ()
+        selector = entry.spec.workload_selector
+        labels = frozenset(selector.labels.items()) if selector is not None else frozenset()
+        pods = [pod for _, pod in fetch.selected(self._pods, service.namespace, labels)]
+        with_nodes = [(pod, fetch.find(self._nodes, ("", pod.spec.node_name))) for pod in pods]
+        others = [item for _, item in fetch.selected(self._workload_entries, service.namespace, labels)]
+        return (*entries.listed(entry, service.host, mesh), *entries.selected(entry, with_nodes, others, mesh))
+
     def cluster_id(self, fetch: Fetch) -> str:
         """Return the name of Kubernetes' cluster."""
         return fetch.setting(self._mesh).cluster_id
@@ -92,14 +136,16 @@ class RoutingCollections:
     def service(self, host: str, fetch: Fetch) -> Service | None:
         """Return the service with a host name."""
         found = fetch.members(self._services_by_host, host)
-        return found[0] if found else None
+        return found[0] if found else fetch.find(self.entry_services, host)
 
     def endpoints(self, service: Service, fetch: Fetch) -> tuple[Endpoint, ...]:
         """Return the endpoints of a service, in the order of their addresses."""
+        mesh = fetch.setting(self._mesh)
+        if service.kind == entries.KIND:
+            return tuple(sorted(self._entry_endpoints(service, mesh, fetch), key=lambda one: one.address))
         item = fetch.find(self._objects, service.key)
         if item is None:
             return ()
-        mesh = fetch.setting(self._mesh)
         pods = fetch.selected(self._pods, service.namespace, frozenset(item.spec.selector.items()))
         found = [services.of_pod(item, pod, fetch.find(self._nodes, ("", pod.spec.node_name)), mesh) for _, pod in pods]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.address))

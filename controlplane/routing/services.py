@@ -50,6 +50,19 @@ _PROTOCOLS: Final = {
 }
 
 
+class Discovery(Enum):
+    """Where the endpoints of a service come from."""
+
+    LISTED = "listed"
+    """They are known by address."""
+    DNS = "DNS"
+    """The proxy resolves their names: all addresses are endpoints."""
+    DNS_ROUND_ROBIN = "DNS round robin"
+    """The proxy resolves the name for each new connection and takes the first address."""
+    CALLED = "called"
+    """The address that the client has called."""
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A port of a service."""
@@ -69,6 +82,7 @@ class Service:
         host: complete name.
         addresses: virtual ones.
         ports: TCP ports.
+        discovery: where its endpoints come from.
     """
 
     kind: str
@@ -76,6 +90,7 @@ class Service:
     host: str
     addresses: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
+    discovery: Discovery = Discovery.LISTED
 
     @property
     def namespace(self) -> str:
@@ -103,7 +118,7 @@ class Endpoint:
     """An endpoint of a service.
 
     Attributes:
-        address: IP address.
+        address: IP address, or with discovery by DNS a name.
         targets: by number of the service's port, the endpoint's.
         labels: as pairs.
         has_tunnel: whether it is reached over HBONE.
@@ -162,10 +177,15 @@ def of_pod(service: core.Service, pod: core.Pod, node: core.Node | None, mesh: M
     )
 
 
+def protocol(name: str, declared: str) -> Protocol:
+    """Return what is spoken on a port, by what is declared, else by its name."""
+    return _PROTOCOLS.get(protocol_of(name, declared), Protocol.UNKNOWN)
+
+
 def _protocol(port: core.ServicePort) -> Protocol:
-    if not port.app_protocol and port.port in _NEVER_HTTP and protocol_of(port.name, "") == workload_pb2.UNKNOWN:
-        return Protocol.TCP
-    return _PROTOCOLS.get(protocol_of(port.name, port.app_protocol), Protocol.UNKNOWN)
+    found = protocol(port.name, port.app_protocol)
+    is_undeclared = found is Protocol.UNKNOWN and not port.app_protocol
+    return Protocol.TCP if is_undeclared and port.port in _NEVER_HTTP else found
 
 
 _NEVER_HTTP: Final = frozenset({25, 53, 3306, 27017})

@@ -17,7 +17,9 @@ from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
 from meshapi.errors import listed
 from meshapi.resources import base
+from meshapi.resources.core import Service
 from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.networking import ServiceEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
 from meshapi.resources.virtual_service import VirtualService
@@ -106,18 +108,22 @@ class Layer7Conditions:
         if one.namespace not in {"", namespace}:
             return NO_TARGET, f"{one.kind} {one.namespace}/{one.name} is in another namespace than the policy"
         waypoints = self._layer7.model.waypoints
-        if one.kind == "Service":
-            if fetch.find(self._layer7.routing.services, key) is None:
+        if one.kind in {"Service", "ServiceEntry"}:
+            is_service = one.kind == "Service"
+            objects = self._inputs.of(Service if is_service else ServiceEntry)
+            if fetch.find(objects, key) is None:
                 return NO_TARGET, f"{shown} does not exist"
-            is_bound = waypoints.of_service(key, fetch) is not None
-            return None if is_bound else (NOT_BOUND, f"{shown} uses no waypoint, so nothing enforces the policy")
+            found = waypoints.of_service(key, fetch) if is_service else waypoints.of_entry(key, fetch)
+            return (
+                None if found is not None else (NOT_BOUND, f"{shown} uses no waypoint, so nothing enforces the policy")
+            )
         if one.kind == "Gateway":
             is_ready = fetch.find(waypoints.ready, key) is not None
             return None if is_ready else (NO_TARGET, f"{shown} is no waypoint that is ready")
         if one.kind == "GatewayClass" and one.name == names.WAYPOINT_CLASS:
             root = fetch.setting(self._inputs.mesh).root_namespace
             return None if namespace == root else (NO_TARGET, f"a policy for the class has to be in namespace {root}")
-        return NO_TARGET, f"{one.kind} is no kind of targets; name a Service or a Gateway"
+        return NO_TARGET, f"{one.kind} is no kind of targets; name a Service, a ServiceEntry or a Gateway"
 
 
 def _views(placed: Iterable[Placed]) -> str:

@@ -53,6 +53,9 @@ class Waypoints:
         self._served: Collection[Key, Attachment] = Derived(
             graph, "served services", inputs.of(Service), ATTACHMENTS, self._service_served
         )
+        self._served_entries: Collection[Key, Attachment] = Derived(
+            graph, "served entries", inputs.of(ServiceEntry), ATTACHMENTS, self._entry_served
+        )
         self.services_of = self._users(graph, "services of waypoints", self._served)
         self.entries_of = self._users(graph, "entries of waypoints", self.entries)
 
@@ -60,9 +63,9 @@ class Waypoints:
         """Return the waypoint that a Kubernetes service uses."""
         return self._of(fetch.find(self.services, key), fetch)
 
-    def serving(self, key: Key, fetch: Fetch) -> Waypoint | None:
-        """Return the waypoint that has, or has to have, the configuration for a Kubernetes service."""
-        found = fetch.find(self._served, key)
+    def serving(self, kind: str, key: Key, fetch: Fetch) -> Waypoint | None:
+        """Return the waypoint that has, or has to have, the configuration for a service or, by kind, a ServiceEntry."""
+        found = fetch.find(self._served_entries if kind == "ServiceEntry" else self._served, key)
         return None if found is None or found.waypoint is None else fetch.find(self.known, found.waypoint)
 
     def of_entry(self, key: Key, fetch: Fetch) -> Waypoint | None:
@@ -100,7 +103,13 @@ class Waypoints:
         return attachment.of_service(service.metadata, self._world(fetch, self.known))
 
     def _entry(self, entry: ServiceEntry, fetch: Fetch) -> Attachment | None:
-        world, given = self._world(fetch), fetch.setting(self._inputs.mesh).service_entry_visibility
+        return self._entry_in(entry, self._world(fetch), fetch)
+
+    def _entry_served(self, entry: ServiceEntry, fetch: Fetch) -> Attachment | None:
+        return self._entry_in(entry, self._world(fetch, self.known), fetch)
+
+    def _entry_in(self, entry: ServiceEntry, world: World, fetch: Fetch) -> Attachment | None:
+        given = fetch.setting(self._inputs.mesh).service_entry_visibility
         is_private = False
         if given is not None:
             namespace = world.namespace(entry.metadata.namespace)

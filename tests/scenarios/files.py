@@ -54,6 +54,8 @@ class Request(Part):
     """Service, as ``reviews`` or ``reviews.shop``."""
     port: int = 0
     """Of the service; 0: its first one."""
+    at: str = ""
+    """Address and port that are called instead of the service's."""
     method: str = "GET"
     path: str = "/"
     headers: dict[str, str] = {}

@@ -87,7 +87,7 @@ async def _once(running: World, step: Step) -> None:
 
 
 async def _send(running: World, request: Request) -> list[Answer]:
-    authority = running.address(request.to, request.port)
+    authority = request.at or running.address(request.to, request.port)
     headers = world.baggage(request.namespace, request.account)
     async with contextlib.AsyncExitStack() as stack:
         tunnel = await stack.enter_async_context(running.tunnel(request.namespace, request.account))

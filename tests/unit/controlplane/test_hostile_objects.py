@@ -194,7 +194,7 @@ def test_a_host_that_hundreds_claim_costs_each_of_them_little(monkeypatch: pytes
     assert len(model.all(names.ADDRESS_TYPE)) == len(hosts)
     model.flush()
     # Which waypoint the last one uses has nothing to do with whose the hosts are.
-    computed.append(("attached entries", entries[-1].key))
+    computed.extend((name, entries[-1].key) for name in ("attached entries", "served entries"))
     assert len(computed) == 2 * each * len(entries), "each entry once more: removed, or the one that has the hosts now"
     assert set(computed[each * len(entries) :]) == set(computed)
     assert len(translated) == 2 * len(hosts)

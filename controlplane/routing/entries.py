@@ -1,0 +1,118 @@
+"""Hosts of ServiceEntries as services, and their endpoints. Pure. Facts: Istio's ``serviceentry/conversion.go``."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from controlplane.ambient.service_entries import entry_ports
+from controlplane.ambient.workloads import locality_of, tunnels, workload_name
+from controlplane.inputs.mesh import MeshContext
+from controlplane.routing.services import Discovery, Endpoint, Locality, Port, Protocol, Service, protocol
+from meshapi.analysis import canonical
+from meshapi.resources import core
+from meshapi.resources.networking import Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadEntrySpec
+
+KIND: Final = "ServiceEntry"
+_DISCOVERY: Final = {
+    Resolution.NONE: Discovery.CALLED,
+    Resolution.STATIC: Discovery.LISTED,
+    Resolution.DNS: Discovery.DNS,
+    Resolution.DNS_ROUND_ROBIN: Discovery.DNS_ROUND_ROBIN,
+}
+
+
+def of_entry(entry: ServiceEntry) -> tuple[Service, ...]:
+    """Return a service for each host. Wildcards have none: nobody can say which address such a host has."""
+    ports = tuple(_port(port) for port in entry.spec.ports if port.protocol.upper() != "UDP")
+    allocated: dict[str, list[str]] = {}
+    for item in entry.status.addresses:
+        allocated.setdefault(item.host, []).append(item.value)
+    discovery = _DISCOVERY.get(entry.spec.resolution)
+    if discovery is None:
+        return ()
+    return tuple(
+        Service(KIND, entry.key, host, entry.spec.addresses or tuple(allocated.get(host, ())), ports, discovery)
+        for host in entry.spec.hosts
+        if not host.startswith("*")
+    )
+
+
+def listed(entry: ServiceEntry, host: str, mesh: MeshContext) -> Iterator[Endpoint]:
+    """Yield the endpoints that an entry lists; by DNS and without any, the host is its own."""
+    for endpoint in entry.spec.endpoints:
+        yield _of_spec(entry, endpoint, entry.metadata.name, mesh)
+    by_dns = entry.spec.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}
+    if by_dns and not entry.spec.endpoints and entry.spec.workload_selector is None:
+        yield Endpoint(host, _targets(entry, {}), workload=_unknown(mesh))
+
+
+def selected(
+    entry: ServiceEntry,
+    pods: Iterable[tuple[core.Pod, core.Node | None]],
+    entries: Iterable[WorkloadEntry],
+    mesh: MeshContext,
+) -> Iterator[Endpoint]:
+    """Yield the endpoints that an entry selects."""
+    for pod, node in pods:
+        if pod.is_terminal or not pod.addresses:
+            continue
+        name, labels, place = workload_name(pod), pod.metadata.labels, locality_of(node)
+        yield Endpoint(
+            address=pod.addresses[0],
+            targets=_targets(entry, {}),
+            labels=frozenset(labels.items()),
+            has_tunnel=tunnels(pod),
+            is_healthy=pod.is_ready,
+            locality=Locality() if place is None else Locality(place.region, place.zone, place.subzone),
+            workload=(
+                name,
+                pod.metadata.namespace,
+                canonical.name(labels, name),
+                canonical.revision(labels),
+                mesh.cluster_id,
+            ),
+            identity=f"spiffe://{mesh.trust_domain}/ns/{pod.metadata.namespace}/sa/{pod.spec.service_account_name}",
+        )
+    for item in entries:
+        if item.spec.address:
+            yield _of_spec(entry, item.spec, item.metadata.name, mesh)
+
+
+def _of_spec(entry: ServiceEntry, spec: WorkloadEntrySpec, name: str, mesh: MeshContext) -> Endpoint:
+    place = (*spec.locality.split("/"), "", "", "")[:3]
+    labels = spec.labels
+    return Endpoint(
+        address=spec.ip or spec.address,
+        targets=_targets(entry, spec.ports),
+        labels=frozenset(labels.items()),
+        weight=spec.weight or 1,
+        locality=Locality(*place),
+        workload=(
+            name,
+            entry.metadata.namespace,
+            canonical.name(labels, name),
+            canonical.revision(labels),
+            mesh.cluster_id,
+        ),
+    )
+
+
+def _described(name: str, namespace: str, labels: dict[str, str], mesh: MeshContext) -> tuple[str, ...]:
+    return (name, namespace, canonical.name(labels, name), canonical.revision(labels), mesh.cluster_id)
+
+
+def _targets(entry: ServiceEntry, given: dict[str, int]) -> tuple[tuple[int, int], ...]:
+    return tuple((port.service_port, port.target_port) for port in entry_ports(entry, given).ports)
+
+
+def _unknown(mesh: MeshContext) -> tuple[str, ...]:
+    return ("unknown", "unknown", "unknown", "unknown", mesh.cluster_id)
+
+
+def _port(port: ServicePort) -> Port:
+    """Return a port: its protocol is declared, else its name says it."""
+    word = port.protocol.lower()
+    found = protocol("", word) if word else protocol(port.name, "")
+    return Port(port.number, port.name, Protocol.TCP if word in _AS_TCP else found)
+
+
+_AS_TCP: Final = frozenset({"mongo", "redis", "mysql"})
