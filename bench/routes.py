@@ -52,11 +52,12 @@ def virtual_service(number: int, word: str) -> Json:
 
 
 def waypoint() -> Json:
+    listener = {"name": "mesh", "port": 15008, "protocol": "HBONE"}
     return {
         "metadata": {"name": VIEW[1], "namespace": VIEW[0]},
-        "spec": {"gatewayClassName": names.WAYPOINT_CLASS, "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]},
+        "spec": {"gatewayClassName": names.WAYPOINT_CLASS, "listeners": [listener]},
         "status": {"addresses": [{"type": "Hostname", "value": "waypoint.shop.svc.cluster.local"}]},
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
