@@ -105,7 +105,7 @@ test-python: setup ## Unit, integration, interop, cluster and VM tests (TESTS=pa
 
 .PHONY: vm
 vm: system engine ## Tests of capture and tunnel on a kernel of Debian's, in an emulated machine (DEBIAN=bullseye: 5.10, trixie: 6.12).
-	CULVERT_VM_DEBIAN=$(or $(DEBIAN),bookworm) $(PY) -m pytest tests/vm
+	CULVERT_VM_EVERY_CASE=1 CULVERT_VM_DEBIAN=$(or $(DEBIAN),bookworm) $(PY) -m pytest tests/vm
 
 .PHONY: fuzz
 fuzz: ## Feed parsers with mutated input, FUZZ_SECONDS (60) for each target (TARGETS="dns tunnel" for some).

@@ -5,6 +5,7 @@ Two runs side by side, one for each processor. Everything is slow there, so not 
 """
 
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from tests.vm import agent, kernel, machine
+from tests.vm import agent, kernel, machine, selection
 
 _PACKAGE: Final = "tests.integration"
+IS_THOROUGH: Final = os.environ.get(selection.THOROUGH) == "1"
+"""Whether every case of the backend ebpf is run (`make vm`), which doubles the time; else a part of them."""
 ENVIRONMENT: Final = {
+    selection.THOROUGH: str(int(IS_THOROUGH)),
     "CULVERT_TEST_TIMEOUT_FACTOR": "10",  # see tests/support/waiting.py
     "CULVERT_UPGRADES": "1",  # instead of 8
 }
@@ -38,7 +42,7 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
         **(
             {}
             if kernel.is_older_than(5, 17)
-            else {"test_ebpf_capture": (), "test_ebpf_bypass": (), "test_ebpf_life": ()}
+            else {"test_ebpf_capture": (), **({"test_ebpf_bypass": (), "test_ebpf_life": ()} if IS_THOROUGH else {})}
         ),
         "test_handover": ("test_open_connections_survive_upgrades_however_many",),
     },

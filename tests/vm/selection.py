@@ -1,10 +1,12 @@
 """Which cases of the tests are run inside the machine; a plugin of the inner pytest.
 
-nftables, which is taken where it works, is tried with every case, and so is ebpf from Linux 5.17 on; ways to flush some
-of the rules, which know no version of IP, with one. Of the two ways of iptables one is tried with IPv4 and the other
-with IPv6, with the plans that have most rules, and with the flush of everything.
+nftables, which is taken where it works, is tried with every case; ways to flush some of the rules, which know no
+version of IP, with one. Of the two ways of iptables one is tried with IPv4 and the other with IPv6, with the plans that
+have most rules, and with the flush of everything. The backend ebpf, from Linux 5.17 on, is tried like these, and by
+`make vm` with every case.
 """
 
+import os
 import platform
 from collections.abc import Mapping
 
@@ -12,7 +14,9 @@ import pytest
 
 from tests.support import backends
 
-_IPTABLES = {"iptables-nft": "ipv4", "iptables-legacy": "ipv6"}
+THOROUGH = "CULVERT_VM_EVERY_CASE"
+"""Environment variable: 1 for every case of the backend ebpf."""
+_IN_PART = {"iptables-nft": "ipv4", "iptables-legacy": "ipv6", "ebpf": "ipv6"}
 _PLANS = {"capture", "excluded", "dns"}
 _EVERYTHING = "everything"
 
@@ -29,11 +33,11 @@ def _is_wanted(parameters: Mapping[str, object]) -> bool:
     way = next((str(value) for value in parameters.values() if value in backends.NAMES), "")
     family = _family(parameters)
     flush = parameters.get("flush", _EVERYTHING)
-    if way not in _IPTABLES:
+    if way not in _IN_PART or (way == "ebpf" and os.environ.get(THOROUGH) == "1"):
         return flush == _EVERYTHING or family != "ipv4"
     if {"before", "after"} <= parameters.keys():  # from one way to another
         return True
-    return family in {"", _IPTABLES[way]} and flush == _EVERYTHING and parameters.get("scenario", "dns") in _PLANS
+    return family in {"", _IN_PART[way]} and flush == _EVERYTHING and parameters.get("scenario", "dns") in _PLANS
 
 
 def _family(parameters: Mapping[str, object]) -> str:
