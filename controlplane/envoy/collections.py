@@ -220,7 +220,8 @@ def _tcp(upstreams: Upstreams, port: Port) -> routes.Upstreams:
 
 
 def _origins(rules: Iterable[HttpRule | ConnectionRule]) -> Iterable[Source]:
-    return {(rule.origin.kind, rule.origin.key) for rule in rules}
+    origins = {one for rule in rules for one in (rule.origin, getattr(rule, "via", None)) if one is not None}
+    return {(one.kind, one.key) for one in origins}
 
 
 def _own_clusters(service: Service, rules: Rules) -> Iterable[tuple[str, Port, str]]:

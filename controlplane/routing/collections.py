@@ -82,8 +82,9 @@ class RoutingCollections:
         self._workload_entries = LabelIndex(
             inputs.of(WorkloadEntry), lambda item: item.metadata.namespace, lambda item: item.spec.labels
         )
+        self._virtual_objects = inputs.of(VirtualService)
         self.virtual_services: Collection[Key, Dated] = Derived(
-            graph, "virtual services", inputs.of(VirtualService), ROUTES, self._virtual_service
+            graph, "virtual services", self._virtual_objects, ROUTES, self._virtual_service
         )
         self._virtual_services: Index[Key, Key, Dated] = Index(
             self.virtual_services, lambda item: ((item.key[0], host) for host in item.routing.hosts)
@@ -220,7 +221,8 @@ class RoutingCollections:
         return services.of_kubernetes(item, fetch.setting(self._mesh))
 
     def _virtual_service(self, item: VirtualService, fetch: Fetch) -> Dated:
-        routing = virtual_services.translate(item, fetch.setting(self._mesh).cluster_domain)
+        domain = fetch.setting(self._mesh).cluster_domain
+        routing = virtual_services.translate(item, domain, lambda key: fetch.find(self._virtual_objects, key))
         return Dated(item.key, item.metadata.creation_timestamp, routing)
 
     def _rule(self, item: DestinationRule, fetch: Fetch) -> tuple[str, DestinationRule]:

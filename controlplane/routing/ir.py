@@ -313,6 +313,7 @@ class HttpRule:
         request: changes of the request's headers.
         response: changes of the response's headers.
         missing_status: of the answer where a target does not exist.
+        via: the rule of the object that has delegated to the one of ``origin``.
     """
 
     origin: Origin
@@ -332,6 +333,7 @@ class HttpRule:
     cors: Cors | None = None
     stat_prefix: str = ""
     missing_status: int = 503
+    via: Origin | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:

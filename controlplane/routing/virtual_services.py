@@ -1,13 +1,13 @@
 """From a VirtualService to rules. Pure. Facts: Istio's ``pilot/pkg/networking/core/route/route.go``."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from google.rpc import code_pb2
 
-from controlplane.routing import hosts
+from controlplane.routing import delegation, hosts
 from controlplane.routing.header_changes import of_headers
 from controlplane.routing.ir import (
     Abort,
@@ -36,31 +36,35 @@ from controlplane.routing.ir import (
 )
 from meshapi.resources import virtual_service as api
 from meshapi.resources.values import StringMatch
+from meshkit.kube import Key
 
 MESH: Final = "mesh"
 """The gateway that stands for all proxies of the mesh."""
+Find = Callable[[Key], api.VirtualService | None]
 _CLAIMS: Final = "@request.auth.claims"
 _ALL: Final = 1_000_000
 _ANY_TEXT: Final = frozenset({"*", ".*"})
 _PREFIX_VARIABLE: Final = "%PREFIX()%"
 
 
-def translate(item: api.VirtualService, domain: str) -> Routing:
+def translate(item: api.VirtualService, domain: str, find: Find = lambda _: None) -> Routing:
     """Return the rules of a VirtualService for the mesh; none if it counts for gateways only.
 
     Args:
         item: the object.
         domain: the cluster's domain, which completes short host names.
+        find: returns another VirtualService, which has the rules of this one.
     """
     if item.spec.gateways and MESH not in item.spec.gateways:
         return Routing()
-    return _Translation(item, domain).routing()
+    return _Translation(item, domain, find).routing()
 
 
 @dataclass(slots=True)
 class _Translation:
     item: api.VirtualService
     domain: str
+    find: Find
     problems: list[str] = field(default_factory=list)
 
     def routing(self) -> Routing:
@@ -76,7 +80,7 @@ class _Translation:
 
     def _http(self, path: str, rule: api.HTTPRoute) -> Iterator[HttpRule]:
         if rule.delegate is not None:
-            self.problems.append(f"{path}.delegate: the VirtualService that it names is not available")
+            yield from self._delegated(path, rule, rule.delegate)
             return
         changes = of_headers(rule.headers)
         rewrite = rule.rewrite or api.HTTPRewrite()
@@ -99,6 +103,24 @@ class _Translation:
         for index, match in enumerate(rule.match or (api.HTTPMatchRequest(),)):
             if self._counts(f"{path}.match[{index}]", match):
                 yield _with_match(common, match)
+
+    def _delegated(self, path: str, rule: api.HTTPRoute, delegate: api.Delegate) -> Iterator[HttpRule]:
+        """Yield the rules of another object, with a pointer to both."""
+        own = self.item.metadata.namespace
+        key = (delegate.namespace or own, delegate.name)
+        found = self.find(key)
+        if found is None or not delegation.is_visible(found, own):
+            self.problems.append(f"{path}.delegate: VirtualService {'/'.join(key)} does not exist, or is not exported")
+            return
+        if found.spec.hosts:
+            self.problems.append(f"{path}.delegate: VirtualService {'/'.join(key)} has hosts, so it is no delegate")
+            return
+        # Short host names are of the namespace of the object that has them.
+        inner = _Translation(found, self.domain, lambda _: None)
+        for index, merged in delegation.merged(rule, found):
+            for one in inner._http(f"spec.http[{index}]", merged):
+                yield replace(one, via=Origin("VirtualService", self.item.key, path))
+        self.problems += inner.problems
 
     def _counts(self, path: str, match: api.HTTPMatchRequest | api.L4Match) -> bool:
         """Return whether a match can be decided in the mesh."""
