@@ -52,7 +52,7 @@ def virtual_service(number: int, word: str) -> Json:
 
 
 def waypoint() -> Json:
-    listener = {"name": "mesh", "port": 15008, "protocol": "HBONE"}
+    listener = {"name": "mesh", "port": names.HBONE_PORT, "protocol": "HBONE"}
     return {
         "metadata": {"name": VIEW[1], "namespace": VIEW[0]},
         "spec": {"gatewayClassName": names.WAYPOINT_CLASS, "listeners": [listener]},

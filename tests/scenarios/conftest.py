@@ -12,9 +12,12 @@ from meshkit.linux import syscalls
 NETWORKS = ("10.0.0.0/8",)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _own_network() -> Iterator[None]:
-    """Move this process's main thread, and so all sockets of its event loop, into a namespace of its own."""
+    """Move this process's main thread, and so all sockets of its event loop, into a namespace of its own.
+
+    Not longer than for these tests: all others of the session are in the namespace of before.
+    """
     before = os.open(f"/proc/self/task/{os.getpid()}/ns/net", os.O_RDONLY)
     syscalls.unshare(syscalls.Clone.NEWNET)
     try:
