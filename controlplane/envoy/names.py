@@ -8,8 +8,6 @@ MAIN_INTERNAL: Final = "main_internal"
 """Internal listener that routes what the tunnels carry."""
 CONNECT_ORIGINATE: Final = "connect_originate"
 """Internal listener, and cluster, that opens tunnels to endpoints."""
-OWN_CERTIFICATE: Final = "default"
-"""Secret with the proxy's certificate."""
 
 ORIGINAL_DESTINATION: Final = "envoy.filters.listener.original_dst"
 LOCAL_ADDRESS_STATE: Final = f"{ORIGINAL_DESTINATION}.local_ip"

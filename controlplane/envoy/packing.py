@@ -1,7 +1,6 @@
 """Messages inside of messages, and values that need more than one line in protobuf."""
 
 from datetime import timedelta
-from typing import Any
 
 from envoy.config.core.v3 import address_pb2, config_source_pb2, extension_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
@@ -79,9 +78,3 @@ def internal_address(listener: str, endpoint: str = "") -> address_pb2.Address:
     """Return the address of an internal listener; ``endpoint`` tells the endpoints behind it apart."""
     inner = address_pb2.EnvoyInternalAddress(server_listener_name=listener, endpoint_id=endpoint)
     return address_pb2.Address(envoy_internal_address=inner)
-
-
-def set_once(field: Any, message: Message) -> None:
-    """Set a message field, also if the message is empty."""
-    field.SetInParent()
-    field.CopyFrom(message)

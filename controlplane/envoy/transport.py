@@ -103,7 +103,7 @@ def _mesh_context() -> tls_pb2.CommonTlsContext:
             tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
             tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
         ),
-        tls_certificate_sds_secret_configs=[_sds(names.OWN_CERTIFICATE)],
+        tls_certificate_sds_secret_configs=[_sds(mesh_names.WORKLOAD_SECRET_NAME)],
     )
     combined = context.combined_validation_context
     combined.default_validation_context.SetInParent()

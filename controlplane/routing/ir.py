@@ -246,7 +246,6 @@ class Retry:
         per_try_timeout: of each attempt.
         backoff: base of the exponential backoff.
         may_repeat_endpoint: whether an endpoint that has failed may be chosen again.
-        in_other_localities: whether attempts prefer other localities.
     """
 
     attempts: int = 2
@@ -255,7 +254,6 @@ class Retry:
     per_try_timeout: timedelta | None = None
     backoff: timedelta | None = None
     may_repeat_endpoint: bool = False
-    in_other_localities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,12 +333,6 @@ class HttpRule:
     missing_status: int = 503
     via: Origin | None = None
 
-    @property
-    def targets(self) -> tuple[Target, ...]:
-        """Everywhere that requests or their copies go."""
-        shares = self.action.shares if isinstance(self.action, Forward) else ()
-        return (*(share.target for share in shares if share.target is not None), *(one.target for one in self.mirrors))
-
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRule:
@@ -359,11 +351,6 @@ class ConnectionRule:
     port: int = 0
     subnets: tuple[str, ...] = ()
     server_names: tuple[str, ...] = ()
-
-    @property
-    def targets(self) -> tuple[Target, ...]:
-        """Everywhere that connections go."""
-        return tuple(share.target for share in self.shares if share.target is not None)
 
 
 @dataclass(frozen=True, slots=True)

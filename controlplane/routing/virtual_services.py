@@ -288,7 +288,6 @@ def _retry(retries: api.HTTPRetry) -> Retry:
         per_try_timeout=retries.per_try_timeout,
         backoff=retries.backoff,
         may_repeat_endpoint=retries.retry_ignore_previous_hosts is False,
-        in_other_localities=bool(retries.retry_remote_localities),
     )
 
 

@@ -1,11 +1,7 @@
-"""The waypoints of one mesh as collections, and look-ups in both directions for what is derived from them."""
-
-from collections.abc import Mapping
-from typing import Any
+"""The waypoints of one mesh as collections, and which of them services, ServiceEntries and workloads use."""
 
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
-from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import Inputs
 from controlplane.stages import ATTACHMENTS, WAYPOINTS
@@ -29,16 +25,16 @@ class Waypoints:
         services: what Kubernetes services are attached to, by key; absent: no label names a waypoint.
         entries: what ServiceEntries are attached to, by key.
         known: the waypoints of the mesh's own class, ready or not: a pod is ready when it has its configuration.
-        services_of: the keys of the services that use, or will use, a known waypoint, sorted, by the waypoint's key.
-        entries_of: the keys of the ServiceEntries that use a waypoint, sorted, by the waypoint's key.
+        served: what Kubernetes services are attached to, by key, where waypoints that are known count like ready ones.
+        served_entries: the same for ServiceEntries.
     """
 
     ready: Collection[Key, Waypoint]
     services: Collection[Key, Attachment]
     entries: Collection[Key, Attachment]
     known: Collection[Key, Waypoint]
-    services_of: Collection[Key, tuple[Key, ...]]
-    entries_of: Collection[Key, tuple[Key, ...]]
+    served: Collection[Key, Attachment]
+    served_entries: Collection[Key, Attachment]
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
         self._inputs = inputs
@@ -50,14 +46,8 @@ class Waypoints:
         self.services = Derived(graph, "attached services", inputs.of(Service), ATTACHMENTS, self._service)
         self.entries = Derived(graph, "attached entries", inputs.of(ServiceEntry), ATTACHMENTS, self._entry)
         self.known = Derived(graph, "known waypoints", inputs.of(Gateway), WAYPOINTS, self._known)
-        self._served: Collection[Key, Attachment] = Derived(
-            graph, "served services", inputs.of(Service), ATTACHMENTS, self._service_served
-        )
-        self._served_entries: Collection[Key, Attachment] = Derived(
-            graph, "served entries", inputs.of(ServiceEntry), ATTACHMENTS, self._entry_served
-        )
-        self.services_of = self._users(graph, "services of waypoints", self._served)
-        self.entries_of = self._users(graph, "entries of waypoints", self.entries)
+        self.served = Derived(graph, "served services", inputs.of(Service), ATTACHMENTS, self._service_served)
+        self.served_entries = Derived(graph, "served entries", inputs.of(ServiceEntry), ATTACHMENTS, self._entry_served)
 
     def of_service(self, key: Key, fetch: Fetch) -> Waypoint | None:
         """Return the waypoint that a Kubernetes service uses."""
@@ -65,7 +55,7 @@ class Waypoints:
 
     def serving(self, kind: str, key: Key, fetch: Fetch) -> Waypoint | None:
         """Return the waypoint that has, or has to have, the configuration for a service or, by kind, a ServiceEntry."""
-        found = fetch.find(self._served_entries if kind == "ServiceEntry" else self._served, key)
+        found = fetch.find(self.served_entries if kind == "ServiceEntry" else self.served, key)
         return None if found is None or found.waypoint is None else fetch.find(self.known, found.waypoint)
 
     def of_entry(self, key: Key, fetch: Fetch) -> Waypoint | None:
@@ -124,13 +114,3 @@ class Waypoints:
             waypoint=lambda key: fetch.find(waypoints, key),
             namespace=lambda namespace: fetch.find(self._inputs.namespaces, ("", namespace)),
         )
-
-    @staticmethod
-    def _users(graph: Graph, name: str, over: Collection[Key, Attachment]) -> Collection[Key, tuple[Key, ...]]:
-        index: Index[Key, Key, Attachment] = Index(over, lambda one: () if one.waypoint is None else (one.waypoint,))
-        return Derived(graph, name, index, ATTACHMENTS, _keys)
-
-
-def _keys(group: Group[Key, Key, Any], _: Fetch) -> tuple[Key, ...]:
-    members: Mapping[Key, Any] = group.members
-    return tuple(sorted(members))

@@ -21,7 +21,6 @@ from meshapi.resources.values import (
 )
 
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
-_JWT_CLAIM = "@request.auth.claims"
 
 
 def _status(value: int) -> int:

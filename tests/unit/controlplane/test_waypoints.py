@@ -112,8 +112,8 @@ def test_an_objects_own_label_goes_first_and_none_opts_out() -> None:
     )
     found = {key[1]: one.waypoint for key, one in model.waypoints.services.items()}
     assert found == {"web": ("shop", "mine"), "rest": ("shop", "waypoint")}
-    assert model.waypoints.services_of.find(("shop", "mine")) == (("shop", "web"),)
-    assert model.waypoints.services_of.find(("shop", "waypoint")) == (("shop", "rest"),)
+    served = {key: one.waypoint for key, one in model.waypoints.served.items()}
+    assert served == {("shop", "web"): ("shop", "mine"), ("shop", "rest"): ("shop", "waypoint")}
 
 
 def test_a_waypoint_that_is_not_ready_is_not_substituted_and_the_condition_says_so() -> None:
@@ -175,7 +175,8 @@ def test_a_service_entry_is_attached_with_its_hosts_and_its_endpoints() -> None:
     assert sent(model, "shop/out.test").waypoint == WAYPOINT
     uid = "Kubernetes/networking.istio.io/ServiceEntry/shop/out/192.0.2.1"
     assert sent(model, uid).waypoint == WAYPOINT
-    assert model.waypoints.entries_of.find(("shop", "waypoint")) == (("shop", "out"),)
+    for entries in (model.waypoints.entries, model.waypoints.served_entries):
+        assert {key: one.waypoint for key, one in entries.items()} == {("shop", "out"): ("shop", "waypoint")}
 
 
 def test_a_waypoint_with_an_ip_address_only_is_named_by_it() -> None:
