@@ -4,10 +4,19 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from controlplane.ambient.service_entries import entry_ports
-from controlplane.ambient.workloads import locality_of, tunnels, workload_name
 from controlplane.inputs.mesh import MeshContext
-from controlplane.routing.services import Discovery, Endpoint, Locality, Port, Protocol, Service, protocol
-from meshapi.analysis import canonical
+from controlplane.routing.services import (
+    Discovery,
+    Endpoint,
+    Locality,
+    Port,
+    Protocol,
+    Service,
+    Targets,
+    described,
+    of_selected,
+    protocol,
+)
 from meshapi.resources import core
 from meshapi.resources.networking import Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadEntrySpec
 
@@ -21,7 +30,7 @@ _DISCOVERY: Final = {
 
 
 def of_entry(entry: ServiceEntry) -> tuple[Service, ...]:
-    """Return a service for each host. Wildcards have none: nobody can say which address such a host has."""
+    """Return a service for each host. Wildcards have none: such a host has no address of its own."""
     ports = tuple(_port(port) for port in entry.spec.ports if port.protocol.upper() != "UDP")
     allocated: dict[str, list[str]] = {}
     for item in entry.status.addresses:
@@ -55,23 +64,7 @@ def selected(
     for pod, node in pods:
         if pod.is_terminal or not pod.addresses:
             continue
-        name, labels, place = workload_name(pod), pod.metadata.labels, locality_of(node)
-        yield Endpoint(
-            address=pod.addresses[0],
-            targets=_targets(entry, {}),
-            labels=frozenset(labels.items()),
-            has_tunnel=tunnels(pod),
-            is_healthy=pod.is_ready,
-            locality=Locality() if place is None else Locality(place.region, place.zone, place.subzone),
-            workload=(
-                name,
-                pod.metadata.namespace,
-                canonical.name(labels, name),
-                canonical.revision(labels),
-                mesh.cluster_id,
-            ),
-            identity=f"spiffe://{mesh.trust_domain}/ns/{pod.metadata.namespace}/sa/{pod.spec.service_account_name}",
-        )
+        yield of_selected(pod, node, _targets(entry, {}), mesh)
     for item in entries:
         if item.spec.address:
             yield _of_spec(entry, item.spec, item.metadata.name, mesh)
@@ -79,28 +72,17 @@ def selected(
 
 def _of_spec(entry: ServiceEntry, spec: WorkloadEntrySpec, name: str, mesh: MeshContext) -> Endpoint:
     place = (*spec.locality.split("/"), "", "", "")[:3]
-    labels = spec.labels
     return Endpoint(
         address=spec.ip or spec.address,
         targets=_targets(entry, spec.ports),
-        labels=frozenset(labels.items()),
+        labels=frozenset(spec.labels.items()),
         weight=spec.weight or 1,
         locality=Locality(*place),
-        workload=(
-            name,
-            entry.metadata.namespace,
-            canonical.name(labels, name),
-            canonical.revision(labels),
-            mesh.cluster_id,
-        ),
+        workload=described(name, entry.metadata.namespace, spec.labels, mesh),
     )
 
 
-def _described(name: str, namespace: str, labels: dict[str, str], mesh: MeshContext) -> tuple[str, ...]:
-    return (name, namespace, canonical.name(labels, name), canonical.revision(labels), mesh.cluster_id)
-
-
-def _targets(entry: ServiceEntry, given: dict[str, int]) -> tuple[tuple[int, int], ...]:
+def _targets(entry: ServiceEntry, given: dict[str, int]) -> Targets:
     return tuple((port.service_port, port.target_port) for port in entry_ports(entry, given).ports)
 
 

@@ -1,6 +1,7 @@
 """Services and their endpoints, as routing sees them, whichever kind of object they come from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -9,6 +10,7 @@ from controlplane.ambient.ports import pod_ports, protocol_of
 from controlplane.ambient.workloads import locality_of, tunnels, workload_name
 from controlplane.inputs.mesh import MeshContext
 from meshapi.analysis import canonical
+from meshapi.identity import SpiffeId
 from meshapi.proto import workload_pb2
 from meshapi.resources import core
 from meshkit.kube import Key
@@ -113,6 +115,9 @@ class Locality:
     subzone: str = ""
 
 
+Targets = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An endpoint of a service.
@@ -130,7 +135,7 @@ class Endpoint:
     """
 
     address: str
-    targets: tuple[tuple[int, int], ...]
+    targets: Targets
     labels: frozenset[tuple[str, str]] = frozenset()
     has_tunnel: bool = False
     is_healthy: bool = True
@@ -156,25 +161,31 @@ def of_pod(service: core.Service, pod: core.Pod, node: core.Node | None, mesh: M
     """Return a pod as an endpoint of a service that selects it; ``None`` while it has no address, or has ended."""
     if pod.is_terminal or not pod.addresses:
         return None
-    name, labels = workload_name(pod), pod.metadata.labels
+    targets = tuple((port.service_port, port.target_port) for port in pod_ports(service, pod).ports)
+    found = of_selected(pod, node, targets, mesh)
+    serves_unready = service.spec.publish_not_ready_addresses and not pod.metadata.deletion_timestamp
+    return replace(found, is_healthy=True) if serves_unready else found
+
+
+def of_selected(pod: core.Pod, node: core.Node | None, targets: Targets, mesh: MeshContext) -> Endpoint:
+    """Return a pod that has an address as an endpoint of whatever selects it; it may get requests while it is ready."""
+    namespace, labels = pod.metadata.namespace, pod.metadata.labels
     place = locality_of(node)
-    account = pod.spec.service_account_name
     return Endpoint(
         address=pod.addresses[0],
-        targets=tuple((port.service_port, port.target_port) for port in pod_ports(service, pod).ports),
+        targets=targets,
         labels=frozenset(labels.items()),
         has_tunnel=tunnels(pod),
-        is_healthy=pod.is_ready or (service.spec.publish_not_ready_addresses and not pod.metadata.deletion_timestamp),
+        is_healthy=pod.is_ready,
         locality=Locality() if place is None else Locality(place.region, place.zone, place.subzone),
-        workload=(
-            name,
-            pod.metadata.namespace,
-            canonical.name(labels, name),
-            canonical.revision(labels),
-            mesh.cluster_id,
-        ),
-        identity=f"spiffe://{mesh.trust_domain}/ns/{pod.metadata.namespace}/sa/{account}",
+        workload=described(workload_name(pod), namespace, labels, mesh),
+        identity=str(SpiffeId(mesh.trust_domain, namespace, pod.spec.service_account_name)),
     )
+
+
+def described(name: str, namespace: str, labels: Mapping[str, str], mesh: MeshContext) -> tuple[str, ...]:
+    """Return what telemetry says of a workload."""
+    return (name, namespace, canonical.name(labels, name), canonical.revision(labels), mesh.cluster_id)
 
 
 def protocol(name: str, declared: str) -> Protocol:
