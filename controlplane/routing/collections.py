@@ -14,6 +14,7 @@ from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
 from controlplane.routing import destinations, entries, gateway_routes, hosts, precedence, services, virtual_services
 from controlplane.routing.destinations import Rules
+from controlplane.routing.exports import is_exported
 from controlplane.routing.gateway_routes import References, Route, RouteRules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond, Routing
 from controlplane.routing.services import Endpoint, Port, Service
@@ -236,15 +237,11 @@ class RoutingCollections:
         return self._route("GRPCRoute", item, fetch)
 
     def _route(self, kind: str, item: Route, fetch: Fetch) -> RouteRules:
-        def host(key: Key, port: int) -> str | None:
-            service = fetch.find(self.services, key)
-            return service.host if service is not None and (not port or service.port(port) is not None) else None
-
         def is_granted(of_kind: str, namespace: str, key: Key) -> bool:
             return any(_grants(grant, of_kind, namespace, key) for grant in fetch.members(self._grants, key[0]))
 
-        has = lambda key: fetch.find(self.services, key) is not None  # noqa: E731
-        return gateway_routes.translate(kind, item, References(host, has, is_granted))
+        references = References(lambda key: fetch.find(self.services, key), is_granted)
+        return gateway_routes.translate(kind, item, references)
 
 
 def _of_routes(attached: Iterable[tuple[str, RouteRules]]) -> tuple[HttpRule, ...]:
@@ -277,7 +274,7 @@ def _services_of(route: RouteRules) -> Iterable[Key]:
 
 
 def _exported(items: Iterable[tuple[str, DestinationRule]], namespace: str) -> list[DestinationRule]:
-    return [rule for _, rule in items if destinations.is_exported(rule, namespace)]
+    return [rule for _, rule in items if is_exported(rule, namespace)]
 
 
 def _grants(grant: ReferenceGrant, kind: str, namespace: str, service: Key) -> bool:

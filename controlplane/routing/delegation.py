@@ -25,14 +25,6 @@ _INHERITED: Final = (
 _TEXTS: Final = ("uri", "scheme", "method", "authority")
 _SINGLE: Final = ("port", "source_namespace", "gateways")
 _MAPPINGS: Final = ("headers", "without_headers", "query_params")
-_EXPORTED_TO_ALL: Final = ("*",)
-
-
-def is_visible(delegate: VirtualService, namespace: str) -> bool:
-    """Return whether a VirtualService may be delegated to from a namespace."""
-    exported = delegate.spec.export_to or _EXPORTED_TO_ALL
-    own = delegate.metadata.namespace == namespace
-    return any(name in {"*", namespace} or (name == "." and own) for name in exported)
 
 
 def merged(root: HTTPRoute, delegate: VirtualService) -> Iterator[tuple[int, HTTPRoute]]:

@@ -3,7 +3,7 @@
 Facts: Istio's ``pilot/pkg/model/destination_rule.go`` and ``pilot/pkg/networking/util/util.go``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,13 +77,6 @@ def merged(rules: Iterable[DestinationRule]) -> Rules:
             subsets.setdefault(subset.name, subset)
     policy = next((rule.spec.traffic_policy for rule in ordered if rule.spec.traffic_policy is not None), _NOTHING)
     return Rules(policy, tuple(subsets.values()), tuple(rule.key for rule in ordered))
-
-
-def is_exported(rule: DestinationRule, namespace: str) -> bool:
-    """Return whether a rule counts for clients of a namespace."""
-    exported: Sequence[str] = rule.spec.export_to or ("*",)
-    own = rule.metadata.namespace == namespace
-    return any(name in {"*", namespace} or (name == "." and own) for name in exported)
 
 
 def _age(rule: DestinationRule) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ from controlplane.routing.ir import (
     TextMatch,
 )
 from controlplane.routing.route_filters import Unsupported
+from controlplane.routing.services import Service
 from meshapi.resources.gateway_routes import (
     BackendReference,
     GRPCRoute,
@@ -65,12 +66,11 @@ class References:
     """How names in a route are resolved.
 
     Attributes:
-        service: returns the host of a Kubernetes service that has a port (0: any), or the reason why there is none.
+        service: returns a Kubernetes service by its key; ``None``: there is none.
         is_granted: whether an object of the route's kind and namespace may refer to a service of another namespace.
     """
 
-    service: Callable[[Key, int], str | None]
-    has_service: Callable[[Key], bool]
+    service: Callable[[Key], Service | None]
     is_granted: Callable[[str, str, Key], bool]
 
 
@@ -81,7 +81,6 @@ class Attachment:
     Attributes:
         parent: as the route names it.
         service: the parent's key.
-        host: the parent's host name; empty if there is no such service.
         port: of the service; 0: all.
         client_namespace: whose clients it counts for; empty: all.
         accepted: condition ``Accepted``.
@@ -89,7 +88,6 @@ class Attachment:
 
     parent: ParentReference
     service: Key
-    host: str
     port: int
     client_namespace: str
     accepted: Verdict
@@ -142,12 +140,12 @@ class _Translation:
             return None
         own = self.route.metadata.namespace
         key = (parent.namespace or own, parent.name)
-        host, accepted = self.references.service(key, parent.port), self.accepted
-        if host is None:
-            missing = f"port {parent.port} of service" if self.references.has_service(key) else "service"
+        service, accepted = self.references.service(key), self.accepted
+        if service is None or not service.serves(parent.port):
+            missing = "service" if service is None else f"port {parent.port} of service"
             accepted = Verdict(False, "NoMatchingParent", f"{missing} {'/'.join(key)} does not exist")
         client = "" if key[0] == own else own
-        return Attachment(parent, key, host or "", parent.port, client, accepted)
+        return Attachment(parent, key, parent.port, client, accepted)
 
     def _rules(self) -> Iterator[HttpRule]:
         rules: Sequence[HTTPRouteRule | GRPCRouteRule] = self.route.spec.rules
@@ -198,12 +196,12 @@ class _Translation:
             return self._unresolved("InvalidKind", f"{backend.group}/{backend.kind} is no kind of backends here")
         if key[0] != own and not self.references.is_granted(self.kind, own, key):
             return self._unresolved("RefNotPermitted", f"no ReferenceGrant lets it refer to service {'/'.join(key)}")
-        host = self.references.service(key, backend.port)
-        if host is None:
+        service = self.references.service(key)
+        if service is None or not service.serves(backend.port):
             return self._unresolved(
                 "BackendNotFound", f"service {'/'.join(key)} with port {backend.port} does not exist"
             )
-        return Target(host, backend.port)
+        return Target(service.host, backend.port)
 
     def _unresolved(self, reason: str, message: str) -> Target | None:
         if self.resolved.is_true:

@@ -105,6 +105,10 @@ class Service:
             return self.ports[0] if len(self.ports) == 1 else None
         return next((port for port in self.ports if port.number == number), None)
 
+    def serves(self, number: int) -> bool:
+        """Return whether it has a port; 0: any."""
+        return not number or self.port(number) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Locality:

@@ -8,6 +8,7 @@ from typing import Final
 from google.rpc import code_pb2
 
 from controlplane.routing import delegation, hosts
+from controlplane.routing.exports import is_exported
 from controlplane.routing.header_changes import of_headers
 from controlplane.routing.ir import (
     Abort,
@@ -109,7 +110,7 @@ class _Translation:
         own = self.item.metadata.namespace
         key = (delegate.namespace or own, delegate.name)
         found = self.find(key)
-        if found is None or not delegation.is_visible(found, own):
+        if found is None or not is_exported(found, own):
             self.problems.append(f"{path}.delegate: VirtualService {'/'.join(key)} does not exist, or is not exported")
             return
         if found.spec.hosts:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pydantic import Field, model_validator
 
 from meshapi.resources.base import LenientModel, ModelObject
-from meshapi.resources.values import Duration, LabelSelector, Percent, PortSelector, PositiveDuration, exactly_one
+from meshapi.resources.values import Duration, Percent, PortSelector, PositiveDuration, WorkloadSelector, exactly_one
 
 
 class SimpleLB(StrEnum):
@@ -297,7 +297,7 @@ class DestinationRuleSpec(LenientModel):
     traffic_policy: TrafficPolicy | None = Field(default=None, description="Settings for all endpoints.")
     subsets: tuple[Subset, ...] = Field(default=(), description="Named sets of endpoints.")
     export_to: tuple[str, ...] = Field(default=(), description="Namespaces where it counts: * (all) or . (own).")
-    workload_selector: LabelSelector | None = Field(default=None, description="Clients that it counts for.")
+    workload_selector: WorkloadSelector | None = Field(default=None, description="Clients that it counts for.")
 
 
 class DestinationRule(ModelObject):

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from meshapi.resources.base import IpBlock, LenientModel, ModelObject
+from meshapi.resources.values import PortNumber, port
 
 _LABEL = r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*\.?")
@@ -27,18 +28,11 @@ def _host(value: str) -> str:
     return value.rstrip(".").lower()
 
 
-def _port(value: int) -> int:
-    if not 0 < value < 65536:
-        raise ValueError("is not a port; write a number from 1 to 65535")
-    return value
-
-
 def _target(value: int) -> int:
-    return _port(value) if value else 0
+    return port(value) if value else 0
 
 
 Host = Annotated[str, AfterValidator(_host)]
-PortNumber = Annotated[int, AfterValidator(_port)]
 
 
 class ServicePort(LenientModel):

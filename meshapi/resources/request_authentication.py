@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from meshapi.resources.base import LenientModel, ModelObject
-from meshapi.resources.security import PolicyTargetReference, WorkloadSelector
-from meshapi.resources.values import PositiveDuration
+from meshapi.resources.security import PolicyTargetReference
+from meshapi.resources.values import PositiveDuration, WorkloadSelector
 
 
 def _keys(value: str) -> str:

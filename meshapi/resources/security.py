@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from meshapi.resources.base import IpBlock, LenientModel, ModelObject, ip_block
+from meshapi.resources.values import WorkloadSelector
 
 ItemT = TypeVar("ItemT")
 OpenT = TypeVar("OpenT", bound=LenientModel)
@@ -95,12 +96,6 @@ def _says_something(value: OpenT) -> OpenT:
     if not any(getattr(value, name) for name in type(value).model_fields):
         raise ValueError("has no field that is known and not empty; check the spelling, or leave it out")
     return value
-
-
-class WorkloadSelector(LenientModel):
-    """Chooses pods by their labels; no labels choose all."""
-
-    match_labels: dict[str, str] = Field(default_factory=dict, description="Labels that a pod must have, all of them.")
 
 
 class PolicyTargetReference(LenientModel):

@@ -101,13 +101,14 @@ class Percent(LenientModel):
         return int(self.value * 10_000)
 
 
-def _port(value: int) -> int:
+def port(value: int) -> int:
+    """Check the number of a port."""
     if not 0 < value < 65536:
         raise ValueError("is not a port; write a number from 1 to 65535")
     return value
 
 
-PortNumber = Annotated[int, AfterValidator(_port)]
+PortNumber = Annotated[int, AfterValidator(port)]
 
 
 class PortSelector(LenientModel):
@@ -116,7 +117,7 @@ class PortSelector(LenientModel):
     number: PortNumber = Field(description="The port's number.")
 
 
-class LabelSelector(LenientModel):
+class WorkloadSelector(LenientModel):
     """Chooses pods by their labels; no labels choose all."""
 
     match_labels: dict[str, str] = Field(default_factory=dict, description="Labels that a pod must have, all of them.")

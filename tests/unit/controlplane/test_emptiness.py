@@ -9,7 +9,7 @@ import pytest
 from controlplane.inputs import fail_closed
 from meshapi.errors import InvalidResource
 from meshapi.proto import authorization_pb2 as pb
-from meshapi.resources import base, security
+from meshapi.resources import base, security, values
 from tests.support import authorization_model
 from tests.support import kubernetes_objects as objects
 from tests.support.running_control_plane import Recorder, Running
@@ -64,7 +64,7 @@ def test_an_absent_field_of_a_rule_is_no_condition(absent: dict[str, Any]) -> No
 def test_an_unreadable_policy_gets_a_fail_closed_substitute(spec: dict[str, Any], action: str, rules: int) -> None:
     closed = fail_closed.policy(objects.policy("p", **spec, selector=WEB))
     assert (closed.spec.action, len(closed.spec.rules)) == (action, rules)
-    assert closed.spec.selector == security.WorkloadSelector(match_labels={"app": "web"})
+    assert closed.spec.selector == values.WorkloadSelector(match_labels={"app": "web"})
 
 
 @pytest.mark.parametrize("selector", [{"matchLabels": {"app": 5}}, {"matchLabels": "web"}, "web", {}])
