@@ -11,7 +11,7 @@ from envoy.config.listener.v3 import listener_components_pb2
 from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, tokens, virtual_hosts
 from controlplane.envoy.authorization import custom, filters
 from controlplane.envoy.filter_chains import Filters
-from controlplane.envoy.placing import Made, Placed, Source, placed
+from controlplane.envoy.placing import Made, Message, Placed, Source, placed
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
@@ -21,7 +21,7 @@ from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
 from controlplane.routing.policies import Policies
-from controlplane.routing.services import Discovery, Port, Service
+from controlplane.routing.services import Discovery, Endpoint, Port, Service
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
 from controlplane.waypoints.waypoint import Waypoint
@@ -36,6 +36,15 @@ class Chains:
     host: str
     chains: tuple[listener_components_pb2.FilterChain, ...]
     made: Made
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A cluster's name, and what it is of: the port of a service, and a subset of the endpoints; empty: all."""
+
+    name: str
+    port: Port
+    subset: str
 
 
 class EnvoyCollections:
@@ -133,25 +142,13 @@ class EnvoyCollections:
         upstreams = self._upstreams(service, fetch)
         if upstreams is None:
             return None
-        rules = upstreams.rules(service)
-        made = [
-            (
-                clusters.of_service(name, service, port, subset, rules.policy(port.number, subset)),
-                self._assigned(service, (name, port, subset), rules, fetch),
-            )
-            for name, port, subset in _own_clusters(service, rules)
-        ]
-        listed = [one for one in _with_endpoints(service, made) if isinstance(one, cluster_pb2.Cluster)]
-        return Made(placed(upstreams.view, listed), frozenset(upstreams.sources))
+        rules, found = upstreams.rules(service), self._in_clusters(service, fetch)
+        made = [_cluster(one, service, rules, found) for one in _own_clusters(service, rules)]
+        return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
 
-    def _assigned(
-        self, service: Service, of: tuple[str, Port, str], rules: Rules, fetch: Fetch
-    ) -> endpoint_pb2.ClusterLoadAssignment | None:
-        """Return the endpoints that a cluster has in itself; ``None`` where they come apart from it."""
-        if service.discovery is Discovery.LISTED:
-            return None
-        name, port, subset = of
-        return endpoints.of_cluster(name, self._routing.endpoints(service, fetch), port.number, _labels(rules, subset))
+    def _in_clusters(self, service: Service, fetch: Fetch) -> tuple[Endpoint, ...]:
+        """Return the endpoints that clusters have in themselves; where addresses are listed, they come apart."""
+        return self._routing.endpoints(service, fetch) if service.discovery.is_by_dns else ()
 
     def _endpoints(self, service: Service, fetch: Fetch) -> Made | None:
         upstreams = self._upstreams(service, fetch)
@@ -159,10 +156,7 @@ class EnvoyCollections:
             return None
         rules = upstreams.rules(service)
         found = self._routing.endpoints(service, fetch)
-        made = [
-            endpoints.of_cluster(name, found, port.number, _labels(rules, subset))
-            for name, port, subset in _own_clusters(service, rules)
-        ]
+        made = [_assigned(one, rules, found) for one in _own_clusters(service, rules)]
         return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
 
     def _foreign(self, group: Group[tuple[Key, Target], Any, Any], fetch: Fetch) -> Made | None:
@@ -176,12 +170,11 @@ class EnvoyCollections:
         rules = upstreams.rules(service)
         if target.subset and rules.subset(target.subset) is None:
             return None
-        name = names.outbound(service.host, port.number, target.subset)
-        policy = rules.policy(port.number, target.subset)
-        found, labels = self._routing.endpoints(service, fetch), _labels(rules, target.subset)
-        assigned = endpoints.of_cluster(name, found, port.number, labels)
-        cluster = clusters.of_service(name, service, port, target.subset, policy)
-        return Made(placed(view, _with_endpoints(service, [(cluster, assigned)])), frozenset(upstreams.sources))
+        one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
+        made: list[Message] = [_cluster(one, service, rules, self._in_clusters(service, fetch))]
+        if service.discovery is Discovery.LISTED:
+            made.append(_assigned(one, rules, self._routing.endpoints(service, fetch)))
+        return Made(placed(view, made), frozenset(upstreams.sources))
 
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
         members = [one for index in self._chains for one in fetch.members(index, waypoint.key)]
@@ -198,17 +191,20 @@ class EnvoyCollections:
         return Made(placed(waypoint.key, made), sources)
 
 
-def _with_endpoints(
-    service: Service,
-    made: Iterable[tuple[cluster_pb2.Cluster, endpoint_pb2.ClusterLoadAssignment | None]],
-) -> Iterable[cluster_pb2.Cluster | endpoint_pb2.ClusterLoadAssignment]:
-    """Yield clusters and endpoints: apart where addresses are listed, else the endpoints inside of the cluster."""
-    for cluster, assigned in made:
-        if service.discovery in {Discovery.DNS, Discovery.DNS_ROUND_ROBIN} and assigned is not None:
-            cluster.load_assignment.CopyFrom(assigned)
-        yield cluster
-        if service.discovery is Discovery.LISTED and assigned is not None:
-            yield assigned
+def _cluster(one: _Named, service: Service, rules: Rules, found: Iterable[Endpoint]) -> cluster_pb2.Cluster:
+    """Return a cluster with the endpoints that it has in itself."""
+    policy = rules.policy(one.port.number, one.subset)
+    cluster = clusters.of_service(one.name, service, one.port, one.subset, policy)
+    if service.discovery.is_by_dns:
+        cluster.load_assignment.CopyFrom(_assigned(one, rules, found))
+    return cluster
+
+
+def _assigned(one: _Named, rules: Rules, found: Iterable[Endpoint]) -> endpoint_pb2.ClusterLoadAssignment:
+    """Return the endpoints of a cluster: those that have the labels of its subset."""
+    subset = rules.subset(one.subset) if one.subset else None
+    labels = frozenset() if subset is None else frozenset(subset.labels.items())
+    return endpoints.of_cluster(one.name, found, one.port.number, labels)
 
 
 def _http(upstreams: Upstreams, port: Port) -> routes.Upstreams:
@@ -224,15 +220,11 @@ def _origins(rules: Iterable[HttpRule | ConnectionRule]) -> Iterable[Source]:
     return {(one.kind, one.key) for one in origins}
 
 
-def _own_clusters(service: Service, rules: Rules) -> Iterable[tuple[str, Port, str]]:
+def _own_clusters(service: Service, rules: Rules) -> Iterable[_Named]:
     for port in service.ports:
         kinds = [True] if port.protocol.is_http else []
         kinds += [False] if port.protocol.is_tcp else []
         for is_http in kinds:
             for subset in ("", *(one.name for one in rules.subsets)):
-                yield names.inbound_vip(service.host, port.number, is_http=is_http, subset=subset), port, subset
-
-
-def _labels(rules: Rules, subset: str) -> frozenset[tuple[str, str]]:
-    found = rules.subset(subset) if subset else None
-    return frozenset() if found is None else frozenset(found.labels.items())
+                name = names.inbound_vip(service.host, port.number, is_http=is_http, subset=subset)
+                yield _Named(name, port, subset)

@@ -30,12 +30,15 @@ class Upstreams:
     fetch: Fetch
     foreign: set[tuple[Key, Target]] = field(default_factory=set)
     sources: set[Source] = field(default_factory=set)
+    _rules: dict[str, Rules] = field(default_factory=dict)
 
     def rules(self, service: Service) -> Rules:
-        """Return what DestinationRules say of a service."""
-        found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
-        self.sources.update(("DestinationRule", key) for key in found.sources)
-        return found
+        """Return what DestinationRules say of a service; many targets of one computation are of one service."""
+        if service.host not in self._rules:
+            found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
+            self.sources.update(("DestinationRule", key) for key in found.sources)
+            self._rules[service.host] = found
+        return self._rules[service.host]
 
     def is_own(self, service: Service) -> bool:
         """Return whether a service uses the waypoint."""

@@ -64,6 +64,11 @@ class Discovery(Enum):
     CALLED = "called"
     """The address that the client has called."""
 
+    @property
+    def is_by_dns(self) -> bool:
+        """Whether the proxy resolves the names of endpoints."""
+        return self in {Discovery.DNS, Discovery.DNS_ROUND_ROBIN}
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
