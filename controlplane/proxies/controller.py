@@ -20,7 +20,7 @@ from controlplane.proxies.status import Observed
 from controlplane.workqueue import WorkQueue
 from meshapi import names
 from meshapi.resources.gateway import AddressType, Gateway, GatewayClass
-from meshkit.kube import Client, Informer, Json, Key, Kind, NotFound, PatchType, Selection, kinds
+from meshkit.kube import Client, Informer, Json, Key, Kind, NotFound, PatchType, Selection, kinds, transitions
 from meshkit.log import logger
 
 _log = logger("controlplane.proxies")
@@ -217,7 +217,7 @@ class Proxies:
             await self._client.patch(kind, name, body, namespace, patch_type=PatchType.APPLY, subresource="status")
 
     def _timestamp(self) -> str:
-        return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return transitions.stamp(self._now())
 
 
 def _belongs(held: Json, gateway: Gateway) -> bool:

@@ -2,9 +2,9 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-Json = dict[str, Any]
+from meshkit.kube import Json
 
 POD_FIELDS: Final = frozenset({"affinity", "topologySpreadConstraints", "nodeSelector", "tolerations"})
 

@@ -5,7 +5,7 @@ policies written for these fit. Source: istio/istio, ``files/waypoint.yaml`` of 
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from controlplane.inputs.mesh import MeshContext
 from controlplane.proxies import pods
@@ -13,9 +13,7 @@ from controlplane.proxies.defaults import ProxyDefaults
 from controlplane.waypoints.waypoint import service_account
 from meshapi import names
 from meshapi.resources.gateway import GROUP, Gateway
-from meshkit.kube import Kind, kinds
-
-Json = dict[str, Any]
+from meshkit.kube import Json, Kind, kinds
 
 _STATUS_PORT: Final = "status-port"
 _MOST_OF_NAME: Final = 63

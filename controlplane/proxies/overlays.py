@@ -14,9 +14,7 @@ import yaml
 from controlplane.proxies import pods
 from controlplane.proxies.objects import Wanted
 from meshapi.errors import brief
-from meshkit.kube import kinds
-
-Json = dict[str, Any]
+from meshkit.kube import Json, kinds
 
 KEYS: Final = ("deployment", "service", "serviceAccount", "horizontalPodAutoscaler", "podDisruptionBudget")
 _MERGED_BY: Final[Mapping[str, str]] = {

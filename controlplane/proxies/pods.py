@@ -1,14 +1,12 @@
 """The pods of a waypoint. Pure."""
 
-from typing import Any, Final
+from typing import Final
 
 from controlplane.inputs.mesh import MeshContext
 from controlplane.proxies.defaults import ProxyDefaults
 from meshapi import names
 from meshapi.resources.gateway import Gateway
-from meshkit.kube import kinds
-
-Json = dict[str, Any]
+from meshkit.kube import Json, kinds
 
 CONTAINER: Final = "istio-proxy"
 GRACE_VARIABLE: Final = "TERMINATION_GRACE_PERIOD_SECONDS"

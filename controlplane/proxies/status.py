@@ -6,12 +6,11 @@ attached to a waypoint whose pods are gone for a moment must not be reached past
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from meshapi import names
 from meshapi.resources.gateway import AddressType, Gateway, Listener
-
-Json = dict[str, Any]
+from meshkit.kube import Json, transitions
 
 _HBONE: Final = "HBONE"
 
@@ -114,18 +113,5 @@ def _listener(listener: Listener, programmed: _Condition, held: Json, *, generat
 
 def _conditions(wanted: Sequence[_Condition], held: Sequence[Json], *, generation: int, now: str) -> list[Json]:
     """Return conditions; one whose status has not changed keeps its time."""
-    since = {(one.get("type"), one.get("status")): one.get("lastTransitionTime") for one in held}
-    found = []
-    for kind, accepted, reason, message in wanted:
-        status = "True" if accepted else "False"
-        found.append(
-            {
-                "type": kind,
-                "status": status,
-                "reason": reason,
-                "message": message,
-                "observedGeneration": generation,
-                "lastTransitionTime": since.get((kind, status)) or now,
-            }
-        )
-    return found
+    conditions = [transitions.condition(*one, generation) for one in wanted]
+    return transitions.timed(conditions, held, now)

@@ -18,7 +18,7 @@ from controlplane.stages import CONDITIONS
 from controlplane.workqueue import WorkQueue
 from meshapi import names
 from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute
-from meshkit.kube import Client, Json, Key, Kind, PatchType, kinds
+from meshkit.kube import Client, Json, Key, Kind, PatchType, kinds, transitions
 
 _KINDS: Final[dict[str, tuple[Kind, type[HTTPRoute | GRPCRoute]]]] = {
     "HTTPRoute": (kinds.HTTP_ROUTE, HTTPRoute),
@@ -113,44 +113,25 @@ class RouteParentsWriter:
         present = (item.get("status") or {}).get("parents") or []
         ours = [one for one in present if one.get("controllerName") == names.WAYPOINT_CONTROLLER]
         wanted = self._parents.by_kind[name[0]].find(name[1]) or ()
-        if _without_times(ours) == _without_times(wanted):
+        if _comparable(ours) == _comparable(wanted):
             return
         others = [one for one in present if one.get("controllerName") != names.WAYPOINT_CONTROLLER]
         timed = [self._timed(one, ours) for one in wanted]
-        # With the version that was read: the server refuses the write if somebody else has changed the list meanwhile.
+        # With the version that was read: the server refuses the write if another controller has changed the list since.
         metadata = {"resourceVersion": item["metadata"]["resourceVersion"]}
         body: Json = {"metadata": metadata, "status": {"parents": [*others, *timed]}}
         await self._client.patch(kind, route, body, namespace, patch_type=PatchType.MERGE, subresource="status")
 
     def _timed(self, wanted: Json, present: Iterable[Json]) -> Json:
         """Return an entry with times: those of conditions that stay what they are do not change."""
-        now = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = transitions.stamp(self._clock())
         held = next((one for one in present if one.get("parentRef") == wanted["parentRef"]), {})
-        since = {(one["type"], one["status"]): one["lastTransitionTime"] for one in held.get("conditions") or ()}
-        conditions = [
-            {**one, "lastTransitionTime": since.get((one["type"], one["status"]), now)} for one in wanted["conditions"]
-        ]
-        return {**wanted, "conditions": conditions}
+        return {**wanted, "conditions": transitions.timed(wanted["conditions"], held.get("conditions") or (), now)}
 
 
 def _condition(kind: str, verdict: Verdict, generation: int) -> Json:
-    return {
-        "type": kind,
-        "status": "True" if verdict.is_true else "False",
-        "reason": verdict.reason,
-        "message": verdict.message,
-        "observedGeneration": generation,
-    }
+    return transitions.condition(kind, verdict.is_true, verdict.reason, verdict.message, generation)
 
 
-def _without_times(entries: Iterable[Json]) -> list[Json]:
-    return [
-        {
-            **entry,
-            "conditions": [
-                {name: value for name, value in one.items() if name != "lastTransitionTime"}
-                for one in entry.get("conditions") or ()
-            ],
-        }
-        for entry in entries
-    ]
+def _comparable(entries: Iterable[Json]) -> list[Json]:
+    return [{**entry, "conditions": transitions.without_times(entry.get("conditions") or ())} for entry in entries]

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 from controlplane.status import conditions
 from controlplane.status.outcomes import Outcome, Outcomes
 from controlplane.workqueue import WorkQueue
-from meshkit.kube import Client, Json, Key, Kind, KubeError, NotFound, PatchType
+from meshkit.kube import Client, Json, Key, Kind, KubeError, NotFound, PatchType, transitions
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 
@@ -93,12 +93,9 @@ class StatusWriter:
     async def _write(self, kind: Kind, key: tuple[str, Key], wanted: list[Json]) -> None:
         _, (namespace, name) = key
         held = self._held.get(key, [])
-        if _without_times(held) == _without_times(wanted):
+        if transitions.without_times(held) == transitions.without_times(wanted):
             return
-        since = {(one["type"], one.get("status")): one.get("lastTransitionTime") for one in held}
-        for one in wanted:
-            unchanged = since.get((one["type"], one["status"]))
-            one["lastTransitionTime"] = unchanged or self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        wanted = transitions.timed(wanted, held, transitions.stamp(self._clock()))
         status: Json = {"conditions": wanted} if wanted else {}
         body: Json = {"metadata": {"name": name, "namespace": namespace}, "status": status}
         self._held.pop(key, None)
@@ -119,19 +116,6 @@ def _rendered(outcome: Outcome | None) -> list[Json]:
     if outcome is None:
         return []
     return [
-        {
-            "type": condition.type,
-            "status": "True" if condition.accepted else "False",
-            "reason": condition.reason,
-            "message": condition.message,
-            "observedGeneration": outcome.generation,
-        }
-        for condition in outcome.conditions
+        transitions.condition(one.type, one.accepted, one.reason, one.message, outcome.generation)
+        for one in outcome.conditions
     ]
-
-
-def _without_times(conditions_held: list[Json]) -> dict[str, Json]:
-    return {
-        one["type"]: {name: value for name, value in one.items() if name != "lastTransitionTime"}
-        for one in conditions_held
-    }
