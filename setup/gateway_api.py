@@ -8,11 +8,12 @@ the project ships beside its definitions (``safe-upgrades``) is no definition an
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from meshapi import made_files
 
 CHANNELS: Final = ("standard", "experimental")
 FOLDER: Final = Path(__file__).parent.parent / "deploy" / "helm" / "culvert" / "files"
@@ -72,21 +73,10 @@ def _bare(schema: Any) -> Any:
     }
 
 
-def main(arguments: Iterable[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Write the files, or with ``--check`` only compare; return the exit status."""
-    stale = []
-    for channel in CHANNELS:
-        text, target = render(channel), file(channel)
-        if target.exists() and target.read_text() == text:
-            continue
-        stale.append(target)
-        if "--check" not in arguments:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
-    if stale and "--check" in arguments:
-        sys.stderr.write(f"{stale[0]} is stale: run make crds\n")
-        return 1
-    return 0
+    texts = ((file(channel), render(channel)) for channel in CHANNELS)
+    return made_files.write_or_check(texts, arguments, "make crds")
 
 
 if __name__ == "__main__":

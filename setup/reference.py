@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from controlplane.settings import Settings
+from meshapi import made_files
 from meshkit.settings import ProcessSettings
 from nodeagent.settings import NodeAgentSettings
 from waypoint.settings import WaypointSettings
@@ -56,15 +57,8 @@ def _plain(value: object) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or with ``--check`` fail when it is stale."""
-    page = render()
-    if arguments == ["--check"]:
-        if _TARGET.read_text() != page:
-            print(f"{_TARGET.name} is stale: run make docs", file=sys.stderr)  # noqa: T201
-            return 1
-        return 0
-    _TARGET.write_text(page)
-    return 0
+    """Write the page, or with ``--check`` only compare; return the exit status."""
+    return made_files.write_or_check([(_TARGET, render())], arguments, "make docs")
 
 
 if __name__ == "__main__":

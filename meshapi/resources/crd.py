@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel
 
+from meshapi import made_files
 from meshapi.resources import destination_rule, networking, request_authentication, security, virtual_service
 
 FOLDER: Final = Path("deploy/helm/culvert/crds")
@@ -218,20 +219,8 @@ def _description(node: dict[str, Any]) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Write the files, or with ``--check`` only compare; return the exit status."""
-    stale = []
-    for definition in DEFINITIONS:
-        file = FOLDER / file_name(definition)
-        text = render(definition)
-        if file.exists() and file.read_text() == text:
-            continue
-        stale.append(file)
-        if "--check" not in arguments:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-    if stale and "--check" in arguments:
-        sys.stderr.write(f"{stale[0]} is stale: run python -m meshapi.resources.crd\n")
-        return 1
-    return 0
+    texts = ((FOLDER / file_name(definition), render(definition)) for definition in DEFINITIONS)
+    return made_files.write_or_check(texts, arguments, "python -m meshapi.resources.crd")
 
 
 if __name__ == "__main__":
