@@ -34,10 +34,10 @@ def service(
     context: session.Context = None,
 ) -> None:
     """Show which waypoint, routes and policies apply to a service."""
-    own, _, given = name.partition(".")
+    key = _key(name, namespace)
     found = session.run(
         "describe service",
-        lambda client: of_service(client, (given or namespace, own), system_namespace),
+        lambda client: of_service(client, key, system_namespace),
         kubeconfig=kubeconfig,
         context=context,
     )
@@ -55,19 +55,31 @@ def pod(
     context: session.Context = None,
 ) -> None:
     """Show which waypoint, policies and services apply to a pod."""
-    own, _, given = name.partition(".")
-
-    async def work(client: kube.Client) -> Json:
-        wanted = sources.Target("pod", own, given or namespace)
-        node = (await sources.find_pod(client, wanted))["spec"].get("nodeName", "")
-        document = await _ztunnel(client, system_namespace, node)
-        found = facts.find(document["workloads"], wanted.namespace, wanted.name)
-        if found is None:
-            raise CommandError(f"ztunnel does not know pod {wanted.namespace}/{wanted.name}; see `culvert check`")
-        return facts.of_pod(document, found)
-
-    found = session.run("describe pod", work, kubeconfig=kubeconfig, context=context)
+    key = _key(name, namespace)
+    found = session.run(
+        "describe pod",
+        lambda client: of_pod(client, key, system_namespace),
+        kubeconfig=kubeconfig,
+        context=context,
+    )
     show(output, text.render(found), found)
+
+
+def _key(name: str, namespace: str) -> tuple[str, str]:
+    """Return namespace and name of ``NAME[.NAMESPACE]``."""
+    own, _, given = name.partition(".")
+    return given or namespace, own
+
+
+async def of_pod(client: kube.Client, key: tuple[str, str], system_namespace: str) -> Json:
+    """Return what applies to a pod, by namespace and name. Raises ``CommandError``."""
+    namespace, name = key
+    node = (await sources.find_pod(client, sources.Target("pod", name, namespace)))["spec"].get("nodeName", "")
+    document = await _ztunnel(client, system_namespace, node)
+    found = facts.find(document["workloads"], namespace, name)
+    if found is None:
+        raise CommandError(f"ztunnel does not know pod {namespace}/{name}; see `culvert check`")
+    return facts.of_pod(document, found)
 
 
 async def of_service(client: kube.Client, key: tuple[str, str], system_namespace: str) -> Json:

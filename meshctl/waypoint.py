@@ -1,5 +1,6 @@
 """``culvert waypoint``: apply, delete, generate, list and show waypoints; commands and flags are ``istioctl``'s."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import typer
@@ -117,10 +118,8 @@ def list_waypoints(
 ) -> None:
     """List waypoints."""
     scope = None if all_namespaces else namespace
-    found = session.run(
-        "waypoint list", lambda client: _waypoints(client, scope), kubeconfig=kubeconfig, context=context
-    )
-    show(output, listed(found) if found else "No waypoints found.", [_short(one) for one in found])
+    found = session.run("waypoint list", lambda one: _waypoints(one, scope), kubeconfig=kubeconfig, context=context)
+    _show(output, listed, found)
 
 
 @app.command()
@@ -134,10 +133,12 @@ def status(
 ) -> None:
     """Show whether waypoints are ready, and why not."""
     scope = None if all_namespaces else namespace
-    found = session.run(
-        "waypoint status", lambda client: _waypoints(client, scope), kubeconfig=kubeconfig, context=context
-    )
-    show(output, states(found) if found else "No waypoints found.", [_short(one) for one in found])
+    found = session.run("waypoint status", lambda one: _waypoints(one, scope), kubeconfig=kubeconfig, context=context)
+    _show(output, states, found)
+
+
+def _show(output: Form, table: Callable[[list[Json]], Table], found: list[Json]) -> None:
+    show(output, table(found) if found else "No waypoints found.", [_short(one) for one in found])
 
 
 def manifest(name: str, namespace: str, handles: str) -> Json:
