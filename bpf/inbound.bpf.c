@@ -3,9 +3,9 @@
  *
  * Attach point: sk_lookup of the pod's namespace; one instance for each pod, because the hook cannot tell namespaces
  * apart. Sees a SYN before a listener is chosen, and chooses one. The accepted socket has the real addresses of both
- * ends. Connections within the pod, the tunnel's own included, are left alone: they arrive on the loopback link, which
- * flows.bpf.c notes, because the link that the hook is told is that of the address. A note is good for one look-up, and
- * what arrives from outside removes it.
+ * ends. Connections within the pod, the tunnel's own included, are left alone: they arrive on the loopback link. The
+ * kernel tells this hook the link that has the address, not the link that the packet arrived on, so flows.bpf.c writes
+ * arrivals on loopback into cv_arrivals. This hook uses an entry once; a packet from outside clears it.
  *
  * Fails closed: what must be captured while the tunnel does not listen is refused. Kernel minimum: 5.17 (the link on
  * which a packet from outside has arrived).

@@ -1,4 +1,4 @@
-"""The end of a waypoint: nobody's request fails because the pod goes.
+"""The end of a waypoint: no client's request fails because the pod goes.
 
 Rules, in order:
 

@@ -1,7 +1,7 @@
 """Runs Envoy: starts it, starts it again after a crash, ends it.
 
-Its output is the container's. It dies with this process, so that a container is never left with an Envoy that nobody
-feeds. More than a few crashes in a minute are not worth hiding: the process ends, and Kubernetes shows it.
+Its output is the container's. It dies with this process, so that a container is never left with an Envoy without
+configuration and certificates. After more than a few crashes in a minute this process ends, too: Kubernetes shows it.
 """
 
 import asyncio

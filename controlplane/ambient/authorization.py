@@ -5,8 +5,8 @@ Facts: Istio's ``ambient/authorization.go``.
 What layer 4 cannot decide (requests, headers, tokens):
 
 *   in an ALLOW rule: the whole rule goes, the policy stays and may so allow nothing (fails closed);
-*   in a DENY rule: only that attribute goes, so the rule denies more than it says: an alternative of which nothing is
-    left matches everything (fails closed, too). Istio's never fires then: a rule that nobody enforces.
+*   in a DENY rule: only that attribute goes, so the rule denies more than it says. An alternative without any attribute
+    left denies every connection (fails closed, too); in Istio's ztunnel it denies none, so the rule has no effect.
 
 Every case is reported in ``Translation.problems``; a policy for a waypoint has ``targetRefs``.
 

@@ -30,8 +30,8 @@ def connect_terminate() -> listener_pb2.Listener:
 def main_internal(chains: Iterable[listener_components_pb2.FilterChain]) -> listener_pb2.Listener:
     """Return the listener that routes.
 
-    Two services with one address and port are a mistake of whoever wrote them; the first one has it, since Envoy
-    refuses a listener with two chains for one match.
+    Envoy refuses a listener with two filter chains for one match. Of two services that claim one address and port, the
+    first one in order of host names gets the traffic.
     """
     result = Listener(name=names.MAIN_INTERNAL)
     result.internal_listener.SetInParent()

@@ -1,7 +1,7 @@
 """The objects of a waypoint, as they shall be. Pure.
 
-Names, labels, annotations, ports and mounts are those that Istio gives its waypoints, so that overlays, dashboards and
-policies written for these fit. Source: istio/istio, ``files/waypoint.yaml`` of the chart ``istio-discovery``.
+Names, labels, annotations, ports and mounts are the same as in Istio's waypoints, so that overlays, dashboards and
+policies that users wrote for Istio fit. Source: istio/istio, ``files/waypoint.yaml`` of the chart ``istio-discovery``.
 """
 
 from dataclasses import dataclass

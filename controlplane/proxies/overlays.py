@@ -42,7 +42,7 @@ class BadOverlay(ValueError):
 
 
 def apply(wanted: Iterable[Wanted], overlays: Iterable[Mapping[str, str]]) -> list[Wanted]:
-    """Return the objects with all overlays applied, without those that are optional and not written for.
+    """Return the objects with all overlays applied; an optional object is left out unless an overlay has its key.
 
     Args:
         wanted: the objects.

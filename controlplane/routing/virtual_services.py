@@ -40,7 +40,7 @@ from meshapi.resources.values import StringMatch
 from meshkit.kube import Key
 
 MESH: Final = "mesh"
-"""The gateway that stands for all proxies of the mesh."""
+"""Reserved name in ``gateways``: the rules apply to sidecars and waypoints, not to a Gateway."""
 Find = Callable[[Key], api.VirtualService | None]
 _CLAIMS: Final = "@request.auth.claims"
 _ALL: Final = 1_000_000

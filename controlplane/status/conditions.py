@@ -20,7 +20,7 @@ ZTUNNEL_ACCEPTED: Final = "ZtunnelAccepted"
 WAYPOINT_ACCEPTED: Final = "WaypointAccepted"
 WAYPOINT_BOUND: Final = "istio.io/WaypointBound"
 TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND})
-"""Those that the control plane owns, on whatever object."""
+"""Condition types that the control plane writes; on every kind of object it leaves other types alone."""
 ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"
 INVALID: Final = "Invalid"

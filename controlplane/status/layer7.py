@@ -1,7 +1,7 @@
 """What waypoints make of an object, as a condition. Pure.
 
 Type and reasons are Istio's (``pilot/pkg/serviceregistry/ambient/policies.go``). An object without any effect says so:
-a rule that is set and not in force is the worst of mistakes, because nobody looks for it.
+its author believes that the rule is in force and has no other reason to look.
 """
 
 from collections.abc import Iterable, Sequence

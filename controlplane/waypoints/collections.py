@@ -107,7 +107,7 @@ class Waypoints:
         return attachment.of_service(entry.metadata, world, is_private=is_private)
 
     def _world(self, fetch: Fetch, among: Collection[Key, Waypoint] | None = None) -> World:
-        """Return what attachments depend on; ``among``: the waypoints that count, by default those that are ready."""
+        """Return what attachments depend on; they name a waypoint of ``among``, by default of the ready waypoints."""
         waypoints = self.ready if among is None else among
         return World(
             reference=lambda namespace: fetch.find(self._references, ("", namespace)),

@@ -86,8 +86,8 @@ def create(layer7: Layer7) -> Worlds:
 def view_of(peer: Peer, waypoints: Waypoints) -> Key | None:
     """Return the Gateway whose configuration a proxy may see; ``None``: none.
 
-    What its metadata says chooses among those that its token allows: a Gateway of its own namespace whose pods run as
-    its own service account (``namespace/account``).
+    The proxy names the Gateway in its metadata. It gets the configuration if its token proves the identity of that
+    Gateway's pods: the Gateway's namespace and service account (``namespace/account``).
     """
     namespace, _, account = peer.identity.partition("/")
     labels = peer.metadata.get("LABELS")

@@ -95,7 +95,7 @@ class GatewaySpec(Model):
 
 
 class GatewayStatus(Model):
-    """What a Gateway is, as far as anybody but its writer reads it."""
+    """The part of a Gateway's status that waypoints are found by."""
 
     addresses: tuple[Address, ...] = ()
 

@@ -61,7 +61,10 @@ def of_requests(
 
 
 def of_connections(policies: Sequence[AuthorizationPolicy], prefix: str) -> Iterator[listener_components_pb2.Filter]:
-    """Yield the filter for connections that carry no requests: nobody can be asked about them."""
+    """Yield the filter for connections that carry no requests: it refuses what a policy matches.
+
+    Envoy asks an external authorizer about requests, so there is no question that it could send.
+    """
     chosen = [one for one in policies if one.spec.action is Action.CUSTOM]
     if chosen:
         config = network_rbac_pb2.RBAC(

@@ -59,7 +59,7 @@ def of_connections(policies: Sequence[AuthorizationPolicy], prefix: str) -> Iter
 def _divided(
     policies: Iterable[AuthorizationPolicy], action: Action
 ) -> tuple[list[AuthorizationPolicy], list[AuthorizationPolicy]]:
-    """Return the policies with an action, by name: those that are enforced, and those of a dry run."""
+    """Return two lists of the policies with an action, each in order of name: enforced policies, dry-run policies."""
     chosen = sorted((one for one in policies if one.spec.action is action), key=lambda one: one.key)
     enforced = [one for one in chosen if not is_dry_run(one)]
     return enforced, [one for one in chosen if is_dry_run(one)]

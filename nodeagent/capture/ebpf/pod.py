@@ -152,7 +152,7 @@ class EbpfCapture:
             self._routing.after_rules(plan)
             return
         cookie = namespaces.cookie()
-        # The guard of the other backends asks for marks that nobody sets here.
+        # The guard of the other backends drops packets without the mark that only their rules set.
         self._guard.detach()
         _set_all("1")
         if self._links.carry(cookie):
@@ -167,7 +167,7 @@ class EbpfCapture:
         self._links.guard(cookie, plan)
 
     def _prune(self) -> None:
-        """Forget pods that have ended: nobody clears a namespace that has gone."""
+        """Forget pods that have ended: ``clear`` is not called for a namespace that has gone."""
         for cookie in self._node.prune():
             self._links.forget(cookie)
             self._left_to_other.discard(cookie)

@@ -60,7 +60,7 @@ impl<'a> Loader<'a> {
     /// Take the maps that are marked for it from a folder of pins, or make them there.
     pub(crate) fn pins(mut self, folder: &Path) -> Self {
         self.inner.map_pin_path(folder);
-        self.inner.allow_unsupported_maps(); // aya can make storage of sockets, and not read it, which nobody here does
+        self.inner.allow_unsupported_maps(); // socket storage: aya creates it and cannot read it, which this crate never does
         self
     }
 

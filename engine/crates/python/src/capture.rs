@@ -177,7 +177,7 @@ fn borrowed<'a>(descriptor: RawFd) -> PyResult<BorrowedFd<'a>> {
     if descriptor < 0 {
         return Err(PyValueError::new_err(format!("netns_fd: {descriptor} is no descriptor")));
     }
-    // SAFETY: see above; nobody keeps it longer than the call.
+    // SAFETY: see above; the caller of this function drops it before it returns to Python.
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
 }
 
