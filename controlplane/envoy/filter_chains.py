@@ -1,5 +1,6 @@
 """The filter chains of a service's port: chosen by the address and the port that clients have called."""
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -91,6 +92,7 @@ def _chain(name: str, service: Service, port: Port) -> listener_components_pb2.F
     chain = Chain(name=name)
     chain.filter_chain_match.destination_port.CopyFrom(number(port.number))
     for address in service.addresses:
-        bits = 128 if ":" in address else 32
-        chain.filter_chain_match.prefix_ranges.add(address_prefix=address, prefix_len=number(bits))
+        network = ipaddress.ip_network(address, strict=False)
+        prefix = str(network.network_address)
+        chain.filter_chain_match.prefix_ranges.add(address_prefix=prefix, prefix_len=number(network.prefixlen))
     return chain

@@ -263,10 +263,12 @@ def _is_named(host: str, patterns: Iterable[str]) -> bool:
 
 
 def _covers(rule: ConnectionRule, service: Service) -> bool:
-    """Return whether a rule's subnets contain the service's address."""
+    """Return whether one of a rule's subnets contains an address, or a whole CIDR, of the service."""
     networks = [ipaddress.ip_network(one, strict=False) for one in rule.subnets]
-    addresses = [ipaddress.ip_address(one) for one in service.addresses]
-    return not networks or any(address in network for network in networks for address in addresses)
+    addresses = [ipaddress.ip_network(one, strict=False) for one in service.addresses]
+    return not networks or any(
+        one.network_address in network and one.broadcast_address in network for network in networks for one in addresses
+    )
 
 
 def _services_of(route: RouteRules) -> Iterable[Key]:
