@@ -1,11 +1,9 @@
 """From a VirtualService to rules. Pure. Facts: Istio's ``pilot/pkg/networking/core/route/route.go``."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
-
-from google.rpc import code_pb2
 
 from controlplane.routing import delegation, hosts
 from controlplane.routing.exports import is_exported
@@ -307,10 +305,7 @@ def _abort(fault: api.HTTPFaultInjection | None) -> Abort | None:
     millionths = 0 if abort.percentage is None else abort.percentage.millionths
     if abort.http_status is not None:
         return Abort(millionths, http_status=abort.http_status)
-    return Abort(millionths, grpc_status=_GRPC_CODES[abort.grpc_status])
-
-
-_GRPC_CODES: Final[Mapping[str, int]] = dict(code_pb2.Code.items())
+    return Abort(millionths, grpc_status=api.GRPC_CODES[abort.grpc_status])
 
 
 def _cors(policy: api.CorsPolicy) -> Cors:

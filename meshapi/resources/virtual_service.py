@@ -4,8 +4,11 @@ Source: istio/api, networking/v1/virtual_service.proto (v1, v1beta1 and v1alpha3
 refuses and one object alone can show is refused here, so that translation need not check again.
 """
 
-from typing import Annotated
+import base64
+from collections.abc import Mapping
+from typing import Annotated, Final
 
+from google.rpc import code_pb2
 from pydantic import AfterValidator, Field, model_validator
 
 from meshapi.resources.base import IpBlock, LenientModel, ModelObject
@@ -21,6 +24,8 @@ from meshapi.resources.values import (
 )
 
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+GRPC_CODES: Final[Mapping[str, int]] = dict(code_pb2.Code.items())
+"""Number of a gRPC status by its name (``google/rpc/code.proto``)."""
 
 
 def _status(value: int) -> int:
@@ -32,6 +37,20 @@ def _status(value: int) -> int:
 def _redirect_code(value: int) -> int:
     if value and value not in _REDIRECT_CODES:
         raise ValueError("is not a redirect status; write 301, 302, 303, 307 or 308")
+    return value
+
+
+def _base64(value: str) -> str:
+    try:
+        base64.b64decode(value)
+    except ValueError:
+        raise ValueError("is not base64; encode the bytes, or use string") from None
+    return value
+
+
+def _grpc_status(value: str) -> str:
+    if value and value not in GRPC_CODES:
+        raise ValueError(f"is not a gRPC status; write one of {', '.join(GRPC_CODES)}")
     return value
 
 
@@ -113,7 +132,7 @@ class HTTPBody(LenientModel):
     """Content of an answer; one of the fields."""
 
     string: str | None = Field(default=None, description="Text.")
-    bytes: str | None = Field(default=None, description="Bytes, in base64.")
+    bytes: Annotated[str, AfterValidator(_base64)] | None = Field(default=None, description="Bytes, in base64.")
 
 
 class HTTPDirectResponse(LenientModel):
@@ -170,7 +189,9 @@ class FaultAbort(LenientModel):
     """Answers requests with an error."""
 
     http_status: int | None = Field(default=None, description="HTTP status.")
-    grpc_status: str = Field(default="", description="gRPC status by name, as UNAVAILABLE.")
+    grpc_status: Annotated[str, AfterValidator(_grpc_status)] = Field(
+        default="", description="gRPC status by name, as UNAVAILABLE."
+    )
     http2_error: str = Field(default="", description="Not supported, by Istio neither.")
     percentage: Percent | None = Field(default=None, description="Share of the requests.")
 
