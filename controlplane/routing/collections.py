@@ -33,16 +33,16 @@ _NOT_FOUND: Final = 404
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """What a VirtualService says, and its place among others: the oldest comes first."""
+    """A VirtualService, what it says, and its place among others: the oldest comes first."""
 
-    key: Key
-    created: str
+    item: VirtualService
     routing: Routing
 
     @property
     def place(self) -> tuple[str, str, str]:
         """Where it stands among others for one host."""
-        return (self.created, self.key[1], self.key[0])
+        metadata = self.item.metadata
+        return (metadata.creation_timestamp, metadata.name, metadata.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class RoutingCollections:
             graph, "virtual services", self._virtual_objects, ROUTES, self._virtual_service
         )
         self._virtual_services: Index[Key, Key, Dated] = Index(
-            self.virtual_services, lambda item: ((item.key[0], host) for host in item.routing.hosts)
+            self.virtual_services, lambda one: ((one.item.metadata.namespace, host) for host in one.routing.hosts)
         )
         self._grants: Index[str, Key, ReferenceGrant] = Index(
             inputs.of(ReferenceGrant), lambda grant: (grant.metadata.namespace,)
@@ -180,14 +180,18 @@ class RoutingCollections:
         return next((rule for rule in candidates if rule.port in {0, port.number} and _covers(rule, service)), None)
 
     def routings(self, service: Service, namespace: str, fetch: Fetch) -> tuple[Routing, ...]:
-        """Return what VirtualServices say of a service: those of the waypoint's namespace and of the service's."""
+        """Return what VirtualServices say of a service.
+
+        Those of the waypoint's namespace and of the service's count, as far as they are exported to the waypoint's.
+        """
         found = {
-            item.key: item
+            one.item.key: one
             for scope in {namespace, service.namespace}
             for pattern in hosts.patterns(service.host)
-            for item in fetch.members(self._virtual_services, (scope, pattern))
+            for one in fetch.members(self._virtual_services, (scope, pattern))
+            if is_exported(one.item, namespace)
         }
-        return tuple(item.routing for item in sorted(found.values(), key=lambda one: one.place))
+        return tuple(one.routing for one in sorted(found.values(), key=lambda one: one.place))
 
     def rules(self, host: str, namespace: str, owner: str, fetch: Fetch) -> Rules:
         """Return what DestinationRules say of a host to a proxy.
@@ -224,7 +228,7 @@ class RoutingCollections:
     def _virtual_service(self, item: VirtualService, fetch: Fetch) -> Dated:
         domain = fetch.setting(self._mesh).cluster_domain
         routing = virtual_services.translate(item, domain, lambda key: fetch.find(self._virtual_objects, key))
-        return Dated(item.key, item.metadata.creation_timestamp, routing)
+        return Dated(item, routing)
 
     def _rule(self, item: DestinationRule, fetch: Fetch) -> tuple[str, DestinationRule]:
         domain = fetch.setting(self._mesh).cluster_domain

@@ -79,8 +79,9 @@ class Layer7Conditions:
             return _condition(False, conditions.UNSUPPORTED, listed(found))
         if not placed:
             hint = f"label the service or its namespace {names.USE_WAYPOINT_LABEL}=NAME"
+            where = "uses a waypoint in a namespace of exportTo" if item.spec.export_to else "uses a waypoint"
             return _condition(
-                False, NOT_BOUND, f"no service with one of its hosts uses a waypoint, so it has no effect; {hint}"
+                False, NOT_BOUND, f"no service with one of its hosts {where}, so it has no effect; {hint}"
             )
         return _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
 
