@@ -1,9 +1,14 @@
-"""The incremental variant of a discovery stream."""
+"""The incremental variant of a discovery stream.
+
+Envoy holds a changed cluster back until it has its endpoints, and does not request endpoints again that it has
+(envoyproxy/envoy issue 13009). So the endpoints of a cluster are sent again after it; they have the cluster's name.
+"""
 
 from collections.abc import Awaitable, Callable
 
 from envoy.service.discovery.v3 import discovery_pb2
 
+from meshapi import names as known
 from meshkit.xds.admission import Admission
 from meshkit.xds.order import ordered
 from meshkit.xds.peer import Observer
@@ -18,6 +23,8 @@ class DeltaStream(Stream[discovery_pb2.DeltaDiscoveryRequest, bytes]):
     def __init__(self, view: View, observer: Observer, identity: str, admission: Admission | None = None) -> None:
         super().__init__(view, observer, identity, admission)
         self._answers: list[tuple[str, Delta]] = []
+        self._without_endpoints: set[str] = set()
+        """Clusters that were sent after their endpoints, if the client had these before."""
 
     def _take(self, source: ResourceSource, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
         type_url = request.type_url
@@ -56,12 +63,24 @@ class DeltaStream(Stream[discovery_pb2.DeltaDiscoveryRequest, bytes]):
             await self._send_delta(write, type_url, delta, since[type_url])
         for type_url, delta in reversed(gone):
             await self._send_delta(write, type_url, delta, since[type_url])
+        await self._send_endpoints_again(write)
+
+    async def _send_endpoints_again(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        subscription: Subscription | None = self.peer.subscriptions.get(known.ENDPOINT_TYPE)
+        if subscription is not None and self._without_endpoints:
+            held = subscription.again(self._without_endpoints)
+            self._without_endpoints.clear()
+            await self._send_delta(write, known.ENDPOINT_TYPE, held, None)
 
     async def _send_delta(
         self, write: Callable[[bytes], Awaitable[None]], type_url: str, delta: Delta, since: float | None
     ) -> None:
         if not delta:
             return
+        if type_url == known.CLUSTER_TYPE:
+            self._without_endpoints.update(item.name for item in delta.upserts)
+        elif type_url == known.ENDPOINT_TYPE:
+            self._without_endpoints.difference_update(item.name for item in delta.upserts)
         nonce = self.peer.subscriptions[type_url].sent()
         await self._send(type_url, delta, nonce, since, lambda: write(encode(type_url, delta, nonce)))
 

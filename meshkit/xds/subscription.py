@@ -116,6 +116,11 @@ class Subscription:
                 self.held.update({item.name: item.version for item in news})
         return Delta(upserts, removes)
 
+    def again(self, names: Set[str]) -> Delta:
+        """Return those of ``names`` that the client holds, to be sent once more."""
+        held = (self.source.lookup(self.type_url, name) for name in sorted(names) if name in self.held)
+        return Delta([resource for resource in held if resource is not None], ())
+
     def concerns(self, names: Set[str]) -> bool:
         """Return whether a change of one of ``names`` may have to be sent; costs some look-ups for each."""
         if self.wildcard:

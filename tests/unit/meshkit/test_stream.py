@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Set
 
 from envoy.service.discovery.v3 import discovery_pb2
 
+from meshapi import names
 from meshkit.xds.delta import DeltaStream
 from meshkit.xds.peer import SilentObserver
 from meshkit.xds.source import Listener, Resource
@@ -107,4 +108,54 @@ async def test_a_removal_is_sent_after_the_change_of_its_dependents() -> None:
     source.notify("b", "workload")
     await until(lambda: len(talk.responses) == 3)
     assert talk.responses == [("a", ["new policy"], []), ("b", ["workload"], []), ("a", [], ["policy"])]
+    await talk.end()
+
+
+def envoys_source() -> Source:
+    source = Source()
+    source.held = {names.CLUSTER_TYPE: {}, names.ENDPOINT_TYPE: {}}
+    source.put(names.CLUSTER_TYPE, "web", "shop", "external")
+    source.put(names.ENDPOINT_TYPE, "web", "shop")
+    return source
+
+
+async def test_endpoints_are_sent_again_after_their_changed_cluster() -> None:
+    source = envoys_source()
+    endpoints = Request(type_url=names.ENDPOINT_TYPE, resource_names_subscribe=["web", "shop"])
+    talk = Conversation(source, Request(type_url=names.CLUSTER_TYPE), endpoints)
+    await until(lambda: len(talk.responses) == 2)
+    del talk.responses[:]
+    source.put(names.CLUSTER_TYPE, "web", "external", version="2")
+    source.notify(names.CLUSTER_TYPE, "web", "external")
+    await until(lambda: len(talk.responses) == 2)
+    assert talk.responses == [(names.CLUSTER_TYPE, ["external", "web"], []), (names.ENDPOINT_TYPE, ["web"], [])]
+    await talk.end()
+
+
+async def test_endpoints_that_change_with_their_cluster_are_sent_once() -> None:
+    source = envoys_source()
+    endpoints = Request(type_url=names.ENDPOINT_TYPE, resource_names_subscribe=["web", "shop"])
+    talk = Conversation(source, Request(type_url=names.CLUSTER_TYPE), endpoints)
+    await until(lambda: len(talk.responses) == 2)
+    del talk.responses[:]
+    for type_url in (names.ENDPOINT_TYPE, names.CLUSTER_TYPE):
+        source.put(type_url, "web", version="2")
+        source.notify(type_url, "web")
+    await until(lambda: len(talk.responses) == 2)
+    await asyncio.sleep(0.01)
+    assert talk.responses == [(names.CLUSTER_TYPE, ["web"], []), (names.ENDPOINT_TYPE, ["web"], [])]
+    await talk.end()
+
+
+async def test_endpoints_that_a_client_has_come_again_when_the_cluster_changed_while_it_was_away() -> None:
+    source = envoys_source()
+    source.put(names.CLUSTER_TYPE, "web", version="2")
+    had = {"web": "1", "shop": "1"}
+    talk = Conversation(
+        source,
+        Request(type_url=names.CLUSTER_TYPE, initial_resource_versions={**had, "external": "1"}),
+        Request(type_url=names.ENDPOINT_TYPE, resource_names_subscribe=list(had), initial_resource_versions=had),
+    )
+    await until(lambda: (names.ENDPOINT_TYPE, ["web"], []) in talk.responses)
+    assert (names.CLUSTER_TYPE, ["web"], []) in talk.responses
     await talk.end()
