@@ -101,6 +101,8 @@ CAPTURE_PORTS: Final = frozenset({OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_P
 DNS_PORT: Final = 15053
 """DNS inside a captured pod, UDP and TCP, on loopback; only where DNS is captured."""
 TUNNEL_PORTS: Final = CAPTURE_PORTS | {DNS_PORT}
+REDIRECT_PORTS: Final = TUNNEL_PORTS - {HBONE_PORT}
+"""Ports to which rules redirect; peers call ``HBONE_PORT`` itself."""
 """All ports of the tunnel inside a pod: a connection to one of them from there would be a loop."""
 ZTUNNEL_ADMIN_PORT: Final = 15000
 METRICS_PORT: Final = 15020

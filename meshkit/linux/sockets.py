@@ -78,8 +78,8 @@ def connections_on(ports: Set[int]) -> int:
     return count
 
 
-def carried(tunnel: Set[int]) -> int:
-    """Return the number of TCP connections that a tunnel in the namespace carries.
+def carried(tunnel: Set[int]) -> tuple[Connection, ...]:
+    """Return the TCP connections that a tunnel in the namespace carries.
 
     Those on its ports, and those that it has opened to the application under another's address: a connection that a BPF
     hook has handed to it is on the application's port.
@@ -95,8 +95,11 @@ def carried(tunnel: Set[int]) -> int:
             for family in (_V4, _V6)
             for message in diag.get_sock_stats(family=family, states=_ALL_BUT_GONE & ~(1 << _LISTEN))
         ]
-    foreign = (one for one in found if one.local[0] not in own and not ip_address(one.local[0]).is_loopback)
-    return sum(one.local[1] in tunnel for one in found) + sum(1 for _ in foreign)
+
+    def is_foreign(address: str) -> bool:
+        return address not in own and not ip_address(address).is_loopback
+
+    return tuple(one for one in found if one.local[1] in tunnel or is_foreign(one.local[0]))
 
 
 def outside(tunnel: Set[int]) -> tuple[Connection, ...]:

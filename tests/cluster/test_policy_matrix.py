@@ -269,9 +269,9 @@ def matrix() -> Iterator[Matrix]:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_policy_has_the_same_verdicts_on_all_nodes_and_families(matrix: Matrix, backend: str) -> None:
     matrix.backend(backend)
-    # Rules that have captured connections stay for these until they are gone, from TIME_WAIT too (a minute).
+    # Rules that have captured connections stay until these have ended, and the next comparison (every 30 s) finds that.
     alone = "every pod has rules of this backend and of no other"
-    eventually(lambda: matrix.captured_by() == {backend}, alone, within_s=150)
+    eventually(lambda: matrix.captured_by() == {backend}, alone, within_s=60)
     failures = []
     for marker, scenario in zip(MARKERS, SCENARIOS, strict=True):
         text = json.dumps([*scenario.get("policies", []), _marker(marker)])

@@ -4,13 +4,15 @@ Order: what carries a captured connection (return route, loopback program, the h
 place before the plan, which both directions read at once; the guard comes last.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from meshapi import names
 from meshkit.linux import changes, sockets, sysctl
 from meshkit.linux import netns as namespaces
+from meshkit.log import logger
 from nodeagent.capture.ebpf import facts, rules
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod_links import PodLinks
@@ -19,11 +21,28 @@ from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.pod import PodCapture, Sandbox
 from nodeagent.capture.pod_network import PodNetwork
 
+_log = logger("capture")
+
 T = TypeVar("T")
 
 _REPLY_SETTINGS: Final = ("net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect")
 """What answers a packet gets the packet's mark: so the application's answers are routed to the tunnel, which connects
 under its client's address. IPv6 may be absent."""
+
+
+Ends = tuple[tuple[str, int], tuple[str, int]]
+"""Address and port of both ends of a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """Rules of another backend that stay for the connections that were open when it was replaced.
+
+    Later ones do not count: in a busy pod, some connection is always open.
+    """
+
+    backend: PodCapture
+    needed: frozenset[Ends]
 
 
 class EbpfCapture:
@@ -47,7 +66,7 @@ class EbpfCapture:
         self._routing = PodNetwork(guard, guarded=False)
         self._other = other
         self._left_to_other: set[int] = set()
-        self._draining: dict[int, PodCapture] = {}
+        self._replaced: dict[int, _Replaced] = {}
 
     def used_for(self, plan: PodPlan) -> PodCapture:
         """See ``PodCapture.used_for``.
@@ -66,9 +85,11 @@ class EbpfCapture:
 
     def replace(self, sandbox: Sandbox, other: PodCapture) -> None:
         """See ``PodCapture.replace``: rules that rewrite packets of open connections stay, for these alone."""
-        if other.present(sandbox) and _inside(sandbox, _carried):
+        needed = frozenset(_inside(sandbox, _redirected)) if other.present(sandbox) else frozenset()
+        if needed:
             other.apply(sandbox, PodPlan(mode=Mode.DRAIN))
-            self._draining[_inside(sandbox, namespaces.cookie)] = other
+            self._replaced[_inside(sandbox, namespaces.cookie)] = _Replaced(other, needed)
+            _log.info("rules stay for open connections", pod=sandbox.pod.key, backend=other.name, open=len(needed))
         else:
             other.clear(sandbox)
 
@@ -105,7 +126,7 @@ class EbpfCapture:
         used = self.used_for(plan)
         if used is not self:
             return used.missing(sandbox, plan)
-        self._end_draining(sandbox)
+        self._clear_replaced(sandbox)
         return _inside(sandbox, lambda: self._missing(sandbox, plan))
 
     def repair(self, sandbox: Sandbox, plan: PodPlan) -> tuple[str, ...]:
@@ -114,7 +135,7 @@ class EbpfCapture:
         if used is not self:
             return used.repair(sandbox, plan)
 
-        self._end_draining(sandbox)
+        self._clear_replaced(sandbox)
 
         def work() -> tuple[str, ...]:
             missing = self._missing(sandbox, plan)
@@ -134,11 +155,14 @@ class EbpfCapture:
             return used.watch(sandbox, plan)
         return _inside(sandbox, lambda: changes.watch(files=self._node.files(namespaces.cookie())))
 
-    def _end_draining(self, sandbox: Sandbox) -> None:
+    def _clear_replaced(self, sandbox: Sandbox) -> None:
         """Remove another backend's rules when the last connection that needed them has ended."""
         cookie = _inside(sandbox, namespaces.cookie)
-        if cookie in self._draining and not _inside(sandbox, _carried):
-            self._draining.pop(cookie).clear(sandbox)
+        replaced = self._replaced.get(cookie)
+        if replaced is not None and replaced.needed.isdisjoint(_inside(sandbox, _redirected)):
+            replaced.backend.clear(sandbox)
+            del self._replaced[cookie]
+            _log.info("rules removed", pod=sandbox.pod.key, backend=replaced.backend.name)
 
     def _prepare(self) -> None:
         self._routing.prepare()
@@ -147,8 +171,10 @@ class EbpfCapture:
     def _apply(self, sandbox: Sandbox, plan: PodPlan) -> None:
         if plan.mode is Mode.NONE:
             self._clear()
-            if (other := self._draining.pop(namespaces.cookie(), None)) is not None:
-                other.clear(sandbox)
+            cookie = namespaces.cookie()
+            if cookie in self._replaced:
+                self._replaced[cookie].backend.clear(sandbox)
+                del self._replaced[cookie]
             self._routing.after_rules(plan)
             return
         cookie = namespaces.cookie()
@@ -171,7 +197,7 @@ class EbpfCapture:
         for cookie in self._node.prune():
             self._links.forget(cookie)
             self._left_to_other.discard(cookie)
-            self._draining.pop(cookie, None)
+            self._replaced.pop(cookie, None)
 
     def _clear(self) -> bool:
         cookie = namespaces.cookie()
@@ -195,8 +221,9 @@ class EbpfCapture:
         return (*found, *self._routing.missing(plan))
 
 
-def _carried() -> int:
-    return sockets.carried(names.TUNNEL_PORTS)
+def _redirected() -> Iterator[Ends]:
+    """The connections whose packets rules have to rewrite or to route; those between tunnels are not among them."""
+    return ((one.local, one.remote) for one in sockets.carried(names.REDIRECT_PORTS))
 
 
 def _set_all(value: str) -> None:
