@@ -33,6 +33,7 @@ from waypoint import metrics as merging
 from waypoint.admin import EnvoyAdmin, EnvoyUnavailable
 from waypoint.drain import drain
 from waypoint.envoy import Envoy
+from waypoint.file_secrets import FileSecrets
 from waypoint.secrets import OwnSecrets
 from waypoint.settings import WaypointSettings
 
@@ -54,6 +55,7 @@ class Waypoint:
         )
         self._identity = SpiffeId(settings.trust_domain, settings.pod_namespace, settings.service_account)
         self._secrets = SecretManager(self._authority)
+        self._file_secrets = FileSecrets(settings.system_roots)
         self._revocation = RevocationFile(settings.crl_path, self._secrets.revoke)
         self._relay = Relay(connect(settings.xds_address), token)
         self._envoy = Envoy(settings, self._document(), Crashes(time.monotonic))
@@ -74,6 +76,7 @@ class Waypoint:
             self._secrets.acquire(self._identity)
             tasks.start(
                 self._revocation.follow(),
+                self._file_secrets.follow(),
                 roots.follow(settings.xds_root_ca, self._secrets.renew_all),
                 self._envoy.run(),
             )
@@ -97,7 +100,7 @@ class Waypoint:
 
     @contextlib.asynccontextmanager
     async def _sockets(self) -> AsyncIterator[None]:
-        secrets = SecretDiscovery(OwnSecrets(self._secrets, self._identity))
+        secrets = SecretDiscovery(OwnSecrets(self._secrets, self._identity, self._file_secrets))
         under = self._settings.under_root
         async with (
             serve_unix(under(names.WORKLOAD_SDS_SOCKET), [secrets]),

@@ -46,6 +46,10 @@ class WaypointSettings(ProcessSettings):
     token_path: Path = Field(default=Path(names.TOKEN_PATH), description="File of the service-account token.")
     certificate_ttl_s: int = Field(default=24 * 3600, ge=60, description="Requested lifetime of the certificate.")
     crl_path: Path = Field(default=Path(names.CRL_PATH), description="PEM file of revocation lists; may be missing.")
+    system_roots: Path = Field(
+        default=Path("/etc/ssl/certs/ca-certificates.crt"),
+        description="PEM file of the roots for TLS to servers outside of the mesh.",
+    )
 
     root: Path = Field(default=Path("/"), description="Folder that Envoy runs in: relative paths begin there.")
     envoy: str = Field(default="envoy", description="The program.")

@@ -18,7 +18,7 @@ _SIMPLE: Final = {
     SimpleLB.LEAST_REQUEST: Cluster.LEAST_REQUEST,
     SimpleLB.RANDOM: Cluster.RANDOM,
     SimpleLB.ROUND_ROBIN: Cluster.ROUND_ROBIN,
-    SimpleLB.PASSTHROUGH: Cluster.CLUSTER_PROVIDED,
+    SimpleLB.PASSTHROUGH: Cluster.LEAST_REQUEST,
 }
 _RING_SIZE: Final = 1024
 

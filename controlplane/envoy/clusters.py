@@ -11,7 +11,13 @@ from controlplane.envoy import balancing, names, transport
 from controlplane.envoy.packing import ads, duration, number, packed
 from controlplane.routing.destinations import Policy
 from controlplane.routing.services import Discovery, Port, Service
-from meshapi.resources.destination_rule import ConnectionPool, HTTPSettings, OutlierDetection, TCPSettings
+from meshapi.resources.destination_rule import (
+    ClientTLSSettings,
+    ConnectionPool,
+    HTTPSettings,
+    OutlierDetection,
+    TCPSettings,
+)
 
 Cluster: Final = cluster_pb2.Cluster
 _TYPES: Final = {
@@ -37,18 +43,20 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
         policy: how the endpoints are chosen and called.
     """
     pool = policy.connection_pool or ConnectionPool()
+    http2 = _is_http2(port, pool.http or HTTPSettings())
     result = Cluster(
         name=name,
         type=_TYPES[service.discovery],
         connect_timeout=duration(_connect_timeout(pool)),
-        transport_socket_matches=transport.socket_matches(policy.tls),
+        transport_socket_matches=transport.socket_matches(policy.tls, http2=http2),
     )
     if service.discovery is Discovery.LISTED:
         result.eds_cluster_config.service_name = name
         result.eds_cluster_config.eds_config.CopyFrom(ads())
     _set_limits(result, pool, policy)
     _set_keepalive(result, pool.tcp)
-    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(protocols(port, pool.http, pool.tcp)))
+    protocols = packed(_protocols(pool, policy.tls, http2=http2))
+    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(protocols)
     detection = policy.outlier_detection
     result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0
     if detection is not None:
@@ -63,23 +71,25 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     return result
 
 
-def protocols(
-    port: Port, http: HTTPSettings | None, tcp: TCPSettings | None
+def _protocols(
+    pool: ConnectionPool, tls: ClientTLSSettings | None, *, http2: bool
 ) -> http_protocol_options_pb2.HttpProtocolOptions:
-    """Return what is spoken to endpoints: HTTP/2 where the port says so, else what the client speaks."""
-    settings = http or HTTPSettings()
+    """Return what is spoken to endpoints: HTTP/2 alone, or what the client speaks."""
+    settings, tcp = pool.http or HTTPSettings(), pool.tcp
     result = http_protocol_options_pb2.HttpProtocolOptions()
-    upgrades = settings.h2_upgrade_policy == "UPGRADE" and not settings.use_client_protocol
-    if port.protocol.is_http2 or upgrades:
-        http2 = result.explicit_http_config.http2_protocol_options
+    if transport.is_named_by_request(tls):
+        result.upstream_http_protocol_options.auto_sni = True
+        result.upstream_http_protocol_options.auto_san_validation = transport.is_checked_by_request(tls)
+    if http2:
+        options = result.explicit_http_config.http2_protocol_options
         result.explicit_http_config.SetInParent()
-        http2.SetInParent()
+        options.SetInParent()
     else:
         result.use_downstream_protocol_config.http_protocol_options.SetInParent()
-        http2 = result.use_downstream_protocol_config.http2_protocol_options
-        http2.SetInParent()
+        options = result.use_downstream_protocol_config.http2_protocol_options
+        options.SetInParent()
     if settings.max_concurrent_streams:
-        http2.max_concurrent_streams.CopyFrom(number(settings.max_concurrent_streams))
+        options.max_concurrent_streams.CopyFrom(number(settings.max_concurrent_streams))
     common = result.common_http_protocol_options
     if settings.max_requests_per_connection:
         common.max_requests_per_connection.CopyFrom(number(settings.max_requests_per_connection))
@@ -89,6 +99,11 @@ def protocols(
     if tcp is not None and tcp.max_connection_duration is not None:
         common.max_connection_duration.CopyFrom(duration(tcp.max_connection_duration))
     return result
+
+
+def _is_http2(port: Port, settings: HTTPSettings) -> bool:
+    """Return whether endpoints are spoken to in HTTP/2 alone."""
+    return port.protocol.is_http2 or (settings.h2_upgrade_policy == "UPGRADE" and not settings.use_client_protocol)
 
 
 def _connect_timeout(pool: ConnectionPool) -> timedelta:
@@ -167,7 +182,7 @@ def main_internal() -> cluster_pb2.Cluster:
     result.load_assignment.cluster_name = names.MAIN_INTERNAL
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.envoy_internal_address.server_listener_name = names.MAIN_INTERNAL
-    result.transport_socket.CopyFrom(transport.internal())
+    result.transport_socket.CopyFrom(transport.internal(transport.raw()))
     return result
 
 

@@ -24,9 +24,13 @@ _TLS: Final = "envoy.transport_sockets.tls"
 _INTERNAL: Final = "envoy.transport_sockets.internal_upstream"
 _RAW: Final = "envoy.transport_sockets.raw_buffer"
 _H2: Final = ("h2",)
-_SYSTEM_ROOTS: Final = "file-root:system"
+_FILES_TIMEOUT: Final = duration_pb2.Duration(seconds=5)
+"""How long a cluster waits for files; then its connections fail, and what else the proxy serves goes on."""
 Match = cluster_pb2.Cluster.TransportSocketMatch
 Kind = metadata_pb2.MetadataKind
+_San = common_pb2.SubjectAltNameMatcher
+_SAN_TYPES: Final = (_San.DNS, _San.URI, _San.IP_ADDRESS)
+"""``subjectAltNames`` are names of any kind."""
 
 
 def mesh_server() -> base_pb2.TransportSocket:
@@ -46,14 +50,18 @@ def mesh_client() -> base_pb2.TransportSocket:
     )
 
 
-def internal() -> base_pb2.TransportSocket:
-    """Return the way to an internal listener; what it has to know goes along as metadata and filter state."""
+def internal(inner: base_pb2.TransportSocket) -> base_pb2.TransportSocket:
+    """Return the way to an internal listener; what it has to know goes along as metadata and filter state.
+
+    Args:
+        inner: what is spoken through it.
+    """
     passed = [
         internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource(
             kind=Kind(host=Kind.Host()), name=names.ORIGINAL_DESTINATION
         )
     ]
-    transport = internal_upstream_pb2.InternalUpstreamTransport(passthrough_metadata=passed, transport_socket=raw())
+    transport = internal_upstream_pb2.InternalUpstreamTransport(passthrough_metadata=passed, transport_socket=inner)
     return base_pb2.TransportSocket(name=_INTERNAL, typed_config=packed(transport))
 
 
@@ -62,37 +70,78 @@ def raw() -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(name=_RAW, typed_config=packed(raw_buffer_pb2.RawBuffer()))
 
 
-def socket_matches(tls: ClientTLSSettings | None) -> Iterable[cluster_pb2.Cluster.TransportSocketMatch]:
+def socket_matches(tls: ClientTLSSettings | None, *, http2: bool) -> Iterable[cluster_pb2.Cluster.TransportSocketMatch]:
     """Return how a cluster's endpoints are reached: through a tunnel where they have one, else directly.
 
     TLS that a DestinationRule demands is spoken to the application, inside of the tunnel if there is one.
+
+    Args:
+        tls: what the DestinationRule demands.
+        http2: whether endpoints are spoken to in HTTP/2 alone.
     """
-    application = None if tls is None or tls.mode in {TLSMode.DISABLE, TLSMode.ISTIO_MUTUAL} else _client(tls)
-    if application is not None:
-        yield Match(name="tlsMode-user", transport_socket=application)
-        return
-    tunnelled = Match(name="hbone", transport_socket=internal())
+    demanded = tls is not None and tls.mode in {TLSMode.SIMPLE, TLSMode.MUTUAL}
+    application = _client(tls, http2=http2) if tls is not None and demanded else raw()
+    tunnelled = Match(name="hbone", transport_socket=internal(application))
     tunnelled.match.update({names.TUNNEL_KEY: names.TUNNEL_VALUE})
     yield tunnelled
-    yield Match(name="tlsMode-disabled", transport_socket=raw())
+    yield Match(name="tlsMode-user" if demanded else "tlsMode-disabled", transport_socket=application)
 
 
-def _client(tls: ClientTLSSettings) -> base_pb2.TransportSocket:
-    context = tls_pb2.CommonTlsContext()
-    validation = context.combined_validation_context.default_validation_context
-    for name in tls.subject_alt_names:
-        validation.match_typed_subject_alt_names.add(san_type=common_pb2.SubjectAltNameMatcher.DNS).matcher.exact = name
+def is_named_by_request(tls: ClientTLSSettings | None) -> bool:
+    """Return whether the server name of TLS is the host of the request, because the DestinationRule gives none."""
+    return tls is not None and tls.mode in {TLSMode.SIMPLE, TLSMode.MUTUAL} and not tls.sni
+
+
+def is_checked_by_request(tls: ClientTLSSettings | None) -> bool:
+    """Return whether the server's certificate must be for the host of the request: no other name is given."""
+    return tls is not None and is_named_by_request(tls) and not (tls.subject_alt_names or tls.insecure_skip_verify)
+
+
+def _client(tls: ClientTLSSettings, *, http2: bool) -> base_pb2.TransportSocket:
+    context = tls_pb2.CommonTlsContext(alpn_protocols=_H2 if http2 else ())
+    validation = common_pb2.CertificateValidationContext()
     if tls.insecure_skip_verify:
         validation.trust_chain_verification = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
         context.validation_context.CopyFrom(validation)
     else:
-        roots = tls.ca_certificates or _SYSTEM_ROOTS
-        context.combined_validation_context.validation_context_sds_secret_config.CopyFrom(_sds(roots))
+        validation.match_typed_subject_alt_names.extend(
+            _san(kind, name) for name in tls.subject_alt_names for kind in _SAN_TYPES
+        )
+        context.combined_validation_context.default_validation_context.CopyFrom(validation)
+        context.combined_validation_context.validation_context_sds_secret_config.CopyFrom(_in_file(_roots(tls)))
+    if tls.mode is TLSMode.MUTUAL:
+        context.tls_certificate_sds_secret_configs.append(_in_file(_pair(tls)))
     upstream = tls_pb2.UpstreamTlsContext(common_tls_context=context, sni=tls.sni)
-    if not tls.sni:
-        upstream.auto_host_sni = True
-        upstream.auto_sni_san_validation = not (tls.subject_alt_names or tls.insecure_skip_verify)
+    # Requests name the host themselves (auto_sni); this is for connections that carry none.
+    upstream.auto_host_sni = is_named_by_request(tls)
+    upstream.auto_sni_san_validation = is_checked_by_request(tls)
     return base_pb2.TransportSocket(name=_TLS, typed_config=packed(upstream))
+
+
+def _pair(tls: ClientTLSSettings) -> str:
+    """Return the SDS name of the proxy's own certificate."""
+    if tls.credential_name:
+        return f"{mesh_names.KUBERNETES_SECRET}{tls.credential_name}"
+    return f"{mesh_names.FILE_CERTIFICATE}:{tls.client_certificate}~{tls.private_key}"
+
+
+def _roots(tls: ClientTLSSettings) -> str:
+    """Return the SDS name of the roots, and the revocation list, that a server's certificate is checked against.
+
+    Those of a Secret (``credentialName``) are not served, so connections fail.
+    """
+    if tls.credential_name:
+        return f"{mesh_names.KUBERNETES_SECRET}{tls.credential_name}"
+    if not tls.ca_certificates:
+        return mesh_names.SYSTEM_ROOTS_SECRET_NAME
+    revoked = f"~{tls.ca_crl}" if tls.ca_crl else ""
+    return f"{mesh_names.FILE_ROOTS}:{tls.ca_certificates}{revoked}"
+
+
+def _san(kind: int, name: str) -> common_pb2.SubjectAltNameMatcher:
+    matcher = _San(san_type=kind)
+    matcher.matcher.exact = name
+    return matcher
 
 
 def _mesh_context() -> tls_pb2.CommonTlsContext:
@@ -111,7 +160,12 @@ def _mesh_context() -> tls_pb2.CommonTlsContext:
     return context
 
 
-def _sds(name: str) -> secret_pb2.SdsSecretConfig:
+def _in_file(name: str) -> secret_pb2.SdsSecretConfig:
+    return _sds(name, _FILES_TIMEOUT)
+
+
+def _sds(name: str, timeout: duration_pb2.Duration | None = None) -> secret_pb2.SdsSecretConfig:
+    """Return where a secret comes from; without a timeout, what needs it waits for it."""
     api = config_source_pb2.ApiConfigSource(
         api_type=config_source_pb2.ApiConfigSource.GRPC,
         transport_api_version=config_source_pb2.V3,
@@ -125,6 +179,6 @@ def _sds(name: str) -> secret_pb2.SdsSecretConfig:
     source = config_source_pb2.ConfigSource(
         api_config_source=api,
         resource_api_version=config_source_pb2.V3,
-        initial_fetch_timeout=duration_pb2.Duration(),
+        initial_fetch_timeout=timeout or duration_pb2.Duration(),
     )
     return secret_pb2.SdsSecretConfig(name=name, sds_config=source)

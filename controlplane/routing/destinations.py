@@ -3,7 +3,7 @@
 Facts: Istio's ``pilot/pkg/model/destination_rule.go`` and ``pilot/pkg/networking/util/util.go``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +13,10 @@ from meshapi.resources.destination_rule import (
     DestinationRule,
     LoadBalancer,
     OutlierDetection,
+    PortTrafficPolicy,
     ProxyProtocol,
     RetryBudget,
+    SimpleLB,
     Subset,
     TrafficPolicy,
     TunnelSettings,
@@ -77,6 +79,40 @@ def merged(rules: Iterable[DestinationRule]) -> Rules:
             subsets.setdefault(subset.name, subset)
     policy = next((rule.spec.traffic_policy for rule in ordered if rule.spec.traffic_policy is not None), _NOTHING)
     return Rules(policy, tuple(subsets.values()), tuple(rule.key for rule in ordered))
+
+
+def problems(rule: DestinationRule) -> tuple[str, ...]:
+    """Return what a rule says that no waypoint does, with the fields' paths."""
+    spec = rule.spec
+    found = []
+    if spec.workload_selector is not None:
+        found.append("spec.workloadSelector selects clients by their labels, which a waypoint does not know: no effect")
+    policies = [("spec.trafficPolicy", spec.traffic_policy)]
+    policies += [(f"spec.subsets[{index}].trafficPolicy", one.traffic_policy) for index, one in enumerate(spec.subsets)]
+    for path, policy in policies:
+        if policy is not None:
+            found += _problems(path, policy)
+    return tuple(found)
+
+
+def _problems(path: str, policy: TrafficPolicy) -> Iterator[str]:
+    if policy.tunnel is not None:
+        yield f"{path}.tunnel is for egress without a waypoint: connections go to the endpoints themselves"
+    if policy.proxy_protocol is not None:
+        yield f"{path}.proxyProtocol is not spoken by waypoints"
+    yield from _port_problems(path, policy)
+    for index, one in enumerate(policy.port_level_settings):
+        yield from _port_problems(f"{path}.portLevelSettings[{index}]", one)
+
+
+def _port_problems(path: str, policy: TrafficPolicy | PortTrafficPolicy) -> Iterator[str]:
+    balancer, tls = policy.load_balancer, policy.tls
+    if balancer is not None and balancer.simple is SimpleLB.PASSTHROUGH:
+        yield f"{path}.loadBalancer.simple: PASSTHROUGH would call the service's own address; LEAST_REQUEST is used"
+    if balancer is not None and balancer.locality_lb_setting is not None:
+        yield f"{path}.loadBalancer.localityLbSetting has no effect at waypoints"
+    if tls is not None and tls.credential_name:
+        yield f"{path}.tls.credentialName is not fetched for waypoints, so connections fail; name files of its pod"
 
 
 def _age(rule: DestinationRule) -> tuple[str, str, str]:

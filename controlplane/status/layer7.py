@@ -11,7 +11,7 @@ from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import Placed
 from controlplane.graph.derived import Fetch
 from controlplane.inputs.sources import Rejection
-from controlplane.routing import policies, virtual_services
+from controlplane.routing import destinations, policies, virtual_services
 from controlplane.status import conditions
 from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
@@ -49,7 +49,7 @@ class Layer7Conditions:
 
     def of_destination_rule(self, item: DestinationRule, fetch: Fetch) -> Condition | None:
         """Return the condition of a DestinationRule."""
-        return self._routed("DestinationRule", item, (), fetch)
+        return self._routed("DestinationRule", item, destinations.problems(item), fetch)
 
     def of_policy(self, kind: str, item: Targeted, fetch: Fetch) -> Condition | None:
         """Return the condition of a policy with targets; ``None`` for one without."""

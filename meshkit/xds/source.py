@@ -51,7 +51,11 @@ class Resource:
 
 def versioned(name: str, message: Message, *, aliases: tuple[str, ...] = (), parents: tuple[str, ...] = ()) -> Resource:
     """Return a message as a resource; its version is the hash of its bytes, so all replicas give it the same."""
-    body = message.SerializeToString(deterministic=True)
+    return hashed(name, message.SerializeToString(deterministic=True), aliases=aliases, parents=parents)
+
+
+def hashed(name: str, body: bytes, *, aliases: tuple[str, ...] = (), parents: tuple[str, ...] = ()) -> Resource:
+    """Return a serialized message as a resource, as ``versioned`` does."""
     version = hashlib.blake2b(body, digest_size=8).hexdigest()
     return Resource(name=name, version=version, body=body, aliases=aliases, parents=parents)
 

@@ -33,6 +33,10 @@ class Behaviour(Part):
     """Of its answers; empty: what it has seen, as JSON."""
     requires: dict[str, str] = {}
     """Headers without which a request is answered with 403, as an external authorizer does."""
+    tls: tuple[str, ...] = ()
+    """Names of its certificate; none: it does not speak TLS."""
+    mutual: bool = False
+    """Whether it demands a client's certificate."""
     captured: bool = False
     """Whether the pod is reached over HBONE."""
     labels: dict[str, str] = {}

@@ -6,6 +6,7 @@ All addresses are local ones of a network namespace of the test's own, so pods n
 import asyncio
 import contextlib
 import json
+import ssl
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,7 @@ from controlplane.inputs.sources import MESH
 from controlplane.status.outcomes import Outcomes
 from controlplane.xds import worlds
 from meshapi import names
+from meshapi.identity import SpiffeId
 from meshapi.mesh_config.reading import config_of
 from meshapi.resources import base, core
 from meshkit.kube import Key
@@ -35,6 +37,8 @@ from tests.support.authority import TestAuthority
 from tests.support.kubernetes_objects import Json, hostname_of, pod, service
 from tests.support.tokens import TokenIssuer
 from tests.unit.meshkit.test_secrets import Secrets
+from waypoint.file_secrets import FileSecrets
+from waypoint.secrets import OwnSecrets
 
 WAYPOINT: Key = ("default", "waypoint")
 _MODELS = {item.kind.name: item for item in KINDS}
@@ -109,7 +113,8 @@ class World:
         """Add or replace an object."""
         kind = _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
-        filled = json.loads(json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)))
+        text = json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)).replace("$FILES", str(self.folder))
+        filled = json.loads(text)
         found = base.read(kind.model, {**filled, "metadata": metadata})
         self.model.inputs.of(kind.model).set(found.key, found)
 
@@ -183,11 +188,32 @@ class World:
         application.router.add_route("*", "/{path:.*}", answer)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, one.address, port).start()
+        tls = self._server_tls(one) if one.behaviour.tls else None
+        await web.TCPSite(runner, one.address, port, ssl_context=tls).start()
         try:
             yield
         finally:
             await runner.cleanup()
+
+    def write_files(self) -> None:
+        """Write the certificates that resources name as ``$FILES/…``, into the proxy's pod."""
+        (self.folder / "ca.pem").write_bytes(self.authority.roots)
+        (self.folder / "other-ca.pem").write_bytes(TestAuthority().roots)
+        chain, key = self.authority.issue_for_hosts("client.example")
+        (self.folder / "client.pem").write_bytes(chain)
+        (self.folder / "client-key.pem").write_bytes(key)
+
+    def _server_tls(self, one: Pod) -> ssl.SSLContext:
+        chain, key = self.authority.issue_for_hosts(*one.behaviour.tls)
+        file = self.folder / f"{one.name}.pem"
+        file.write_bytes(chain + key)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file)
+        context.set_alpn_protocols(["http/1.1"])
+        if one.behaviour.mutual:
+            context.load_verify_locations(cadata=self.authority.roots.decode())
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     async def _answer(self, one: Pod, request: web.Request) -> web.Response:
         body = (await request.read()).decode(errors="replace")
@@ -262,11 +288,14 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
         async def anyone(_: object) -> str:
             return "default/waypoint"
 
-        secrets = Secrets()
-        own = "spiffe://cluster.local/ns/default/sa/waypoint"
-        secrets.put("default", sds.KeyPair(*world.authority.issue(own)), "1")
-        roots = names.ROOT_SECRET_NAME
-        secrets.put(roots, sds.TrustBundle(world.authority.roots), "1")
+        world.write_files()
+        issued, in_files = Secrets(), FileSecrets(folder / "ca.pem")
+        own = SpiffeId("cluster.local", "default", "waypoint")
+        issued.put(str(own), sds.KeyPair(*world.authority.issue(str(own))), "1")
+        issued.put(names.ROOT_SECRET_NAME, sds.TrustBundle(world.authority.roots), "1")
+        secrets = OwnSecrets(issued, own, in_files)
+        following = asyncio.create_task(in_files.follow(poll_s=0.1))
+        stack.callback(following.cancel)
         discovery = AggregatedDiscovery(view, anyone, world.refusals)
         await stack.enter_async_context(serving.serve_unix(folder / "xds", [discovery]))
         await stack.enter_async_context(serving.serve_unix(folder / "sds", [sds.SecretDiscovery(secrets)]))

@@ -1,5 +1,6 @@
 """A certificate authority for tests: real keys, real chains."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -49,6 +50,13 @@ class TestAuthority:
 
     def issue(self, uri: str, *, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
         """Return chain and key (PKCS#8), PEM."""
+        return self._issue([x509.UniformResourceIdentifier(uri)], life)
+
+    def issue_for_hosts(self, *hosts: str) -> tuple[bytes, bytes]:
+        """Return chain and key of a server outside of the mesh."""
+        return self._issue([x509.DNSName(host) for host in hosts], timedelta(hours=1))
+
+    def _issue(self, alternative_names: Sequence[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -60,7 +68,7 @@ class TestAuthority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(minutes=1))
             .not_valid_after(now + life)
-            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True)
+            .add_extension(x509.SubjectAlternativeName(alternative_names), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .sign(self._key, hashes.SHA256())
         )
