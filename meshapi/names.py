@@ -79,6 +79,8 @@ REJECTIONS_CONFIGMAP: Final = "culvert-rejections"
 CACERTS_SECRET: Final = "cacerts"
 CA_SECRET: Final = "istio-ca-secret"
 CONTROL_PLANE_SERVICE: Final = "istiod"
+VALIDATOR_PREFIX: Final = "istio-validator-"
+"""Of the name of the webhook's configuration, before the control plane's namespace."""
 CONTROL_PLANE_SERVICE_ACCOUNT: Final = "istiod"
 CONTROL_PLANE_LEASE: Final = "culvert-control-plane"
 """The Lease whose holder is the one control plane that writes to Kubernetes."""
@@ -112,6 +114,7 @@ NODE_AGENT_METRICS_PORT: Final = 15014
 CONTROL_PLANE_XDS_PORT: Final = 15012
 """xDS and certificate authority, over TLS."""
 CONTROL_PLANE_METRICS_PORT: Final = 15014
+CONTROL_PLANE_WEBHOOK_PORT: Final = 15017
 CONTROL_PLANE_HEALTH_PORT: Final = 8080
 CONTROL_PLANE_ADMIN_PORT: Final = 9876
 """ControlZ's port at Istio; here the control plane's debug endpoint, on localhost only."""

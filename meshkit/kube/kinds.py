@@ -58,6 +58,13 @@ TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenr
 CUSTOM_RESOURCE_DEFINITION: Final = Kind(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
+VALIDATING_WEBHOOK_CONFIGURATION: Final = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    namespaced=False,
+)
 SERVICE_ENTRY: Final = Kind("networking.istio.io", "v1", "ServiceEntry", "serviceentries")
 WORKLOAD_ENTRY: Final = Kind("networking.istio.io", "v1", "WorkloadEntry", "workloadentries")
 VIRTUAL_SERVICE: Final = Kind("networking.istio.io", "v1", "VirtualService", "virtualservices")

@@ -203,6 +203,10 @@ def test_another_namespace_is_followed_everywhere(helm: Path) -> None:
     assert "istio-system" not in yaml.safe_dump(list(objects.values()))
 
 
+VALIDATOR = f"{names.VALIDATOR_PREFIX}istio-system"
+WEBHOOK_GROUP = "admissionregistration.k8s.io"
+
+
 def test_rights_are_the_least(objects: Objects) -> None:
     def rules(kind: str, name: str) -> set[tuple[str, str, str, str]]:
         return {
@@ -236,6 +240,8 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("", "configmaps", "delete", names.CRL_CONFIGMAP),
         ("", "configmaps", "create", ""),
         ("authentication.k8s.io", "tokenreviews", "create", ""),
+        *read((WEBHOOK_GROUP, "validatingwebhookconfigurations"), only=VALIDATOR),
+        (WEBHOOK_GROUP, "validatingwebhookconfigurations", "patch", VALIDATOR),
     }
     assert rules("Role", "culvert-control-plane") == {
         ("", "configmaps", "list", ""),
@@ -271,6 +277,22 @@ def test_several_replicas_are_spread_and_not_taken_away_together(helm: Path, obj
         assert selector["matchLabels"].items() <= labels.items()
 
 
+def test_objects_of_the_mesh_are_validated_by_the_control_plane_unless_that_is_turned_off(
+    helm: Path, objects: Objects
+) -> None:
+    configuration = objects["ValidatingWebhookConfiguration", VALIDATOR]
+    selected = [one["objectSelector"]["matchExpressions"] for one in configuration["webhooks"]]
+    assert sorted(one["operator"] for [one] in selected) == ["DoesNotExist", "In"]
+    for webhook in configuration["webhooks"]:
+        service = webhook["clientConfig"]["service"]
+        assert (service["name"], service["path"]) == (names.CONTROL_PLANE_SERVICE, "/validate")
+        assert webhook["failurePolicy"] == "Ignore", "an installation works before the control plane does"
+    ports = pod(objects, "Deployment", "istiod")["containers"][0]["ports"]
+    assert {"name": "https-webhook", "containerPort": names.CONTROL_PLANE_WEBHOOK_PORT} in ports
+    without = template(helm, "controlPlane.configValidation=false")
+    assert ("ValidatingWebhookConfiguration", VALIDATOR) not in without
+
+
 def test_ztunnel_has_no_rights_at_all(objects: Objects) -> None:
     bound = {
         subject["name"]
@@ -288,6 +310,7 @@ def test_istios_tools_find_what_they_look_for(objects: Objects) -> None:
     assert ports == {
         "grpc-xds": names.CONTROL_PLANE_XDS_PORT,
         "http-monitoring": names.CONTROL_PLANE_METRICS_PORT,
+        "https-webhook": 443,
     }
     labels = objects["Deployment", "istiod"]["spec"]["template"]["metadata"]["labels"]
     assert (labels["app"], labels["istio"]) == ("istiod", "pilot")
