@@ -27,6 +27,11 @@ CLUSTER_KINDS: Final = (
     kinds.VIRTUAL_SERVICE,
     kinds.DESTINATION_RULE,
     kinds.WORKLOAD_ENTRY,
+    kinds.SIDECAR,
+    kinds.WORKLOAD_GROUP,
+    kinds.ENVOY_FILTER,
+    kinds.PROXY_CONFIG,
+    kinds.WASM_PLUGIN,
     kinds.GATEWAY,
     kinds.GATEWAY_CLASS,
 )

@@ -25,8 +25,18 @@ ISTIO_KINDS = (
     ),
     *(
         ("networking.istio.io", name)
-        for name in ("serviceentries", "workloadentries", "virtualservices", "destinationrules")
+        for name in (
+            "serviceentries",
+            "workloadentries",
+            "virtualservices",
+            "destinationrules",
+            "sidecars",
+            "workloadgroups",
+            "envoyfilters",
+            "proxyconfigs",
+        )
     ),
+    ("extensions.istio.io", "wasmplugins"),
 )
 GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
 WITH_STATUS = (
