@@ -12,13 +12,14 @@ from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
-from controlplane.routing import destinations, entries, gateway_routes, hosts, precedence, services, virtual_services
+from controlplane.routing import destinations, entries, gateway_routes, precedence, services, virtual_services
 from controlplane.routing.destinations import Rules
 from controlplane.routing.exports import is_exported
 from controlplane.routing.gateway_routes import References, Route, RouteRules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond, Routing
 from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
+from meshapi import hosts
 from meshapi.resources import core
 from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.gateway import GROUP
