@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import Final
 
 from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf.message import Message
@@ -37,6 +39,7 @@ def of_service(
         use_remote_address=flag(False),
         forward_client_cert_details=Manager.SANITIZE,
         http_filters=[
+            _client_identity(),
             *filters,
             _filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
             _filter(names.CORS_FILTER, cors_pb2.Cors()),
@@ -83,6 +86,21 @@ def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
 def router() -> http_connection_manager_pb2.HttpFilter:
     """Return the last filter."""
     return _filter(names.ROUTER_FILTER, router_pb2.Router())
+
+
+def _client_identity() -> http_connection_manager_pb2.HttpFilter:
+    """Return the filter that says who called, to external authorizers and to the service.
+
+    What a client has written there is removed before.
+    """
+    value = f"URI=%FILTER_STATE({names.SOURCE_PRINCIPAL_STATE}:PLAIN)%"
+    option = base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key="x-forwarded-client-cert", value=value),
+        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    config = header_mutation_pb2.HeaderMutation()
+    config.mutations.request_mutations.add(append=option)
+    return _filter("envoy.filters.http.header_mutation", config)
 
 
 def _filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilter:

@@ -31,7 +31,9 @@ from meshkit.xds import sds, serving
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.peer import Peer, SilentObserver
 from meshkit.xds.source import ResourceSource
-from tests.scenarios.files import Behaviour, Scenario, Service
+from tests.scenarios import authorizer
+from tests.scenarios.files import Scenario, Service
+from tests.scenarios.pods import Pod, Request
 from tests.support import attacker, hbone_client, waypoint_envoy
 from tests.support.authority import TestAuthority
 from tests.support.kubernetes_objects import Json, hostname_of, pod, service
@@ -42,31 +44,6 @@ from waypoint.secrets import OwnSecrets
 
 WAYPOINT: Key = ("default", "waypoint")
 _MODELS = {item.kind.name: item for item in KINDS}
-
-
-@dataclass
-class Request:
-    """A request as a server has seen it."""
-
-    service: str
-    version: str
-    pod: str
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: str
-
-
-@dataclass
-class Pod:
-    """A pod with its server."""
-
-    name: str
-    service: str
-    version: str
-    address: str
-    behaviour: Behaviour
-    failed: int = 0
 
 
 class Refusals(SilentObserver):
@@ -176,6 +153,8 @@ class World:
             for name, port in found.ports.items():
                 if name.startswith("tcp"):
                     await stack.enter_async_context(self._tcp_server(one, port))
+                elif name.startswith("grpc"):
+                    await stack.enter_async_context(authorizer.serving(one, port, self.seen.append))
                 else:
                     await stack.enter_async_context(self._http_server(one, port))
 
