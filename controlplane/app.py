@@ -40,12 +40,13 @@ from controlplane.webhook.registration import Registration
 from controlplane.webhook.serving import validation
 from controlplane.xds import sync_status, worlds
 from controlplane.xds.debug_requests import DebugRequests
+from controlplane.xds.nearby import Nearby, labels_of
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.identity import SpiffeId
-from meshapi.resources.core import Pod
+from meshapi.resources.core import Node, Pod
 from meshapi.resources.networking import ServiceEntry
 from meshkit import admin, kube, log, process
 from meshkit.tasks import Backoff, background
@@ -269,7 +270,14 @@ class ControlPlane:
         """Return what a proxy may see: those of layer 4 all see the same, each waypoint its own world."""
         if peer.node_type != names.WAYPOINT_NODE:
             return self._snapshot
-        return self._worlds.view(worlds.view_of(peer, self.model.waypoints))
+        world = self._worlds.view(worlds.view_of(peer, self.model.waypoints))
+        return Nearby(world, labels_of(*self._place(peer)))
+
+    def _place(self, peer: Peer) -> tuple[Pod | None, Node | None]:
+        """Return the pod and the node of a proxy, as far as they are known."""
+        name, _, namespace = peer.name.rpartition(".")
+        pod = self.model.inputs.of(Pod).find((namespace, name))
+        return pod, None if pod is None else self.model.inputs.of(Node).find(("", pod.spec.node_name))
 
     def _trust_domain(self) -> str:
         return self.model.mesh.trust_domain

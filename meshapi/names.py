@@ -37,6 +37,7 @@ NETWORK_LABEL: Final = "topology.istio.io/network"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 SUBZONE_LABEL: Final = "topology.istio.io/subzone"
+HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 AUTO_ALLOCATE_LABEL: Final = "networking.istio.io/enable-autoallocate-ip"
 DRY_RUN_ANNOTATION: Final = "istio.io/dry-run"
 

@@ -17,6 +17,7 @@ from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
+from controlplane.routing import localities
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
@@ -156,7 +157,7 @@ class EnvoyCollections:
             return None
         rules = upstreams.rules(service)
         found = self._routing.endpoints(service, fetch)
-        made = [_assigned(one, rules, found) for one in _own_clusters(service, rules)]
+        made = [_assigned(one, service, rules, found) for one in _own_clusters(service, rules)]
         return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
 
     def _foreign(self, group: Group[tuple[Key, Target], Any, Any], fetch: Fetch) -> Made | None:
@@ -173,7 +174,7 @@ class EnvoyCollections:
         one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
         made: list[Message] = [_cluster(one, service, rules, self._in_clusters(service, fetch))]
         if service.discovery is Discovery.LISTED:
-            made.append(_assigned(one, rules, self._routing.endpoints(service, fetch)))
+            made.append(_assigned(one, service, rules, self._routing.endpoints(service, fetch)))
         return Made(placed(view, made), frozenset(upstreams.sources))
 
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
@@ -196,15 +197,18 @@ def _cluster(one: _Named, service: Service, rules: Rules, found: Iterable[Endpoi
     policy = rules.policy(one.port.number, one.subset)
     cluster = clusters.of_service(one.name, service, one.port, one.subset, policy)
     if service.discovery.is_by_dns:
-        cluster.load_assignment.CopyFrom(_assigned(one, rules, found))
+        cluster.load_assignment.CopyFrom(_assigned(one, service, rules, found))
     return cluster
 
 
-def _assigned(one: _Named, rules: Rules, found: Iterable[Endpoint]) -> endpoint_pb2.ClusterLoadAssignment:
+def _assigned(
+    one: _Named, service: Service, rules: Rules, found: Iterable[Endpoint]
+) -> endpoint_pb2.ClusterLoadAssignment:
     """Return the endpoints of a cluster: those that have the labels of its subset."""
     subset = rules.subset(one.subset) if one.subset else None
     labels = frozenset() if subset is None else frozenset(subset.labels.items())
-    return endpoints.of_cluster(one.name, found, one.port.number, labels)
+    preference = localities.of(rules.policy(one.port.number, one.subset), service.distribution)
+    return endpoints.of_cluster(one.name, found, one.port.number, labels, preference)
 
 
 def _http(upstreams: Upstreams, port: Port) -> routes.Upstreams:

@@ -109,8 +109,10 @@ def _port_problems(path: str, policy: TrafficPolicy | PortTrafficPolicy) -> Iter
     balancer, tls = policy.load_balancer, policy.tls
     if balancer is not None and balancer.simple is SimpleLB.PASSTHROUGH:
         yield f"{path}.loadBalancer.simple: PASSTHROUGH would call the service's own address; LEAST_REQUEST is used"
-    if balancer is not None and balancer.locality_lb_setting is not None:
-        yield f"{path}.loadBalancer.localityLbSetting has no effect at waypoints"
+    setting = balancer.locality_lb_setting if balancer is not None else None
+    fails_over = setting is not None and setting.enabled is not False and not setting.distribute
+    if fails_over and policy.outlier_detection is None:
+        yield f"{path}.loadBalancer.localityLbSetting needs outlierDetection, which tells when endpoints fail"
     if tls is not None and tls.credential_name:
         yield f"{path}.tls.credentialName is not fetched for waypoints, so connections fail; name files of its pod"
 

@@ -48,6 +48,8 @@ class Service(Part):
 
     ports: dict[str, int] = {"http": 8080}
     namespace: str = "default"
+    spec: dict[str, Any] = {}
+    """More of the service."""
     pods: dict[str, Behaviour] = {"v1": Behaviour()}
 
 
@@ -118,6 +120,14 @@ class Seen(Part):
     body: str | None = None
 
 
+class Node(Part):
+    """Where a node is."""
+
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+
 class Step(Part):
     """A request and its outcome; or more configuration, which replaces or (``removed``) removes objects."""
 
@@ -135,6 +145,8 @@ class Scenario(Part):
     about: str
     services: dict[str, Service] = {"httpbin": Service()}
     resources: tuple[dict[str, Any], ...] = ()
+    nodes: dict[str, Node] = {"node-1": Node()}
+    """The proxy is on the first one."""
     mesh: dict[str, Any] = {}
     """Mesh configuration."""
     problems: dict[str, str] = {}

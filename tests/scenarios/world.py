@@ -22,6 +22,7 @@ from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH
 from controlplane.status.outcomes import Outcomes
 from controlplane.xds import worlds
+from controlplane.xds.nearby import Nearby, labels_of
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.mesh_config.reading import config_of
@@ -79,6 +80,9 @@ class World:
         for name, one in self.scenario.services.items():
             self._add_service(name, one)
         self.put(_waypoint())
+        for name, node in self.scenario.nodes.items():
+            labels = {names.REGION_LABEL: node.region, names.ZONE_LABEL: node.zone, names.SUBZONE_LABEL: node.subzone}
+            self.put({"kind": "Node", "metadata": {"name": name, "namespace": "", "labels": labels}})
         for space in {"default", *(one.namespace for one in self.scenario.services.values())}:
             self._put_namespace(space)
         self.model.inputs.config.set(MESH, config_of(self.scenario.mesh))
@@ -125,7 +129,10 @@ class World:
         self.services[f"{name}.{one.namespace}"] = (one, address)
         ports = [{"name": port, "port": value, "targetPort": value} for port, value in one.ports.items()]
         self.put(
-            {"kind": "Service", **service(name, one.namespace, clusterIP=address, clusterIPs=[address], ports=ports)}
+            {
+                "kind": "Service",
+                **service(name, one.namespace, clusterIP=address, clusterIPs=[address], ports=ports, **one.spec),
+            }
         )
         for version, behaviour in one.pods.items():
             ip = f"10.0.{number}.{len(self.pods) + 1}"
@@ -262,7 +269,8 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
         await world.serve_pods(stack)
 
         def view(_: Peer) -> ResourceSource:
-            return world.worlds.view(WAYPOINT)
+            place = world.model.inputs.of(core.Node).find(("", next(iter(scenario.nodes))))
+            return Nearby(world.worlds.view(WAYPOINT), labels_of(None, place))
 
         async def anyone(_: object) -> str:
             return "default/waypoint"
