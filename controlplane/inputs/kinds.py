@@ -19,6 +19,7 @@ from meshapi.resources import (
     networking,
     request_authentication,
     security,
+    telemetry,
     virtual_service,
 )
 from meshkit.kube import Json, Kind, kinds
@@ -63,4 +64,5 @@ KINDS: Final = (
     InputKind(kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy, fail_closed.policy),
     InputKind(kinds.REQUEST_AUTHENTICATION, request_authentication.RequestAuthentication),
     InputKind(kinds.PEER_AUTHENTICATION, security.PeerAuthentication, fail_closed.peer),
+    InputKind(kinds.TELEMETRY, telemetry.Telemetry),
 )

@@ -26,7 +26,10 @@ class Unsupported:
 _HTTP: Final = "ztunnel carries TCP; set it where the waypoint is configured"
 _PORTS: Final = "ztunnel listens on ports 15001, 15006 and 15008 of each pod"
 _INGRESS: Final = "Culvert has no ingress controller"
-_TELEMETRY: Final = "ztunnel serves Prometheus metrics and exports access log records by ztunnel.accessLogOtlp"
+_TELEMETRY: Final = (
+    "ztunnel exports access log records by ztunnel.accessLogOtlp, waypoints by extensionProviders; "
+    "metrics are fetched by Prometheus"
+)
 _CERTIFICATE: Final = "the control plane signs every workload certificate itself"
 _TLS: Final = "ztunnel always uses mutual TLS 1.3 with its own cipher suites"
 _ROUTING: Final = "ztunnel applies no VirtualService or DestinationRule"
@@ -69,7 +72,6 @@ FIELDS: Final[dict[str, Unsupported]] = {
     ),
     "verifyCertificateAtClient": Unsupported("ztunnel always verifies the peer's certificate", (True,)),
     "ca": Unsupported(_CERTIFICATE),
-    "defaultProviders": Unsupported(_TELEMETRY, ({"metrics": ["prometheus"]},)),
     "pathNormalization": Unsupported(_HTTP),
     "defaultHttpRetryPolicy": Unsupported(_HTTP),
     "meshMTLS": Unsupported(_TLS, ({"minProtocolVersion": "TLSV1_3"}, {"minProtocolVersion": "TLS_AUTO"})),

@@ -27,6 +27,7 @@ ISTIO_KINDS = (
         ("networking.istio.io", name)
         for name in ("serviceentries", "workloadentries", "virtualservices", "destinationrules")
     ),
+    ("telemetry.istio.io", "telemetries"),
 )
 GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
 WITH_STATUS = (

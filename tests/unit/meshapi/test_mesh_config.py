@@ -48,13 +48,51 @@ EVERYTHING: dict[str, Any] = {
     "defaultConfig": {"holdApplicationUntilProxyStarts": True},
     "defaultProviders": {"metrics": ["prometheus"]},
     "enableTracing": None,
-    "extensionProviders": [],
+    "extensionProviders": [
+        {"name": "a", "envoyFileAccessLog": {"path": "/a", "logFormat": {"text": "%CEL(size(request.path) > (1))%"}}},
+        {"name": "b", "envoyOtelAls": {"service": "x", "port": 1, "logFormat": {"labels": {"a": "%PATH%"}}}},
+        {"name": "c", "envoyHttpAls": {"service": "x", "port": 1, "additionalRequestHeadersToLog": ["a"]}},
+        {"name": "d", "envoyTcpAls": {"service": "x", "port": 1, "filterStateObjectsToLog": ["a"]}},
+        {"name": "e", "prometheus": {}},
+    ],
 }
 
 
 def test_honoured_fields_are_not_reported() -> None:
     assert reported(EVERYTHING) == []
     assert reported("") == []
+
+
+def _formed(form: dict[str, Any]) -> dict[str, Any]:
+    return {"envoyFileAccessLog": {"logFormat": form}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "field", "part"),
+    [
+        ({"envoyFileAccessLog": {}, "prometheus": {}}, "[0]", "exclude each other"),
+        (_formed({"text": "", "labels": {}}), "[0].envoyFileAccessLog.logFormat", "exclude"),
+        (_formed({"text": "%BOGUS%"}), "[0].envoyFileAccessLog.logFormat.text", "BOGUS"),
+        (_formed({"labels": {"a": ["%B"]}}), "[0].envoyFileAccessLog.logFormat.labels", "%B"),
+        ({"envoyOtelAls": {"port": 1}}, "[0].envoyOtelAls.service", "required"),
+        ({"envoyTcpAls": {"service": "x", "port": 0}}, "[0].envoyTcpAls.port", "greater"),
+        ({"datadog": {}}, "[0].datadog", "providers of this kind"),
+        ({"bogus": {}}, "[0].bogus", "check the spelling"),
+    ],
+)
+def test_a_bad_provider_is_named_with_its_field(provider: dict[str, Any], field: str, part: str) -> None:
+    [(path, text)] = reported({"extensionProviders": [{"name": "x", **provider}]})
+    assert path == f"extensionProviders{field}"
+    assert part in text
+
+
+def test_default_providers_that_are_none_are_reported() -> None:
+    named = {"accessLogging": ["envoy", "absent", "prometheus"], "metrics": ["prometheus", "envoy"]}
+    assert reported({"defaultProviders": named}) == [
+        ("defaultProviders.accessLogging", "names absent, which extensionProviders does not have"),
+        ("defaultProviders.accessLogging", "names prometheus, which is a provider for something else"),
+        ("defaultProviders.metrics", "names envoy, which is a provider for something else"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""Which Telemetries count, in which order, and what follows from them: Istio's rules as pure functions."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.inputs.sources import Rejection
+from controlplane.routing.telemetry import access_logs
+from controlplane.routing.telemetry.scope import inherited
+from meshapi.mesh_config import providers
+from meshapi.mesh_config.model import MeshConfig
+from meshapi.mesh_config.providers import ExtensionProvider
+from meshapi.names import LISTENER_TYPE
+from meshapi.resources import base
+from meshapi.resources.telemetry import Telemetry
+from tests.scenarios import files, world
+
+SERVICE = {"targetRefs": [{"kind": "Service", "name": "reviews"}]}
+
+
+def telemetry(name: str, namespace: str, day: int = 1, **spec: Any) -> Telemetry:
+    metadata = {"name": name, "namespace": namespace, "creationTimestamp": f"2026-01-{day:02}T00:00:00Z"}
+    return base.read(Telemetry, {"metadata": metadata, "spec": spec})
+
+
+def names(*found: Telemetry, root: str = "root", proxy: str = "proxy", owner: str = "owner") -> list[str]:
+    return [one.metadata.name for one in inherited(found, root=root, proxy=proxy, owner=owner)]
+
+
+def test_namespaces_come_from_general_to_special_and_then_what_is_attached() -> None:
+    attached = telemetry("attached", "owner", 1, **SERVICE)
+    gateway = telemetry("gateway", "proxy", 9, **SERVICE)
+    wide = [telemetry(space, space, 5) for space in ("owner", "proxy", "root")]
+    assert names(attached, gateway, *wide) == ["root", "proxy", "owner", "gateway", "attached"]
+
+
+def test_the_oldest_counts_alone_for_a_namespace() -> None:
+    assert names(telemetry("b", "root", 2), telemetry("a", "root", 3), telemetry("c", "root", 2)) == ["b"]
+
+
+def test_all_that_are_attached_count_the_youngest_last() -> None:
+    attached = [telemetry(name, "owner", day, **SERVICE) for name, day in (("b", 2), ("a", 3), ("c", 1))]
+    assert names(*attached) == ["c", "b", "a"]
+
+
+def test_a_namespace_that_is_several_of_the_three_counts_once() -> None:
+    found = [telemetry("wide", "root"), telemetry("attached", "root", **SERVICE)]
+    assert names(*found, root="root", proxy="root", owner="root") == ["wide", "attached"]
+
+
+KNOWN = {
+    name: ExtensionProvider.model_validate({"name": name, "envoyFileAccessLog": {"path": f"/{name}"}}) for name in "abc"
+}
+
+
+def logs(*levels: list[dict[str, Any]], default: tuple[str, ...] = (), **mesh: Any) -> dict[str, str]:
+    config = MeshConfig.model_validate({"defaultProviders": {"accessLogging": default}, **mesh})
+    found = [telemetry(f"t{n}", "owner", accessLogging=level) for n, level in enumerate(levels)]
+    return {
+        str(one.provider.envoy_file_access_log and one.provider.envoy_file_access_log.path): one.expression
+        for one in access_logs.chosen(found, config, KNOWN)
+    }
+
+
+def to(*named: str, **more: Any) -> dict[str, Any]:
+    return {"providers": [{"name": name} for name in named], **more}
+
+
+def only(expression: str) -> dict[str, Any]:
+    return {"filter": {"expression": expression}}
+
+
+CLIENT = {"match": {"mode": "CLIENT"}}
+
+
+@pytest.mark.parametrize(
+    ("levels", "default", "expected"),
+    [
+        ([], ("a",), {"/a": ""}),
+        ([[]], ("a", "b"), {"/a": "", "/b": ""}),
+        ([[to("b")]], ("a",), {"/b": ""}),
+        ([[to("B")]], (), {"/b": ""}),
+        ([[{"disabled": True}]], ("a",), {}),
+        ([[to("a"), to("b")], [{"disabled": True}]], (), {"/a": ""}),
+        ([[to("a", "b")], [{"disabled": True}]], (), {}),
+        ([[to("a", "b")], [to("a", disabled=True)]], (), {}),
+        ([[to("a", "b")], [to("b")]], (), {"/b": ""}),
+        ([[{"disabled": True}], [{"disabled": False}]], ("a",), {"/a": ""}),
+        ([[{"disabled": True}], [{}]], ("a",), {"/a": ""}),
+        ([[to("a", **only("x"))]], (), {"/a": "x"}),
+        ([[only("x")]], ("a",), {"/a": "x"}),
+        ([[to("a", **only("x"))], [to("a")]], (), {"/a": ""}),
+        ([[to("a", **only("x"))], [{"disabled": False}]], (), {"/a": "x"}),
+        ([[to("a", **only("x"))], [only("y")]], (), {"/a": "y"}),
+        ([[to("a", **CLIENT), to("b", match={"mode": "SERVER"})]], (), {"/b": ""}),
+        ([[to("a")], [{**CLIENT, "disabled": True}]], (), {"/a": ""}),
+        ([[to("a")], [to("b", **CLIENT)]], (), {"/a": ""}),
+    ],
+)
+def test_levels_change_what_the_level_before_says(
+    levels: list[list[dict[str, Any]]], default: tuple[str, ...], expected: dict[str, str]
+) -> None:
+    assert logs(*levels, default=default) == expected
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([], {"/mesh": ""}),
+        ([[to("absent")]], {"/mesh": ""}),
+        ([[to("a")]], {"/a": ""}),
+        ([[to("a", disabled=True)]], {}),
+    ],
+)
+def test_the_file_of_the_mesh_counts_where_no_provider_does(
+    levels: list[list[dict[str, Any]]], expected: dict[str, str]
+) -> None:
+    assert logs(*levels, accessLogFile="/mesh") == expected
+
+
+@pytest.mark.parametrize("file", ["", "/dev/null", None])
+def test_nothing_is_logged_unless_it_is_asked_for(file: str | None) -> None:
+    assert logs(accessLogFile=file) == {}
+
+
+def test_two_providers_are_always_there_and_can_be_replaced() -> None:
+    own = ExtensionProvider.model_validate({"name": "Envoy", "envoyFileAccessLog": {"path": "/x"}})
+    assert set(providers.by_name([])) == {"envoy", "prometheus"}
+    assert providers.by_name([own])["envoy"] is own
+
+
+def test_what_a_proxy_refuses_is_on_the_telemetry_that_it_came_from(tmp_path: Path) -> None:
+    logging = {"accessLogging": [{"providers": [{"name": "envoy"}]}]}
+    kind = {"kind": "Telemetry"}
+    resources = (
+        {**kind, "metadata": {"name": "mine"}, "spec": logging},
+        {**kind, "metadata": {"name": "other", "namespace": "elsewhere"}, "spec": logging},
+    )
+    running = world.World(files.Scenario(about="", resources=resources, steps=()), tmp_path)
+    assert running.message("Telemetry/mine") == ""
+    refused = Rejection("waypoint-1.default", "bad expression", others=False)
+    running.model.inputs.rejections.set((LISTENER_TYPE, "main_internal"), refused)
+    running.publish()
+    assert running.message("Telemetry/mine").startswith("rejected by waypoint-1.default: bad expression")
+    assert "rejected" not in running.message("Telemetry/elsewhere/other")
