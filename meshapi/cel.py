@@ -81,6 +81,40 @@ def without_outer_string(expression: str) -> str:
     return expression[tokens[1].at + 1 : tokens[-2].at].strip()
 
 
+def joined(expression: str) -> list[str]:
+    """Return the parts of an expression that joins texts with ``+``; one part for any other expression.
+
+    Which types its parts have is not known before: one of them has to be a text, or the result of ``string(…)``.
+
+    Raises:
+        ValueError: it has a character that no expression has.
+    """
+    cuts, depth = [0], 0
+    for token in _tokens(expression):
+        if token.kind == "sign":
+            depth += (token.text in _CLOSING) - (token.text in _CLOSING.values())
+        if depth == 0 and token.text == "+" and token.kind == "sign":
+            cuts.append(token.at)
+        elif depth == 0 and (token.text in _BINARY or token.text == "?") and token.kind != "text":
+            return [expression]
+    ends = [*cuts[1:], len(expression)]
+    parts = [expression[start:end].lstrip("+").strip() for start, end in zip(cuts, ends, strict=True)]
+    return parts if any(map(_is_text, parts)) else [expression]
+
+
+def text_of(expression: str) -> str | None:
+    """Return what a plain text in quotes says; ``None`` for other expressions, and for texts with escapes."""
+    tokens = list(_tokens(expression))
+    found = tokens[0].text
+    is_plain = len(tokens) == 2 and tokens[0].kind == "text" and found[0] in "\"'" and "\\" not in found
+    return found[1:-1] if is_plain and found[:3] not in {'"""', "'''"} else None
+
+
+def _is_text(part: str) -> bool:
+    tokens = list(_tokens(part))
+    return (len(tokens) == 2 and tokens[0].kind == "text") or without_outer_string(part) != part
+
+
 def without_percent(expression: str) -> str:
     """Return an expression that can stand in a command operator of Envoy, which ends at ``)%``.
 

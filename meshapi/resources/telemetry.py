@@ -170,8 +170,10 @@ class TagOverride(LenientModel):
         if self.operation is Operation.UPSERT:
             if not self.value:
                 raise ValueError("UPSERT needs a value; write an expression, as request.host")
-            # The proxy writes every value as text, and knows no function for it.
-            cel.check(cel.without_percent(cel.without_outer_string(self.value)), cel.PLAIN_FUNCTIONS)
+            cel.check(self.value, cel.PLAIN_FUNCTIONS | {"string"})
+            # The proxy writes every value as text, and has no functions to do so within an expression.
+            for part in cel.joined(self.value):
+                cel.check(cel.without_percent(cel.without_outer_string(part)), cel.PLAIN_FUNCTIONS)
         return self
 
 

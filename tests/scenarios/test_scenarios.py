@@ -237,11 +237,21 @@ def _is_so(line: str, expected: Logged) -> bool:
 
 
 async def _check_metrics(running: World, expected: dict[str, int | None]) -> None:
-    assert running.envoy is not None
-    lines = (await running.envoy.get("/stats/prometheus")).splitlines()
-    for part, count in expected.items():
-        found = [line for line in lines if part in line]
-        assert len(found) == count if count is not None else found, f"{part}: {found or lines}"
+    await running.finish_logs()
+    deadline = time.monotonic() + 2 * TIMEOUT_FACTOR
+    while True:
+        lines = await running.metrics()
+        try:
+            for part, count in expected.items():
+                found = [line for line in lines if part in line]
+                others = [line for line in lines if "istio" in line]
+                assert len(found) == count if count is not None else found, f"{part}: {found or others}"
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return
 
 
 @contextlib.contextmanager

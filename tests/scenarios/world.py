@@ -159,6 +159,11 @@ class World:
             while not all(line.endswith(": 0") for line in (await self.envoy.get(pending)).splitlines()):
                 await asyncio.sleep(0.005)
 
+    async def metrics(self) -> list[str]:
+        """The lines of the proxy's page of metrics."""
+        assert self.envoy is not None
+        return [line for line in (await self.envoy.get("/stats/prometheus")).splitlines() if line[:1] != "#"]
+
     def message(self, name: str) -> str:
         """All messages of an object's conditions that are false, by kind and name."""
         kind, *key = name.split("/")

@@ -15,6 +15,7 @@ from controlplane.routing.ir import Target
 from controlplane.routing.services import Service
 from controlplane.routing.telemetry import access_logs as routed_logs
 from controlplane.routing.telemetry import collectors
+from controlplane.routing.telemetry import metrics as routed_metrics
 from controlplane.routing.telemetry.scope import Telemetries
 from meshapi.mesh_config.log_providers import Collector
 from meshapi.mesh_config.providers import ExtensionProvider
@@ -61,11 +62,12 @@ class Reporting:
         upstreams.sources.update(_sources(found))
         config = self._telemetries.config(fetch)
         logs = routed_logs.chosen(found, config, self._usable(fetch))
+        changes = routed_metrics.chosen(found, config.default_providers.metrics, self._telemetries.providers(fetch))
         clusters = self._clusters(upstreams)
         cluster = self._routing.cluster_id(fetch)
         return Reports(
-            (metrics.of_requests(service, cluster), *access_logs.of_requests(logs, config, clusters)),
-            (*metrics.of_connections(service, cluster), *access_logs.of_connections(logs, config, clusters)),
+            (*metrics.of_requests(service, cluster, changes), *access_logs.of_requests(logs, config, clusters)),
+            (*metrics.of_connections(service, cluster, changes), *access_logs.of_connections(logs, config, clusters)),
         )
 
     def of_tunnels(self, upstreams: Upstreams) -> TunnelReports:

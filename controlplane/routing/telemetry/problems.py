@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from controlplane.routing.telemetry import metrics
 from meshapi.mesh_config.log_providers import Collector
 from meshapi.mesh_config.providers import ExtensionProvider
-from meshapi.resources.telemetry import ProviderRef, Telemetry, WorkloadMode
+from meshapi.resources.telemetry import Metrics, ProviderRef, Telemetry, WorkloadMode
 
 Faults = Callable[[Collector], str | None]
 """Returns why nothing can be sent to a collector; ``None``: something can."""
@@ -27,10 +28,26 @@ def of_telemetry(item: Telemetry, providers: Mapping[str, ExtensionProvider], fa
         yield from _of_providers(
             at, entry.providers, providers, faults, use="access logs", find=lambda one: one.access_log
         )
-    if spec.metrics:
-        yield "spec.metrics has no effect: waypoints report the standard metrics as they are"
+    for index, one in enumerate(spec.metrics):
+        yield from _of_metrics(f"spec.metrics[{index}]", one, providers, faults)
     if spec.tracing:
         yield "spec.tracing has no effect: waypoints send no spans"
+
+
+def _of_metrics(at: str, entry: Metrics, providers: Mapping[str, ExtensionProvider], faults: Faults) -> Iterator[str]:
+    yield from _of_providers(at, entry.providers, providers, faults, use="metrics", find=lambda one: one.prometheus)
+    if entry.reporting_interval is not None:
+        yield f"{at}.reportingInterval has no effect: connections are counted when they begin, and when they end"
+    for index, one in enumerate(entry.overrides):
+        of_match = f"{at}.overrides[{index}].match"
+        yield from _of_mode(f"{of_match}.mode", one.match.mode)
+        custom, known = one.match.custom_metric, metrics.NAMES.values()
+        if custom is not None and custom not in known:
+            yield f"{of_match}.customMetric: {custom} is no metric of waypoints; there are {', '.join(known)}"
+        # What is not reported cannot be turned off; changes of its labels would be missed.
+        is_unknown = not one.match.is_all and one.match.metric is not None and one.match.metric not in metrics.NAMES
+        if is_unknown and (one.tag_overrides or one.disabled is False):
+            yield f"{of_match}.metric: waypoints do not report {one.match.metric}"
 
 
 def _of_mode(at: str, mode: WorkloadMode) -> Iterator[str]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from controlplane.envoy import metrics as envoy_metrics
 from controlplane.inputs.sources import Rejection
-from controlplane.routing.telemetry import access_logs
+from controlplane.routing.telemetry import access_logs, metrics
 from controlplane.routing.telemetry.scope import inherited
 from meshapi.mesh_config import providers
 from meshapi.mesh_config.model import MeshConfig
@@ -144,3 +145,84 @@ def test_what_a_proxy_refuses_is_on_the_telemetry_that_it_came_from(tmp_path: Pa
     running.publish()
     assert running.message("Telemetry/mine").startswith("rejected by waypoint-1.default: bad expression")
     assert "rejected" not in running.message("Telemetry/elsewhere/other")
+
+
+ALL = {"match": {"metric": "ALL_METRICS"}}
+COUNT = {"match": {"metric": "REQUEST_COUNT"}}
+
+
+def changes(*levels: list[dict[str, Any]], default: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What is said of each metric: ``off``, or its labels."""
+    found = [telemetry(f"t{n}", "owner", metrics=level) for n, level in enumerate(levels)]
+    mine = ExtensionProvider.model_validate({"name": "mine", "prometheus": {}})
+    known = providers.by_name([mine, *KNOWN.values()])
+    chosen = metrics.chosen(found, default, known)
+    return {name: "off" if change.is_off else dict(change.labels) for name, change in chosen.items()}
+
+
+def override(*overrides: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    return [{"overrides": list(overrides), **more}]
+
+
+def tags(**values: str | None) -> dict[str, Any]:
+    return {
+        "tagOverrides": {
+            name: {"operation": "REMOVE"} if value is None else {"value": value} for name, value in values.items()
+        }
+    }
+
+
+EVERY = metrics.NAMES.values()
+NONE = dict.fromkeys(EVERY, "off")
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([], {}),
+        ([override()], {}),
+        ([override({"disabled": True})], NONE),
+        ([override({**ALL, "disabled": True})], NONE),
+        ([override({**COUNT, "disabled": True})], {"requests_total": "off"}),
+        ([override({**COUNT, "disabled": True}), override({**COUNT, "disabled": False})], {"requests_total": {}}),
+        ([override({**COUNT, "disabled": True}), override({**COUNT, **tags(a="b")})], {"requests_total": "off"}),
+        ([override({"disabled": True}), override()], NONE),
+        ([override({"disabled": True}), override({**COUNT, **tags(a="b")})], {"requests_total": {"a": "b"}}),
+        ([override({**COUNT, **tags(a="b")}), override({"disabled": True})], NONE),
+        ([override(tags(a="b", c=None))], {name: {"a": "b", "c": None} for name in EVERY}),
+        ([override({**COUNT, **tags(a="b")}), override({**COUNT, **tags(a="c")})], {"requests_total": {"a": "c"}}),
+        ([override({**COUNT, **tags(a="b")}), override({**COUNT, **tags(a=None)})], {"requests_total": {"a": None}}),
+        ([override({"match": {"mode": "CLIENT"}, "disabled": True})], {}),
+        ([override({"match": {"mode": "SERVER"}, "disabled": True})], NONE),
+        ([override({"match": {"customMetric": "x"}, "disabled": True})], {"x": "off"}),
+        ([override({"match": {"metric": "GRPC_REQUEST_MESSAGES"}, "disabled": True})], {}),
+        ([override(providers=[{"name": "absent"}])], NONE),
+        ([override(providers=[{"name": "a"}])], NONE),
+        ([override(providers=[{"name": "absent"}]), override(providers=[{"name": "Prometheus"}])], {}),
+        ([override({"disabled": True}), override(providers=[{"name": "mine"}])], {}),
+        ([override({"disabled": True}, providers=[{"name": "mine"}]), override({**COUNT, **tags(a="b")})],
+         {"requests_total": {"a": "b"}}),
+    ],
+)  # fmt: skip
+def test_later_overrides_change_earlier_ones(levels: list[list[dict[str, Any]]], expected: dict[str, Any]) -> None:
+    assert changes(*levels) == expected
+
+
+def test_default_providers_say_whether_there_are_metrics() -> None:
+    assert changes() == {}
+    assert changes(default=("prometheus",)) == {}
+    assert changes(default=("a",)) == NONE
+    assert changes(override(providers=[{"name": "prometheus"}]), default=("a",)) == {}
+
+
+@pytest.mark.parametrize(
+    ("expression", "form"),
+    [
+        ("request.host", "%CEL(request.host)%"),
+        ("string(destination.port)", "%CEL(destination.port)%"),
+        ("'at 100% ' + string(response.code)", "at 100%% %CEL(response.code)%"),
+        ("(a)%2", "%CEL((a) %2)%"),
+    ],
+)
+def test_an_expression_becomes_a_format(expression: str, form: str) -> None:
+    assert envoy_metrics.value(expression) == form

@@ -168,3 +168,13 @@ def test_a_remainder_does_not_end_an_operator_of_envoy() -> None:
     assert cel.without_percent("a % 2") == "a  % 2"
     with pytest.raises(ValueError, match="text with"):
         cel.without_percent("a == 'x)%'")
+
+
+def test_texts_are_joined_where_one_is_certain_to_be_one() -> None:
+    assert cel.joined("'is ' + request.method + '+'") == ["'is '", "request.method", "'+'"]
+    assert cel.joined("a + string(b)") == ["a", "string(b)"]
+    for one in ("a + b", "1 + 2", "'a' == b + 'c'", "x ? 'a' + b : 'c'", "('a' + b)", "'a'"):
+        assert cel.joined(one) == [one]
+    assert (cel.text_of("'a%'"), cel.text_of('"b"')) == ("a%", "b")
+    for one in ("a", "'a' + 'b'", r"'\n'", "b'a'", "r'a'", "'''a'''", "1"):
+        assert cel.text_of(one) is None
