@@ -61,6 +61,8 @@ def of_port(
         if port.protocol is Protocol.UNKNOWN:
             chain.filter_chain_match.application_protocols.extend(HTTP_WORDS)
         manager = http_connections.of_service(chain.name, filters.http, reports.requests)
+        if reports.spans is not None:
+            reports.spans.apply(manager, f"{service.host}:{port.number}/*")
         chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
         yield chain
     if port.protocol.is_tcp:

@@ -25,6 +25,15 @@ _CLUSTER: Final = f"xds.cluster_metadata.filter_metadata['{names.TELEMETRY_METAD
 _HAS_HOST: Final = f"'{names.TELEMETRY_METADATA}' in xds.upstream_host_metadata.filter_metadata"
 _HAS_CLUSTER: Final = f"'{names.TELEMETRY_METADATA}' in xds.cluster_metadata.filter_metadata"
 MetricT = TypeVar("MetricT", stats_pb2.Config.Counter, stats_pb2.Config.Histogram)
+_PEER_TAGS: Final = {
+    "workload": "workload",
+    "namespace": "namespace",
+    "cluster_id": "cluster",
+    "canonical_service": "service",
+    "canonical_revision": "revision",
+    "app": "service",
+    "app_version": "revision",
+}
 _AS_IT_IS: Final = Change()
 _IDENTITY: Final = "identity"
 _GRPC: Final = "'content-type' in request.headers && request.headers['content-type'].startsWith('application/grpc')"
@@ -140,6 +149,13 @@ def _peers(service: Service, cluster: str) -> dict[str, str]:
         "destination_cluster": f"%CEL({_HAS_HOST} ? {_HOST}['cluster'] : '{cluster}')%",
         "connection_security_policy": f"%CEL({principal} ? 'mutual_tls' : 'none')%",
     }
+
+
+def peer_tags() -> Iterator[tuple[str, str]]:
+    """Yield Istio's tags of spans about both ends: name and format."""
+    for name, part in _PEER_TAGS.items():
+        yield f"istio.source_{name}", _source(part)
+        yield f"istio.destination_{name}", _endpoint(part)
 
 
 def _source(part: str) -> str:

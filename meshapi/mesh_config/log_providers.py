@@ -41,6 +41,11 @@ class Collector(Message):
         """The host name of the service."""
         return self.service.rpartition("/")[2]
 
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it is spoken to in gRPC."""
+        return True
+
 
 class FileFormat(Message):
     """Form of a file's lines: a text, or an object of JSON; an object without labels is the default one."""

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from meshapi import names
 from meshapi.mesh_config.log_providers import Message
 from meshapi.mesh_config.providers import ExtensionProvider, named_once
+from meshapi.mesh_config.trace_providers import ProxyTracing
 from meshapi.selectors import LabelSelector
 
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
@@ -207,12 +208,14 @@ class ProxyConfig(Message):
 
     hold_application_until_proxy_starts: bool = True
     """Always so: a pod's sandbox is not ready before its traffic is captured."""
+    tracing: ProxyTracing = ProxyTracing()
 
 
 class DefaultProviders(Message):
     """Providers of telemetry that counts where nothing else is said."""
 
     metrics: tuple[str, ...] = ()
+    tracing: tuple[str, ...] = ()
     access_logging: tuple[str, ...] = ()
 
 
@@ -233,5 +236,6 @@ class MeshConfig(Message):
     connect_timeout: Annotated[float, BeforeValidator(seconds), AfterValidator(_at_least_1ms)] | None = None
     tcp_keepalive: TcpKeepalive | None = None
     default_config: ProxyConfig = ProxyConfig()
+    enable_tracing: bool | None = None
     default_providers: DefaultProviders = DefaultProviders()
     extension_providers: Annotated[tuple[ExtensionProvider, ...], AfterValidator(named_once)] = ()

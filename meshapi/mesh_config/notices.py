@@ -15,12 +15,21 @@ _STDOUT: Final = "/dev/stdout"
 _OFF: Final = frozenset({"", "/dev/null"})
 _NEAR: Final = 0.7
 _INDEX: Final = re.compile(r"\[\d+\]")
-_NO_SPANS: Final = Unsupported("waypoints send no spans")
+_PROVIDER: Final = Unsupported("name the collector in extensionProviders, and the provider in defaultProviders.tracing")
+_NO_DYNATRACE: Final = Unsupported("waypoints do not use what is Dynatrace's own; randomSamplingPercentage counts")
 _NO_KIND: Final = Unsupported("no proxy of Culvert uses providers of this kind")
 _NESTED: Final = {
     ("outboundTrafficPolicy", "tls"): Unsupported("ztunnel starts no TLS to destinations outside the mesh"),
-    ("defaultProviders", "tracing"): _NO_SPANS,
-    **{("extensionProviders", kind): _NO_SPANS for kind in ("opentelemetry", "zipkin")},
+    **{
+        ("defaultConfig.tracing", tracer): _PROVIDER
+        for tracer in ("zipkin", "lightstep", "datadog", "stackdriver", "openCensusAgent", "tlsSettings")
+    },
+    ("defaultConfig.tracing", "enableIstioTags"): Unsupported("set enableIstioTags in a Telemetry"),
+    ("extensionProviders.opentelemetry", "dynatraceSampler"): _NO_DYNATRACE,
+    ("extensionProviders.opentelemetry.resourceDetectors", "dynatrace"): _NO_DYNATRACE,
+    ("extensionProviders.opentelemetry", "serviceAttributeEnrichment"): Unsupported(
+        "spans of a waypoint have its name and namespace as service.name"
+    ),
     **{
         ("extensionProviders", kind): _NO_KIND
         for kind in ("lightstep", "datadog", "stackdriver", "opencensus", "skywalking", "sds")
@@ -100,6 +109,7 @@ def _of_default_providers(config: MeshConfig) -> Iterator[Notice]:
     uses: tuple[tuple[str, tuple[str, ...], Callable[[ExtensionProvider], object]], ...] = (
         ("accessLogging", config.default_providers.access_logging, lambda one: one.access_log),
         ("metrics", config.default_providers.metrics, lambda one: one.prometheus),
+        ("tracing", config.default_providers.tracing, lambda one: one.tracing),
     )
     for use, named, find in uses:
         for name in named:
@@ -108,6 +118,16 @@ def _of_default_providers(config: MeshConfig) -> Iterator[Notice]:
                 yield Notice(f"defaultProviders.{use}", f"names {name}, which extensionProviders does not have")
             elif find(found) is None:
                 yield Notice(f"defaultProviders.{use}", f"names {name}, which is a provider for something else")
+    tracing = config.default_providers.tracing
+    if config.enable_tracing and not tracing:
+        text = "sends no spans by itself; name a provider in defaultProviders.tracing, or in a Telemetry"
+        yield Notice("enableTracing", text)
+    if config.enable_tracing is False and tracing:
+        yield Notice(
+            "enableTracing", "has no effect on defaultProviders.tracing, as in Istio; remove the provider there"
+        )
+    for name in tracing[1:]:
+        yield Notice("defaultProviders.tracing", f"names {name}, too; only the first provider counts")
 
 
 def _of_certificates(at: str, data: CertificateData, config: MeshConfig) -> Iterator[Notice]:

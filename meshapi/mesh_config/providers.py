@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from meshapi.mesh_config.log_providers import Collector, ConnectionLog, FileLog, Message, OpenTelemetryLog, RequestLog
+from meshapi.mesh_config.trace_providers import OpenTelemetryTracing, ZipkinTracing
 from meshapi.resources.values import Duration
 
 
@@ -82,6 +83,8 @@ class ExtensionProvider(Message):
     envoy_http_als: RequestLog | None = None
     envoy_tcp_als: ConnectionLog | None = None
     prometheus: Prometheus | None = None
+    opentelemetry: OpenTelemetryTracing | None = None
+    zipkin: ZipkinTracing | None = None
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> "ExtensionProvider":
@@ -100,6 +103,11 @@ class ExtensionProvider(Message):
     def access_log(self) -> AccessLog | None:
         """Where access logs go, if the provider takes them."""
         return self.envoy_file_access_log or self.envoy_otel_als or self.envoy_http_als or self.envoy_tcp_als
+
+    @property
+    def tracing(self) -> OpenTelemetryTracing | ZipkinTracing | None:
+        """Where spans go, if the provider takes them."""
+        return self.opentelemetry or self.zipkin
 
 
 ENVOY: Final = "envoy"

@@ -5,17 +5,35 @@ Source: istio/api, telemetry/v1alpha1/telemetry.proto (v1 is the same); what is 
 refuses a listener with one bad expression as a whole.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from meshapi import cel
+from meshapi.mesh_config import access_log_format
 from meshapi.resources.base import LenientModel, ModelObject
 from meshapi.resources.security import PolicyTargetReference
 from meshapi.resources.values import Duration, WorkloadSelector, exactly_one
 
 _MAX_TARGETS = 16
+_HEADER_NAME = re.compile(r":?[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""RFC 9110, section 5.1; a colon leads the pseudo-headers of HTTP/2."""
+
+
+def _header(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("is not the name of a header; write it as x-name")
+    return value
+
+
+def _format(value: str) -> str:
+    access_log_format.check_envoy(value)
+    return value
+
+
+HeaderName = Annotated[str, Field(min_length=1), AfterValidator(_header)]
 
 
 def _filter(value: str) -> str:
@@ -63,14 +81,16 @@ class Environment(LenientModel):
 class RequestHeader(LenientModel):
     """A tag with the value of a request's header."""
 
-    name: str = Field(min_length=1, description="Name of the header.")
+    name: HeaderName = Field(description="Name of the header.")
     default_value: str = Field(default="", description="Where there is no such header.")
 
 
 class Formatter(LenientModel):
     """A tag whose value is a format of the access log."""
 
-    value: str = Field(min_length=1, description="The format, as %REQUESTED_SERVER_NAME%.")
+    value: Annotated[str, AfterValidator(_format)] = Field(
+        min_length=1, description="The format, as %REQUESTED_SERVER_NAME%."
+    )
 
 
 class CustomTag(LenientModel):

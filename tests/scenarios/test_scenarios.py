@@ -223,7 +223,7 @@ async def _check_logs(running: World, expected: Logged) -> None:
         return [line for line in running.lines(expected.file) if _is_so(line, expected)]
 
     with contextlib.suppress(AssertionError):  # what is there instead is said below
-        await until(lambda: len(found()) >= expected.count, within_s=4)
+        await until(lambda: len(found()) >= expected.count, within_s=8)
     await running.finish_logs()
     lines = running.lines(expected.file)
     assert len(found()) == expected.count, f"{expected.file} has {len(found())} such lines: {lines}"

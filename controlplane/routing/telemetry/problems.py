@@ -1,12 +1,15 @@
 """What of a Telemetry has no effect at waypoints, and why. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
 
 from controlplane.routing.telemetry import metrics
 from meshapi.mesh_config.log_providers import Collector
+from meshapi.mesh_config.model import DefaultProviders
 from meshapi.mesh_config.providers import ExtensionProvider
-from meshapi.resources.telemetry import Metrics, ProviderRef, Telemetry, WorkloadMode
+from meshapi.resources.telemetry import Metrics, ProviderRef, Telemetry, Tracing, WorkloadMode
 
+_NOBODY: Final = "no provider is named, so it has no effect; name one in providers, or in defaultProviders"
 Faults = Callable[[Collector], str | None]
 """Returns why nothing can be sent to a collector; ``None``: something can."""
 
@@ -30,8 +33,17 @@ def of_telemetry(item: Telemetry, providers: Mapping[str, ExtensionProvider], fa
         )
     for index, one in enumerate(spec.metrics):
         yield from _of_metrics(f"spec.metrics[{index}]", one, providers, faults)
-    if spec.tracing:
-        yield "spec.tracing has no effect: waypoints send no spans"
+    for index, trace in enumerate(spec.tracing):
+        yield from _of_tracing(f"spec.tracing[{index}]", trace, providers, faults)
+
+
+def _of_tracing(at: str, entry: Tracing, providers: Mapping[str, ExtensionProvider], faults: Faults) -> Iterator[str]:
+    yield from _of_mode(f"{at}.match.mode", entry.match.mode)
+    yield from _of_providers(at, entry.providers, providers, faults, use="traces", find=lambda one: one.tracing)
+    if len(entry.providers) > 1:
+        yield f"{at}.providers: only the first one counts; remove the others"
+    if entry.disable_context_propagation:
+        yield f"{at}.disableContextPropagation has no effect: requests go on with the headers of their trace"
 
 
 def _of_metrics(at: str, entry: Metrics, providers: Mapping[str, ExtensionProvider], faults: Faults) -> Iterator[str]:
@@ -48,6 +60,23 @@ def _of_metrics(at: str, entry: Metrics, providers: Mapping[str, ExtensionProvid
         is_unknown = not one.match.is_all and one.match.metric is not None and one.match.metric not in metrics.NAMES
         if is_unknown and (one.tag_overrides or one.disabled is False):
             yield f"{of_match}.metric: waypoints do not report {one.match.metric}"
+
+
+def of_missing_providers(item: Telemetry, parents: Iterable[Telemetry], defaults: DefaultProviders) -> Iterator[str]:
+    """Yield what is without effect because nobody says where it goes.
+
+    Args:
+        item: the Telemetry.
+        parents: those that it inherits from.
+        defaults: of the mesh configuration.
+    """
+    family = (item, *parents)
+    logs_somewhere = defaults.access_logging or any(e.providers for one in family for e in one.spec.access_logging)
+    if item.spec.access_logging and not logs_somewhere:
+        yield f"spec.accessLogging: {_NOBODY}.accessLogging"
+    traces_somewhere = defaults.tracing or any(e.providers for one in family for e in one.spec.tracing)
+    if item.spec.tracing and not traces_somewhere:
+        yield f"spec.tracing: {_NOBODY}.tracing"
 
 
 def _of_mode(at: str, mode: WorkloadMode) -> Iterator[str]:

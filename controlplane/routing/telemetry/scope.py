@@ -9,6 +9,7 @@ from typing import Final
 
 from controlplane.graph.derived import Fetch
 from controlplane.graph.lookups import Index
+from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH, Inputs
 from controlplane.routing import policies
 from controlplane.routing.policies import Target
@@ -38,6 +39,10 @@ class Telemetries:
         """Return the mesh configuration in force."""
         return fetch.find(self._config, MESH) or _DEFAULT
 
+    def mesh(self, fetch: Fetch) -> MeshContext:
+        """Return facts about the whole mesh."""
+        return fetch.setting(self._mesh)
+
     def providers(self, fetch: Fetch) -> Mapping[str, ExtensionProvider]:
         """Return the providers by name in lower case, those that are always there too."""
         return providers.by_name(self.config(fetch).extension_providers)
@@ -54,6 +59,12 @@ class Telemetries:
             ),
         ]
         return inherited(found, root=root, proxy=view[0], owner=owner)
+
+    def parents(self, item: Telemetry, fetch: Fetch) -> tuple[Telemetry, ...]:
+        """Return the Telemetries that are for all of the root namespace, and of the namespace of one."""
+        root, own = fetch.setting(self._mesh).root_namespace, item.metadata.namespace
+        found = [one for space in {root, own} for one in fetch.members(self._for_namespaces, space)]
+        return inherited(found, root=root, proxy=own, owner=own)
 
     def rival(self, item: Telemetry, fetch: Fetch) -> Key | None:
         """Return the older Telemetry that counts for the namespace instead of one; ``None``: none does."""

@@ -7,8 +7,9 @@ import pytest
 
 from controlplane.envoy import metrics as envoy_metrics
 from controlplane.inputs.sources import Rejection
-from controlplane.routing.telemetry import access_logs, metrics
+from controlplane.routing.telemetry import access_logs, metrics, tracing
 from controlplane.routing.telemetry.scope import inherited
+from controlplane.routing.telemetry.tracing import Traces
 from meshapi.mesh_config import providers
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.mesh_config.providers import ExtensionProvider
@@ -226,3 +227,60 @@ def test_default_providers_say_whether_there_are_metrics() -> None:
 )
 def test_an_expression_becomes_a_format(expression: str, form: str) -> None:
     assert envoy_metrics.value(expression) == form
+
+
+ZIPKIN = ExtensionProvider.model_validate({"name": "z", "zipkin": {"service": "x", "port": 1, "maxTagLength": 9}})
+OTEL = ExtensionProvider.model_validate({"name": "o", "opentelemetry": {"service": "x", "port": 1}})
+
+
+def traces(*levels: list[dict[str, Any]], default: tuple[str, ...] = (), **defaults: Any) -> Traces | None:
+    mesh = {"defaultProviders": {"tracing": default}, "defaultConfig": {"tracing": defaults}}
+    found = [telemetry(f"t{n}", "owner", tracing=level) for n, level in enumerate(levels)]
+    return tracing.chosen(found, MeshConfig.model_validate(mesh), {"z": ZIPKIN, "o": OTEL})
+
+
+@pytest.mark.parametrize(
+    ("levels", "default", "provider"),
+    [
+        ([], (), None),
+        ([[{"randomSamplingPercentage": 5}]], (), None),
+        ([], ("z",), "z"),
+        ([], ("Z", "o"), "z"),
+        ([[to("o")]], ("z",), "o"),
+        ([[to("o", "z")]], (), "o"),
+        ([[to("o")], [{}]], (), "o"),
+        ([[to("o")], [to("z", **CLIENT)]], (), "o"),
+        ([[to("absent")]], ("z",), None),
+        ([[{"disableSpanReporting": True}]], ("z",), None),
+        ([[{"disableSpanReporting": True}], [{"randomSamplingPercentage": 5}]], ("z",), None),
+        ([[{"disableSpanReporting": True}], [{"disableSpanReporting": False}]], ("z",), "z"),
+        ([[{**CLIENT, "disableSpanReporting": True}]], ("z",), "z"),
+    ],
+)
+def test_the_last_provider_that_is_named_takes_the_spans(
+    levels: list[list[dict[str, Any]]], default: tuple[str, ...], provider: str | None
+) -> None:
+    found = traces(*levels, default=default)
+    assert (None if found is None else found.provider.name) == provider
+
+
+def test_details_of_traces_come_from_the_last_level_that_has_them() -> None:
+    tag = {"literal": {"value": "x"}}
+    plain = traces(default=("o",))
+    assert plain is not None
+    assert (plain.sampling, plain.tags, plain.max_path_length) == (1.0, {}, 0)
+    assert plain.has_istio_tags
+    assert plain.uses_request_id
+    of_mesh = traces(default=("z",), sampling=7, customTags={"m": tag}, maxPathTagLength=3)
+    assert of_mesh is not None
+    assert (of_mesh.sampling, list(of_mesh.tags), of_mesh.max_path_length) == (7, ["m"], 9)
+    first = {"randomSamplingPercentage": 50, "customTags": {"a": tag, "b": tag}, "enableIstioTags": False}
+    second = {"customTags": {"c": tag}, "useRequestIdForTraceSampling": False}
+    found = traces([first], [second], default=("o",), sampling=7, customTags={"m": tag}, maxPathTagLength=3)
+    assert found is not None
+    assert (found.sampling, list(found.tags), found.max_path_length) == (50, ["c"], 3)
+    assert not found.has_istio_tags
+    assert not found.uses_request_id
+    off = traces([{"randomSamplingPercentage": 0}], default=("o",), sampling=7)
+    assert off is not None
+    assert off.sampling == 0
