@@ -12,6 +12,7 @@ from controlplane.envoy import clusters, endpoints, filter_chains, listeners, na
 from controlplane.envoy.authorization import custom, filters
 from controlplane.envoy.filter_chains import Filters
 from controlplane.envoy.placing import Made, Message, Placed, Source, placed
+from controlplane.envoy.telemetry.reporting import Reporting, TunnelReports
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
@@ -40,6 +41,14 @@ class Chains:
 
 
 @dataclass(frozen=True, slots=True)
+class _Tunnels:
+    """What a waypoint reports of its tunnels."""
+
+    reports: TunnelReports
+    made: Made
+
+
+@dataclass(frozen=True, slots=True)
 class _Named:
     """A cluster's name, and what it is of: the port of a service, and a subset of the endpoints; empty: all."""
 
@@ -55,9 +64,17 @@ class EnvoyCollections:
         made: the collections of resources.
     """
 
-    def __init__(self, graph: Graph, routing: RoutingCollections, waypoints: Waypoints, policies: Policies) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        routing: RoutingCollections,
+        waypoints: Waypoints,
+        policies: Policies,
+        reporting: Reporting,
+    ) -> None:
         self._routing = routing
         self._policies = policies
+        self._reporting = reporting
         self._waypoints = waypoints
         # Services are Kubernetes' by key, and hosts of ServiceEntries by name.
         of: list[tuple[str, Collection[Any, Service]]] = [
@@ -67,9 +84,13 @@ class EnvoyCollections:
         chains = [Derived(graph, f"filter chains of {name}", over, CHAINS, self._filter_chains) for name, over in of]
         requests = [Derived(graph, f"routes of {name}", over, PROXIES, self._routes) for name, over in of]
         self._chains: list[Index[Key, Any, Chains]] = [Index(one, lambda found: (found.view,)) for one in chains]
+        self._tunnels: Collection[Key, _Tunnels] = Derived(
+            graph, "reports of tunnels", waypoints.known, CHAINS, self._tunnel_reports
+        )
         foreign: list[Index[tuple[Key, Target], Any, Any]] = [
             *(Index(one, lambda made: made.foreign) for one in requests),
             *(Index(one, lambda found: found.made.foreign) for one in chains),
+            Index(self._tunnels, lambda found: found.made.foreign),
         ]
         self.made: tuple[Derived[Any, Made], ...] = (
             *(Derived(graph, f"clusters of {name}", over, CLUSTERS, self._clusters) for name, over in of),
@@ -110,14 +131,14 @@ class EnvoyCollections:
         if upstreams is None:
             return None
         found: list[listener_components_pb2.FilterChain] = []
-        cluster = self._routing.cluster_id(fetch)
         of_policies = self._filters(service, upstreams, fetch)
+        reports = self._reporting.of_service(service, upstreams)
         for port in service.ports:
             rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
             if rule is not None:
                 upstreams.sources.update(_origins([rule]))
             found += filter_chains.of_port(
-                service, port, rule, _tcp(upstreams, port), filters=of_policies, cluster=cluster
+                service, port, rule, _tcp(upstreams, port), filters=of_policies, reports=reports
             )
         made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
         return Chains(upstreams.view, service.host, tuple(found), made)
@@ -177,17 +198,25 @@ class EnvoyCollections:
             made.append(_assigned(one, service, rules, self._routing.endpoints(service, fetch)))
         return Made(placed(view, made), frozenset(upstreams.sources))
 
+    def _tunnel_reports(self, waypoint: Waypoint, fetch: Fetch) -> _Tunnels:
+        upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
+        reports = self._reporting.of_tunnels(upstreams)
+        return _Tunnels(reports, Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign)))
+
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
         members = [one for index in self._chains for one in fetch.members(index, waypoint.key)]
         found = sorted(members, key=lambda one: one.host)
         chains = [chain for one in found for chain in one.chains]
-        sources = frozenset(source for one in found for source in one.made.sources)
+        tunnels = fetch.find(self._tunnels, waypoint.key)
+        parts = [one.made for one in (*found, tunnels) if one is not None]
+        sources = frozenset(source for one in parts for source in one.sources)
+        reports = TunnelReports() if tunnels is None else tunnels.reports
         made = (
             clusters.main_internal(),
             clusters.connect_originate(),
-            listeners.connect_terminate(),
+            listeners.connect_terminate(reports.taken),
             listeners.main_internal(chains),
-            listeners.connect_originate(),
+            listeners.connect_originate(reports.opened),
         )
         return Made(placed(waypoint.key, made), sources)
 

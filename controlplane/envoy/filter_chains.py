@@ -9,8 +9,9 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from controlplane.envoy import http_connections, metrics, names, routes
+from controlplane.envoy import http_connections, names, routes
 from controlplane.envoy.packing import number, packed
+from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.ir import ConnectionRule, Target
 from controlplane.routing.services import Port, Protocol, Service
 
@@ -41,7 +42,7 @@ def of_port(
     upstreams: routes.Upstreams,
     *,
     filters: Filters,
-    cluster: str,
+    reports: Reports,
 ) -> Iterable[listener_components_pb2.FilterChain]:
     """Yield the chains of a port: for requests, for other connections, or for both, told apart by the first bytes.
 
@@ -51,7 +52,7 @@ def of_port(
         rule: where connections go that are no requests; ``None``: to the service.
         upstreams: returns the cluster of a target.
         filters: of policies.
-        cluster: name of Kubernetes' cluster.
+        reports: what is reported of the traffic.
     """
     if not service.addresses:
         return
@@ -59,15 +60,16 @@ def of_port(
         chain = _chain(names.inbound_vip(service.host, port.number, is_http=True), service, port)
         if port.protocol is Protocol.UNKNOWN:
             chain.filter_chain_match.application_protocols.extend(HTTP_WORDS)
-        logs = [metrics.of_requests(service, cluster)]
-        manager = http_connections.of_service(chain.name, filters.http, logs)
+        manager = http_connections.of_service(chain.name, filters.http, reports.requests)
+        if reports.spans is not None:
+            reports.spans.apply(manager, f"{service.host}:{port.number}/*")
         chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
         yield chain
     if port.protocol.is_tcp:
         chain = _chain(names.inbound_vip(service.host, port.number, is_http=False), service, port)
         chain.filters.extend(filters.network)
         proxy = _proxy(chain.name, service, port, rule, upstreams)
-        proxy.access_log.extend(metrics.of_connections(service, cluster))
+        proxy.access_log.extend(reports.connections)
         proxy.access_log_options.flush_access_log_on_connected = True
         chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))
         yield chain

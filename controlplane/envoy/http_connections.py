@@ -56,11 +56,14 @@ def of_service(
     return result
 
 
-def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
+def of_tunnels(logs: Iterable[accesslog_pb2.AccessLog]) -> http_connection_manager_pb2.HttpConnectionManager:
     """Return the connection manager of clients' tunnels: each CONNECT becomes a connection to ``main_internal``.
 
     What the request and the client's certificate say goes along: the address that was called, the client's address,
     its identity, and its workload.
+
+    Args:
+        logs: access logs.
     """
     route = route_components_pb2.Route(name="default", match=route_components_pb2.RouteMatch())
     route.match.connect_matcher.SetInParent()
@@ -76,6 +79,7 @@ def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
         http_filters=[*peer.filters(), router()],
         use_remote_address=flag(False),
         skip_xff_append=True,
+        access_log=logs,
         stream_idle_timeout=duration(timedelta(0)),
     )
     result.upgrade_configs.add(upgrade_type="CONNECT")

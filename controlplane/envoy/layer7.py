@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from controlplane.ambient.model import Model
 from controlplane.envoy.collections import EnvoyCollections
+from controlplane.envoy.telemetry.reporting import Reporting
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.policies import Policies
+from controlplane.routing.telemetry.scope import Telemetries
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +17,13 @@ class Layer7:
     Attributes:
         model: what they are computed from.
         routing: what users' objects say.
+        telemetries: what is reported.
         envoy: what proxies get.
     """
 
     model: Model
     routing: RoutingCollections
+    telemetries: Telemetries
     envoy: EnvoyCollections
 
 
@@ -27,4 +31,7 @@ def create(model: Model) -> Layer7:
     """Return the collections over a model; they are computed with it from now on."""
     routing = RoutingCollections(model.graph, model.inputs)
     policies = Policies(model.inputs)
-    return Layer7(model, routing, EnvoyCollections(model.graph, routing, model.waypoints, policies))
+    telemetries = Telemetries(model.inputs)
+    reporting = Reporting(routing, telemetries)
+    envoy = EnvoyCollections(model.graph, routing, model.waypoints, policies, reporting)
+    return Layer7(model, routing, telemetries, envoy)

@@ -21,6 +21,7 @@ from meshapi.resources import (
     request_authentication,
     security,
     sidecar,
+    telemetry,
     virtual_service,
 )
 from meshkit.kube import Json, Kind, kinds
@@ -70,4 +71,5 @@ KINDS: Final = (
     InputKind(kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy, fail_closed.policy),
     InputKind(kinds.REQUEST_AUTHENTICATION, request_authentication.RequestAuthentication),
     InputKind(kinds.PEER_AUTHENTICATION, security.PeerAuthentication, fail_closed.peer),
+    InputKind(kinds.TELEMETRY, telemetry.Telemetry),
 )

@@ -26,6 +26,7 @@ from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
+from meshapi.resources.telemetry import Telemetry
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key, Kind, kinds
 from meshkit.xds.source import Resource
@@ -118,6 +119,9 @@ class Outcomes:
             kinds.REQUEST_AUTHENTICATION, of(RequestAuthentication), address, silent, lambda _, __: (),
             layer7=functools.partial(self._layer7.of_policy, "RequestAuthentication"),
         )  # fmt: skip
+        yield _Subject(
+            kinds.TELEMETRY, of(Telemetry), address, silent, lambda _, __: (), layer7=self._layer7.of_telemetry
+        )
         yield _Subject(
             kinds.VIRTUAL_SERVICE, of(VirtualService), address, silent, lambda _, __: (),
             layer7=self._layer7.of_virtual_service,

@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 _OPERATOR: Final = re.compile(r"%(?:%|(?P<name>[A-Z][A-Z0-9_]*)(?P<argument>\([^)]*\))?(?::(?P<length>\d+))?%)")
+_ENVOY_OPERATOR: Final = re.compile(
+    r"%(?:%|(?P<name>[A-Z][A-Z0-9_]*)(?P<argument>\(.*?\))?(?::(?P<length>\d+))?%)", re.DOTALL
+)
+"""Of Envoy itself: an argument ends where the operator can, so that it may be an expression with parentheses."""
 
 LAYER_4: Final = frozenset({
     "START_TIME", "DURATION", "BYTES_RECEIVED", "BYTES_SENT", "RESPONSE_FLAGS", "CONNECTION_TERMINATION_DETAILS",
@@ -86,26 +90,45 @@ def check_json(text: str) -> None:
     _check_value(document)
 
 
-def _check_value(value: Any) -> None:
+def check_envoy(value: Any) -> None:
+    """Check a format that Envoy alone evaluates: a text, or an object or a list with texts in it.
+
+    Raises:
+        ValueError: see ``check_text``.
+    """
+    _check_value(value, _ENVOY_OPERATOR)
+
+
+def envoy_operators(text: str) -> Iterator[str]:
+    """Return the names of the operators of a format that Envoy alone evaluates. Raises as ``check_envoy``."""
+    return operators(text, _ENVOY_OPERATOR)
+
+
+def _check_value(value: Any, operator: re.Pattern[str] = _OPERATOR) -> None:
     if isinstance(value, str):
-        check_text(value)
+        for _ in operators(value, operator):
+            pass
     elif isinstance(value, dict):
         for one in value.values():
-            _check_value(one)
+            _check_value(one, operator)
     elif isinstance(value, list):
         for one in value:
-            _check_value(one)
+            _check_value(one, operator)
 
 
-def operators(text: str) -> Iterator[str]:
+def operators(text: str, operator: re.Pattern[str] = _OPERATOR) -> Iterator[str]:
     """Return the names of a format's operators.
+
+    Args:
+        text: the format.
+        operator: the form of an operator.
 
     Raises:
         ValueError: see ``check_text``.
     """
     at = text.find("%")
     while at >= 0:
-        found = _OPERATOR.match(text, at)
+        found = operator.match(text, at)
         if found is None:
             end = text.find("%", at + 1)
             shown = text[at : end + 1] if end > 0 else text[at:]

@@ -21,6 +21,7 @@ from meshapi.resources import (
     request_authentication,
     security,
     sidecar,
+    telemetry,
     virtual_service,
 )
 
@@ -177,6 +178,15 @@ DEFINITIONS: Final = (
         short_names=("pa",),
         spec=security.PeerAuthenticationSpec,
         columns=(("Mode", ".spec.mtls.mode"),),
+    ),
+    Definition(
+        group="telemetry.istio.io",
+        kind="Telemetry",
+        plural="telemetries",
+        short_names=("telemetry",),
+        spec=telemetry.TelemetrySpec,
+        columns=(),
+        versions=("v1", "v1alpha1"),
     ),
 )
 

@@ -39,6 +39,8 @@ class Behaviour(Part):
     """Whether it demands a client's certificate."""
     captured: bool = False
     """Whether the pod is reached over HBONE."""
+    collects: bool = False
+    """Whether it takes log records and spans instead: each is a line of JSON in ``$FILES/collected.log``."""
     labels: dict[str, str] = {}
     node: str = "node-1"
 
@@ -128,12 +130,30 @@ class Node(Part):
     subzone: str = ""
 
 
+class Logged(Part):
+    """Lines that the requests of the step must have left in an access log."""
+
+    file: str = "access.log"
+    """In the folder that resources call ``$FILES``."""
+    count: int = 1
+    """How many lines are so, not more and not fewer."""
+    matches: str = ""
+    """Regular expression for the whole line; empty: any."""
+    fields: dict[str, Any] = {}
+    """Fields of a line that is JSON; ``None``: it must not have the field."""
+
+
 class Step(Part):
     """A request and its outcome; or more configuration, which replaces or (``removed``) removes objects."""
 
     send: Request | None = None
     get: Expected = Expected()
     seen: tuple[Seen, ...] = ()
+    logs: tuple[Logged, ...] = ()
+    metrics: dict[str, int | None] = {}
+    """Part of a line of metrics, as ``istio_requests_total{``, to how many lines have it; ``None``: at least one."""
+    mesh: dict[str, Any] | None = None
+    """Another mesh configuration."""
     apply: tuple[dict[str, Any], ...] = ()
     remove: tuple[str, ...] = ()
     """Objects, as ``VirtualService/reviews``, or ``VirtualService/shop/reviews``."""

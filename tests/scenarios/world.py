@@ -35,10 +35,11 @@ from meshkit.xds.source import ResourceSource
 from tests.scenarios import authorizer
 from tests.scenarios.files import Scenario, Service
 from tests.scenarios.pods import Pod, Request
-from tests.support import attacker, hbone_client, waypoint_envoy
+from tests.support import attacker, hbone_client, telemetry_collector, waypoint_envoy
 from tests.support.authority import TestAuthority
 from tests.support.kubernetes_objects import Json, hostname_of, pod, service
 from tests.support.tokens import TokenIssuer
+from tests.support.waiting import TIMEOUT_FACTOR
 from tests.unit.meshkit.test_secrets import Secrets
 from waypoint.file_secrets import FileSecrets
 from waypoint.secrets import OwnSecrets
@@ -66,6 +67,7 @@ class World:
     authority: TestAuthority = field(default_factory=TestAuthority)
     refusals: Refusals = field(default_factory=Refusals)
     seen: list[Request] = field(default_factory=list)
+    envoy: waypoint_envoy.Envoy | None = None
 
     def __post_init__(self) -> None:
         self.issuer = TokenIssuer()
@@ -85,17 +87,25 @@ class World:
             self.put({"kind": "Node", "metadata": {"name": name, "namespace": "", "labels": labels}})
         for space in {"default", *(one.namespace for one in self.scenario.services.values())}:
             self._put_namespace(space)
-        self.model.inputs.config.set(MESH, config_of(self.scenario.mesh))
+        self.configure(self.scenario.mesh)
         for item in self.scenario.resources:
             self.put(item)
         self.publish()
+
+    def configure(self, mesh: Json) -> None:
+        """Set the mesh configuration."""
+        self.model.inputs.config.set(MESH, config_of(self._filled(mesh)))
+
+    def _filled(self, item: Json) -> Json:
+        text = json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)).replace("$FILES", str(self.folder))
+        found: Json = json.loads(text)
+        return found
 
     def put(self, item: Json) -> None:
         """Add or replace an object."""
         kind = _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
-        text = json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)).replace("$FILES", str(self.folder))
-        filled = json.loads(text)
+        filled = self._filled(item)
         found = base.read(kind.model, {**filled, "metadata": metadata})
         self.model.inputs.of(kind.model).set(found.key, found)
 
@@ -110,6 +120,30 @@ class World:
         failures = self.model.graph.take_failures()
         assert not failures, failures
         self.worlds.publish(is_settled=True)
+
+    def lines(self, file: str) -> list[str]:
+        """The lines of an access log."""
+        path = self.folder / file
+        return path.read_text().splitlines() if path.exists() else []
+
+    def clear_logs(self) -> None:
+        """Empty the access logs. Envoy appends to them, so it goes on at the beginning."""
+        for path in self.folder.glob("*.log"):
+            if path.name != "envoy.log":
+                path.write_text("")
+
+    async def finish_logs(self) -> None:
+        """Wait until all requests have ended for the proxy, and all that it has logged is in its files."""
+        assert self.envoy is not None
+        pending = r"/stats?filter=(^http\.inbound.*downstream_rq_active|write_total_buffered)$"
+        async with asyncio.timeout(5 * TIMEOUT_FACTOR):
+            while not all(line.endswith(": 0") for line in (await self.envoy.get(pending)).splitlines()):
+                await asyncio.sleep(0.005)
+
+    async def metrics(self) -> list[str]:
+        """The lines of the proxy's page of metrics."""
+        assert self.envoy is not None
+        return [line for line in (await self.envoy.get("/stats/prometheus")).splitlines() if line[:1] != "#"]
 
     def message(self, name: str) -> str:
         """All messages of an object's conditions that are false, by kind and name."""
@@ -158,7 +192,10 @@ class World:
         for one in self.pods:
             found = self.services[f"{one.service}.{self.scenario.services[one.service].namespace}"][0]
             for name, port in found.ports.items():
-                if name.startswith("tcp"):
+                if one.behaviour.collects:
+                    lines = self.folder / "collected.log"
+                    await stack.enter_async_context(telemetry_collector.serving(one.address, port, lines))
+                elif name.startswith("tcp"):
                     await stack.enter_async_context(self._tcp_server(one, port))
                 elif name.startswith("grpc"):
                     await stack.enter_async_context(authorizer.serving(one, port, self.seen.append))
@@ -286,7 +323,7 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
         discovery = AggregatedDiscovery(view, anyone, world.refusals)
         await stack.enter_async_context(serving.serve_unix(folder / "xds", [discovery]))
         await stack.enter_async_context(serving.serve_unix(folder / "sds", [sds.SecretDiscovery(secrets)]))
-        await stack.enter_async_context(waypoint_envoy.running(folder, folder / "xds", folder / "sds"))
+        world.envoy = await stack.enter_async_context(waypoint_envoy.running(folder, folder / "xds", folder / "sds"))
         yield world
 
 

@@ -26,6 +26,7 @@ ISTIO_KINDS = (
         )
     ),
     ("extensions.istio.io", "wasmplugins"),
+    ("telemetry.istio.io", "telemetries"),
 )
 GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
 WITH_STATUS = (
