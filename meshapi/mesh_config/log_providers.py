@@ -1,12 +1,16 @@
 """``extensionProviders`` that take access logs. Source: istio/api, ``mesh/v1alpha1/config.proto``."""
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from meshapi.mesh_config import access_log_format
 from meshapi.resources.base import Model
+
+_OUTPUT: Final = "/dev/stdout"
+_HEADER_NAME: Final = re.compile(r":?[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def _text(value: str) -> str:
@@ -19,6 +23,22 @@ def _labels(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _or_output(value: Any) -> Any:
+    return value or _OUTPUT
+
+
+def header_name(value: str) -> str:
+    """Check the name of a header (RFC 9110, section 5.1); a colon leads the pseudo-headers of HTTP/2.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("is not the name of a header; write it as x-name")
+    return value
+
+
+HeaderName = Annotated[str, Field(min_length=1), AfterValidator(header_name)]
 Text = Annotated[str, AfterValidator(_text)]
 Labels = Annotated[dict[str, Any], AfterValidator(_labels)]
 
@@ -63,7 +83,7 @@ class FileFormat(Message):
 class FileLog(Message):
     """A file of the proxy."""
 
-    path: str = "/dev/stdout"
+    path: Annotated[str, BeforeValidator(_or_output)] = _OUTPUT
     log_format: FileFormat | None = None
     omit_empty_values: bool = False
 
@@ -96,6 +116,6 @@ class ConnectionLog(EnvoyLog):
 class RequestLog(EnvoyLog):
     """Envoy's access log service (gRPC), for requests."""
 
-    additional_request_headers_to_log: tuple[str, ...] = ()
-    additional_response_headers_to_log: tuple[str, ...] = ()
-    additional_response_trailers_to_log: tuple[str, ...] = ()
+    additional_request_headers_to_log: tuple[HeaderName, ...] = ()
+    additional_response_headers_to_log: tuple[HeaderName, ...] = ()
+    additional_response_trailers_to_log: tuple[HeaderName, ...] = ()

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from meshapi.mesh_config.log_providers import Collector, Message
-from meshapi.resources.telemetry import CustomTag, HeaderName
+from meshapi.mesh_config.log_providers import Collector, HeaderName, Message
+from meshapi.resources.telemetry import CustomTag
 from meshapi.resources.values import PositiveDuration
 
 
@@ -21,6 +21,8 @@ class Header(Message):
     def _has_one_value(self) -> "Header":
         if self.value and self.env_name:
             raise ValueError("value and envName exclude each other; keep one of them")
+        if any(one in self.value + self.env_name for one in "\r\n\0"):
+            raise ValueError("has a line break, which no header has; remove it")
         return self
 
 

@@ -114,8 +114,8 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "image": Unsupported(f"{_CHART}, image"),
     "privateKeyProvider": Unsupported("private keys stay in the memory of node agent and ztunnel"),
     "proxyHeaders": Unsupported(_HTTP),
-    "fileFlushInterval": Unsupported("ztunnel writes the access log at once"),
-    "fileFlushMinSizeKb": Unsupported("ztunnel writes the access log at once"),
+    "fileFlushInterval": Unsupported("waypoints write access logs each second, ztunnel at once"),
+    "fileFlushMinSizeKb": Unsupported("waypoints write access logs each second, ztunnel at once"),
     "statsCompression": Unsupported(_ENVOY),
     "connectionSettings": Unsupported(_HTTP),
 }

@@ -5,7 +5,6 @@ Source: istio/api, telemetry/v1alpha1/telemetry.proto (v1 is the same); what is 
 refuses a listener with one bad expression as a whole.
 """
 
-import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,27 +12,17 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from meshapi import cel
 from meshapi.mesh_config import access_log_format
+from meshapi.mesh_config.log_providers import HeaderName
 from meshapi.resources.base import LenientModel, ModelObject
 from meshapi.resources.security import PolicyTargetReference
 from meshapi.resources.values import Duration, WorkloadSelector, exactly_one
 
 _MAX_TARGETS = 16
-_HEADER_NAME = re.compile(r":?[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""RFC 9110, section 5.1; a colon leads the pseudo-headers of HTTP/2."""
-
-
-def _header(value: str) -> str:
-    if not _HEADER_NAME.fullmatch(value):
-        raise ValueError("is not the name of a header; write it as x-name")
-    return value
 
 
 def _format(value: str) -> str:
     access_log_format.check_envoy(value)
     return value
-
-
-HeaderName = Annotated[str, Field(min_length=1), AfterValidator(_header)]
 
 
 def _filter(value: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from controlplane.envoy import metrics as envoy_metrics
+from controlplane.envoy.telemetry import access_logs as loggers
 from controlplane.inputs.sources import Rejection
 from controlplane.routing.telemetry import access_logs, metrics, tracing
 from controlplane.routing.telemetry.scope import inherited
@@ -284,3 +285,19 @@ def test_details_of_traces_come_from_the_last_level_that_has_them() -> None:
     off = traces([{"randomSamplingPercentage": 0}], default=("o",), sampling=7)
     assert off is not None
     assert off.sampling == 0
+
+
+def test_of_tunnels_only_those_that_failed_are_logged() -> None:
+    file = ExtensionProvider.model_validate({"name": "f", "envoyFileAccessLog": {}})
+    http = ExtensionProvider.model_validate({"name": "h", "envoyHttpAls": {"service": "x", "port": 1}})
+    tcp = ExtensionProvider.model_validate({"name": "t", "envoyTcpAls": {"service": "x", "port": 1}})
+    found = [access_logs.Log(file, "a == b"), access_logs.Log(http), access_logs.Log(tcp)]
+    config = MeshConfig()
+    taken = list(loggers.of_failed_tunnels_in(found, config, lambda _: "cluster"))
+    opened = list(loggers.of_failed_tunnels_out(found, config, lambda _: "cluster"))
+    assert [one.name.rpartition(".")[2] for one in taken] == ["file", "http_grpc"]
+    assert [one.name.rpartition(".")[2] for one in opened] == ["file", "tcp_grpc"]
+    assert taken[1].filter.status_code_filter.comparison.value.default_value == 400
+    assert opened[1].filter.response_flag_filter.flags == ["UF"]
+    kinds = [one.WhichOneof("filter_specifier") for one in taken[0].filter.and_filter.filters]
+    assert kinds == ["status_code_filter", "extension_filter"]

@@ -105,6 +105,14 @@ def _formed(form: dict[str, Any]) -> dict[str, Any]:
         (_formed({"text": "", "labels": {}}), "[0].envoyFileAccessLog.logFormat", "exclude"),
         (_formed({"text": "%BOGUS%"}), "[0].envoyFileAccessLog.logFormat.text", "BOGUS"),
         (_formed({"labels": {"a": ["%B"]}}), "[0].envoyFileAccessLog.logFormat.labels", "%B"),
+        (_formed({"text": "%REQ%"}), "[0].envoyFileAccessLog.logFormat.text", "write %REQ(...)%"),
+        (_formed({"text": "%CEL(a >)%"}), "[0].envoyFileAccessLog.logFormat.text", "%CEL(a >)% has the end"),
+        (_formed({"text": "%CEL(a(b) == ')')%"}), "[0].envoyFileAccessLog.logFormat.text", "calls a()"),
+        (
+            {"envoyHttpAls": {"service": "x", "port": 1, "additionalRequestHeadersToLog": ["a b"]}},
+            "[0].envoyHttpAls.additionalRequestHeadersToLog[0]",
+            "header",
+        ),
         ({"envoyOtelAls": {"port": 1}}, "[0].envoyOtelAls.service", "required"),
         ({"envoyTcpAls": {"service": "x", "port": 0}}, "[0].envoyTcpAls.port", "greater"),
         ({"datadog": {}}, "[0].datadog", "providers of this kind"),
@@ -114,6 +122,11 @@ def _formed(form: dict[str, Any]) -> dict[str, Any]:
             _spans({"http": {"headers": [{"name": "a", "value": "b", "envName": "c"}]}}),
             "[0].opentelemetry.http.headers[0]",
             "exclude",
+        ),
+        (
+            _spans({"http": {"headers": [{"name": "a", "value": "b\r\nc: d"}]}}),
+            "[0].opentelemetry.http.headers[0]",
+            "line break",
         ),
         (_spans({"dynatraceSampler": {}}), "[0].opentelemetry.dynatraceSampler", "Dynatrace"),
         (_spans({"serviceAttributeEnrichment": 1}), "[0].opentelemetry.serviceAttributeEnrichment", "service.name"),
@@ -140,6 +153,12 @@ def test_what_is_said_of_traces_and_has_no_effect_is_reported(document: dict[str
     [(path, text)] = reported({**document, "extensionProviders": [{"name": "f", **_spans({})}]})
     assert path == field
     assert part in text
+
+
+def test_a_file_without_a_path_is_standard_output() -> None:
+    [provider] = config({"extensionProviders": [{"name": "a", "envoyFileAccessLog": {"path": ""}}]}).extension_providers
+    assert provider.envoy_file_access_log is not None
+    assert provider.envoy_file_access_log.path == "/dev/stdout"
 
 
 def test_default_providers_that_are_none_are_reported() -> None:
