@@ -74,13 +74,15 @@ def of(policy: Policy, distribution: str) -> Nearness | None:
     """
     setting = policy.load_balancer.locality_lb_setting if policy.load_balancer is not None else None
     if setting is not None:
-        return None if setting.enabled is False else _of_setting(setting, can_fail=policy.outlier_detection is not None)
+        return _of_setting(setting, can_fail=policy.outlier_detection is not None)
     if distribution in _DISTRIBUTIONS:
         return Nearness(_DISTRIBUTIONS[distribution])
-    return Nearness(LOCALITY_KEYS) if policy.outlier_detection is not None else None
+    return _of_setting(policy.mesh_locality, can_fail=policy.outlier_detection is not None)
 
 
 def _of_setting(setting: LocalityLbSetting, *, can_fail: bool) -> Nearness | None:
+    if setting.enabled is False:
+        return None
     if setting.distribute:
         return Nearness(distribute=tuple((one.from_, tuple(sorted(one.to.items()))) for one in setting.distribute))
     if not can_fail:

@@ -17,6 +17,7 @@ from meshapi import names
 from meshapi.mesh_config.log_providers import Message
 from meshapi.mesh_config.providers import ExtensionProvider, named_once
 from meshapi.mesh_config.trace_providers import ProxyTracing
+from meshapi.resources.destination_rule import LocalityLbSetting
 from meshapi.selectors import LabelSelector
 
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
@@ -236,6 +237,7 @@ class MeshConfig(Message):
     connect_timeout: Annotated[float, BeforeValidator(seconds), AfterValidator(_at_least_1ms)] | None = None
     tcp_keepalive: TcpKeepalive | None = None
     default_config: ProxyConfig = ProxyConfig()
+    locality_lb_setting: LocalityLbSetting = LocalityLbSetting()
     enable_tracing: bool | None = None
     default_providers: DefaultProviders = DefaultProviders()
     extension_providers: Annotated[tuple[ExtensionProvider, ...], AfterValidator(named_once)] = ()

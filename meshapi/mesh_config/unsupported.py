@@ -56,7 +56,6 @@ FIELDS: Final[dict[str, Unsupported]] = {
     "enableAutoMtls": Unsupported("traffic between pods of the mesh is always mutual TLS", (True,)),
     "defaultVirtualServiceExportTo": Unsupported(_ROUTING),
     "defaultDestinationRuleExportTo": Unsupported(_ROUTING),
-    "localityLbSetting": Unsupported("set trafficDistribution of the Service", ({"enabled": False},)),
     "zoneAwareLbSetting": Unsupported("set trafficDistribution of the Service"),
     "dnsRefreshRate": Unsupported("ztunnel resolves a host again when the TTL of the answer has passed"),
     "h2UpgradePolicy": Unsupported(_HTTP, ("DO_NOT_UPGRADE", 0)),
