@@ -99,9 +99,18 @@ test: setup lint test-rust test-fuzz test-python ## Set everything up and run al
 test-rust: ## Tests of the engine's crates.
 	cd engine && cargo test --quiet --locked --workspace --exclude culvert-python
 
+# What measures time or has the machine's network for itself runs alone; the rest runs side by side. The emulated machine
+# comes first: it takes one processor for minutes.
+ALONE := tests/cluster tests/integration tests/interop
+BESIDE := tests/vm tests/scenarios tests/unit tests/property tests/architecture
+
 .PHONY: test-python
 test-python: setup ## Unit, integration, interop, cluster and VM tests (TESTS=path to run some).
-	$(PY) -m pytest $(or $(TESTS),tests)
+ifdef TESTS
+	$(PY) -m pytest $(TESTS)
+else
+	failed=0; $(PY) -m pytest $(ALONE) || failed=1; $(PY) -m pytest -n 2 --dist loadfile $(BESIDE) || failed=1; exit $$failed
+endif
 
 .PHONY: vm
 vm: system engine ## Tests of capture and tunnel on a kernel of Debian's, in an emulated machine (DEBIAN=bullseye: 5.10, trixie: 6.12).

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiohttp
+import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -101,10 +102,21 @@ class Running:
         return list(answer.cert_chain)
 
     async def request(self, token: str, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
-        """Send a debug request over discovery, as ``istioctl`` does."""
+        """Send a debug request over discovery, as ``istioctl`` does.
+
+        gRPC's client loses the status of a call that is refused while it writes (``SendMessageOperation``): once more.
+        """
+        for _ in range(10):
+            try:
+                return await self._request(token, type_url, *resources)
+            except grpc.aio.AioRpcError as error:
+                if "SendMessageOperation" not in (error.debug_error_string() or ""):
+                    raise
+        raise AssertionError("ten calls in a row were refused while they were written")
+
+    async def _request(self, token: str, type_url: str, *resources: str) -> discovery_pb2.DiscoveryResponse:
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         async with self.connect()() as channel:
-            # Given as a whole and not written: a call that has been refused cannot be written to.
             requests = iter([discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=resources)])
             stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
             call = stub.StreamAggregatedResources(requests, metadata=metadata)
