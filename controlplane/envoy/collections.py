@@ -6,11 +6,19 @@ from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
-from envoy.config.listener.v3 import listener_components_pb2
 
-from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, tokens, virtual_hosts
+from controlplane.envoy import (
+    clusters,
+    endpoints,
+    filter_chains,
+    listeners,
+    names,
+    routes,
+    tokens,
+    virtual_hosts,
+)
 from controlplane.envoy.authorization import custom, filters
-from controlplane.envoy.filter_chains import Filters
+from controlplane.envoy.filter_chains import Filters, Opening
 from controlplane.envoy.placing import Made, Message, Placed, Source, placed
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.collection import Collection
@@ -34,7 +42,7 @@ class Chains:
 
     view: Key
     host: str
-    chains: tuple[listener_components_pb2.FilterChain, ...]
+    openings: tuple[Opening, ...]
     made: Made
 
 
@@ -108,15 +116,15 @@ class EnvoyCollections:
         upstreams = self._upstreams(service, fetch)
         if upstreams is None:
             return None
-        found: list[listener_components_pb2.FilterChain] = []
+        found = []
         cluster = self._routing.cluster_id(fetch)
         of_policies = self._filters(service, upstreams, fetch)
         for port in service.ports:
             rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
             if rule is not None:
                 upstreams.sources.update(_origins([rule]))
-            found += filter_chains.of_port(
-                service, port, rule, _tcp(upstreams, port), filters=of_policies, cluster=cluster
+            found.append(
+                filter_chains.of_port(service, port, rule, _tcp(upstreams, port), filters=of_policies, cluster=cluster)
             )
         made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
         return Chains(upstreams.view, service.host, tuple(found), made)
@@ -178,14 +186,13 @@ class EnvoyCollections:
 
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
         members = [one for index in self._chains for one in fetch.members(index, waypoint.key)]
-        found = sorted(members, key=lambda one: one.host)
-        chains = [chain for one in found for chain in one.chains]
-        sources = frozenset(source for one in found for source in one.made.sources)
+        openings = [opening for one in sorted(members, key=lambda one: one.host) for opening in one.openings]
+        sources = frozenset(source for one in members for source in one.made.sources)
         made = (
             clusters.main_internal(),
             clusters.connect_originate(),
             listeners.connect_terminate(),
-            listeners.main_internal(chains),
+            listeners.main_internal(openings),
             listeners.connect_originate(),
         )
         return Made(placed(waypoint.key, made), sources)

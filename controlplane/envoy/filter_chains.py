@@ -1,7 +1,6 @@
-"""The filter chains of a service's port: chosen by the address and the port that clients have called."""
+"""The filter chains of a service's port."""
 
-import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,15 +9,13 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from controlplane.envoy import http_connections, metrics, names, routes
-from controlplane.envoy.packing import number, packed
+from controlplane.envoy.packing import packed
 from controlplane.routing.ir import ConnectionRule, Target
-from controlplane.routing.services import Port, Protocol, Service
+from controlplane.routing.services import Port, Service
 
 Chain: Final = listener_components_pb2.FilterChain
 HTTP_MANAGER: Final = "envoy.filters.network.http_connection_manager"
 TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
-HTTP_WORDS: Final = ("http/1.0", "http/1.1", "h2c")
-"""What the inspector reports for HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,23 @@ class Filters:
     network: tuple[listener_components_pb2.Filter, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The chains of one port, and where clients call it.
+
+    Attributes:
+        addresses: virtual ones, or networks of them.
+        port: that clients call.
+        http: for requests; ``None``: there are none.
+        tcp: for other connections; ``None``: there are none. Where both are set, the first bytes tell.
+    """
+
+    addresses: tuple[str, ...]
+    port: int
+    http: listener_components_pb2.FilterChain | None = None
+    tcp: listener_components_pb2.FilterChain | None = None
+
+
 def of_port(
     service: Service,
     port: Port,
@@ -42,8 +56,8 @@ def of_port(
     *,
     filters: Filters,
     cluster: str,
-) -> Iterable[listener_components_pb2.FilterChain]:
-    """Yield the chains of a port: for requests, for other connections, or for both, told apart by the first bytes.
+) -> Opening:
+    """Return the chains of a port: for requests, for other connections, or for both.
 
     Args:
         service: the service.
@@ -53,24 +67,48 @@ def of_port(
         filters: of policies.
         cluster: name of Kubernetes' cluster.
     """
-    if not service.addresses:
-        return
+    http = tcp = None
+    destination = metrics.of_service(service, cluster)
     if port.protocol.is_http:
-        chain = _chain(names.inbound_vip(service.host, port.number, is_http=True), service, port)
-        if port.protocol is Protocol.UNKNOWN:
-            chain.filter_chain_match.application_protocols.extend(HTTP_WORDS)
-        logs = [metrics.of_requests(service, cluster)]
-        manager = http_connections.of_service(chain.name, filters.http, logs)
-        chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
-        yield chain
+        name = names.inbound_vip(service.host, port.number, is_http=True)
+        manager = http_connections.of_service(name, filters.http, [metrics.of_requests(destination)])
+        http = of_requests(name, manager)
     if port.protocol.is_tcp:
-        chain = _chain(names.inbound_vip(service.host, port.number, is_http=False), service, port)
-        chain.filters.extend(filters.network)
-        proxy = _proxy(chain.name, service, port, rule, upstreams)
-        proxy.access_log.extend(metrics.of_connections(service, cluster))
-        proxy.access_log_options.flush_access_log_on_connected = True
-        chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))
-        yield chain
+        name = names.inbound_vip(service.host, port.number, is_http=False)
+        tcp = of_connections(_proxy(name, service, port, rule, upstreams), filters, destination)
+    return Opening(service.addresses, port.number, http, tcp)
+
+
+def of_requests(
+    name: str,
+    manager: http_connection_manager_pb2.HttpConnectionManager,
+    first: Iterable[listener_components_pb2.Filter] = (),
+) -> listener_components_pb2.FilterChain:
+    """Return a chain for requests; ``first`` are filters in front of its connection manager."""
+    chain = Chain(name=name, filters=first)
+    chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
+    return chain
+
+
+def of_connections(
+    proxy: tcp_proxy_pb2.TcpProxy,
+    filters: Filters,
+    destination: Mapping[str, str],
+    first: Iterable[listener_components_pb2.Filter] = (),
+) -> listener_components_pb2.FilterChain:
+    """Return a chain for connections that carry no requests, named after its proxy's statistics.
+
+    Args:
+        proxy: says where they go.
+        filters: of policies.
+        destination: what metrics say of the destination.
+        first: filters in front of those of policies.
+    """
+    chain = Chain(name=proxy.stat_prefix, filters=[*first, *filters.network])
+    proxy.access_log.extend(metrics.of_connections(destination))
+    proxy.access_log_options.flush_access_log_on_connected = True
+    chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))
+    return chain
 
 
 def _proxy(
@@ -86,13 +124,3 @@ def _proxy(
     target = shares[0].target if shares else Target(service.host, port.number)
     result.cluster = names.BLACK_HOLE if target is None else upstreams(target).cluster
     return result
-
-
-def _chain(name: str, service: Service, port: Port) -> listener_components_pb2.FilterChain:
-    chain = Chain(name=name)
-    chain.filter_chain_match.destination_port.CopyFrom(number(port.number))
-    for address in service.addresses:
-        network = ipaddress.ip_network(address, strict=False)
-        prefix = str(network.network_address)
-        chain.filter_chain_match.prefix_ranges.add(address_prefix=prefix, prefix_len=number(network.prefixlen))
-    return chain
