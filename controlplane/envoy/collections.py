@@ -1,5 +1,6 @@
 """What each waypoint gets, as collections: clusters, endpoints, listeners and routes, each with the view it is for."""
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from controlplane.envoy import (
     routes,
     tokens,
     virtual_hosts,
+    workloads,
 )
 from controlplane.envoy.authorization import custom, filters
 from controlplane.envoy.filter_chains import Filters, Opening
@@ -30,15 +32,16 @@ from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
 from controlplane.routing.policies import Policies
 from controlplane.routing.services import Discovery, Endpoint, Port, Service
+from controlplane.routing.workloads import Attached, Place, Workloads
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
-from controlplane.waypoints.waypoint import Waypoint
+from controlplane.waypoints.waypoint import Handles, Waypoint
 from meshkit.kube import Key
 
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """The filter chains of a service at its waypoint."""
+    """The filter chains of a service, or of all workloads, at a waypoint; without a host: of workloads."""
 
     view: Key
     host: str
@@ -62,10 +65,18 @@ class EnvoyCollections:
         made: the collections of resources.
     """
 
-    def __init__(self, graph: Graph, routing: RoutingCollections, waypoints: Waypoints, policies: Policies) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        routing: RoutingCollections,
+        waypoints: Waypoints,
+        policies: Policies,
+        attached: Workloads,
+    ) -> None:
         self._routing = routing
         self._policies = policies
         self._waypoints = waypoints
+        self._attached = attached
         # Services are Kubernetes' by key, and hosts of ServiceEntries by name.
         of: list[tuple[str, Collection[Any, Service]]] = [
             ("services", routing.services),
@@ -74,14 +85,19 @@ class EnvoyCollections:
         chains = [Derived(graph, f"filter chains of {name}", over, CHAINS, self._filter_chains) for name, over in of]
         requests = [Derived(graph, f"routes of {name}", over, PROXIES, self._routes) for name, over in of]
         self._chains: list[Index[Key, Any, Chains]] = [Index(one, lambda found: (found.view,)) for one in chains]
+        self._direct = Derived(graph, "filter chains of workloads", waypoints.known, CHAINS, self._workload_chains)
         foreign: list[Index[tuple[Key, Target], Any, Any]] = [
             *(Index(one, lambda made: made.foreign) for one in requests),
-            *(Index(one, lambda found: found.made.foreign) for one in chains),
+            *(Index(one, lambda found: found.made.foreign) for one in (*chains, self._direct)),
         ]
         self.made: tuple[Derived[Any, Made], ...] = (
             *(Derived(graph, f"clusters of {name}", over, CLUSTERS, self._clusters) for name, over in of),
             *(Derived(graph, f"foreign clusters {n}", one, CLUSTERS, self._foreign) for n, one in enumerate(foreign)),
             *(Derived(graph, f"endpoints of {name}", over, CLUSTERS, self._endpoints) for name, over in of),
+            *(
+                Derived(graph, f"clusters of {name}", one, CLUSTERS, functools.partial(self._workload, name))
+                for name, one in attached.indexes.items()
+            ),
             Derived(graph, "listeners", waypoints.known, PROXIES, self._listeners),
             *requests,
         )
@@ -112,6 +128,20 @@ class EnvoyCollections:
             made.append(virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port)))
         return Made(placed(view, made), frozenset(sources), frozenset(upstreams.foreign))
 
+    def _workload(self, name: str, group: Group[Place, Key, Attached], fetch: Fetch) -> Made | None:
+        """Return the cluster of an address."""
+        found = self._attached.at(name, group, fetch)
+        return None if found is None else Made(placed(group.key[0], [workloads.cluster(found)]))
+
+    def _workload_chains(self, waypoint: Waypoint, fetch: Fetch) -> Chains | None:
+        """Return the chains of all workloads; ``None`` for a waypoint that is not for workloads."""
+        if not waypoint.handles_any(Handles.WORKLOAD):
+            return None
+        upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
+        opening = workloads.opening(self._filters(None, upstreams, fetch), self._routing.cluster_id(fetch))
+        made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
+        return Chains(waypoint.key, "", (opening,), made)
+
     def _filter_chains(self, service: Service, fetch: Fetch) -> Chains | None:
         upstreams = self._upstreams(service, fetch)
         if upstreams is None:
@@ -129,8 +159,11 @@ class EnvoyCollections:
         made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
         return Chains(upstreams.view, service.host, tuple(found), made)
 
-    def _filters(self, service: Service, upstreams: Upstreams, fetch: Fetch) -> Filters:
-        """Return the filters of the policies for a service: tokens are verified before rules look at them."""
+    def _filters(self, service: Service | None, upstreams: Upstreams, fetch: Fetch) -> Filters:
+        """Return the filters of the policies for a service, or for the workloads of a waypoint.
+
+        Tokens are verified before rules look at them.
+        """
         authentication = self._policies.authentication(service, upstreams.view, fetch)
         authorization = self._policies.authorization(service, upstreams.view, fetch)
         upstreams.sources.update(("RequestAuthentication", policy.key) for policy in authentication)
@@ -142,7 +175,7 @@ class EnvoyCollections:
             lambda target: upstreams.find(target, target.port, is_http=True).cluster,
         )
         http = (*asked, *([] if verify is None else [verify]), *filters.of_requests(authorization))
-        prefix = service.host
+        prefix = names.DIRECT_TCP if service is None else service.host
         network = (*custom.of_connections(authorization, prefix), *filters.of_connections(authorization, prefix))
         return Filters(http, network)
 
@@ -186,14 +219,16 @@ class EnvoyCollections:
 
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
         members = [one for index in self._chains for one in fetch.members(index, waypoint.key)]
+        direct = fetch.find(self._direct, waypoint.key)
         openings = [opening for one in sorted(members, key=lambda one: one.host) for opening in one.openings]
-        sources = frozenset(source for one in members for source in one.made.sources)
+        sources = frozenset(source for one in (*members, *([direct] if direct else [])) for source in one.made.sources)
         made = (
             clusters.main_internal(),
             clusters.connect_originate(),
             listeners.connect_terminate(),
-            listeners.main_internal(openings),
+            listeners.main_internal(openings, direct.openings[0] if direct else None),
             listeners.connect_originate(),
+            *([workloads.routes()] if direct else []),
         )
         return Made(placed(waypoint.key, made), sources)
 

@@ -6,6 +6,7 @@ from controlplane.ambient.model import Model
 from controlplane.envoy.collections import EnvoyCollections
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.policies import Policies
+from controlplane.routing.workloads import Workloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +28,5 @@ def create(model: Model) -> Layer7:
     """Return the collections over a model; they are computed with it from now on."""
     routing = RoutingCollections(model.graph, model.inputs)
     policies = Policies(model.inputs)
-    return Layer7(model, routing, EnvoyCollections(model.graph, routing, model.waypoints, policies))
+    attached = Workloads(model.graph, model.inputs, model.waypoints)
+    return Layer7(model, routing, EnvoyCollections(model.graph, routing, model.waypoints, policies, attached))

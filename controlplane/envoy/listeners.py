@@ -39,10 +39,14 @@ def connect_terminate() -> listener_pb2.Listener:
     return Listener(name=names.CONNECT_TERMINATE, address=address, filter_chains=[chain])
 
 
-def main_internal(openings: Iterable[Opening]) -> listener_pb2.Listener:
+def main_internal(openings: Iterable[Opening], direct: Opening | None = None) -> listener_pb2.Listener:
     """Return the listener that routes.
 
     Of two services that claim one address and port, the first one in order of host names gets the traffic.
+
+    Args:
+        openings: of services, in this order.
+        direct: of workloads, whatever address and port is called; ``None``: the waypoint is not for workloads.
     """
     result = Listener(name=names.MAIN_INTERNAL)
     result.internal_listener.SetInParent()
@@ -53,11 +57,12 @@ def main_internal(openings: Iterable[Opening]) -> listener_pb2.Listener:
     result.default_filter_chain.filters.add(name=TCP_PROXY, typed_config=packed(nowhere))
     places = dispatch.places(openings)
     used = {id(one): one for ports in places.values() for one in ports.values()}
-    result.filter_chains.extend(chain for one in used.values() for chain in (one.http, one.tcp) if chain is not None)
-    tree = dispatch.tree(places, None)
+    served = [*used.values(), *([] if direct is None else [direct])]
+    result.filter_chains.extend(chain for one in served for chain in (one.http, one.tcp) if chain is not None)
+    tree = dispatch.tree(places, direct)
     if tree is not None:
         result.filter_chain_matcher.CopyFrom(tree)
-    if any(one.http is not None and one.tcp is not None for one in used.values()):
+    if any(one.http is not None and one.tcp is not None for one in served):
         result.listener_filters.append(_inspector())
         result.listener_filters_timeout.CopyFrom(duration(_DETECTION))
         result.continue_on_listener_filters_timeout = True

@@ -96,6 +96,25 @@ def of_service(service: Service, cluster: str) -> dict[str, str]:
     }
 
 
+def of_workloads(cluster: str) -> dict[str, str]:
+    """Return the labels of a workload that was called by its own address: no service has a part in it.
+
+    Args:
+        cluster: name of Kubernetes' cluster.
+    """
+
+    def described(key: str) -> str:
+        return _upstream(key, UNKNOWN)
+
+    return {
+        **_workload(described),
+        "destination_service": UNKNOWN,
+        "destination_service_name": UNKNOWN,
+        "destination_service_namespace": described("namespace"),
+        "destination_cluster": _upstream("cluster", cluster),
+    }
+
+
 def _workload(part: Callable[[str], str]) -> dict[str, str]:
     return {
         "destination_workload": part("workload"),
