@@ -115,6 +115,10 @@ fuzz: ## Feed parsers with mutated input, FUZZ_SECONDS (60) for each target (TAR
 test-fuzz: ## The same for a few seconds each: that the targets build, and that the seeds pass.
 	FUZZ_SECONDS=3 setup/fuzz
 
+.PHONY: conformance
+conformance: setup ## The Gateway API's conformance suite, mesh profiles, in a lab; writes docs/conformance (TEST=name: one test).
+	$(PY) -m tests.conformance $(TEST)
+
 .PHONY: bench
 bench: setup ## Measure against bare TCP and two Envoys, side by side; prints ratios.
 	$(PY) -m bench.tunnel

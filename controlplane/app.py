@@ -36,17 +36,21 @@ from controlplane.status.outcomes import Outcomes
 from controlplane.status.route_parents import RouteParents, RouteParentsWriter
 from controlplane.status.shared_rejections import SharedRejections
 from controlplane.status.writer import StatusWriter
+from controlplane.webhook.registration import Registration
+from controlplane.webhook.serving import validation
 from controlplane.xds import sync_status, worlds
 from controlplane.xds.debug_requests import DebugRequests
+from controlplane.xds.nearby import Nearby, labels_of
 from controlplane.xds.observer import StreamObserver
 from controlplane.xds.publisher import Publisher
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.identity import SpiffeId
-from meshapi.resources.core import Pod
+from meshapi.resources.core import Node, Pod
 from meshapi.resources.networking import ServiceEntry
 from meshkit import admin, kube, log, process
 from meshkit.tasks import Backoff, background
+from meshkit.tls import server_context
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.peer import Peer
 from meshkit.xds.serving import serve_tls
@@ -54,6 +58,8 @@ from meshkit.xds.source import ResourceSource
 
 _log = log.logger("controlplane")
 
+_MAX_REVIEW_BYTES = 8 * 1024 * 1024
+"""A request to review has the object twice, as it was and as it will be; etcd takes 1.5 MB of it."""
 _GC_THRESHOLDS = (50_000, 20, 100)
 """A list of a hundred thousand pods makes millions of objects and no garbage; with Python's default (700 objects), a
 third of the time of a start went into looking for it."""
@@ -111,6 +117,9 @@ class ControlPlane:
             self._registry.on_mesh_change(one.all_due)
         self._proxies = Proxies(self._client, self.model.inputs, settings.proxy_defaults)
         self._registry.on_mesh_change(self._proxies.all_due)
+        self._webhook = Registration(
+            self._client, self._signing, namespace=settings.pod_namespace, is_served=self.ready.is_set
+        )
         self._instance = settings.pod_name or socket.gethostname()
         self._writers = self._make_writers()
         rejections = Rejections(self.model.inputs.rejections, self._publisher.touch)
@@ -144,6 +153,7 @@ class ControlPlane:
                 *(one.informer.run() for one in self._bundles),
                 *(informer.run() for informer in self._proxies.informers),
                 self._shared_rejections.informer.run(),
+                self._webhook.informer.run(),
                 self._shared_rejections.run(),
                 self._election.run(self._duties),
                 self._key_sets.run(),
@@ -161,6 +171,7 @@ class ControlPlane:
             RouteParentsWriter(self._client, RouteParents(self._layer7), self._publisher.opened),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
+            self._webhook,
             *([self._proxies] if self._settings.waypoint_image else []),
         ]
 
@@ -203,10 +214,18 @@ class ControlPlane:
             wait_changed=self._publisher.wait_changed,
             metrics=self.metrics,
         )
-        async with serve_tls(
-            self._settings.xds_address, self._own_certificate.current, [discovery, authority]
-        ) as self.port:
+        settings = self._settings
+        async with (
+            admin.serve(
+                [host_and_port(settings.webhook_address)],
+                {"POST /validate": validation(self.metrics)},
+                tls=server_context(self._own_certificate.current),
+                max_request_bytes=_MAX_REVIEW_BYTES,
+            ),
+            serve_tls(settings.xds_address, self._own_certificate.current, [discovery, authority]) as self.port,
+        ):
             self.ready.set()
+            self._webhook.look()
             _log.info("ready", xds=self._settings.xds_address, resources=len(self.model.all(names.ADDRESS_TYPE)))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._signing.follow(self._trust_domain))
@@ -251,7 +270,14 @@ class ControlPlane:
         """Return what a proxy may see: those of layer 4 all see the same, each waypoint its own world."""
         if peer.node_type != names.WAYPOINT_NODE:
             return self._snapshot
-        return self._worlds.view(worlds.view_of(peer, self.model.waypoints))
+        world = self._worlds.view(worlds.view_of(peer, self.model.waypoints))
+        return Nearby(world, labels_of(*self._place(peer)))
+
+    def _place(self, peer: Peer) -> tuple[Pod | None, Node | None]:
+        """Return the pod and the node of a proxy, as far as they are known."""
+        name, _, namespace = peer.name.rpartition(".")
+        pod = self.model.inputs.of(Pod).find((namespace, name))
+        return pod, None if pod is None else self.model.inputs.of(Node).find(("", pod.spec.node_name))
 
     def _trust_domain(self) -> str:
         return self.model.mesh.trust_domain

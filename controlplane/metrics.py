@@ -106,6 +106,16 @@ class Metrics:
         self.rejected_configs = _count(
             "pilot_total_rejected_configs", "Objects that cannot be used.", ["type"], registry=registry
         )
+        resource = ["group", "version", "resource"]
+        self.validation_passed = _count(
+            "galley_validation_passed", "Objects that the webhook has let through.", resource, registry=registry
+        )
+        self.validation_failed = _count(
+            "galley_validation_failed",
+            "Objects that the webhook has refused.",
+            [*resource, "reason"],
+            registry=registry,
+        )
         self.csrs = _count("citadel_server_csr_count", "Certificate requests.", registry=registry)
         self.issued = _count("citadel_server_success_cert_issuance_count", "Certificates issued.", registry=registry)
         self.authentication_failures = _count(

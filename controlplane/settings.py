@@ -36,6 +36,10 @@ class Settings(ProcessSettings):
     health_address: str = Field(
         default=f":{names.CONTROL_PLANE_HEALTH_PORT}", description="Where /ready is served; no host is every address."
     )
+    webhook_address: str = Field(
+        default=f":{names.CONTROL_PLANE_WEBHOOK_PORT}",
+        description="Where objects are validated for the API server, over TLS; no host is every address.",
+    )
     admin_address: str = Field(
         default=f"127.0.0.1:{names.CONTROL_PLANE_ADMIN_PORT}", description="Where debug pages are served."
     )

@@ -37,6 +37,7 @@ NETWORK_LABEL: Final = "topology.istio.io/network"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 SUBZONE_LABEL: Final = "topology.istio.io/subzone"
+HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 AUTO_ALLOCATE_LABEL: Final = "networking.istio.io/enable-autoallocate-ip"
 DRY_RUN_ANNOTATION: Final = "istio.io/dry-run"
 
@@ -79,6 +80,8 @@ REJECTIONS_CONFIGMAP: Final = "culvert-rejections"
 CACERTS_SECRET: Final = "cacerts"
 CA_SECRET: Final = "istio-ca-secret"
 CONTROL_PLANE_SERVICE: Final = "istiod"
+VALIDATOR_PREFIX: Final = "istio-validator-"
+"""Of the name of the webhook's configuration, before the control plane's namespace."""
 CONTROL_PLANE_SERVICE_ACCOUNT: Final = "istiod"
 CONTROL_PLANE_LEASE: Final = "culvert-control-plane"
 """The Lease whose holder is the one control plane that writes to Kubernetes."""
@@ -112,6 +115,7 @@ NODE_AGENT_METRICS_PORT: Final = 15014
 CONTROL_PLANE_XDS_PORT: Final = 15012
 """xDS and certificate authority, over TLS."""
 CONTROL_PLANE_METRICS_PORT: Final = 15014
+CONTROL_PLANE_WEBHOOK_PORT: Final = 15017
 CONTROL_PLANE_HEALTH_PORT: Final = 8080
 CONTROL_PLANE_ADMIN_PORT: Final = 9876
 """ControlZ's port at Istio; here the control plane's debug endpoint, on localhost only."""

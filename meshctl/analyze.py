@@ -11,7 +11,7 @@ import typer
 from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules
 from meshctl import session
-from meshctl.analysis import enrolment, mesh_config, network_policies, policies, services
+from meshctl.analysis import enrolment, mesh_config, network_policies, policies, routing, services
 from meshctl.analysis.messages import Finding, Level, catalog
 from meshctl.analysis.world import MODELS, World, documents
 from meshctl.output import Form, Output, show
@@ -42,7 +42,7 @@ def analyze(
     kubeconfig: session.Kubeconfig = None,
     context: session.Context = None,
 ) -> None:
-    """Find mistakes in policies, entries, services and enrolment, each with its code, its place and its remedy."""
+    """Find mistakes in routes, policies, services and enrolment, each with its code, its place and its remedy."""
     if list_codes:
         show(output, catalog(), [{"code": row[0], "level": row[1], "meaning": row[2]} for row in catalog().rows])
         return
@@ -67,7 +67,14 @@ def analyze(
 
 def examine(world: World) -> list[Finding]:
     """Return everything that is wrong, the worst first."""
-    checks = (policies.check, services.check, enrolment.check, network_policies.check, mesh_config.check)
+    checks = (
+        policies.check,
+        services.check,
+        routing.check,
+        enrolment.check,
+        network_policies.check,
+        mesh_config.check,
+    )
     found = [*world.findings, *(one for check in checks for one in check(world))]
     return sorted(found, key=lambda one: (-one.code.level.rank, one.namespace, one.kind, one.name, one.field))
 

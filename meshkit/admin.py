@@ -5,6 +5,7 @@ Each endpoint binds one address. Debug pages are for localhost: who may reach th
 
 import asyncio
 import ipaddress
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -18,13 +19,19 @@ _MAX_REQUEST_BYTES = 64 * 1024
 
 
 @asynccontextmanager
-async def serve(addresses: Sequence[tuple[str, int]], routes: Mapping[str, Handler]) -> AsyncIterator[None]:
+async def serve(
+    addresses: Sequence[tuple[str, int]],
+    routes: Mapping[str, Handler],
+    *,
+    tls: ssl.SSLContext | None = None,
+    max_request_bytes: int = _MAX_REQUEST_BYTES,
+) -> AsyncIterator[None]:
     """Serve ``routes`` (``"GET /path"`` to handler) on every address while the context is open.
 
     Raises:
         OSError: an address cannot be bound.
     """
-    app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
+    app = web.Application(client_max_size=max_request_bytes)
     for route, handler in routes.items():
         method, path = route.split(" ", 1)
         app.router.add_route(method, path, handler)
@@ -32,7 +39,7 @@ async def serve(addresses: Sequence[tuple[str, int]], routes: Mapping[str, Handl
     await runner.setup()
     try:
         for host, port in addresses:
-            await web.TCPSite(runner, host, port, reuse_port=True).start()
+            await web.TCPSite(runner, host, port, reuse_port=True, ssl_context=tls).start()
         yield
     finally:
         await runner.cleanup()

@@ -66,6 +66,15 @@ def waypoint_image(say: Say) -> Archive:
     return _waypoint_image(_parts(say), say)
 
 
+def runtime(say: Say) -> str:
+    """Return the name, in buildah's storage, of the image with Culvert's dependencies, which others start from.
+
+    Raises:
+        BuildFailed: names the log file.
+    """
+    return images.layer(Image(f"{images.PREFIX}/runtime:1", _RUNTIME / "Dockerfile", _wheels(say)), say)
+
+
 def both(say: Say) -> tuple[Archive, Archive]:
     """Return both images. The sources are read once: an edit in between must not give them different tags.
 
@@ -97,10 +106,9 @@ def _waypoint_image(made: _Parts, say: Say) -> Archive:
 
 
 def _parts(say: Say) -> _Parts:
-    wheels = _wheels(say)
-    runtime = images.layer(Image(f"{images.PREFIX}/runtime:1", _RUNTIME / "Dockerfile", wheels), say)
-    envoy = images.layer(Image(f"{images.PREFIX}/envoy:1", _ENVOY / "Dockerfile", _envoy(say), base=runtime), say)
-    parts = [_wheel(say) / "culvert.whl", _plugin(say) / names.CNI_PLUGIN_NAME, *wheels.glob("pip-*.whl")]
+    base = runtime(say)
+    envoy = images.layer(Image(f"{images.PREFIX}/envoy:1", _ENVOY / "Dockerfile", _envoy(say), base=base), say)
+    parts = [_wheel(say) / "culvert.whl", _plugin(say) / names.CNI_PLUGIN_NAME, *_wheels(say).glob("pip-*.whl")]
     tag = cache.key(envoy, _CULVERT, _WAYPOINT, *(str(part) for part in parts))
 
     def gather(draft: Path) -> None:
@@ -109,7 +117,7 @@ def _parts(say: Say) -> _Parts:
 
     context = cache.obtain("culvert-context", tag, gather)
     cache.prune("culvert-context", keep=_KEPT)
-    return _Parts(runtime, envoy, context, tag)
+    return _Parts(base, envoy, context, tag)
 
 
 def _envoy(say: Say) -> Path:

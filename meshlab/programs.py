@@ -77,6 +77,26 @@ def opentelemetry_collector(say: Say) -> Path:
     return _tool("otelcol", ".", say, "about 1 minute")
 
 
+def gateway_conformance(say: Say) -> Path:
+    """Return the folder with the program ``conformance``: the tests of the Gateway API's suite."""
+    module = _TOOLS / "gateway-conformance"
+
+    def make(draft: Path) -> None:
+        argv = ["go", "test", "-c", "-trimpath", "-o", str(draft / "conformance"), "."]
+        run.logged(argv, log=log("conformance"), cwd=module, env=_ENVIRONMENT)
+
+    inputs = cache.key(*sorted(module.iterdir()), _go_version())
+    return _obtain("conformance", inputs, make, say, "about 4 minutes on two cores")
+
+
+def gateway_conformance_sources() -> Path:
+    """Return the folder of the suite's sources, with the manifests that it applies."""
+    module = _TOOLS / "gateway-conformance"
+    run.logged(["go", "mod", "download"], log=log("conformance"), cwd=module, env=_ENVIRONMENT)
+    find = ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api/conformance"]
+    return Path(subprocess.run(find, cwd=module, capture_output=True, text=True, check=True).stdout.strip())
+
+
 def pause(say: Say, source: Path) -> Path:
     """Return the folder with the static program ``pause``, compiled from ``source``."""
 

@@ -21,6 +21,8 @@ from waypoint.settings import WaypointSettings
 _log = logger("waypoint.envoy")
 _PAUSE_S: Final = 0.1
 _KILL_AFTER_S: Final = 2.0
+_LOG_FLUSH_MS: Final = 1000
+"""How late access logs may be written, as with Istio's agent; Envoy's own 10 seconds are long for one who watches."""
 
 
 class Envoy:
@@ -97,6 +99,7 @@ class Envoy:
             arguments += ["--component-log-level", settings.proxy_component_log_level]
         if settings.concurrency:
             arguments += ["--concurrency", str(settings.concurrency)]
+        arguments += ["--file-flush-interval-msec", str(_LOG_FLUSH_MS)]
         # GOAWAY at once instead of over the whole time: clients are to move while this pod still serves.
         arguments += ["--drain-time-s", str(round(settings.minimum_drain_s)), "--drain-strategy", "immediate"]
         return arguments

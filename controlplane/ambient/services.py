@@ -64,15 +64,20 @@ def virtual_addresses(service: Service) -> tuple[str, ...]:
     return tuple(address for address in listed if address not in {"", "None"})
 
 
+def distribution(service: Service) -> str:
+    """Return which endpoints a service wants to be preferred, as ``PreferSameZone``; empty: none."""
+    return service.spec.traffic_distribution or service.metadata.annotations.get(_TRAFFIC_DISTRIBUTION_ANNOTATION, "")
+
+
 def _load_balancing(service: Service) -> workload_pb2.LoadBalancing | None:
     spec = service.spec
     result = workload_pb2.LoadBalancing()
-    distribution = spec.traffic_distribution or service.metadata.annotations.get(_TRAFFIC_DISTRIBUTION_ANNOTATION, "")
+    wanted = distribution(service)
     if spec.internal_traffic_policy == "Local":
         result.routing_preference.append(_LB.NODE)
         result.mode = _LB.STRICT
-    elif distribution in _PREFERENCES:
-        result.routing_preference.extend(_PREFERENCES[distribution])
+    elif wanted in _PREFERENCES:
+        result.routing_preference.extend(_PREFERENCES[wanted])
         result.mode = _LB.FAILOVER
     if spec.publish_not_ready_addresses:
         result.health_policy = _LB.ALLOW_ALL

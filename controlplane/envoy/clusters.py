@@ -9,6 +9,7 @@ from google.protobuf import struct_pb2
 
 from controlplane.envoy import balancing, names, transport
 from controlplane.envoy.packing import ads, duration, number, packed
+from controlplane.routing import localities
 from controlplane.routing.destinations import Policy
 from controlplane.routing.services import Discovery, Port, Service
 from meshapi.resources.destination_rule import (
@@ -61,6 +62,9 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0
     if detection is not None:
         result.outlier_detection.CopyFrom(_outlier_detection(detection))
+    preference = localities.of(policy, service.distribution)
+    if preference is not None and preference.distribute:
+        result.common_lb_config.locality_weighted_lb_config.SetInParent()
     if service.discovery is Discovery.CALLED:
         result.lb_policy = Cluster.CLUSTER_PROVIDED
     else:

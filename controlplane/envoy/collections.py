@@ -22,11 +22,13 @@ from controlplane.envoy import (
 from controlplane.envoy.authorization import custom, filters
 from controlplane.envoy.filter_chains import Filters, Opening
 from controlplane.envoy.placing import Made, Message, Placed, Source, placed
+from controlplane.envoy.telemetry.reporting import Reporting, TunnelReports
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
+from controlplane.routing import localities
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
@@ -46,6 +48,14 @@ class Chains:
     view: Key
     host: str
     openings: tuple[Opening, ...]
+    made: Made
+
+
+@dataclass(frozen=True, slots=True)
+class _Tunnels:
+    """What a waypoint reports of its tunnels."""
+
+    reports: TunnelReports
     made: Made
 
 
@@ -71,10 +81,13 @@ class EnvoyCollections:
         routing: RoutingCollections,
         waypoints: Waypoints,
         policies: Policies,
+        *,
+        reporting: Reporting,
         attached: Workloads,
     ) -> None:
         self._routing = routing
         self._policies = policies
+        self._reporting = reporting
         self._waypoints = waypoints
         self._attached = attached
         # Services are Kubernetes' by key, and hosts of ServiceEntries by name.
@@ -86,9 +99,13 @@ class EnvoyCollections:
         requests = [Derived(graph, f"routes of {name}", over, PROXIES, self._routes) for name, over in of]
         self._chains: list[Index[Key, Any, Chains]] = [Index(one, lambda found: (found.view,)) for one in chains]
         self._direct = Derived(graph, "filter chains of workloads", waypoints.known, CHAINS, self._workload_chains)
+        self._tunnels: Collection[Key, _Tunnels] = Derived(
+            graph, "reports of tunnels", waypoints.known, CHAINS, self._tunnel_reports
+        )
         foreign: list[Index[tuple[Key, Target], Any, Any]] = [
             *(Index(one, lambda made: made.foreign) for one in requests),
             *(Index(one, lambda found: found.made.foreign) for one in (*chains, self._direct)),
+            Index(self._tunnels, lambda found: found.made.foreign),
         ]
         self.made: tuple[Derived[Any, Made], ...] = (
             *(Derived(graph, f"clusters of {name}", over, CLUSTERS, self._clusters) for name, over in of),
@@ -138,7 +155,7 @@ class EnvoyCollections:
         if not waypoint.handles_any(Handles.WORKLOAD):
             return None
         upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
-        opening = workloads.opening(self._filters(None, upstreams, fetch), self._routing.cluster_id(fetch))
+        opening = workloads.opening(self._filters(None, upstreams, fetch), self._reporting.of_workloads(upstreams))
         made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
         return Chains(waypoint.key, "", (opening,), made)
 
@@ -147,14 +164,14 @@ class EnvoyCollections:
         if upstreams is None:
             return None
         found = []
-        cluster = self._routing.cluster_id(fetch)
         of_policies = self._filters(service, upstreams, fetch)
+        reports = self._reporting.of_service(service, upstreams)
         for port in service.ports:
             rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
             if rule is not None:
                 upstreams.sources.update(_origins([rule]))
             found.append(
-                filter_chains.of_port(service, port, rule, _tcp(upstreams, port), filters=of_policies, cluster=cluster)
+                filter_chains.of_port(service, port, rule, _tcp(upstreams, port), filters=of_policies, reports=reports)
             )
         made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
         return Chains(upstreams.view, service.host, tuple(found), made)
@@ -197,7 +214,7 @@ class EnvoyCollections:
             return None
         rules = upstreams.rules(service)
         found = self._routing.endpoints(service, fetch)
-        made = [_assigned(one, rules, found) for one in _own_clusters(service, rules)]
+        made = [_assigned(one, service, rules, found) for one in _own_clusters(service, rules)]
         return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
 
     def _foreign(self, group: Group[tuple[Key, Target], Any, Any], fetch: Fetch) -> Made | None:
@@ -214,20 +231,28 @@ class EnvoyCollections:
         one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
         made: list[Message] = [_cluster(one, service, rules, self._in_clusters(service, fetch))]
         if service.discovery is Discovery.LISTED:
-            made.append(_assigned(one, rules, self._routing.endpoints(service, fetch)))
+            made.append(_assigned(one, service, rules, self._routing.endpoints(service, fetch)))
         return Made(placed(view, made), frozenset(upstreams.sources))
+
+    def _tunnel_reports(self, waypoint: Waypoint, fetch: Fetch) -> _Tunnels:
+        upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
+        reports = self._reporting.of_tunnels(upstreams)
+        return _Tunnels(reports, Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign)))
 
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
         members = [one for index in self._chains for one in fetch.members(index, waypoint.key)]
         direct = fetch.find(self._direct, waypoint.key)
         openings = [opening for one in sorted(members, key=lambda one: one.host) for opening in one.openings]
-        sources = frozenset(source for one in (*members, *([direct] if direct else [])) for source in one.made.sources)
+        tunnels = fetch.find(self._tunnels, waypoint.key)
+        parts = [one.made for one in (*members, direct, tunnels) if one is not None]
+        sources = frozenset(source for one in parts for source in one.sources)
+        reports = TunnelReports() if tunnels is None else tunnels.reports
         made = (
             clusters.main_internal(),
             clusters.connect_originate(),
-            listeners.connect_terminate(),
+            listeners.connect_terminate(reports.taken),
             listeners.main_internal(openings, direct.openings[0] if direct else None),
-            listeners.connect_originate(),
+            listeners.connect_originate(reports.opened),
             *([workloads.routes()] if direct else []),
         )
         return Made(placed(waypoint.key, made), sources)
@@ -238,15 +263,18 @@ def _cluster(one: _Named, service: Service, rules: Rules, found: Iterable[Endpoi
     policy = rules.policy(one.port.number, one.subset)
     cluster = clusters.of_service(one.name, service, one.port, one.subset, policy)
     if service.discovery.is_by_dns:
-        cluster.load_assignment.CopyFrom(_assigned(one, rules, found))
+        cluster.load_assignment.CopyFrom(_assigned(one, service, rules, found))
     return cluster
 
 
-def _assigned(one: _Named, rules: Rules, found: Iterable[Endpoint]) -> endpoint_pb2.ClusterLoadAssignment:
+def _assigned(
+    one: _Named, service: Service, rules: Rules, found: Iterable[Endpoint]
+) -> endpoint_pb2.ClusterLoadAssignment:
     """Return the endpoints of a cluster: those that have the labels of its subset."""
     subset = rules.subset(one.subset) if one.subset else None
     labels = frozenset() if subset is None else frozenset(subset.labels.items())
-    return endpoints.of_cluster(one.name, found, one.port.number, labels)
+    preference = localities.of(rules.policy(one.port.number, one.subset), service.distribution)
+    return endpoints.of_cluster(one.name, found, one.port.number, labels, preference)
 
 
 def _http(upstreams: Upstreams, port: Port) -> routes.Upstreams:

@@ -5,15 +5,20 @@ from collections.abc import Iterable
 from envoy.config.core.v3 import base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
-from controlplane.envoy import metrics, names
+from controlplane.envoy import metrics, names, nearness
 from controlplane.envoy.packing import internal_address, number, socket_address
+from controlplane.routing.localities import Nearness
 from controlplane.routing.services import Endpoint, Locality
 
 Labels = frozenset[tuple[str, str]]
 
 
 def of_cluster(
-    cluster: str, endpoints: Iterable[Endpoint], port: int, labels: Labels = frozenset()
+    cluster: str,
+    endpoints: Iterable[Endpoint],
+    port: int,
+    labels: Labels = frozenset(),
+    preference: Nearness | None = None,
 ) -> endpoint_pb2.ClusterLoadAssignment:
     """Return the endpoints of a cluster by locality.
 
@@ -22,12 +27,16 @@ def of_cluster(
         endpoints: all of the service.
         port: the service's port.
         labels: that endpoints must have, for a subset.
+        preference: for near endpoints.
     """
     places: dict[Locality, list[endpoint_components_pb2.LbEndpoint]] = {}
     for endpoint in endpoints:
         target = endpoint.target(port)
         if target and endpoint.is_healthy and labels <= endpoint.labels:
-            places.setdefault(endpoint.locality, []).append(_endpoint(endpoint, target))
+            made = _endpoint(endpoint, target)
+            if preference is not None:
+                nearness.note_endpoint(made, endpoint, preference)
+            places.setdefault(endpoint.locality, []).append(made)
     result = endpoint_pb2.ClusterLoadAssignment(cluster_name=cluster)
     for place in sorted(places, key=lambda one: (one.region, one.zone, one.subzone)):
         found = places[place]
@@ -36,6 +45,8 @@ def of_cluster(
             load_balancing_weight=number(sum(one.load_balancing_weight.value for one in found)),
         )
         group.locality.CopyFrom(base_pb2.Locality(region=place.region, zone=place.zone, sub_zone=place.subzone))
+    if preference is not None:
+        nearness.note(result, preference)
     return result
 
 

@@ -1,15 +1,17 @@
 """The filter chains of a service's port."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from controlplane.envoy import http_connections, metrics, names, routes
+from controlplane.envoy import http_connections, names, routes
 from controlplane.envoy.packing import packed
+from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.ir import ConnectionRule, Target
 from controlplane.routing.services import Port, Service
 
@@ -55,7 +57,7 @@ def of_port(
     upstreams: routes.Upstreams,
     *,
     filters: Filters,
-    cluster: str,
+    reports: Reports,
 ) -> Opening:
     """Return the chains of a port: for requests, for other connections, or for both.
 
@@ -65,27 +67,41 @@ def of_port(
         rule: where connections go that are no requests; ``None``: to the service.
         upstreams: returns the cluster of a target.
         filters: of policies.
-        cluster: name of Kubernetes' cluster.
+        reports: what is reported of the traffic.
     """
     http = tcp = None
-    destination = metrics.of_service(service, cluster)
     if port.protocol.is_http:
         name = names.inbound_vip(service.host, port.number, is_http=True)
-        manager = http_connections.of_service(name, filters.http, [metrics.of_requests(destination)])
-        http = of_requests(name, manager)
+        http = of_requests(name, filters, reports, f"{service.host}:{port.number}/*")
     if port.protocol.is_tcp:
         name = names.inbound_vip(service.host, port.number, is_http=False)
-        tcp = of_connections(_proxy(name, service, port, rule, upstreams), filters, destination)
+        tcp = of_connections(_proxy(name, service, port, rule, upstreams), filters, reports)
     return Opening(service.addresses, port.number, http, tcp)
 
 
 def of_requests(
     name: str,
-    manager: http_connection_manager_pb2.HttpConnectionManager,
+    filters: Filters,
+    reports: Reports,
+    operation: str,
+    *,
     first: Iterable[listener_components_pb2.Filter] = (),
+    early: Iterable[extension_pb2.TypedExtensionConfig] = (),
 ) -> listener_components_pb2.FilterChain:
-    """Return a chain for requests; ``first`` are filters in front of its connection manager."""
+    """Return a chain for requests.
+
+    Args:
+        name: of the chain, and of its routes.
+        filters: of policies.
+        reports: what is reported of the requests.
+        operation: name of their spans.
+        first: filters in front of the connection manager.
+        early: changes of a request before its route is chosen.
+    """
     chain = Chain(name=name, filters=first)
+    manager = http_connections.of_service(name, filters.http, reports.requests, early)
+    if reports.spans is not None:
+        reports.spans.apply(manager, operation)
     chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
     return chain
 
@@ -93,7 +109,8 @@ def of_requests(
 def of_connections(
     proxy: tcp_proxy_pb2.TcpProxy,
     filters: Filters,
-    destination: Mapping[str, str],
+    reports: Reports,
+    *,
     first: Iterable[listener_components_pb2.Filter] = (),
 ) -> listener_components_pb2.FilterChain:
     """Return a chain for connections that carry no requests, named after its proxy's statistics.
@@ -101,11 +118,11 @@ def of_connections(
     Args:
         proxy: says where they go.
         filters: of policies.
-        destination: what metrics say of the destination.
+        reports: what is reported of the connections.
         first: filters in front of those of policies.
     """
     chain = Chain(name=proxy.stat_prefix, filters=[*first, *filters.network])
-    proxy.access_log.extend(metrics.of_connections(destination))
+    proxy.access_log.extend(reports.connections)
     proxy.access_log_options.flush_access_log_on_connected = True
     chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))
     return chain

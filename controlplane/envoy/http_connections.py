@@ -5,10 +5,11 @@ from datetime import timedelta
 from typing import Final
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import extension_pb2
+from envoy.config.core.v3 import base_pb2, extension_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf.message import Message
@@ -42,6 +43,7 @@ def of_service(
         use_remote_address=flag(False),
         forward_client_cert_details=Manager.SANITIZE,
         http_filters=[
+            _client_identity(),
             *filters,
             _filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
             _filter(names.CORS_FILTER, cors_pb2.Cors()),
@@ -59,11 +61,14 @@ def of_service(
     return result
 
 
-def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
+def of_tunnels(logs: Iterable[accesslog_pb2.AccessLog]) -> http_connection_manager_pb2.HttpConnectionManager:
     """Return the connection manager of clients' tunnels: each CONNECT becomes a connection to ``main_internal``.
 
     What the request and the client's certificate say goes along: the address that was called, the client's address,
     its identity, and its workload.
+
+    Args:
+        logs: access logs.
     """
     route = route_components_pb2.Route(name="default", match=route_components_pb2.RouteMatch())
     route.match.connect_matcher.SetInParent()
@@ -79,6 +84,7 @@ def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
         http_filters=[*peer.filters(), router()],
         use_remote_address=flag(False),
         skip_xff_append=True,
+        access_log=logs,
         stream_idle_timeout=duration(timedelta(0)),
     )
     result.upgrade_configs.add(upgrade_type="CONNECT")
@@ -89,6 +95,21 @@ def of_tunnels() -> http_connection_manager_pb2.HttpConnectionManager:
 def router() -> http_connection_manager_pb2.HttpFilter:
     """Return the last filter."""
     return _filter(names.ROUTER_FILTER, router_pb2.Router())
+
+
+def _client_identity() -> http_connection_manager_pb2.HttpFilter:
+    """Return the filter that says who called, to external authorizers and to the service.
+
+    What a client has written there is removed before.
+    """
+    value = f"URI=%FILTER_STATE({names.SOURCE_PRINCIPAL_STATE}:PLAIN)%"
+    option = base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key="x-forwarded-client-cert", value=value),
+        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    config = header_mutation_pb2.HeaderMutation()
+    config.mutations.request_mutations.add(append=option)
+    return _filter("envoy.filters.http.header_mutation", config)
 
 
 def _filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilter:

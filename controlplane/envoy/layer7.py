@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from controlplane.ambient.model import Model
 from controlplane.envoy.collections import EnvoyCollections
+from controlplane.envoy.telemetry.reporting import Reporting
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.policies import Policies
+from controlplane.routing.telemetry.scope import Telemetries
 from controlplane.routing.workloads import Workloads
 
 
@@ -16,11 +18,13 @@ class Layer7:
     Attributes:
         model: what they are computed from.
         routing: what users' objects say.
+        telemetries: what is reported.
         envoy: what proxies get.
     """
 
     model: Model
     routing: RoutingCollections
+    telemetries: Telemetries
     envoy: EnvoyCollections
 
 
@@ -28,5 +32,8 @@ def create(model: Model) -> Layer7:
     """Return the collections over a model; they are computed with it from now on."""
     routing = RoutingCollections(model.graph, model.inputs)
     policies = Policies(model.inputs)
+    telemetries = Telemetries(model.inputs)
+    reporting = Reporting(routing, telemetries)
     attached = Workloads(model.graph, model.inputs, model.waypoints)
-    return Layer7(model, routing, EnvoyCollections(model.graph, routing, model.waypoints, policies, attached))
+    envoy = EnvoyCollections(model.graph, routing, model.waypoints, policies, reporting=reporting, attached=attached)
+    return Layer7(model, routing, telemetries, envoy)

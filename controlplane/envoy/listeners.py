@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
@@ -30,10 +31,10 @@ Where what is spoken is declared nobody has to wait, but Envoy looks into every 
 """
 
 
-def connect_terminate() -> listener_pb2.Listener:
-    """Return the listener that takes clients' tunnels in, over IPv4 and IPv6."""
+def connect_terminate(logs: Iterable[accesslog_pb2.AccessLog]) -> listener_pb2.Listener:
+    """Return the listener that takes clients' tunnels in, over IPv4 and IPv6, with its access logs."""
     chain = Chain(name="default", transport_socket=transport.mesh_server())
-    chain.filters.add(name=HTTP_MANAGER, typed_config=packed(http_connections.of_tunnels()))
+    chain.filters.add(name=HTTP_MANAGER, typed_config=packed(http_connections.of_tunnels(logs)))
     socket = address_pb2.SocketAddress(address="::", port_value=transport.HBONE_PORT, ipv4_compat=True)
     address = address_pb2.Address(socket_address=socket)
     return Listener(name=names.CONNECT_TERMINATE, address=address, filter_chains=[chain])
@@ -69,9 +70,14 @@ def main_internal(openings: Iterable[Opening], direct: Opening | None = None) ->
     return result
 
 
-def connect_originate() -> listener_pb2.Listener:
-    """Return the listener that opens tunnels: to the address that the chosen endpoint's metadata names."""
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=names.CONNECT_ORIGINATE, cluster=names.CONNECT_ORIGINATE)
+def connect_originate(logs: Iterable[accesslog_pb2.AccessLog]) -> listener_pb2.Listener:
+    """Return the listener that opens tunnels: to the address that the chosen endpoint's metadata names.
+
+    Args:
+        logs: access logs.
+    """
+    name = names.CONNECT_ORIGINATE
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=name, cluster=name, access_log=logs)
     proxy.tunneling_config.hostname = "%DOWNSTREAM_LOCAL_ADDRESS%"
     chain = Chain()
     chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))

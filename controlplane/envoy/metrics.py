@@ -3,8 +3,8 @@
 Names, labels and units: Istio, "Istio Standard Metrics". The waypoint's host takes Envoy's prefix off.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, TypeVar
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.data.accesslog.v3 import accesslog_pb2 as data_pb2
@@ -13,6 +13,8 @@ from envoy.extensions.access_loggers.stats.v3 import stats_pb2
 from controlplane.envoy import names, peer
 from controlplane.envoy.packing import packed
 from controlplane.routing.services import Service
+from controlplane.routing.telemetry.metrics import Change, Changes
+from meshapi import cel
 
 Config: Final = stats_pb2.Config
 LOGGER: Final = "envoy.access_loggers.stats"
@@ -29,6 +31,17 @@ def _has(part: str) -> str:
 
 _HAS_HOST: Final = _has("upstream_host_metadata")
 _HAS_CLUSTER: Final = _has("cluster_metadata")
+MetricT = TypeVar("MetricT", stats_pb2.Config.Counter, stats_pb2.Config.Histogram)
+_PEER_TAGS: Final = {
+    "workload": "workload",
+    "namespace": "namespace",
+    "cluster_id": "cluster",
+    "canonical_service": "service",
+    "canonical_revision": "revision",
+    "app": "service",
+    "app_version": "revision",
+}
+_AS_IT_IS: Final = Change()
 _IDENTITY: Final = "identity"
 UNKNOWN: Final = peer.UNKNOWN
 DESCRIBED: Final = ("workload", "namespace", "service", "revision", "cluster")
@@ -36,8 +49,13 @@ DESCRIBED: Final = ("workload", "namespace", "service", "revision", "cluster")
 _GRPC: Final = "'content-type' in request.headers && request.headers['content-type'].startsWith('application/grpc')"
 
 
-def of_requests(destination: Mapping[str, str]) -> accesslog_pb2.AccessLog:
-    """Return the logger that counts requests; ``destination`` are the labels of where they go."""
+def of_requests(destination: Mapping[str, str], changes: Changes) -> Iterator[accesslog_pb2.AccessLog]:
+    """Yield the logger that counts requests, unless nothing of them is counted.
+
+    Args:
+        destination: labels of where they go.
+        changes: what users want otherwise.
+    """
     common = {**_common(destination), "request_protocol": f"%CEL({_GRPC} ? 'grpc' : 'http')%"}
     labels = {
         **common,
@@ -46,38 +64,72 @@ def of_requests(destination: Mapping[str, str]) -> accesslog_pb2.AccessLog:
         "response_flags": "%RESPONSE_FLAGS%",
     }
     unit = Config.Histogram
-    config = Config(
-        stat_prefix=_PREFIX,
-        counters=[_counter("requests_total", labels)],
-        histograms=[
-            _histogram("request_duration_milliseconds", labels, "%DURATION%", unit.Milliseconds),
-            _histogram("request_bytes", labels, "%DOWNSTREAM_WIRE_BYTES_RECEIVED%", unit.Bytes),
-            _histogram("response_bytes", labels, "%DOWNSTREAM_WIRE_BYTES_SENT%", unit.Bytes),
-        ],
-    )
-    return accesslog_pb2.AccessLog(name=LOGGER, typed_config=packed(config))
+    counters = [_counter("requests_total", labels)]
+    histograms = [
+        _histogram("request_duration_milliseconds", labels, "%DURATION%", unit.Milliseconds),
+        _histogram("request_bytes", labels, "%DOWNSTREAM_WIRE_BYTES_RECEIVED%", unit.Bytes),
+        _histogram("response_bytes", labels, "%DOWNSTREAM_WIRE_BYTES_SENT%", unit.Bytes),
+    ]
+    config = _changed(counters, histograms, changes)
+    if config is not None:
+        yield accesslog_pb2.AccessLog(name=LOGGER, typed_config=packed(config))
 
 
-def of_connections(destination: Mapping[str, str]) -> Iterator[accesslog_pb2.AccessLog]:
+def of_connections(destination: Mapping[str, str], changes: Changes) -> Iterator[accesslog_pb2.AccessLog]:
     """Yield the loggers that count connections: one when the endpoint is connected, one at the end.
 
-    ``destination`` are the labels of where they go.
+    Args: see ``of_requests``.
     """
     labels = {**_common(destination), "request_protocol": "tcp", "response_flags": "%RESPONSE_FLAGS%"}
-    start, end = data_pb2.TcpUpstreamConnected, data_pb2.TcpConnectionEnd
-    yield _at(start, Config(stat_prefix=_PREFIX, counters=[_counter("tcp_connections_opened_total", labels)]))
-    counters = [
+    at_start = [_counter("tcp_connections_opened_total", labels)]
+    at_end = [
         _counter("tcp_connections_closed_total", labels),
         _counter("tcp_sent_bytes_total", labels, "%BYTES_SENT%"),
         _counter("tcp_received_bytes_total", labels, "%BYTES_RECEIVED%"),
     ]
-    yield _at(end, Config(stat_prefix=_PREFIX, counters=counters))
+    for moment, counters in ((data_pb2.TcpUpstreamConnected, at_start), (data_pb2.TcpConnectionEnd, at_end)):
+        config = _changed(counters, [], changes)
+        if config is not None:
+            result = accesslog_pb2.AccessLog(name=LOGGER, typed_config=packed(config))
+            result.filter.log_type_filter.types.append(moment)
+            yield result
 
 
-def _at(moment: int, config: stats_pb2.Config) -> accesslog_pb2.AccessLog:
-    result = accesslog_pb2.AccessLog(name=LOGGER, typed_config=packed(config))
-    result.filter.log_type_filter.types.append(moment)
-    return result
+def _changed(
+    counters: Iterable[stats_pb2.Config.Counter], histograms: Iterable[stats_pb2.Config.Histogram], changes: Changes
+) -> stats_pb2.Config | None:
+    """Return the metrics that are left, with the labels that users want; ``None``: none is."""
+    result = Config(stat_prefix=_PREFIX)
+    for counter in counters:
+        change = changes.get(counter.stat.name, _AS_IT_IS)
+        if not change.is_off:
+            _label(result.counters.add(), counter, change)
+    for histogram in histograms:
+        change = changes.get(histogram.stat.name, _AS_IT_IS)
+        if not change.is_off:
+            _label(result.histograms.add(), histogram, change)
+    return result if result.counters or result.histograms else None
+
+
+def _label(to: MetricT, of: MetricT, change: Change) -> None:
+    to.CopyFrom(of)
+    tags = {tag.name: tag.value_format for tag in of.stat.tags} | {
+        name: None if expression is None else value(expression) for name, expression in change.labels.items()
+    }
+    del to.stat.tags[:]
+    to.stat.tags.extend(Config.Tag(name=name, value_format=form) for name, form in tags.items() if form is not None)
+
+
+def value(expression: str) -> str:
+    """Return the format of an expression of users: texts are joined by the format, Envoy's expressions join none."""
+    return "".join(map(_part, cel.joined(expression)))
+
+
+def _part(expression: str) -> str:
+    text = cel.text_of(expression)
+    if text is not None:
+        return text.replace("%", "%%")
+    return f"%CEL({cel.without_percent(cel.without_outer_string(expression))})%"
 
 
 def of_service(service: Service, cluster: str) -> dict[str, str]:
@@ -143,6 +195,13 @@ def _common(destination: Mapping[str, str]) -> dict[str, str]:
         **destination,
         "connection_security_policy": f"%CEL({principal} ? 'mutual_tls' : 'none')%",
     }
+
+
+def peer_tags() -> Iterator[tuple[str, str]]:
+    """Yield Istio's tags of spans about both ends: name and format."""
+    for name, part in _PEER_TAGS.items():
+        yield f"istio.source_{name}", _source(part)
+        yield f"istio.destination_{name}", _endpoint(part)
 
 
 def _source(part: str) -> str:

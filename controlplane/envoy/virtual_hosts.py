@@ -6,10 +6,9 @@ some namespaces, the others reach the service as if there were none.
 
 from collections.abc import Iterable, Sequence
 
-from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
-from controlplane.envoy import names, routes
+from controlplane.envoy import routes
 from controlplane.envoy.packing import flag
 from controlplane.routing.ir import HttpRule
 from controlplane.routing.services import Port
@@ -50,18 +49,7 @@ def _of_routes(name: str, host_name: str, found: Iterable[route_components_pb2.R
     host = route_components_pb2.VirtualHost(
         name=host_name, domains=["*"], routes=found, include_request_attempt_count=True
     )
-    return route_pb2.RouteConfiguration(
-        name=name, virtual_hosts=[host], validate_clusters=flag(False), request_headers_to_add=[_client_identity()]
-    )
-
-
-def _client_identity() -> base_pb2.HeaderValueOption:
-    """Return the header that tells a service who called. What a client has written there is removed before."""
-    value = f"URI=%FILTER_STATE({names.SOURCE_PRINCIPAL_STATE}:PLAIN)%"
-    return base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key="x-forwarded-client-cert", value=value),
-        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
+    return route_pb2.RouteConfiguration(name=name, virtual_hosts=[host], validate_clusters=flag(False))
 
 
 def _reachable(rules: Iterable[HttpRule]) -> Iterable[HttpRule]:

@@ -27,9 +27,10 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
-from controlplane.envoy import clusters, filter_chains, http_connections, metrics, names, transport, virtual_hosts
+from controlplane.envoy import clusters, filter_chains, metrics, names, transport, virtual_hosts
 from controlplane.envoy.filter_chains import Filters, Opening
 from controlplane.envoy.packing import duration, extension, internal_address, packed
+from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.workloads import Workload
 
 Cluster: Final = cluster_pb2.Cluster
@@ -41,24 +42,28 @@ _CLEANUP: Final = timedelta(seconds=60)
 """How often Envoy forgets the ports of an address that nobody calls."""
 
 
-def opening(filters: Filters, cluster: str) -> Opening:
+def opening(filters: Filters, reports: Reports) -> Opening:
     """Return the chains.
 
     Args:
         filters: of policies for the waypoint.
-        cluster: name of Kubernetes' cluster.
+        reports: what is reported of the traffic.
     """
-    destination = metrics.of_workloads(cluster)
-    logs = [metrics.of_requests(destination)]
-    manager = http_connections.of_service(names.DIRECT_HTTP, filters.http, logs, [_named_in_header()])
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=names.DIRECT_TCP, cluster=names.BLACK_HOLE)
     target = _value(names.LOCAL_ADDRESS_STATE, _CALLED, shared=_State.ONCE)
     chosen = _value(names.TCP_CLUSTER_STATE, _CLUSTER)
     return Opening(
         (),
         0,
-        http=filter_chains.of_requests(names.DIRECT_HTTP, manager, [_state(target)]),
-        tcp=filter_chains.of_connections(proxy, filters, destination, [_state(target, chosen)]),
+        http=filter_chains.of_requests(
+            names.DIRECT_HTTP,
+            filters,
+            reports,
+            f"{names.DIRECT_HTTP}/*",
+            first=[_state(target)],
+            early=[_named_in_header()],
+        ),
+        tcp=filter_chains.of_connections(proxy, filters, reports, first=[_state(target, chosen)]),
     )
 
 

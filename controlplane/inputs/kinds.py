@@ -14,11 +14,14 @@ from meshapi.resources import (
     base,
     core,
     destination_rule,
+    extensions,
     gateway,
     gateway_routes,
     networking,
     request_authentication,
     security,
+    sidecar,
+    telemetry,
     virtual_service,
 )
 from meshkit.kube import Json, Kind, kinds
@@ -60,7 +63,13 @@ KINDS: Final = (
     InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),
     InputKind(kinds.VIRTUAL_SERVICE, virtual_service.VirtualService),
     InputKind(kinds.DESTINATION_RULE, destination_rule.DestinationRule),
+    InputKind(kinds.SIDECAR, sidecar.Sidecar),
+    InputKind(kinds.WORKLOAD_GROUP, sidecar.WorkloadGroup),
+    InputKind(kinds.ENVOY_FILTER, extensions.EnvoyFilter),
+    InputKind(kinds.PROXY_CONFIG, extensions.ProxyConfig),
+    InputKind(kinds.WASM_PLUGIN, extensions.WasmPlugin),
     InputKind(kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy, fail_closed.policy),
     InputKind(kinds.REQUEST_AUTHENTICATION, request_authentication.RequestAuthentication),
     InputKind(kinds.PEER_AUTHENTICATION, security.PeerAuthentication, fail_closed.peer),
+    InputKind(kinds.TELEMETRY, telemetry.Telemetry),
 )

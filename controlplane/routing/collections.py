@@ -11,16 +11,17 @@ from controlplane.graph.label_index import LabelIndex
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
-from controlplane.inputs.sources import Inputs
-from controlplane.routing import destinations, entries, gateway_routes, hosts, precedence, services, virtual_services
+from controlplane.inputs.sources import MESH, Inputs
+from controlplane.routing import destinations, entries, gateway_routes, precedence, services, virtual_services
 from controlplane.routing.destinations import Rules
 from controlplane.routing.exports import is_exported
 from controlplane.routing.gateway_routes import References, Route, RouteRules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond, Routing
 from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
+from meshapi import hosts
 from meshapi.resources import core
-from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.destination_rule import DestinationRule, LocalityLbSetting
 from meshapi.resources.gateway import GROUP
 from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ReferenceGrant
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
@@ -66,6 +67,7 @@ class RoutingCollections:
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
         self._mesh = inputs.mesh
+        self._config = inputs.config
         self._nodes = inputs.of(core.Node)
         self._objects = inputs.of(core.Service)
         self.services: Collection[Key, Service] = Derived(
@@ -205,12 +207,14 @@ class RoutingCollections:
             owner: namespace of the service.
             fetch: how it is read.
         """
+        config = fetch.find(self._config, MESH)
+        locality = LocalityLbSetting() if config is None else config.locality_lb_setting
         for scope in dict.fromkeys((namespace, owner, fetch.setting(self._mesh).root_namespace)):
             for pattern in hosts.patterns(host):
                 found = _exported(fetch.members(self._rules_by_host, (scope, pattern)), namespace)
                 if found:
-                    return destinations.merged(found)
-        return _NO_RULES
+                    return replace(destinations.merged(found), mesh_locality=locality)
+        return replace(_NO_RULES, mesh_locality=locality)
 
     def _attached(self, service: Service, port: Port, fetch: Fetch) -> list[tuple[str, RouteRules]]:
         """Return the routes that are attached to a service's port, each with the namespace whose clients it is for."""

@@ -4,7 +4,7 @@ Facts: Istio's ``pilot/pkg/model/destination_rule.go`` and ``pilot/pkg/networkin
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from meshapi.resources.destination_rule import (
@@ -12,6 +12,7 @@ from meshapi.resources.destination_rule import (
     ConnectionPool,
     DestinationRule,
     LoadBalancer,
+    LocalityLbSetting,
     OutlierDetection,
     PortTrafficPolicy,
     ProxyProtocol,
@@ -22,6 +23,8 @@ from meshapi.resources.destination_rule import (
     TunnelSettings,
 )
 from meshkit.kube import Key
+
+_BY_LOCALITY: Final = LocalityLbSetting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Policy:
     tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
+    mesh_locality: LocalityLbSetting = _BY_LOCALITY
+    """Preference for near endpoints where the load balancer says nothing of it."""
 
 
 _NOTHING: Final = TrafficPolicy()
@@ -48,11 +53,13 @@ class Rules:
         traffic_policy: of the oldest rule that has one.
         subsets: of all of them by name; of several with one name, the oldest rule's.
         sources: keys of the rules.
+        mesh_locality: what the mesh configuration says of near endpoints.
     """
 
     traffic_policy: TrafficPolicy = _NOTHING
     subsets: tuple[Subset, ...] = ()
     sources: tuple[Key, ...] = ()
+    mesh_locality: LocalityLbSetting = _BY_LOCALITY
 
     def subset(self, name: str) -> Subset | None:
         """Return a subset by its name."""
@@ -60,11 +67,11 @@ class Rules:
 
     def policy(self, port: int, subset: str = "") -> Policy:
         """Return what counts for a port, and a subset if one is named."""
-        base = _at_port(self.traffic_policy, port)
+        base = replace(_at_port(self.traffic_policy, port), mesh_locality=self.mesh_locality)
         chosen = self.subset(subset) if subset else None
         if chosen is None or chosen.traffic_policy is None:
             return base
-        return _laid_over(base, chosen.traffic_policy, port)
+        return replace(_laid_over(base, chosen.traffic_policy, port), mesh_locality=self.mesh_locality)
 
 
 def merged(rules: Iterable[DestinationRule]) -> Rules:
@@ -109,8 +116,10 @@ def _port_problems(path: str, policy: TrafficPolicy | PortTrafficPolicy) -> Iter
     balancer, tls = policy.load_balancer, policy.tls
     if balancer is not None and balancer.simple is SimpleLB.PASSTHROUGH:
         yield f"{path}.loadBalancer.simple: PASSTHROUGH would call the service's own address; LEAST_REQUEST is used"
-    if balancer is not None and balancer.locality_lb_setting is not None:
-        yield f"{path}.loadBalancer.localityLbSetting has no effect at waypoints"
+    setting = balancer.locality_lb_setting if balancer is not None else None
+    fails_over = setting is not None and setting.enabled is not False and not setting.distribute
+    if fails_over and policy.outlier_detection is None:
+        yield f"{path}.loadBalancer.localityLbSetting needs outlierDetection, which tells when endpoints fail"
     if tls is not None and tls.credential_name:
         yield f"{path}.tls.credentialName is not fetched for waypoints, so connections fail; name files of its pod"
 

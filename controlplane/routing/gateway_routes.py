@@ -194,7 +194,9 @@ class _Translation:
         key = (backend.namespace or own, backend.name)
         if backend.group or backend.kind != "Service":
             return self._unresolved("InvalidKind", f"{backend.group}/{backend.kind} is no kind of backends here")
-        if key[0] != own and not self.references.is_granted(self.kind, own, key):
+        # Clients have called the only parent themselves: to lead there gives nobody anything new.
+        is_parent = all((one.namespace or own, one.name) == key for one in self.route.spec.parent_refs)
+        if key[0] != own and not is_parent and not self.references.is_granted(self.kind, own, key):
             return self._unresolved("RefNotPermitted", f"no ReferenceGrant lets it refer to service {'/'.join(key)}")
         service = self.references.service(key)
         if service is None or not service.serves(backend.port):

@@ -16,9 +16,11 @@ from meshapi.mesh_config.providers import ExtensionProvider
 from meshapi.resources.gateway import GROUP
 from meshapi.resources.request_authentication import JWTRule, RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
+from meshapi.resources.telemetry import Telemetry
 from meshkit.kube import Key
 
 TargetedT = TypeVar("TargetedT", AuthorizationPolicy, RequestAuthentication)
+Targeted = AuthorizationPolicy | RequestAuthentication | Telemetry
 Target = tuple[str, str, str, str]
 """Group, kind, namespace, name."""
 
@@ -60,19 +62,28 @@ class Policies:
     ) -> tuple[TargetedT, ...]:
         found = {
             policy.key: policy
-            for target in self._targets(service, view, fetch)
+            for target in targets_of(service, view, fetch.setting(self._mesh).root_namespace)
             for policy in fetch.members(index, target)
         }
         return tuple(found[key] for key in sorted(found))
 
-    def _targets(self, service: Service | None, view: Key, fetch: Fetch) -> Iterable[Target]:
-        if service is not None:
-            yield ("" if service.kind == "Service" else "networking.istio.io", service.kind, *service.key)
-        yield (GROUP, "Gateway", *view)
-        yield (GROUP, "GatewayClass", fetch.setting(self._mesh).root_namespace, names.WAYPOINT_CLASS)
+
+def targets_of(service: Service | None, view: Key, root: str) -> Iterable[Target]:
+    """Yield the targets that count for a service at a waypoint, or (``None``) for the waypoint itself.
+
+    Args:
+        service: the service.
+        view: key of the waypoint's Gateway.
+        root: the root namespace.
+    """
+    if service is not None:
+        group = "" if service.kind == "Service" else "networking.istio.io"
+        yield (group, service.kind, *service.key)
+    yield (GROUP, "Gateway", *view)
+    yield (GROUP, "GatewayClass", root, names.WAYPOINT_CLASS)
 
 
-def targets(policy: AuthorizationPolicy | RequestAuthentication) -> Iterable[Target]:
+def targets(policy: Targeted) -> Iterable[Target]:
     """Yield what a policy names; a target in another namespace is none."""
     namespace = policy.metadata.namespace
     for one in references(policy):
@@ -80,7 +91,7 @@ def targets(policy: AuthorizationPolicy | RequestAuthentication) -> Iterable[Tar
             yield ("" if one.group == "core" else one.group, one.kind, namespace, one.name)
 
 
-def references(policy: AuthorizationPolicy | RequestAuthentication) -> tuple[PolicyTargetReference, ...]:
+def references(policy: Targeted) -> tuple[PolicyTargetReference, ...]:
     """Return the references of a policy; the older, single field counts without the newer one only."""
     single = policy.spec.target_ref
     return policy.spec.target_refs or (() if single is None else (single,))

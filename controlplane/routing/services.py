@@ -90,6 +90,7 @@ class Service:
         addresses: virtual ones.
         ports: TCP ports.
         discovery: where its endpoints come from.
+        distribution: which endpoints it wants to be preferred, as ``PreferSameZone``.
     """
 
     kind: str
@@ -98,6 +99,7 @@ class Service:
     addresses: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     discovery: Discovery = Discovery.LISTED
+    distribution: str = ""
 
     @property
     def namespace(self) -> str:
@@ -139,6 +141,7 @@ class Endpoint:
         is_healthy: whether it may get requests.
         weight: relative to the others'.
         locality: where it is.
+        node: name of its node.
         workload: what telemetry says of it: name, namespace, canonical name, canonical revision, cluster.
         identity: SPIFFE ID, where it has one.
     """
@@ -150,6 +153,7 @@ class Endpoint:
     is_healthy: bool = True
     weight: int = 1
     locality: Locality = Locality()
+    node: str = ""
     workload: tuple[str, ...] = ()
     identity: str = ""
 
@@ -163,7 +167,14 @@ def of_kubernetes(service: core.Service, mesh: MeshContext) -> Service | None:
     if service.spec.type == "ExternalName":
         return None
     ports = tuple(Port(port.port, port.name, _protocol(port)) for port in service.spec.ports if port.protocol == "TCP")
-    return Service("Service", service.key, mesh.hostname(service), ambient_services.virtual_addresses(service), ports)
+    return Service(
+        "Service",
+        service.key,
+        mesh.hostname(service),
+        ambient_services.virtual_addresses(service),
+        ports,
+        distribution=ambient_services.distribution(service),
+    )
 
 
 def of_pod(service: core.Service, pod: core.Pod, node: core.Node | None, mesh: MeshContext) -> Endpoint | None:
@@ -187,6 +198,7 @@ def of_selected(pod: core.Pod, node: core.Node | None, targets: Targets, mesh: M
         has_tunnel=tunnels(pod),
         is_healthy=pod.is_ready,
         locality=Locality() if place is None else Locality(place.region, place.zone, place.subzone),
+        node=pod.spec.node_name,
         workload=described(workload_name(pod), namespace, labels, mesh),
         identity=str(SpiffeId(mesh.trust_domain, namespace, pod.spec.service_account_name)),
     )

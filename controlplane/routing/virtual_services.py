@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from controlplane.routing import delegation, hosts
+from controlplane.routing import delegation
 from controlplane.routing.exports import is_exported
 from controlplane.routing.header_changes import of_headers
 from controlplane.routing.ir import (
@@ -33,6 +33,7 @@ from controlplane.routing.ir import (
     Target,
     TextMatch,
 )
+from meshapi import hosts
 from meshapi.resources import virtual_service as api
 from meshapi.resources.values import StringMatch
 from meshkit.kube import Key

@@ -12,7 +12,7 @@ from controlplane.envoy.placing import Placed
 from controlplane.graph.derived import Fetch
 from controlplane.inputs.sources import Rejection
 from controlplane.routing import destinations, policies, virtual_services
-from controlplane.status import conditions
+from controlplane.status import conditions, telemetry
 from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
 from meshapi.errors import listed
@@ -22,6 +22,7 @@ from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.networking import ServiceEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
+from meshapi.resources.telemetry import Telemetry
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key
 
@@ -59,16 +60,37 @@ class Layer7Conditions:
         placed = self._layer7.envoy.of_source(kind, item.key, fetch)
         if rejected := self._rejection(placed, fetch):
             return rejected
-        faults = [fault for one in references if (fault := self._fault(item.metadata.namespace, one, fetch))]
-        if faults:
-            reason = NO_TARGET if any(reason == NO_TARGET for reason, _ in faults) else NOT_BOUND
-            return _condition(False, reason, listed([message for _, message in faults]))
+        if faults := self._faults(item.metadata.namespace, references, fetch):
+            return faults
         unknown = [*_unknown(item), *self._missing_keys(item, fetch)]
         if unknown:
             return _condition(False, conditions.UNSUPPORTED, listed(unknown))
         return _condition(
             True, conditions.ACCEPTED, f"bound to {_views(placed) or 'its waypoint, which serves nothing'}"
         )
+
+    def of_telemetry(self, item: Telemetry, fetch: Fetch) -> Condition:
+        """Return the condition of a Telemetry."""
+        placed = self._layer7.envoy.of_source("Telemetry", item.key, fetch)
+        if rejected := self._rejection(placed, fetch):
+            return rejected
+        if faults := self._faults(item.metadata.namespace, item.spec.targets, fetch):
+            return faults
+        problems = [*telemetry.problems_of(self._layer7, item, fetch), *_unknown(item)]
+        if problems:
+            where = f"; the rest is in force at {_views(placed)}" if placed else ""
+            return _condition(False, conditions.UNSUPPORTED, f"{listed(problems)}{where}")
+        if not placed:
+            hint = f"label a service or a namespace {names.USE_WAYPOINT_LABEL}=NAME"
+            return _condition(False, NOT_BOUND, f"no waypoint is there that it is for, so it has no effect; {hint}")
+        return _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
+
+    def _faults(self, namespace: str, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
+        faults = [fault for one in references if (fault := self._fault(namespace, one, fetch))]
+        if not faults:
+            return None
+        reason = NO_TARGET if any(reason == NO_TARGET for reason, _ in faults) else NOT_BOUND
+        return _condition(False, reason, listed([message for _, message in faults]))
 
     def _routed(self, kind: str, item: Routed, problems: Sequence[str], fetch: Fetch) -> Condition:
         placed = self._layer7.envoy.of_source(kind, item.key, fetch)
@@ -115,9 +137,7 @@ class Layer7Conditions:
             if fetch.find(objects, key) is None:
                 return NO_TARGET, f"{shown} does not exist"
             found = waypoints.of_service(key, fetch) if is_service else waypoints.of_entry(key, fetch)
-            return (
-                None if found is not None else (NOT_BOUND, f"{shown} uses no waypoint, so nothing enforces the policy")
-            )
+            return None if found is not None else (NOT_BOUND, f"{shown} uses no waypoint, so this has no effect there")
         if one.kind == "Gateway":
             is_ready = fetch.find(waypoints.ready, key) is not None
             return None if is_ready else (NO_TARGET, f"{shown} is no waypoint that is ready")

@@ -15,7 +15,7 @@ from controlplane.graph.collection import Collection, Source
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.inputs.sources import Fault
 from controlplane.stages import CONDITIONS
-from controlplane.status import conditions
+from controlplane.status import conditions, no_effect
 from controlplane.status.conditions import Condition
 from controlplane.status.layer7 import Layer7Conditions
 from controlplane.waypoints.attachment import Attachment
@@ -26,6 +26,7 @@ from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
+from meshapi.resources.telemetry import Telemetry
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key, Kind, kinds
 from meshkit.xds.source import Resource
@@ -119,6 +120,9 @@ class Outcomes:
             layer7=functools.partial(self._layer7.of_policy, "RequestAuthentication"),
         )  # fmt: skip
         yield _Subject(
+            kinds.TELEMETRY, of(Telemetry), address, silent, lambda _, __: (), layer7=self._layer7.of_telemetry
+        )
+        yield _Subject(
             kinds.VIRTUAL_SERVICE, of(VirtualService), address, silent, lambda _, __: (),
             layer7=self._layer7.of_virtual_service,
         )  # fmt: skip
@@ -127,6 +131,11 @@ class Outcomes:
             layer7=self._layer7.of_destination_rule,
         )  # fmt: skip
         yield _Subject(kinds.PEER_AUTHENTICATION, of(PeerAuthentication), authorization, peer, resources_in("peers"))
+        for kind, read in no_effect.KINDS:
+            none = no_effect.condition(kind)
+            yield _Subject(
+                kind, of(read), address, silent, lambda _, __: (), layer7=functools.partial(_always, none)
+            )  # fmt: skip
         waypoints = model.waypoints
         yield _Subject(
             kinds.SERVICE_ENTRY, of(ServiceEntry), address, silent, resources_in("entries"),
@@ -166,6 +175,10 @@ class Outcomes:
         if subject is None or fetch.find(subject.objects, fault.key) is not None:
             return None
         return Outcome((_of_fault(fault),), fault.generation)
+
+
+def _always(found: Condition, _: object, __: Fetch) -> Condition:
+    return found
 
 
 def _of_fault(fault: Fault) -> Condition:

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from meshapi import names
+from meshapi.mesh_config.log_providers import Message
 from meshapi.mesh_config.providers import ExtensionProvider, named_once
-from meshapi.resources.base import Model
+from meshapi.mesh_config.trace_providers import ProxyTracing
+from meshapi.resources.destination_rule import LocalityLbSetting
 from meshapi.selectors import LabelSelector
 
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
@@ -29,12 +30,6 @@ _MAX_SOCKET_OPTION: Final = 32_767
 """Linux, ``MAX_TCP_KEEPIDLE`` and ``MAX_TCP_KEEPINTVL`` in seconds."""
 _MAX_PROBES: Final = 127
 """Linux, ``MAX_TCP_KEEPCNT``."""
-
-
-class _Message(Model):
-    """A message that keeps the fields that it does not know, for warnings."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
 
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
@@ -100,13 +95,13 @@ def _outbound_mode(given: Any) -> Any:
     return numbers.get(given, given) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
-class OutboundTrafficPolicy(_Message):
+class OutboundTrafficPolicy(Message):
     """What captured pods may connect to."""
 
     mode: Annotated[OutboundMode, BeforeValidator(_outbound_mode)] = OutboundMode.ALLOW_ANY
 
 
-class TcpKeepalive(_Message):
+class TcpKeepalive(Message):
     """Keepalive probes of the connections that ztunnel opens; an absent value is ztunnel's own."""
 
     probes: int | None = Field(default=None, ge=1, le=_MAX_PROBES)
@@ -114,7 +109,7 @@ class TcpKeepalive(_Message):
     interval: Annotated[float, BeforeValidator(seconds), AfterValidator(_socket_seconds)] | None = None
 
 
-class CertificateData(_Message):
+class CertificateData(Message):
     """One source of additional roots."""
 
     pem: str = ""
@@ -164,13 +159,13 @@ class Visibility(StrEnum):
 _VISIBILITY = _by_number(*Visibility)
 
 
-class MatchRule(_Message):
+class MatchRule(Message):
     """A condition on the namespace of a ServiceEntry; one without a known matcher never matches."""
 
     namespace_selector: LabelSelector | None = None
 
 
-class VisibilityPolicy(_Message):
+class VisibilityPolicy(Message):
     """Visibility for the ServiceEntries that match all rules; without rules it matches all."""
 
     visibility: Annotated[Visibility, _VISIBILITY] = Visibility.VISIBILITY_UNSPECIFIED
@@ -184,7 +179,7 @@ class VisibilityPolicy(_Message):
         )
 
 
-class ServiceEntryVisibility(_Message):
+class ServiceEntryVisibility(Message):
     """Who sees which ServiceEntries, decided by their namespaces' labels."""
 
     default_visibility: Annotated[Visibility, _VISIBILITY] = Visibility.VISIBILITY_UNSPECIFIED
@@ -209,14 +204,23 @@ def _export_to(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-class ProxyConfig(_Message):
+class ProxyConfig(Message):
     """Settings of proxies (``defaultConfig``)."""
 
     hold_application_until_proxy_starts: bool = True
     """Always so: a pod's sandbox is not ready before its traffic is captured."""
+    tracing: ProxyTracing = ProxyTracing()
 
 
-class MeshConfig(_Message):
+class DefaultProviders(Message):
+    """Providers of telemetry that counts where nothing else is said."""
+
+    metrics: tuple[str, ...] = ()
+    tracing: tuple[str, ...] = ()
+    access_logging: tuple[str, ...] = ()
+
+
+class MeshConfig(Message):
     """What users set for the mesh as a whole."""
 
     trust_domain: TrustDomain = names.DEFAULT_TRUST_DOMAIN
@@ -233,4 +237,7 @@ class MeshConfig(_Message):
     connect_timeout: Annotated[float, BeforeValidator(seconds), AfterValidator(_at_least_1ms)] | None = None
     tcp_keepalive: TcpKeepalive | None = None
     default_config: ProxyConfig = ProxyConfig()
+    locality_lb_setting: LocalityLbSetting = LocalityLbSetting()
+    enable_tracing: bool | None = None
+    default_providers: DefaultProviders = DefaultProviders()
     extension_providers: Annotated[tuple[ExtensionProvider, ...], AfterValidator(named_once)] = ()

@@ -1,19 +1,39 @@
 """Warnings about fields of the mesh configuration that have no effect, or another effect than in Istio."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshapi.mesh_config import unsupported
+from meshapi.mesh_config import providers, unsupported
 from meshapi.mesh_config.model import CertificateData, MeshConfig, OutboundMode
+from meshapi.mesh_config.providers import ExtensionProvider
 from meshapi.mesh_config.unsupported import Unsupported
 
 _STDOUT: Final = "/dev/stdout"
 _OFF: Final = frozenset({"", "/dev/null"})
 _NEAR: Final = 0.7
+_INDEX: Final = re.compile(r"\[\d+\]")
+_PROVIDER: Final = Unsupported("name the collector in extensionProviders, and the provider in defaultProviders.tracing")
+_NO_DYNATRACE: Final = Unsupported("waypoints do not use what is Dynatrace's own; randomSamplingPercentage counts")
+_NO_KIND: Final = Unsupported("no proxy of Culvert uses providers of this kind")
 _NESTED: Final = {
     ("outboundTrafficPolicy", "tls"): Unsupported("ztunnel starts no TLS to destinations outside the mesh"),
+    **{
+        ("defaultConfig.tracing", tracer): _PROVIDER
+        for tracer in ("zipkin", "lightstep", "datadog", "stackdriver", "openCensusAgent", "tlsSettings")
+    },
+    ("defaultConfig.tracing", "enableIstioTags"): Unsupported("set enableIstioTags in a Telemetry"),
+    ("extensionProviders.opentelemetry", "dynatraceSampler"): _NO_DYNATRACE,
+    ("extensionProviders.opentelemetry.resourceDetectors", "dynatrace"): _NO_DYNATRACE,
+    ("extensionProviders.opentelemetry", "serviceAttributeEnrichment"): Unsupported(
+        "spans of a waypoint have its name and namespace as service.name"
+    ),
+    **{
+        ("extensionProviders", kind): _NO_KIND
+        for kind in ("lightstep", "datadog", "stackdriver", "opencensus", "skywalking", "sds")
+    },
 }
 """Public fields of messages that are honoured otherwise."""
 
@@ -52,7 +72,7 @@ def of_unknown(field: str, known: Iterable[str]) -> Notice:
 def of_extra(at: str, name: str, known: Iterable[str]) -> Notice:
     """Return the notice about a field below an honoured one."""
     field = f"{at}.{name}" if at else name
-    about = _NESTED.get((at, name))
+    about = _NESTED.get((_INDEX.sub("", at), name))
     if about is None and at == "defaultConfig":
         about = unsupported.PROXY_FIELDS.get(name)
         known = [*known, *unsupported.PROXY_FIELDS]
@@ -62,7 +82,8 @@ def of_extra(at: str, name: str, known: Iterable[str]) -> Notice:
 def of_config(config: MeshConfig) -> Iterator[Notice]:
     """Return the notices about values of honoured fields."""
     if config.access_log_file is not None and config.access_log_file not in _OFF | {_STDOUT}:
-        yield Notice("accessLogFile", f"ztunnel writes its access log to {_STDOUT} only, and does so now")
+        text = f"waypoints write the file; ztunnel writes its access log to {_STDOUT} only, and does so now"
+        yield Notice("accessLogFile", text)
     if config.outbound_traffic_policy.mode is OutboundMode.ALLOW_ANY_DYNAMIC_DNS:
         yield Notice(
             "outboundTrafficPolicy.mode", "ztunnel connects to the address that the client has resolved, as ALLOW_ANY"
@@ -78,8 +99,35 @@ def of_config(config: MeshConfig) -> Iterator[Notice]:
     if not config.default_config.hold_application_until_proxy_starts:
         text = "has no effect: a new pod's containers always start after its traffic is captured"
         yield Notice("defaultConfig.holdApplicationUntilProxyStarts", text)
+    yield from _of_default_providers(config)
     for index, data in enumerate(config.ca_certificates):
         yield from _of_certificates(f"caCertificates[{index}]", data, config)
+
+
+def _of_default_providers(config: MeshConfig) -> Iterator[Notice]:
+    known = providers.by_name(config.extension_providers)
+    uses: tuple[tuple[str, tuple[str, ...], Callable[[ExtensionProvider], object]], ...] = (
+        ("accessLogging", config.default_providers.access_logging, lambda one: one.access_log),
+        ("metrics", config.default_providers.metrics, lambda one: one.prometheus),
+        ("tracing", config.default_providers.tracing, lambda one: one.tracing),
+    )
+    for use, named, find in uses:
+        for name in named:
+            found = known.get(name.lower())
+            if found is None:
+                yield Notice(f"defaultProviders.{use}", f"names {name}, which extensionProviders does not have")
+            elif find(found) is None:
+                yield Notice(f"defaultProviders.{use}", f"names {name}, which is a provider for something else")
+    tracing = config.default_providers.tracing
+    if config.enable_tracing and not tracing:
+        text = "sends no spans by itself; name a provider in defaultProviders.tracing, or in a Telemetry"
+        yield Notice("enableTracing", text)
+    if config.enable_tracing is False and tracing:
+        yield Notice(
+            "enableTracing", "has no effect on defaultProviders.tracing, as in Istio; remove the provider there"
+        )
+    for name in tracing[1:]:
+        yield Notice("defaultProviders.tracing", f"names {name}, too; only the first provider counts")
 
 
 def _of_certificates(at: str, data: CertificateData, config: MeshConfig) -> Iterator[Notice]:

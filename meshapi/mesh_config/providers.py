@@ -1,14 +1,15 @@
-"""``extensionProviders`` of MeshConfig: external authorizers. Source: istio/api, ``mesh/v1alpha1/config.proto``.
+"""``extensionProviders`` of MeshConfig, and external authorizers. Source: istio/api, ``mesh/v1alpha1/config.proto``.
 
 Header lists: a name, or with ``*`` at the beginning or the end a pattern; case does not count.
 """
 
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from meshapi.resources.base import Model
+from meshapi.mesh_config.log_providers import Collector, ConnectionLog, FileLog, Message, OpenTelemetryLog, RequestLog
+from meshapi.mesh_config.trace_providers import OpenTelemetryTracing, ZipkinTracing
 from meshapi.resources.values import Duration
 
 
@@ -29,11 +30,7 @@ Header = Annotated[str, AfterValidator(_header)]
 Status = Annotated[int, BeforeValidator(_status)]
 
 
-class _Message(Model):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
-
-
-class RequestBody(_Message):
+class RequestBody(Message):
     """How much of a request's body the authorizer gets."""
 
     max_request_bytes: int = Field(ge=1)
@@ -41,22 +38,14 @@ class RequestBody(_Message):
     pack_as_bytes: bool = False
 
 
-class ExternalAuthorizer(_Message):
+class ExternalAuthorizer(Collector):
     """What both kinds of authorizers have."""
 
-    service: str = Field(min_length=1)
-    """``namespace/host`` or ``host``."""
-    port: int = Field(ge=1, le=65535)
     timeout: Duration | None = None
     fail_open: bool = False
     clear_route_cache: bool = False
     status_on_error: Status | None = None
     include_request_body_in_check: RequestBody | None = None
-
-    @property
-    def host(self) -> str:
-        """The host name of the service."""
-        return self.service.rpartition("/")[2]
 
 
 class HttpAuthorizer(ExternalAuthorizer):
@@ -76,17 +65,64 @@ class GrpcAuthorizer(ExternalAuthorizer):
     """An authorizer that is asked by Envoy's ``envoy.service.auth.v3.Authorization``."""
 
 
-class ExtensionProvider(_Message):
-    """A provider that policies name. Kinds that are not known here are reported as fields without effect."""
+class Prometheus(Message):
+    """Metrics that are fetched from the proxy."""
+
+
+AccessLog = FileLog | OpenTelemetryLog | RequestLog | ConnectionLog
+
+
+class ExtensionProvider(Message):
+    """A provider that policies and telemetry name. Kinds that are not known here are reported as without effect."""
 
     name: str = Field(min_length=1)
     envoy_ext_authz_http: HttpAuthorizer | None = None
     envoy_ext_authz_grpc: GrpcAuthorizer | None = None
+    envoy_file_access_log: FileLog | None = None
+    envoy_otel_als: OpenTelemetryLog | None = None
+    envoy_http_als: RequestLog | None = None
+    envoy_tcp_als: ConnectionLog | None = None
+    prometheus: Prometheus | None = None
+    opentelemetry: OpenTelemetryTracing | None = None
+    zipkin: ZipkinTracing | None = None
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> "ExtensionProvider":
+        fields = type(self).model_fields
+        kinds = [one.alias or name for name, one in fields.items() if name != "name" and getattr(self, name)]
+        if len(kinds) > 1:
+            raise ValueError(f"{' and '.join(kinds)} exclude each other; write one provider for each")
+        return self
 
     @property
     def authorizer(self) -> HttpAuthorizer | GrpcAuthorizer | None:
         """The external authorizer, if the provider is one."""
         return self.envoy_ext_authz_http or self.envoy_ext_authz_grpc
+
+    @property
+    def access_log(self) -> AccessLog | None:
+        """Where access logs go, if the provider takes them."""
+        return self.envoy_file_access_log or self.envoy_otel_als or self.envoy_http_als or self.envoy_tcp_als
+
+    @property
+    def tracing(self) -> OpenTelemetryTracing | ZipkinTracing | None:
+        """Where spans go, if the provider takes them."""
+        return self.opentelemetry or self.zipkin
+
+
+ENVOY: Final = "envoy"
+"""The provider for access logs that is always there: it logs to the proxy's output, as ``accessLogFormat`` says."""
+PROMETHEUS: Final = "prometheus"
+"""The provider for metrics that is always there."""
+_BUILT_IN: Final = (
+    ExtensionProvider(name=PROMETHEUS, prometheus=Prometheus()),
+    ExtensionProvider(name=ENVOY, envoy_file_access_log=FileLog()),
+)
+
+
+def by_name(providers: Iterable[ExtensionProvider]) -> dict[str, ExtensionProvider]:
+    """Return providers, and those that are always there, by name in lower case: telemetry does not look at case."""
+    return {one.name.lower(): one for one in (*_BUILT_IN, *providers)}
 
 
 def named_once(providers: tuple[ExtensionProvider, ...]) -> tuple[ExtensionProvider, ...]:

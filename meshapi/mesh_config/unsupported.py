@@ -26,7 +26,10 @@ class Unsupported:
 _HTTP: Final = "ztunnel carries TCP; set it where the waypoint is configured"
 _PORTS: Final = "ztunnel listens on ports 15001, 15006 and 15008 of each pod"
 _INGRESS: Final = "Culvert has no ingress controller"
-_TELEMETRY: Final = "ztunnel serves Prometheus metrics and exports access log records by ztunnel.accessLogOtlp"
+_TELEMETRY: Final = (
+    "ztunnel exports access log records by ztunnel.accessLogOtlp, waypoints by extensionProviders; "
+    "metrics are fetched by Prometheus"
+)
 _CERTIFICATE: Final = "the control plane signs every workload certificate itself"
 _TLS: Final = "ztunnel always uses mutual TLS 1.3 with its own cipher suites"
 _ROUTING: Final = "ztunnel applies no VirtualService or DestinationRule"
@@ -44,7 +47,6 @@ FIELDS: Final[dict[str, Unsupported]] = {
     "ingressService": Unsupported(_INGRESS),
     "ingressControllerMode": Unsupported(_INGRESS, ("OFF", "UNSPECIFIED")),
     "ingressSelector": Unsupported(_INGRESS),
-    "enableTracing": Unsupported("ztunnel sends no spans; CONNECT requests carry a traceparent", (False,)),
     "enableEnvoyAccessLogService": Unsupported(_TELEMETRY, (False,)),
     "disableEnvoyListenerLog": Unsupported(_ENVOY, (False,)),
     "inboundTrafficPolicy": Unsupported(
@@ -54,7 +56,6 @@ FIELDS: Final[dict[str, Unsupported]] = {
     "enableAutoMtls": Unsupported("traffic between pods of the mesh is always mutual TLS", (True,)),
     "defaultVirtualServiceExportTo": Unsupported(_ROUTING),
     "defaultDestinationRuleExportTo": Unsupported(_ROUTING),
-    "localityLbSetting": Unsupported("set trafficDistribution of the Service", ({"enabled": False},)),
     "zoneAwareLbSetting": Unsupported("set trafficDistribution of the Service"),
     "dnsRefreshRate": Unsupported("ztunnel resolves a host again when the TTL of the answer has passed"),
     "h2UpgradePolicy": Unsupported(_HTTP, ("DO_NOT_UPGRADE", 0)),
@@ -69,7 +70,6 @@ FIELDS: Final[dict[str, Unsupported]] = {
     ),
     "verifyCertificateAtClient": Unsupported("ztunnel always verifies the peer's certificate", (True,)),
     "ca": Unsupported(_CERTIFICATE),
-    "defaultProviders": Unsupported(_TELEMETRY, ({"metrics": ["prometheus"]},)),
     "pathNormalization": Unsupported(_HTTP),
     "defaultHttpRetryPolicy": Unsupported(_HTTP),
     "meshMTLS": Unsupported(_TLS, ({"minProtocolVersion": "TLSV1_3"}, {"minProtocolVersion": "TLS_AUTO"})),
@@ -86,7 +86,7 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "drainDuration": Unsupported(f"{_CHART}, ztunnel.terminationGracePeriodSeconds"),
     "discoveryAddress": Unsupported("the chart sets the control plane's address for ztunnel and the node agent"),
     "discoveryRefreshDelay": Unsupported(_ENVOY),
-    "zipkinAddress": Unsupported("ztunnel sends no spans"),
+    "zipkinAddress": Unsupported("name the collector in extensionProviders"),
     "statsdUdpAddress": Unsupported(_TELEMETRY),
     "envoyMetricsServiceAddress": Unsupported(_TELEMETRY),
     "proxyAdminPort": Unsupported(f"{_CHART}, ztunnel.env.ADMIN_PORT", (names.ZTUNNEL_ADMIN_PORT,)),
@@ -97,7 +97,6 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "concurrency": Unsupported(f"{_CHART}, ztunnel.workerThreads"),
     "proxyBootstrapTemplatePath": Unsupported(_ENVOY),
     "interceptionMode": Unsupported("the node agent chooses the capture backend (nodeAgent.captureBackend)"),
-    "tracing": Unsupported("ztunnel sends no spans"),
     "sds": Unsupported("workload certificates always come by SDS"),
     "envoyAccessLogService": Unsupported(_TELEMETRY),
     "envoyMetricsService": Unsupported(_TELEMETRY),
@@ -114,8 +113,8 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "image": Unsupported(f"{_CHART}, image"),
     "privateKeyProvider": Unsupported("private keys stay in the memory of node agent and ztunnel"),
     "proxyHeaders": Unsupported(_HTTP),
-    "fileFlushInterval": Unsupported("ztunnel writes the access log at once"),
-    "fileFlushMinSizeKb": Unsupported("ztunnel writes the access log at once"),
+    "fileFlushInterval": Unsupported("waypoints write access logs each second, ztunnel at once"),
+    "fileFlushMinSizeKb": Unsupported("waypoints write access logs each second, ztunnel at once"),
     "statsCompression": Unsupported(_ENVOY),
     "connectionSettings": Unsupported(_HTTP),
 }

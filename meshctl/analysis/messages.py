@@ -27,9 +27,11 @@ class Level(StrEnum):
 class Code(Enum):
     """A kind of finding: code, level, and what it means in a few words."""
 
+    REFERENCED = ("IST0101", Level.ERROR, "what an object names does not exist")
     INVALID = ("IST0106", Level.ERROR, "the object cannot be read; the control plane keeps its last good form")
     PORT_NAME = ("IST0118", Level.INFO, "the name of a port says no protocol")
     CHOOSES_NOTHING = ("IST0127", Level.WARNING, "a selector chooses no workload")
+    UNREACHABLE = ("IST0130", Level.WARNING, "a rule is never reached")
     UNKNOWN_FIELD = ("CUL0101", Level.WARNING, "a field is not known and ignored")
     LAYER_7 = ("CUL0102", Level.WARNING, "a rule needs a waypoint; without one it means less or more than it says")
     ACTION = ("CUL0103", Level.WARNING, "an action needs a waypoint")
@@ -55,6 +57,8 @@ class Code(Enum):
     )
     MESH_CONFIG_FIELD = ("CUL0151", Level.WARNING, "a field of the mesh configuration has no effect, or not Istio's")
     NOT_DISCOVERED = ("CUL0152", Level.ERROR, "an enrolled namespace is not selected by discoverySelectors")
+
+    NO_WAYPOINT = ("CUL0160", Level.WARNING, "routes or settings of a host without a waypoint have no effect")
 
     def __init__(self, code: str, level: Level, meaning: str) -> None:
         self.code = code

@@ -11,7 +11,16 @@ from meshapi import names
 from meshapi.analysis.enrolment import Enrolment, EnrolmentRules, enrolment
 from meshapi.errors import InvalidResource
 from meshapi.mesh_config import reading
-from meshapi.resources import base, core, network_policy, networking, security
+from meshapi.resources import (
+    base,
+    core,
+    destination_rule,
+    network_policy,
+    networking,
+    request_authentication,
+    security,
+    virtual_service,
+)
 from meshctl.analysis.messages import Code, Finding
 from meshkit.kube import Json, Kind, kinds
 
@@ -26,6 +35,9 @@ MODELS: Final[Mapping[str, tuple[Kind, type[base.Object]]]] = {
     "AuthorizationPolicy": (kinds.AUTHORIZATION_POLICY, security.AuthorizationPolicy),
     "PeerAuthentication": (kinds.PEER_AUTHENTICATION, security.PeerAuthentication),
     "ServiceEntry": (kinds.SERVICE_ENTRY, networking.ServiceEntry),
+    "VirtualService": (kinds.VIRTUAL_SERVICE, virtual_service.VirtualService),
+    "DestinationRule": (kinds.DESTINATION_RULE, destination_rule.DestinationRule),
+    "RequestAuthentication": (kinds.REQUEST_AUTHENTICATION, request_authentication.RequestAuthentication),
     "NetworkPolicy": (kinds.NETWORK_POLICY, network_policy.NetworkPolicy),
     "WorkloadEntry": (kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
 }

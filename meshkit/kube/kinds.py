@@ -58,13 +58,26 @@ TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenr
 CUSTOM_RESOURCE_DEFINITION: Final = Kind(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
+VALIDATING_WEBHOOK_CONFIGURATION: Final = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    namespaced=False,
+)
 SERVICE_ENTRY: Final = Kind("networking.istio.io", "v1", "ServiceEntry", "serviceentries")
 WORKLOAD_ENTRY: Final = Kind("networking.istio.io", "v1", "WorkloadEntry", "workloadentries")
 VIRTUAL_SERVICE: Final = Kind("networking.istio.io", "v1", "VirtualService", "virtualservices")
 DESTINATION_RULE: Final = Kind("networking.istio.io", "v1", "DestinationRule", "destinationrules")
+SIDECAR: Final = Kind("networking.istio.io", "v1", "Sidecar", "sidecars")
+WORKLOAD_GROUP: Final = Kind("networking.istio.io", "v1", "WorkloadGroup", "workloadgroups")
+ENVOY_FILTER: Final = Kind("networking.istio.io", "v1alpha3", "EnvoyFilter", "envoyfilters")
+PROXY_CONFIG: Final = Kind("networking.istio.io", "v1beta1", "ProxyConfig", "proxyconfigs")
+WASM_PLUGIN: Final = Kind("extensions.istio.io", "v1alpha1", "WasmPlugin", "wasmplugins")
 AUTHORIZATION_POLICY: Final = Kind("security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies")
 REQUEST_AUTHENTICATION: Final = Kind("security.istio.io", "v1", "RequestAuthentication", "requestauthentications")
 PEER_AUTHENTICATION: Final = Kind("security.istio.io", "v1", "PeerAuthentication", "peerauthentications")
+TELEMETRY: Final = Kind("telemetry.istio.io", "v1", "Telemetry", "telemetries")
 GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
 HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 GRPC_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes")

@@ -1,14 +1,13 @@
 """One lab for all tests of a session; CULVERT_KEEP_LAB keeps it for the next, CULVERT_TEST_LAB names another."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from meshlab import images, lab
 from meshlab.progress import Progress
-from tests.support.lab import ROOT, Lab, running
+from tests.support.lab import Lab, install, running
 from tests.support.mesh import Mesh
 
 
@@ -29,9 +28,7 @@ def samples(cluster: Lab) -> Lab:
 @pytest.fixture(scope="session")
 def mesh(samples: Lab) -> Mesh:
     """The lab with Culvert installed, as users install it."""
-    backend = os.environ.get("CULVERT_TEST_BACKEND", "auto")
-    chosen = ("--set", f"nodeAgent.captureBackend={backend}")
-    subprocess.run([ROOT / "setup" / "lab-install", samples.name, "--wait", *chosen], check=True)
+    install(samples)
     installed = Mesh(samples)
     installed.ready()
     return installed

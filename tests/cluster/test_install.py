@@ -18,11 +18,10 @@ from meshapi import names
 from meshlab import images, lab, product, programs
 from meshlab.machines.namespaces import NamespacesMachine
 from meshlab.progress import Progress
-from tests.support.lab import ROOT, Lab, eventually, running
+from tests.support.lab import BACKEND, ROOT, Lab, eventually, running
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
-BACKEND = os.environ.get("CULVERT_TEST_BACKEND", "auto")
 BOOKINFO = ROOT / "samples" / "bookinfo" / "bookinfo.yaml"
 CURL = ROOT / "samples" / "curl" / "curl.yaml"
 PAGE = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://productpage:9080/productpage")

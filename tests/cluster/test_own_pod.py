@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meshapi import names
-from tests.support.lab import ROOT, eventually
+from tests.support.lab import eventually, install
 from tests.support.mesh import SYSTEM, Mesh
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
@@ -21,8 +21,8 @@ LABEL = r"ztunnel.podLabels.networking\.istio\.io/tunnel=http"
 IDENTITY = f"spiffe://cluster.local/ns/{SYSTEM}/sa/ztunnel"
 
 
-def install(mesh: Mesh, *options: str) -> None:
-    subprocess.run([ROOT / "setup" / "lab-install", mesh.lab.name, "--wait", *options], check=True)
+def upgrade(mesh: Mesh, *options: str) -> None:
+    install(mesh.lab, *options)
     mesh.ready(120)
 
 
@@ -31,10 +31,10 @@ def labelled(mesh: Mesh) -> Iterator[Mesh]:
     mesh.namespace(NS, enrolled=True)
     mesh.client(NS, "client", "node2")
     eventually(lambda: mesh.captured(NS, "client"), "the client is captured")
-    install(mesh, "--set", LABEL)
+    upgrade(mesh, "--set", LABEL)
     yield mesh
     mesh.lab.kubectl("delete", "namespace", NS, timeout_s=120)
-    install(mesh)
+    upgrade(mesh)
 
 
 def ztunnels(mesh: Mesh) -> list[dict[str, Any]]:

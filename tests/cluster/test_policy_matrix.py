@@ -29,7 +29,7 @@ from nodeagent.capture.iptables.pod import IptablesCapture
 from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.discovery import namespaces
 from tests.support.backends import sandbox
-from tests.support.lab import ROOT, Lab, eventually, running
+from tests.support.lab import Lab, eventually, install, running
 from tests.support.mesh import PROGRAMS, SYSTEM, Mesh
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
@@ -172,7 +172,7 @@ class Matrix:
     def backend(self, name: str) -> None:
         """Switch to this backend; the pods keep running."""
         if name != BACKENDS[0]:
-            install(self.lab, name)
+            install(self.lab, backend=name)
         self.mesh.ready(REROLL_S)
         for pod in self.lab.resource("pods", "-n", SYSTEM, "-l", f"app={names.NODE_AGENT_DAEMON_SET}")["items"]:
             if not pod["metadata"].get("deletionTimestamp"):
@@ -188,12 +188,6 @@ def _has_programs(space: int) -> bool:
             return bool(programs.attached)
 
     return netns.run(space, look)
-
-
-def install(lab: Lab, backend: str) -> None:
-    """Install Culvert, or change its backend."""
-    command = [ROOT / "setup" / "lab-install", lab.name, "--wait", "--set", f"nodeAgent.captureBackend={backend}"]
-    subprocess.run(command, check=True)
 
 
 def _object(kind: str, name: str, namespace: str, **more: Any) -> dict[str, Any]:
@@ -259,7 +253,7 @@ def _expected(lines: list[str]) -> frozenset[tuple[str, str, int]]:
 def matrix() -> Iterator[Matrix]:
     with ExitStack() as stack:
         lab = stack.enter_context(running(LAB, nodes=2, dual_stack=True, extra=[images.samples]))
-        install(lab, BACKENDS[0])
+        install(lab, backend=BACKENDS[0])
         made = Matrix(lab, stack)
         yield made
         for client in made.clients:

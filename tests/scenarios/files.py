@@ -48,6 +48,8 @@ class Behaviour(Part):
     ipv6: bool = False
     """Whether it has an address of IPv6, too: ``fd00:10::`` and the last two numbers of its other one."""
     host_network: bool = False
+    collects: bool = False
+    """Whether it takes log records and spans instead: each is a line of JSON in ``$FILES/collected.log``."""
     labels: dict[str, str] = {}
     node: str = "node-1"
 
@@ -57,6 +59,8 @@ class Service(Part):
 
     ports: dict[str, int] = {"http": 8080}
     namespace: str = "default"
+    spec: dict[str, Any] = {}
+    """More of the service."""
     pods: dict[str, Behaviour] = {"v1": Behaviour()}
 
 
@@ -129,6 +133,27 @@ class Seen(Part):
     body: str | None = None
 
 
+class Node(Part):
+    """Where a node is."""
+
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+
+class Logged(Part):
+    """Lines that the requests of the step must have left in an access log."""
+
+    file: str = "access.log"
+    """In the folder that resources call ``$FILES``."""
+    count: int = 1
+    """How many lines are so, not more and not fewer."""
+    matches: str = ""
+    """Regular expression for the whole line; empty: any."""
+    fields: dict[str, Any] = {}
+    """Fields of a line that is JSON; ``None``: it must not have the field."""
+
+
 class Step(Part):
     """A request and its outcome; or more configuration, which replaces or (``removed``) removes objects."""
 
@@ -139,6 +164,11 @@ class Step(Part):
     """Where tunnels to pods were asked to go, each once; ``None``: it does not matter."""
     waypoint_for: str = ""
     """New label of the waypoint; empty: as before."""
+    logs: tuple[Logged, ...] = ()
+    metrics: dict[str, int | None] = {}
+    """Part of a line of metrics, as ``istio_requests_total{``, to how many lines have it; ``None``: at least one."""
+    mesh: dict[str, Any] | None = None
+    """Another mesh configuration."""
     apply: tuple[dict[str, Any], ...] = ()
     remove: tuple[str, ...] = ()
     """Objects, as ``VirtualService/reviews``, or ``VirtualService/shop/reviews``."""
@@ -152,6 +182,8 @@ class Scenario(Part):
     resources: tuple[dict[str, Any], ...] = ()
     waypoint_for: str = ""
     """Traffic to what goes through the waypoint: its label ``istio.io/waypoint-for``."""
+    nodes: dict[str, Node] = {"node-1": Node()}
+    """The proxy is on the first one."""
     mesh: dict[str, Any] = {}
     """Mesh configuration."""
     problems: dict[str, str] = {}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 from yarl import URL
 
 from tests.scenarios import files, world
-from tests.scenarios.files import Expected, Request, Seen, Step
+from tests.scenarios.files import Expected, Logged, Request, Seen, Step
 from tests.scenarios.world import World
 from tests.support import hbone_client
 from tests.support.waiting import TIMEOUT_FACTOR, until
@@ -59,7 +60,9 @@ async def _run(running: World, step: Step) -> None:
         running.put(item)
     if step.waypoint_for:
         running.put_waypoint(step.waypoint_for)
-    is_changed = bool(step.apply or step.remove or step.waypoint_for)
+    if step.mesh is not None:
+        running.configure(step.mesh)
+    is_changed = bool(step.apply or step.remove or step.waypoint_for or step.mesh is not None)
     if is_changed:
         running.publish()
     if step.send is None:
@@ -84,12 +87,19 @@ async def _once(running: World, step: Step) -> None:
     running.tunnelled.clear()
     for pod in running.pods:
         pod.failed = 0
+    if step.logs:
+        await running.finish_logs()
+        running.clear_logs()
     answers = await _send(running, step.send)
     _check(answers, step.get)
     for seen in step.seen:
         await _check_seen(running, seen)
     if step.tunnelled is not None:
         assert set(running.tunnelled) == set(step.tunnelled), running.tunnelled
+    for logged in step.logs:
+        await _check_logs(running, logged)
+    if step.metrics:
+        await _check_metrics(running, step.metrics)
 
 
 async def _send(running: World, request: Request) -> list[Answer]:
@@ -214,6 +224,42 @@ async def _check_seen(running: World, expected: Seen) -> None:
             assert wanted is None or getattr(one, field) == wanted, f"{field}: {getattr(one, field)!r}"
         for name, value in expected.headers.items():
             assert one.headers.get(name.lower()) == value, f"{name}: {json.dumps(one.headers)}"
+
+
+async def _check_logs(running: World, expected: Logged) -> None:
+    def found() -> list[str]:
+        return [line for line in running.lines(expected.file) if _is_so(line, expected)]
+
+    with contextlib.suppress(AssertionError):  # what is there instead is said below
+        await until(lambda: len(found()) >= expected.count, within_s=8)
+    await running.finish_logs()
+    lines = running.lines(expected.file)
+    assert len(found()) == expected.count, f"{expected.file} has {len(found())} such lines: {lines}"
+
+
+def _is_so(line: str, expected: Logged) -> bool:
+    fields = json.loads(line) if expected.fields else {}
+    return bool(re.fullmatch(expected.matches or ".*", line)) and all(
+        fields.get(name) == value for name, value in expected.fields.items()
+    )
+
+
+async def _check_metrics(running: World, expected: dict[str, int | None]) -> None:
+    await running.finish_logs()
+    deadline = time.monotonic() + 2 * TIMEOUT_FACTOR
+    while True:
+        lines = await running.metrics()
+        try:
+            for part, count in expected.items():
+                found = [line for line in lines if part in line]
+                others = [line for line in lines if "istio" in line]
+                assert len(found) == count if count is not None else found, f"{part}: {found or others}"
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH
 from controlplane.status.outcomes import Outcomes
 from controlplane.xds import worlds
+from controlplane.xds.nearby import Nearby, labels_of
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.mesh_config.reading import config_of
@@ -31,42 +32,20 @@ from meshkit.xds import sds, serving
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.peer import Peer, SilentObserver
 from meshkit.xds.source import ResourceSource
-from tests.scenarios.files import Behaviour, Scenario, Service
-from tests.support import attacker, hbone_client, hbone_server, waypoint_envoy
+from tests.scenarios import authorizer
+from tests.scenarios.files import Scenario, Service
+from tests.scenarios.pods import Pod, Request
+from tests.support import attacker, hbone_client, hbone_server, telemetry_collector, waypoint_envoy
 from tests.support.authority import TestAuthority
 from tests.support.kubernetes_objects import Json, hostname_of, pod, service
 from tests.support.tokens import TokenIssuer
+from tests.support.waiting import TIMEOUT_FACTOR
 from tests.unit.meshkit.test_secrets import Secrets
 from waypoint.file_secrets import FileSecrets
 from waypoint.secrets import OwnSecrets
 
 WAYPOINT: Key = ("default", "waypoint")
 _MODELS = {item.kind.name: item for item in KINDS}
-
-
-@dataclass
-class Request:
-    """A request as a server has seen it."""
-
-    service: str
-    version: str
-    pod: str
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: str
-
-
-@dataclass
-class Pod:
-    """A pod with its server."""
-
-    name: str
-    service: str
-    version: str
-    addresses: tuple[str, ...]
-    behaviour: Behaviour
-    failed: int = 0
 
 
 class Refusals(SilentObserver):
@@ -90,8 +69,7 @@ class World:
     seen: list[Request] = field(default_factory=list)
     tunnelled: list[str] = field(default_factory=list)
     """Where tunnels to pods have gone."""
-
-    envoy: waypoint_envoy.Envoy = field(init=False)
+    envoy: waypoint_envoy.Envoy | None = None
 
     def __post_init__(self) -> None:
         self.issuer = TokenIssuer()
@@ -106,19 +84,30 @@ class World:
         for name, one in self.scenario.services.items():
             self._add_service(name, one)
         self.put_waypoint(self.scenario.waypoint_for)
+        for name, node in self.scenario.nodes.items():
+            labels = {names.REGION_LABEL: node.region, names.ZONE_LABEL: node.zone, names.SUBZONE_LABEL: node.subzone}
+            self.put({"kind": "Node", "metadata": {"name": name, "namespace": "", "labels": labels}})
         for space in {"default", *(one.namespace for one in self.scenario.services.values())}:
             self._put_namespace(space)
-        self.model.inputs.config.set(MESH, config_of(self.scenario.mesh))
+        self.configure(self.scenario.mesh)
         for item in self.scenario.resources:
             self.put(item)
         self.publish()
+
+    def configure(self, mesh: Json) -> None:
+        """Set the mesh configuration."""
+        self.model.inputs.config.set(MESH, config_of(self._filled(mesh)))
+
+    def _filled(self, item: Json) -> Json:
+        text = json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)).replace("$FILES", str(self.folder))
+        found: Json = json.loads(text)
+        return found
 
     def put(self, item: Json) -> None:
         """Add or replace an object."""
         kind = _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
-        text = json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)).replace("$FILES", str(self.folder))
-        filled = json.loads(text)
+        filled = self._filled(item)
         found = base.read(kind.model, {**filled, "metadata": metadata})
         self.model.inputs.of(kind.model).set(found.key, found)
 
@@ -138,6 +127,30 @@ class World:
         assert not failures, failures
         self.worlds.publish(is_settled=True)
 
+    def lines(self, file: str) -> list[str]:
+        """The lines of an access log."""
+        path = self.folder / file
+        return path.read_text().splitlines() if path.exists() else []
+
+    def clear_logs(self) -> None:
+        """Empty the access logs. Envoy appends to them, so it goes on at the beginning."""
+        for path in self.folder.glob("*.log"):
+            if path.name != "envoy.log":
+                path.write_text("")
+
+    async def finish_logs(self) -> None:
+        """Wait until all requests have ended for the proxy, and all that it has logged is in its files."""
+        assert self.envoy is not None
+        pending = r"/stats?filter=(^http\.inbound.*downstream_rq_active|write_total_buffered)$"
+        async with asyncio.timeout(5 * TIMEOUT_FACTOR):
+            while not all(line.endswith(": 0") for line in (await self.envoy.get(pending)).splitlines()):
+                await asyncio.sleep(0.005)
+
+    async def metrics(self) -> list[str]:
+        """The lines of the proxy's page of metrics."""
+        assert self.envoy is not None
+        return [line for line in (await self.envoy.get("/stats/prometheus")).splitlines() if line[:1] != "#"]
+
     def message(self, name: str) -> str:
         """All messages of an object's conditions that are false, by kind and name."""
         kind, *key = name.split("/")
@@ -156,7 +169,10 @@ class World:
         self.services[f"{name}.{one.namespace}"] = (one, address)
         ports = [{"name": port, "port": value, "targetPort": value} for port, value in one.ports.items()]
         self.put(
-            {"kind": "Service", **service(name, one.namespace, clusterIP=address, clusterIPs=[address], ports=ports)}
+            {
+                "kind": "Service",
+                **service(name, one.namespace, clusterIP=address, clusterIPs=[address], ports=ports, **one.spec),
+            }
         )
         for version, behaviour in one.pods.items():
             ip = f"10.0.{number}.{len(self.pods) + 1}"
@@ -185,8 +201,13 @@ class World:
         for one in self.pods:
             found = self.services[f"{one.service}.{self.scenario.services[one.service].namespace}"][0]
             for name, port in found.ports.items():
-                if name.startswith("tcp"):
+                if one.behaviour.collects:
+                    lines = self.folder / "collected.log"
+                    await stack.enter_async_context(telemetry_collector.serving(one.addresses[0], port, lines))
+                elif name.startswith("tcp"):
                     await stack.enter_async_context(self._tcp_server(one, port))
+                elif name.startswith("grpc"):
+                    await stack.enter_async_context(authorizer.serving(one, port, self.seen.append))
                 else:
                     await stack.enter_async_context(self._http_server(one, port))
             if one.behaviour.tunnel:
@@ -305,7 +326,8 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
         await world.serve_pods(stack)
 
         def view(_: Peer) -> ResourceSource:
-            return world.worlds.view(WAYPOINT)
+            place = world.model.inputs.of(core.Node).find(("", next(iter(scenario.nodes))))
+            return Nearby(world.worlds.view(WAYPOINT), labels_of(None, place))
 
         async def anyone(_: object) -> str:
             return "default/waypoint"

@@ -16,6 +16,7 @@ from meshlab import lab, state
 from meshlab.progress import Progress
 
 ROOT = Path(__file__).parent.parent.parent
+BACKEND = os.environ.get("CULVERT_TEST_BACKEND", "auto")
 T = TypeVar("T")
 
 
@@ -77,6 +78,12 @@ def running(
     finally:
         if change is lab.Change.MADE and "CULVERT_KEEP_LAB" not in os.environ:
             lab.down(name, progress=Progress())
+
+
+def install(lab: Lab, *options: str, backend: str = BACKEND) -> None:
+    """Install Culvert as users do, or upgrade it; ``backend`` captures."""
+    chosen = ("--set", f"nodeAgent.captureBackend={backend}")
+    subprocess.run([ROOT / "setup" / "lab-install", lab.name, "--wait", *chosen, *options], check=True)
 
 
 def eventually(probe: Callable[[], T], what: str, *, within_s: float = 20.0) -> T:

@@ -123,6 +123,7 @@ async def serving(api: FakeKubernetes, folder: Path) -> AsyncIterator[Running]:
     settings = Settings(
         xds_address="127.0.0.1:0",
         metrics_address=f"127.0.0.1:{free_port()}",
+        webhook_address=f"127.0.0.1:{free_port()}",
         health_address=f"127.0.0.1:{free_port()}",
         admin_address=f"127.0.0.1:{free_port()}",
     )

@@ -1,6 +1,5 @@
 """The chart's permissions, capabilities and mounts; and that it agrees with the names that the code uses."""
 
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,58 +9,10 @@ import yaml
 
 from controlplane.settings import Settings
 from meshapi import names
-from meshctl import chart
 from meshkit.kube import kinds
-from meshlab import programs
 from nodeagent.settings import NodeAgentSettings
+from tests.support.chart import CHART, Objects, pod, run, template
 from ztunnel.settings import ZtunnelSettings
-
-CHART = chart.folder()
-GATEWAY_GROUP = kinds.GATEWAY.group
-ISTIO_KINDS = (
-    *(
-        ("security.istio.io", name)
-        for name in ("authorizationpolicies", "peerauthentications", "requestauthentications")
-    ),
-    *(
-        ("networking.istio.io", name)
-        for name in ("serviceentries", "workloadentries", "virtualservices", "destinationrules")
-    ),
-)
-GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
-WITH_STATUS = (
-    *ISTIO_KINDS,
-    ("", "services"),
-    *((GATEWAY_GROUP, name) for name in ("gateways", "gatewayclasses", "httproutes", "grpcroutes")),
-)
-Objects = dict[tuple[str, str], dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    return programs.helm(print) / "helm"
-
-
-def run(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([helm, *arguments], capture_output=True, text=True, check=False)
-
-
-def template(helm: Path, *sets: str, namespace: str = names.DEFAULT_NAMESPACE) -> Objects:
-    options = [f"--set={value}" for value in sets]
-    done = run(helm, "template", "culvert", str(CHART), "--kube-version=1.34", f"--namespace={namespace}", *options)
-    assert done.returncode == 0, done.stderr
-    documents = [one for one in yaml.safe_load_all(done.stdout) if one]
-    return {(one["kind"], one["metadata"]["name"]): one for one in documents}
-
-
-@pytest.fixture(scope="session")
-def objects(helm: Path) -> Objects:
-    return template(helm)
-
-
-def pod(objects: Objects, kind: str, name: str) -> dict[str, Any]:
-    spec: dict[str, Any] = objects[kind, name]["spec"]["template"]["spec"]
-    return spec
 
 
 def environment(objects: Objects, kind: str, name: str) -> dict[str, Any]:
@@ -203,58 +154,6 @@ def test_another_namespace_is_followed_everywhere(helm: Path) -> None:
     assert "istio-system" not in yaml.safe_dump(list(objects.values()))
 
 
-def test_rights_are_the_least(objects: Objects) -> None:
-    def rules(kind: str, name: str) -> set[tuple[str, str, str, str]]:
-        return {
-            (group, resource, verb, ",".join(rule.get("resourceNames", [])))
-            for rule in objects[kind, name]["rules"]
-            for group in rule["apiGroups"]
-            for resource in rule["resources"]
-            for verb in rule["verbs"]
-        }
-
-    def read(*resources: tuple[str, str], only: str = "") -> set[tuple[str, str, str, str]]:
-        return {(group, name, verb, only) for group, name in resources for verb in ("get", "list", "watch")}
-
-    root = names.ROOT_CERT_CONFIGMAP
-    assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
-        *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
-        *read(("discovery.k8s.io", "endpointslices")),
-        *read(*ISTIO_KINDS, *((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
-        *read(("", "configmaps"), only=root),
-        *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
-        *((group, f"{name}/status", "patch", "") for group, name in WITH_STATUS),
-        *((GATEWAY_GROUP, "gatewayclasses", verb, "") for verb in ("create", "patch")),
-        *(("apps", "deployments", verb, "") for verb in ("get", "list", "watch", "create", "patch")),
-        *(("", name, verb, "") for name in ("services", "serviceaccounts") for verb in ("get", "create", "patch")),
-        *(("autoscaling", "horizontalpodautoscalers", verb, "") for verb in ("get", "create", "patch", "delete")),
-        *(("policy", "poddisruptionbudgets", verb, "") for verb in ("get", "create", "patch", "delete")),
-        ("", "configmaps", "get", ""),
-        *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
-        ("", "configmaps", "patch", root),
-        ("", "configmaps", "patch", names.CRL_CONFIGMAP),
-        ("", "configmaps", "delete", names.CRL_CONFIGMAP),
-        ("", "configmaps", "create", ""),
-        ("authentication.k8s.io", "tokenreviews", "create", ""),
-    }
-    assert rules("Role", "culvert-control-plane") == {
-        ("", "configmaps", "list", ""),
-        *read(("", "configmaps"), only=names.MESH_CONFIGMAP),
-        *read(("", "configmaps"), only=names.REJECTIONS_CONFIGMAP),
-        ("", "configmaps", "patch", names.REJECTIONS_CONFIGMAP),
-        ("", "secrets", "get", f"{names.CACERTS_SECRET},{names.CA_SECRET}"),
-        ("", "secrets", "create", ""),
-        ("coordination.k8s.io", "leases", "get", names.CONTROL_PLANE_LEASE),
-        ("coordination.k8s.io", "leases", "update", names.CONTROL_PLANE_LEASE),
-        ("coordination.k8s.io", "leases", "create", ""),
-    }
-    assert rules("ClusterRole", "istio-cni-istio-system") == {
-        *read(("", "pods"), ("", "namespaces")),
-        ("", "pods/status", "patch", ""),
-    }
-    assert rules("Role", "istio-cni") == {("apps", "daemonsets", "get", names.NODE_AGENT_DAEMON_SET)}
-
-
 def test_several_replicas_are_spread_and_not_taken_away_together(helm: Path, objects: Objects) -> None:
     budget = ("PodDisruptionBudget", "istiod")
     assert budget not in objects, "a single replica must not keep its node from being drained"
@@ -271,23 +170,13 @@ def test_several_replicas_are_spread_and_not_taken_away_together(helm: Path, obj
         assert selector["matchLabels"].items() <= labels.items()
 
 
-def test_ztunnel_has_no_rights_at_all(objects: Objects) -> None:
-    bound = {
-        subject["name"]
-        for (kind, _), item in objects.items()
-        if kind in ("ClusterRoleBinding", "RoleBinding")
-        for subject in item["subjects"]
-    }
-    assert names.ZTUNNEL_SERVICE_ACCOUNT not in bound
-    assert pod(objects, "DaemonSet", "ztunnel")["automountServiceAccountToken"] is False
-
-
 def test_istios_tools_find_what_they_look_for(objects: Objects) -> None:
     service = objects["Service", names.CONTROL_PLANE_SERVICE]["spec"]
     ports = {port["name"]: port["port"] for port in service["ports"]}
     assert ports == {
         "grpc-xds": names.CONTROL_PLANE_XDS_PORT,
         "http-monitoring": names.CONTROL_PLANE_METRICS_PORT,
+        "https-webhook": 443,
     }
     labels = objects["Deployment", "istiod"]["spec"]["template"]["metadata"]["labels"]
     assert (labels["app"], labels["istio"]) == ("istiod", "pilot")
@@ -424,7 +313,7 @@ def test_the_gateway_apis_definitions_follow_the_channel_and_outlive_the_release
 ) -> None:
     objects = template(helm, f"gatewayAPI.channel={channel}")
     found = {name: one for (kind, name), one in objects.items() if kind == "CustomResourceDefinition"}
-    assert (f"gateways.{GATEWAY_GROUP}" in found) == (channel != "none")
+    assert (f"gateways.{kinds.GATEWAY.group}" in found) == (channel != "none")
     assert ("xbackendtrafficpolicies.gateway.networking.x-k8s.io" in found) == alone
     for one in found.values():
         assert one["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"

@@ -45,16 +45,129 @@ EVERYTHING: dict[str, Any] = {
     "connectTimeout": "5s",
     "tcpKeepalive": {"probes": 3, "time": "60s", "interval": "10s"},
     "enablePrometheusMerge": False,
-    "defaultConfig": {"holdApplicationUntilProxyStarts": True},
-    "defaultProviders": {"metrics": ["prometheus"]},
+    "defaultConfig": {
+        "holdApplicationUntilProxyStarts": True,
+        "tracing": {"sampling": 5, "maxPathTagLength": 9, "customTags": {"a": {"literal": {"value": "b"}}}},
+    },
+    "defaultProviders": {"metrics": ["prometheus"], "accessLogging": ["envoy"], "tracing": ["f"]},
     "enableTracing": None,
-    "extensionProviders": [],
+    "extensionProviders": [
+        {"name": "a", "envoyFileAccessLog": {"path": "/a", "logFormat": {"text": "%CEL(size(request.path) > (1))%"}}},
+        {"name": "b", "envoyOtelAls": {"service": "x", "port": 1, "logFormat": {"labels": {"a": "%PATH%"}}}},
+        {"name": "c", "envoyHttpAls": {"service": "x", "port": 1, "additionalRequestHeadersToLog": ["a"]}},
+        {"name": "d", "envoyTcpAls": {"service": "x", "port": 1, "filterStateObjectsToLog": ["a"]}},
+        {"name": "e", "prometheus": {}},
+        {
+            "name": "f",
+            "opentelemetry": {
+                "service": "x",
+                "port": 1,
+                "maxTagLength": 9,
+                "resourceDetectors": {"environment": {}},
+                "http": {"path": "/a", "timeout": "1s", "headers": [{"name": "a", "value": "b"}]},
+                "grpc": {"timeout": "1s", "initialMetadata": [{"name": "a", "envName": "B"}]},
+            },
+        },
+        {
+            "name": "g",
+            "zipkin": {
+                "service": "x",
+                "port": 1,
+                "maxTagLength": 9,
+                "enable64bitTraceId": True,
+                "path": "/p",
+                "traceContextOption": "USE_B3_WITH_W3C_PROPAGATION",
+                "timeout": "1s",
+                "headers": [{"name": "a"}],
+            },
+        },
+    ],
 }
 
 
 def test_honoured_fields_are_not_reported() -> None:
     assert reported(EVERYTHING) == []
     assert reported("") == []
+
+
+def _spans(more: dict[str, Any]) -> dict[str, Any]:
+    return {"opentelemetry": {"service": "x", "port": 1, **more}}
+
+
+def _formed(form: dict[str, Any]) -> dict[str, Any]:
+    return {"envoyFileAccessLog": {"logFormat": form}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "field", "part"),
+    [
+        ({"envoyFileAccessLog": {}, "prometheus": {}}, "[0]", "exclude each other"),
+        (_formed({"text": "", "labels": {}}), "[0].envoyFileAccessLog.logFormat", "exclude"),
+        (_formed({"text": "%BOGUS%"}), "[0].envoyFileAccessLog.logFormat.text", "BOGUS"),
+        (_formed({"labels": {"a": ["%B"]}}), "[0].envoyFileAccessLog.logFormat.labels", "%B"),
+        (_formed({"text": "%REQ%"}), "[0].envoyFileAccessLog.logFormat.text", "write %REQ(...)%"),
+        (_formed({"text": "%CEL(a >)%"}), "[0].envoyFileAccessLog.logFormat.text", "%CEL(a >)% has the end"),
+        (_formed({"text": "%CEL(a(b) == ')')%"}), "[0].envoyFileAccessLog.logFormat.text", "calls a()"),
+        (
+            {"envoyHttpAls": {"service": "x", "port": 1, "additionalRequestHeadersToLog": ["a b"]}},
+            "[0].envoyHttpAls.additionalRequestHeadersToLog[0]",
+            "header",
+        ),
+        ({"envoyOtelAls": {"port": 1}}, "[0].envoyOtelAls.service", "required"),
+        ({"envoyTcpAls": {"service": "x", "port": 0}}, "[0].envoyTcpAls.port", "greater"),
+        ({"datadog": {}}, "[0].datadog", "providers of this kind"),
+        ({"zipkin": {"service": "x", "port": 1, "headers": [{"name": "a b"}]}}, "[0].zipkin.headers[0].name", "header"),
+        ({"zipkin": {"service": "x", "port": 1, "traceContextOption": 2}}, "[0].zipkin.traceContextOption", "USE_B3"),
+        (
+            _spans({"http": {"headers": [{"name": "a", "value": "b", "envName": "c"}]}}),
+            "[0].opentelemetry.http.headers[0]",
+            "exclude",
+        ),
+        (
+            _spans({"http": {"headers": [{"name": "a", "value": "b\r\nc: d"}]}}),
+            "[0].opentelemetry.http.headers[0]",
+            "line break",
+        ),
+        (_spans({"dynatraceSampler": {}}), "[0].opentelemetry.dynatraceSampler", "Dynatrace"),
+        (_spans({"serviceAttributeEnrichment": 1}), "[0].opentelemetry.serviceAttributeEnrichment", "service.name"),
+        ({"bogus": {}}, "[0].bogus", "check the spelling"),
+    ],
+)
+def test_a_bad_provider_is_named_with_its_field(provider: dict[str, Any], field: str, part: str) -> None:
+    [(path, text)] = reported({"extensionProviders": [{"name": "x", **provider}]})
+    assert path == f"extensionProviders{field}"
+    assert part in text
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "part"),
+    [
+        ({"enableTracing": True}, "enableTracing", "sends no spans by itself"),
+        ({"enableTracing": False, "defaultProviders": {"tracing": ["f"]}}, "enableTracing", "no effect"),
+        ({"defaultProviders": {"tracing": ["f", "f"]}}, "defaultProviders.tracing", "only the first"),
+        ({"defaultConfig": {"tracing": {"zipkin": {}}}}, "defaultConfig.tracing.zipkin", "extensionProviders"),
+        ({"defaultConfig": {"tracing": {"sampling": 101}}}, "defaultConfig.tracing.sampling", "100"),
+    ],
+)
+def test_what_is_said_of_traces_and_has_no_effect_is_reported(document: dict[str, Any], field: str, part: str) -> None:
+    [(path, text)] = reported({**document, "extensionProviders": [{"name": "f", **_spans({})}]})
+    assert path == field
+    assert part in text
+
+
+def test_a_file_without_a_path_is_standard_output() -> None:
+    [provider] = config({"extensionProviders": [{"name": "a", "envoyFileAccessLog": {"path": ""}}]}).extension_providers
+    assert provider.envoy_file_access_log is not None
+    assert provider.envoy_file_access_log.path == "/dev/stdout"
+
+
+def test_default_providers_that_are_none_are_reported() -> None:
+    named = {"accessLogging": ["envoy", "absent", "prometheus"], "metrics": ["prometheus", "envoy"]}
+    assert reported({"defaultProviders": named}) == [
+        ("defaultProviders.accessLogging", "names absent, which extensionProviders does not have"),
+        ("defaultProviders.accessLogging", "names prometheus, which is a provider for something else"),
+        ("defaultProviders.metrics", "names envoy, which is a provider for something else"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Access logs, metrics and traces of waypoints as Envoy's messages."""

@@ -1,0 +1,119 @@
+"""What each component may do in the cluster, and what the API server asks the control plane."""
+
+from pathlib import Path
+
+from meshapi import names
+from meshkit.kube import kinds
+from tests.support.chart import Objects, pod, template
+
+GATEWAY_GROUP = kinds.GATEWAY.group
+ISTIO_KINDS = (
+    *(
+        ("security.istio.io", name)
+        for name in ("authorizationpolicies", "peerauthentications", "requestauthentications")
+    ),
+    *(
+        ("networking.istio.io", name)
+        for name in (
+            "serviceentries",
+            "workloadentries",
+            "virtualservices",
+            "destinationrules",
+            "sidecars",
+            "workloadgroups",
+            "envoyfilters",
+            "proxyconfigs",
+        )
+    ),
+    ("extensions.istio.io", "wasmplugins"),
+    ("telemetry.istio.io", "telemetries"),
+)
+GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
+WITH_STATUS = (
+    *ISTIO_KINDS,
+    ("", "services"),
+    *((GATEWAY_GROUP, name) for name in ("gateways", "gatewayclasses", "httproutes", "grpcroutes")),
+)
+VALIDATOR = f"{names.VALIDATOR_PREFIX}istio-system"
+WEBHOOK_GROUP = "admissionregistration.k8s.io"
+
+
+def test_rights_are_the_least(objects: Objects) -> None:
+    def rules(kind: str, name: str) -> set[tuple[str, str, str, str]]:
+        return {
+            (group, resource, verb, ",".join(rule.get("resourceNames", [])))
+            for rule in objects[kind, name]["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    def read(*resources: tuple[str, str], only: str = "") -> set[tuple[str, str, str, str]]:
+        return {(group, name, verb, only) for group, name in resources for verb in ("get", "list", "watch")}
+
+    root = names.ROOT_CERT_CONFIGMAP
+    assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
+        *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
+        *read(("discovery.k8s.io", "endpointslices")),
+        *read(*ISTIO_KINDS, *((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
+        *read(("", "configmaps"), only=root),
+        *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
+        *((group, f"{name}/status", "patch", "") for group, name in WITH_STATUS),
+        *((GATEWAY_GROUP, "gatewayclasses", verb, "") for verb in ("create", "patch")),
+        *(("apps", "deployments", verb, "") for verb in ("get", "list", "watch", "create", "patch")),
+        *(("", name, verb, "") for name in ("services", "serviceaccounts") for verb in ("get", "create", "patch")),
+        *(("autoscaling", "horizontalpodautoscalers", verb, "") for verb in ("get", "create", "patch", "delete")),
+        *(("policy", "poddisruptionbudgets", verb, "") for verb in ("get", "create", "patch", "delete")),
+        ("", "configmaps", "get", ""),
+        *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
+        ("", "configmaps", "patch", root),
+        ("", "configmaps", "patch", names.CRL_CONFIGMAP),
+        ("", "configmaps", "delete", names.CRL_CONFIGMAP),
+        ("", "configmaps", "create", ""),
+        ("authentication.k8s.io", "tokenreviews", "create", ""),
+        *read((WEBHOOK_GROUP, "validatingwebhookconfigurations"), only=VALIDATOR),
+        (WEBHOOK_GROUP, "validatingwebhookconfigurations", "patch", VALIDATOR),
+    }
+    assert rules("Role", "culvert-control-plane") == {
+        ("", "configmaps", "list", ""),
+        *read(("", "configmaps"), only=names.MESH_CONFIGMAP),
+        *read(("", "configmaps"), only=names.REJECTIONS_CONFIGMAP),
+        ("", "configmaps", "patch", names.REJECTIONS_CONFIGMAP),
+        ("", "secrets", "get", f"{names.CACERTS_SECRET},{names.CA_SECRET}"),
+        ("", "secrets", "create", ""),
+        ("coordination.k8s.io", "leases", "get", names.CONTROL_PLANE_LEASE),
+        ("coordination.k8s.io", "leases", "update", names.CONTROL_PLANE_LEASE),
+        ("coordination.k8s.io", "leases", "create", ""),
+    }
+    assert rules("ClusterRole", "istio-cni-istio-system") == {
+        *read(("", "pods"), ("", "namespaces")),
+        ("", "pods/status", "patch", ""),
+    }
+    assert rules("Role", "istio-cni") == {("apps", "daemonsets", "get", names.NODE_AGENT_DAEMON_SET)}
+
+
+def test_ztunnel_has_no_rights_at_all(objects: Objects) -> None:
+    bound = {
+        subject["name"]
+        for (kind, _), item in objects.items()
+        if kind in ("ClusterRoleBinding", "RoleBinding")
+        for subject in item["subjects"]
+    }
+    assert names.ZTUNNEL_SERVICE_ACCOUNT not in bound
+    assert pod(objects, "DaemonSet", "ztunnel")["automountServiceAccountToken"] is False
+
+
+def test_objects_of_the_mesh_are_validated_by_the_control_plane_unless_that_is_turned_off(
+    helm: Path, objects: Objects
+) -> None:
+    configuration = objects["ValidatingWebhookConfiguration", VALIDATOR]
+    selected = [one["objectSelector"]["matchExpressions"] for one in configuration["webhooks"]]
+    assert sorted(one["operator"] for [one] in selected) == ["DoesNotExist", "In"]
+    for webhook in configuration["webhooks"]:
+        service = webhook["clientConfig"]["service"]
+        assert (service["name"], service["path"]) == (names.CONTROL_PLANE_SERVICE, "/validate")
+        assert webhook["failurePolicy"] == "Ignore", "an installation works before the control plane does"
+    ports = pod(objects, "Deployment", "istiod")["containers"][0]["ports"]
+    assert {"name": "https-webhook", "containerPort": names.CONTROL_PLANE_WEBHOOK_PORT} in ports
+    without = template(helm, "controlPlane.configValidation=false")
+    assert ("ValidatingWebhookConfiguration", VALIDATOR) not in without
