@@ -21,6 +21,7 @@ app = typer.Typer(help="What applies to a service or a pod: waypoint, routes, po
 Name = Annotated[str, typer.Argument(help="NAME[.NAMESPACE].", show_default=False)]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Where it is.")]
 _BOUND = "istio.io/WaypointBound"
+_NOT_READY = "no pod of it is ready: connections wait or fail"
 
 
 @app.command()
@@ -79,7 +80,16 @@ async def of_pod(client: kube.Client, key: tuple[str, str], system_namespace: st
     found = facts.find(document["workloads"], namespace, name)
     if found is None:
         raise CommandError(f"ztunnel does not know pod {namespace}/{name}; see `culvert check`")
-    return facts.of_pod(document, found)
+    made = facts.of_pod(document, found)
+    waypoint = facts.waypoint_of(found)
+    gateway = None if waypoint is None else await _gateway(client, waypoint)
+    if waypoint is None:
+        return made
+    if gateway is None:
+        return made | {"waypointProblem": _NOT_READY}
+    items = await _policies(client, {waypoint[0], system_namespace})
+    scope = policies.Scope(None, gateway, system_namespace)
+    return made | {"waypointPolicies": policies.at_waypoint(items, scope)}
 
 
 async def of_service(client: kube.Client, key: tuple[str, str], system_namespace: str) -> Json:
@@ -105,8 +115,8 @@ async def _at_waypoint(
     """Return the routes and policies that a service's waypoint has for it."""
     proxy = await _waypoint_pod(client, waypoint)
     if proxy is None:
-        return {"waypointProblem": "no pod of it is ready: connections wait or fail"}
-    gateway = (waypoint[0], proxy["metadata"]["labels"].get(names.GATEWAY_NAME_LABEL, waypoint[1]))
+        return {"waypointProblem": _NOT_READY}
+    gateway = _gateway_of(proxy, waypoint)
     config, items = await asyncio.gather(
         sources.envoy_page(client, proxy, "/config_dump"), _policies(client, {key[0], waypoint[0], root_namespace})
     )
@@ -114,6 +124,16 @@ async def _at_waypoint(
         "routes": facts.routes_of(dump.read(json.loads(config)), found.get("hostname", "")),
         "waypointPolicies": policies.at_waypoint(items, policies.Scope(key, gateway, root_namespace)),
     }
+
+
+async def _gateway(client: kube.Client, waypoint: tuple[str, str]) -> tuple[str, str] | None:
+    """Return the Gateway of a waypoint's service; ``None``: no pod of it is ready."""
+    proxy = await _waypoint_pod(client, waypoint)
+    return None if proxy is None else _gateway_of(proxy, waypoint)
+
+
+def _gateway_of(proxy: Json, waypoint: tuple[str, str]) -> tuple[str, str]:
+    return (waypoint[0], proxy["metadata"]["labels"].get(names.GATEWAY_NAME_LABEL, waypoint[1]))
 
 
 async def _policies(client: kube.Client, namespaces: set[str]) -> list[Json]:

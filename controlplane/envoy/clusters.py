@@ -204,8 +204,13 @@ def connect_originate() -> cluster_pb2.Cluster:
     options = http_protocol_options_pb2.HttpProtocolOptions()
     options.explicit_http_config.http2_protocol_options.SetInParent()
     result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(options))
+    set_no_limits(result)
+    return result
+
+
+def set_no_limits(cluster: cluster_pb2.Cluster) -> None:
+    """Lift Envoy's own limits, which no user has asked for."""
     limits = number(_NO_LIMIT)
-    result.circuit_breakers.thresholds.add(
+    cluster.circuit_breakers.thresholds.add(
         max_connections=limits, max_pending_requests=limits, max_requests=limits, max_retries=limits
     )
-    return result

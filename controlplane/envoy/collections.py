@@ -1,16 +1,26 @@
 """What each waypoint gets, as collections: clusters, endpoints, listeners and routes, each with the view it is for."""
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
-from envoy.config.listener.v3 import listener_components_pb2
 
-from controlplane.envoy import clusters, endpoints, filter_chains, listeners, names, routes, tokens, virtual_hosts
+from controlplane.envoy import (
+    clusters,
+    endpoints,
+    filter_chains,
+    listeners,
+    names,
+    routes,
+    tokens,
+    virtual_hosts,
+    workloads,
+)
 from controlplane.envoy.authorization import custom, filters
-from controlplane.envoy.filter_chains import Filters
+from controlplane.envoy.filter_chains import Filters, Opening
 from controlplane.envoy.placing import Made, Message, Placed, Source, placed
 from controlplane.envoy.telemetry.reporting import Reporting, TunnelReports
 from controlplane.envoy.upstreams import Upstreams
@@ -24,19 +34,20 @@ from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
 from controlplane.routing.policies import Policies
 from controlplane.routing.services import Discovery, Endpoint, Port, Service
+from controlplane.routing.workloads import Attached, Place, Workloads
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
-from controlplane.waypoints.waypoint import Waypoint
+from controlplane.waypoints.waypoint import Handles, Waypoint
 from meshkit.kube import Key
 
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """The filter chains of a service at its waypoint."""
+    """The filter chains of a service, or of all workloads, at a waypoint; without a host: of workloads."""
 
     view: Key
     host: str
-    chains: tuple[listener_components_pb2.FilterChain, ...]
+    openings: tuple[Opening, ...]
     made: Made
 
 
@@ -70,12 +81,15 @@ class EnvoyCollections:
         routing: RoutingCollections,
         waypoints: Waypoints,
         policies: Policies,
+        *,
         reporting: Reporting,
+        attached: Workloads,
     ) -> None:
         self._routing = routing
         self._policies = policies
         self._reporting = reporting
         self._waypoints = waypoints
+        self._attached = attached
         # Services are Kubernetes' by key, and hosts of ServiceEntries by name.
         of: list[tuple[str, Collection[Any, Service]]] = [
             ("services", routing.services),
@@ -84,18 +98,23 @@ class EnvoyCollections:
         chains = [Derived(graph, f"filter chains of {name}", over, CHAINS, self._filter_chains) for name, over in of]
         requests = [Derived(graph, f"routes of {name}", over, PROXIES, self._routes) for name, over in of]
         self._chains: list[Index[Key, Any, Chains]] = [Index(one, lambda found: (found.view,)) for one in chains]
+        self._direct = Derived(graph, "filter chains of workloads", waypoints.known, CHAINS, self._workload_chains)
         self._tunnels: Collection[Key, _Tunnels] = Derived(
             graph, "reports of tunnels", waypoints.known, CHAINS, self._tunnel_reports
         )
         foreign: list[Index[tuple[Key, Target], Any, Any]] = [
             *(Index(one, lambda made: made.foreign) for one in requests),
-            *(Index(one, lambda found: found.made.foreign) for one in chains),
+            *(Index(one, lambda found: found.made.foreign) for one in (*chains, self._direct)),
             Index(self._tunnels, lambda found: found.made.foreign),
         ]
         self.made: tuple[Derived[Any, Made], ...] = (
             *(Derived(graph, f"clusters of {name}", over, CLUSTERS, self._clusters) for name, over in of),
             *(Derived(graph, f"foreign clusters {n}", one, CLUSTERS, self._foreign) for n, one in enumerate(foreign)),
             *(Derived(graph, f"endpoints of {name}", over, CLUSTERS, self._endpoints) for name, over in of),
+            *(
+                Derived(graph, f"clusters of {name}", one, CLUSTERS, functools.partial(self._workload, name))
+                for name, one in attached.indexes.items()
+            ),
             Derived(graph, "listeners", waypoints.known, PROXIES, self._listeners),
             *requests,
         )
@@ -126,25 +145,42 @@ class EnvoyCollections:
             made.append(virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port)))
         return Made(placed(view, made), frozenset(sources), frozenset(upstreams.foreign))
 
+    def _workload(self, name: str, group: Group[Place, Key, Attached], fetch: Fetch) -> Made | None:
+        """Return the cluster of an address."""
+        found = self._attached.at(name, group, fetch)
+        return None if found is None else Made(placed(group.key[0], [workloads.cluster(found)]))
+
+    def _workload_chains(self, waypoint: Waypoint, fetch: Fetch) -> Chains | None:
+        """Return the chains of all workloads; ``None`` for a waypoint that is not for workloads."""
+        if not waypoint.handles_any(Handles.WORKLOAD):
+            return None
+        upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
+        opening = workloads.opening(self._filters(None, upstreams, fetch), self._reporting.of_workloads(upstreams))
+        made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
+        return Chains(waypoint.key, "", (opening,), made)
+
     def _filter_chains(self, service: Service, fetch: Fetch) -> Chains | None:
         upstreams = self._upstreams(service, fetch)
         if upstreams is None:
             return None
-        found: list[listener_components_pb2.FilterChain] = []
+        found = []
         of_policies = self._filters(service, upstreams, fetch)
         reports = self._reporting.of_service(service, upstreams)
         for port in service.ports:
             rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
             if rule is not None:
                 upstreams.sources.update(_origins([rule]))
-            found += filter_chains.of_port(
-                service, port, rule, _tcp(upstreams, port), filters=of_policies, reports=reports
+            found.append(
+                filter_chains.of_port(service, port, rule, _tcp(upstreams, port), filters=of_policies, reports=reports)
             )
         made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
         return Chains(upstreams.view, service.host, tuple(found), made)
 
-    def _filters(self, service: Service, upstreams: Upstreams, fetch: Fetch) -> Filters:
-        """Return the filters of the policies for a service: tokens are verified before rules look at them."""
+    def _filters(self, service: Service | None, upstreams: Upstreams, fetch: Fetch) -> Filters:
+        """Return the filters of the policies for a service, or for the workloads of a waypoint.
+
+        Tokens are verified before rules look at them.
+        """
         authentication = self._policies.authentication(service, upstreams.view, fetch)
         authorization = self._policies.authorization(service, upstreams.view, fetch)
         upstreams.sources.update(("RequestAuthentication", policy.key) for policy in authentication)
@@ -156,7 +192,7 @@ class EnvoyCollections:
             lambda target: upstreams.find(target, target.port, is_http=True).cluster,
         )
         http = (*asked, *([] if verify is None else [verify]), *filters.of_requests(authorization))
-        prefix = service.host
+        prefix = names.DIRECT_TCP if service is None else service.host
         network = (*custom.of_connections(authorization, prefix), *filters.of_connections(authorization, prefix))
         return Filters(http, network)
 
@@ -205,18 +241,19 @@ class EnvoyCollections:
 
     def _listeners(self, waypoint: Waypoint, fetch: Fetch) -> Made:
         members = [one for index in self._chains for one in fetch.members(index, waypoint.key)]
-        found = sorted(members, key=lambda one: one.host)
-        chains = [chain for one in found for chain in one.chains]
+        direct = fetch.find(self._direct, waypoint.key)
+        openings = [opening for one in sorted(members, key=lambda one: one.host) for opening in one.openings]
         tunnels = fetch.find(self._tunnels, waypoint.key)
-        parts = [one.made for one in (*found, tunnels) if one is not None]
+        parts = [one.made for one in (*members, direct, tunnels) if one is not None]
         sources = frozenset(source for one in parts for source in one.sources)
         reports = TunnelReports() if tunnels is None else tunnels.reports
         made = (
             clusters.main_internal(),
             clusters.connect_originate(),
             listeners.connect_terminate(reports.taken),
-            listeners.main_internal(chains),
+            listeners.main_internal(openings, direct.openings[0] if direct else None),
             listeners.connect_originate(reports.opened),
+            *([workloads.routes()] if direct else []),
         )
         return Made(placed(waypoint.key, made), sources)
 

@@ -1,18 +1,15 @@
 """Endpoints of a cluster. Facts: Istio's ``pilot/pkg/xds/endpoints/endpoint_builder.go``."""
 
 from collections.abc import Iterable
-from typing import Final
 
 from envoy.config.core.v3 import base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
-from controlplane.envoy import names, nearness
+from controlplane.envoy import metrics, names, nearness
 from controlplane.envoy.packing import internal_address, number, socket_address
 from controlplane.routing.localities import Nearness
 from controlplane.routing.services import Endpoint, Locality
 
-_DESCRIBED: Final = ("workload", "namespace", "service", "revision", "cluster")
-_UNKNOWN: Final = "unknown"
 Labels = frozenset[tuple[str, str]]
 
 
@@ -59,8 +56,8 @@ def _endpoint(endpoint: Endpoint, target: int) -> endpoint_components_pb2.LbEndp
     )
     metadata = result.metadata.filter_metadata
     metadata[names.ISTIO_METADATA].update({"workload": ";".join(endpoint.workload), "identity": endpoint.identity})
-    described = dict(zip(_DESCRIBED, endpoint.workload, strict=False))
-    identity = endpoint.identity if endpoint.has_tunnel else _UNKNOWN
+    described = dict(zip(metrics.DESCRIBED, endpoint.workload, strict=False))
+    identity = endpoint.identity if endpoint.has_tunnel else metrics.UNKNOWN
     metadata[names.TELEMETRY_METADATA].update({**described, "identity": identity})
     host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     if endpoint.has_tunnel:

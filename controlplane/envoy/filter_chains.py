@@ -1,25 +1,23 @@
-"""The filter chains of a service's port: chosen by the address and the port that clients have called."""
+"""The filter chains of a service's port."""
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from controlplane.envoy import http_connections, names, routes
-from controlplane.envoy.packing import number, packed
+from controlplane.envoy.packing import packed
 from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.ir import ConnectionRule, Target
-from controlplane.routing.services import Port, Protocol, Service
+from controlplane.routing.services import Port, Service
 
 Chain: Final = listener_components_pb2.FilterChain
 HTTP_MANAGER: Final = "envoy.filters.network.http_connection_manager"
 TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
-HTTP_WORDS: Final = ("http/1.0", "http/1.1", "h2c")
-"""What the inspector reports for HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,23 @@ class Filters:
     network: tuple[listener_components_pb2.Filter, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The chains of one port, and where clients call it.
+
+    Attributes:
+        addresses: virtual ones, or networks of them.
+        port: that clients call.
+        http: for requests; ``None``: there are none.
+        tcp: for other connections; ``None``: there are none. Where both are set, the first bytes tell.
+    """
+
+    addresses: tuple[str, ...]
+    port: int
+    http: listener_components_pb2.FilterChain | None = None
+    tcp: listener_components_pb2.FilterChain | None = None
+
+
 def of_port(
     service: Service,
     port: Port,
@@ -43,8 +58,8 @@ def of_port(
     *,
     filters: Filters,
     reports: Reports,
-) -> Iterable[listener_components_pb2.FilterChain]:
-    """Yield the chains of a port: for requests, for other connections, or for both, told apart by the first bytes.
+) -> Opening:
+    """Return the chains of a port: for requests, for other connections, or for both.
 
     Args:
         service: the service.
@@ -54,25 +69,63 @@ def of_port(
         filters: of policies.
         reports: what is reported of the traffic.
     """
-    if not service.addresses:
-        return
+    http = tcp = None
     if port.protocol.is_http:
-        chain = _chain(names.inbound_vip(service.host, port.number, is_http=True), service, port)
-        if port.protocol is Protocol.UNKNOWN:
-            chain.filter_chain_match.application_protocols.extend(HTTP_WORDS)
-        manager = http_connections.of_service(chain.name, filters.http, reports.requests)
-        if reports.spans is not None:
-            reports.spans.apply(manager, f"{service.host}:{port.number}/*")
-        chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
-        yield chain
+        name = names.inbound_vip(service.host, port.number, is_http=True)
+        http = of_requests(name, filters, reports, f"{service.host}:{port.number}/*")
     if port.protocol.is_tcp:
-        chain = _chain(names.inbound_vip(service.host, port.number, is_http=False), service, port)
-        chain.filters.extend(filters.network)
-        proxy = _proxy(chain.name, service, port, rule, upstreams)
-        proxy.access_log.extend(reports.connections)
-        proxy.access_log_options.flush_access_log_on_connected = True
-        chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))
-        yield chain
+        name = names.inbound_vip(service.host, port.number, is_http=False)
+        tcp = of_connections(_proxy(name, service, port, rule, upstreams), filters, reports)
+    return Opening(service.addresses, port.number, http, tcp)
+
+
+def of_requests(
+    name: str,
+    filters: Filters,
+    reports: Reports,
+    operation: str,
+    *,
+    first: Iterable[listener_components_pb2.Filter] = (),
+    early: Iterable[extension_pb2.TypedExtensionConfig] = (),
+) -> listener_components_pb2.FilterChain:
+    """Return a chain for requests.
+
+    Args:
+        name: of the chain, and of its routes.
+        filters: of policies.
+        reports: what is reported of the requests.
+        operation: name of their spans.
+        first: filters in front of the connection manager.
+        early: changes of a request before its route is chosen.
+    """
+    chain = Chain(name=name, filters=first)
+    manager = http_connections.of_service(name, filters.http, reports.requests, early)
+    if reports.spans is not None:
+        reports.spans.apply(manager, operation)
+    chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))
+    return chain
+
+
+def of_connections(
+    proxy: tcp_proxy_pb2.TcpProxy,
+    filters: Filters,
+    reports: Reports,
+    *,
+    first: Iterable[listener_components_pb2.Filter] = (),
+) -> listener_components_pb2.FilterChain:
+    """Return a chain for connections that carry no requests, named after its proxy's statistics.
+
+    Args:
+        proxy: says where they go.
+        filters: of policies.
+        reports: what is reported of the connections.
+        first: filters in front of those of policies.
+    """
+    chain = Chain(name=proxy.stat_prefix, filters=[*first, *filters.network])
+    proxy.access_log.extend(reports.connections)
+    proxy.access_log_options.flush_access_log_on_connected = True
+    chain.filters.add(name=TCP_PROXY, typed_config=packed(proxy))
+    return chain
 
 
 def _proxy(
@@ -88,13 +141,3 @@ def _proxy(
     target = shares[0].target if shares else Target(service.host, port.number)
     result.cluster = names.BLACK_HOLE if target is None else upstreams(target).cluster
     return result
-
-
-def _chain(name: str, service: Service, port: Port) -> listener_components_pb2.FilterChain:
-    chain = Chain(name=name)
-    chain.filter_chain_match.destination_port.CopyFrom(number(port.number))
-    for address in service.addresses:
-        network = ipaddress.ip_network(address, strict=False)
-        prefix = str(network.network_address)
-        chain.filter_chain_match.prefix_ranges.add(address_prefix=prefix, prefix_len=number(network.prefixlen))
-    return chain

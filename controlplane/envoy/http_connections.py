@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import base_pb2
+from envoy.config.core.v3 import base_pb2, extension_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
@@ -23,14 +23,18 @@ _SERVER: Final = "istio-envoy"
 
 
 def of_service(
-    route_name: str, filters: Iterable[http_connection_manager_pb2.HttpFilter], logs: Iterable[accesslog_pb2.AccessLog]
+    route_name: str,
+    filters: Iterable[http_connection_manager_pb2.HttpFilter],
+    logs: Iterable[accesslog_pb2.AccessLog],
+    early: Iterable[extension_pb2.TypedExtensionConfig] = (),
 ) -> http_connection_manager_pb2.HttpConnectionManager:
-    """Return the connection manager of a service's port.
+    """Return the connection manager of a service's port, or of workloads.
 
     Args:
         route_name: of its routes, which come by RDS: a change of them drains nothing.
         filters: of policy, in front of the others.
         logs: access logs.
+        early: changes of a request before its route is chosen.
     """
     result = Manager(
         stat_prefix=route_name,
@@ -46,6 +50,7 @@ def of_service(
             router(),
         ],
         access_log=logs,
+        early_header_mutation_extensions=early,
         stream_idle_timeout=duration(timedelta(0)),
         delayed_close_timeout=duration(timedelta(seconds=1)),
     )

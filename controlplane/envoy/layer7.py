@@ -8,6 +8,7 @@ from controlplane.envoy.telemetry.reporting import Reporting
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.policies import Policies
 from controlplane.routing.telemetry.scope import Telemetries
+from controlplane.routing.workloads import Workloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +34,6 @@ def create(model: Model) -> Layer7:
     policies = Policies(model.inputs)
     telemetries = Telemetries(model.inputs)
     reporting = Reporting(routing, telemetries)
-    envoy = EnvoyCollections(model.graph, routing, model.waypoints, policies, reporting)
+    attached = Workloads(model.graph, model.inputs, model.waypoints)
+    envoy = EnvoyCollections(model.graph, routing, model.waypoints, policies, reporting=reporting, attached=attached)
     return Layer7(model, routing, telemetries, envoy)

@@ -1,6 +1,7 @@
 """The three listeners of a waypoint. Facts: Istio's ``pilot/pkg/networking/core/listener_waypoint.go``."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Final
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -10,13 +11,24 @@ from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_p
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from controlplane.envoy import http_connections, names, transport
-from controlplane.envoy.filter_chains import HTTP_MANAGER, TCP_PROXY
-from controlplane.envoy.packing import packed
+from controlplane.envoy import dispatch, http_connections, names, transport
+from controlplane.envoy.filter_chains import HTTP_MANAGER, TCP_PROXY, Opening
+from controlplane.envoy.packing import duration, packed
 
 Listener: Final = listener_pb2.Listener
 Chain: Final = listener_components_pb2.FilterChain
 _HTTP_INSPECTOR: Final = "envoy.filters.listener.http_inspector"
+_SERVER_FIRST: Final = (21, 22, 25, 53, 110, 143, 587, 873, 3306, 4222, 5900, 27017)
+"""Ports of protocols in which the server speaks first, or that are no HTTP in any case: FTP, SSH, SMTP, DNS, POP3,
+IMAP, rsync, MySQL, NATS, VNC, MongoDB. Nobody waits there for the client's first bytes.
+
+The list is the same for all waypoints: a change of it is a new listener, which closes every connection of the old one.
+"""
+_DETECTION: Final = timedelta(seconds=1)
+"""How long a connection may be silent until the server may speak first: it is taken for no HTTP then.
+
+Where what is spoken is declared nobody has to wait, but Envoy looks into every connection of a listener or into none.
+"""
 
 
 def connect_terminate(logs: Iterable[accesslog_pb2.AccessLog]) -> listener_pb2.Listener:
@@ -28,11 +40,14 @@ def connect_terminate(logs: Iterable[accesslog_pb2.AccessLog]) -> listener_pb2.L
     return Listener(name=names.CONNECT_TERMINATE, address=address, filter_chains=[chain])
 
 
-def main_internal(chains: Iterable[listener_components_pb2.FilterChain]) -> listener_pb2.Listener:
+def main_internal(openings: Iterable[Opening], direct: Opening | None = None) -> listener_pb2.Listener:
     """Return the listener that routes.
 
-    Envoy refuses a listener with two filter chains for one match. Of two services that claim one address and port, the
-    first one in order of host names gets the traffic.
+    Of two services that claim one address and port, the first one in order of host names gets the traffic.
+
+    Args:
+        openings: of services, in this order.
+        direct: of workloads, whatever address and port is called; ``None``: the waypoint is not for workloads.
     """
     result = Listener(name=names.MAIN_INTERNAL)
     result.internal_listener.SetInParent()
@@ -41,17 +56,17 @@ def main_internal(chains: Iterable[listener_components_pb2.FilterChain]) -> list
     nowhere = tcp_proxy_pb2.TcpProxy(stat_prefix=names.BLACK_HOLE, cluster=names.BLACK_HOLE)
     result.default_filter_chain.name = names.BLACK_HOLE
     result.default_filter_chain.filters.add(name=TCP_PROXY, typed_config=packed(nowhere))
-    taken: set[tuple[object, ...]] = set()
-    for chain in chains:
-        match = chain.filter_chain_match
-        words = tuple(match.application_protocols)
-        places = {(one.address_prefix, match.destination_port.value, words) for one in match.prefix_ranges}
-        if not places & taken:
-            taken |= places
-            result.filter_chains.append(chain)
-    if any(chain.filter_chain_match.application_protocols for chain in result.filter_chains):
-        inspector = packed(http_inspector_pb2.HttpInspector())
-        result.listener_filters.add(name=_HTTP_INSPECTOR, typed_config=inspector)
+    places = dispatch.places(openings)
+    used = {id(one): one for ports in places.values() for one in ports.values()}
+    served = [*used.values(), *([] if direct is None else [direct])]
+    result.filter_chains.extend(chain for one in served for chain in (one.http, one.tcp) if chain is not None)
+    tree = dispatch.tree(places, direct)
+    if tree is not None:
+        result.filter_chain_matcher.CopyFrom(tree)
+    if any(one.http is not None and one.tcp is not None for one in served):
+        result.listener_filters.append(_inspector())
+        result.listener_filters_timeout.CopyFrom(duration(_DETECTION))
+        result.continue_on_listener_filters_timeout = True
     return result
 
 
@@ -70,4 +85,15 @@ def connect_originate(logs: Iterable[accesslog_pb2.AccessLog]) -> listener_pb2.L
     result.internal_listener.SetInParent()
     result.use_original_dst.value = True
     result.listener_filters.add(name=names.ORIGINAL_DESTINATION, typed_config=packed(original_dst_pb2.OriginalDst()))
+    return result
+
+
+def _inspector() -> listener_components_pb2.ListenerFilter:
+    """Return the filter that tells HTTP from the rest, by the first bytes."""
+    result = listener_components_pb2.ListenerFilter(
+        name=_HTTP_INSPECTOR, typed_config=packed(http_inspector_pb2.HttpInspector())
+    )
+    for port in _SERVER_FIRST:
+        one = result.filter_disabled.or_match.rules.add()
+        one.destination_port_range.start, one.destination_port_range.end = port, port + 1
     return result

@@ -3,7 +3,7 @@
 Names, labels and units: Istio, "Istio Standard Metrics". The waypoint's host takes Envoy's prefix off.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -22,8 +22,15 @@ _PREFIX: Final = "istio"
 _REPORTER: Final = "waypoint"
 _HOST: Final = f"xds.upstream_host_metadata.filter_metadata['{names.TELEMETRY_METADATA}']"
 _CLUSTER: Final = f"xds.cluster_metadata.filter_metadata['{names.TELEMETRY_METADATA}']"
-_HAS_HOST: Final = f"'{names.TELEMETRY_METADATA}' in xds.upstream_host_metadata.filter_metadata"
-_HAS_CLUSTER: Final = f"'{names.TELEMETRY_METADATA}' in xds.cluster_metadata.filter_metadata"
+
+
+def _has(part: str) -> str:
+    """Return whether metadata says something; there is none of a part that was not chosen."""
+    return f"has(xds.{part}) && '{names.TELEMETRY_METADATA}' in xds.{part}.filter_metadata"
+
+
+_HAS_HOST: Final = _has("upstream_host_metadata")
+_HAS_CLUSTER: Final = _has("cluster_metadata")
 MetricT = TypeVar("MetricT", stats_pb2.Config.Counter, stats_pb2.Config.Histogram)
 _PEER_TAGS: Final = {
     "workload": "workload",
@@ -36,18 +43,20 @@ _PEER_TAGS: Final = {
 }
 _AS_IT_IS: Final = Change()
 _IDENTITY: Final = "identity"
+UNKNOWN: Final = peer.UNKNOWN
+DESCRIBED: Final = ("workload", "namespace", "service", "revision", "cluster")
+"""What is said of a workload, in this order."""
 _GRPC: Final = "'content-type' in request.headers && request.headers['content-type'].startsWith('application/grpc')"
 
 
-def of_requests(service: Service, cluster: str, changes: Changes) -> Iterator[accesslog_pb2.AccessLog]:
-    """Yield the logger that counts the requests to a service, unless nothing of them is counted.
+def of_requests(destination: Mapping[str, str], changes: Changes) -> Iterator[accesslog_pb2.AccessLog]:
+    """Yield the logger that counts requests, unless nothing of them is counted.
 
     Args:
-        service: the service.
-        cluster: name of Kubernetes' cluster.
+        destination: labels of where they go.
         changes: what users want otherwise.
     """
-    common = {**_peers(service, cluster), "request_protocol": f"%CEL({_GRPC} ? 'grpc' : 'http')%"}
+    common = {**_common(destination), "request_protocol": f"%CEL({_GRPC} ? 'grpc' : 'http')%"}
     labels = {
         **common,
         "response_code": "%RESPONSE_CODE%",
@@ -66,12 +75,12 @@ def of_requests(service: Service, cluster: str, changes: Changes) -> Iterator[ac
         yield accesslog_pb2.AccessLog(name=LOGGER, typed_config=packed(config))
 
 
-def of_connections(service: Service, cluster: str, changes: Changes) -> Iterator[accesslog_pb2.AccessLog]:
-    """Yield the loggers that count the connections to a service: one when the endpoint is connected, one at the end.
+def of_connections(destination: Mapping[str, str], changes: Changes) -> Iterator[accesslog_pb2.AccessLog]:
+    """Yield the loggers that count connections: one when the endpoint is connected, one at the end.
 
     Args: see ``of_requests``.
     """
-    labels = {**_peers(service, cluster), "request_protocol": "tcp", "response_flags": "%RESPONSE_FLAGS%"}
+    labels = {**_common(destination), "request_protocol": "tcp", "response_flags": "%RESPONSE_FLAGS%"}
     at_start = [_counter("tcp_connections_opened_total", labels)]
     at_end = [
         _counter("tcp_connections_closed_total", labels),
@@ -123,8 +132,55 @@ def _part(expression: str) -> str:
     return f"%CEL({cel.without_percent(cel.without_outer_string(expression))})%"
 
 
-def _peers(service: Service, cluster: str) -> dict[str, str]:
-    """Return the labels of both ends: the source as its tunnel describes it, the destination as the chosen endpoint."""
+def of_service(service: Service, cluster: str) -> dict[str, str]:
+    """Return the labels of a service as the destination, with the chosen endpoint.
+
+    Args:
+        service: the service.
+        cluster: name of Kubernetes' cluster.
+    """
+    return {
+        **_workload(_endpoint),
+        "destination_service": _upstream("host", service.host),
+        "destination_service_name": _upstream("name", service.key[1]),
+        "destination_service_namespace": _upstream("namespace", service.namespace),
+        "destination_cluster": f"%CEL({_HAS_HOST} ? {_HOST}['cluster'] : '{cluster}')%",
+    }
+
+
+def of_workloads(cluster: str) -> dict[str, str]:
+    """Return the labels of a workload that was called by its own address: no service has a part in it.
+
+    Args:
+        cluster: name of Kubernetes' cluster.
+    """
+
+    def described(key: str) -> str:
+        return _upstream(key, UNKNOWN)
+
+    return {
+        **_workload(described),
+        "destination_service": UNKNOWN,
+        "destination_service_name": UNKNOWN,
+        "destination_service_namespace": described("namespace"),
+        "destination_cluster": _upstream("cluster", cluster),
+    }
+
+
+def _workload(part: Callable[[str], str]) -> dict[str, str]:
+    return {
+        "destination_workload": part("workload"),
+        "destination_workload_namespace": part("namespace"),
+        "destination_principal": part(_IDENTITY),
+        "destination_app": part("service"),
+        "destination_version": part("revision"),
+        "destination_canonical_service": part("service"),
+        "destination_canonical_revision": part("revision"),
+    }
+
+
+def _common(destination: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of both ends; what its tunnel says describes the source."""
     principal = f"'{names.SOURCE_PRINCIPAL_STATE}' in filter_state"
     return {
         "reporter": _REPORTER,
@@ -136,17 +192,7 @@ def _peers(service: Service, cluster: str) -> dict[str, str]:
         "source_app": _source("service"),
         "source_version": _source("revision"),
         "source_cluster": _source("cluster"),
-        "destination_workload": _endpoint("workload"),
-        "destination_workload_namespace": _endpoint("namespace"),
-        "destination_principal": _endpoint(_IDENTITY),
-        "destination_app": _endpoint("service"),
-        "destination_version": _endpoint("revision"),
-        "destination_service": _upstream("host", service.host),
-        "destination_canonical_service": _endpoint("service"),
-        "destination_canonical_revision": _endpoint("revision"),
-        "destination_service_name": _upstream("name", service.key[1]),
-        "destination_service_namespace": _upstream("namespace", service.namespace),
-        "destination_cluster": f"%CEL({_HAS_HOST} ? {_HOST}['cluster'] : '{cluster}')%",
+        **destination,
         "connection_security_policy": f"%CEL({principal} ? 'mutual_tls' : 'none')%",
     }
 
@@ -167,7 +213,7 @@ def _endpoint(key: str) -> str:
 
 
 def _upstream(key: str, own: str) -> str:
-    """Return a word about the service that was chosen; the called one where a request was answered at once."""
+    """Return a word about what was chosen, which its cluster has; ``own`` where a request was answered at once."""
     return f"%CEL({_HAS_CLUSTER} ? {_CLUSTER}['{key}'] : '{own}')%"
 
 

@@ -8,12 +8,22 @@ MAIN_INTERNAL: Final = "main_internal"
 """Internal listener that routes what the tunnels carry."""
 CONNECT_ORIGINATE: Final = "connect_originate"
 """Internal listener, and cluster, that opens tunnels to endpoints."""
+ENCAP: Final = "encap"
+"""Clusters of workloads that are called by their own addresses begin with it, and count as it in statistics."""
+DIRECT_HTTP: Final = "direct-http"
+"""Filter chain, and routes, of requests to workloads' own addresses."""
+DIRECT_TCP: Final = "direct-tcp"
+"""Filter chain of other connections to workloads' own addresses."""
 
 ORIGINAL_DESTINATION: Final = "envoy.filters.listener.original_dst"
 LOCAL_ADDRESS_STATE: Final = f"{ORIGINAL_DESTINATION}.local_ip"
 REMOTE_ADDRESS_STATE: Final = f"{ORIGINAL_DESTINATION}.remote_ip"
 SOURCE_PRINCIPAL_STATE: Final = "io.istio.peer_principal"
 """Filter state: SPIFFE ID of the client, from its certificate."""
+TCP_CLUSTER_STATE: Final = "envoy.tcp_proxy.cluster"
+"""Filter state: the cluster that a connection goes to."""
+WORKLOAD_HEADER: Final = "x-culvert-workload"
+"""Header that has the cluster of the workload that a request goes to; it does not leave the proxy."""
 STRING_STATE: Final = "envoy.string"
 """Factory of filter state that is a text."""
 JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
@@ -34,6 +44,11 @@ def inbound_vip(host: str, port: int, *, is_http: bool, subset: str = "") -> str
     """Return the cluster, filter chain or routes of a service that the waypoint is for."""
     kind = "http" if is_http else "tcp"
     return f"inbound-vip|{port}|{kind}{'/' if subset else ''}{subset}|{host}"
+
+
+def workload(address: str) -> str:
+    """Return the cluster of a workload that is called by its own address."""
+    return f"{ENCAP}|{address}"
 
 
 def outbound(host: str, port: int, subset: str = "") -> str:

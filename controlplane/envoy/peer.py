@@ -45,7 +45,8 @@ def filters() -> Iterator[http_connection_manager_pb2.HttpFilter]:
         _add_rules(rules, part, key)
     yield Filter(name="envoy.filters.http.header_to_metadata", typed_config=packed(rules))
     values = [
-        _value(names.LOCAL_ADDRESS_STATE, "%REQ(:AUTHORITY)%"),
+        # Workloads' chains write it again, for the next internal listener.
+        _value(names.LOCAL_ADDRESS_STATE, "%REQ(:AUTHORITY)%", read_only=False),
         _value(names.REMOTE_ADDRESS_STATE, "%DOWNSTREAM_REMOTE_ADDRESS%"),
         _value(names.SOURCE_PRINCIPAL_STATE, "%DOWNSTREAM_PEER_URI_SAN%", factory=names.STRING_STATE),
         *(
@@ -68,10 +69,10 @@ def _add_rules(rules: header_to_metadata_pb2.Config, part: str, key: str) -> Non
     found.regex_value_rewrite.CopyFrom(rewrite)
 
 
-def _value(key: str, text: str, *, factory: str = "") -> value_pb2.FilterStateValue:
+def _value(key: str, text: str, *, factory: str = "", read_only: bool = True) -> value_pb2.FilterStateValue:
     """Return a piece of filter state that goes along to the internal listener, and not farther."""
     result = _State(
-        object_key=key, factory_key=factory, shared_with_upstream=_State.ONCE, read_only=True, skip_if_empty=True
+        object_key=key, factory_key=factory, shared_with_upstream=_State.ONCE, read_only=read_only, skip_if_empty=True
     )
     source = base_pb2.DataSource(inline_string=text)
     form = substitution_format_string_pb2.SubstitutionFormatString(text_format_source=source, omit_empty_values=True)

@@ -50,17 +50,18 @@ def mesh_client() -> base_pb2.TransportSocket:
     )
 
 
-def internal(inner: base_pb2.TransportSocket) -> base_pb2.TransportSocket:
+def internal(inner: base_pb2.TransportSocket, *, has_target: bool = True) -> base_pb2.TransportSocket:
     """Return the way to an internal listener; what it has to know goes along as metadata and filter state.
 
     Args:
         inner: what is spoken through it.
+        has_target: whether the endpoint's metadata says where the connection goes; else filter state does.
     """
     passed = [
         internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource(
             kind=Kind(host=Kind.Host()), name=names.ORIGINAL_DESTINATION
         )
-    ]
+    ][:has_target]
     transport = internal_upstream_pb2.InternalUpstreamTransport(passthrough_metadata=passed, transport_socket=inner)
     return base_pb2.TransportSocket(name=_INTERNAL, typed_config=packed(transport))
 

@@ -29,11 +29,25 @@ def of_port(
     found = [routes.of_rule(rule, port.number, upstreams) for rule in _reachable(rules)]
     if all(rule.match.source_namespace for rule in rules):
         found.append(routes.default(own.cluster, own.hash_policies))
+    return _of_routes(name, f"inbound|http|{port.number}", found)
+
+
+def of_workloads(name: str, header: str) -> route_pb2.RouteConfiguration:
+    """Return the routes of requests to workloads: routing objects are about services, so there are no others.
+
+    Args:
+        name: of the configuration.
+        header: that names the cluster; the workload does not get it.
+    """
+    route = routes.default("")
+    route.route.cluster_header = header
+    route.request_headers_to_remove.append(header)
+    return _of_routes(name, "inbound|http|0", [route])
+
+
+def _of_routes(name: str, host_name: str, found: Iterable[route_components_pb2.Route]) -> route_pb2.RouteConfiguration:
     host = route_components_pb2.VirtualHost(
-        name=f"inbound|http|{port.number}",
-        domains=["*"],
-        routes=found,
-        include_request_attempt_count=True,
+        name=host_name, domains=["*"], routes=found, include_request_attempt_count=True
     )
     return route_pb2.RouteConfiguration(name=name, virtual_hosts=[host], validate_clusters=flag(False))
 

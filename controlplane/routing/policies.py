@@ -37,12 +37,12 @@ class Policies:
             inputs.of(RequestAuthentication), targets
         )
 
-    def authorization(self, service: Service, view: Key, fetch: Fetch) -> tuple[AuthorizationPolicy, ...]:
-        """Return the AuthorizationPolicies for a service at a waypoint."""
+    def authorization(self, service: Service | None, view: Key, fetch: Fetch) -> tuple[AuthorizationPolicy, ...]:
+        """Return the AuthorizationPolicies for a service at a waypoint; for its workloads without a service."""
         return self._found(self._authorization, service, view, fetch)
 
-    def authentication(self, service: Service, view: Key, fetch: Fetch) -> tuple[RequestAuthentication, ...]:
-        """Return the RequestAuthentications for a service at a waypoint."""
+    def authentication(self, service: Service | None, view: Key, fetch: Fetch) -> tuple[RequestAuthentication, ...]:
+        """Return the RequestAuthentications for a service at a waypoint; for its workloads without a service."""
         return self._found(self._authentication, service, view, fetch)
 
     def keys(self, rule: JWTRule, fetch: Fetch) -> str | None:
@@ -58,7 +58,7 @@ class Policies:
         return {} if config is None else {one.name: one for one in config.extension_providers}
 
     def _found(
-        self, index: Index[Target, Key, TargetedT], service: Service, view: Key, fetch: Fetch
+        self, index: Index[Target, Key, TargetedT], service: Service | None, view: Key, fetch: Fetch
     ) -> tuple[TargetedT, ...]:
         found = {
             policy.key: policy

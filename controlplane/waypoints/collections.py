@@ -58,6 +58,11 @@ class Waypoints:
         found = fetch.find(self.served_entries if kind == "ServiceEntry" else self.served, key)
         return None if found is None or found.waypoint is None else fetch.find(self.known, found.waypoint)
 
+    def serving_workload(self, metadata: Metadata, fetch: Fetch) -> Waypoint | None:
+        """Return the waypoint that has, or has to have, the configuration for a workload."""
+        found = attachment.of_workload(metadata, self._world(fetch, self.known))
+        return None if found is None or found.waypoint is None else fetch.find(self.known, found.waypoint)
+
     def of_entry(self, key: Key, fetch: Fetch) -> Waypoint | None:
         """Return the waypoint that a ServiceEntry uses."""
         return self._of(fetch.find(self.entries, key), fetch)

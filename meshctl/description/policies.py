@@ -23,18 +23,18 @@ class Scope:
     """What a policy at a waypoint can name.
 
     Attributes:
-        service: namespace and name.
+        service: namespace and name; ``None``: a workload is called by its own address.
         gateway: namespace and name of the waypoint's Gateway.
         root_namespace: where policies for the class of waypoints are.
     """
 
-    service: Key
+    service: Key | None
     gateway: Key
     root_namespace: str
 
 
 def at_waypoint(items: Iterable[Json], scope: Scope) -> list[Json]:
-    """Return the policies that name a service, its waypoint or the class of waypoints.
+    """Return the policies that name a service, if there is one, its waypoint or the class of waypoints.
 
     Args:
         items: AuthorizationPolicies and RequestAuthentications, with their ``kind``.
@@ -86,7 +86,7 @@ def _names(item: Json, reference: Json, scope: Scope) -> bool:
     group = reference.get("group") or ""
     target = ("" if group == "core" else group, reference.get("kind"), namespace, reference.get("name"))
     return target in {
-        ("", kinds.SERVICE.name, *scope.service),
+        *([("", kinds.SERVICE.name, *scope.service)] if scope.service is not None else []),
         (_GATEWAY_GROUP, kinds.GATEWAY.name, *scope.gateway),
         (_GATEWAY_GROUP, kinds.GATEWAY_CLASS.name, scope.root_namespace, names.WAYPOINT_CLASS),
     }

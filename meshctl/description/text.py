@@ -31,6 +31,7 @@ def _lines(document: Json) -> Iterator[str]:
         yield f"  not as labels ask: {problem}" if not document["waypoint"] else f"  {problem}"
     if "routes" in document:
         yield from _section("Routes at the waypoint, in the order in which they are tried", _routes(document["routes"]))
+    if "waypointPolicies" in document:
         title = "Policies at the waypoint, in the order in which they are evaluated"
         yield from _section(title, _policies(document["waypointPolicies"]))
     yield from _section(

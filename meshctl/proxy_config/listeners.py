@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshctl.output import Table
-from meshctl.proxy_config import routes
+from meshctl.proxy_config import chain_matches, routes
 from meshctl.proxy_config.dump import Dump, Item, socket
 
 _HTTP: Final = "envoy.filters.network.http_connection_manager"
@@ -40,11 +40,13 @@ class Filter:
 
 def table(items: list[Item]) -> Table:
     """Return every filter chain for people, in the columns that ``istioctl`` has for waypoints."""
-    rows = [
-        (_title(one), str(chain.get("name", "")), _match(chain.get("filter_chain_match") or {}), _destination(chain))
-        for one in items
-        for chain in _chains(one)
-    ]
+    rows = []
+    for one in items:
+        chosen = chain_matches.by_chain(one.get("filter_chain_matcher") or {})
+        for chain in _chains(one):
+            name = str(chain.get("name", ""))
+            match = chosen.get(name) or _match(chain.get("filter_chain_match") or {})
+            rows.append((_title(one), name, match, _destination(chain)))
     return Table(("LISTENER", "CHAIN", "MATCH", "DESTINATION"), rows)
 
 

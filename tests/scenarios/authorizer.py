@@ -32,7 +32,7 @@ async def serving(pod: Pod, port: int, note: Callable[[Request], None]) -> Async
 
     server = grpc.aio.server()
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(Authorization(), server)
-    server.add_insecure_port(f"{pod.address}:{port}")
+    server.add_insecure_port(f"{pod.addresses[0]}:{port}")
     await server.start()
     try:
         yield

@@ -39,6 +39,15 @@ class Behaviour(Part):
     """Whether it demands a client's certificate."""
     captured: bool = False
     """Whether the pod is reached over HBONE."""
+    tunnel: bool = False
+    """Whether somebody takes tunnels for it, and so it is captured."""
+    speaks_first: bool = False
+    """Whether its servers on TCP ports send ``hello`` before they read."""
+    repeats: bool = False
+    """Whether its servers on TCP ports send back what they get until the end, line by line."""
+    ipv6: bool = False
+    """Whether it has an address of IPv6, too: ``fd00:10::`` and the last two numbers of its other one."""
+    host_network: bool = False
     collects: bool = False
     """Whether it takes log records and spans instead: each is a line of JSON in ``$FILES/collected.log``."""
     labels: dict[str, str] = {}
@@ -85,6 +94,8 @@ class Request(Part):
     """Where the token is: ``header NAME [PREFIX]``, ``param NAME`` or ``cookie NAME``."""
     raw: str = ""
     """Bytes to send instead, to a port that does not speak HTTP."""
+    listens: bool = False
+    """Whether it sends its bytes only after the server has said something."""
 
 
 class Expected(Part):
@@ -149,6 +160,10 @@ class Step(Part):
     send: Request | None = None
     get: Expected = Expected()
     seen: tuple[Seen, ...] = ()
+    tunnelled: tuple[str, ...] | None = None
+    """Where tunnels to pods were asked to go, each once; ``None``: it does not matter."""
+    waypoint_for: str = ""
+    """New label of the waypoint; empty: as before."""
     logs: tuple[Logged, ...] = ()
     metrics: dict[str, int | None] = {}
     """Part of a line of metrics, as ``istio_requests_total{``, to how many lines have it; ``None``: at least one."""
@@ -165,6 +180,8 @@ class Scenario(Part):
     about: str
     services: dict[str, Service] = {"httpbin": Service()}
     resources: tuple[dict[str, Any], ...] = ()
+    waypoint_for: str = ""
+    """Traffic to what goes through the waypoint: its label ``istio.io/waypoint-for``."""
     nodes: dict[str, Node] = {"node-1": Node()}
     """The proxy is on the first one."""
     mesh: dict[str, Any] = {}

@@ -25,6 +25,6 @@ class Pod:
     name: str
     service: str
     version: str
-    address: str
+    addresses: tuple[str, ...]
     behaviour: Behaviour
     failed: int = 0

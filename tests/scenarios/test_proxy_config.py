@@ -32,7 +32,12 @@ HOST = "web.default.svc.cluster.local"
 
 WAYPOINT = {names.GATEWAY_MANAGED_LABEL: names.WAYPOINT_MANAGED, names.GATEWAY_NAME_LABEL: "waypoint"}
 ZTUNNEL = {
-    "workloads": [{"uid": "web-1", "name": "web-1", "namespace": "default", "protocol": "HBONE"}],
+    "workloads": [
+        {
+            "uid": "web-1", "name": "web-1", "namespace": "default", "protocol": "HBONE",
+            "waypoint": {"destination": "default/waypoint.default.svc.cluster.local"},
+        }
+    ],
     "services": [
         {
             "name": "web", "namespace": "default", "hostname": HOST, "ports": {"8080": 8080},
@@ -179,12 +184,13 @@ async def cluster(running: world.World) -> AsyncIterator[kube.Client]:
         api.put("pods", pod("ztunnel-1", "istio-system", labels={"app": "ztunnel"}))
         api.put("services", service("waypoint", "default", selector={"app": "waypoint"}))
         api.put("services", service("web", "default"))
-        target = {"group": "", "kind": "Service", "name": "web"}
-        policy = {
-            "metadata": {"name": "no", "namespace": "default"},
-            "spec": {"targetRefs": [target], "action": "DENY"},
-        }
-        api.put("authorizationpolicies", policy)
+        api.put("pods", pod("web-1", "default"))
+        service_target = {"group": "", "kind": "Service", "name": "web"}
+        gateway_target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}
+        for name, action, target in (("no", "DENY", service_target), ("all", "ALLOW", gateway_target)):
+            metadata = {"name": name, "namespace": "default"}
+            policy = {"metadata": metadata, "spec": {"targetRefs": [target], "action": action}}
+            api.put("authorizationpolicies", policy)
         admin = running.folder / "admin"
         api.sockets = {
             f"waypoint-1:{names.ENVOY_ADMIN_PORT}": admin,
@@ -215,4 +221,14 @@ async def test_a_service_is_described_by_its_waypoint_and_ztunnel() -> None:
         found = await describe.of_service(client, ("default", "web"), "istio-system")
         assert found["waypoint"] == "default/waypoint"
         assert [(one["from"], one["port"]) for one in found["routes"]] == [("web.default", "8080")]
-        assert found["waypointPolicies"] == [{"kind": "AuthorizationPolicy", "name": "default/no", "action": "DENY"}]
+        assert found["waypointPolicies"] == [
+            {"kind": "AuthorizationPolicy", "name": "default/no", "action": "DENY"},
+            {"kind": "AuthorizationPolicy", "name": "default/all", "action": "ALLOW"},
+        ]
+
+
+async def test_a_pod_is_described_by_the_policies_of_its_waypoint() -> None:
+    async with world.running(files.load("destination-rule/subset-policy")) as running, cluster(running) as client:
+        found = await describe.of_pod(client, ("default", "web-1"), "istio-system")
+        assert found["waypoint"] == "default/waypoint"
+        assert found["waypointPolicies"] == [{"kind": "AuthorizationPolicy", "name": "default/all", "action": "ALLOW"}]

@@ -58,9 +58,11 @@ async def _run(running: World, step: Step) -> None:
         running.remove(name)
     for item in step.apply:
         running.put(item)
+    if step.waypoint_for:
+        running.put_waypoint(step.waypoint_for)
     if step.mesh is not None:
         running.configure(step.mesh)
-    is_changed = bool(step.apply or step.remove or step.mesh is not None)
+    is_changed = bool(step.apply or step.remove or step.waypoint_for or step.mesh is not None)
     if is_changed:
         running.publish()
     if step.send is None:
@@ -82,6 +84,7 @@ async def _run(running: World, step: Step) -> None:
 async def _once(running: World, step: Step) -> None:
     assert step.send is not None
     running.seen.clear()
+    running.tunnelled.clear()
     for pod in running.pods:
         pod.failed = 0
     if step.logs:
@@ -91,6 +94,8 @@ async def _once(running: World, step: Step) -> None:
     _check(answers, step.get)
     for seen in step.seen:
         await _check_seen(running, seen)
+    if step.tunnelled is not None:
+        assert set(running.tunnelled) == set(step.tunnelled), running.tunnelled
     for logged in step.logs:
         await _check_logs(running, logged)
     if step.metrics:
@@ -104,7 +109,7 @@ async def _send(running: World, request: Request) -> list[Answer]:
         tunnel = await stack.enter_async_context(running.tunnel(request.namespace, request.account))
         port = await stack.enter_async_context(hbone_client.relay(tunnel, authority, headers))
         if request.raw:
-            return [await _raw(port, request.raw) for _ in range(request.times)]
+            return [await _raw(port, request) for _ in range(request.times)]
         session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
         gate = asyncio.Semaphore(request.parallel)
 
@@ -148,14 +153,17 @@ def _with_token(running: World, request: Request) -> tuple[str, dict[str, str]]:
     return request.path, {**request.headers, "Cookie" if place == "cookie" else name: value}
 
 
-async def _raw(port: int, text: str) -> Answer:
+async def _raw(port: int, request: Request) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     started = time.monotonic()
+    greeting = b""
     try:
-        writer.write(text.encode())
-        body = (await reader.read()).decode(errors="replace")
+        if request.listens:
+            greeting = await reader.read(100)
+        writer.write(request.raw.encode())
+        body = (greeting + await reader.read()).decode(errors="replace")
     except ConnectionError:
-        body = ""
+        body = greeting.decode()
     finally:
         writer.close()
     version, _, rest = body.partition(" ")

@@ -35,7 +35,7 @@ from meshkit.xds.source import ResourceSource
 from tests.scenarios import authorizer
 from tests.scenarios.files import Scenario, Service
 from tests.scenarios.pods import Pod, Request
-from tests.support import attacker, hbone_client, telemetry_collector, waypoint_envoy
+from tests.support import attacker, hbone_client, hbone_server, telemetry_collector, waypoint_envoy
 from tests.support.authority import TestAuthority
 from tests.support.kubernetes_objects import Json, hostname_of, pod, service
 from tests.support.tokens import TokenIssuer
@@ -67,6 +67,8 @@ class World:
     authority: TestAuthority = field(default_factory=TestAuthority)
     refusals: Refusals = field(default_factory=Refusals)
     seen: list[Request] = field(default_factory=list)
+    tunnelled: list[str] = field(default_factory=list)
+    """Where tunnels to pods have gone."""
     envoy: waypoint_envoy.Envoy | None = None
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class World:
         self.pods: list[Pod] = []
         for name, one in self.scenario.services.items():
             self._add_service(name, one)
-        self.put(_waypoint())
+        self.put_waypoint(self.scenario.waypoint_for)
         for name, node in self.scenario.nodes.items():
             labels = {names.REGION_LABEL: node.region, names.ZONE_LABEL: node.zone, names.SUBZONE_LABEL: node.subzone}
             self.put({"kind": "Node", "metadata": {"name": name, "namespace": "", "labels": labels}})
@@ -108,6 +110,10 @@ class World:
         filled = self._filled(item)
         found = base.read(kind.model, {**filled, "metadata": metadata})
         self.model.inputs.of(kind.model).set(found.key, found)
+
+    def put_waypoint(self, handles: str) -> None:
+        """Add or replace the waypoint; ``handles`` is its label, if not empty."""
+        self.put(_waypoint(handles))
 
     def remove(self, name: str) -> None:
         """Remove an object, by kind, namespace (if not the default one) and name."""
@@ -170,16 +176,19 @@ class World:
         )
         for version, behaviour in one.pods.items():
             ip = f"10.0.{number}.{len(self.pods) + 1}"
-            self.pods.append(Pod(f"{name}-{version}", name, version, ip, behaviour))
+            more = (f"fd00:10::{number}:{len(self.pods) + 1}",) if behaviour.ipv6 else ()
+            self.pods.append(Pod(f"{name}-{version}", name, version, (ip, *more), behaviour))
             labels = {"app": name, "version": version, **behaviour.labels}
             made = pod(
                 f"{name}-{version}",
                 one.namespace,
                 ip=ip,
                 labels=labels,
-                captured=behaviour.captured,
+                captured=behaviour.captured or behaviour.tunnel,
                 node=behaviour.node,
+                host_network=behaviour.host_network,
             )
+            made["status"]["podIPs"] += [{"ip": one} for one in more]
             self.put({"kind": "Pod", **made})
 
     def _put_namespace(self, name: str) -> None:
@@ -194,13 +203,17 @@ class World:
             for name, port in found.ports.items():
                 if one.behaviour.collects:
                     lines = self.folder / "collected.log"
-                    await stack.enter_async_context(telemetry_collector.serving(one.address, port, lines))
+                    await stack.enter_async_context(telemetry_collector.serving(one.addresses[0], port, lines))
                 elif name.startswith("tcp"):
                     await stack.enter_async_context(self._tcp_server(one, port))
                 elif name.startswith("grpc"):
                     await stack.enter_async_context(authorizer.serving(one, port, self.seen.append))
                 else:
                     await stack.enter_async_context(self._http_server(one, port))
+            if one.behaviour.tunnel:
+                identity = f"spiffe://cluster.local/ns/{self.scenario.services[one.service].namespace}/sa/default"
+                context = hbone_server.tls_context(*self.authority.issue(identity), self.authority.roots)
+                await stack.enter_async_context(hbone_server.serving(one.addresses, context, self.tunnelled))
 
     @contextlib.asynccontextmanager
     async def _http_server(self, one: Pod, port: int) -> AsyncIterator[None]:
@@ -212,7 +225,8 @@ class World:
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         tls = self._server_tls(one) if one.behaviour.tls else None
-        await web.TCPSite(runner, one.address, port, ssl_context=tls).start()
+        for address in one.addresses:
+            await web.TCPSite(runner, address, port, ssl_context=tls).start()
         try:
             yield
         finally:
@@ -260,12 +274,17 @@ class World:
     @contextlib.asynccontextmanager
     async def _tcp_server(self, one: Pod, port: int) -> AsyncIterator[None]:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if one.behaviour.speaks_first:
+                writer.write(b"hello ")
+            while one.behaviour.repeats and (line := await reader.readline()):
+                writer.write(line)
             data = await reader.read(1000)
-            self.seen.append(Request(one.service, one.version, one.name, "", "", {}, data.decode(errors="replace")))
+            if data:  # a proxy connects before it has judged what the client sends
+                self.seen.append(Request(one.service, one.version, one.name, "", "", {}, data.decode(errors="replace")))
             writer.write(one.version.encode() + b" " + data)
             writer.close()
 
-        server = await asyncio.start_server(serve, one.address, port)
+        server = await asyncio.start_server(serve, one.addresses, port)
         async with server:
             yield
 
@@ -283,10 +302,11 @@ def baggage(namespace: str, account: str) -> dict[str, str]:
     return {"baggage": f"k8s.namespace.name={namespace},k8s.deployment.name={account},service.name={account}"}
 
 
-def _waypoint() -> Json:
+def _waypoint(handles: str) -> Json:
+    labels = {names.WAYPOINT_FOR_LABEL: handles} if handles else {}
     return {
         "kind": "Gateway",
-        "metadata": {"name": WAYPOINT[1], "namespace": WAYPOINT[0]},
+        "metadata": {"name": WAYPOINT[1], "namespace": WAYPOINT[0], "labels": labels},
         "spec": {
             "gatewayClassName": "istio-waypoint",
             "listeners": [

@@ -61,6 +61,14 @@ class Reporting:
 
     def of_service(self, service: Service, upstreams: Upstreams) -> Reports:
         """Return the reports of a service; notes in ``upstreams`` where they go, and whose wish they are."""
+        cluster = self._routing.cluster_id(upstreams.fetch)
+        return self._reports(service, metrics.of_service(service, cluster), upstreams)
+
+    def of_workloads(self, upstreams: Upstreams) -> Reports:
+        """Return the reports of the workloads that a waypoint serves by their own addresses; see ``of_service``."""
+        return self._reports(None, metrics.of_workloads(self._routing.cluster_id(upstreams.fetch)), upstreams)
+
+    def _reports(self, service: Service | None, destination: Mapping[str, str], upstreams: Upstreams) -> Reports:
         fetch = upstreams.fetch
         found = self._telemetries.counting(service, upstreams.view, fetch)
         upstreams.sources.update(_sources(found))
@@ -69,10 +77,9 @@ class Reporting:
         logs = routed_logs.chosen(found, config, _of_logs(providers))
         changes = routed_metrics.chosen(found, config.default_providers.metrics, self._telemetries.providers(fetch))
         clusters = self._clusters(upstreams)
-        cluster = self._routing.cluster_id(fetch)
         return Reports(
-            (*metrics.of_requests(service, cluster, changes), *access_logs.of_requests(logs, config, clusters)),
-            (*metrics.of_connections(service, cluster, changes), *access_logs.of_connections(logs, config, clusters)),
+            (*metrics.of_requests(destination, changes), *access_logs.of_requests(logs, config, clusters)),
+            (*metrics.of_connections(destination, changes), *access_logs.of_connections(logs, config, clusters)),
             self._spans(tracing.chosen(found, config, providers), upstreams),
         )
 

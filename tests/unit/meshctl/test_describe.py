@@ -174,6 +174,22 @@ def test_the_text_about_a_pod() -> None:
     ]
 
 
+def test_the_text_about_a_pod_with_a_waypoint() -> None:
+    way = {"destination": "infra/way.infra.svc.cluster.local", "hboneMtlsPort": 15008}
+    document = facts.of_pod({"policies": []}, {**WEB, "waypoint": way})
+    gateway = (GATEWAY_GROUP, "Gateway", "way")
+    items = [policy("a", "infra", gateway, action="DENY"), policy("b", "shop", SERVICE)]
+    scope = policies.Scope(None, ("infra", "way"), "istio-system")
+    document["waypointPolicies"] = policies.at_waypoint(items, scope)
+    assert text.render(document).splitlines()[5:] == [
+        "Waypoint: infra/way",
+        "Policies at the waypoint, in the order in which they are evaluated:",
+        "      ACTION   OBJECT                        PROBLEM",
+        "  1   DENY     AuthorizationPolicy infra/a",
+        "Policies at ztunnel, in the order in which they are evaluated: none",
+    ]
+
+
 def test_where_a_route_leads() -> None:
     actions: list[dict[str, Any]] = [
         {"route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 3}]}}},

@@ -12,7 +12,18 @@ import pytest
 from typer.testing import CliRunner
 
 from meshapi import names
-from meshctl.proxy_config import clusters, commands, dump, endpoints, listeners, log_levels, routes, secrets, sources
+from meshctl.proxy_config import (
+    chain_matches,
+    clusters,
+    commands,
+    dump,
+    endpoints,
+    listeners,
+    log_levels,
+    routes,
+    secrets,
+    sources,
+)
 from meshctl.proxy_config.dump import Dump
 from meshctl.proxy_config.sources import Proxy, Target
 from meshctl.proxy_config.spelling import camel_case
@@ -106,6 +117,37 @@ def test_where_a_filter_chain_leads() -> None:
         ("l", "", "SNI: a.com,b.com; App: h2", f"Cluster: {A} (1), {B} (3)"),
         ("l", "rest", "ALL", "Non-HTTP/Non-TCP"),
     ]
+
+
+def test_what_leads_to_a_filter_chain_by_a_tree() -> None:
+    def asked(kind: str) -> dict[str, Any]:
+        return {"name": "x", "typed_config": {"@type": f"type.googleapis.com/x.{kind}"}}
+
+    def to(name: str) -> dict[str, Any]:
+        return {"action": {"name": name, "typed_config": {"@type": "x.StringValue", "value": name}}}
+
+    protocols = {"exact_match_map": {"map": {"'h2c'": to("http"), "'http/1.1'": to("http")}}}
+    detected = {
+        "matcher": {"matcher_tree": {"input": asked("ApplicationProtocolInput"), **protocols}, "on_no_match": to("tcp")}
+    }
+    ports = {"input": asked("DestinationPortInput"), "exact_match_map": {"map": {"80": detected, "81": to("other")}}}
+    ranges = [{"address_prefix": "10.0.0.1", "prefix_len": 32}, {"address_prefix": "fd00::1", "prefix_len": 128}]
+    one = {"ranges": ranges, "on_match": {"matcher": {"matcher_tree": ports}}}
+    addresses = {"name": "ip", "typed_config": {"range_matchers": [one]}}
+    tree = {
+        "matcher_tree": {"input": asked("DestinationIPInput"), "custom_match": addresses},
+        "on_no_match": to("rest"),
+    }
+    place = "Addr: 10.0.0.1/32,fd00::1/128"
+    assert chain_matches.by_chain(tree) == {
+        "http": f"App: h2c,http/1.1; {place}:80",
+        "tcp": f"{place}:80",
+        "other": f"{place}:81",
+        "rest": "ALL",
+    }
+    item = {"name": "l", "filter_chain_matcher": tree, "filter_chains": [{"name": "tcp"}, {"name": "lost"}]}
+    assert [row[2] for row in listeners.table([item]).rows] == [f"{place}:80", "ALL"]
+    assert chain_matches.by_chain({}) == {}
 
 
 def test_keys_that_are_data_keep_their_spelling() -> None:
