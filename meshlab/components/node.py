@@ -130,6 +130,8 @@ def _kubelet_config(lab: LabPlan) -> dict[str, object]:
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "nodeStatusUpdateFrequency": "5s",
+        # Changed config maps and Secrets reach the pods within seconds, not within a minute and a half.
+        "syncFrequency": "5s",
         "shutdownGracePeriod": "0s",
     }
 

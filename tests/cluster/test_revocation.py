@@ -19,8 +19,8 @@ from tests.support.mesh import SYSTEM, Mesh
 pytestmark = pytest.mark.root
 
 NS = "revoked"
-TRAVEL_S = 60 + 90 + 2 + 30
-"""The control plane polls once a minute, the kubelet within 90 s, the node agent every two seconds; and a margin."""
+TRAVEL_S = 60 + 15 + 2 + 30
+"""The control plane polls once a minute, the lab's kubelet every 5 s, the node agent every two; and a margin."""
 
 
 @pytest.fixture(scope="module")
