@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.root
 
 NS = "bookinfo"
 FORMAT = "\n%{http_code}"
-SUBSETS = {
+SUBSETS: dict[str, Any] = {
     "apiVersion": "networking.istio.io/v1",
     "kind": "DestinationRule",
     "metadata": {"name": "reviews"},
@@ -202,6 +203,62 @@ def test_metrics_are_istios_with_the_names_of_both_ends(bookinfo: Bookinfo) -> N
         "connection_security_policy": "mutual_tls",
     }
     eventually(lambda: any(wanted.items() <= one.items() for one in series()), f"a series with {wanted}: {series()}")
+
+
+def test_requests_are_in_the_waypoints_access_log_where_a_telemetry_says_so(bookinfo: Bookinfo) -> None:
+    telemetry = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "logs"},
+        "spec": {
+            "accessLogging": [{"providers": [{"name": "envoy"}], "filter": {"expression": "response.code < 400"}}]
+        },
+    }
+    bookinfo.apply(yaml.safe_dump(telemetry))
+
+    def is_logged() -> bool:
+        bookinfo.get("http://reviews:9080/reviews/0")
+        log = bookinfo.mesh.lab.kubectl("logs", "-n", NS, "deploy/waypoint", "--since=60s")
+        return any('"GET /reviews/0 HTTP/1.1" 200' in line and "reviews:9080" in line for line in log.splitlines())
+
+    eventually(is_logged, "a request has a line")
+    eventually(lambda: bookinfo.condition("telemetry", "logs").get("status") == "True", "it is in force")
+    bookinfo.mesh.lab.kubectl("delete", "telemetry", "logs", "-n", NS)
+
+
+def test_a_changed_destination_rule_counts_for_a_proxy_that_runs(bookinfo: Bookinfo) -> None:
+    over_tls = {**SUBSETS, "spec": {**SUBSETS["spec"], "trafficPolicy": {"tls": {"mode": "SIMPLE"}}}}
+    bookinfo.apply(yaml.safe_dump(over_tls))
+    eventually(lambda: bookinfo.get("http://reviews:9080/reviews/0")[0] == 503, "TLS is spoken, which pods do not take")
+    bookinfo.apply(yaml.safe_dump(SUBSETS))
+    eventually(lambda: bookinfo.version().startswith("v"), "it is no longer spoken")
+
+
+def test_a_pod_is_called_by_its_own_address_through_a_waypoint_for_workloads(bookinfo: Bookinfo) -> None:
+    waypoint = ("waypoint", "apply", "-n", NS, "--name", "direct", "--for", "workload", "--wait", "--timeout", "60")
+    done = bookinfo.mesh.culvert(*waypoint)
+    assert done.returncode == 0, done.stderr
+    label = f"{names.USE_WAYPOINT_LABEL}=direct"
+    bookinfo.mesh.lab.kubectl("label", "pod", "-n", NS, "-l", "app=reviews,version=v3", label)
+    [pod] = bookinfo.mesh.lab.resource("pods", "-n", NS, "-l", "app=reviews,version=v3")["items"]
+    url = f"http://{pod['status']['podIP']}:9080/reviews/0"
+    eventually(lambda: "istio-envoy" in bookinfo.get(url, "-i")[1], "the answer comes through a proxy", within_s=30)
+    assert bookinfo.get(url)[0] == 200
+    denied = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "direct"},
+        "spec": {
+            "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "direct"}],
+            "action": "DENY",
+            "rules": [{"to": [{"operation": {"methods": ["POST"]}}]}],
+        },
+    }
+    bookinfo.apply(yaml.safe_dump(denied))
+    eventually(lambda: bookinfo.get(url, "-X", "POST")[0] == 403, "the policy counts for the address")
+    assert bookinfo.get(url)[0] == 200
+    bookinfo.mesh.lab.kubectl("delete", "authorizationpolicy/direct", "gateway/direct", "-n", NS, "--wait")
+    bookinfo.mesh.lab.kubectl("label", "pod", "-n", NS, "-l", "version=v3", f"{names.USE_WAYPOINT_LABEL}-")
 
 
 def test_a_rollout_of_the_waypoint_fails_no_request(bookinfo: Bookinfo) -> None:
