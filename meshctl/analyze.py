@@ -3,13 +3,14 @@
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from meshapi import names
-from meshapi.analysis.enrolment import EnrolmentRules
+from meshapi.analysis.enrolment import EnrolmentRules, SidecarInjection
 from meshctl import session
 from meshctl.analysis import enrolment, mesh_config, network_policies, policies, routing, services
 from meshctl.analysis.messages import Finding, Level, catalog
@@ -104,12 +105,15 @@ async def _load(client: kube.Client, world: World, system_namespace: str) -> Non
 
 
 async def _enrolment_rules(client: kube.Client, system_namespace: str) -> EnrolmentRules:
-    """Return the exclusions that the node agents of this installation have; their defaults without an installation."""
+    """Return the rules that the node agents of this installation have; their defaults without an installation."""
     config = await client.find(kinds.CONFIG_MAP, names.NODE_AGENT_CONFIGMAP, system_namespace)
-    excluded = ((config or {}).get("data") or {}).get("EXCLUDE_NAMESPACES")
+    settings = (config or {}).get("data") or {}
+    injection_enrols = settings.get("SIDECAR_INJECTION_LABEL") == SidecarInjection.AMBIENT
+    rules = EnrolmentRules(own_namespace=system_namespace, injection_enrols=injection_enrols)
+    excluded = settings.get("EXCLUDE_NAMESPACES")
     if excluded is None:
-        return EnrolmentRules(own_namespace=system_namespace)
-    return EnrolmentRules(frozenset(filter(None, map(str.strip, excluded.split(",")))), system_namespace)
+        return rules
+    return replace(rules, excluded_namespaces=frozenset(filter(None, map(str.strip, excluded.split(",")))))
 
 
 def _expanded(given: Sequence[Path]) -> list[Path]:

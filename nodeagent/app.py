@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from meshapi import names
-from meshapi.analysis.enrolment import ZTUNNEL_APPS, EnrolmentRules
+from meshapi.analysis.enrolment import ZTUNNEL_APPS, EnrolmentRules, SidecarInjection
 from meshkit import admin, log, metrics, process
 from meshkit.kube import config as kube_config
 from meshkit.kube import errors as kube_errors
@@ -77,7 +77,11 @@ class NodeAgent:
         self._controller = Controller(
             Node(
                 trust_domain=settings.trust_domain,
-                rules=EnrolmentRules(frozenset(settings.exclude_namespaces), settings.pod_namespace),
+                rules=EnrolmentRules(
+                    frozenset(settings.exclude_namespaces),
+                    settings.pod_namespace,
+                    injection_enrols=settings.sidecar_injection_label is SidecarInjection.AMBIENT,
+                ),
                 dns_capture=settings.ambient_dns_capture,
             ),
             Parts(

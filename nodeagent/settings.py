@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from meshapi import names
+from meshapi.analysis.enrolment import SidecarInjection
 from meshkit.settings import ProcessSettings
 from nodeagent.capture.choice import Wanted
 
@@ -32,6 +33,10 @@ class NodeAgentSettings(ProcessSettings):
     )
     exclude_namespaces: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
         default=["kube-system"], description="Namespaces that are never enrolled, separated by commas."
+    )
+    sidecar_injection_label: SidecarInjection = Field(
+        default=SidecarInjection.IGNORE,
+        description="What istio-injection=enabled of a namespace means: ignore, or ambient (its pods are enrolled).",
     )
 
     ca_address: str = Field(

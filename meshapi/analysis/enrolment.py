@@ -12,6 +12,14 @@ from typing import Final
 from meshapi import names
 
 
+class SidecarInjection(StrEnum):
+    """What the label means by which pods get sidecars in Istio."""
+
+    IGNORE = "ignore"
+    AMBIENT = "ambient"
+    """Such pods are enrolled."""
+
+
 class Enrolment(StrEnum):
     """The result, in the words of logs and debug pages."""
 
@@ -32,10 +40,13 @@ class EnrolmentRules:
     Attributes:
         excluded_namespaces: namespaces whose pods are never enrolled.
         own_namespace: namespace of the installation; its ztunnel carries the traffic and cannot be captured itself.
+        injection_enrols: whether a namespace whose pods would get sidecars in Istio is enrolled; the label
+            ``istio.io/dataplane-mode``, of the pod or the namespace, goes before that.
     """
 
     excluded_namespaces: frozenset[str] = frozenset({"kube-system"})
     own_namespace: str = names.DEFAULT_NAMESPACE
+    injection_enrols: bool = False
 
 
 def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
@@ -72,9 +83,12 @@ def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
     own = labels.get(names.DATAPLANE_MODE_LABEL)
     if own == names.DATAPLANE_MODE_NONE:
         return Enrolment.OPTED_OUT
-    wanted = names.DATAPLANE_MODE_AMBIENT
-    if own == wanted or namespace_labels.get(names.DATAPLANE_MODE_LABEL) == wanted:
+    inherited = namespace_labels.get(names.DATAPLANE_MODE_LABEL)
+    if names.DATAPLANE_MODE_AMBIENT in {own, inherited}:
         return Enrolment.ENROLLED
+    if rules.injection_enrols and inherited is None and namespace_labels.get(names.INJECTION_LABEL) == "enabled":
+        inject = labels.get(names.INJECT_LABEL, annotations.get(names.INJECT_LABEL, ""))
+        return Enrolment.OPTED_OUT if inject.lower() == "false" else Enrolment.ENROLLED
     return Enrolment.NOT_LABELLED
 
 

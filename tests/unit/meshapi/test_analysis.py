@@ -9,7 +9,7 @@ from controlplane.ambient.workloads import translate_pod
 from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.analysis import canonical
-from meshapi.analysis.enrolment import EnrolmentRules
+from meshapi.analysis.enrolment import Enrolment, EnrolmentRules
 from meshapi.resources import base, core, networking
 from meshctl.analysis.world import World
 from nodeagent.discovery.enrolment import enrolment_of
@@ -34,6 +34,32 @@ def test_node_agent_and_analyze_agree_on_who_is_enrolled(namespace: str) -> None
         world.add({"metadata": {"name": namespace, "labels": inherited_labels}}, "Namespace")
         by_the_agent = enrolment_of(parse_pod(item), inherited_labels, RULES)
         assert world.enrolment(base.read(core.Pod, item)) is by_the_agent, item
+
+
+@pytest.mark.parametrize(
+    ("namespace", "pod", "expected"),
+    [
+        ({"istio-injection": "enabled"}, {}, True),
+        ({"istio-injection": "disabled"}, {}, False),
+        ({}, {"sidecar.istio.io/inject": "true"}, False),
+        ({"istio-injection": "enabled"}, {"sidecar.istio.io/inject": "false"}, False),
+        ({"istio-injection": "enabled"}, {names.DATAPLANE_MODE_LABEL: "none"}, False),
+        ({"istio-injection": "enabled", names.DATAPLANE_MODE_LABEL: "none"}, {}, False),
+        (
+            {"istio-injection": "enabled", names.DATAPLANE_MODE_LABEL: "ambient"},
+            {"sidecar.istio.io/inject": "false"},
+            True,
+        ),
+    ],
+)
+def test_the_label_for_sidecars_enrols_where_that_is_wanted(
+    namespace: dict[str, str], pod: dict[str, str], *, expected: bool
+) -> None:
+    found = parse_pod(objects.pod("p", "shop", labels=pod))
+    result = enrolment_of(found, namespace, EnrolmentRules(injection_enrols=True))
+    assert (result is Enrolment.ENROLLED) is expected
+    ignored = enrolment_of(found, namespace, EnrolmentRules()) is Enrolment.ENROLLED
+    assert ignored is (namespace.get(names.DATAPLANE_MODE_LABEL) == "ambient")
 
 
 @pytest.mark.parametrize(
