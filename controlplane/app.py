@@ -160,6 +160,9 @@ class ControlPlane:
                 self._serve(),
             )
             await stop.wait()
+            # Until the endpoints of its Service have changed, the API server asks this replica about objects, and a
+            # question that nobody answers is a refusal.
+            await asyncio.sleep(self._settings.minimum_drain_s)
 
     def _make_writers(self) -> list[Writer]:
         """Return what only the leader runs."""

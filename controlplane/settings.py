@@ -43,6 +43,11 @@ class Settings(ProcessSettings):
     admin_address: str = Field(
         default=f"127.0.0.1:{names.CONTROL_PLANE_ADMIN_PORT}", description="Where debug pages are served."
     )
+    minimum_drain_s: float = Field(
+        default=2.0,
+        ge=0.0,
+        description="Time from the request to end in which others stop choosing this pod; it serves until then.",
+    )
     ca_trusted_node_accounts: str = Field(
         default=_TRUSTED,
         description="Service accounts (namespace/name, separated by commas) that may request certificates of the "

@@ -50,10 +50,13 @@ class Recorder:
 
 
 class Running:
-    def __init__(self, api: FakeKubernetes, plane: ControlPlane, folder: Path, settings: Settings) -> None:
+    def __init__(
+        self, api: FakeKubernetes, plane: ControlPlane, folder: Path, settings: Settings, stop: asyncio.Event
+    ) -> None:
         self.api = api
         self.settings = settings
         self.plane = plane
+        self.stop = stop
         self.folder = folder
         self.admin = settings.admin_address
         self.token_file = folder / "token"
@@ -130,12 +133,13 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def serving(api: FakeKubernetes, folder: Path) -> AsyncIterator[Running]:
+async def serving(api: FakeKubernetes, folder: Path, *, drain_s: float = 0.0) -> AsyncIterator[Running]:
     """Run a control plane on the API ``api``, which has the namespace ``shop``; files go into ``folder``."""
     settings = Settings(
         xds_address="127.0.0.1:0",
         metrics_address=f"127.0.0.1:{free_port()}",
         webhook_address=f"127.0.0.1:{free_port()}",
+        minimum_drain_s=drain_s,
         health_address=f"127.0.0.1:{free_port()}",
         admin_address=f"127.0.0.1:{free_port()}",
     )
@@ -149,7 +153,7 @@ async def serving(api: FakeKubernetes, folder: Path) -> AsyncIterator[Running]:
             if task.done():
                 task.result()
         await until(lambda: api.get("configmaps", names.ROOT_CERT_CONFIGMAP, "shop"))
-        yield Running(api, plane, folder, settings)
+        yield Running(api, plane, folder, settings, stop)
     finally:
         stop.set()
         await asyncio.wait_for(task, 10)

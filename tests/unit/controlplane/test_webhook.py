@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import ssl
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,8 +15,9 @@ from meshkit import admin
 from meshkit.tls import server_context
 from meshkit.xds.serving import ServingCertificate
 from tests.support.authority import TestAuthority
+from tests.support.fake_kubernetes import FakeKubernetes
 from tests.support.ports import free_port
-from tests.support.running_control_plane import Running
+from tests.support.running_control_plane import Running, serving
 from tests.support.waiting import until
 
 NAME, PLURAL = "istio-validator-istio-system", "validatingwebhookconfigurations"
@@ -153,3 +155,18 @@ async def test_a_configuration_that_leads_elsewhere_is_left_alone(running: Runni
     held = running.api.get(PLURAL, NAME)
     assert held is not None
     assert held["webhooks"] == elsewhere["webhooks"]
+
+
+async def test_a_control_plane_that_ends_answers_until_others_have_stopped_asking_it(tmp_path: Path) -> None:
+    async with FakeKubernetes() as api:
+        api.put("namespaces", {"metadata": {"name": "shop"}, "status": {"phase": "Active"}})
+        async with serving(api, tmp_path, drain_s=0.5) as running:
+            url = f"https://{running.settings.webhook_address}/validate"
+            trust = ssl.create_default_context(cafile=str(running.root_file))
+            running.stop.set()
+            await asyncio.sleep(0.2)
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(url, data=request(GOOD), ssl=trust, server_hostname="istiod.istio-system.svc") as answer,
+            ):
+                assert answer.status == 200
