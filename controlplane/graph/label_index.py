@@ -26,7 +26,8 @@ class LabelIndex(Generic[K, V]):
     """Values with labels, found by selector.
 
     Answers are kept up to date: a change of a value costs one step for each selector that shares its first pair with
-    the value's labels, however many values there are. A first look-up costs one step for each value of its scope.
+    the value's labels, however many values there are. A first look-up costs one step for each value that has the
+    selector's first pair; the first one with a label of that name costs one for each value of the scope.
 
     Args:
         over: the collection.
@@ -40,6 +41,8 @@ class LabelIndex(Generic[K, V]):
         self._scope = scope
         self._labels = labels
         self._values: dict[str, dict[K, V]] = {}
+        self._named: dict[tuple[str, str], dict[str, dict[K, V]]] = {}
+        """By scope and name of a label that selectors begin with: its values, and what has them."""
         self._subjects: dict[tuple[str, Labels], _Subject[K, V]] = {}
         self._by_pair: dict[tuple[str, tuple[str, str]], dict[Labels, _Subject[K, V]]] = {}
         over.add_lookup(self)
@@ -50,11 +53,22 @@ class LabelIndex(Generic[K, V]):
             return None
         subject = self._subjects.get((scope, selector))
         if subject is None:
-            held = self._values.get(scope, {})
+            held = self._with(scope, *min(selector))
             found = {key: value for key, value in held.items() if selector <= self._labels(value).items()}
             subject = self._subjects[scope, selector] = _Subject(Read(self, (scope, selector)), found)
             self._by_pair.setdefault((scope, min(selector)), {})[selector] = subject
         return subject.read, subject.found
+
+    def _with(self, scope: str, name: str, value: str) -> dict[K, V]:
+        """Return what has a label."""
+        known = self._named.get((scope, name))
+        if known is None:
+            known = self._named[scope, name] = {}
+            for key, item in self._values.get(scope, {}).items():
+                labels = self._labels(item)
+                if name in labels:
+                    known.setdefault(labels[name], {})[key] = item
+        return known.get(value, {})
 
     def forget(self, name: tuple[str, Labels]) -> None:
         """Forget a look-up without dependents."""
@@ -80,12 +94,21 @@ class LabelIndex(Generic[K, V]):
         held.pop(key, None)
         if not held:
             del self._values[scope]
+        for name, label in self._labels(value).items():
+            if (known := self._named.get((scope, name))) is not None:
+                known[label].pop(key, None)
+                if not known[label]:
+                    del known[label]
         for subject in self._matching(value):
             subject.found.pop(key, None)
             concerned.update(dict.fromkeys(subject.read.dependents))
 
     def _put(self, key: K, value: V, concerned: dict[Task, None]) -> None:
-        self._values.setdefault(self._scope(value), {})[key] = value
+        scope = self._scope(value)
+        self._values.setdefault(scope, {})[key] = value
+        for name, label in self._labels(value).items():
+            if (known := self._named.get((scope, name))) is not None:
+                known.setdefault(label, {})[key] = value
         for subject in self._matching(value):
             subject.found[key] = value
             concerned.update(dict.fromkeys(subject.read.dependents))

@@ -80,12 +80,18 @@ class Headers(LenientModel):
     response: HeaderOperations = HeaderOperations()
 
 
+_NO_HEADERS: Final = Headers()
+"""A default that is given as an object is copied for every route, which takes longer than all else of reading it."""
+
+
 class HTTPRouteDestination(LenientModel):
     """One of the destinations among which requests are divided."""
 
     destination: Destination = Field(description="Where requests go.")
     weight: int = Field(default=0, ge=0, description="Share of the requests, relative to the others'.")
-    headers: Headers = Field(default=Headers(), description="Changes of headers for this destination.")
+    headers: Headers = Field(
+        default_factory=lambda: _NO_HEADERS, description="Changes of headers for this destination."
+    )
 
 
 class HTTPMatchRequest(LenientModel):
@@ -250,7 +256,7 @@ class HTTPRoute(LenientModel):
     mirror_percent: int | None = Field(default=None, ge=0, le=100, description="Share of copies (deprecated).")
     mirror_percentage: Percent | None = Field(default=None, description="Share of copies.")
     cors_policy: CorsPolicy | None = Field(default=None, description="Cross-origin resource sharing.")
-    headers: Headers = Field(default=Headers(), description="Changes of headers.")
+    headers: Headers = Field(default_factory=lambda: _NO_HEADERS, description="Changes of headers.")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "HTTPRoute":
