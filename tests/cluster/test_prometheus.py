@@ -61,9 +61,14 @@ def prometheus(mesh: Mesh) -> Iterator[Prometheus]:
     mesh.lab.kubectl("delete", "namespace", "monitoring", timeout_s=120)
 
 
+def destination_rule(host: str) -> dict[str, Any]:
+    kind = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule"}
+    return {**kind, "metadata": {"name": "server"}, "spec": {"host": host}}
+
+
 @pytest.fixture(scope="module")
 def traffic(mesh: Mesh, prometheus: Prometheus) -> Iterator[Mesh]:
-    """Connections, all but the first of them opened after Prometheus has scraped the first."""
+    """Connections, all but the first of them opened after Prometheus has scraped the first; a good and a bad object."""
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1", probe=False)
     mesh.client(NS, "client", "node2")
@@ -71,6 +76,9 @@ def traffic(mesh: Mesh, prometheus: Prometheus) -> Iterator[Mesh]:
     assert mesh.request(NS, "client", "server").endswith("hello")
     seen = f'istio_tcp_connections_opened_total{{source_principal="{CLIENT}"}}'
     eventually(lambda: len(prometheus.series(seen)) == 2, "the first connection is known", within_s=60)
+    mesh.lab.apply(json.dumps(destination_rule("server")), namespace=NS)
+    with pytest.raises(AssertionError, match=r"spec\.host"):
+        mesh.lab.apply(json.dumps(destination_rule("")), namespace=NS)
     for _ in range(CONNECTIONS - 1):
         assert mesh.request(NS, "client", "server").endswith("hello")
     yield mesh
