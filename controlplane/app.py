@@ -155,13 +155,14 @@ class ControlPlane:
                 self._shared_rejections.informer.run(),
                 self._webhook.informer.run(),
                 self._shared_rejections.run(),
-                self._election.run(self._duties),
                 self._key_sets.run(),
                 self._serve(),
             )
-            await stop.wait()
-            # Until the endpoints of its Service have changed, the API server asks this replica about objects, and a
-            # question that nobody answers is a refusal.
+            async with background() as leading:
+                leading.start(self._election.run(self._duties))
+                await stop.wait()
+            # Another one writes from now on. Until the endpoints of its Service have changed, the API server asks this
+            # replica about objects, and a question that nobody answers is a refusal.
             await asyncio.sleep(self._settings.minimum_drain_s)
 
     def _make_writers(self) -> list[Writer]:

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from controlplane.webhook.review import BadReview, review
+from meshapi import names
 from meshkit import admin
 from meshkit.tls import server_context
 from meshkit.xds.serving import ServingCertificate
@@ -157,14 +158,20 @@ async def test_a_configuration_that_leads_elsewhere_is_left_alone(running: Runni
     assert held["webhooks"] == elsewhere["webhooks"]
 
 
+def holder(api: FakeKubernetes) -> str:
+    lease = api.get("leases", names.CONTROL_PLANE_LEASE, "istio-system")
+    return str(lease["spec"]["holderIdentity"]) if lease is not None else ""
+
+
 async def test_a_control_plane_that_ends_answers_until_others_have_stopped_asking_it(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         api.put("namespaces", {"metadata": {"name": "shop"}, "status": {"phase": "Active"}})
-        async with serving(api, tmp_path, drain_s=0.5) as running:
+        async with serving(api, tmp_path, drain_s=1.0) as running:
             url = f"https://{running.settings.webhook_address}/validate"
             trust = ssl.create_default_context(cafile=str(running.root_file))
+            await until(lambda: holder(api))
             running.stop.set()
-            await asyncio.sleep(0.2)
+            await until(lambda: not holder(api))  # what is left of it no longer writes
             async with (
                 aiohttp.ClientSession() as session,
                 session.post(url, data=request(GOOD), ssl=trust, server_hostname="istiod.istio-system.svc") as answer,
