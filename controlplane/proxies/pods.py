@@ -55,7 +55,7 @@ def template(
 
 def _labels(name: str, labels: dict[str, str]) -> dict[str, str]:
     return {
-        "sidecar.istio.io/inject": "false",
+        names.INJECT_LABEL: "false",
         names.DATAPLANE_MODE_LABEL: names.DATAPLANE_MODE_NONE,
         names.CANONICAL_NAME_LABEL: name,
         names.CANONICAL_REVISION_LABEL: "latest",
