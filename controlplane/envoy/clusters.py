@@ -56,8 +56,8 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
         result.eds_cluster_config.eds_config.CopyFrom(ads())
     _set_limits(result, pool, policy)
     _set_keepalive(result, pool.tcp)
-    protocols = packed(_protocols(pool, policy.tls, http2=http2))
-    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(protocols)
+    options = packed(protocols(pool, policy.tls, http2=http2))
+    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(options)
     detection = policy.outlier_detection
     result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0
     if detection is not None:
@@ -75,7 +75,7 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     return result
 
 
-def _protocols(
+def protocols(
     pool: ConnectionPool, tls: ClientTLSSettings | None, *, http2: bool
 ) -> http_protocol_options_pb2.HttpProtocolOptions:
     """Return what is spoken to endpoints: HTTP/2 alone, or what the client speaks."""

@@ -25,13 +25,13 @@ from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from controlplane.envoy import clusters, filter_chains, metrics, names, transport, virtual_hosts
 from controlplane.envoy.filter_chains import Filters, Opening
 from controlplane.envoy.packing import duration, extension, internal_address, packed
 from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.workloads import Workload
+from meshapi.resources.destination_rule import ConnectionPool
 
 Cluster: Final = cluster_pb2.Cluster
 _State: Final = value_pb2.FilterStateValue
@@ -39,7 +39,7 @@ _CALLED: Final = "%DOWNSTREAM_LOCAL_ADDRESS%"
 _CLUSTER: Final = names.workload("%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%")
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 _CLEANUP: Final = timedelta(seconds=60)
-"""How often Envoy forgets the ports of an address that nobody calls."""
+"""How often Envoy forgets the ports of an address without calls."""
 
 
 def opening(filters: Filters, reports: Reports) -> Opening:
@@ -90,9 +90,7 @@ def cluster(workload: Workload) -> cluster_pb2.Cluster:
         result.lb_policy = Cluster.CLUSTER_PROVIDED
         result.cleanup_interval.CopyFrom(duration(_CLEANUP))
     clusters.set_no_limits(result)
-    options = http_protocol_options_pb2.HttpProtocolOptions()
-    options.use_downstream_protocol_config.http_protocol_options.SetInParent()
-    options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
+    options = clusters.protocols(ConnectionPool(), None, http2=False)
     result.typed_extension_protocol_options[clusters.PROTOCOL_OPTIONS].CopyFrom(packed(options))
     described = dict(zip(metrics.DESCRIBED, workload.workload, strict=False))
     identity = workload.identity if workload.has_tunnel and workload.identity else metrics.UNKNOWN
