@@ -136,7 +136,7 @@ class _Translation:
 
     def _attachment(self, parent: ParentReference) -> Attachment | None:
         """Return the attachment to a service; ``None`` for a parent of another kind."""
-        if parent.group or parent.kind != "Service":
+        if not _is_service(parent):
             return None
         own = self.route.metadata.namespace
         key = (parent.namespace or own, parent.name)
@@ -194,9 +194,7 @@ class _Translation:
         key = (backend.namespace or own, backend.name)
         if backend.group or backend.kind != "Service":
             return self._unresolved("InvalidKind", f"{backend.group}/{backend.kind} is no kind of backends here")
-        # Clients have called the only parent themselves: to lead there gives nobody anything new.
-        is_parent = all((one.namespace or own, one.name) == key for one in self.route.spec.parent_refs)
-        if key[0] != own and not is_parent and not self.references.is_granted(self.kind, own, key):
+        if key[0] != own and not self._is_only_parent(key) and not self.references.is_granted(self.kind, own, key):
             return self._unresolved("RefNotPermitted", f"no ReferenceGrant lets it refer to service {'/'.join(key)}")
         service = self.references.service(key)
         if service is None or not service.serves(backend.port):
@@ -205,10 +203,21 @@ class _Translation:
             )
         return Target(service.host, backend.port)
 
+    def _is_only_parent(self, service: Key) -> bool:
+        """Return whether clients have called the service themselves: to send them there grants them nothing new."""
+        own, parents = self.route.metadata.namespace, self.route.spec.parent_refs
+        return bool(parents) and all(
+            _is_service(one) and (one.namespace or own, one.name) == service for one in parents
+        )
+
     def _unresolved(self, reason: str, message: str) -> Target | None:
         if self.resolved.is_true:
             self.resolved = Verdict(False, reason, message)
         return None
+
+
+def _is_service(parent: ParentReference) -> bool:
+    return not parent.group and parent.kind == "Service"
 
 
 def _action(shares: Sequence[Share]) -> Forward | Respond:

@@ -1,0 +1,50 @@
+"""Which services of other namespaces a route may lead to."""
+
+import pytest
+
+from controlplane.inputs.mesh import MeshContext
+from controlplane.routing import gateway_routes, services
+from meshapi.resources import base
+from meshapi.resources.core import Service
+from meshapi.resources.gateway_routes import HTTPRoute
+from tests.support import kubernetes_objects as objects
+
+SECRET = {"name": "secret", "namespace": "shop"}
+
+
+def resolved(*parents: dict[str, str]) -> str:
+    """Return the reason of ``ResolvedRefs`` of a route with these parents that leads to ``shop/secret``."""
+    route = base.read(
+        HTTPRoute,
+        {
+            "metadata": {"name": "r", "namespace": "web"},
+            "spec": {"parentRefs": list(parents), "rules": [{"backendRefs": [{**SECRET, "port": 80}]}]},
+        },
+    )
+    held = objects.service("secret", namespace="shop", ports=[{"name": "http", "port": 80}])
+    service = services.of_kubernetes(base.read(Service, held), MeshContext())
+    references = gateway_routes.References(service=lambda key: service, is_granted=lambda *_: False)
+    return gateway_routes.translate("HTTPRoute", route, references).resolved.reason
+
+
+def test_the_only_parent_needs_no_grant() -> None:
+    assert resolved({"group": "", "kind": "Service", **SECRET}) == "ResolvedRefs"
+
+
+@pytest.mark.parametrize(
+    "parents",
+    [
+        pytest.param((), id="no-parents"),
+        pytest.param(({"group": "gateway.networking.k8s.io", "kind": "Gateway", **SECRET},), id="gateway-of-same-name"),
+        pytest.param(({"group": "networking.istio.io", "kind": "ServiceEntry", **SECRET},), id="entry-of-same-name"),
+        pytest.param(
+            (
+                {"group": "", "kind": "Service", **SECRET},
+                {"group": "gateway.networking.k8s.io", "kind": "Gateway", **SECRET},
+            ),
+            id="service-and-gateway",
+        ),
+    ],
+)
+def test_no_other_parent_replaces_a_grant(parents: tuple[dict[str, str], ...]) -> None:
+    assert resolved(*parents) == "RefNotPermitted"
