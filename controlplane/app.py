@@ -29,6 +29,7 @@ from controlplane.key_sets.fetching import Fetcher
 from controlplane.key_sets.following import KeySets
 from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
+from controlplane.proxies.automatic import AutomaticWaypoints
 from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
@@ -47,6 +48,7 @@ from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.identity import SpiffeId
 from meshapi.resources.core import Node, Pod
+from meshapi.resources.gateway import Gateway
 from meshapi.resources.networking import ServiceEntry
 from meshkit import admin, kube, log, process
 from meshkit.tasks import Backoff, background
@@ -168,6 +170,7 @@ class ControlPlane:
     def _make_writers(self) -> list[Writer]:
         """Return what only the leader runs."""
         events = EventWriter(self._client, instance=self._instance)
+        waypoints: list[Writer] = [self._proxies, self._make_automatic()] if self._settings.waypoint_image else []
         return [
             *self._bundles,
             Allocator(self._client, self._registry.informer(ServiceEntry)),
@@ -176,8 +179,13 @@ class ControlPlane:
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
             self._webhook,
-            *([self._proxies] if self._settings.waypoint_image else []),
+            *waypoints,
         ]
+
+    def _make_automatic(self) -> AutomaticWaypoints:
+        gateways, needs = self.model.inputs.of(Gateway), self.model.waypoints.needs
+        retention_s = self._settings.automatic_waypoint_retention_s
+        return AutomaticWaypoints(self._client, gateways, needs, retention_s=retention_s)
 
     async def _duties(self) -> None:
         """Write what one replica only must write, until cancelled."""
@@ -295,6 +303,7 @@ def _context(settings: Settings) -> MeshContext:
         root_namespace=settings.pod_namespace,
         cluster_id=settings.cluster_id,
         cluster_domain=settings.cluster_domain,
+        enrolment=settings.enrolment,
         sends_dry_run=settings.ambient_enable_dry_run_authorization_policy,
     )
 

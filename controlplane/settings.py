@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from controlplane.proxies.defaults import POD_FIELDS, ProxyDefaults, read_json
 from meshapi import names
+from meshapi.analysis.enrolment import EnrolmentRules, SidecarInjection
 from meshkit.settings import ProcessSettings
 
 _TRUSTED = ",".join(
@@ -70,6 +71,18 @@ class Settings(ProcessSettings):
         default=False, description="Send dry-run policies; every ztunnel must be 1.29 or later."
     )
 
+    exclude_namespaces: str = Field(
+        default="kube-system", description="Namespaces that are never enrolled, separated by commas."
+    )
+    sidecar_injection_label: SidecarInjection = Field(
+        default=SidecarInjection.IGNORE,
+        description="What istio-injection=enabled of a namespace means: ignore, or ambient (its pods are enrolled).",
+    )
+    automatic_waypoint_retention_s: float = Field(
+        default=600.0,
+        ge=0.0,
+        description="How long an automatic waypoint stays after the last service that needed it, in seconds.",
+    )
     waypoint_image: str = Field(default="", description="Image of waypoints; empty: none are made.")
     waypoint_image_pull_policy: str = Field(default="IfNotPresent", description="When that image is pulled.")
     waypoint_image_pull_secrets: str = Field(
@@ -106,6 +119,15 @@ class Settings(ProcessSettings):
             if not (namespace and slash and name):
                 raise ValueError(f"{item!r} is not a service account; write namespace/name")
         return value
+
+    @property
+    def enrolment(self) -> EnrolmentRules:
+        """Which namespaces are enrolled; the node agents' settings say the same."""
+        return EnrolmentRules(
+            frozenset(filter(None, (name.strip() for name in self.exclude_namespaces.split(",")))),
+            self.pod_namespace,
+            injection_enrols=self.sidecar_injection_label is SidecarInjection.AMBIENT,
+        )
 
     @property
     def proxy_defaults(self) -> ProxyDefaults:

@@ -1,8 +1,9 @@
 """Mesh-wide context of every translation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshapi import names
+from meshapi.analysis.enrolment import EnrolmentRules
 from meshapi.mesh_config.model import ServiceEntryVisibility
 from meshapi.resources.core import Service
 
@@ -20,6 +21,8 @@ class MeshContext:
         trust_domain_aliases: trust domains that principals in policies may name instead of ``trust_domain``.
         default_export_to: ``exportTo`` of ServiceEntries that have none.
         service_entry_visibility: bounds the visibility of ServiceEntries; ``None``: no bound.
+        automatic_waypoints: whether the control plane makes waypoints for services that need one and name none.
+        enrolment: which namespaces are enrolled.
         sends_dry_run: whether dry-run policies are sent. A ztunnel before 1.29 would enforce them.
     """
 
@@ -31,6 +34,8 @@ class MeshContext:
     trust_domain_aliases: tuple[str, ...] = ()
     default_export_to: tuple[str, ...] = ()
     service_entry_visibility: ServiceEntryVisibility | None = None
+    automatic_waypoints: bool = False
+    enrolment: EnrolmentRules = field(default_factory=EnrolmentRules)
     sends_dry_run: bool = False
 
     @property

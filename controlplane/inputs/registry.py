@@ -16,7 +16,7 @@ from controlplane.metrics import Metrics
 from meshapi import names
 from meshapi.errors import DataError, InvalidResource, listed
 from meshapi.mesh_config import reading
-from meshapi.mesh_config.model import MeshConfig
+from meshapi.mesh_config.model import MeshConfig, WaypointProvisioning
 from meshapi.mesh_config.notices import is_trusted
 from meshapi.resources import base, core
 from meshkit.kube import Client, Informer, Json, Key, Kind, Selection, kinds
@@ -193,6 +193,7 @@ class Registry:
             network=self._network,
             default_export_to=config.default_service_export_to,
             service_entry_visibility=config.service_entry_visibility,
+            automatic_waypoints=config.waypoints is WaypointProvisioning.AUTOMATIC,
         )
         self.discovery.put_mesh(mesh, config.discovery_selectors)
         self._notify_mesh_listeners()

@@ -10,19 +10,16 @@ from typing import TypeVar
 from controlplane.graph.derived import Fetch
 from controlplane.graph.lookups import Index
 from controlplane.inputs.sources import MESH, Inputs
+from controlplane.inputs.targets import Target, targets
 from controlplane.routing.services import Service
 from meshapi import names
 from meshapi.mesh_config.providers import ExtensionProvider
 from meshapi.resources.gateway import GROUP
 from meshapi.resources.request_authentication import JWTRule, RequestAuthentication
-from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
-from meshapi.resources.telemetry import Telemetry
+from meshapi.resources.security import AuthorizationPolicy
 from meshkit.kube import Key
 
 TargetedT = TypeVar("TargetedT", AuthorizationPolicy, RequestAuthentication)
-Targeted = AuthorizationPolicy | RequestAuthentication | Telemetry
-Target = tuple[str, str, str, str]
-"""Group, kind, namespace, name."""
 
 
 class Policies:
@@ -81,17 +78,3 @@ def targets_of(service: Service | None, view: Key, root: str) -> Iterable[Target
         yield (group, service.kind, *service.key)
     yield (GROUP, "Gateway", *view)
     yield (GROUP, "GatewayClass", root, names.WAYPOINT_CLASS)
-
-
-def targets(policy: Targeted) -> Iterable[Target]:
-    """Yield what a policy names; a target in another namespace is none."""
-    namespace = policy.metadata.namespace
-    for one in references(policy):
-        if one.namespace in {"", namespace}:
-            yield ("" if one.group == "core" else one.group, one.kind, namespace, one.name)
-
-
-def references(policy: Targeted) -> tuple[PolicyTargetReference, ...]:
-    """Return the references of a policy; the older, single field counts without the newer one only."""
-    single = policy.spec.target_ref
-    return policy.spec.target_refs or (() if single is None else (single,))

@@ -10,8 +10,9 @@ from typing import Final
 from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import Placed
 from controlplane.graph.derived import Fetch
+from controlplane.inputs import targets
 from controlplane.inputs.sources import Rejection
-from controlplane.routing import destinations, policies, virtual_services
+from controlplane.routing import destinations, virtual_services
 from controlplane.status import conditions, telemetry
 from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
@@ -54,7 +55,7 @@ class Layer7Conditions:
 
     def of_policy(self, kind: str, item: Targeted, fetch: Fetch) -> Condition | None:
         """Return the condition of a policy with targets; ``None`` for one without."""
-        references = policies.references(item)
+        references = targets.references(item)
         if not references:
             return None
         placed = self._layer7.envoy.of_source(kind, item.key, fetch)

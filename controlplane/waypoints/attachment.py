@@ -8,6 +8,8 @@ Rules, as Istio's:
     namespace's.
 3.  A waypoint is used for what it handles only, and by the namespaces that its listener allows.
 4.  What belongs to a waypoint has none: it would send traffic to itself.
+5.  A service that needs a waypoint, and for which no label says anything, uses its namespace's automatic one, where the
+    mesh has these (``controlplane.waypoints.needs``).
 """
 
 from collections.abc import Callable
@@ -77,17 +79,20 @@ def reference(metadata: Metadata, namespace: str) -> Reference | None:
     return Reference((metadata.labels.get(names.USE_WAYPOINT_NAMESPACE_LABEL, namespace), name))
 
 
-def of_service(metadata: Metadata, world: World, *, is_private: bool = False) -> Attachment | None:
+def of_service(
+    metadata: Metadata, world: World, *, automatic: Reference | None = None, is_private: bool = False
+) -> Attachment | None:
     """Return what a service or ServiceEntry is attached to; ``None``: no label names a waypoint.
 
     Args:
         metadata: of the object.
         world: what it depends on.
+        automatic: the automatic waypoint, if it needs one.
         is_private: whether only its own namespace may see it.
     """
     if _is_of_waypoint(metadata, world):
         return None
-    found = _attachment(metadata, world, Handles.SERVICE)
+    found = _attachment(metadata, world, Handles.SERVICE, automatic)
     if found is None or found.waypoint is None:
         return found
     if is_private and found.waypoint[0] != metadata.namespace:
@@ -106,8 +111,10 @@ def of_workload(metadata: Metadata, world: World) -> Attachment | None:
     return found
 
 
-def _attachment(metadata: Metadata, world: World, wanted: Handles) -> Attachment | None:
-    found = reference(metadata, metadata.namespace) or world.reference(metadata.namespace)
+def _attachment(
+    metadata: Metadata, world: World, wanted: Handles, automatic: Reference | None = None
+) -> Attachment | None:
+    found = reference(metadata, metadata.namespace) or world.reference(metadata.namespace) or automatic
     if found is None or found.waypoint is None:
         return None
     waypoint = world.waypoint(found.waypoint)

@@ -7,6 +7,7 @@ from controlplane.inputs.sources import Inputs
 from controlplane.stages import ATTACHMENTS, WAYPOINTS
 from controlplane.waypoints import attachment
 from controlplane.waypoints.attachment import Attachment, Reference, World
+from controlplane.waypoints.needs import Needs
 from controlplane.waypoints.waypoint import Waypoint, known, of_gateway
 from meshapi import names
 from meshapi.mesh_config.model import Visibility
@@ -14,7 +15,7 @@ from meshapi.resources.base import Metadata
 from meshapi.resources.core import Namespace, Service
 from meshapi.resources.gateway import Gateway, GatewayClass
 from meshapi.resources.networking import ServiceEntry
-from meshkit.kube import Key
+from meshkit.kube import Key, kinds
 
 
 class Waypoints:
@@ -27,6 +28,7 @@ class Waypoints:
         known: the waypoints of the mesh's own class, ready or not: a pod is ready when it has its configuration.
         served: what Kubernetes services are attached to, by key, where waypoints that are known count like ready ones.
         served_entries: the same for ServiceEntries.
+        needs: which services automatic waypoints are for.
     """
 
     ready: Collection[Key, Waypoint]
@@ -43,6 +45,7 @@ class Waypoints:
         self._references: Collection[Key, Reference] = Derived(
             graph, "waypoints of namespaces", inputs.namespaces, WAYPOINTS, self._reference
         )
+        self.needs = Needs(graph, inputs, self._references)
         self.services = Derived(graph, "attached services", inputs.of(Service), ATTACHMENTS, self._service)
         self.entries = Derived(graph, "attached entries", inputs.of(ServiceEntry), ATTACHMENTS, self._entry)
         self.known = Derived(graph, "known waypoints", inputs.of(Gateway), WAYPOINTS, self._known)
@@ -92,10 +95,14 @@ class Waypoints:
         return attachment.reference(namespace.metadata, namespace.metadata.name)
 
     def _service(self, service: Service, fetch: Fetch) -> Attachment | None:
-        return attachment.of_service(service.metadata, self._world(fetch))
+        return self._service_in(service, self._world(fetch), fetch)
 
     def _service_served(self, service: Service, fetch: Fetch) -> Attachment | None:
-        return attachment.of_service(service.metadata, self._world(fetch, self.known))
+        return self._service_in(service, self._world(fetch, self.known), fetch)
+
+    def _service_in(self, service: Service, world: World, fetch: Fetch) -> Attachment | None:
+        automatic = self.needs.of(kinds.SERVICE, service.key, fetch)
+        return attachment.of_service(service.metadata, world, automatic=automatic)
 
     def _entry(self, entry: ServiceEntry, fetch: Fetch) -> Attachment | None:
         return self._entry_in(entry, self._world(fetch), fetch)
@@ -109,7 +116,8 @@ class Waypoints:
         if given is not None:
             namespace = world.namespace(entry.metadata.namespace)
             is_private = given.of(namespace.metadata.labels if namespace is not None else {}) is Visibility.NAMESPACE
-        return attachment.of_service(entry.metadata, world, is_private=is_private)
+        automatic = self.needs.of(kinds.SERVICE_ENTRY, entry.key, fetch)
+        return attachment.of_service(entry.metadata, world, automatic=automatic, is_private=is_private)
 
     def _world(self, fetch: Fetch, among: Collection[Key, Waypoint] | None = None) -> World:
         """Return what attachments depend on; they name a waypoint of ``among``, by default of the ready waypoints."""

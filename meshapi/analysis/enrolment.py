@@ -48,6 +48,14 @@ class EnrolmentRules:
     own_namespace: str = names.DEFAULT_NAMESPACE
     injection_enrols: bool = False
 
+    def enrol(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Return whether the labels of a namespace enrol its pods; a pod's own labels may say otherwise."""
+        if namespace in self.excluded_namespaces:
+            return False
+        mode = labels.get(names.DATAPLANE_MODE_LABEL)
+        by_injection = self.injection_enrols and labels.get(names.INJECTION_LABEL) == "enabled"
+        return mode == names.DATAPLANE_MODE_AMBIENT or (mode is None and by_injection)
+
 
 def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
     *,

@@ -212,6 +212,19 @@ class ProxyConfig(Message):
     tracing: ProxyTracing = ProxyTracing()
 
 
+class WaypointProvisioning(StrEnum):
+    """Who makes waypoints."""
+
+    MANUAL = "MANUAL"
+    """Users, by Gateways and labels."""
+    AUTOMATIC = "AUTOMATIC"
+    """The control plane too, for services that need one and whose labels name none."""
+
+
+def _any_case(given: Any) -> Any:
+    return given.upper() if isinstance(given, str) else given
+
+
 class DefaultProviders(Message):
     """Providers of telemetry that counts where nothing else is said."""
 
@@ -240,4 +253,5 @@ class MeshConfig(Message):
     locality_lb_setting: LocalityLbSetting = LocalityLbSetting()
     enable_tracing: bool | None = None
     default_providers: DefaultProviders = DefaultProviders()
+    waypoints: Annotated[WaypointProvisioning, BeforeValidator(_any_case)] = WaypointProvisioning.MANUAL
     extension_providers: Annotated[tuple[ExtensionProvider, ...], AfterValidator(named_once)] = ()

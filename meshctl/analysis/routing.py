@@ -68,8 +68,10 @@ def _add(
 ) -> None:
     known.ports[host] = known.ports.get(host, frozenset()) | frozenset(ports)
     metadata = item.metadata
-    of_namespace = world.namespace_labels(metadata.namespace).get(names.USE_WAYPOINT_LABEL, "")
-    if metadata.labels.get(names.USE_WAYPOINT_LABEL, of_namespace) not in {"", names.USE_WAYPOINT_NONE}:
+    of_namespace = world.namespace_labels(metadata.namespace)
+    used = metadata.labels.get(names.USE_WAYPOINT_LABEL, of_namespace.get(names.USE_WAYPOINT_LABEL))
+    is_made = world.makes_waypoints and world.rules.enrol(metadata.namespace, of_namespace)
+    if is_made if used is None else used not in {"", names.USE_WAYPOINT_NONE}:
         known.with_waypoint.add(host)
 
 

@@ -11,6 +11,7 @@ from meshapi import names
 from meshapi.analysis.enrolment import Enrolment, EnrolmentRules, enrolment
 from meshapi.errors import InvalidResource
 from meshapi.mesh_config import reading
+from meshapi.mesh_config.model import WaypointProvisioning
 from meshapi.resources import (
     base,
     core,
@@ -88,6 +89,13 @@ class World:
         self.mesh_config, self.mesh_config_origin = reading.read(item), origin
         given = reading.config_of(self.mesh_config.content).root_namespace
         self.root_namespace = given or self.root_namespace
+
+    @property
+    def makes_waypoints(self) -> bool:
+        """Whether the control plane makes waypoints for services that need one and name none."""
+        if self.mesh_config is None:
+            return False
+        return reading.config_of(self.mesh_config.content).waypoints is WaypointProvisioning.AUTOMATIC
 
     def all(self, model: type[ObjectT], namespace: str | None = None) -> Iterator[ObjectT]:
         """Return the objects of a kind, of one namespace or of all."""

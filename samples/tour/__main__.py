@@ -31,7 +31,7 @@ def main() -> int:
         commands.culvert("lab", "up", "--name", LAB, "--samples")
         kube = commands.Kubectl(LAB)
         step("Culvert  (setup/lab-install: image into the nodes, then culvert install --wait)")
-        commands.run([str(ROOT / "setup" / "lab-install"), LAB, "--wait"])
+        commands.run([str(ROOT / "setup" / "lab-install"), LAB, "--wait", "--set", "meshConfig.waypoints=AUTOMATIC"])
         step("bookinfo  (kubectl apply -f samples/bookinfo -f samples/curl)")
         kube.namespace(NAMESPACE)
         kube.apply(ROOT / "samples" / "bookinfo" / "bookinfo.yaml", ROOT / "samples" / "curl" / "curl.yaml", NAMESPACE)

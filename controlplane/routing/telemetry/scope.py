@@ -11,8 +11,8 @@ from controlplane.graph.derived import Fetch
 from controlplane.graph.lookups import Index
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH, Inputs
+from controlplane.inputs.targets import Target, targets
 from controlplane.routing import policies
-from controlplane.routing.policies import Target
 from controlplane.routing.services import Service
 from meshapi.mesh_config import providers
 from meshapi.mesh_config.model import MeshConfig
@@ -33,7 +33,7 @@ class Telemetries:
         self._for_namespaces: Index[str, Key, Telemetry] = Index(
             objects, lambda item: (item.metadata.namespace,) if item.spec.is_for_namespace else ()
         )
-        self._attached: Index[Target, Key, Telemetry] = Index(objects, policies.targets)
+        self._attached: Index[Target, Key, Telemetry] = Index(objects, targets)
 
     def config(self, fetch: Fetch) -> MeshConfig:
         """Return the mesh configuration in force."""

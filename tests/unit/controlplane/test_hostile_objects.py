@@ -164,6 +164,9 @@ def test_an_entry_whose_product_is_beyond_is_refused_by_name_field_and_fix(size:
     assert str(refused.value).endswith("divide the entry")
 
 
+_OF_WAYPOINTS = ("entries in need", "attached entries", "served entries")
+
+
 def test_a_host_that_hundreds_claim_costs_each_of_them_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in computed values and translated hosts, because time depends on the machine."""
     hosts = [f"h{number}.io" for number in range(200)]
@@ -194,7 +197,7 @@ def test_a_host_that_hundreds_claim_costs_each_of_them_little(monkeypatch: pytes
     assert len(model.all(names.ADDRESS_TYPE)) == len(hosts)
     model.flush()
     # Which waypoint the last one uses has nothing to do with whose the hosts are.
-    computed.extend((name, entries[-1].key) for name in ("attached entries", "served entries"))
+    computed.extend((name, entries[-1].key) for name in _OF_WAYPOINTS)
     assert len(computed) == 2 * each * len(entries), "each entry once more: removed, or the one that has the hosts now"
     assert set(computed[each * len(entries) :]) == set(computed)
     assert len(translated) == 2 * len(hosts)

@@ -6,7 +6,7 @@ import pytest
 
 from meshapi import names
 from tests.support import kubernetes_objects as objects
-from tests.unit.meshctl.test_analyze import codes, findings
+from tests.unit.meshctl.test_analyze import codes, findings, mesh_config
 
 Json = dict[str, Any]
 WAYPOINT = {names.USE_WAYPOINT_LABEL: "waypoint"}
@@ -95,3 +95,12 @@ def test_a_host_that_opts_out_is_called_without_a_waypoint() -> None:
     found = world(VirtualService=routes(to()))
     found["Service"][0]["metadata"]["labels"] = {names.USE_WAYPOINT_LABEL: names.USE_WAYPOINT_NONE}
     assert [one for one, _ in codes(**found)] == ["CUL0160", "CUL0160"]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("MANUAL", ["CUL0160"]), ("automatic", [])])
+def test_a_host_that_gets_a_waypoint_by_itself_has_no_finding(mode: str, expected: list[str]) -> None:
+    found = world(VirtualService=routes(to()))
+    found["DestinationRule"], found["ServiceEntry"] = [], []
+    found["Namespace"] = [objects.namespace("shop", {names.DATAPLANE_MODE_LABEL: names.DATAPLANE_MODE_AMBIENT})]
+    found["ConfigMap"] = mesh_config(f"waypoints: {mode}")
+    assert [one for one, _ in codes(**found)] == expected

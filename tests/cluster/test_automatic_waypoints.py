@@ -1,0 +1,71 @@
+"""``waypoints: AUTOMATIC`` on an installed mesh: a route is enough to be in force, and its end removes the waypoint."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from meshapi import names
+from tests.support.lab import ROOT, eventually
+from tests.support.mesh import SYSTEM, Mesh
+
+pytestmark = pytest.mark.root
+
+NS = "automatic"
+ROUTE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: curl}
+spec:
+  hosts: [curl]
+  http: [{directResponse: {status: 418}}]
+"""
+
+
+@pytest.fixture
+def automatic(mesh: Mesh) -> Iterator[Mesh]:
+    """The mesh with the setting, without retention; both are put back after the test."""
+    held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
+    others = "\n".join(line for line in held.splitlines() if not line.startswith("waypoints:"))
+    _configure(mesh, f"{others}\nwaypoints: AUTOMATIC\n")
+    retention = "AUTOMATIC_WAYPOINT_RETENTION_S"
+    mesh.lab.kubectl("set", "env", "deploy/istiod", "-n", SYSTEM, f"{retention}=1")
+    mesh.lab.rolled_out("istiod", namespace=SYSTEM)
+    mesh.namespace(NS, enrolled=True)
+    yield mesh
+    _configure(mesh, held)
+    mesh.lab.kubectl("set", "env", "deploy/istiod", "-n", SYSTEM, f"{retention}-")
+    mesh.lab.rolled_out("istiod", namespace=SYSTEM)
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
+
+
+def _configure(mesh: Mesh, text: str) -> None:
+    patch = json.dumps({"data": {names.MESH_CONFIG_KEY: text}})
+    mesh.lab.kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", patch)
+
+
+def _status(mesh: Mesh) -> str:
+    command = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://curl")
+    return mesh.lab.run("curl", *command, namespace=NS, check=False)
+
+
+def test_a_route_is_in_force_without_a_label_and_its_end_takes_the_waypoint_away(automatic: Mesh) -> None:
+    mesh = automatic
+    mesh.lab.apply(ROOT / "samples/curl/curl.yaml", namespace=NS)
+    mesh.lab.rolled_out("curl", namespace=NS)
+    eventually(lambda: mesh.captured(NS, "curl"), "the pod is captured")
+    assert _status(mesh) != "418"
+    mesh.lab.apply(ROUTE, namespace=NS)
+    eventually(lambda: _status(mesh) == "418", "the route answers", within_s=60)
+    made = mesh.lab.resource("gateway", names.AUTOMATIC_WAYPOINT, "-n", NS)
+    assert made["metadata"]["labels"][names.AUTOMATIC_WAYPOINT_LABEL] == "true"
+    assert names.USE_WAYPOINT_LABEL not in mesh.lab.resource("service", "curl", "-n", NS)["metadata"].get("labels", {})
+    assert names.USE_WAYPOINT_LABEL not in mesh.lab.resource("namespace", NS)["metadata"]["labels"]
+    assert mesh.culvert("analyze", "-n", NS).returncode == 0
+
+    mesh.lab.kubectl("delete", "virtualservice", "-n", NS, "curl")
+    selector = f"{names.GATEWAY_NAME_LABEL}={names.AUTOMATIC_WAYPOINT}"
+    left = ("get", "gateways,deployments,services,pods", "-n", NS, "-l", selector, "-o", "name")
+    eventually(lambda: not mesh.lab.kubectl(*left).strip(), "all of the waypoint is gone", within_s=60)
+    gateways = ("get", "gateways", "-n", NS, "-o", "name")
+    assert not mesh.lab.kubectl(*gateways).strip()
