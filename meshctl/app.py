@@ -23,6 +23,7 @@ from meshctl import (
     status,
     uninstall,
     version,
+    wait,
     waypoint,
     ztunnel_config,
 )
@@ -47,6 +48,7 @@ def main() -> None:
         status.status,
         analyze.analyze,
         bug_report.bug_report,
+        wait.wait,
     ):
         app.command()(command)
     app.command("proxy-status")(proxy_status.proxy_status)

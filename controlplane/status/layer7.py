@@ -29,6 +29,7 @@ from meshkit.kube import Key
 
 NOT_BOUND: Final = "AncestorNotBound"
 NO_TARGET: Final = "TargetNotFound"
+NOT_READY: Final = "WaypointIsNotReady"
 Routed = VirtualService | DestinationRule
 Targeted = AuthorizationPolicy | RequestAuthentication
 
@@ -66,7 +67,7 @@ class Layer7Conditions:
         unknown = [*_unknown(item), *self._missing_keys(item, fetch)]
         if unknown:
             return _condition(False, conditions.UNSUPPORTED, listed(unknown))
-        return _condition(
+        return self._waiting(placed, fetch) or _condition(
             True, conditions.ACCEPTED, f"bound to {_views(placed) or 'its waypoint, which serves nothing'}"
         )
 
@@ -84,7 +85,18 @@ class Layer7Conditions:
         if not placed:
             hint = f"label a service or a namespace {names.USE_WAYPOINT_LABEL}=NAME"
             return _condition(False, NOT_BOUND, f"no waypoint is there that it is for, so it has no effect; {hint}")
-        return _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
+        return self._in_force(placed, fetch)
+
+    def _in_force(self, placed: Iterable[Placed], fetch: Fetch) -> Condition:
+        accepted = _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
+        return self._waiting(placed, fetch) or accepted
+
+    def _waiting(self, placed: Iterable[Placed], fetch: Fetch) -> Condition | None:
+        """Return the condition of an object for waypoints of which none has been ready yet; ``None``: one has."""
+        ready = self._layer7.model.waypoints.ready
+        if not placed or any(fetch.find(ready, one.view) is not None for one in placed):
+            return None
+        return _condition(False, NOT_READY, f"{_views(placed)} is not ready, so it has no effect yet")
 
     def _faults(self, namespace: str, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
         faults = [fault for one in references if (fault := self._fault(namespace, one, fetch))]
@@ -106,7 +118,7 @@ class Layer7Conditions:
             return _condition(
                 False, NOT_BOUND, f"no service with one of its hosts {where}, so it has no effect; {hint}"
             )
-        return _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
+        return self._in_force(placed, fetch)
 
     def _missing_keys(self, item: Targeted, fetch: Fetch) -> Iterable[str]:
         """Say which issuers' keys cannot be fetched, and what that means."""

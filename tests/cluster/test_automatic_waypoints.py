@@ -56,7 +56,9 @@ def test_a_route_is_in_force_without_a_label_and_its_end_takes_the_waypoint_away
     eventually(lambda: mesh.captured(NS, "curl"), "the pod is captured")
     assert _status(mesh) != "418"
     mesh.lab.apply(ROUTE, namespace=NS)
-    eventually(lambda: _status(mesh) == "418", "the route answers", within_s=60)
+    done = mesh.culvert("wait", "--for=distribution", "virtualservice", f"curl.{NS}", "--timeout", "60s")
+    assert done.returncode == 0, done.stderr
+    assert _status(mesh) == "418", "what is distributed is in force"
     made = mesh.lab.resource("gateway", names.AUTOMATIC_WAYPOINT, "-n", NS)
     assert made["metadata"]["labels"][names.AUTOMATIC_WAYPOINT_LABEL] == "true"
     assert names.USE_WAYPOINT_LABEL not in mesh.lab.resource("service", "curl", "-n", NS)["metadata"].get("labels", {})

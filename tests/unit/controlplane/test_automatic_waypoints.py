@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from controlplane.ambient.model import Model, create
+from controlplane.envoy import layer7
+from controlplane.graph.derived import Derived
 from controlplane.inputs.mesh import MeshContext
 from controlplane.proxies.automatic import AutomaticWaypoints
+from controlplane.stages import CONDITIONS
+from controlplane.status.layer7 import Layer7Conditions
 from controlplane.waypoints.attachment import Attachment
 from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules
@@ -272,3 +276,22 @@ async def test_a_users_gateway_of_the_name_is_left_alone() -> None:
         cluster.model.flush()
         await until(lambda: cluster.api.get("gateways", NAME, "dev"))
         assert cluster.held() == mine
+
+
+def test_a_route_is_not_in_force_before_its_waypoint_is_ready() -> None:
+    model = create(AUTOMATIC)
+    conditions = Layer7Conditions(layer7.create(model))
+    said = Derived(
+        model.graph, "said", model.inputs.of(VirtualService), CONDITIONS, conditions.of_virtual_service
+    )  # fmt: skip
+    label(model, AMBIENT)
+    put(model, service(), routed(), base.read(gateway.Gateway, objects.gateway(NAME)))
+    model.flush()
+    found = said.find(("shop", "x"))
+    assert found is not None
+    assert (found.accepted, found.reason) == (False, "WaypointIsNotReady")
+    put(model, base.read(gateway.Gateway, objects.gateway(NAME, addresses=objects.hostname_of(NAME))))
+    model.flush()
+    found = said.find(("shop", "x"))
+    assert found is not None
+    assert (found.accepted, found.message) == (True, f"in force at waypoint shop/{NAME}")
