@@ -1,7 +1,7 @@
 """Programs that are built from source: Kubernetes' components, CoreDNS, Helm, Prometheus, pause, and tests' tools.
 
 Each function returns the folder of the built program in the cache and builds it only if it is not there. Versions are
-pinned by the Go modules beside this file; nothing is downloaded by another way than the Go module proxy.
+pinned by the Go modules beside this file, and everything but Zipkin (Maven) comes by the Go module proxy.
 """
 
 import re
@@ -22,6 +22,8 @@ _TOOLS = _HERE / "tools"
 _ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
 _FLAGS = ("-trimpath", "-ldflags")
 _STRIP = "-s -w"
+_ZIPKIN = "3.4.4"
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
 def kubernetes(say: Say) -> Path:
@@ -75,6 +77,26 @@ def h2spec(say: Say) -> Path:
 def opentelemetry_collector(say: Say) -> Path:
     """Return the folder with the program ``otelcol``, which tests use."""
     return _tool("otelcol", ".", say, "about 1 minute")
+
+
+def opa(say: Say) -> Path:
+    """Return the folder with the program ``opa``, an external authorizer that tests use."""
+    return _tool("opa", ".", say, "about 2 minutes")
+
+
+def zipkin(say: Say) -> Path:
+    """Return the folder with ``zipkin.jar``, which tests run with Java. It is fetched by Maven, built already."""
+    artifact = f"io.zipkin:zipkin-server:{_ZIPKIN}:jar:exec"
+
+    def make(draft: Path) -> None:
+        options = [f"-Dartifact={artifact}", f"-DoutputDirectory={draft}", "-Dmdep.stripVersion=true"]
+        try:
+            run.logged(["mvn", "--quiet", "--batch-mode", f"{_COPY}:copy", *options], log=log("zipkin"))
+        except FileNotFoundError:
+            raise MissingRequirement("mvn is not installed; Zipkin is fetched with it: run setup/system") from None
+        (draft / "zipkin-server-exec.jar").rename(draft / "zipkin.jar")
+
+    return _obtain("zipkin", cache.key(artifact), make, say, "some seconds")
 
 
 def gateway_conformance(say: Say) -> Path:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import aiohttp
 
@@ -26,23 +27,38 @@ async def stat(running: World, name: str) -> int:
 
 
 @contextlib.asynccontextmanager
-async def calling(running: World, authority: str) -> AsyncIterator[int]:
+async def calling(running: World, authority: str, account: str = "client") -> AsyncIterator[int]:
     """A port that leads through the waypoint."""
     async with (
-        running.tunnel("default", "client") as tunnel,
-        hbone_client.relay(tunnel, authority, world.baggage("default", "client")) as port,
+        running.tunnel("default", account) as tunnel,
+        hbone_client.relay(tunnel, authority, world.baggage("default", account)) as port,
     ):
         yield port
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client got."""
+
+    status: int
+    body: str
+
+
+async def answers(
+    running: World, authority: str, path: str = "/", *, account: str = "client", headers: dict[str, str] | None = None
+) -> Answer:
+    """What a request gets."""
+    async with (
+        calling(running, authority, account) as port,
+        aiohttp.ClientSession() as client,
+        client.get(f"http://127.0.0.1:{port}{path}", headers=headers) as answer,
+    ):
+        return Answer(answer.status, await answer.text())
+
+
 async def get(running: World, authority: str) -> int:
     """Status of a request."""
-    async with (
-        calling(running, authority) as port,
-        aiohttp.ClientSession() as client,
-        client.get(f"http://127.0.0.1:{port}/") as answer,
-    ):
-        return answer.status
+    return (await answers(running, authority)).status
 
 
 async def echoed(pair: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
