@@ -13,6 +13,7 @@ from controlplane.inputs.sources import MESH, Inputs
 from controlplane.routing.services import Service
 from meshapi import names
 from meshapi.mesh_config.providers import ExtensionProvider
+from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.gateway import GROUP
 from meshapi.resources.request_authentication import JWTRule, RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
@@ -20,7 +21,7 @@ from meshapi.resources.telemetry import Telemetry
 from meshkit.kube import Key
 
 TargetedT = TypeVar("TargetedT", AuthorizationPolicy, RequestAuthentication)
-Targeted = AuthorizationPolicy | RequestAuthentication | Telemetry
+Targeted = AuthorizationPolicy | RequestAuthentication | Telemetry | EnvoyFilter
 Target = tuple[str, str, str, str]
 """Group, kind, namespace, name."""
 
@@ -93,5 +94,7 @@ def targets(policy: Targeted) -> Iterable[Target]:
 
 def references(policy: Targeted) -> tuple[PolicyTargetReference, ...]:
     """Return the references of a policy; the older, single field counts without the newer one only."""
+    if isinstance(policy, EnvoyFilter):
+        return policy.spec.target_refs
     single = policy.spec.target_ref
     return policy.spec.target_refs or (() if single is None else (single,))
