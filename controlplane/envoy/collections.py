@@ -192,11 +192,10 @@ class EnvoyCollections:
         of_policies = self._filters(service, upstreams, fetch)
         reports = self._reporting.of_service(service, upstreams)
         for port in service.ports:
-            rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
-            if rule is not None:
-                upstreams.sources.update(_origins([rule]))
+            rules = self._routing.connection_rules(service, port, upstreams.view[0], fetch)
+            upstreams.sources.update(_origins(rules))
             found.append(
-                filter_chains.of_port(service, port, rule, _tcp(upstreams, port), filters=of_policies, reports=reports)
+                filter_chains.of_port(service, port, rules, _tcp(upstreams, port), filters=of_policies, reports=reports)
             )
         patching = self._patches.of(service, upstreams.view, fetch)
         openings = tuple(chain_patches.patched(found, patching))

@@ -1,5 +1,6 @@
 """Names of listeners, clusters, filters and filter state, as Istio's: ``istioctl`` and EnvoyFilters know them."""
 
+import re
 from typing import Final
 
 CONNECT_TERMINATE: Final = "connect_terminate"
@@ -56,6 +57,11 @@ def workload(address: str) -> str:
 def outbound(host: str, port: int, subset: str = "") -> str:
     """Return the cluster of any other service."""
     return f"outbound|{port}|{subset}|{host}"
+
+
+def principals_of(namespace: str) -> str:
+    """Return an expression for the identities of a namespace."""
+    return rf"spiffe://[^/]+/ns/{re.escape(namespace)}/sa/[^/]+"
 
 
 def is_outbound(name: str) -> bool:

@@ -59,6 +59,8 @@ KINDS: Final = (
     InputKind(kinds.GATEWAY, gateway.Gateway),
     InputKind(kinds.HTTP_ROUTE, gateway_routes.HTTPRoute),
     InputKind(kinds.GRPC_ROUTE, gateway_routes.GRPCRoute),
+    InputKind(kinds.TCP_ROUTE, gateway_routes.TCPRoute),
+    InputKind(kinds.TLS_ROUTE, gateway_routes.TLSRoute),
     InputKind(kinds.REFERENCE_GRANT, gateway_routes.ReferenceGrant),
     InputKind(kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
     InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),

@@ -34,12 +34,15 @@ def patched(openings: Iterable[Opening], patching: Patching) -> Iterable[Opening
         yield from openings
         return
     for one in openings:
-        http, tcp = (
-            chain if chain is not None and patch_chain(chain, names.MAIN_INTERNAL, one.port, patching) else None
-            for chain in (one.http, one.tcp)
-        )
-        if http is not None or tcp is not None:
-            yield replace(one, http=http, tcp=tcp)
+        kept = [chain for chain in one.chains if patch_chain(chain, names.MAIN_INTERNAL, one.port, patching)]
+        left = {id(chain) for chain in kept}
+        if left:
+            yield replace(
+                one,
+                http=one.http if id(one.http) in left else None,
+                tcp=one.tcp if id(one.tcp) in left else None,
+                named=tuple(named for named in one.named if id(named.chain) in left),
+            )
 
 
 def patch_chain(chain: Chain, listener: str, port: int, patching: Patching) -> bool:
