@@ -31,6 +31,9 @@ _KINDS: Final = (
     kinds.TELEMETRY,
     kinds.HTTP_ROUTE,
     kinds.GRPC_ROUTE,
+    kinds.TCP_ROUTE,
+    kinds.TLS_ROUTE,
+    kinds.ENVOY_FILTER,
     kinds.GATEWAY,
 )
 """Kinds whose status the control plane writes."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.route.v3 import route_pb2
 
 from controlplane.envoy import (
     clusters,
@@ -21,7 +22,15 @@ from controlplane.envoy import (
 )
 from controlplane.envoy.authorization import custom, filters
 from controlplane.envoy.filter_chains import Filters, Opening
-from controlplane.envoy.placing import Made, Message, Placed, Source, placed
+from controlplane.envoy.patches import additions as added
+from controlplane.envoy.patches import chains as chain_patches
+from controlplane.envoy.patches import clusters as cluster_patches
+from controlplane.envoy.patches import listeners as listener_patches
+from controlplane.envoy.patches import patch
+from controlplane.envoy.patches import routes as route_patches
+from controlplane.envoy.patches.attachment import EnvoyFilters
+from controlplane.envoy.patches.patch import Patching
+from controlplane.envoy.placing import Effect, Made, Message, Placed, Source, placed
 from controlplane.envoy.telemetry.reporting import Reporting, TunnelReports
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.collection import Collection
@@ -81,12 +90,14 @@ class EnvoyCollections:
         routing: RoutingCollections,
         waypoints: Waypoints,
         policies: Policies,
+        patches: EnvoyFilters,
         *,
         reporting: Reporting,
         attached: Workloads,
     ) -> None:
         self._routing = routing
         self._policies = policies
+        self._patches = patches
         self._reporting = reporting
         self._waypoints = waypoints
         self._attached = attached
@@ -125,6 +136,11 @@ class EnvoyCollections:
         found = (one for index in self._by_source for one in fetch.members(index, (kind, key)))
         return tuple(one for made in found for one in made.placed)
 
+    def effects(self, key: Key, fetch: Fetch) -> frozenset[Effect]:
+        """Return what the patches of an EnvoyFilter have done."""
+        found = (one for index in self._by_source for one in fetch.members(index, (patch.KIND, key)))
+        return frozenset(effect for made in found for effect in made.effects if effect.key == key)
+
     def _upstreams(self, service: Service, fetch: Fetch) -> Upstreams | None:
         """Return the clusters as the waypoint of a service sees them; ``None`` for a service without one."""
         waypoint = self._waypoints.serving(service.kind, service.key, fetch)
@@ -135,6 +151,7 @@ class EnvoyCollections:
         if upstreams is None:
             return None
         view, sources, made = upstreams.view, upstreams.sources, []
+        patching = self._patches.of(service, view, fetch)
         for port in service.ports:
             if not port.protocol.is_http:
                 continue
@@ -142,13 +159,20 @@ class EnvoyCollections:
             sources.update(_origins(rules))
             name = names.inbound_vip(service.host, port.number, is_http=True)
             own = upstreams.find(Target(service.host, port.number), port.number, is_http=True)
-            made.append(virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port)))
-        return Made(placed(view, made), frozenset(sources), frozenset(upstreams.foreign))
+            found = virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port))
+            route_patches.patch(found, patching)
+            made.append(found)
+        return _made(upstreams, made, patching)
 
     def _workload(self, name: str, group: Group[Place, Key, Attached], fetch: Fetch) -> Made | None:
         """Return the cluster of an address."""
         found = self._attached.at(name, group, fetch)
-        return None if found is None else Made(placed(group.key[0], [workloads.cluster(found)]))
+        if found is None:
+            return None
+        view = group.key[0]
+        patching = self._patches.of(None, view, fetch)
+        made = _patched([workloads.cluster(found)], patching)
+        return Made(placed(view, made), frozenset(patching.sources), effects=frozenset(patching.effects))
 
     def _workload_chains(self, waypoint: Waypoint, fetch: Fetch) -> Chains | None:
         """Return the chains of all workloads; ``None`` for a waypoint that is not for workloads."""
@@ -156,8 +180,9 @@ class EnvoyCollections:
             return None
         upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
         opening = workloads.opening(self._filters(None, upstreams, fetch), self._reporting.of_workloads(upstreams))
-        made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
-        return Chains(waypoint.key, "", (opening,), made)
+        patching = self._patches.of(None, waypoint.key, fetch)
+        openings = tuple(chain_patches.patched([opening], patching))
+        return Chains(waypoint.key, "", openings, _made(upstreams, [], patching))
 
     def _filter_chains(self, service: Service, fetch: Fetch) -> Chains | None:
         upstreams = self._upstreams(service, fetch)
@@ -167,14 +192,14 @@ class EnvoyCollections:
         of_policies = self._filters(service, upstreams, fetch)
         reports = self._reporting.of_service(service, upstreams)
         for port in service.ports:
-            rule = self._routing.connection_rule(service, port, upstreams.view[0], fetch)
-            if rule is not None:
-                upstreams.sources.update(_origins([rule]))
+            rules = self._routing.connection_rules(service, port, upstreams.view[0], fetch)
+            upstreams.sources.update(_origins(rules))
             found.append(
-                filter_chains.of_port(service, port, rule, _tcp(upstreams, port), filters=of_policies, reports=reports)
+                filter_chains.of_port(service, port, rules, _tcp(upstreams, port), filters=of_policies, reports=reports)
             )
-        made = Made((), frozenset(upstreams.sources), frozenset(upstreams.foreign))
-        return Chains(upstreams.view, service.host, tuple(found), made)
+        patching = self._patches.of(service, upstreams.view, fetch)
+        openings = tuple(chain_patches.patched(found, patching))
+        return Chains(upstreams.view, service.host, openings, _made(upstreams, [], patching))
 
     def _filters(self, service: Service | None, upstreams: Upstreams, fetch: Fetch) -> Filters:
         """Return the filters of the policies for a service, or for the workloads of a waypoint.
@@ -201,8 +226,9 @@ class EnvoyCollections:
         if upstreams is None:
             return None
         rules, found = upstreams.rules(service), self._in_clusters(service, fetch)
-        made = [_cluster(one, service, rules, found) for one in _own_clusters(service, rules)]
-        return Made(placed(upstreams.view, made), frozenset(upstreams.sources))
+        patching = self._patches.of(service, upstreams.view, fetch)
+        made = _patched([_cluster(one, service, rules, found) for one in _own_clusters(service, rules)], patching)
+        return _made(upstreams, made, patching)
 
     def _in_clusters(self, service: Service, fetch: Fetch) -> tuple[Endpoint, ...]:
         """Return the endpoints that clusters have in themselves; where addresses are listed, they come apart."""
@@ -229,10 +255,11 @@ class EnvoyCollections:
         if target.subset and rules.subset(target.subset) is None:
             return None
         one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
-        made: list[Message] = [_cluster(one, service, rules, self._in_clusters(service, fetch))]
+        patching = self._patches.of(None, view, fetch)
+        made: list[Message] = [*_patched([_cluster(one, service, rules, self._in_clusters(service, fetch))], patching)]
         if service.discovery is Discovery.LISTED:
             made.append(_assigned(one, service, rules, self._routing.endpoints(service, fetch)))
-        return Made(placed(view, made), frozenset(upstreams.sources))
+        return _made(upstreams, made, patching)
 
     def _tunnel_reports(self, waypoint: Waypoint, fetch: Fetch) -> _Tunnels:
         upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
@@ -245,17 +272,42 @@ class EnvoyCollections:
         openings = [opening for one in sorted(members, key=lambda one: one.host) for opening in one.openings]
         tunnels = fetch.find(self._tunnels, waypoint.key)
         parts = [one.made for one in (*members, direct, tunnels) if one is not None]
-        sources = frozenset(source for one in parts for source in one.sources)
         reports = TunnelReports() if tunnels is None else tunnels.reports
-        made = (
-            clusters.main_internal(),
-            clusters.connect_originate(),
-            listeners.connect_terminate(reports.taken),
-            listeners.main_internal(openings, direct.openings[0] if direct else None),
-            listeners.connect_originate(reports.opened),
-            *([workloads.routes()] if direct else []),
+        main = listeners.main_internal(openings, next(iter(direct.openings), None) if direct else None)
+        every = (listeners.connect_terminate(reports.taken), main, listeners.connect_originate(reports.opened))
+        patching, additions = (
+            self._patches.of(None, waypoint.key, fetch),
+            self._patches.of_waypoint(waypoint.key, fetch),
         )
-        return Made(placed(waypoint.key, made), sources)
+        made: list[Message] = [
+            *_patched([clusters.main_internal(), clusters.connect_originate()], patching),
+            *(one for listener in every if (one := listener_patches.patched(listener, patching)) is not None),
+            *([_workload_routes(patching)] if direct else []),
+            *added.of(additions),
+        ]
+        sources = {source for one in parts for source in one.sources} | {*patching.sources, *additions.sources}
+        effects = {effect for one in parts for effect in one.effects} | patching.effects | additions.effects
+        return Made(placed(waypoint.key, made), frozenset(sources), effects=frozenset(effects))
+
+
+def _workload_routes(patching: Patching) -> route_pb2.RouteConfiguration:
+    result = workloads.routes()
+    route_patches.patch(result, patching)
+    return result
+
+
+def _made(upstreams: Upstreams, messages: Iterable[Message], patching: Patching) -> Made:
+    """Return messages for the waypoint of a computation, with everything that had a part in them."""
+    return Made(
+        placed(upstreams.view, messages),
+        frozenset({*upstreams.sources, *patching.sources}),
+        frozenset(upstreams.foreign),
+        frozenset(patching.effects),
+    )
+
+
+def _patched(made: Iterable[cluster_pb2.Cluster], patching: Patching) -> list[cluster_pb2.Cluster]:
+    return [one for cluster in made if (one := cluster_patches.patched(cluster, patching)) is not None]
 
 
 def _cluster(one: _Named, service: Service, rules: Rules, found: Iterable[Endpoint]) -> cluster_pb2.Cluster:

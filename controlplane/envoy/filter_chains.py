@@ -12,7 +12,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from controlplane.envoy import http_connections, names, routes
 from controlplane.envoy.packing import packed
 from controlplane.envoy.telemetry.reporting import Reports
-from controlplane.routing.ir import ConnectionRule, Target
+from controlplane.routing.ir import ConnectionRule, Origin, Share, Target
 from controlplane.routing.services import Port, Service
 
 Chain: Final = listener_components_pb2.FilterChain
@@ -34,6 +34,21 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """The chain of some of the connections that carry no requests.
+
+    Attributes:
+        client: namespace of the clients; empty: all.
+        server_names: that TLS clients send, with ``*.`` for any labels; none: all connections.
+        chain: the chain.
+    """
+
+    client: str
+    server_names: tuple[str, ...]
+    chain: listener_components_pb2.FilterChain
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """The chains of one port, and where clients call it.
 
@@ -42,18 +57,26 @@ class Opening:
         port: that clients call.
         http: for requests; ``None``: there are none.
         tcp: for other connections; ``None``: there are none. Where both are set, the first bytes tell.
+        named: for some of the other connections; the first one that fits goes before ``tcp``.
     """
 
     addresses: tuple[str, ...]
     port: int
     http: listener_components_pb2.FilterChain | None = None
     tcp: listener_components_pb2.FilterChain | None = None
+    named: tuple[Named, ...] = ()
+
+    @property
+    def chains(self) -> Iterable[listener_components_pb2.FilterChain]:
+        """All of its chains."""
+        yield from (one for one in (self.http, self.tcp) if one is not None)
+        yield from (one.chain for one in self.named)
 
 
 def of_port(
     service: Service,
     port: Port,
-    rule: ConnectionRule | None,
+    rules: Iterable[ConnectionRule],
     upstreams: routes.Upstreams,
     *,
     filters: Filters,
@@ -64,19 +87,34 @@ def of_port(
     Args:
         service: the service.
         port: one of its ports.
-        rule: where connections go that are no requests; ``None``: to the service.
+        rules: where connections go that are no requests; what none is for goes to the service.
         upstreams: returns the cluster of a target.
         filters: of policies.
         reports: what is reported of the traffic.
     """
     http = tcp = None
+    named: list[Named] = []
     if port.protocol.is_http:
         name = names.inbound_vip(service.host, port.number, is_http=True)
         http = of_requests(name, filters, reports, f"{service.host}:{port.number}/*")
     if port.protocol.is_tcp:
+        rest = ConnectionRule(Origin("", ("", "")), (Share(Target(service.host, port.number)),))
+        for rule in rules:
+            if not (rule.server_names or rule.source_namespace):
+                rest = rule
+                break
+            name = names.inbound_vip(service.host, port.number, is_http=False, subset=_label(rule))
+            chain = of_connections(_proxy(name, rule, upstreams), filters, reports)
+            named.append(Named(rule.source_namespace, rule.server_names, chain))
         name = names.inbound_vip(service.host, port.number, is_http=False)
-        tcp = of_connections(_proxy(name, service, port, rule, upstreams), filters, reports)
-    return Opening(service.addresses, port.number, http, tcp)
+        tcp = of_connections(_proxy(name, rest, upstreams), filters, reports)
+    return Opening(service.addresses, port.number, http, tcp, tuple(named))
+
+
+def _label(rule: ConnectionRule) -> str:
+    """Return what tells the chain of a rule from the others of its port."""
+    position = rule.origin.rule.rpartition("[")[2].removesuffix("]")
+    return ".".join(filter(None, (rule.source_namespace, rule.origin.kind, *rule.origin.key, position)))
 
 
 def of_requests(
@@ -128,16 +166,14 @@ def of_connections(
     return chain
 
 
-def _proxy(
-    name: str, service: Service, port: Port, rule: ConnectionRule | None, upstreams: routes.Upstreams
-) -> tcp_proxy_pb2.TcpProxy:
+def _proxy(name: str, rule: ConnectionRule, upstreams: routes.Upstreams) -> tcp_proxy_pb2.TcpProxy:
     result = tcp_proxy_pb2.TcpProxy(stat_prefix=name)
-    shares = () if rule is None else rule.shares
-    if len(shares) > 1:
-        for share in shares:
-            if share.target is not None:
-                result.weighted_clusters.clusters.add(name=upstreams(share.target).cluster, weight=share.weight)
-        return result
-    target = shares[0].target if shares else Target(service.host, port.number)
-    result.cluster = names.BLACK_HOLE if target is None else upstreams(target).cluster
+    clusters = [
+        (names.BLACK_HOLE if share.target is None else upstreams(share.target).cluster, share.weight)
+        for share in rule.shares
+    ]
+    if len(clusters) == 1:
+        result.cluster = clusters[0][0]
+    for cluster, weight in clusters if len(clusters) > 1 else ():
+        result.weighted_clusters.clusters.add(name=cluster, weight=weight)
     return result

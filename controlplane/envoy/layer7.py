@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from controlplane.ambient.model import Model
 from controlplane.envoy.collections import EnvoyCollections
+from controlplane.envoy.patches.attachment import EnvoyFilters
 from controlplane.envoy.telemetry.reporting import Reporting
+from controlplane.metrics import own_version
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.policies import Policies
 from controlplane.routing.telemetry.scope import Telemetries
@@ -19,12 +21,14 @@ class Layer7:
         model: what they are computed from.
         routing: what users' objects say.
         telemetries: what is reported.
+        patches: what users change of it.
         envoy: what proxies get.
     """
 
     model: Model
     routing: RoutingCollections
     telemetries: Telemetries
+    patches: EnvoyFilters
     envoy: EnvoyCollections
 
 
@@ -35,5 +39,8 @@ def create(model: Model) -> Layer7:
     telemetries = Telemetries(model.inputs)
     reporting = Reporting(routing, telemetries)
     attached = Workloads(model.graph, model.inputs, model.waypoints)
-    envoy = EnvoyCollections(model.graph, routing, model.waypoints, policies, reporting=reporting, attached=attached)
-    return Layer7(model, routing, telemetries, envoy)
+    patches = EnvoyFilters(model.graph, model.inputs, model.waypoints, own_version())
+    envoy = EnvoyCollections(
+        model.graph, routing, model.waypoints, policies, patches, reporting=reporting, attached=attached
+    )
+    return Layer7(model, routing, telemetries, patches, envoy)

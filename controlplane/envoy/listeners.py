@@ -9,7 +9,9 @@ from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from google.protobuf.message import Message
 
 from controlplane.envoy import dispatch, http_connections, names, transport
 from controlplane.envoy.filter_chains import HTTP_MANAGER, TCP_PROXY, Opening
@@ -18,6 +20,7 @@ from controlplane.envoy.packing import duration, packed
 Listener: Final = listener_pb2.Listener
 Chain: Final = listener_components_pb2.FilterChain
 _HTTP_INSPECTOR: Final = "envoy.filters.listener.http_inspector"
+_TLS_INSPECTOR: Final = "envoy.filters.listener.tls_inspector"
 _SERVER_FIRST: Final = (21, 22, 25, 53, 110, 143, 587, 873, 3306, 4222, 5900, 27017)
 """Ports of protocols in which the server speaks first, or that are no HTTP in any case: FTP, SSH, SMTP, DNS, POP3,
 IMAP, rsync, MySQL, NATS, VNC, MongoDB. Nobody waits there for the client's first bytes.
@@ -59,12 +62,16 @@ def main_internal(openings: Iterable[Opening], direct: Opening | None = None) ->
     places = dispatch.places(openings)
     used = {id(one): one for ports in places.values() for one in ports.values()}
     served = [*used.values(), *([] if direct is None else [direct])]
-    result.filter_chains.extend(chain for one in served for chain in (one.http, one.tcp) if chain is not None)
+    result.filter_chains.extend(chain for one in served for chain in one.chains)
     tree = dispatch.tree(places, direct)
     if tree is not None:
         result.filter_chain_matcher.CopyFrom(tree)
-    if any(one.http is not None and one.tcp is not None for one in served):
-        result.listener_filters.append(_inspector())
+    inspectors = [
+        *([_inspector(_TLS_INSPECTOR, tls_inspector_pb2.TlsInspector())] if _looks_for_names(served) else []),
+        *([_inspector(_HTTP_INSPECTOR, http_inspector_pb2.HttpInspector())] if _looks_for_http(served) else []),
+    ]
+    if inspectors:
+        result.listener_filters.extend(inspectors)
         result.listener_filters_timeout.CopyFrom(duration(_DETECTION))
         result.continue_on_listener_filters_timeout = True
     return result
@@ -88,11 +95,17 @@ def connect_originate(logs: Iterable[accesslog_pb2.AccessLog]) -> listener_pb2.L
     return result
 
 
-def _inspector() -> listener_components_pb2.ListenerFilter:
-    """Return the filter that tells HTTP from the rest, by the first bytes."""
-    result = listener_components_pb2.ListenerFilter(
-        name=_HTTP_INSPECTOR, typed_config=packed(http_inspector_pb2.HttpInspector())
-    )
+def _looks_for_names(served: Iterable[Opening]) -> bool:
+    return any(named.server_names for one in served for named in one.named)
+
+
+def _looks_for_http(served: Iterable[Opening]) -> bool:
+    return any(one.http is not None and one.tcp is not None for one in served)
+
+
+def _inspector(name: str, config: Message) -> listener_components_pb2.ListenerFilter:
+    """Return a filter that looks into the first bytes, to tell HTTP from the rest or to read the name in TLS."""
+    result = listener_components_pb2.ListenerFilter(name=name, typed_config=packed(config))
     for port in _SERVER_FIRST:
         one = result.filter_disabled.or_match.rules.add()
         one.destination_port_range.start, one.destination_port_range.end = port, port + 1

@@ -24,7 +24,7 @@ def of_request(match: RequestMatch) -> route_components_pb2.RouteMatch:
     result.query_parameters.extend(map(_parameter, match.query))
     result.dynamic_metadata.extend(map(_claim, match.claims))
     if match.source_namespace:
-        pattern = regex(rf"spiffe://[^/]+/ns/{match.source_namespace}/sa/[^/]+")
+        pattern = regex(names.principals_of(match.source_namespace))
         source = filter_state_pb2.FilterStateMatcher(
             key=names.SOURCE_PRINCIPAL_STATE, string_match=string_pb2.StringMatcher(safe_regex=pattern)
         )

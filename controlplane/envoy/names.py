@@ -1,5 +1,6 @@
 """Names of listeners, clusters, filters and filter state, as Istio's: ``istioctl`` and EnvoyFilters know them."""
 
+import re
 from typing import Final
 
 CONNECT_TERMINATE: Final = "connect_terminate"
@@ -38,6 +39,8 @@ ISTIO_METADATA: Final = "istio"
 TELEMETRY_METADATA: Final = "culvert.telemetry"
 """Metadata of clusters and endpoints: what metrics say of them."""
 BLACK_HOLE: Final = "BlackHoleCluster"
+_PARTS: Final = 4
+"""Of a name that has to do with a service: kind, port, subset, host."""
 
 
 def inbound_vip(host: str, port: int, *, is_http: bool, subset: str = "") -> str:
@@ -54,3 +57,33 @@ def workload(address: str) -> str:
 def outbound(host: str, port: int, subset: str = "") -> str:
     """Return the cluster of any other service."""
     return f"outbound|{port}|{subset}|{host}"
+
+
+def principals_of(namespace: str) -> str:
+    """Return an expression for the identities of a namespace."""
+    return rf"spiffe://[^/]+/ns/{re.escape(namespace)}/sa/[^/]+"
+
+
+def is_outbound(name: str) -> bool:
+    """Return whether a cluster is of a service that is not the waypoint's."""
+    return name.startswith("outbound|")
+
+
+def port_of(name: str) -> int:
+    """Return the service's port in a name of a cluster, filter chain or routes; 0: there is none."""
+    parts = name.split("|")
+    return int(parts[1]) if len(parts) == _PARTS and parts[1].isdecimal() else 0
+
+
+def subset_of(name: str) -> str:
+    """Return the subset in a cluster's name; empty: there is none."""
+    parts = name.split("|")
+    if len(parts) != _PARTS:
+        return ""
+    return parts[2] if is_outbound(name) else parts[2].partition("/")[2]
+
+
+def host_of(name: str) -> str:
+    """Return the service's host in a cluster's name; empty: there is none."""
+    parts = name.split("|")
+    return parts[3] if len(parts) == _PARTS else ""

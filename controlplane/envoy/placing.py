@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
@@ -17,7 +18,11 @@ from meshkit.xds.source import Resource, versioned
 Source = tuple[str, Key]
 """Kind and key of an object."""
 Message: TypeAlias = (
-    cluster_pb2.Cluster | endpoint_pb2.ClusterLoadAssignment | listener_pb2.Listener | route_pb2.RouteConfiguration
+    cluster_pb2.Cluster
+    | endpoint_pb2.ClusterLoadAssignment
+    | listener_pb2.Listener
+    | extension_pb2.TypedExtensionConfig
+    | route_pb2.RouteConfiguration
 )
 
 
@@ -37,6 +42,21 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """What a patch of an EnvoyFilter has done at one place.
+
+    Attributes:
+        key: the EnvoyFilter.
+        index: position of the patch.
+        problem: why it could not be applied; empty: it was.
+    """
+
+    key: Key
+    index: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """What is made for one service, or for one waypoint.
 
@@ -44,11 +64,13 @@ class Made:
         placed: the resources.
         sources: routing objects that have a part in them.
         foreign: targets of routes that are no services of the waypoint, by view.
+        effects: of patches.
     """
 
     placed: tuple[Placed, ...]
     sources: frozenset[Source] = frozenset()
     foreign: frozenset[tuple[Key, Target]] = frozenset()
+    effects: frozenset[Effect] = frozenset()
 
 
 def placed(view: Key, messages: Iterable[Message]) -> tuple[Placed, ...]:
@@ -62,5 +84,11 @@ def _resource(message: Message) -> Resource:
     return versioned(message.name, message)
 
 
-TYPES: Final = (names.CLUSTER_TYPE, names.ENDPOINT_TYPE, names.LISTENER_TYPE, names.ROUTE_TYPE)
+TYPES: Final = (
+    names.CLUSTER_TYPE,
+    names.ENDPOINT_TYPE,
+    names.LISTENER_TYPE,
+    names.EXTENSION_CONFIG_TYPE,
+    names.ROUTE_TYPE,
+)
 """Of layer 7 proxies."""

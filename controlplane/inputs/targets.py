@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
+from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
 from meshapi.resources.telemetry import Telemetry
 
-Targeted = AuthorizationPolicy | RequestAuthentication | Telemetry
+Targeted = AuthorizationPolicy | RequestAuthentication | Telemetry | EnvoyFilter
 Target = tuple[str, str, str, str]
 """Group, kind, namespace, name."""
 
@@ -21,5 +22,7 @@ def targets(policy: Targeted) -> Iterable[Target]:
 
 def references(policy: Targeted) -> tuple[PolicyTargetReference, ...]:
     """Return the references of a policy; the older, single field counts without the newer one only."""
+    if isinstance(policy, EnvoyFilter):
+        return policy.spec.target_refs
     single = policy.spec.target_ref
     return policy.spec.target_refs or (() if single is None else (single,))

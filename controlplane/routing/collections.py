@@ -12,24 +12,21 @@ from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH, Inputs
-from controlplane.routing import destinations, entries, gateway_routes, precedence, services, virtual_services
+from controlplane.routing import destinations, entries, services, virtual_services
 from controlplane.routing.destinations import Rules
 from controlplane.routing.exports import is_exported
-from controlplane.routing.gateway_routes import References, Route, RouteRules
-from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond, Routing
+from controlplane.routing.gateway_collections import GatewayRoutes
+from controlplane.routing.ir import ConnectionRule, HttpRule, Routing
 from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
 from meshapi import hosts
 from meshapi.resources import core
 from meshapi.resources.destination_rule import DestinationRule, LocalityLbSetting
-from meshapi.resources.gateway import GROUP
-from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ReferenceGrant
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key
 
 _NO_RULES: Final = Rules()
-_NOT_FOUND: Final = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class RoutingCollections:
         services: services as routing sees them, by the key of the Kubernetes service.
         entry_services: hosts of ServiceEntries as services, by host.
         virtual_services: what each VirtualService says, by key.
-        routes: what each HTTPRoute and GRPCRoute says, by kind and key.
+        gateway: routes of the Gateway API.
     """
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
@@ -92,16 +89,9 @@ class RoutingCollections:
         self._virtual_services: Index[Key, Key, Dated] = Index(
             self.virtual_services, lambda one: ((one.item.metadata.namespace, host) for host in one.routing.hosts)
         )
-        self._grants: Index[str, Key, ReferenceGrant] = Index(
-            inputs.of(ReferenceGrant), lambda grant: (grant.metadata.namespace,)
+        self.gateway = GatewayRoutes(
+            graph, inputs, self._parent, lambda host, fetch: fetch.find(self.entry_services, host)
         )
-        self.routes: dict[str, Collection[Key, RouteRules]] = {
-            "HTTPRoute": Derived(graph, "HTTP routes", inputs.of(HTTPRoute), ROUTES, self._http_route),
-            "GRPCRoute": Derived(graph, "gRPC routes", inputs.of(GRPCRoute), ROUTES, self._grpc_route),
-        }
-        self._routes_of_services: list[Index[Key, Key, RouteRules]] = [
-            Index(routes, _services_of) for routes in self.routes.values()
-        ]
         self._rules: Collection[Key, tuple[str, DestinationRule]] = Derived(
             graph, "destination rules", inputs.of(DestinationRule), ROUTES, self._rule
         )
@@ -159,9 +149,9 @@ class RoutingCollections:
 
         Routes of Gateway API go before VirtualServices: where one is attached, these do not count.
         """
-        attached = self._attached(service, port, fetch)
+        attached = self.gateway.http_rules(service, port, fetch)
         if attached:
-            return _of_routes(attached)
+            return attached
         return tuple(
             rule
             for routing in self.routings(service, namespace, fetch)
@@ -169,17 +159,24 @@ class RoutingCollections:
             if rule.port in {0, port.number}
         )
 
-    def connection_rule(self, service: Service, port: Port, namespace: str, fetch: Fetch) -> ConnectionRule | None:
-        """Return the rule for connections to a service's port that are no requests; ``None``: there is none.
+    def connection_rules(
+        self, service: Service, port: Port, namespace: str, fetch: Fetch
+    ) -> tuple[ConnectionRule, ...]:
+        """Return the rules for connections to a service's port that are no requests, in order.
 
-        Rules for TLS go before the others; the name that a client sends is the service's.
+        Routes of Gateway API go before VirtualServices. Of these, rules for TLS go before the others, and the name that
+        a client sends is the service's: one rule counts at most.
         """
         if not port.protocol.is_tcp:
-            return None
+            return ()
+        attached = self.gateway.connection_rules(service, port, fetch)
+        if attached:
+            return attached
         routings = self.routings(service, namespace, fetch)
         tls = [rule for one in routings for rule in one.tls if _is_named(service.host, rule.server_names)]
         candidates = (*tls, *(rule for one in routings for rule in one.tcp))
-        return next((rule for rule in candidates if rule.port in {0, port.number} and _covers(rule, service)), None)
+        found = [rule for rule in candidates if rule.port in {0, port.number} and _covers(rule, service)]
+        return tuple(replace(rule, server_names=()) for rule in found[:1])
 
     def routings(self, service: Service, namespace: str, fetch: Fetch) -> tuple[Routing, ...]:
         """Return what VirtualServices say of a service.
@@ -216,15 +213,12 @@ class RoutingCollections:
                     return replace(destinations.merged(found), mesh_locality=locality)
         return replace(_NO_RULES, mesh_locality=locality)
 
-    def _attached(self, service: Service, port: Port, fetch: Fetch) -> list[tuple[str, RouteRules]]:
-        """Return the routes that are attached to a service's port, each with the namespace whose clients it is for."""
-        return [
-            (one.client_namespace, route)
-            for index in self._routes_of_services
-            for route in fetch.members(index, service.key)
-            for one in route.attachments
-            if one.service == service.key and one.accepted.is_true and one.port in {0, port.number}
-        ]
+    def _parent(self, kind: str, key: Key, fetch: Fetch) -> Service | None:
+        """Return an object as a service; of a ServiceEntry, its first host."""
+        if kind != entries.KIND:
+            return fetch.find(self.services, key)
+        found = fetch.find(self._entries, key)
+        return next(iter(found.services), None) if found is not None else None
 
     def _service(self, item: core.Service, fetch: Fetch) -> Service | None:
         return services.of_kubernetes(item, fetch.setting(self._mesh))
@@ -237,33 +231,6 @@ class RoutingCollections:
     def _rule(self, item: DestinationRule, fetch: Fetch) -> tuple[str, DestinationRule]:
         domain = fetch.setting(self._mesh).cluster_domain
         return hosts.complete(item.spec.host, item.metadata.namespace, domain), item
-
-    def _http_route(self, item: HTTPRoute, fetch: Fetch) -> RouteRules:
-        return self._route("HTTPRoute", item, fetch)
-
-    def _grpc_route(self, item: GRPCRoute, fetch: Fetch) -> RouteRules:
-        return self._route("GRPCRoute", item, fetch)
-
-    def _route(self, kind: str, item: Route, fetch: Fetch) -> RouteRules:
-        def is_granted(of_kind: str, namespace: str, key: Key) -> bool:
-            return any(_grants(grant, of_kind, namespace, key) for grant in fetch.members(self._grants, key[0]))
-
-        references = References(lambda key: fetch.find(self.services, key), is_granted)
-        return gateway_routes.translate(kind, item, references)
-
-
-def _of_routes(attached: Iterable[tuple[str, RouteRules]]) -> tuple[HttpRule, ...]:
-    """Return the rules of routes: first those for the clients of single namespaces, to which no others apply."""
-    by_client: dict[str, list[RouteRules]] = {}
-    for client, route in attached:
-        by_client.setdefault(client, []).append(route)
-    found: list[HttpRule] = []
-    for client in sorted(filter(None, by_client)):
-        own = precedence.ordered(by_client[client])
-        found += [replace(rule, match=replace(rule.match, source_namespace=client)) for rule in own]
-        rest = HttpRule(Origin("", ("", "")), RequestMatch(source_namespace=client), Respond(_NOT_FOUND))
-        found.append(rest)
-    return (*found, *precedence.ordered(by_client.get("", ())))
 
 
 def _is_named(host: str, patterns: Iterable[str]) -> bool:
@@ -279,15 +246,5 @@ def _covers(rule: ConnectionRule, service: Service) -> bool:
     )
 
 
-def _services_of(route: RouteRules) -> Iterable[Key]:
-    return {one.service for one in route.attachments if one.accepted.is_true}
-
-
 def _exported(items: Iterable[tuple[str, DestinationRule]], namespace: str) -> list[DestinationRule]:
     return [rule for _, rule in items if is_exported(rule, namespace)]
-
-
-def _grants(grant: ReferenceGrant, kind: str, namespace: str, service: Key) -> bool:
-    who = any((one.group, one.kind, one.namespace) == (GROUP, kind, namespace) for one in grant.spec.from_)
-    what = any((one.group, one.kind) == ("", "Service") and one.name in {"", service[1]} for one in grant.spec.to)
-    return who and what

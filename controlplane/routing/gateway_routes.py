@@ -4,8 +4,8 @@ What a route names is resolved here, so that the conditions of the route and its
 backend that cannot be resolved takes its share of the requests with status 500, as the API demands.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controlplane.routing import route_filters
@@ -19,11 +19,10 @@ from controlplane.routing.ir import (
     Respond,
     Retry,
     Share,
-    Target,
     TextMatch,
 )
 from controlplane.routing.route_filters import Unsupported
-from controlplane.routing.services import Service
+from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules, Verdict
 from meshapi.resources.gateway_routes import (
     BackendReference,
     GRPCRoute,
@@ -34,10 +33,8 @@ from meshapi.resources.gateway_routes import (
     HTTPRouteRule,
     MatchType,
     NameMatch,
-    ParentReference,
     RouteRetry,
 )
-from meshkit.kube import Key
 
 Route = HTTPRoute | GRPCRoute
 _UNKNOWN_BACKEND: Final = 500
@@ -48,104 +45,24 @@ _COMPARISONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A condition's outcome; the reason is one of the API's."""
-
-    is_true: bool = True
-    reason: str = ""
-    message: str = ""
-
-
-ACCEPTED: Final = Verdict(True, "Accepted", "the route is accepted")
-RESOLVED: Final = Verdict(True, "ResolvedRefs", "all references are resolved")
-
-
-@dataclass(frozen=True, slots=True)
-class References:
-    """How names in a route are resolved.
-
-    Attributes:
-        service: returns a Kubernetes service by its key; ``None``: there is none.
-        is_granted: whether an object of the route's kind and namespace may refer to a service of another namespace.
-    """
-
-    service: Callable[[Key], Service | None]
-    is_granted: Callable[[str, str, Key], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A route at one of its parents in the mesh.
-
-    Attributes:
-        parent: as the route names it.
-        service: the parent's key.
-        port: of the service; 0: all.
-        client_namespace: whose clients it counts for; empty: all.
-        accepted: condition ``Accepted``.
-    """
-
-    parent: ParentReference
-    service: Key
-    port: int
-    client_namespace: str
-    accepted: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class RouteRules:
-    """What a route says.
-
-    Attributes:
-        kind: of the route.
-        key: of the route.
-        created: when; the older of two routes counts first.
-        attachments: its parents in the mesh.
-        rules: in the route's order.
-        resolved: condition ``ResolvedRefs``.
-    """
-
-    kind: str
-    key: Key
-    created: str
-    attachments: tuple[Attachment, ...] = ()
-    rules: tuple[HttpRule, ...] = ()
-    resolved: Verdict = RESOLVED
-
-
 def translate(kind: str, route: Route, references: References) -> RouteRules:
     """Return the rules of a route and its conditions."""
-    return _Translation(kind, route, references).result()
+    resolution = Resolution(kind, route.metadata.namespace, route.spec.parent_refs, references)
+    return _Translation(kind, route, resolution).result()
 
 
 @dataclass(slots=True)
 class _Translation:
     kind: str
     route: Route
-    references: References
+    resolution: Resolution
     accepted: Verdict = ACCEPTED
-    resolved: Verdict = RESOLVED
-    faults: list[str] = field(default_factory=list)
 
     def result(self) -> RouteRules:
         rules = tuple(self._rules())
-        attachments = tuple(filter(None, (self._attachment(one) for one in self.route.spec.parent_refs)))
+        attachments = tuple(self.resolution.attachments(self.accepted, lambda port: port.protocol.is_http))
         created = self.route.metadata.creation_timestamp
-        return RouteRules(self.kind, self.route.key, created, attachments, rules, self.resolved)
-
-    def _attachment(self, parent: ParentReference) -> Attachment | None:
-        """Return the attachment to a service; ``None`` for a parent of another kind."""
-        if not _is_service(parent):
-            return None
-        own = self.route.metadata.namespace
-        key = (parent.namespace or own, parent.name)
-        service, accepted = self.references.service(key), self.accepted
-        if service is None or not service.serves(parent.port):
-            missing = "service" if service is None else f"port {parent.port} of service"
-            accepted = Verdict(False, "NoMatchingParent", f"{missing} {'/'.join(key)} does not exist")
-        client = "" if key[0] == own else own
-        return Attachment(parent, key, parent.port, client, accepted)
+        return RouteRules(self.kind, self.route.key, created, attachments, rules, self.resolution.resolved)
 
     def _rules(self) -> Iterator[HttpRule]:
         rules: Sequence[HTTPRouteRule | GRPCRouteRule] = self.route.spec.rules
@@ -159,7 +76,7 @@ class _Translation:
     def _of_rule(self, origin: Origin, rule: HTTPRouteRule | GRPCRouteRule) -> Iterator[HttpRule]:
         if rule.session_persistence is not None:
             raise Unsupported("sessionPersistence", "is not supported yet")
-        filters = route_filters.of_filters(rule.filters, self._target)
+        filters = route_filters.of_filters(rule.filters, self.resolution.target)
         shares = tuple(self._share(f"backendRefs[{index}]", one) for index, one in enumerate(rule.backend_refs))
         action = filters.redirect or _action(shares)
         common = HttpRule(
@@ -182,42 +99,11 @@ class _Translation:
             yield from (replace(common, match=_grpc_match(one)) for one in rule.matches or (GRPCRouteMatch(),))
 
     def _share(self, path: str, backend: BackendReference) -> Share:
-        target = self._target(backend)
-        filters = route_filters.of_filters(getattr(backend, "filters", ()), self._target)
+        target = self.resolution.target(backend)
+        filters = route_filters.of_filters(getattr(backend, "filters", ()), self.resolution.target)
         if filters.redirect or filters.rewrite or filters.mirrors or filters.cors:
             raise Unsupported(f"{path}.filters", "only header modifiers are supported for a single backend")
         return Share(target, backend.weight, filters.request, filters.response)
-
-    def _target(self, backend: BackendReference) -> Target | None:
-        """Return where a reference leads; ``None`` if nowhere, which the route's condition then says."""
-        own = self.route.metadata.namespace
-        key = (backend.namespace or own, backend.name)
-        if backend.group or backend.kind != "Service":
-            return self._unresolved("InvalidKind", f"{backend.group}/{backend.kind} is no kind of backends here")
-        if key[0] != own and not self._is_only_parent(key) and not self.references.is_granted(self.kind, own, key):
-            return self._unresolved("RefNotPermitted", f"no ReferenceGrant lets it refer to service {'/'.join(key)}")
-        service = self.references.service(key)
-        if service is None or not service.serves(backend.port):
-            return self._unresolved(
-                "BackendNotFound", f"service {'/'.join(key)} with port {backend.port} does not exist"
-            )
-        return Target(service.host, backend.port)
-
-    def _is_only_parent(self, service: Key) -> bool:
-        """Return whether clients have called the service themselves: to send them there grants them nothing new."""
-        own, parents = self.route.metadata.namespace, self.route.spec.parent_refs
-        return bool(parents) and all(
-            _is_service(one) and (one.namespace or own, one.name) == service for one in parents
-        )
-
-    def _unresolved(self, reason: str, message: str) -> Target | None:
-        if self.resolved.is_true:
-            self.resolved = Verdict(False, reason, message)
-        return None
-
-
-def _is_service(parent: ParentReference) -> bool:
-    return not parent.group and parent.kind == "Service"
 
 
 def _action(shares: Sequence[Share]) -> Forward | Respond:

@@ -344,6 +344,7 @@ class ConnectionRule:
         port: that clients have called; 0: any.
         subnets: of addresses that clients have called; none: any.
         server_names: of TLS connections, with ``*.`` for any label; none: of all connections.
+        source_namespace: of the clients; empty: all.
     """
 
     origin: Origin
@@ -351,6 +352,7 @@ class ConnectionRule:
     port: int = 0
     subnets: tuple[str, ...] = ()
     server_names: tuple[str, ...] = ()
+    source_namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

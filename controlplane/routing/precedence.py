@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from controlplane.routing.gateway_routes import RouteRules
 from controlplane.routing.ir import Comparison, HttpRule, TextMatch
+from controlplane.routing.route_references import RouteRules
 
 
 def ordered(routes: Iterable[RouteRules]) -> tuple[HttpRule, ...]:

@@ -13,13 +13,14 @@ from controlplane.graph.derived import Fetch
 from controlplane.inputs import targets
 from controlplane.inputs.sources import Rejection
 from controlplane.routing import destinations, virtual_services
-from controlplane.status import conditions, telemetry
+from controlplane.status import conditions, envoy_filters, telemetry
 from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
 from meshapi.errors import listed
 from meshapi.resources import base
 from meshapi.resources.core import Service
 from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.networking import ServiceEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
@@ -97,6 +98,22 @@ class Layer7Conditions:
         if not placed or any(fetch.find(ready, one.view) is not None for one in placed):
             return None
         return _condition(False, NOT_READY, f"{_views(placed)} is not ready, so it has no effect yet")
+
+    def of_envoy_filter(self, item: EnvoyFilter, fetch: Fetch) -> Condition:
+        """Return the condition of an EnvoyFilter."""
+        if not item.spec.target_refs:
+            fix = "name a Gateway, a Service or a ServiceEntry in spec.targetRefs"
+            return _condition(False, NOT_BOUND, f"waypoints are not selected by labels or namespace; {fix}")
+        placed = self._layer7.envoy.of_source("EnvoyFilter", item.key, fetch)
+        if rejected := self._rejection(placed, fetch):
+            return rejected
+        if faults := self._faults(item.metadata.namespace, item.spec.target_refs, fetch):
+            return faults
+        problems = [*envoy_filters.problems_of(self._layer7, item, fetch), *_unknown(item)]
+        if problems:
+            where = f"; the rest is in force at {_views(placed)}" if placed else ""
+            return _condition(False, conditions.UNSUPPORTED, f"{listed(problems)}{where}")
+        return _condition(True, conditions.ACCEPTED, f"in force at {_views(placed) or 'no waypoint'}")
 
     def _faults(self, namespace: str, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
         faults = [fault for one in references if (fault := self._fault(namespace, one, fetch))]

@@ -4,7 +4,7 @@ from typing import Final
 
 from controlplane.status.conditions import UNSUPPORTED, WAYPOINT_ACCEPTED, Condition
 from meshapi.resources import base
-from meshapi.resources.extensions import EnvoyFilter, ProxyConfig, WasmPlugin
+from meshapi.resources.extensions import ProxyConfig, WasmPlugin
 from meshapi.resources.sidecar import Sidecar, WorkloadGroup
 from meshkit.kube import Kind, kinds
 
@@ -15,7 +15,6 @@ _REASONS: Final[dict[Kind, tuple[type[base.Object], str]]] = {
         "AuthorizationPolicy, and who sees a host by its exportTo",
     ),
     kinds.WORKLOAD_GROUP: (WorkloadGroup, "workloads do not register themselves; write a WorkloadEntry for each"),
-    kinds.ENVOY_FILTER: (EnvoyFilter, "waypoints are not patched yet"),
     kinds.PROXY_CONFIG: (
         ProxyConfig,
         "no proxy runs in pods; waypoints are set up by their Gateway's spec.infrastructure.parametersRef",

@@ -23,6 +23,7 @@ from meshapi import names
 from meshapi.resources import base
 from meshapi.resources.core import Service
 from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
@@ -107,48 +108,44 @@ class Outcomes:
         def resources_in(collection: str) -> Callable[[Key, Fetch], Iterable[Resource]]:
             return lambda key, fetch: fetch.find(model.resources[collection], key) or ()
 
-        def silent(_: object, __: Fetch) -> None:
-            return None
-
         authorization, address = names.AUTHORIZATION_TYPE, names.ADDRESS_TYPE
         yield _Subject(
             kinds.AUTHORIZATION_POLICY, of(AuthorizationPolicy), authorization, policy, policy_resources,
             layer7=functools.partial(self._layer7.of_policy, "AuthorizationPolicy"),
         )  # fmt: skip
-        yield _Subject(
-            kinds.REQUEST_AUTHENTICATION, of(RequestAuthentication), address, silent, lambda _, __: (),
-            layer7=functools.partial(self._layer7.of_policy, "RequestAuthentication"),
-        )  # fmt: skip
-        yield _Subject(
-            kinds.TELEMETRY, of(Telemetry), address, silent, lambda _, __: (), layer7=self._layer7.of_telemetry
-        )
-        yield _Subject(
-            kinds.VIRTUAL_SERVICE, of(VirtualService), address, silent, lambda _, __: (),
-            layer7=self._layer7.of_virtual_service,
-        )  # fmt: skip
-        yield _Subject(
-            kinds.DESTINATION_RULE, of(DestinationRule), address, silent, lambda _, __: (),
-            layer7=self._layer7.of_destination_rule,
-        )  # fmt: skip
         yield _Subject(kinds.PEER_AUTHENTICATION, of(PeerAuthentication), authorization, peer, resources_in("peers"))
-        for kind, read in no_effect.KINDS:
-            none = no_effect.condition(kind)
-            yield _Subject(
-                kind, of(read), address, silent, lambda _, __: (), layer7=functools.partial(_always, none)
-            )  # fmt: skip
+        yield from self._find_subjects_of_waypoints()
         waypoints = model.waypoints
         yield _Subject(
-            kinds.SERVICE_ENTRY, of(ServiceEntry), address, silent, resources_in("entries"),
+            kinds.SERVICE_ENTRY, of(ServiceEntry), address, _silent, resources_in("entries"),
             lambda item, fetch: fetch.find(waypoints.entries, item.key),
         )  # fmt: skip
         yield _Subject(
-            kinds.WORKLOAD_ENTRY, of(WorkloadEntry), address, silent, resources_in("workload entries"),
+            kinds.WORKLOAD_ENTRY, of(WorkloadEntry), address, _silent, resources_in("workload entries"),
             lambda item, fetch: waypoints.workload_attachment(item.metadata, fetch),
         )  # fmt: skip
         yield _Subject(
-            kinds.SERVICE, of(Service), address, silent, lambda _, __: (),
+            kinds.SERVICE, of(Service), address, _silent, _nothing,
             lambda item, fetch: fetch.find(waypoints.services, item.key),
         )  # fmt: skip
+
+    def _find_subjects_of_waypoints(self) -> Iterable[_Subject]:
+        """Yield the kinds that count at waypoints only."""
+        layer7 = self._layer7
+        found: list[tuple[Kind, type[Any], Callable[[Any, Fetch], Condition | None]]] = [
+            (
+                kinds.REQUEST_AUTHENTICATION,
+                RequestAuthentication,
+                functools.partial(layer7.of_policy, "RequestAuthentication"),
+            ),
+            (kinds.TELEMETRY, Telemetry, layer7.of_telemetry),
+            (kinds.VIRTUAL_SERVICE, VirtualService, layer7.of_virtual_service),
+            (kinds.DESTINATION_RULE, DestinationRule, layer7.of_destination_rule),
+            (kinds.ENVOY_FILTER, EnvoyFilter, layer7.of_envoy_filter),
+            *((kind, read, functools.partial(_always, no_effect.condition(kind))) for kind, read in no_effect.KINDS),
+        ]
+        for kind, model, evaluate in found:
+            yield _Subject(kind, self._inputs.of(model), names.ADDRESS_TYPE, _silent, _nothing, layer7=evaluate)
 
     def _outcome(self, subject: _Subject, item: base.Object, fetch: Fetch) -> Outcome | None:
         fault = fetch.find(self._inputs.faults, (subject.kind.name, item.key))
@@ -175,6 +172,14 @@ class Outcomes:
         if subject is None or fetch.find(subject.objects, fault.key) is not None:
             return None
         return Outcome((_of_fault(fault),), fault.generation)
+
+
+def _silent(_: object, __: Fetch) -> None:
+    return None
+
+
+def _nothing(_: Key, __: Fetch) -> Iterable[Resource]:
+    return ()
 
 
 def _always(found: Condition, _: object, __: Fetch) -> Condition:

@@ -1,4 +1,4 @@
-"""``status.parents`` of HTTPRoutes and GRPCRoutes: what became of a route at each of its parents in the mesh.
+"""``status.parents`` of routes: what became of a route at each of its parents in the mesh.
 
 Source: Gateway API v1, ``RouteParentStatus``. The list is one value to the API server, and several controllers write to
 it: entries of others are kept, and a write that another one has overtaken is made again.
@@ -13,16 +13,16 @@ from typing import Any, Final, NoReturn
 from controlplane.envoy.layer7 import Layer7
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
-from controlplane.routing.gateway_routes import Attachment, Route, RouteRules, Verdict
+from controlplane.routing.gateway_collections import MODELS
+from controlplane.routing.route_references import Attachment, RouteRules, Verdict
 from controlplane.stages import CONDITIONS
 from controlplane.workqueue import WorkQueue
 from meshapi import names
-from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute
+from meshapi.resources import base
 from meshkit.kube import Client, Json, Key, Kind, PatchType, kinds, transitions
 
-_KINDS: Final[dict[str, tuple[Kind, type[HTTPRoute | GRPCRoute]]]] = {
-    "HTTPRoute": (kinds.HTTP_ROUTE, HTTPRoute),
-    "GRPCRoute": (kinds.GRPC_ROUTE, GRPCRoute),
+_KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind for kind in (kinds.HTTP_ROUTE, kinds.GRPC_ROUTE, kinds.TCP_ROUTE, kinds.TLS_ROUTE)
 }
 
 
@@ -39,24 +39,23 @@ class RouteParents:
             name: Derived(
                 layer7.model.graph,
                 f"parents of {kind.plural}",
-                layer7.model.inputs.of(model),
+                layer7.model.inputs.of(MODELS[name]),
                 CONDITIONS,
                 functools.partial(self._parents, name),
             )
-            for name, (kind, model) in _KINDS.items()
+            for name, kind in _KINDS.items()
         }
 
-    def _parents(self, kind: str, route: Route, fetch: Fetch) -> tuple[Json, ...] | None:
-        made = fetch.find(self._layer7.routing.routes[kind], route.key)
+    def _parents(self, kind: str, route: base.Object, fetch: Fetch) -> tuple[Json, ...] | None:
+        made = fetch.find(self._layer7.routing.gateway.by_kind[kind], route.key)
         if made is None:
             return None
         return tuple(self._entry(route, made, one, fetch) for one in made.attachments) or None
 
-    def _entry(self, route: Route, made: RouteRules, one: Attachment, fetch: Fetch) -> Json:
+    def _entry(self, route: base.Object, made: RouteRules, one: Attachment, fetch: Fetch) -> Json:
         accepted = one.accepted
-        if accepted.is_true and self._layer7.model.waypoints.of_service(one.service, fetch) is None:
-            missing = f"service {'/'.join(one.service)} uses no waypoint, so the route has no effect yet"
-            accepted = Verdict(True, accepted.reason, f"{accepted.message}; {missing}")
+        if accepted.is_true and (hint := self._without_effect(made, one, fetch)):
+            accepted = Verdict(True, accepted.reason, f"{accepted.message}; {hint}")
         generation = route.metadata.generation
         return {
             "parentRef": one.parent.model_dump(by_alias=True, exclude_unset=True),
@@ -66,6 +65,16 @@ class RouteParents:
                 _condition("ResolvedRefs", made.resolved, generation),
             ],
         }
+
+    def _without_effect(self, made: RouteRules, one: Attachment, fetch: Fetch) -> str:
+        """Return why an accepted route does nothing; empty: it does."""
+        waypoints = self._layer7.model.waypoints
+        of_parent = waypoints.of_entry if one.kind == "ServiceEntry" else waypoints.of_service
+        if of_parent(one.service, fetch) is None:
+            shown = "service" if one.kind == "Service" else one.kind
+            return f"{shown} {'/'.join(one.service)} uses no waypoint, so the route has no effect yet"
+        rival = self._layer7.routing.gateway.rival(made, one, fetch)
+        return "" if rival is None else f"TCPRoute {'/'.join(rival)} is older and takes all connections"
 
 
 class RouteParentsWriter:
@@ -106,7 +115,7 @@ class RouteParentsWriter:
         self._queue.add((kind, key))
 
     async def _reconcile(self, name: tuple[str, Key]) -> None:
-        kind, (namespace, route) = _KINDS[name[0]][0], name[1]
+        kind, (namespace, route) = _KINDS[name[0]], name[1]
         item = await self._client.find(kind, route, namespace)
         if item is None:
             return

@@ -1,8 +1,8 @@
 """Which services need a waypoint and have no label that names one. Pure.
 
 A service needs one when something that only a waypoint enforces is meant for it: a VirtualService or a DestinationRule
-of its namespace with its host, a route that is attached to it, or a policy or Telemetry that names it in
-``targetRefs``. Objects of other namespaces that a waypoint of this namespace would not heed are no reason.
+of its namespace with its host, a route that is attached to it, or a policy, Telemetry or EnvoyFilter that
+names it in ``targetRefs``. Objects of other namespaces that a waypoint of this namespace would not heed are no reason.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,8 @@ from controlplane.waypoints.attachment import Reference
 from meshapi import hosts, names
 from meshapi.resources import base, core
 from meshapi.resources.destination_rule import DestinationRule
-from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ParentReference
+from meshapi.resources.envoy_filter import EnvoyFilter
+from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ParentReference, TCPRoute, TLSRoute
 from meshapi.resources.networking import ServiceEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy
@@ -55,9 +56,12 @@ class Needs:
         self._by_target: list[tuple[Kind, Index[Target, Key, Any]]] = [
             (kinds.HTTP_ROUTE, Index(inputs.of(HTTPRoute), _parents)),
             (kinds.GRPC_ROUTE, Index(inputs.of(GRPCRoute), _parents)),
+            (kinds.TCP_ROUTE, Index(inputs.of(TCPRoute), _parents)),
+            (kinds.TLS_ROUTE, Index(inputs.of(TLSRoute), _parents)),
             (kinds.AUTHORIZATION_POLICY, Index(inputs.of(AuthorizationPolicy), targets)),
             (kinds.REQUEST_AUTHENTICATION, Index(inputs.of(RequestAuthentication), targets)),
             (kinds.TELEMETRY, Index(inputs.of(Telemetry), targets)),
+            (kinds.ENVOY_FILTER, Index(inputs.of(EnvoyFilter), targets)),
         ]
         self.services = Derived(graph, "services in need", inputs.of(core.Service), WAYPOINTS, self._of_service)
         self.entries = Derived(graph, "entries in need", inputs.of(ServiceEntry), WAYPOINTS, self._of_entry)
@@ -124,7 +128,7 @@ def _spelt(host: str) -> str:
     return host.rstrip(".").lower()
 
 
-def _parents(route: HTTPRoute | GRPCRoute) -> Iterable[Target]:
+def _parents(route: HTTPRoute | GRPCRoute | TCPRoute | TLSRoute) -> Iterable[Target]:
     own = route.metadata.namespace
     return {_parent(one, own) for one in route.spec.parent_refs}
 

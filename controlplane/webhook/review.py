@@ -5,9 +5,12 @@ from typing import Any, Final
 
 import msgspec
 
+from controlplane.envoy.patches import reading
 from controlplane.inputs.kinds import KINDS
+from controlplane.metrics import own_version
 from meshapi.errors import InvalidResource, brief
 from meshapi.resources import base
+from meshapi.resources.envoy_filter import EnvoyFilter
 from meshkit.kube import Json
 
 API_VERSION: Final = "admission.k8s.io/v1"
@@ -75,8 +78,9 @@ def review(body: bytes) -> Reviewed:
         read = base.read(model, item)
     except InvalidResource as error:
         return Reviewed(*head, fault=f"configuration is invalid: {error}")
-    unknown = base.unknown_fields(read)[:_WARNINGS]
-    return Reviewed(*head, warnings=tuple(f"{brief(path)} is not known and ignored" for path in unknown))
+    unknown = (f"{brief(path)} is not known and ignored" for path in base.unknown_fields(read))
+    unapplied = reading.read(read, own_version()).problems if isinstance(read, EnvoyFilter) else ()
+    return Reviewed(*head, warnings=(*unknown, *map(brief, unapplied))[:_WARNINGS])
 
 
 def _is_new(item: dict[str, Any], before: Any) -> bool:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from meshapi import made_files
 from meshapi.resources import (
     destination_rule,
+    envoy_filter,
     extensions,
     networking,
     request_authentication,
@@ -133,7 +134,7 @@ DEFINITIONS: Final = (
         kind="EnvoyFilter",
         plural="envoyfilters",
         short_names=(),
-        spec=extensions.EnvoyFilterSpec,
+        spec=envoy_filter.EnvoyFilterSpec,
         columns=(),
         versions=("v1alpha3",),
     ),

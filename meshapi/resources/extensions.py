@@ -1,7 +1,7 @@
-"""Kinds that change proxies themselves: EnvoyFilter, WasmPlugin and ProxyConfig, in full, with Istio's field names.
+"""Kinds that change proxies themselves: WasmPlugin and ProxyConfig, in full, with Istio's field names.
 
-Source: istio/api, networking/v1alpha3/envoy_filter.proto, extensions/v1alpha1/wasm.proto and
-networking/v1beta1/proxy_config.proto. No proxy of ours takes them yet; their status says so.
+Source: istio/api, extensions/v1alpha1/wasm.proto and networking/v1beta1/proxy_config.proto. No proxy of ours takes them
+yet; their status says so.
 """
 
 import re
@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meshapi.resources import networking
 from meshapi.resources.base import LenientModel, ModelObject
 from meshapi.resources.security import PolicyTargetReference
 from meshapi.resources.values import PortSelector, WorkloadSelector
@@ -38,112 +37,6 @@ def _image_type(value: str) -> str:
     if value and not _IMAGE_TYPE.fullmatch(value):
         raise ValueError("is not the type of an image; write as distroless")
     return value
-
-
-class ApplyTo(StrEnum):
-    """What of a proxy's configuration is patched."""
-
-    INVALID = "INVALID"
-    LISTENER = "LISTENER"
-    FILTER_CHAIN = "FILTER_CHAIN"
-    NETWORK_FILTER = "NETWORK_FILTER"
-    HTTP_FILTER = "HTTP_FILTER"
-    ROUTE_CONFIGURATION = "ROUTE_CONFIGURATION"
-    VIRTUAL_HOST = "VIRTUAL_HOST"
-    HTTP_ROUTE = "HTTP_ROUTE"
-    CLUSTER = "CLUSTER"
-    EXTENSION_CONFIG = "EXTENSION_CONFIG"
-    BOOTSTRAP = "BOOTSTRAP"
-    LISTENER_FILTER = "LISTENER_FILTER"
-
-
-class PatchContext(StrEnum):
-    """Which proxies are patched, and for which traffic."""
-
-    ANY = "ANY"
-    SIDECAR_INBOUND = "SIDECAR_INBOUND"
-    SIDECAR_OUTBOUND = "SIDECAR_OUTBOUND"
-    GATEWAY = "GATEWAY"
-    WAYPOINT = "WAYPOINT"
-
-
-class Operation(StrEnum):
-    """How something is patched."""
-
-    INVALID = "INVALID"
-    MERGE = "MERGE"
-    ADD = "ADD"
-    REMOVE = "REMOVE"
-    INSERT_BEFORE = "INSERT_BEFORE"
-    INSERT_AFTER = "INSERT_AFTER"
-    INSERT_FIRST = "INSERT_FIRST"
-    REPLACE = "REPLACE"
-    MERGE_AND_REPLACE_LIST = "MERGE_AND_REPLACE_LIST"
-
-
-class ObjectMatch(LenientModel):
-    """What is patched."""
-
-    context: PatchContext = Field(default=PatchContext.ANY, description="Which proxies, and for which traffic.")
-    proxy: dict[str, Any] | None = Field(default=None, description="Version and metadata of the proxy.")
-    listener: dict[str, Any] | None = Field(default=None, description="Listener, filter chain and filter.")
-    route_configuration: dict[str, Any] | None = Field(default=None, description="Routes, virtual host and route.")
-    cluster: dict[str, Any] | None = Field(default=None, description="Cluster.")
-    waypoint: dict[str, Any] | None = Field(default=None, description="Port, filter and route of a waypoint.")
-
-    @model_validator(mode="after")
-    def _is_one(self) -> "ObjectMatch":
-        kinds = (self.listener, self.route_configuration, self.cluster, self.waypoint)
-        if sum(item is not None for item in kinds) > 1:
-            raise ValueError("listener, routeConfiguration, cluster and waypoint exclude each other; keep one of them")
-        return self
-
-
-class Patch(LenientModel):
-    """A change."""
-
-    operation: Operation = Field(default=Operation.INVALID, description="How it is changed.")
-    value: dict[str, Any] | None = Field(default=None, description="What is added or merged.")
-    filter_class: str = Field(default="UNSPECIFIED", description="AUTHN, AUTHZ or STATS: before which filters.")
-
-
-class ConfigPatch(LenientModel):
-    """One change of a proxy's configuration."""
-
-    apply_to: ApplyTo = Field(default=ApplyTo.INVALID, description="What is patched.")
-    match: ObjectMatch | None = Field(default=None, description="Which of these; all where it is not given.")
-    patch: Patch | None = Field(default=None, description="The change.")
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> "ConfigPatch":
-        if self.apply_to is ApplyTo.INVALID:
-            raise ValueError("applyTo is missing; say what is patched, as HTTP_FILTER")
-        if self.patch is None or self.patch.operation is Operation.INVALID:
-            raise ValueError("patch.operation is missing; say how it is patched, as MERGE")
-        if self.patch.value is None and self.patch.operation is not Operation.REMOVE:
-            raise ValueError(f"patch.value is missing; {self.patch.operation} needs one")
-        return self
-
-
-class EnvoyFilterSpec(LenientModel):
-    """Changes of proxies' configuration."""
-
-    workload_selector: networking.WorkloadSelector | None = Field(default=None, description="Pods of the proxies.")
-    target_refs: tuple[PolicyTargetReference, ...] = Field(default=(), description="Objects whose proxies are meant.")
-    config_patches: tuple[ConfigPatch, ...] = Field(default=(), description="The changes.")
-    priority: int = Field(default=0, description="Lower ones come first.")
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "EnvoyFilterSpec":
-        if self.workload_selector is not None and self.target_refs:
-            raise ValueError("workloadSelector and targetRefs exclude each other; keep one of them")
-        return self
-
-
-class EnvoyFilter(ModelObject):
-    """Changes of proxies' configuration."""
-
-    spec: EnvoyFilterSpec = EnvoyFilterSpec()
 
 
 class PluginPhase(StrEnum):

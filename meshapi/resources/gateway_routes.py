@@ -1,8 +1,8 @@
-"""``gateway.networking.k8s.io``: HTTPRoute, GRPCRoute and ReferenceGrant.
+"""``gateway.networking.k8s.io``: routes and ReferenceGrant.
 
-Source: sigs.k8s.io/gateway-api, apis/v1/httproute_types.go, grpcroute_types.go and referencegrant_types.go, with
-the fields of the experimental channel. Its own definitions check values at the API server, so only types are
-checked here.
+Source: sigs.k8s.io/gateway-api, apis/v1/httproute_types.go, grpcroute_types.go, tcproute_types.go, tlsroute_types.go
+and referencegrant_types.go, with the fields of the experimental channel. Its own definitions check values at the API
+server, so only types are checked here.
 """
 
 from enum import StrEnum
@@ -240,6 +240,42 @@ class GRPCRoute(ModelObject):
     """Routing of gRPC calls."""
 
     spec: GRPCRouteSpec
+    status: dict[str, Any] = Field(default_factory=dict)
+
+
+class ConnectionRouteRule(Model):
+    """Where connections go."""
+
+    name: str = ""
+    backend_refs: tuple[BackendReference, ...] = ()
+
+
+class TCPRouteSpec(Model):
+    """How TCP connections are routed: by the first rule."""
+
+    parent_refs: tuple[ParentReference, ...] = ()
+    rules: tuple[ConnectionRouteRule, ...]
+
+
+class TCPRoute(ModelObject):
+    """Routing of TCP connections."""
+
+    spec: TCPRouteSpec
+    status: dict[str, Any] = Field(default_factory=dict)
+
+
+class TLSRouteSpec(Model):
+    """How TLS connections are routed that are passed through, by the server name that their clients send."""
+
+    parent_refs: tuple[ParentReference, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[ConnectionRouteRule, ...]
+
+
+class TLSRoute(ModelObject):
+    """Routing of TLS connections."""
+
+    spec: TLSRouteSpec
     status: dict[str, Any] = Field(default_factory=dict)
 
 

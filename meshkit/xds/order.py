@@ -1,8 +1,8 @@
 """The one table of the order of types: what is needed comes before what needs it, and goes after it.
 
-Of Envoy's types: clusters, endpoints, listeners, routes ("Eventual consistency considerations" of the xDS protocol);
-secrets before all of them. Of the tunnel's: a workload that names a new policy must not arrive before the policy, since
-an unknown policy denies everything.
+Of Envoy's types: clusters, endpoints, listeners, what their filters are configured with, routes ("Eventual consistency
+considerations" of the xDS protocol); secrets before all of them. Of the tunnel's: a workload that names a new policy
+must not arrive before the policy, since an unknown policy denies everything.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,10 @@ ORDER: Final = (
     names.CLUSTER_TYPE,
     names.ENDPOINT_TYPE,
     names.LISTENER_TYPE,
+    names.EXTENSION_CONFIG_TYPE,
     names.ROUTE_TYPE,
 )
-BY_NAME: Final = frozenset({names.SECRET_TYPE, names.ENDPOINT_TYPE, names.ROUTE_TYPE})
+BY_NAME: Final = frozenset({names.SECRET_TYPE, names.ENDPOINT_TYPE, names.EXTENSION_CONFIG_TYPE, names.ROUTE_TYPE})
 """Types whose resources are subscribed to by name only: a state-of-the-world request without names means none."""
 _POSITIONS: Final = {type_url: position for position, type_url in enumerate(ORDER)}
 

@@ -94,6 +94,8 @@ class Request(Part):
     """Where the token is: ``header NAME [PREFIX]``, ``param NAME`` or ``cookie NAME``."""
     raw: str = ""
     """Bytes to send instead, to a port that does not speak HTTP."""
+    tls_name: str = ""
+    """The beginning of TLS with this server name to send instead, to a port that does not speak HTTP."""
     listens: bool = False
     """Whether it sends its bytes only after the server has said something."""
 

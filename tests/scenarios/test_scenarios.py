@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import re
+import ssl
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ async def _send(running: World, request: Request) -> list[Answer]:
     async with contextlib.AsyncExitStack() as stack:
         tunnel = await stack.enter_async_context(running.tunnel(request.namespace, request.account))
         port = await stack.enter_async_context(hbone_client.relay(tunnel, authority, headers))
-        if request.raw:
+        if request.raw or request.tls_name:
             return [await _raw(port, request) for _ in range(request.times)]
         session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
         gate = asyncio.Semaphore(request.parallel)
@@ -160,7 +161,7 @@ async def _raw(port: int, request: Request) -> Answer:
     try:
         if request.listens:
             greeting = await reader.read(100)
-        writer.write(request.raw.encode())
+        writer.write(_client_hello(request.tls_name) if request.tls_name else request.raw.encode())
         body = (greeting + await reader.read()).decode(errors="replace")
     except ConnectionError:
         body = greeting.decode()
@@ -168,6 +169,15 @@ async def _raw(port: int, request: Request) -> Answer:
         writer.close()
     version, _, rest = body.partition(" ")
     return Answer(None, {"x-version": version}, rest, time.monotonic() - started)
+
+
+def _client_hello(name: str) -> bytes:
+    """What a TLS client sends first."""
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
 
 
 def _check(answers: list[Answer], expected: Expected) -> None:

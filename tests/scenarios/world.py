@@ -204,7 +204,7 @@ class World:
                 if one.behaviour.collects:
                     lines = self.folder / "collected.log"
                     await stack.enter_async_context(telemetry_collector.serving(one.addresses[0], port, lines))
-                elif name.startswith("tcp"):
+                elif name.startswith(("tcp", "tls")):
                     await stack.enter_async_context(self._tcp_server(one, port))
                 elif name.startswith("grpc"):
                     await stack.enter_async_context(authorizer.serving(one, port, self.seen.append))

@@ -21,6 +21,7 @@ from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules
 from meshapi.resources import base, core, gateway, gateway_routes, networking
 from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy
 from meshapi.resources.telemetry import Telemetry
@@ -47,8 +48,15 @@ def routed(host: str = "web", namespace: str = "shop", **spec: Any) -> base.Obje
     return item(VirtualService, namespace, hosts=[host], http=[ROUTE], **spec)
 
 
-def attached(group: str = "", kind: str = "Service", name: str = "web", **more: str) -> base.Object:
-    return item(gateway_routes.HTTPRoute, parentRefs=[{"group": group, "kind": kind, "name": name, **more}])
+def attached(
+    group: str = "",
+    kind: str = "Service",
+    name: str = "web",
+    model: type[base.Object] = gateway_routes.HTTPRoute,
+    **more: str,
+) -> base.Object:
+    parents = [{"group": group, "kind": kind, "name": name, **more}]
+    return item(model, parentRefs=parents, rules=[{"backendRefs": [{"name": "web", "port": 80}]}])
 
 
 def targeting(model: type[base.Object], kind: str = "Service", name: str = "web", **spec: Any) -> base.Object:
@@ -91,6 +99,9 @@ def world(*items: base.Object, mesh: MeshContext = AUTOMATIC, shop: dict[str, st
         (item(DestinationRule, host="Web."), "DestinationRule shop/x"),
         (attached(), "HTTPRoute shop/x"),
         (attached(group="core"), "HTTPRoute shop/x"),
+        (attached(model=gateway_routes.TCPRoute), "TCPRoute shop/x"),
+        (attached(model=gateway_routes.TLSRoute), "TLSRoute shop/x"),
+        (targeting(EnvoyFilter, configPatches=[]), "EnvoyFilter shop/x"),
         (targeting(AuthorizationPolicy), "AuthorizationPolicy shop/x"),
         (targeting(RequestAuthentication), "RequestAuthentication shop/x"),
         (targeting(Telemetry), "Telemetry shop/x"),

@@ -4,6 +4,7 @@ import pytest
 
 from controlplane.inputs.mesh import MeshContext
 from controlplane.routing import gateway_routes, services
+from controlplane.routing.route_references import References
 from meshapi.resources import base
 from meshapi.resources.core import Service
 from meshapi.resources.gateway_routes import HTTPRoute
@@ -23,7 +24,7 @@ def resolved(*parents: dict[str, str]) -> str:
     )
     held = objects.service("secret", namespace="shop", ports=[{"name": "http", "port": 80}])
     service = services.of_kubernetes(base.read(Service, held), MeshContext())
-    references = gateway_routes.References(service=lambda key: service, is_granted=lambda *_: False)
+    references = References(service=lambda *_: service, host=lambda _: None, is_granted=lambda *_: False)
     return gateway_routes.translate("HTTPRoute", route, references).resolved.reason
 
 

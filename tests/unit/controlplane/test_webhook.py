@@ -65,6 +65,16 @@ def test_a_field_that_is_not_known_is_a_warning() -> None:
     assert response["warnings"] == ["spec.hostnames is not known and ignored"]
 
 
+def test_what_of_an_envoy_filter_cannot_be_applied_is_a_warning() -> None:
+    patch = {"operation": "MERGE", "value": {"connectTimeouts": "5s"}}
+    spec = {"configPatches": [{"applyTo": "CLUSTER", "patch": patch}]}
+    response = review(request(spec, kind="EnvoyFilter")).answer()["response"]
+    assert response["allowed"]
+    [warning] = response["warnings"]
+    assert warning.startswith("spec.configPatches[0].patch.value: ")
+    assert "has no field connectTimeouts; write connectTimeout" in warning
+
+
 @pytest.mark.parametrize(
     "asked",
     [

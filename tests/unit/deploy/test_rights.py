@@ -28,11 +28,12 @@ ISTIO_KINDS = (
     ("extensions.istio.io", "wasmplugins"),
     ("telemetry.istio.io", "telemetries"),
 )
-GATEWAY_KINDS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "referencegrants")
+GATEWAY_STATUS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "tcproutes", "tlsroutes")
+GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants")
 WITH_STATUS = (
     *ISTIO_KINDS,
     ("", "services"),
-    *((GATEWAY_GROUP, name) for name in ("gateways", "gatewayclasses", "httproutes", "grpcroutes")),
+    *((GATEWAY_GROUP, name) for name in GATEWAY_STATUS),
 )
 VALIDATOR = f"{names.VALIDATOR_PREFIX}istio-system"
 WEBHOOK_GROUP = "admissionregistration.k8s.io"

@@ -6,7 +6,8 @@ import pytest
 
 from meshapi.errors import InvalidResource
 from meshapi.resources import base
-from meshapi.resources.extensions import EnvoyFilter, ProxyConfig, WasmPlugin
+from meshapi.resources.envoy_filter import EnvoyFilter
+from meshapi.resources.extensions import ProxyConfig, WasmPlugin
 from meshapi.resources.sidecar import Sidecar, WorkloadGroup
 
 PATCH = {"operation": "MERGE", "value": {"name": "x"}}

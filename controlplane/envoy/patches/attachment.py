@@ -1,0 +1,84 @@
+"""Which EnvoyFilters count where, as collections.
+
+One is for what its ``targetRefs`` name: a Gateway is the whole waypoint, GatewayClass ``istio-waypoint`` in the root
+namespace all waypoints. With a Service or a ServiceEntry, it is for what the waypoint has for this one: its filter
+chains, routes and clusters, and what is added beside them. (In Istio it is for everything else of that waypoint, too.)
+
+They count in the order of their ``priority``, then those of the root namespace, then the oldest first.
+"""
+
+from collections.abc import Iterable
+
+from controlplane.envoy.patches.patch import Patch, Patching
+from controlplane.envoy.patches.reading import Reading, read
+from controlplane.graph.collection import Collection
+from controlplane.graph.derived import Derived, Fetch
+from controlplane.graph.lookups import Index
+from controlplane.graph.scheduler import Graph
+from controlplane.inputs.sources import Inputs
+from controlplane.inputs.targets import Target
+from controlplane.routing.policies import targets_of
+from controlplane.routing.services import Service
+from controlplane.stages import ROUTES
+from controlplane.waypoints.collections import Waypoints
+from meshapi.resources.envoy_filter import ApplyTo, EnvoyFilter
+from meshkit.kube import Key
+
+_SERVICES = ("Service", "ServiceEntry")
+
+
+class EnvoyFilters:
+    """The EnvoyFilters of one mesh.
+
+    Args:
+        graph: the scheduler.
+        inputs: where the objects are.
+        waypoints: what uses which waypoint.
+        version: of waypoints' proxies, as they report it.
+
+    Attributes:
+        readings: what each EnvoyFilter says, by key.
+    """
+
+    def __init__(self, graph: Graph, inputs: Inputs, waypoints: Waypoints, version: str) -> None:
+        self._mesh = inputs.mesh
+        self._waypoints = waypoints
+        self.readings: Collection[Key, Reading] = Derived(
+            graph, "envoy filters", inputs.of(EnvoyFilter), ROUTES, lambda item, _: read(item, version)
+        )
+        self._by_target: Index[Target, Key, Reading] = Index(self.readings, lambda one: one.targets)
+        placed: Collection[Key, tuple[Reading, frozenset[Key]]] = Derived(
+            graph, "waypoints of envoy filters", self.readings, ROUTES, self._views
+        )
+        self._by_view: Index[Key, Key, tuple[Reading, frozenset[Key]]] = Index(placed, lambda one: one[1])
+
+    def of(self, service: Service | None, view: Key, fetch: Fetch) -> Patching:
+        """Return the patches of what a waypoint has for a service, or (``None``) for none in particular."""
+        return self._ordered(self._of_targets(service, view, fetch), fetch)
+
+    def of_waypoint(self, view: Key, fetch: Fetch) -> Patching:
+        """Return all patches at a waypoint, those for its single services too."""
+        of_services = [reading for reading, _ in fetch.members(self._by_view, view)]
+        return self._ordered([*self._of_targets(None, view, fetch), *of_services], fetch)
+
+    def _of_targets(self, service: Service | None, view: Key, fetch: Fetch) -> list[Reading]:
+        root = fetch.setting(self._mesh).root_namespace
+        return [one for target in targets_of(service, view, root) for one in fetch.members(self._by_target, target)]
+
+    def _ordered(self, readings: Iterable[Reading], fetch: Fetch) -> Patching:
+        found = {one.key: one for one in readings}
+        root = fetch.setting(self._mesh).root_namespace if found else ""
+        ordered = sorted(found.values(), key=lambda one: (one.order[0], one.key[0] != root, *one.order[1:]))
+        by_kind: dict[ApplyTo, list[Patch]] = {}
+        for patch in (patch for one in ordered for patch in one.patches):
+            by_kind.setdefault(patch.apply_to, []).append(patch)
+        return Patching({kind: tuple(patches) for kind, patches in by_kind.items()})
+
+    def _views(self, reading: Reading, fetch: Fetch) -> tuple[Reading, frozenset[Key]]:
+        """Return the waypoints of the services that an EnvoyFilter names."""
+        found = [
+            self._waypoints.serving(kind, (namespace, name), fetch)
+            for _, kind, namespace, name in reading.targets
+            if kind in _SERVICES
+        ]
+        return reading, frozenset(one.key for one in found if one is not None)

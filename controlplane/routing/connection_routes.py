@@ -1,0 +1,56 @@
+"""From TCPRoutes and TLSRoutes to rules for connections. Pure. Source: Gateway API v1, ``TCPRoute`` and ``TLSRoute``.
+
+A backend that cannot be resolved takes its share of the connections, which are closed.
+"""
+
+from collections.abc import Iterable
+
+from controlplane.routing.ir import ConnectionRule, Origin, Share
+from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules
+from controlplane.routing.services import Port
+from meshapi.resources.gateway_routes import BackendReference, TCPRoute, TLSRoute
+
+Route = TCPRoute | TLSRoute
+
+
+def translate(kind: str, route: Route, references: References) -> RouteRules:
+    """Return the rules of a route and its conditions."""
+    resolution = Resolution(kind, route.metadata.namespace, route.spec.parent_refs, references)
+    hostnames = route.spec.hostnames if isinstance(route, TLSRoute) else ()
+    rules = tuple(
+        ConnectionRule(
+            Origin(kind, route.key, f"spec.rules[{index}]"),
+            _shares(resolution, rule.backend_refs),
+            server_names=tuple(one.lower() for one in hostnames),
+        )
+        for index, rule in enumerate(route.spec.rules)
+    )
+    attachments = tuple(resolution.attachments(ACCEPTED, _carries_connections))
+    created = route.metadata.creation_timestamp
+    return RouteRules(kind, route.key, created, attachments, resolved=resolution.resolved, connections=rules)
+
+
+def ordered(routes: Iterable[RouteRules]) -> tuple[ConnectionRule, ...]:
+    """Return the rules of routes for one port: those for names of TLS first, then one for all other connections.
+
+    Of equal ones the oldest route's counts. What no rule is for is refused, as the API demands where a route is
+    attached.
+    """
+    by_age = sorted(routes, key=lambda route: (route.created, route.key))
+    rules = [rule for route in by_age for rule in route.connections]
+    found = [rule for rule in rules if rule.server_names]
+    rest = next((rule for rule in rules if not rule.server_names), REFUSAL)
+    return (*found, rest)
+
+
+REFUSAL = ConnectionRule(Origin("", ("", "")), (Share(None),))
+"""Leads nowhere."""
+
+
+def _shares(resolution: Resolution, backends: Iterable[BackendReference]) -> tuple[Share, ...]:
+    found = [Share(resolution.target(one), one.weight) for one in backends]
+    return tuple(share for share in found if share.weight) or (Share(None),)
+
+
+def _carries_connections(port: Port) -> bool:
+    return port.protocol.is_tcp

@@ -1,0 +1,143 @@
+"""Routes of the Gateway API as collections: what each says, and which count for a service's port."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from controlplane.graph.collection import Collection
+from controlplane.graph.derived import Derived, Fetch
+from controlplane.graph.lookups import Index
+from controlplane.graph.scheduler import Graph
+from controlplane.inputs.sources import Inputs
+from controlplane.routing import connection_routes, gateway_routes, precedence
+from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond
+from controlplane.routing.route_references import Attachment, References, RouteRules
+from controlplane.routing.services import Port, Service
+from controlplane.stages import ROUTES
+from meshapi.resources.gateway import GROUP
+from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute
+from meshkit.kube import Key
+
+_NOT_FOUND: Final = 404
+_OF_REQUESTS: Final = ("HTTPRoute", "GRPCRoute")
+_OF_CONNECTIONS: Final = ("TCPRoute", "TLSRoute")
+MODELS: Final[dict[str, type[HTTPRoute | GRPCRoute | TCPRoute | TLSRoute]]] = {
+    "HTTPRoute": HTTPRoute,
+    "GRPCRoute": GRPCRoute,
+    "TCPRoute": TCPRoute,
+    "TLSRoute": TLSRoute,
+}
+"""Kinds of routes."""
+_Parent = tuple[str, Key]
+"""Kind and key."""
+
+
+class GatewayRoutes:
+    """The routes of one mesh.
+
+    Args:
+        graph: the scheduler.
+        inputs: where the objects are.
+        service: returns what an object of a kind and key is as a service.
+        host: returns the service of a ServiceEntry's host.
+
+    Attributes:
+        by_kind: what each route says, by kind and key.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Inputs,
+        service: Callable[[str, Key, Fetch], Service | None],
+        host: Callable[[str, Fetch], Service | None],
+    ) -> None:
+        self._service = service
+        self._host = host
+        self._grants: Index[str, Key, ReferenceGrant] = Index(
+            inputs.of(ReferenceGrant), lambda grant: (grant.metadata.namespace,)
+        )
+        self.by_kind: dict[str, Collection[Key, RouteRules]] = {
+            kind: Derived(graph, f"{kind}s", inputs.of(model), ROUTES, self._translation(kind))
+            for kind, model in MODELS.items()
+        }
+        self._of_parents: dict[str, Index[_Parent, Key, RouteRules]] = {
+            kind: Index(routes, _parents_of) for kind, routes in self.by_kind.items()
+        }
+
+    def http_rules(self, service: Service, port: Port, fetch: Fetch) -> tuple[HttpRule, ...]:
+        """Return the rules for requests to a service's port, in order; none: no route is attached.
+
+        Those for the clients of single namespaces go first, and to these clients no others apply.
+        """
+        found: list[HttpRule] = []
+        for client, routes in self._attached(_OF_REQUESTS, service, port, fetch):
+            rules = precedence.ordered(routes)
+            if not client:
+                return (*found, *rules)
+            found += [replace(rule, match=replace(rule.match, source_namespace=client)) for rule in rules]
+            found.append(HttpRule(Origin("", ("", "")), RequestMatch(source_namespace=client), Respond(_NOT_FOUND)))
+        return tuple(found)
+
+    def connection_rules(self, service: Service, port: Port, fetch: Fetch) -> tuple[ConnectionRule, ...]:
+        """Return the rules for connections to a service's port, in order as ``http_rules`` does."""
+        found: list[ConnectionRule] = []
+        for client, routes in self._attached(_OF_CONNECTIONS, service, port, fetch):
+            found += [replace(rule, source_namespace=client) for rule in connection_routes.ordered(routes)]
+        return tuple(found)
+
+    def rival(self, route: RouteRules, at: Attachment, fetch: Fetch) -> Key | None:
+        """Return the older TCPRoute that takes all connections of a parent from a route; ``None``: there is none."""
+        if route.kind != "TCPRoute":
+            return None
+        parent = (at.kind, at.service)
+        older = (
+            other
+            for other in fetch.members(self._of_parents["TCPRoute"], parent)
+            if (other.created, other.key) < (route.created, route.key)
+        )
+        return next((other.key for other in older if any(map(at.is_covered_by, other.attachments))), None)
+
+    def _attached(
+        self, kinds: Iterable[str], service: Service, port: Port, fetch: Fetch
+    ) -> list[tuple[str, list[RouteRules]]]:
+        """Return the routes that are attached to a port by the namespace whose clients they are for.
+
+        Those for all clients (an empty name) come last.
+        """
+        parent = (service.kind, service.key)
+        by_client: dict[str, list[RouteRules]] = {}
+        for kind in kinds:
+            for route in fetch.members(self._of_parents[kind], parent):
+                for one in route.attachments:
+                    if (one.kind, one.service) == parent and one.accepted.is_true and one.port in {0, port.number}:
+                        by_client.setdefault(one.client_namespace, []).append(route)
+        return sorted(by_client.items(), key=lambda item: (not item[0], item[0]))
+
+    def _translation(self, kind: str) -> Callable[[Any, Fetch], RouteRules]:
+        translate: Callable[[str, Any, References], RouteRules] = (
+            gateway_routes.translate if kind in _OF_REQUESTS else connection_routes.translate
+        )
+
+        def transform(item: Any, fetch: Fetch) -> RouteRules:
+            def is_granted(of_kind: str, namespace: str, key: Key) -> bool:
+                return any(_grants(grant, of_kind, namespace, key) for grant in fetch.members(self._grants, key[0]))
+
+            references = References(
+                lambda parent_kind, key: self._service(parent_kind, key, fetch),
+                lambda name: self._host(name, fetch),
+                is_granted,
+            )
+            return translate(kind, item, references)
+
+        return transform
+
+
+def _parents_of(route: RouteRules) -> Iterable[_Parent]:
+    return {(one.kind, one.service) for one in route.attachments if one.accepted.is_true}
+
+
+def _grants(grant: ReferenceGrant, kind: str, namespace: str, service: Key) -> bool:
+    who = any((one.group, one.kind, one.namespace) == (GROUP, kind, namespace) for one in grant.spec.from_)
+    what = any((one.group, one.kind) == ("", "Service") and one.name in {"", service[1]} for one in grant.spec.to)
+    return who and what
