@@ -18,6 +18,7 @@ from meshctl import (
     analyze,
     bug_report,
     describe,
+    explain,
     install,
     proxy_status,
     status,
@@ -47,6 +48,7 @@ def main() -> None:
         status.status,
         analyze.analyze,
         bug_report.bug_report,
+        explain.explain,
     ):
         app.command()(command)
     app.command("proxy-status")(proxy_status.proxy_status)
