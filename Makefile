@@ -51,8 +51,8 @@ tools: $(VENV) ## Build Kubernetes, Helm and the images into the cache.
 setup: system engine tools ## Everything that building, testing and the lab need.
 
 .PHONY: lab
-lab: setup ## The main job: a lab, Culvert, bookinfo, a label, and a table of who called whom over what.
-	@$(PY) -m samples.tour
+lab: setup ## The main job: a lab, Culvert, bookinfo, a label, and a table of who called whom (HOSTS="ADDRESS ..." by SSH).
+	@$(PY) -m samples.tour $(HOSTS)
 
 .PHONY: lab-down
 lab-down: ## Remove the lab and everything that it left.
@@ -80,7 +80,8 @@ lint-rust:
 
 .PHONY: lint-rest
 lint-rest: $(VENV)
-	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh$$' setup .ci tests/vm)
+	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh$$' setup .ci tests/vm --exclude-dir=.vagrant vagrant)
+	cd vagrant && VAGRANT_CHECKPOINT_DISABLE=1 vagrant validate
 	clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
 	helm=$$($(PY) -c 'import sys; from meshlab import programs; print(programs.helm(sys.stderr.write) / "helm")') && \
 	  "$$helm" lint --strict --quiet deploy/helm/culvert

@@ -18,6 +18,7 @@ from meshctl import (
     analyze,
     bug_report,
     describe,
+    explain,
     install,
     proxy_status,
     status,
@@ -49,6 +50,7 @@ def main() -> None:
         analyze.analyze,
         bug_report.bug_report,
         wait.wait,
+        explain.explain,
     ):
         app.command()(command)
     app.command("proxy-status")(proxy_status.proxy_status)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -103,6 +104,19 @@ async def set_log_level(client: kube.Client, process: Process, level: str) -> st
 async def config_dump(client: kube.Client, process: Process) -> Json:
     """Return all that a ztunnel knows. Raises ``CommandError``."""
     answer: Json = json.loads(await page(client, process, names.ZTUNNEL_ADMIN_PORT, "/config_dump"))
+    return answer
+
+
+async def verdict(client: kube.Client, process: Process, question: Mapping[str, str]) -> Json:
+    """Return what a ztunnel's policies say of a connection to a pod of its node. Raises ``CommandError``.
+
+    Args:
+        client: of the cluster.
+        process: the ztunnel.
+        question: parameters of its page ``/authorize``.
+    """
+    path = f"/authorize?{urlencode(question)}"
+    answer: Json = json.loads(await page(client, process, names.ZTUNNEL_ADMIN_PORT, path))
     return answer
 
 

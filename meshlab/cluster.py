@@ -29,6 +29,8 @@ _IMPORT_TIMEOUT_S = 300.0
 _DEPLOYMENT_TIMEOUT_S = 120.0
 _POLL_S = 0.05
 _LOOK_EVERY_S = 1.0
+_Log = tuple[Machine, str]
+"""A machine, and one of its services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Cluster:
 
     def start_control_plane(self, secrets: Credentials) -> None:
         """Start etcd and the API server without waiting for them."""
+        self._control.provide(self._programs.kubernetes)
         self._control.write(credentials.control_files(self._lab, secrets))
         self._control.start(control.etcd(self._programs.component("etcd")))
         self._control.start(control.api_server(self._programs.component("kube-apiserver"), self._lab))
@@ -76,6 +79,7 @@ class Cluster:
         """Write a node's files, start its container runtime and load images into it."""
         plan = next(each for each in self._lab.nodes if each.name == name)
         machine = self._nodes[name]
+        machine.provide(self._programs.kubernetes)
         machine.write(credentials.node_files(self._lab, secrets, name))
         machine.write(node.files(self._lab, plan, lower_oom_score=lower_oom_score))
         machine.link(names.CNI_BIN_DIR, [str(self._programs.cni / plugin) for plugin in node.CNI_PLUGINS])
@@ -84,13 +88,13 @@ class Cluster:
             f"containerd on {name}",
             lambda: machine.run(_ctr("version")).status == 0,
             timeout_s=20.0,
-            logs=[machine.log("containerd")],
+            logs=[(machine, "containerd")],
         )
         load(machine, images())
 
     def wait_for_api(self) -> None:
         """Wait until the API server is ready."""
-        logs = [self._control.log("kube-apiserver"), self._control.log("etcd")]
+        logs = [(self._control, "kube-apiserver"), (self._control, "etcd")]
         self._wait("API server", self._api.ready, timeout_s=_API_TIMEOUT_S, logs=logs)
 
     def start_the_rest(self) -> None:
@@ -108,20 +112,20 @@ class Cluster:
     def wait_for_nodes(self) -> None:
         """Wait until every node is ready."""
         wanted = {plan.name for plan in self._lab.nodes}
-        logs = [machine.log("kubelet") for machine in self._nodes.values()]
+        logs = [(machine, "kubelet") for machine in self._nodes.values()]
         self._wait("nodes", lambda: wanted <= set(ready_nodes(self._api)), timeout_s=_NODES_TIMEOUT_S, logs=logs)
 
     def wait_for_dns(self) -> None:
         """Wait until the name server answers."""
         path = f"/apis/apps/v1/namespaces/{dns.NAMESPACE}/deployments/{dns.NAME}"
-        logs = [self._control.log("kube-controller-manager"), *[each.log("kubelet") for each in self._nodes.values()]]
+        logs = [(self._control, "kube-controller-manager"), *[(each, "kubelet") for each in self._nodes.values()]]
 
         def available() -> bool:
             return bool(self._api.read(path).get("status", {}).get("availableReplicas"))
 
         self._wait("name server", available, timeout_s=_NODES_TIMEOUT_S, logs=logs)
 
-    def _wait(self, what: str, done: Callable[[], bool], *, timeout_s: float, logs: Sequence[Path]) -> None:
+    def _wait(self, what: str, done: Callable[[], bool], *, timeout_s: float, logs: Sequence[_Log]) -> None:
         end = time.monotonic() + timeout_s
         next_look = time.monotonic() + _LOOK_EVERY_S
         while not done():
@@ -129,7 +133,8 @@ class Cluster:
                 self._fail_if_something_ended()
                 next_look = time.monotonic() + _LOOK_EVERY_S
             if time.monotonic() > end:
-                tails = "\n".join(f"{log}:\n{run.tail(log)}" for log in logs)
+                files = [machine.log(service) for machine, service in logs]
+                tails = "\n".join(f"{log}:\n{run.tail(log)}" for log in files)
                 raise ComponentFailed(f"{what} not ready after {timeout_s:.0f} s; last lines of the logs:\n{tails}")
             time.sleep(_POLL_S)
 
@@ -149,6 +154,7 @@ def load(machine: Machine, images: Sequence[Archive]) -> None:
         ComponentFailed: the import fails; the message is containerd's.
     """
     for image in images:
+        machine.provide(image.path)
         done = machine.run(_ctr("images", "import", str(image.path)), timeout_s=_IMPORT_TIMEOUT_S)
         if done.status != 0:
             raise ComponentFailed(f"{machine.name} cannot import {image.name}: {done.text.strip()}")

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,7 @@ from meshlab import addons, images, lab, requirements, state
 from meshlab.errors import LabError
 from meshlab.images import Image
 from meshlab.lab import Change, MachineStatus
+from meshlab.machines import hosts
 from meshlab.progress import Progress
 
 DEFAULT_NAME = "lab"
@@ -36,11 +38,16 @@ def up(
     nodes: Annotated[int, typer.Option(help="How many nodes.")] = 2,
     dual_stack: Annotated[bool, typer.Option("--dual-stack", help="IPv4 and IPv6.")] = False,
     samples: Annotated[bool, typer.Option("--samples", help="Load the samples' image too.")] = False,
+    host: Annotated[
+        list[str] | None, typer.Option(help="IPv4 address of a machine that becomes a node, by SSH; once for each.")
+    ] = None,
 ) -> None:
     """Bring a lab up; one that is up stays as it is."""
     extra = [images.samples] if samples else []
     with _plain_errors():
-        change = lab.up(name, nodes=nodes, dual_stack=dual_stack, progress=Progress(), extra=extra)
+        on_hosts = _addresses(host or [], dual_stack=dual_stack)
+        size = len(on_hosts) or nodes
+        change = lab.up(name, nodes=size, dual_stack=dual_stack, progress=Progress(), extra=extra, on_hosts=on_hosts)
     if change is Change.NOTHING:
         typer.echo(f"lab {name} is up already, nothing to do", err=True)
     typer.echo(f"export KUBECONFIG={state.kubeconfig(name)}")
@@ -74,9 +81,12 @@ def logs(
 ) -> None:
     """Show the log of a service."""
     with _plain_errors():
-        lab.existing(name)
         folder = state.folder(name) / "logs"
-        known = sorted(path.stem for path in folder.glob("*.log"))
+        known = lab.logs(name)
+        if follow and lab.existing(name).hosts:
+            raise LabError(
+                f"lab {name} is on hosts, this is a copy: `culvert lab shell NODE`, then tail -f {hosts.LOGS}"
+            )
         if service and service not in known:
             raise LabError(f"lab {name} has no log {service}; it has {', '.join(known)}")
     if not service:
@@ -142,6 +152,17 @@ def load(
             raise LabError(f"--tag is needed: name the image, as {images.PREFIX}/{context.resolve().name}:1")
         with progress.step(f"{archive.name} is on every node of lab {name}"):
             lab.load_images(name, [archive])
+
+
+def _addresses(given: list[str], *, dual_stack: bool) -> list[str]:
+    if given and dual_stack:
+        raise LabError("--dual-stack: a lab on hosts has IPv4 only; leave the option out")
+    for address in given:
+        try:
+            IPv4Address(address)
+        except ValueError:
+            raise LabError(f'--host: "{address}" is no IPv4 address') from None
+    return given
 
 
 def _line(machine: MachineStatus) -> str:

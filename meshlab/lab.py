@@ -16,10 +16,9 @@ from meshlab.components import credentials
 from meshlab.components.credentials import Credentials
 from meshlab.errors import LabError
 from meshlab.images import Archive
-from meshlab.machines import namespaces
+from meshlab.machines import hosts, namespaces
 from meshlab.machines.machine import Machine
-from meshlab.machines.namespaces import NamespacesMachine
-from meshlab.plan import API_PORT, LabPlan
+from meshlab.plan import API_PORT, LabPlan, MachinePlan
 from meshlab.progress import Progress
 from meshlab.state import Record
 
@@ -42,11 +41,20 @@ class MachineStatus:
     ready: bool | None
 
 
-def up(name: str, *, nodes: int, dual_stack: bool, progress: Progress, extra: Sequence[MakeImage] = ()) -> Change:
+def up(
+    name: str,
+    *,
+    nodes: int,
+    dual_stack: bool,
+    progress: Progress,
+    extra: Sequence[MakeImage] = (),
+    on_hosts: Sequence[str] = (),
+) -> Change:
     """Bring a lab up; what is up already stays as it is.
 
     Args:
         extra: images to build beside the start and to load into every node, as ``images.samples``.
+        on_hosts: addresses of machines that exist already, one for each node; none: machines made of namespaces.
 
     Raises:
         LabError: what is missing or failed; nothing of a lab that failed half-way is taken down, so that it can be
@@ -56,13 +64,13 @@ def up(name: str, *, nodes: int, dual_stack: bool, progress: Progress, extra: Se
     with state.locked(name):
         before = state.load(name)
         if before is not None:
-            return _keep(before, nodes=nodes, dual_stack=dual_stack)
+            return _keep(before, nodes=nodes, dual_stack=dual_stack, on_hosts=on_hosts)
         with ThreadPoolExecutor(max_workers=4) as pool:
             # Images and programs first: a build that fails leaves nothing behind.
             archives = [pool.submit(make, progress.say) for make in (images.pause, images.coredns)]
             kubernetes = programs.kubernetes(progress.say)
             needed = [archive.result() for archive in archives]
-            record = state.begin(name, nodes=nodes, dual_stack=dual_stack)
+            record = state.begin(name, nodes=nodes, dual_stack=dual_stack, hosts=on_hosts)
             building = [pool.submit(make, progress.say) for make in extra]
             machines = _make(record, kubernetes, needed, progress)
             if building:
@@ -73,7 +81,11 @@ def up(name: str, *, nodes: int, dual_stack: bool, progress: Progress, extra: Se
 
 
 def down(name: str, *, progress: Progress) -> Change:
-    """Remove a lab and everything that it left on this computer, however far it had come."""
+    """Remove a lab and everything that it left, however far it had come.
+
+    Raises:
+        LabError: a host of the lab could not be freed; the lab is forgotten all the same.
+    """
     requirements.check_root()
     with state.locked(name):
         record = state.load(name)
@@ -81,8 +93,12 @@ def down(name: str, *, progress: Progress) -> Change:
             return Change.NOTHING
         lab = record.plan
         with progress.step(f"lab {name} is gone"):
-            namespaces.destroy(name, lab.bridge, [machine.name for machine in lab.machines])
+            if not record.hosts:
+                namespaces.destroy(name, lab.bridge, [machine.name for machine in lab.machines])
+            left = _release(record) if record.hosts else []
             state.forget(name)
+    if left:
+        raise LabError(f"lab {name} is forgotten, but not removed from all of its hosts: {'; '.join(left)}")
     return Change.MADE
 
 
@@ -100,13 +116,13 @@ def status(name: str) -> list[MachineStatus]:
         ready = set()
     found = []
     for plan in lab.machines:
-        machine = namespaces.find(lab, plan, state=state.folder(name))
+        machine = _find(record, plan)
         services = dict(machine.running()) if machine else None
         found.append(MachineStatus(plan.name, services, plan.name in ready if plan in lab.nodes else None))
     return found
 
 
-def machine(name: str, machine_name: str) -> NamespacesMachine:
+def machine(name: str, machine_name: str) -> Machine:
     """Return a running machine of a lab.
 
     Raises:
@@ -116,7 +132,7 @@ def machine(name: str, machine_name: str) -> NamespacesMachine:
     lab = record.plan
     for plan in lab.machines:
         if plan.name == machine_name:
-            found = namespaces.find(lab, plan, state=state.folder(name))
+            found = _find(record, plan)
             if found is None:
                 raise LabError(f"machine {machine_name} of lab {name} does not run: `culvert lab down`, then `up`")
             return found
@@ -164,14 +180,44 @@ def existing(name: str) -> Record:
     return record
 
 
-def _keep(record: Record, *, nodes: int, dual_stack: bool) -> Change:
+def logs(name: str) -> list[str]:
+    """Return the names of a lab's logs, as ``node1-kubelet``; their files are in the lab's folder afterwards.
+
+    Raises:
+        LabError: there is no such lab, or one of its hosts does not answer.
+    """
+    record = existing(name)
+    if record.hosts:
+        for plan in record.plan.machines:
+            host = hosts.find(plan, state=state.folder(name))
+            for service in host.running():
+                host.log(service)
+    return sorted(path.stem for path in (state.folder(name) / "logs").glob("*.log"))
+
+
+def _find(record: Record, plan: MachinePlan) -> Machine | None:
+    folder = state.folder(record.name)
+    if record.hosts:
+        return hosts.find(plan, state=folder)
+    return namespaces.find(record.plan, plan, state=folder)
+
+
+def _release(record: Record) -> list[str]:
+    """Free the hosts of a lab; return what went wrong, as with a host that is gone."""
+    found = [hosts.find(node, state=state.folder(record.name)) for node in record.plan.nodes]
+    with ThreadPoolExecutor(max_workers=len(found)) as pool:
+        releasing = [pool.submit(host.release) for host in found]
+    return [str(error) for each in releasing if (error := each.exception())]
+
+
+def _keep(record: Record, *, nodes: int, dual_stack: bool, on_hosts: Sequence[str]) -> Change:
     down_command = f"`culvert lab down --name {record.name}`"
     if not record.complete:
         raise LabError(f"lab {record.name} did not come up the last time: {down_command} removes it")
-    if (record.nodes, record.dual_stack) != (nodes, dual_stack):
+    if (record.nodes, record.dual_stack, record.hosts) != (nodes, dual_stack, tuple(on_hosts)):
         raise LabError(f"lab {record.name} is up with other options; {down_command} removes it")
     lab = record.plan
-    dead = [plan.name for plan in lab.machines if not namespaces.find(lab, plan, state=state.folder(record.name))]
+    dead = [plan.name for plan in lab.machines if not _find(record, plan)]
     if dead:
         raise LabError(f"lab {record.name} has dead machines ({', '.join(dead)}): {down_command} removes it")
     return Change.NOTHING
@@ -182,21 +228,32 @@ def _make(record: Record, kubernetes: Path, archives: Sequence[Archive], progres
     lab, folder = record.plan, state.folder(record.name)
     secrets = credentials.issue(lab, now=datetime.datetime.now(datetime.UTC))
     _write_admin(lab, secrets, folder)
-    with progress.step(f"network {lab.bridge_interfaces[0].network} and {len(lab.machines)} machines"):
-        namespaces.connect(lab)
-        with ThreadPoolExecutor(max_workers=len(lab.machines)) as pool:
-            booting = {plan.name: pool.submit(namespaces.boot, lab, plan, state=folder) for plan in lab.machines}
-            booted: dict[str, Machine] = {name: machine.result() for name, machine in booting.items()}
+    machines = _hosts(record, progress) if record.hosts else _namespaces(lab, folder, progress)
     kubernetes_cluster = Cluster(
         lab,
-        control_machine=booted[lab.control.name],
-        nodes={plan.name: booted[plan.name] for plan in lab.nodes},
+        control_machine=machines[lab.control.name],
+        nodes={plan.name: machines[plan.name] for plan in lab.nodes},
         programs=Programs(kubernetes, shutil.which("containerd") or "containerd", requirements.cni_folder()),
         api=_api(lab),
         progress=progress,
     )
     _start(kubernetes_cluster, lab, secrets, archives, progress)
-    return [booted[plan.name] for plan in lab.nodes]
+    return [machines[plan.name] for plan in lab.nodes]
+
+
+def _namespaces(lab: LabPlan, folder: Path, progress: Progress) -> dict[str, Machine]:
+    with progress.step(f"network {lab.bridge_interfaces[0].network} and {len(lab.machines)} machines"):
+        namespaces.connect(lab)
+        with ThreadPoolExecutor(max_workers=len(lab.machines)) as pool:
+            booting = {plan.name: pool.submit(namespaces.boot, lab, plan, state=folder) for plan in lab.machines}
+            return {name: machine.result() for name, machine in booting.items()}
+
+
+def _hosts(record: Record, progress: Progress) -> dict[str, Machine]:
+    found = {plan.name: hosts.find(plan, state=state.folder(record.name)) for plan in record.plan.machines}
+    with progress.step(f"{len(record.hosts)} hosts reached"), ThreadPoolExecutor(max_workers=len(found)) as pool:
+        _finish([pool.submit(host.connect) for host in found.values()])
+    return dict(found)
 
 
 def _start(

@@ -2,9 +2,12 @@
 
 Several labs can run side by side: the *slot* gives each its own bridge and node network on this computer. Pod and
 service ranges are the same in every lab, because they exist only inside its namespaces.
+
+A lab on *hosts*, machines that exist already, has one node on each, and its control plane on the first of them.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -80,7 +83,7 @@ class LabPlan:
     Attributes:
         name: what the user calls it.
         slot: number of its network on this computer, 0 to 63.
-        bridge: name of the link that joins its machines.
+        bridge: name of the link that joins its machines; empty for a lab on hosts.
         bridge_interfaces: this computer's addresses on the bridge.
     """
 
@@ -172,6 +175,38 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
         ),
         pods=_networks(_ALL_PODS, families),
         services=services,
+    )
+
+
+def plan_on_hosts(name: str, *, slot: int, hosts: Sequence[IPv4Address]) -> LabPlan:
+    """Plan a lab on machines that exist already, with one address each, of IPv4.
+
+    Raises:
+        LabError: a name that cannot be a host name, too many hosts, or a host that is named twice.
+    """
+    _check(name, len(hosts))
+    if len(set(hosts)) != len(hosts):
+        raise LabError("--host: an address is given twice; give each machine once")
+    pods = [ip_network(_PODS_V4.format(node=number)) for number, _ in enumerate(hosts, start=1)]
+    here = [(ip_interface(host),) for host in hosts]
+    return LabPlan(
+        name=name,
+        slot=slot,
+        bridge="",
+        bridge_interfaces=(),
+        control=MachinePlan(name="control", interfaces=here[0], pods=(), routes=(), zone=""),
+        nodes=tuple(
+            MachinePlan(
+                name=f"node{number}",
+                interfaces=here[number - 1],
+                pods=(pods[number - 1],),
+                routes=tuple((net, at) for net, at in zip(pods, hosts, strict=True) if at != host),
+                zone=f"{REGION}-{number}",
+            )
+            for number, host in enumerate(hosts, start=1)
+        ),
+        pods=_networks(_ALL_PODS, 1),
+        services=_networks(_SERVICES, 1),
     )
 
 

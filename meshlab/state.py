@@ -15,9 +15,10 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from meshlab import plan
@@ -27,17 +28,24 @@ from meshlab.plan import LabPlan
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The options of a lab, and whether it came up."""
+    """The options of a lab, and whether it came up.
+
+    Attributes:
+        hosts: addresses of the machines that it runs on; none: machines made of namespaces of this computer.
+    """
 
     name: str
     slot: int
     nodes: int
     dual_stack: bool
     complete: bool = False
+    hosts: tuple[str, ...] = ()
 
     @property
     def plan(self) -> LabPlan:
         """Return the plan, which follows from the record."""
+        if self.hosts:
+            return plan.plan_on_hosts(self.name, slot=self.slot, hosts=[IPv4Address(host) for host in self.hosts])
         return plan.plan(self.name, slot=self.slot, nodes=self.nodes, dual_stack=self.dual_stack)
 
 
@@ -60,12 +68,13 @@ def kubeconfig(name: str) -> Path:
 def load(name: str) -> Record | None:
     """Return the record of a lab, or None if there is none."""
     try:
-        return Record(**json.loads((folder(name) / "lab.json").read_text()))
+        fields = json.loads((folder(name) / "lab.json").read_text())
     except FileNotFoundError:
         return None
+    return Record(**{**fields, "hosts": tuple(fields.get("hosts", ()))})
 
 
-def begin(name: str, *, nodes: int, dual_stack: bool) -> Record:
+def begin(name: str, *, nodes: int, dual_stack: bool, hosts: Sequence[str] = ()) -> Record:
     """Record a new lab under the first free slot.
 
     Raises:
@@ -76,7 +85,7 @@ def begin(name: str, *, nodes: int, dual_stack: bool) -> Record:
         free = [slot for slot in range(plan.SLOTS) if slot not in taken]
         if not free:
             raise LabError(f"there are {plan.SLOTS} labs already; take one down")
-        record = Record(name=name, slot=free[0], nodes=nodes, dual_stack=dual_stack)
+        record = Record(name=name, slot=free[0], nodes=nodes, dual_stack=dual_stack, hosts=tuple(hosts))
         _ = record.plan  # refuses what cannot be before anything is written
         folder(name).mkdir(mode=0o700, parents=True)
         _write(record)

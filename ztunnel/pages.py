@@ -9,7 +9,8 @@ from typing import Final
 from aiohttp import web
 from pydantic.alias_generators import to_camel
 
-from meshengine import Engine
+from meshapi.proto import engine_pb2
+from meshengine import ConfigRejected, Engine
 from meshkit import admin
 from ztunnel.settings import ZtunnelSettings
 
@@ -33,4 +34,37 @@ def routes(engine: Engine, settings: ZtunnelSettings) -> Mapping[str, admin.Hand
         text = await asyncio.to_thread(config_dump, engine, settings)
         return web.Response(text=text, content_type="application/json")
 
-    return {"GET /config_dump": dump}
+    async def authorize(request: web.Request) -> web.StreamResponse:
+        try:
+            verdict = await asyncio.to_thread(_verdict, engine, request.query)
+        except KeyError as error:
+            return web.Response(status=400, text=f"the parameter {error} is missing\n")
+        except (ValueError, ConfigRejected) as error:
+            return web.Response(status=400, text=f"{error}\n")
+        return web.json_response(verdict)
+
+    return {"GET /config_dump": dump, "GET /authorize": authorize}
+
+
+def _verdict(engine: Engine, query: Mapping[str, str]) -> dict[str, object]:
+    """Return what policy says of a connection at this moment; see ``Engine.authorize``.
+
+    Args:
+        engine: decides.
+        query: ``workload`` (uid), ``source`` and ``destination`` (addresses), ``port``; ``identity`` (SPIFFE URI) of
+            the caller, absent for plain text.
+
+    Raises:
+        KeyError, ValueError: a parameter is missing, or cannot be read.
+        ConfigRejected: no workload has the uid, or the identity is none.
+    """
+    answer = engine.authorize(
+        query["workload"], query.get("identity"), query["source"], query["destination"], int(query["port"])
+    )
+    verdict = engine_pb2.Verdict.FromString(answer)
+    return {
+        "allowed": verdict.allowed,
+        "policy": verdict.policy,
+        "reason": verdict.reason,
+        "dryRun": list(verdict.dry_run),
+    }

@@ -5,7 +5,8 @@ from meshlab.machines.machine import Service
 from meshlab.plan import API_PORT, CLUSTER_DOMAIN, LabPlan
 
 _ETCD = "http://127.0.0.1:2379"
-"""Plain: the address exists inside the machine's network namespace only, where nothing but the control plane runs."""
+"""Plain: loopback of the machine. On namespaces nothing but the control plane runs there; on a host, whoever may run
+programs on it may read and write the lab's state."""
 _ETCD_PEER = "http://127.0.0.1:2380"
 _ISSUER = f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}"
 

@@ -10,7 +10,7 @@ from meshlab.plan import CLUSTER_DOMAIN, REGION, LabPlan, MachinePlan
 
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CNI_PLUGINS = ("host-local", "loopback", "portmap", "ptp")
-_CNI_CONFIG = f"{names.CNI_NET_DIR}/10-culvert-lab.conflist"
+CNI_CONFIG = f"{names.CNI_NET_DIR}/10-culvert-lab.conflist"
 _KUBELET_CONFIG = "/var/lib/kubelet/config.json"
 _KUBE_PROXY_CONFIG = "/etc/kubernetes/kube-proxy.json"
 
@@ -23,7 +23,7 @@ def files(lab: LabPlan, node: MachinePlan, *, lower_oom_score: bool) -> list[Fil
     """
     return [
         File("/etc/containerd/config.toml", _containerd_config(lower_oom_score=lower_oom_score)),
-        File(_CNI_CONFIG, _json(_pod_network(node))),
+        File(CNI_CONFIG, _json(_pod_network(node))),
         File(_KUBELET_CONFIG, _json(_kubelet_config(lab))),
         File(_KUBE_PROXY_CONFIG, _json(_kube_proxy_config(lab, node))),
         File("/etc/hosts", _hosts(lab)),

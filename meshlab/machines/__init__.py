@@ -1,1 +1,1 @@
-"""Places to run: the interface of a machine, and machines made of namespaces."""
+"""Places to run: the interface of a machine, machines made of namespaces, and hosts that exist already."""

@@ -53,6 +53,13 @@ class Machine(Protocol):
         """Write files, with the folders above them."""
         ...
 
+    def provide(self, path: Path) -> None:
+        """Make a file or folder of this computer's cache readable on the machine, at the same path.
+
+        What is there already is taken for the same: a path in the cache names its content.
+        """
+        ...
+
     def link(self, folder: str, targets: Sequence[str]) -> None:
         """Put symbolic links to ``targets`` into a folder, under their own names."""
         ...
@@ -70,7 +77,7 @@ class Machine(Protocol):
         ...
 
     def log(self, service: str) -> Path:
-        """Return the log file of a service, on this computer."""
+        """Return the log file of a service, on this computer: as it is now, where it is a copy."""
         ...
 
     def command(self, argv: Sequence[str]) -> list[str]:

@@ -62,6 +62,9 @@ class NamespacesMachine:
             target.write_bytes(file.content)
             target.chmod(file.mode)
 
+    def provide(self, path: Path) -> None:
+        """Do nothing: the machine sees this computer's files."""
+
     def link(self, folder: str, targets: Sequence[str]) -> None:
         """Put symbolic links to ``targets`` into a folder, under their own names."""
         inside = self._outside(folder)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,16 +20,21 @@ _WIDTH = 170
 _out = Console(highlight=False, soft_wrap=True, width=max(Console().width, _WIDTH))
 
 
-def main() -> int:
-    """Run every step; return the exit status."""
+def main(hosts: Sequence[str]) -> int:
+    """Run every step; return the exit status.
+
+    Args:
+        hosts: addresses of the machines that the lab runs on; none: machines made of namespaces.
+    """
     started = time.monotonic()
 
     def step(text: str) -> None:
         _out.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {text}")
 
     try:
-        step("a two-node Kubernetes  (culvert lab up --samples)")
-        commands.culvert("lab", "up", "--name", LAB, "--samples")
+        where = [word for host in hosts for word in ("--host", host)]
+        step(f"a two-node Kubernetes  ({' '.join(['culvert lab up --samples', *where])})")
+        commands.culvert("lab", "up", "--name", LAB, "--samples", *where)
         kube = commands.Kubectl(LAB)
         step("Culvert  (setup/lab-install: image into the nodes, then culvert install --wait)")
         commands.run([str(ROOT / "setup" / "lab-install"), LAB, "--wait", "--set", "meshConfig.waypoints=AUTOMATIC"])
@@ -83,6 +89,6 @@ def _further(kube: commands.Kubectl) -> str:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(main(sys.argv[1:]))
     except subprocess.TimeoutExpired as late:
         sys.exit(f"no answer in time from: {late.cmd}")

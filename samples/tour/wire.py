@@ -1,5 +1,6 @@
 """What can be read on the cables between the nodes of a lab, with tcpdump."""
 
+import json
 import re
 import subprocess
 import tempfile
@@ -8,11 +9,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from meshlab import state
+from meshlab import lab
+from meshlab.errors import LabError
+from meshlab.machines.machine import Machine
 
 _SYN = re.compile(r"IP (\d+\.\d+\.\d+\.\d+)\.\d+ > (\d+\.\d+\.\d+\.\d+)\.(\d+): Flags \[S\]")
 _HTTP = re.compile(r"^.*(GET|POST) /\S* HTTP/1\.1|HTTP/1\.1 \d{3}")
 _PODS = "10.244.0.0/16"
+# Signals do not reach what runs on a machine; the end of the input does.
+_UNTIL_END_OF_INPUT = '"$@" & cat >/dev/null; kill $!; wait'
 
 
 class NoCapture(Exception):
@@ -42,17 +47,20 @@ class Watched:
 
 
 @contextmanager
-def watch(lab: str) -> Iterator[Watched]:
+def watch(name: str) -> Iterator[Watched]:
     """Watch the first node's cable while the context is open: what goes to or comes from other nodes."""
-    record = state.load(lab)
-    if record is None:
-        raise NoCapture(f"there is no lab {lab}")
-    link = f"{record.plan.bridge}m1"
+    try:
+        node = lab.existing(name).plan.nodes[0]
+        machine = lab.machine(name, node.name)
+    except LabError as error:
+        raise NoCapture(str(error)) from error
+    link = _link_of(machine, str(node.address))
     expression = f"tcp and src net {_PODS} and dst net {_PODS}"
     result = Watched()
     with tempfile.TemporaryFile("w+", errors="replace") as output:
-        command = ["tcpdump", "-i", link, "-n", "-A", "-U", "-s", "256", "--immediate-mode", expression]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
+        argv = ["tcpdump", "-i", link, "-n", "-A", "-U", "-s", "256", "--immediate-mode", expression]
+        command = machine.command(["sh", "-c", _UNTIL_END_OF_INPUT, "sh", *argv])
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.PIPE, text=True)
         while "listening on" not in (line := process.stderr.readline() if process.stderr else ""):
             if not line:
                 raise NoCapture("tcpdump ended at once; run setup/system")
@@ -60,7 +68,15 @@ def watch(lab: str) -> Iterator[Watched]:
             yield result
         finally:
             time.sleep(0.3)  # what is on its way to tcpdump has no event to wait for
-            process.terminate()
-            process.wait(10)
+            process.communicate(timeout=10)
             output.seek(0)
             result.read(output.read())
+
+
+def _link_of(machine: Machine, address: str) -> str:
+    """Return the link of a machine that has an address: its end of the cable."""
+    links = json.loads(machine.run(["ip", "-json", "address"]).text)
+    for link in links:
+        if any(each.get("local") == address for each in link["addr_info"]):
+            return str(link["ifname"])
+    raise NoCapture(f"no link of {machine.name} has the address {address}")

@@ -16,7 +16,7 @@ import pytest
 
 from meshapi import names
 from meshlab import images, lab, product, programs
-from meshlab.machines.namespaces import NamespacesMachine
+from meshlab.machines.machine import Machine
 from meshlab.progress import Progress
 from tests.support.lab import BACKEND, ROOT, Lab, eventually, running
 
@@ -55,7 +55,7 @@ class Installation:
         return json.loads(self.culvert(*arguments, "-o", "json"))
 
     @property
-    def nodes(self) -> list[NamespacesMachine]:
+    def nodes(self) -> list[Machine]:
         return [lab.machine(self.cluster.name, plan.name) for plan in lab.existing(self.cluster.name).plan.nodes]
 
 
@@ -78,7 +78,7 @@ def installation() -> Iterator[Installation]:
         assert ours == []
 
 
-def traces(machine: NamespacesMachine) -> dict[str, str]:
+def traces(machine: Machine) -> dict[str, str]:
     """What an installation changes on a node."""
     chain = json.loads(machine.run(["sh", "-c", f"cat {names.CNI_NET_DIR}/*.conflist"]).text)
     return {

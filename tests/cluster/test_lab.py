@@ -15,6 +15,7 @@ import pytest
 from meshkit.linux import cgroups, links, mounts, netns
 from meshlab import lab, state
 from meshlab.errors import LabError
+from meshlab.machines.namespaces import NamespacesMachine
 from meshlab.progress import Progress
 from tests.support.lab import ROOT, Lab, eventually
 
@@ -137,6 +138,7 @@ def test_anonymous_requests_are_refused(cluster: Lab, machine: str, port: int, p
 
 def test_a_node_may_not_write_another_nodes_objects(cluster: Lab) -> None:
     machine = lab.machine(cluster.name, "node1")
+    assert isinstance(machine, NamespacesMachine)
     config = Path(f"/proc/{machine.pid}/root/etc/kubernetes/kubelet.conf")
     as_node1 = Lab(cluster.name, config)
     assert "node1" in as_node1.kubectl("get", "node", "node1")
@@ -232,7 +234,9 @@ def test_down_cleans_up_after_a_crash_half_way() -> None:
 
 
 def _a_killed_node_takes_everything_with_it(name: str) -> None:
-    os.kill(lab.machine(name, "node1").pid, signal.SIGKILL)
+    machine = lab.machine(name, "node1")
+    assert isinstance(machine, NamespacesMachine)
+    os.kill(machine.pid, signal.SIGKILL)
     eventually(lambda: not cgroups.processes(f"culvert-lab/{name}/node1"), "node1 is empty")
     assert cgroups.processes(f"culvert-lab/{name}/control")
     with pytest.raises(LabError, match=r"dead machines \(node1\)"):

@@ -1,4 +1,4 @@
-"""The first files of the machine: busybox, the modules that it takes to see the host's files, and ``guest/init``.
+"""The first files of the machine: busybox, the modules that it takes to see the host's files, and the first scripts.
 
 The format is cpio's ("newc": see the kernel's driver-api/early-userspace/buffer-format), uncompressed.
 """
@@ -7,9 +7,11 @@ import stat
 import subprocess
 from pathlib import Path
 
+from tests.support.lab import ROOT
 from tests.vm.kernel import Kernel
 
 GUEST = Path(__file__).parent / "guest"
+_MOUNTS = ROOT / "setup" / "node-mounts"
 _MODULES = ("virtio_pci", "virtiofs", "overlay")
 _BUSYBOX = Path("/bin/busybox")
 _FOLDERS = ("bin", "dev", "proc", "sys", "modules")
@@ -23,8 +25,8 @@ def build(kernel: Kernel) -> bytes:
         _add(archive, folder, stat.S_IFDIR | 0o755)
     _add(archive, "dev/console", stat.S_IFCHR | 0o600, device=_CONSOLE)
     _add(archive, "bin/busybox", stat.S_IFREG | 0o755, _BUSYBOX.read_bytes())
-    for script in ("init", "main"):
-        _add(archive, script, stat.S_IFREG | 0o755, (GUEST / script).read_bytes())
+    for script in (GUEST / "init", GUEST / "main", _MOUNTS):
+        _add(archive, script.name, stat.S_IFREG | 0o755, script.read_bytes())
     for number, path in enumerate(_modules(kernel)):
         _add(archive, f"modules/{number:02}-{path.name}", stat.S_IFREG | 0o644, path.read_bytes())
     _add(archive, "TRAILER!!!", 0)

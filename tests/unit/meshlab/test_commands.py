@@ -40,6 +40,19 @@ def test_down_without_a_lab_does_nothing_and_says_so() -> None:
     assert result.stderr == "there is no lab x, nothing to do\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--host", "node1"), '--host: "node1" is no IPv4 address'),
+        (("--host", "192.0.2.1", "--dual-stack"), "--dual-stack: a lab on hosts has IPv4 only; leave the option out"),
+    ],
+)
+def test_hosts_that_cannot_be_are_refused_before_anything_is_made(options: tuple[str, ...], said: str) -> None:
+    result = run("up", *options)
+    assert result.exit_code == 1
+    assert result.stderr == f"culvert lab: {said}\n"
+
+
 def test_addons_are_listed() -> None:
     result = run("addon")
     assert result.exit_code == 0

@@ -1,12 +1,12 @@
 """Addresses, ranges and routes of a lab."""
 
 import itertools
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
 from meshlab.errors import LabError
-from meshlab.plan import plan
+from meshlab.plan import plan, plan_on_hosts
 
 
 def test_two_nodes() -> None:
@@ -67,3 +67,25 @@ def test_link_names_fit_the_kernels_fifteen_characters() -> None:
 def test_invalid_options_are_refused_by_name(name: str, nodes: int) -> None:
     with pytest.raises(LabError, match=r"^--(name|nodes): .*; use "):
         plan(name, slot=0, nodes=nodes, dual_stack=False)
+
+
+HOSTS = [IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")]
+
+
+def test_on_hosts_every_machine_is_a_node_and_the_first_has_the_control_plane() -> None:
+    lab = plan_on_hosts("lab", slot=0, hosts=HOSTS)
+    assert lab.server == "https://192.168.56.11:6443"
+    assert [(node.name, node.address, node.zone) for node in lab.nodes] == [
+        ("node1", HOSTS[0], "lab-1"),
+        ("node2", HOSTS[1], "lab-2"),
+    ]
+    assert [node.routes for node in lab.nodes] == [
+        ((ip_network("10.244.2.0/24"), HOSTS[1]),),
+        ((ip_network("10.244.1.0/24"), HOSTS[0]),),
+    ]
+    assert lab.control.routes == ()
+
+
+def test_a_host_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(LabError, match="--host: an address is given twice"):
+        plan_on_hosts("lab", slot=0, hosts=[HOSTS[0], HOSTS[0]])

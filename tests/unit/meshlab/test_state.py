@@ -35,3 +35,9 @@ def test_an_invalid_lab_leaves_no_record() -> None:
     with pytest.raises(LabError):
         state.begin("One", nodes=2, dual_stack=False)
     assert state.all_records() == []
+
+
+def test_a_lab_on_hosts_is_remembered_with_them() -> None:
+    record = state.begin("one", nodes=2, dual_stack=False, hosts=["192.168.56.11", "192.168.56.12"])
+    assert state.load("one") == record
+    assert record.plan.bridge == ""

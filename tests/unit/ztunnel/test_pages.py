@@ -2,8 +2,11 @@
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from meshapi import names
 from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
@@ -116,3 +119,50 @@ def test_a_service_account_of_a_policy_is_an_object(engine: Engine) -> None:
     (found,) = dumped(engine, "policies")
     assert found["rules"] == [[[{"serviceAccounts": [{"namespace": "shop", "serviceAccount": "web"}]}]]]
     assert (found["action"], found["scope"]) == ("Deny", "Namespace")
+
+
+async def authorized(engine: Engine, **asked: str) -> tuple[int, str]:
+    """Ask the page ``/authorize``; returns status and body."""
+    handler = pages.routes(engine, ZtunnelSettings(node_name="n1"))["GET /authorize"]
+    answer = await handler(make_mocked_request("GET", f"/authorize?{urlencode(asked)}"))
+    assert isinstance(answer, web.Response)
+    return answer.status, answer.text or ""
+
+
+async def test_the_verdict_about_a_connection_is_the_engines(engine: Engine) -> None:
+    put(engine, workload_pb2.Workload(uid="u", namespace="shop", service_account="web"))
+    match = authorization_pb2.Match(
+        service_accounts=[authorization_pb2.ServiceAccountMatch(namespace="shop", serviceAccount="bad")]
+    )
+    policy = authorization_pb2.Authorization(
+        name="p",
+        namespace="shop",
+        action=authorization_pb2.DENY,
+        scope=authorization_pb2.NAMESPACE,
+        rules=[authorization_pb2.Rule(clauses=[authorization_pb2.Clause(matches=[match])])],
+    )
+    engine.apply(names.AUTHORIZATION_TYPE, [("shop/p", policy.SerializeToString())], [])
+    asked = {"workload": "u", "source": "10.0.0.1", "destination": "10.0.0.2", "port": "80"}
+    status, body = await authorized(engine, **asked, identity="spiffe://cluster.local/ns/shop/sa/bad")
+    assert (status, json.loads(body)) == (
+        200,
+        {"allowed": False, "policy": "shop/p", "reason": "explicitly denied by: shop/p", "dryRun": []},
+    )
+    status, body = await authorized(engine, **asked)
+    assert (status, json.loads(body)["allowed"]) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"workload": "v"}, "no workload has this uid"),
+        ({"source": "x"}, "source_ip"),
+        ({"port": "x"}, "invalid literal"),
+    ],
+)
+async def test_a_question_that_cannot_be_answered_says_why(engine: Engine, change: dict[str, str], said: str) -> None:
+    put(engine, workload_pb2.Workload(uid="u", namespace="shop"))
+    asked = {"workload": "u", "source": "10.0.0.1", "destination": "10.0.0.2", "port": "80"} | change
+    status, body = await authorized(engine, **asked)
+    assert status == 400
+    assert said in body
