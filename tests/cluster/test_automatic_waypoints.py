@@ -26,8 +26,7 @@ spec:
 def automatic(mesh: Mesh) -> Iterator[Mesh]:
     """The mesh with the setting, without retention; both are put back after the test."""
     held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
-    others = "\n".join(line for line in held.splitlines() if not line.startswith("waypoints:"))
-    _configure(mesh, f"{others}\nwaypoints: AUTOMATIC\n")
+    _configure(mesh, f"{held}\nwaypoints: AUTOMATIC\n")
     retention = "AUTOMATIC_WAYPOINT_RETENTION_S"
     mesh.lab.kubectl("set", "env", "deploy/istiod", "-n", SYSTEM, f"{retention}=1")
     mesh.lab.rolled_out("istiod", namespace=SYSTEM)

@@ -61,6 +61,8 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
         *((group, f"{name}/status", "patch", "") for group, name in WITH_STATUS),
         *((GATEWAY_GROUP, "gatewayclasses", verb, "") for verb in ("create", "patch")),
+        (GATEWAY_GROUP, "gateways", "create", ""),
+        *((GATEWAY_GROUP, "gateways", verb, names.AUTOMATIC_WAYPOINT) for verb in ("patch", "delete")),
         *(("apps", "deployments", verb, "") for verb in ("get", "list", "watch", "create", "patch")),
         *(("", name, verb, "") for name in ("services", "serviceaccounts") for verb in ("get", "create", "patch")),
         *(("autoscaling", "horizontalpodautoscalers", verb, "") for verb in ("get", "create", "patch", "delete")),

@@ -1,0 +1,34 @@
+"""Rollouts and scaling of a waypoint and of what is behind it fail no request and cut no stream.
+
+The long form is ``python -m bench.rollouts``.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.rollouts.cluster import CHANGES, NS, Cluster, image
+from meshlab import lab
+from meshlab.progress import Progress
+from tests.support.mesh import Mesh
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def cluster(mesh: Mesh) -> Iterator[Cluster]:
+    lab.load_images(mesh.lab.name, [image(Progress().say)])
+    found = Cluster(mesh.lab.kubeconfig)
+    found.deploy()
+    yield found
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
+
+
+def test_nothing_fails(cluster: Cluster) -> None:
+    with cluster.load() as running:
+        for change in CHANGES.values():
+            change(cluster)
+    found = running.report()
+    assert found.failures == [], str(found)
+    assert found.requests > 100
+    assert found.streams > 4
