@@ -45,18 +45,19 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     """
     pool = policy.connection_pool or ConnectionPool()
     http2 = _is_http2(port, pool.http or HTTPSettings())
+    tls = policy.tls if policy.backend_tls is None else None
     result = Cluster(
         name=name,
         type=_TYPES[service.discovery],
         connect_timeout=duration(_connect_timeout(pool)),
-        transport_socket_matches=transport.socket_matches(policy.tls, http2=http2),
+        transport_socket_matches=transport.socket_matches(tls, policy.backend_tls, http2=http2),
     )
     if service.discovery is Discovery.LISTED:
         result.eds_cluster_config.service_name = name
         result.eds_cluster_config.eds_config.CopyFrom(ads())
     _set_limits(result, pool, policy)
     _set_keepalive(result, pool.tcp)
-    options = packed(protocols(pool, policy.tls, http2=http2))
+    options = packed(protocols(pool, tls, http2=http2))
     result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(options)
     detection = policy.outlier_detection
     result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0

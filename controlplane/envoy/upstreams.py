@@ -1,6 +1,6 @@
 """From targets to clusters, as one waypoint sees them; and what had a part in the answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.envoy import balancing, names
 from controlplane.envoy.placing import Source
@@ -21,7 +21,7 @@ class Upstreams:
     Attributes:
         view: key of the waypoint's Gateway.
         foreign: targets that are no services of the waypoint; filled by use.
-        sources: DestinationRules that were read; filled by use.
+        sources: DestinationRules and BackendTLSPolicies that were read; filled by use.
     """
 
     routing: RoutingCollections
@@ -33,11 +33,17 @@ class Upstreams:
     _rules: dict[str, Rules] = field(default_factory=dict)
 
     def rules(self, service: Service) -> Rules:
-        """Return what DestinationRules say of a service; many targets of one computation are of one service."""
+        """Return what DestinationRules and BackendTLSPolicies say of a service.
+
+        Many targets of one computation are of one service.
+        """
         if service.host not in self._rules:
             found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
             self.sources.update(("DestinationRule", key) for key in found.sources)
-            self._rules[service.host] = found
+            demanded = self.routing.backend_tls.of(service, self.fetch)
+            self.sources.update(("BackendTLSPolicy", one.key) for _, one in demanded)
+            tls = tuple((number, one.tls) for number, one in demanded)
+            self._rules[service.host] = replace(found, backend_tls=tls) if tls else found
         return self._rules[service.host]
 
     def is_own(self, service: Service) -> bool:

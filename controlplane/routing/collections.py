@@ -13,6 +13,7 @@ from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH, Inputs
 from controlplane.routing import destinations, entries, services, virtual_services
+from controlplane.routing.backend_tls_collections import BackendTlsPolicies
 from controlplane.routing.destinations import Rules
 from controlplane.routing.exports import is_exported
 from controlplane.routing.gateway_collections import GatewayRoutes
@@ -60,6 +61,7 @@ class RoutingCollections:
         entry_services: hosts of ServiceEntries as services, by host.
         virtual_services: what each VirtualService says, by key.
         gateway: routes of the Gateway API.
+        backend_tls: TLS that is spoken to services.
     """
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
@@ -90,8 +92,9 @@ class RoutingCollections:
             self.virtual_services, lambda one: ((one.item.metadata.namespace, host) for host in one.routing.hosts)
         )
         self.gateway = GatewayRoutes(
-            graph, inputs, self._parent, lambda host, fetch: fetch.find(self.entry_services, host)
+            graph, inputs, self.of_object, lambda host, fetch: fetch.find(self.entry_services, host)
         )
+        self.backend_tls = BackendTlsPolicies(graph, inputs)
         self._rules: Collection[Key, tuple[str, DestinationRule]] = Derived(
             graph, "destination rules", inputs.of(DestinationRule), ROUTES, self._rule
         )
@@ -213,7 +216,7 @@ class RoutingCollections:
                     return replace(destinations.merged(found), mesh_locality=locality)
         return replace(_NO_RULES, mesh_locality=locality)
 
-    def _parent(self, kind: str, key: Key, fetch: Fetch) -> Service | None:
+    def of_object(self, kind: str, key: Key, fetch: Fetch) -> Service | None:
         """Return an object as a service; of a ServiceEntry, its first host."""
         if kind != entries.KIND:
             return fetch.find(self.services, key)

@@ -10,9 +10,8 @@ from typing import Final
 from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import Placed
 from controlplane.graph.derived import Fetch
-from controlplane.inputs.sources import Rejection
 from controlplane.routing import destinations, policies, virtual_services
-from controlplane.status import conditions, envoy_filters, telemetry
+from controlplane.status import conditions, envoy_filters, rejections, telemetry
 from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
 from meshapi.errors import listed
@@ -134,12 +133,11 @@ class Layer7Conditions:
                 yield f"spec.jwtRules[{index}]: {found.fault}; {effect}"
 
     def _rejection(self, placed: Iterable[Placed], fetch: Fetch) -> Condition | None:
-        for one in placed:
-            found: Rejection | None = fetch.find(self._inputs.rejections, (one.type_url, one.resource.name))
-            if found is not None:
-                rejected = conditions.of_rejected(found)
-                return _condition(False, rejected.reason, rejected.message)
-        return None
+        found = rejections.first(self._inputs, placed, fetch)
+        if found is None:
+            return None
+        rejected = conditions.of_rejected(found)
+        return _condition(False, rejected.reason, rejected.message)
 
     def _fault(self, namespace: str, one: PolicyTargetReference, fetch: Fetch) -> tuple[str, str] | None:
         """Return the reason and what is wrong with a reference; ``None``: nothing."""

@@ -28,7 +28,15 @@ ISTIO_KINDS = (
     ("extensions.istio.io", "wasmplugins"),
     ("telemetry.istio.io", "telemetries"),
 )
-GATEWAY_STATUS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "tcproutes", "tlsroutes")
+GATEWAY_STATUS = (
+    "gateways",
+    "gatewayclasses",
+    "httproutes",
+    "grpcroutes",
+    "tcproutes",
+    "tlsroutes",
+    "backendtlspolicies",
+)
 GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants")
 WITH_STATUS = (
     *ISTIO_KINDS,
