@@ -14,8 +14,6 @@ from meshapi.resources.backend_policies import BackendTLSPolicy, LocalReference,
 from meshkit.kube import Key
 
 SYSTEM: Final = "System"
-TARGET_GROUPS: Final = {"Service": "", "ServiceEntry": "networking.istio.io"}
-"""Kinds of targets, with their groups."""
 _ACCEPTED: Final = Verdict(True, "Accepted", "the policy is accepted")
 
 
@@ -55,11 +53,6 @@ class TlsReading:
     tls: BackendTls
     accepted: Verdict
     resolved: Verdict
-
-    @property
-    def age(self) -> tuple[str, Key]:
-        """Where it stands among others for one target: the smallest counts."""
-        return (self.created, self.key)
 
 
 def read(item: BackendTLSPolicy, certificates: Callable[[str], Certificates | None]) -> TlsReading:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controlplane.routing.backend_tls import BackendTls
+from controlplane.routing.backend_traffic import TrafficReading
+from controlplane.routing.ir import Session
 from meshapi.resources.destination_rule import (
     ClientTLSSettings,
     ConnectionPool,
@@ -41,6 +43,7 @@ class Policy:
     retry_budget: RetryBudget | None = None
     backend_tls: BackendTls | None = None
     """Of a BackendTLSPolicy; it goes before ``tls``."""
+    session: Session | None = None
     mesh_locality: LocalityLbSetting = _BY_LOCALITY
     """Preference for near endpoints where the load balancer says nothing of it."""
 
@@ -58,6 +61,7 @@ class Rules:
         sources: keys of the rules.
         mesh_locality: what the mesh configuration says of near endpoints.
         backend_tls: what BackendTLSPolicies demand, by number of the port.
+        traffic: what XBackendTrafficPolicies say, by number of the port.
     """
 
     traffic_policy: TrafficPolicy = _NOTHING
@@ -65,6 +69,7 @@ class Rules:
     sources: tuple[Key, ...] = ()
     mesh_locality: LocalityLbSetting = _BY_LOCALITY
     backend_tls: tuple[tuple[int, BackendTls], ...] = ()
+    traffic: tuple[tuple[int, TrafficReading], ...] = ()
 
     def subset(self, name: str) -> Subset | None:
         """Return a subset by its name."""
@@ -77,6 +82,9 @@ class Rules:
         if chosen is not None and chosen.traffic_policy is not None:
             found = _laid_over(found, chosen.traffic_policy, port)
         demanded = next((tls for number, tls in self.backend_tls if number == port), None)
+        traffic = next((one for number, one in self.traffic if number == port), None)
+        if traffic is not None:
+            found = replace(found, session=traffic.session, retry_budget=traffic.retries or found.retry_budget)
         return replace(found, mesh_locality=self.mesh_locality, backend_tls=demanded)
 
 

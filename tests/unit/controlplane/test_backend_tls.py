@@ -46,7 +46,7 @@ class Plane:
         self.model = create(MeshContext())
         made = layer7.create(self.model)
         self.worlds = worlds.create(made)
-        [self.list] = PolicyAncestors(made).lists
+        self.list = PolicyAncestors(made).lists[0]
         labels = {"istio.io/use-waypoint": "waypoint"} if is_labelled else {}
         namespace = base.read(Namespace, {"metadata": {"name": "shop", "labels": labels}})
         self.model.inputs.namespaces.set(namespace.key, namespace)

@@ -65,6 +65,7 @@ _OTHERS = (
     kinds.TCP_ROUTE,
     kinds.TLS_ROUTE,
     kinds.BACKEND_TLS_POLICY,
+    kinds.BACKEND_TRAFFIC_POLICY,
 )
 """Kinds whose status is written, but not as conditions of `Outcomes`."""
 

@@ -42,6 +42,7 @@ WITH_STATUS = (
     *ISTIO_KINDS,
     ("", "services"),
     *((GATEWAY_GROUP, name) for name in GATEWAY_STATUS),
+    ("gateway.networking.x-k8s.io", "xbackendtrafficpolicies"),
 )
 VALIDATOR = f"{names.VALIDATOR_PREFIX}istio-system"
 WEBHOOK_GROUP = "admissionregistration.k8s.io"
@@ -64,6 +65,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
     assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
         *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
         *read(("discovery.k8s.io", "endpointslices")),
+        *read(("gateway.networking.x-k8s.io", "xbackendtrafficpolicies")),
         *read(*ISTIO_KINDS, *((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
         *read(("", "configmaps"), only=root),
         *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
