@@ -20,6 +20,7 @@ from controlplane.ca.service import CertificateService, Limits
 from controlplane.ca.serving import OwnServingCertificate
 from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
+from controlplane.config_map_certificates import ConfigMapCertificates
 from controlplane.envoy import layer7
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
@@ -34,7 +35,9 @@ from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
 from controlplane.status.outcomes import Outcomes
-from controlplane.status.route_parents import RouteParents, RouteParentsWriter
+from controlplane.status.policy_ancestors import PolicyAncestors
+from controlplane.status.route_parents import RouteParents
+from controlplane.status.shared_lists import SharedListWriter
 from controlplane.status.shared_rejections import SharedRejections
 from controlplane.status.writer import StatusWriter
 from controlplane.webhook.registration import Registration
@@ -96,6 +99,7 @@ class ControlPlane:
         self._worlds = worlds.create(self._layer7)
         self._publisher = Publisher(self.model, self._snapshot, self._worlds, self.metrics, self._warnings)
         self._key_sets = KeySets(self.model.inputs, self._publisher.touch, Fetcher())
+        self._certificates = ConfigMapCertificates(self.model.inputs, self._publisher.touch, self._client)
         self._registry = Registry(
             self._client,
             self.model.inputs,
@@ -158,6 +162,7 @@ class ControlPlane:
                 self._webhook.informer.run(),
                 self._shared_rejections.run(),
                 self._key_sets.run(),
+                self._certificates.run(),
                 self._serve(),
             )
             async with background() as leading:
@@ -175,7 +180,11 @@ class ControlPlane:
             *self._bundles,
             Allocator(self._client, self._registry.informer(ServiceEntry)),
             StatusWriter(self._client, Outcomes(self._layer7), self._publisher.opened),
-            RouteParentsWriter(self._client, RouteParents(self._layer7), self._publisher.opened),
+            SharedListWriter(
+                self._client,
+                (*RouteParents(self._layer7).lists, *PolicyAncestors(self._layer7).lists),
+                self._publisher.opened,
+            ),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
             self._webhook,

@@ -34,6 +34,8 @@ _KINDS: Final = (
     kinds.TCP_ROUTE,
     kinds.TLS_ROUTE,
     kinds.ENVOY_FILTER,
+    kinds.BACKEND_TLS_POLICY,
+    kinds.BACKEND_TRAFFIC_POLICY,
     kinds.GATEWAY,
 )
 """Kinds whose status the control plane writes."""
@@ -90,7 +92,8 @@ def unprocessed(item: Json, generation: int = 0) -> list[str]:
     """
     wanted = generation or int(item["metadata"].get("generation", 0))
     status = item.get("status") or {}
-    ours = [one for one in status.get("parents") or () if one.get("controllerName") == names.WAYPOINT_CONTROLLER]
+    shared = (*(status.get("parents") or ()), *(status.get("ancestors") or ()))
+    ours = [one for one in shared if one.get("controllerName") == names.WAYPOINT_CONTROLLER]
     conditions = [
         *(status.get("conditions") or ()),
         *(one for parent in ours for one in parent.get("conditions") or ()),

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import struct_pb2
 
@@ -17,6 +17,7 @@ from meshapi.resources.destination_rule import (
     ConnectionPool,
     HTTPSettings,
     OutlierDetection,
+    RetryBudget,
     TCPSettings,
 )
 
@@ -30,6 +31,8 @@ _TYPES: Final = {
 _NO_LIMIT: Final = 2**32 - 1
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 _RETRY_BUDGET_PERCENT: Final = 20.0
+_BUDGET_INTERVAL: Final = bytes([3 << 3 | 2])
+"""Tag of a message in field 3; its length follows, which for a duration is less than 128."""
 PROTOCOL_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -45,18 +48,19 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     """
     pool = policy.connection_pool or ConnectionPool()
     http2 = _is_http2(port, pool.http or HTTPSettings())
+    tls = policy.tls if policy.backend_tls is None else None
     result = Cluster(
         name=name,
         type=_TYPES[service.discovery],
         connect_timeout=duration(_connect_timeout(pool)),
-        transport_socket_matches=transport.socket_matches(policy.tls, http2=http2),
+        transport_socket_matches=transport.socket_matches(tls, policy.backend_tls, http2=http2),
     )
     if service.discovery is Discovery.LISTED:
         result.eds_cluster_config.service_name = name
         result.eds_cluster_config.eds_config.CopyFrom(ads())
     _set_limits(result, pool, policy)
     _set_keepalive(result, pool.tcp)
-    options = packed(protocols(pool, policy.tls, http2=http2))
+    options = packed(protocols(pool, tls, http2=http2))
     result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(options)
     detection = policy.outlier_detection
     result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0
@@ -126,10 +130,17 @@ def _set_limits(cluster: cluster_pb2.Cluster, pool: ConnectionPool, policy: Poli
         track_remaining=True,
     )
     if policy.retry_budget is not None:
-        share = policy.retry_budget.percent.value if policy.retry_budget.percent else _RETRY_BUDGET_PERCENT
         limits.ClearField("max_retries")
-        limits.retry_budget.budget_percent.value = share
-        limits.retry_budget.min_retry_concurrency.value = policy.retry_budget.min_retry_concurrency
+        _set_retry_budget(limits.retry_budget, policy.retry_budget)
+
+
+def _set_retry_budget(to: circuit_breaker_pb2.CircuitBreakers.Thresholds.RetryBudget, budget: RetryBudget) -> None:
+    to.budget_percent.value = budget.percent.value if budget.percent else _RETRY_BUDGET_PERCENT
+    to.min_retry_concurrency.value = budget.min_retry_concurrency
+    if budget.budget_interval is not None:
+        # The proxy knows a field that the messages here do not have yet: budget_interval, number 3 (Envoy 1.40).
+        interval = duration(budget.budget_interval).SerializeToString(deterministic=True)
+        to.MergeFromString(_BUDGET_INTERVAL + bytes([len(interval)]) + interval)
 
 
 def _set_keepalive(cluster: cluster_pb2.Cluster, tcp: TCPSettings | None) -> None:

@@ -11,6 +11,7 @@ from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf.message import Message
 
@@ -47,6 +48,10 @@ def of_service(
             *filters,
             _filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
             _filter(names.CORS_FILTER, cors_pb2.Cors()),
+            # Routes with sessions turn it on: a listener that changed with them would close connections.
+            Filter(
+                name=names.SESSION_FILTER, typed_config=packed(stateful_session_pb2.StatefulSession()), disabled=True
+            ),
             router(),
         ],
         access_log=logs,

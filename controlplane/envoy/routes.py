@@ -14,7 +14,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2
 from google.protobuf import any_pb2, duration_pb2
 
-from controlplane.envoy import matches, names
+from controlplane.envoy import matches, names, sessions
 from controlplane.envoy.packing import duration, flag, millionths, number, packed, text
 from controlplane.routing.ir import (
     Abort,
@@ -29,6 +29,7 @@ from controlplane.routing.ir import (
     Redirect,
     Respond,
     Retry,
+    Session,
     Share,
     Target,
 )
@@ -63,10 +64,12 @@ class Upstream:
     Attributes:
         cluster: its name.
         hash_policies: what chooses the endpoint, where that is a key of the request.
+        session: what keeps clients at one endpoint.
     """
 
     cluster: str
     hash_policies: tuple[HashPolicy, ...] = ()
+    session: Session | None = None
 
 
 Upstreams = Callable[[Target], Upstream]
@@ -91,6 +94,7 @@ def of_rule(rule: HttpRule, called_port: int, upstreams: Upstreams) -> route_com
         result.direct_response.status = _UNKNOWN_BACKEND
     else:
         result.route.CopyFrom(_forward(rule, rule.action, upstreams))
+        sessions.apply(result, rule.session or _only_session(rule.action, upstreams))
     _add_header_changes(result, rule.request, rule.response)
     for name, config in _filters(rule):
         result.typed_per_filter_config[name].CopyFrom(config)
@@ -98,16 +102,24 @@ def of_rule(rule: HttpRule, called_port: int, upstreams: Upstreams) -> route_com
     return result
 
 
-def default(cluster: str, hash_policies: tuple[HashPolicy, ...] = ()) -> route_components_pb2.Route:
+def default(upstream: Upstream) -> route_components_pb2.Route:
     """Return the route of a service without rules."""
     action = Route.RouteAction(
-        cluster=cluster,
+        cluster=upstream.cluster,
         timeout=_NO_TIMEOUT,
-        retry_policy=_retry(Retry(), hashes=bool(hash_policies)),
-        hash_policy=hash_policies,
+        retry_policy=_retry(Retry(), hashes=bool(upstream.hash_policies)),
+        hash_policy=upstream.hash_policies,
     )
     action.max_grpc_timeout.CopyFrom(_NO_TIMEOUT)
-    return Route.Route(name="default", match=Route.RouteMatch(prefix="/"), route=action)
+    result = Route.Route(name="default", match=Route.RouteMatch(prefix="/"), route=action)
+    sessions.apply(result, upstream.session)
+    return result
+
+
+def _only_session(action: Forward, upstreams: Upstreams) -> Session | None:
+    """Return the session of the only target; with several, each has its own (``_set_clusters``)."""
+    target = action.shares[0].target
+    return upstreams(target).session if len(action.shares) == 1 and target is not None else None
 
 
 def _forward(rule: HttpRule, action: Forward, upstreams: Upstreams) -> route_components_pb2.RouteAction:
@@ -140,6 +152,8 @@ def _set_clusters(result: route_components_pb2.RouteAction, found: Iterable[tupl
     for share, upstream in shares:
         weighted = result.weighted_clusters.clusters.add(weight=number(share.weight))
         weighted.name = names.BLACK_HOLE if upstream is None else upstream.cluster
+        if upstream is not None and len(shares) > 1:
+            sessions.apply(weighted, upstream.session)
         if share.host:
             weighted.host_rewrite_literal = share.host
         _add_header_changes(weighted, share.request, share.response)

@@ -3,6 +3,7 @@
 Facts: Istio's ``pilot/pkg/networking/core/listener_waypoint.go``, ``cluster_tls.go`` and ``pilot/pkg/security/model``.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -15,8 +16,10 @@ from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import duration_pb2
 
 from controlplane.envoy import names
-from controlplane.envoy.packing import flag, packed
+from controlplane.envoy.packing import flag, packed, regex
+from controlplane.routing.backend_tls import BackendTls
 from meshapi import names as mesh_names
+from meshapi.resources.backend_policies import SubjectAltNameType
 from meshapi.resources.destination_rule import ClientTLSSettings, TLSMode
 
 HBONE_PORT: Final = mesh_names.HBONE_PORT
@@ -24,6 +27,8 @@ _TLS: Final = "envoy.transport_sockets.tls"
 _INTERNAL: Final = "envoy.transport_sockets.internal_upstream"
 _RAW: Final = "envoy.transport_sockets.raw_buffer"
 _H2: Final = ("h2",)
+_NO_CERTIFICATE: Final = "0" * 64
+"""SHA-256 that no certificate has."""
 _FILES_TIMEOUT: Final = duration_pb2.Duration(seconds=5)
 """How long a cluster waits for files; then its connections fail, and what else the proxy serves goes on."""
 Match = cluster_pb2.Cluster.TransportSocketMatch
@@ -71,17 +76,24 @@ def raw() -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(name=_RAW, typed_config=packed(raw_buffer_pb2.RawBuffer()))
 
 
-def socket_matches(tls: ClientTLSSettings | None, *, http2: bool) -> Iterable[cluster_pb2.Cluster.TransportSocketMatch]:
+def socket_matches(
+    tls: ClientTLSSettings | None, backend: BackendTls | None = None, *, http2: bool
+) -> Iterable[cluster_pb2.Cluster.TransportSocketMatch]:
     """Return how a cluster's endpoints are reached: through a tunnel where they have one, else directly.
 
-    TLS that a DestinationRule demands is spoken to the application, inside of the tunnel if there is one.
+    TLS that a DestinationRule or a BackendTLSPolicy demands is spoken to the application, inside of the tunnel if there
+    is one.
 
     Args:
         tls: what the DestinationRule demands.
+        backend: what the BackendTLSPolicy demands; it goes before ``tls``.
         http2: whether endpoints are spoken to in HTTP/2 alone.
     """
     demanded = tls is not None and tls.mode in {TLSMode.SIMPLE, TLSMode.MUTUAL}
-    application = _client(tls, http2=http2) if tls is not None and demanded else raw()
+    if backend is not None:
+        application, demanded = _to_backend(backend, http2=http2), True
+    else:
+        application = _client(tls, http2=http2) if tls is not None and demanded else raw()
     tunnelled = Match(name="hbone", transport_socket=internal(application))
     tunnelled.match.update({names.TUNNEL_KEY: names.TUNNEL_VALUE})
     yield tunnelled
@@ -117,6 +129,38 @@ def _client(tls: ClientTLSSettings, *, http2: bool) -> base_pb2.TransportSocket:
     upstream.auto_host_sni = is_named_by_request(tls)
     upstream.auto_sni_san_validation = is_checked_by_request(tls)
     return base_pb2.TransportSocket(name=_TLS, typed_config=packed(upstream))
+
+
+def _to_backend(tls: BackendTls, *, http2: bool) -> base_pb2.TransportSocket:
+    """Return TLS as a BackendTLSPolicy demands it. Where nobody is trusted, no certificate is accepted."""
+    context = tls_pb2.CommonTlsContext(alpn_protocols=_H2 if http2 else ())
+    validation = common_pb2.CertificateValidationContext(
+        match_typed_subject_alt_names=[_alternative(kind, name) for kind, name in tls.names]
+    )
+    if tls.trusts_system:
+        context.combined_validation_context.default_validation_context.CopyFrom(validation)
+        roots = _in_file(mesh_names.SYSTEM_ROOTS_SECRET_NAME)
+        context.combined_validation_context.validation_context_sds_secret_config.CopyFrom(roots)
+    else:
+        if tls.roots:
+            validation.trusted_ca.inline_string = tls.roots
+        else:
+            validation.verify_certificate_hash.append(_NO_CERTIFICATE)
+            validation.ClearField("match_typed_subject_alt_names")
+        context.validation_context.CopyFrom(validation)
+    upstream = tls_pb2.UpstreamTlsContext(common_tls_context=context, sni=tls.hostname)
+    return base_pb2.TransportSocket(name=_TLS, typed_config=packed(upstream))
+
+
+def _alternative(kind: SubjectAltNameType, name: str) -> common_pb2.SubjectAltNameMatcher:
+    """Return a name that a certificate may have; ``*.`` stands for one label, as it does in certificates."""
+    if kind is SubjectAltNameType.URI:
+        return _san(_San.URI, name)
+    if not name.startswith("*."):
+        return _san(_San.DNS, name)
+    matcher = _San(san_type=_San.DNS)
+    matcher.matcher.safe_regex.CopyFrom(regex(rf"[^.]+{re.escape(name[1:])}"))
+    return matcher
 
 
 def _pair(tls: ClientTLSSettings) -> str:

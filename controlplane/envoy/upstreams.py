@@ -1,6 +1,6 @@
 """From targets to clusters, as one waypoint sees them; and what had a part in the answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.envoy import balancing, names
 from controlplane.envoy.placing import Source
@@ -21,7 +21,7 @@ class Upstreams:
     Attributes:
         view: key of the waypoint's Gateway.
         foreign: targets that are no services of the waypoint; filled by use.
-        sources: DestinationRules that were read; filled by use.
+        sources: DestinationRules and policies that were read; filled by use.
     """
 
     routing: RoutingCollections
@@ -33,10 +33,20 @@ class Upstreams:
     _rules: dict[str, Rules] = field(default_factory=dict)
 
     def rules(self, service: Service) -> Rules:
-        """Return what DestinationRules say of a service; many targets of one computation are of one service."""
+        """Return what DestinationRules and policies say of a service.
+
+        Many targets of one computation are of one service.
+        """
         if service.host not in self._rules:
             found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
             self.sources.update(("DestinationRule", key) for key in found.sources)
+            demanded = self.routing.backend_tls.of(service, self.fetch)
+            self.sources.update(("BackendTLSPolicy", one.key) for _, one in demanded)
+            traffic = self.routing.backend_traffic.of(service, self.fetch)
+            self.sources.update(("XBackendTrafficPolicy", one.key) for _, one in traffic)
+            if demanded or traffic:
+                tls = tuple((number, one.tls) for number, one in demanded)
+                found = replace(found, backend_tls=tls, traffic=traffic)
             self._rules[service.host] = found
         return self._rules[service.host]
 
@@ -60,9 +70,10 @@ class Upstreams:
         policy = self.rules(service).policy(port.number, target.subset)
         hashes = balancing.hash_policies(policy)
         if self.is_own(service):
-            return Upstream(names.inbound_vip(service.host, port.number, is_http=is_http, subset=target.subset), hashes)
+            name = names.inbound_vip(service.host, port.number, is_http=is_http, subset=target.subset)
+            return Upstream(name, hashes, policy.session)
         self.foreign.add((self.view, Target(service.host, port.number, target.subset)))
-        return Upstream(names.outbound(service.host, port.number, target.subset), hashes)
+        return Upstream(names.outbound(service.host, port.number, target.subset), hashes, policy.session)
 
 
 def port_of(service: Service, wanted: int, called: int) -> Port | None:

@@ -28,7 +28,7 @@ def of_port(
     """
     found = [routes.of_rule(rule, port.number, upstreams) for rule in _reachable(rules)]
     if all(rule.match.source_namespace for rule in rules):
-        found.append(routes.default(own.cluster, own.hash_policies))
+        found.append(routes.default(own))
     return _of_routes(name, f"inbound|http|{port.number}", found)
 
 
@@ -39,7 +39,7 @@ def of_workloads(name: str, header: str) -> route_pb2.RouteConfiguration:
         name: of the configuration.
         header: that names the cluster; the workload does not get it.
     """
-    route = routes.default("")
+    route = routes.default(routes.Upstream(""))
     route.route.cluster_header = header
     route.request_headers_to_remove.append(header)
     return _of_routes(name, "inbound|http|0", [route])

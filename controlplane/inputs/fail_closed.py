@@ -3,12 +3,14 @@
 Without a substitute, a policy that the API server accepted and that we cannot parse would not exist, and its workloads
 would be open to the peers that it was written against. A substitute uses only fields that are certain: name, selector,
 action. An invalid ALLOW allows no peer (other policies may still allow); an invalid DENY, or a policy with an invalid
-action, denies every peer; a PeerAuthentication requires mutual TLS. What layer 4 does not enforce stays unenforced.
+action, denies every peer; a PeerAuthentication requires mutual TLS, and a BackendTLSPolicy trusts nobody. What layer 4
+does not enforce stays unenforced.
 """
 
 from typing import Any, Final
 
 from meshapi.resources import security
+from meshapi.resources.backend_policies import BackendTLSPolicy
 from meshkit.kube import Json
 
 _NOT_OURS: Final = frozenset({security.Action.AUDIT, security.Action.CUSTOM})
@@ -34,6 +36,18 @@ def peer(item: Json) -> security.PeerAuthentication:
     strict = {"mtls": {"mode": security.MtlsMode.STRICT}}
     spec = strict | _selector(_mapping(item.get("spec")))
     return security.PeerAuthentication.model_validate(_metadata(item) | {"spec": spec})
+
+
+def backend_tls(item: Json) -> BackendTLSPolicy:
+    """Return a policy that trusts nobody, for those of the targets of ``item`` that can be read."""
+    given = _mapping(item.get("spec")).get("targetRefs")
+    targets = [
+        {"group": one.get("group") or "", "kind": one["kind"], "name": one["name"]}
+        for one in (given if isinstance(given, list) else ())
+        if isinstance(one, dict) and isinstance(one.get("kind"), str) and isinstance(one.get("name"), str)
+    ]
+    spec = {"targetRefs": targets, "validation": {"hostname": "invalid"}}
+    return BackendTLSPolicy.model_validate(_metadata(item) | {"spec": spec})
 
 
 def _metadata(item: Json) -> Json:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from controlplane.inputs import fail_closed
 from meshapi.resources import (
+    backend_policies,
     base,
     core,
     destination_rule,
@@ -61,6 +62,8 @@ KINDS: Final = (
     InputKind(kinds.GRPC_ROUTE, gateway_routes.GRPCRoute),
     InputKind(kinds.TCP_ROUTE, gateway_routes.TCPRoute),
     InputKind(kinds.TLS_ROUTE, gateway_routes.TLSRoute),
+    InputKind(kinds.BACKEND_TLS_POLICY, backend_policies.BackendTLSPolicy, fail_closed.backend_tls),
+    InputKind(kinds.BACKEND_TRAFFIC_POLICY, backend_policies.BackendTrafficPolicy),
     InputKind(kinds.REFERENCE_GRANT, gateway_routes.ReferenceGrant),
     InputKind(kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
     InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),

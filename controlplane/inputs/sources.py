@@ -65,6 +65,19 @@ class KeySet:
     fault: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Certificates of authorities out of a ConfigMap.
+
+    Attributes:
+        pem: the certificates; empty: there are none.
+        fault: why there are none, as what the ConfigMap does or has.
+    """
+
+    pem: str
+    fault: str = ""
+
+
 class Inputs:
     """The sources of one graph.
 
@@ -75,6 +88,7 @@ class Inputs:
         faults: invalid objects, by kind and key.
         rejections: resources that proxies have refused, by type URL and resource name.
         key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
+        certificates: certificates of authorities that policies name, by key of the ConfigMap.
     """
 
     def __init__(self, graph: Graph, mesh: MeshContext, kinds: Iterable[InputKind] = KINDS) -> None:
@@ -84,6 +98,7 @@ class Inputs:
         self.faults: Source[tuple[str, Key], Fault] = Source(graph, "faults")
         self.rejections: Source[tuple[str, str], Rejection] = Source(graph, "rejections")
         self.key_sets: Source[tuple[str, str], KeySet] = Source(graph, "key sets")
+        self.certificates: Source[Key, Certificates] = Source(graph, "certificates")
         self._sources: dict[type[Any], Source[Key, base.Object]] = {
             item.model: Source(graph, item.kind.plural) for item in kinds
         }

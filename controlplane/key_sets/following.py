@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from controlplane.followers import Followers
 from controlplane.inputs.sources import Inputs, KeySet
 from controlplane.key_sets.fetching import Fetcher, FetchFailed
 from meshapi.resources.request_authentication import JWTRule, RequestAuthentication
-from meshkit.kube import Key
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 
@@ -42,33 +42,16 @@ class KeySets:
         self._touch = touch
         self._fetcher = fetcher
         self._objects = inputs.of(RequestAuthentication)
-        self._changed = asyncio.Event()
-        self._following: dict[Wanted, asyncio.Task[NoReturn]] = {}
-        self._objects.add_handler(self._on_change)
+        self._followers = Followers(self._wanted, self._follow, lambda gone: self._put(gone, None))
+        self._objects.add_handler(self._followers.changed)
 
     async def run(self) -> NoReturn:
         """Follow until cancelled."""
         async with self._fetcher:
-            try:
-                while True:
-                    self._changed.clear()
-                    self._reconcile()
-                    await self._changed.wait()
-            finally:
-                for task in self._following.values():
-                    task.cancel()
-                await asyncio.gather(*self._following.values(), return_exceptions=True)
+            await self._followers.run()
 
-    def _on_change(self, _: Key, __: object, ___: object) -> None:
-        self._changed.set()
-
-    def _reconcile(self) -> None:
-        wanted = {one for item in self._objects for rule in item.spec.jwt_rules if (one := wanted_by(rule))}
-        for gone in self._following.keys() - wanted:
-            self._following.pop(gone).cancel()
-            self._put(gone, None)
-        for new in wanted - self._following.keys():
-            self._following[new] = asyncio.create_task(self._follow(new))
+    def _wanted(self) -> set[Wanted]:
+        return {one for item in self._objects for rule in item.spec.jwt_rules if (one := wanted_by(rule))}
 
     async def _follow(self, wanted: Wanted) -> NoReturn:
         backoff = Backoff(first_s=1.0, cap_s=60.0)

@@ -12,7 +12,9 @@ from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH, Inputs
-from controlplane.routing import destinations, entries, services, virtual_services
+from controlplane.routing import backend_tls, backend_traffic, destinations, entries, services, virtual_services
+from controlplane.routing.backend_policies import BackendPolicies
+from controlplane.routing.backend_tls import TlsReading
 from controlplane.routing.destinations import Rules
 from controlplane.routing.exports import is_exported
 from controlplane.routing.gateway_collections import GatewayRoutes
@@ -21,6 +23,7 @@ from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
 from meshapi import hosts
 from meshapi.resources import core
+from meshapi.resources.backend_policies import BackendTLSPolicy, BackendTrafficPolicy
 from meshapi.resources.destination_rule import DestinationRule, LocalityLbSetting
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.virtual_service import VirtualService
@@ -60,6 +63,8 @@ class RoutingCollections:
         entry_services: hosts of ServiceEntries as services, by host.
         virtual_services: what each VirtualService says, by key.
         gateway: routes of the Gateway API.
+        backend_tls: TLS that is spoken to services.
+        backend_traffic: sessions and limits of retries of services.
     """
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
@@ -90,7 +95,12 @@ class RoutingCollections:
             self.virtual_services, lambda one: ((one.item.metadata.namespace, host) for host in one.routing.hosts)
         )
         self.gateway = GatewayRoutes(
-            graph, inputs, self._parent, lambda host, fetch: fetch.find(self.entry_services, host)
+            graph, inputs, self.of_object, lambda host, fetch: fetch.find(self.entry_services, host)
+        )
+        self._certificates = inputs.certificates
+        self.backend_tls = BackendPolicies(graph, inputs, BackendTLSPolicy, self._tls_policy)
+        self.backend_traffic = BackendPolicies(
+            graph, inputs, BackendTrafficPolicy, lambda item, _: backend_traffic.read(item)
         )
         self._rules: Collection[Key, tuple[str, DestinationRule]] = Derived(
             graph, "destination rules", inputs.of(DestinationRule), ROUTES, self._rule
@@ -213,12 +223,16 @@ class RoutingCollections:
                     return replace(destinations.merged(found), mesh_locality=locality)
         return replace(_NO_RULES, mesh_locality=locality)
 
-    def _parent(self, kind: str, key: Key, fetch: Fetch) -> Service | None:
+    def of_object(self, kind: str, key: Key, fetch: Fetch) -> Service | None:
         """Return an object as a service; of a ServiceEntry, its first host."""
         if kind != entries.KIND:
             return fetch.find(self.services, key)
         found = fetch.find(self._entries, key)
         return next(iter(found.services), None) if found is not None else None
+
+    def _tls_policy(self, item: BackendTLSPolicy, fetch: Fetch) -> TlsReading:
+        namespace = item.metadata.namespace
+        return backend_tls.read(item, lambda name: fetch.find(self._certificates, (namespace, name)))
 
     def _service(self, item: core.Service, fetch: Fetch) -> Service | None:
         return services.of_kubernetes(item, fetch.setting(self._mesh))

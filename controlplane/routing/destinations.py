@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controlplane.routing.backend_tls import BackendTls
+from controlplane.routing.backend_traffic import TrafficReading
+from controlplane.routing.ir import Session
 from meshapi.resources.destination_rule import (
     ClientTLSSettings,
     ConnectionPool,
@@ -38,6 +41,9 @@ class Policy:
     tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
+    backend_tls: BackendTls | None = None
+    """Of a BackendTLSPolicy; it goes before ``tls``."""
+    session: Session | None = None
     mesh_locality: LocalityLbSetting = _BY_LOCALITY
     """Preference for near endpoints where the load balancer says nothing of it."""
 
@@ -54,12 +60,16 @@ class Rules:
         subsets: of all of them by name; of several with one name, the oldest rule's.
         sources: keys of the rules.
         mesh_locality: what the mesh configuration says of near endpoints.
+        backend_tls: what BackendTLSPolicies demand, by number of the port.
+        traffic: what XBackendTrafficPolicies say, by number of the port.
     """
 
     traffic_policy: TrafficPolicy = _NOTHING
     subsets: tuple[Subset, ...] = ()
     sources: tuple[Key, ...] = ()
     mesh_locality: LocalityLbSetting = _BY_LOCALITY
+    backend_tls: tuple[tuple[int, BackendTls], ...] = ()
+    traffic: tuple[tuple[int, TrafficReading], ...] = ()
 
     def subset(self, name: str) -> Subset | None:
         """Return a subset by its name."""
@@ -67,11 +77,15 @@ class Rules:
 
     def policy(self, port: int, subset: str = "") -> Policy:
         """Return what counts for a port, and a subset if one is named."""
-        base = replace(_at_port(self.traffic_policy, port), mesh_locality=self.mesh_locality)
+        found = _at_port(self.traffic_policy, port)
         chosen = self.subset(subset) if subset else None
-        if chosen is None or chosen.traffic_policy is None:
-            return base
-        return replace(_laid_over(base, chosen.traffic_policy, port), mesh_locality=self.mesh_locality)
+        if chosen is not None and chosen.traffic_policy is not None:
+            found = _laid_over(found, chosen.traffic_policy, port)
+        demanded = next((tls for number, tls in self.backend_tls if number == port), None)
+        traffic = next((one for number, one in self.traffic if number == port), None)
+        if traffic is not None:
+            found = replace(found, session=traffic.session, retry_budget=traffic.retries or found.retry_budget)
+        return replace(found, mesh_locality=self.mesh_locality, backend_tls=demanded)
 
 
 def merged(rules: Iterable[DestinationRule]) -> Rules:

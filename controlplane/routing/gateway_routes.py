@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controlplane.routing import route_filters
+from controlplane.routing import route_filters, sessions
 from controlplane.routing.ir import (
     Comparison,
     Forward,
@@ -18,6 +18,7 @@ from controlplane.routing.ir import (
     RequestMatch,
     Respond,
     Retry,
+    Session,
     Share,
     TextMatch,
 )
@@ -34,6 +35,7 @@ from meshapi.resources.gateway_routes import (
     MatchType,
     NameMatch,
     RouteRetry,
+    SessionPersistence,
 )
 
 Route = HTTPRoute | GRPCRoute
@@ -74,8 +76,6 @@ class _Translation:
                 self.accepted = Verdict(False, error.reason, f"{origin.rule}.{error}")
 
     def _of_rule(self, origin: Origin, rule: HTTPRouteRule | GRPCRouteRule) -> Iterator[HttpRule]:
-        if rule.session_persistence is not None:
-            raise Unsupported("sessionPersistence", "is not supported yet")
         filters = route_filters.of_filters(rule.filters, self.resolution.target)
         shares = tuple(self._share(f"backendRefs[{index}]", one) for index, one in enumerate(rule.backend_refs))
         action = filters.redirect or _action(shares)
@@ -91,12 +91,21 @@ class _Translation:
             mirrors=filters.mirrors,
             cors=filters.cors,
             missing_status=_UNKNOWN_BACKEND,
+            session=self._session(origin, rule.session_persistence, shares),
         )
         if isinstance(rule, HTTPRouteRule):
             common = _with_timeouts(common, rule)
             yield from (replace(common, match=_http_match(one)) for one in rule.matches or (HTTPRouteMatch(),))
         else:
             yield from (replace(common, match=_grpc_match(one)) for one in rule.matches or (GRPCRouteMatch(),))
+
+    def _session(self, origin: Origin, given: SessionPersistence | None, shares: Iterable[Share]) -> Session | None:
+        if given is None:
+            return None
+        if sum(bool(share.weight) for share in shares) > 1:
+            why = "keeps clients at an endpoint of one backend only; write an XBackendTrafficPolicy for each backend"
+            raise Unsupported("sessionPersistence", why)
+        return sessions.of_persistence(given, str(origin))
 
     def _share(self, path: str, backend: BackendReference) -> Share:
         target = self.resolution.target(backend)

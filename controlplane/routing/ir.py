@@ -295,6 +295,21 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """Keeps the requests of a client at one endpoint.
+
+    Attributes:
+        name: of the cookie or header that says which one.
+        is_header: whether it is a header.
+        lifetime: of the cookie; ``None``: as long as the client's own session.
+    """
+
+    name: str
+    is_header: bool = False
+    lifetime: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HttpRule:
     """What is done with the requests that match.
 
@@ -312,6 +327,7 @@ class HttpRule:
         response: changes of the response's headers.
         missing_status: of the answer where a target does not exist.
         via: the rule of the object that has delegated to the one of ``origin``.
+        session: goes before that of the target.
     """
 
     origin: Origin
@@ -332,6 +348,7 @@ class HttpRule:
     stat_prefix: str = ""
     missing_status: int = 503
     via: Origin | None = None
+    session: Session | None = None
 
 
 @dataclass(frozen=True, slots=True)

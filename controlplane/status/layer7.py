@@ -11,9 +11,8 @@ from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import Placed
 from controlplane.graph.derived import Fetch
 from controlplane.inputs import targets
-from controlplane.inputs.sources import Rejection
 from controlplane.routing import destinations, virtual_services
-from controlplane.status import conditions, envoy_filters, telemetry
+from controlplane.status import conditions, envoy_filters, rejections, telemetry
 from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
 from meshapi.errors import listed
@@ -113,7 +112,9 @@ class Layer7Conditions:
         if problems:
             where = f"; the rest is in force at {_views(placed)}" if placed else ""
             return _condition(False, conditions.UNSUPPORTED, f"{listed(problems)}{where}")
-        return _condition(True, conditions.ACCEPTED, f"in force at {_views(placed) or 'no waypoint'}")
+        if not placed:
+            return _condition(True, conditions.ACCEPTED, "in force at no waypoint")
+        return self._in_force(placed, fetch)
 
     def _faults(self, namespace: str, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
         faults = [fault for one in references if (fault := self._fault(namespace, one, fetch))]
@@ -147,12 +148,11 @@ class Layer7Conditions:
                 yield f"spec.jwtRules[{index}]: {found.fault}; {effect}"
 
     def _rejection(self, placed: Iterable[Placed], fetch: Fetch) -> Condition | None:
-        for one in placed:
-            found: Rejection | None = fetch.find(self._inputs.rejections, (one.type_url, one.resource.name))
-            if found is not None:
-                rejected = conditions.of_rejected(found)
-                return _condition(False, rejected.reason, rejected.message)
-        return None
+        found = rejections.first(self._inputs, placed, fetch)
+        if found is None:
+            return None
+        rejected = conditions.of_rejected(found)
+        return _condition(False, rejected.reason, rejected.message)
 
     def _fault(self, namespace: str, one: PolicyTargetReference, fetch: Fetch) -> tuple[str, str] | None:
         """Return the reason and what is wrong with a reference; ``None``: nothing."""

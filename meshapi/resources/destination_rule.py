@@ -267,6 +267,9 @@ class RetryBudget(LenientModel):
 
     percent: Percent | None = Field(default=None, description="Share of active requests; 20 % where not given.")
     min_retry_concurrency: int = Field(default=3, ge=0, description="Retries that are always possible.")
+    budget_interval: PositiveDuration | None = Field(
+        default=None, description="How far back requests count; only active ones where not given."
+    )
 
 
 class TrafficPolicy(LenientModel):

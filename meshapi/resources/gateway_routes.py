@@ -176,6 +176,35 @@ class RouteRetry(Model):
     backoff: Duration | None = None
 
 
+class SessionType(StrEnum):
+    """Where a session is noted."""
+
+    COOKIE = "Cookie"
+    HEADER = "Header"
+
+
+class CookieLifetime(StrEnum):
+    """How long a client keeps a cookie."""
+
+    PERMANENT = "Permanent"
+    SESSION = "Session"
+
+
+class CookieConfig(Model):
+    """The cookie of a session."""
+
+    lifetime_type: CookieLifetime = CookieLifetime.SESSION
+
+
+class SessionPersistence(Model):
+    """Keeps the requests of a client at one endpoint."""
+
+    session_name: str = ""
+    absolute_timeout: Duration | None = None
+    type: SessionType = SessionType.COOKIE
+    cookie_config: CookieConfig | None = None
+
+
 class HTTPRouteRule(Model):
     """Requests that any of the matches describes, and what is done with them."""
 
@@ -185,7 +214,7 @@ class HTTPRouteRule(Model):
     backend_refs: tuple[RouteBackend, ...] = ()
     timeouts: Timeouts = Timeouts()
     retry: RouteRetry | None = None
-    session_persistence: dict[str, Any] | None = None
+    session_persistence: SessionPersistence | None = None
 
 
 class HTTPRouteSpec(Model):
@@ -225,7 +254,7 @@ class GRPCRouteRule(Model):
     matches: tuple[GRPCRouteMatch, ...] = ()
     filters: tuple[Filter, ...] = ()
     backend_refs: tuple[RouteBackend, ...] = ()
-    session_persistence: dict[str, Any] | None = None
+    session_persistence: SessionPersistence | None = None
 
 
 class GRPCRouteSpec(Model):

@@ -83,5 +83,9 @@ HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httpro
 GRPC_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes")
 TCP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "TCPRoute", "tcproutes")
 TLS_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "TLSRoute", "tlsroutes")
+BACKEND_TLS_POLICY: Final = Kind("gateway.networking.k8s.io", "v1", "BackendTLSPolicy", "backendtlspolicies")
+BACKEND_TRAFFIC_POLICY: Final = Kind(
+    "gateway.networking.x-k8s.io", "v1alpha1", "XBackendTrafficPolicy", "xbackendtrafficpolicies"
+)
 REFERENCE_GRANT: Final = Kind("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants")
 GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses", namespaced=False)

@@ -79,6 +79,8 @@ class Request(Part):
     host: str = ""
     """Instead of the service's name."""
     body: str = ""
+    session: str = ""
+    """What each request sends back of the first answer: ``cookie``, or the name of a header."""
     times: int = 1
     parallel: int = 1
     """How many at a time."""
@@ -113,8 +115,12 @@ class Expected(Part):
     """Version to its share of the answers, within a binomial bound."""
     same: bool = False
     """Whether one pod, whichever, answers all."""
+    same_but: str = ""
+    """One pod answers all that this version does not answer, and both answer some."""
     headers: dict[str, str | None] = {}
     """``None``: the header must not be there."""
+    matches: dict[str, str] = {}
+    """Header of the first answer to a regular expression for all of it."""
     body: str | None = None
     contains: str | None = None
     takes_s: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
@@ -129,6 +135,7 @@ class Seen(Part):
     service: str = ""
     count: int | None = None
     at_least: int | None = None
+    at_most: int | None = None
     method: str | None = None
     path: str | None = None
     headers: dict[str, str | None] = {}

@@ -111,7 +111,11 @@ async def _send(running: World, request: Request) -> list[Answer]:
         port = await stack.enter_async_context(hbone_client.relay(tunnel, authority, headers))
         if request.raw or request.tls_name:
             return [await _raw(port, request) for _ in range(request.times)]
-        session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        )
+        if request.session:
+            return await _in_session(running, session, port, request)
         gate = asyncio.Semaphore(request.parallel)
 
         async def one() -> Answer:
@@ -119,6 +123,21 @@ async def _send(running: World, request: Request) -> list[Answer]:
                 return await _http(running, session, port, request)
 
         return list(await asyncio.gather(*(one() for _ in range(request.times))))
+
+
+async def _in_session(running: World, session: aiohttp.ClientSession, port: int, request: Request) -> list[Answer]:
+    """Requests one after the other, each with what an answer before has said of the session."""
+    answers: list[Answer] = []
+    held: dict[str, str] = {}
+    for _ in range(request.times):
+        one = request.model_copy(update={"headers": {**request.headers, **held}})
+        answers.append(await _http(running, session, port, one))
+        said = answers[-1].headers.get("set-cookie" if request.session == "cookie" else request.session, "")
+        if said and request.session == "cookie":
+            held["Cookie"] = said.partition(";")[0]
+        elif said:
+            held[request.session] = said
+    return answers
 
 
 async def _http(running: World, session: aiohttp.ClientSession, port: int, request: Request) -> Answer:
@@ -193,6 +212,12 @@ def _check(answers: list[Answer], expected: Expected) -> None:
         assert {answer.version for answer in answers} == {expected.by}, Counter(answer.version for answer in answers)
     if expected.same:
         assert len({answer.pod for answer in answers}) == 1, Counter(answer.pod for answer in answers)
+    if expected.same_but:
+        others = {answer.pod for answer in answers if answer.version != expected.same_but}
+        assert len(others) == 1, Counter(answer.pod for answer in answers)
+        assert any(answer.version == expected.same_but for answer in answers)
+    for name, pattern in expected.matches.items():
+        assert re.fullmatch(pattern, answers[0].headers.get(name, "")), answers[0].headers
     _check_shares(answers, expected.shares)
     for answer in answers:
         for name, value in expected.headers.items():
@@ -228,6 +253,8 @@ async def _check_seen(running: World, expected: Seen) -> None:
     await until(
         lambda: len(found()) >= (1 if expected.at_least is None and expected.count is None else expected.at_least or 0)
     )
+    if expected.at_most is not None:
+        assert len(found()) <= expected.at_most, f"{len(found())} requests"
     for one in found():
         for field in ("method", "path", "body"):
             wanted = getattr(expected, field)

@@ -16,11 +16,14 @@ from pathlib import Path
 from aiohttp import web
 
 from controlplane.ambient import model as ambient
+from controlplane.config_map_certificates import certificates_of
 from controlplane.envoy import layer7
 from controlplane.inputs.kinds import KINDS
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH
 from controlplane.status.outcomes import Outcomes
+from controlplane.status.policy_ancestors import PolicyAncestors
+from controlplane.status.route_parents import RouteParents
 from controlplane.xds import worlds
 from controlplane.xds.nearby import Nearby, labels_of
 from meshapi import names
@@ -65,6 +68,7 @@ class World:
     scenario: Scenario
     folder: Path
     authority: TestAuthority = field(default_factory=TestAuthority)
+    stranger: TestAuthority = field(default_factory=TestAuthority)
     refusals: Refusals = field(default_factory=Refusals)
     seen: list[Request] = field(default_factory=list)
     tunnelled: list[str] = field(default_factory=list)
@@ -78,6 +82,8 @@ class World:
         self.layer7 = layer7.create(self.model)
         self.worlds = worlds.create(self.layer7)
         self.outcomes = Outcomes(self.layer7)
+        lists = (*RouteParents(self.layer7).lists, *PolicyAncestors(self.layer7).lists)
+        self.lists = {one.kind.name: one.entries for one in lists}
         self.services: dict[str, tuple[Service, str]] = {}
         """By name and namespace: the service and its virtual address."""
         self.pods: list[Pod] = []
@@ -100,11 +106,17 @@ class World:
 
     def _filled(self, item: Json) -> Json:
         text = json.dumps(item).replace('"$KEYS"', json.dumps(self.issuer.key_set)).replace("$FILES", str(self.folder))
+        for name, authority in (("$CA", self.authority), ("$OTHER_CA", self.stranger)):
+            text = text.replace(f'"{name}"', json.dumps(authority.roots.decode()))
         found: Json = json.loads(text)
         return found
 
     def put(self, item: Json) -> None:
         """Add or replace an object."""
+        if item["kind"] == "ConfigMap":
+            key = ("default", item["metadata"]["name"])
+            self.model.inputs.certificates.set(key, certificates_of(self._filled(item)))
+            return
         kind = _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
         filled = self._filled(item)
@@ -153,8 +165,12 @@ class World:
 
     def message(self, name: str) -> str:
         """All messages of an object's conditions that are false, by kind and name."""
-        kind, *key = name.split("/")
-        found = self.outcomes.by_kind[_MODELS[kind].kind].find((key[0] if len(key) == 2 else "default", key[-1]))
+        kind, *path = name.split("/")
+        key = (path[0] if len(path) == 2 else "default", path[-1])
+        if kind in self.lists:
+            every = [one for entry in self.lists[kind].find(key) or () for one in entry["conditions"]]
+            return "; ".join(one["message"] for one in every if one["status"] == "False")
+        found = self.outcomes.by_kind[_MODELS[kind].kind].find(key)
         return "; ".join(one.message for one in (found.conditions if found else ()) if not one.accepted)
 
     def address(self, to: str, port: int) -> str:
@@ -235,7 +251,7 @@ class World:
     def write_files(self) -> None:
         """Write the certificates that resources name as ``$FILES/…``, into the proxy's pod."""
         (self.folder / "ca.pem").write_bytes(self.authority.roots)
-        (self.folder / "other-ca.pem").write_bytes(TestAuthority().roots)
+        (self.folder / "other-ca.pem").write_bytes(self.stranger.roots)
         chain, key = self.authority.issue_for_hosts("client.example")
         (self.folder / "client.pem").write_bytes(chain)
         (self.folder / "client-key.pem").write_bytes(key)

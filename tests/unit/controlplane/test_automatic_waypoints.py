@@ -20,6 +20,7 @@ from controlplane.waypoints.attachment import Attachment
 from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules
 from meshapi.resources import base, core, gateway, gateway_routes, networking
+from meshapi.resources.backend_policies import BackendTLSPolicy, BackendTrafficPolicy
 from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.request_authentication import RequestAuthentication
@@ -102,6 +103,8 @@ def world(*items: base.Object, mesh: MeshContext = AUTOMATIC, shop: dict[str, st
         (attached(model=gateway_routes.TCPRoute), "TCPRoute shop/x"),
         (attached(model=gateway_routes.TLSRoute), "TLSRoute shop/x"),
         (targeting(EnvoyFilter, configPatches=[]), "EnvoyFilter shop/x"),
+        (targeting(BackendTLSPolicy, validation={"hostname": "web.test"}), "BackendTLSPolicy shop/x"),
+        (targeting(BackendTrafficPolicy), "XBackendTrafficPolicy shop/x"),
         (targeting(AuthorizationPolicy), "AuthorizationPolicy shop/x"),
         (targeting(RequestAuthentication), "RequestAuthentication shop/x"),
         (targeting(Telemetry), "Telemetry shop/x"),

@@ -57,7 +57,16 @@ def test_the_chart_lets_the_control_plane_read_each_kind() -> None:
     assert missing == []
 
 
-_OTHERS = (kinds.GATEWAY, kinds.GATEWAY_CLASS, kinds.HTTP_ROUTE, kinds.GRPC_ROUTE, kinds.TCP_ROUTE, kinds.TLS_ROUTE)
+_OTHERS = (
+    kinds.GATEWAY,
+    kinds.GATEWAY_CLASS,
+    kinds.HTTP_ROUTE,
+    kinds.GRPC_ROUTE,
+    kinds.TCP_ROUTE,
+    kinds.TLS_ROUTE,
+    kinds.BACKEND_TLS_POLICY,
+    kinds.BACKEND_TRAFFIC_POLICY,
+)
 """Kinds whose status is written, but not as conditions of `Outcomes`."""
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from controlplane.ambient.model import create
 from controlplane.envoy import layer7
 from controlplane.inputs.mesh import MeshContext
-from controlplane.status.route_parents import RouteParents, RouteParentsWriter
+from controlplane.status.route_parents import RouteParents
+from controlplane.status.shared_lists import SharedListWriter
 from meshapi import names
 from meshapi.resources import base
 from meshapi.resources.core import Service
@@ -42,7 +43,7 @@ class Plane:
         parents = RouteParents(layer7.create(self.model))
         self._synced = asyncio.Event()
         self._synced.set()
-        self.writer = RouteParentsWriter(client, parents, self._synced)
+        self.writer = SharedListWriter(client, parents.lists, self._synced)
         web = objects.service("web", ports=[{"name": "http", "port": 80}])
         self._set(base.read(Service, web))
 

@@ -28,12 +28,21 @@ ISTIO_KINDS = (
     ("extensions.istio.io", "wasmplugins"),
     ("telemetry.istio.io", "telemetries"),
 )
-GATEWAY_STATUS = ("gateways", "gatewayclasses", "httproutes", "grpcroutes", "tcproutes", "tlsroutes")
+GATEWAY_STATUS = (
+    "gateways",
+    "gatewayclasses",
+    "httproutes",
+    "grpcroutes",
+    "tcproutes",
+    "tlsroutes",
+    "backendtlspolicies",
+)
 GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants")
 WITH_STATUS = (
     *ISTIO_KINDS,
     ("", "services"),
     *((GATEWAY_GROUP, name) for name in GATEWAY_STATUS),
+    ("gateway.networking.x-k8s.io", "xbackendtrafficpolicies"),
 )
 VALIDATOR = f"{names.VALIDATOR_PREFIX}istio-system"
 WEBHOOK_GROUP = "admissionregistration.k8s.io"
@@ -56,6 +65,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
     assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
         *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
         *read(("discovery.k8s.io", "endpointslices")),
+        *read(("gateway.networking.x-k8s.io", "xbackendtrafficpolicies")),
         *read(*ISTIO_KINDS, *((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
         *read(("", "configmaps"), only=root),
         *read(("", "configmaps"), only=names.CRL_CONFIGMAP),
