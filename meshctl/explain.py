@@ -64,7 +64,7 @@ async def explained(
     pod = await sources.find_pod(client, sources.Target("pod", caller.name, caller.namespace))
     node = pod["spec"].get("nodeName", "")
     found = await pages.processes(client, system_namespace, Part.ZTUNNEL, Part.NODE_AGENT)
-    ends = _Ends(client, found)
+    ends = Ends(client, found)
     dump, captures = await asyncio.gather(pages.config_dump(client, ends.ztunnel(node)), ends.captures(node))
     capture = captures.get(caller.key, _UNKNOWN)
     workload = facts.find(dump.get("workloads") or (), *caller.key)
@@ -83,7 +83,7 @@ async def explained(
     }  # fmt: skip
 
 
-async def _endpoints(ends: "_Ends", source: Item, way: Paths, node: str) -> list[Json]:
+async def _endpoints(ends: "Ends", source: Item, way: Paths, node: str) -> list[Json]:
     answers = await pages.each(ends.endpoint(source, leg, node) for leg in way.legs)
     for answer in answers:
         if isinstance(answer, CommandError):
@@ -96,7 +96,7 @@ _UNKNOWN: Final[Json] = {
 }  # fmt: skip
 
 
-class _Ends:
+class Ends:
     """The nodes' processes, each page of them fetched once."""
 
     def __init__(self, client: kube.Client, found: Iterable[Process]) -> None:
@@ -127,7 +127,7 @@ class _Ends:
         there = workload.get("node", "")
         capture = (await self.captures(there)).get((workload.get("namespace", ""), workload.get("name", "")))
         is_captured = bool(capture and capture["captured"])
-        verdict = await self._verdict(leg, there) if is_captured and leg.path is not Path.NOWHERE else None
+        verdict = await self._verdict(source, leg, there) if is_captured and leg.path is not Path.NOWHERE else None
         sees = there if is_captured else node
         taken = await self._counts(counts.pair(source, workload), sees) if workload else None
         return {
@@ -154,13 +154,16 @@ class _Ends:
             for one in items
         }  # fmt: skip
 
-    async def _verdict(self, leg: Leg, node: str) -> Json:
+    async def _verdict(self, source: Item, leg: Leg, node: str) -> Json:
         """Ask the ztunnel that decides, by the code that decides."""
-        workload, caller = leg.workload or {}, leg.caller
-        asked = {"workload": workload["uid"], "destination": leg.address, "port": str(leg.port)}
-        asked["source"] = next(iter((caller or {}).get("workloadIps") or ()), leg.address)
-        if caller is not None:
-            asked["identity"] = paths.identity(caller)
+        asked = {
+            "workload": (leg.workload or {})["uid"],
+            "source": paths.address_of(leg.caller or source, leg.address),
+            "destination": leg.address,
+            "port": str(leg.port),
+        }
+        if leg.caller is not None:
+            asked["identity"] = paths.identity(leg.caller)
         return await pages.verdict(self._client, self.ztunnel(node), asked)
 
     async def _counts(self, pair: counts.Pair, node: str) -> Json | None:

@@ -7,7 +7,7 @@ Policy is not decided here: the ztunnel of the called pod's node is asked (``/au
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from meshctl.description import facts
@@ -201,6 +201,13 @@ class World:
 def _bare(address: str) -> str:
     """Return an address without its network (``network/address``)."""
     return address.rpartition("/")[2]
+
+
+def address_of(workload: Item, like: str) -> str:
+    """Return the address that a workload has in the version of IP of another one; empty where it has none."""
+    version = ip_address(like).version if like else 4
+    addresses = workload.get("workloadIps") or ()
+    return next((one for one in addresses if ip_address(one).version == version), "")
 
 
 def identity(workload: Item) -> str:

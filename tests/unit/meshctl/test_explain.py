@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from meshctl import explain, pages
+from meshctl.components import Part
 from meshctl.explanation import counts, paths, question, text
 from meshctl.explanation.paths import Path, World
 from meshctl.explanation.question import Destination, Name
-from meshctl.pages import Sample
+from meshctl.pages import Process, Sample
 from meshctl.session import CommandError
 
 WAYPOINT = {"destination": "infra/way.infra.svc.cluster.local", "hboneMtlsPort": 15008}
@@ -148,6 +150,40 @@ def test_connections_are_counted_by_workload_and_by_what_secured_them() -> None:
         Sample("istio_tcp_connections_closed_total", {**labels, "response_flags": "DENY"}, 1),
     ]
     assert counts.of(counts.pair(CLIENT, WEB), samples) == {"opened": {"mutual_tls": 5}, "failed": {"DENY": 1}}
+
+
+@pytest.mark.parametrize(
+    ("is_captured", "expected"),
+    [
+        (True, {"source": "10.0.0.1", "identity": "spiffe://cluster.local/ns/shop/sa/client"}),
+        (False, {"source": "10.0.0.1"}),
+    ],
+)
+async def test_the_called_pods_ztunnel_is_asked_about_the_caller_as_it_sees_it(
+    monkeypatch: pytest.MonkeyPatch, *, is_captured: bool, expected: dict[str, str]
+) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def verdict(_: object, process: Process, question: dict[str, str]) -> dict[str, Any]:
+        assert process.part is Part.ZTUNNEL
+        asked.append(question)
+        return {"allowed": False, "policy": "shop/p", "reason": "r", "dryRun": []}
+
+    async def pods(*_: object) -> list[dict[str, Any]]:
+        page = {"state": "announced", "backend": "nftables", "since": "t", "reason": ""}
+        return [{"namespace": "shop", "name": "web", **page}]
+
+    async def metrics(*_: object) -> list[Sample]:
+        return []
+
+    for name, page in (("verdict", verdict), ("pods", pods), ("metrics", metrics)):
+        monkeypatch.setattr(pages, name, page)
+    found = [Process(part, "istio-system", "p", "node1", True, {}) for part in (Part.ZTUNNEL, Part.NODE_AGENT)]
+    [leg] = ways("pod/web:9000", is_captured=is_captured).legs
+    client: Any = None
+    answer = await explain.Ends(client, found).endpoint(CLIENT, leg, "node1")
+    assert asked == [{"workload": WEB["uid"], "destination": "10.0.0.2", "port": "9000", **expected}]
+    assert (answer["allowed"], answer["verdict"]["policy"]) == (False, "shop/p")
 
 
 CAPTURED = {"captured": True, "state": "announced", "backend": "ebpf", "since": "2026-01-01T00:00:00Z", "reason": ""}
