@@ -48,14 +48,14 @@ class Heard:
 
 
 async def follow(channel: grpc.aio.Channel, number: int, heard: Heard) -> None:
-    requests: asyncio.Queue[discovery_pb2.DeltaDiscoveryRequest] = asyncio.Queue()
+    outgoing: asyncio.Queue[discovery_pb2.DeltaDiscoveryRequest] = asyncio.Queue()
     node = base_pb2.Node(id=f"ztunnel~10.0.0.1~ztunnel-{number}.istio-system~istio-system.svc.cluster.local")
     for type_url in (names.ADDRESS_TYPE, names.AUTHORIZATION_TYPE):
-        requests.put_nowait(discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=type_url))
+        outgoing.put_nowait(discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=type_url))
 
     async def requests() -> AsyncIterator[discovery_pb2.DeltaDiscoveryRequest]:
         while True:
-            yield await requests.get()
+            yield await outgoing.get()
 
     call = channel.stream_stream(
         _METHOD, request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString, response_deserializer=bytes
@@ -70,7 +70,7 @@ async def follow(channel: grpc.aio.Channel, number: int, heard: Heard) -> None:
             heard.synced += type_url == names.ADDRESS_TYPE
         elif type_url == names.ADDRESS_TYPE:
             heard.note(message)
-        requests.put_nowait(
+        outgoing.put_nowait(
             discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, response_nonce=head["nonce"].decode())
         )
 

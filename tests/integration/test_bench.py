@@ -67,3 +67,11 @@ async def test_an_interrupted_bench_leaves_nothing(how: signal.Signals) -> None:
         await asyncio.wait_for(running.communicate(), 30)
     assert running.returncode == 130
     assert left_behind(running) == set()
+
+
+async def test_the_bench_of_the_control_plane_brings_every_event_to_every_stream() -> None:
+    options = ("--pods=100", "--services=10", "--nodes=2", "--streams=3", "--seconds=1")
+    async with bench(*options, what="controlplane") as running:
+        out, err = await asyncio.wait_for(running.communicate(), 120)
+    assert running.returncode == 0, err.decode()
+    assert "event to last stream" in out.decode()

@@ -36,6 +36,8 @@ class FakeKubernetes:
         """What each field manager has applied last, by its name and the object's path."""
         self.lists = 0
         self.page_size = 2
+        self._pages: dict[str, tuple[int, int, list[Json]]] = {}
+        """Lists of which pages are left, by token: resource version, next item, items."""
         self._changed = asyncio.Event()
         self._watches: set[web.StreamResponse] = set()
         self._runner: web.AppRunner | None = None
@@ -154,12 +156,18 @@ class FakeKubernetes:
 
     def _list(self, request: web.Request, plural: str, namespace: str) -> web.Response:
         self.lists += 1
-        items = self._selected(request, plural, namespace)
-        start = int(request.query.get("continue", "0"))
-        page = items[start : start + self.page_size]
-        metadata: Json = {"resourceVersion": str(self.version)}
-        if start + self.page_size < len(items):
-            metadata["continue"] = str(start + self.page_size)
+        # Further pages are of the first one's moment, as with a real API.
+        token = request.query.get("continue", "")
+        version, start, items = self._pages.pop(token, None) or (
+            self.version,
+            0,
+            self._selected(request, plural, namespace),
+        )
+        page, rest = items[start : start + self.page_size], start + self.page_size
+        metadata: Json = {"resourceVersion": str(version)}
+        if rest < len(items):
+            metadata["continue"] = str(self.lists)
+            self._pages[str(self.lists)] = (version, rest, items)
         return web.json_response({"metadata": metadata, "items": page})
 
     def _selected(self, request: web.Request, plural: str, namespace: str) -> list[Json]:
