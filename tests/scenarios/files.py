@@ -198,7 +198,7 @@ class Scenario(Part):
     mesh: dict[str, Any] = {}
     """Mesh configuration."""
     problems: dict[str, str] = {}
-    """Object, as ``VirtualService/reviews``, to a part of the message of its condition."""
+    """Object, as ``VirtualService/reviews``, to a part of the message of its condition; empty: nothing is wrong."""
     steps: tuple[Step, ...]
 
 

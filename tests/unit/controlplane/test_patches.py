@@ -78,6 +78,10 @@ def problems(patches: Patching) -> list[str]:
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": 3}}), "@type 3 names none"),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/os.path"}}), "@type os.path is not known"),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/envoy.nowhere.v3.X"}}), "@type envoy.nowhere.v3.X"),
+        (
+            patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/envoy.config.cluster.v3.cluster_pb2.X"}}),
+            "@type envoy.config.cluster.v3.cluster_pb2.X is not known",
+        ),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/envoy.api.v2.Cluster"}}), "write the one of its v3"),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": LUA, "x": 1}}), "it has inlineCode"),
     ],
