@@ -86,11 +86,15 @@ def translate_hosts(
 
 
 def wants_addresses(entry: ServiceEntry) -> list[str]:
-    """Return the hosts that need a virtual address (Istio, "ServiceEntry address auto-allocation")."""
+    """Return the hosts that need a virtual address (Istio, "ServiceEntry address auto-allocation").
+
+    A wildcard has one for all names below it, where a waypoint then goes by the name that the client sends.
+    """
     opted_out = entry.metadata.labels.get(names.AUTO_ALLOCATE_LABEL, "").lower() == "false"
     if opted_out or entry.spec.addresses or entry.spec.resolution is Resolution.NONE:
         return []
-    return [host for host in entry.spec.hosts if not host.startswith("*")]
+    by_name = entry.spec.resolution is Resolution.DYNAMIC_DNS
+    return [host for host in entry.spec.hosts if by_name or not host.startswith("*")]
 
 
 def translate_endpoints(

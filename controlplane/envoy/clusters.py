@@ -7,7 +7,7 @@ from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_de
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import struct_pb2
 
-from controlplane.envoy import balancing, names, transport
+from controlplane.envoy import balancing, by_name, names, transport
 from controlplane.envoy.packing import ads, duration, number, packed
 from controlplane.routing import localities
 from controlplane.routing.destinations import Policy
@@ -51,7 +51,7 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     tls = policy.tls if policy.backend_tls is None else None
     result = Cluster(
         name=name,
-        type=_TYPES[service.discovery],
+        type=_TYPES.get(service.discovery),
         connect_timeout=duration(_connect_timeout(pool)),
         transport_socket_matches=transport.socket_matches(tls, policy.backend_tls, http2=http2),
     )
@@ -60,8 +60,12 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
         result.eds_cluster_config.eds_config.CopyFrom(ads())
     _set_limits(result, pool, policy)
     _set_keepalive(result, pool.tcp)
-    options = packed(protocols(pool, tls, http2=http2))
-    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(options)
+    options = protocols(pool, tls, http2=http2)
+    if service.discovery is Discovery.NAMED:
+        # TLS has to be for the name that was resolved; Envoy takes no such cluster otherwise.
+        options.upstream_http_protocol_options.auto_sni = True
+        options.upstream_http_protocol_options.auto_san_validation = True
+    result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(options))
     detection = policy.outlier_detection
     result.common_lb_config.healthy_panic_threshold.value = detection.min_health_percent if detection else 0
     if detection is not None:
@@ -69,7 +73,9 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
     preference = localities.of(policy, service.distribution)
     if preference is not None and preference.distribute:
         result.common_lb_config.locality_weighted_lb_config.SetInParent()
-    if service.discovery is Discovery.CALLED:
+    if service.discovery is Discovery.NAMED:
+        by_name.set_cluster(result, service)
+    elif service.discovery is Discovery.CALLED:
         result.lb_policy = Cluster.CLUSTER_PROVIDED
     else:
         balancing.apply(result, policy)

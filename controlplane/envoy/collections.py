@@ -10,6 +10,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_pb2
 
 from controlplane.envoy import (
+    by_name,
     clusters,
     endpoints,
     filter_chains,
@@ -160,6 +161,8 @@ class EnvoyCollections:
             name = names.inbound_vip(service.host, port.number, is_http=True)
             own = upstreams.find(Target(service.host, port.number), port.number, is_http=True)
             found = virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port))
+            if service.discovery is Discovery.NAMED:
+                by_name.restrict(found, service)
             route_patches.patch(found, patching)
             made.append(found)
         return _made(upstreams, made, patching)
@@ -347,6 +350,8 @@ def _own_clusters(service: Service, rules: Rules) -> Iterable[_Named]:
         kinds = [True] if port.protocol.is_http else []
         kinds += [False] if port.protocol.is_tcp else []
         for is_http in kinds:
-            for subset in ("", *(one.name for one in rules.subsets)):
+            # A name is no endpoint with labels, so there are no subsets of it.
+            subsets = () if service.discovery is Discovery.NAMED else rules.subsets
+            for subset in ("", *(one.name for one in subsets)):
                 name = names.inbound_vip(service.host, port.number, is_http=is_http, subset=subset)
                 yield _Named(name, port, subset)

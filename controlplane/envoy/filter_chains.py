@@ -1,7 +1,7 @@
 """The filter chains of a service's port."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from envoy.config.core.v3 import extension_pb2
@@ -9,11 +9,12 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from controlplane.envoy import http_connections, names, routes
+from controlplane.envoy import by_name, http_connections, names, routes
 from controlplane.envoy.packing import packed
 from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.ir import ConnectionRule, Origin, Share, Target
-from controlplane.routing.services import Port, Service
+from controlplane.routing.services import Discovery, Port, Service
+from meshapi import hosts
 
 Chain: Final = listener_components_pb2.FilterChain
 HTTP_MANAGER: Final = "envoy.filters.network.http_connection_manager"
@@ -96,19 +97,53 @@ def of_port(
     named: list[Named] = []
     if port.protocol.is_http:
         name = names.inbound_vip(service.host, port.number, is_http=True)
-        http = of_requests(name, filters, reports, f"{service.host}:{port.number}/*")
+        http = _of_requests(name, service, port, filters, reports)
     if port.protocol.is_tcp:
-        rest = ConnectionRule(Origin("", ("", "")), (Share(Target(service.host, port.number)),))
-        for rule in rules:
+        rest = _to_itself(service, port)
+        for rule in tuple(rules) or _by_name(service, port):
             if not (rule.server_names or rule.source_namespace):
                 rest = rule
                 break
             name = names.inbound_vip(service.host, port.number, is_http=False, subset=_label(rule))
-            chain = of_connections(_proxy(name, rule, upstreams), filters, reports)
+            first = [by_name.of_connections(service, port)] if _resolves(service, rule) else []
+            chain = of_connections(_proxy(name, rule, upstreams), filters, reports, first=first)
             named.append(Named(rule.source_namespace, rule.server_names, chain))
         name = names.inbound_vip(service.host, port.number, is_http=False)
         tcp = of_connections(_proxy(name, rest, upstreams), filters, reports)
     return Opening(service.addresses, port.number, http, tcp, tuple(named))
+
+
+def _of_requests(
+    name: str, service: Service, port: Port, filters: Filters, reports: Reports
+) -> listener_components_pb2.FilterChain:
+    operation = f"{service.host}:{port.number}/*"
+    if service.discovery is not Discovery.NAMED:
+        return of_requests(name, filters, reports, operation)
+    resolving = replace(filters, http=(*filters.http, *by_name.of_requests(service, port)))
+    return of_requests(name, resolving, reports, operation)
+
+
+def _to_itself(service: Service, port: Port) -> ConnectionRule:
+    """Return the rule of a service without rules."""
+    return ConnectionRule(Origin("", ("", "")), (Share(Target(service.host, port.number)),))
+
+
+def _by_name(service: Service, port: Port) -> tuple[ConnectionRule, ...]:
+    """Return the rules of a service without rules that goes by the names that clients send: there are no others."""
+    if service.discovery is not Discovery.NAMED:
+        return ()
+    origin = Origin(service.kind, service.key)
+    named = replace(_to_itself(service, port), origin=origin, server_names=(service.host,))
+    return (named, ConnectionRule(Origin("", ("", "")), (Share(None),)))
+
+
+def _resolves(service: Service, rule: ConnectionRule) -> bool:
+    """Return whether connections of a rule may go to the name that their client sends: all are the service's."""
+    return (
+        service.discovery is Discovery.NAMED
+        and bool(rule.server_names)
+        and all(one == service.host or hosts.matches(service.host, one) for one in rule.server_names)
+    )
 
 
 def _label(rule: ConnectionRule) -> str:

@@ -9,7 +9,7 @@ from controlplane.graph.derived import Fetch
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
 from controlplane.routing.ir import Target
-from controlplane.routing.services import Port, Service
+from controlplane.routing.services import Discovery, Port, Service
 from controlplane.waypoints.collections import Waypoints
 from meshkit.kube import Key
 
@@ -72,6 +72,8 @@ class Upstreams:
         if self.is_own(service):
             name = names.inbound_vip(service.host, port.number, is_http=is_http, subset=target.subset)
             return Upstream(name, hashes, policy.session)
+        if service.discovery is Discovery.NAMED:
+            return Upstream(names.BLACK_HOLE)  # only its own chains resolve what clients send
         self.foreign.add((self.view, Target(service.host, port.number, target.subset)))
         return Upstream(names.outbound(service.host, port.number, target.subset), hashes, policy.session)
 

@@ -63,7 +63,7 @@ KINDS: Final = (
     InputKind(kinds.TCP_ROUTE, gateway_routes.TCPRoute),
     InputKind(kinds.TLS_ROUTE, gateway_routes.TLSRoute),
     InputKind(kinds.BACKEND_TLS_POLICY, backend_policies.BackendTLSPolicy, fail_closed.backend_tls),
-    InputKind(kinds.BACKEND_TRAFFIC_POLICY, backend_policies.BackendTrafficPolicy),
+    InputKind(kinds.BACKEND_TRAFFIC_POLICY, backend_policies.XBackendTrafficPolicy),
     InputKind(kinds.REFERENCE_GRANT, gateway_routes.ReferenceGrant),
     InputKind(kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
     InputKind(kinds.SERVICE_ENTRY, networking.ServiceEntry),

@@ -6,7 +6,7 @@ from controlplane.routing import sessions
 from controlplane.routing.ir import Session
 from controlplane.routing.route_filters import Unsupported
 from controlplane.routing.route_references import Verdict
-from meshapi.resources.backend_policies import BackendTrafficPolicy, PolicyTarget, RetryConstraint, RetryRate
+from meshapi.resources.backend_policies import PolicyTarget, RetryConstraint, RetryRate, XBackendTrafficPolicy
 from meshapi.resources.destination_rule import RetryBudget
 from meshapi.resources.values import Percent
 from meshkit.kube import Key
@@ -35,7 +35,7 @@ class TrafficReading:
     resolved: None = None
 
 
-def read(item: BackendTrafficPolicy) -> TrafficReading:
+def read(item: XBackendTrafficPolicy) -> TrafficReading:
     """Return what a policy says."""
     accepted = Verdict(True, "Accepted", "the policy is accepted")
     given, session = item.spec.session_persistence, None

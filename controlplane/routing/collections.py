@@ -23,7 +23,7 @@ from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
 from meshapi import hosts
 from meshapi.resources import core
-from meshapi.resources.backend_policies import BackendTLSPolicy, BackendTrafficPolicy
+from meshapi.resources.backend_policies import BackendTLSPolicy, XBackendTrafficPolicy
 from meshapi.resources.destination_rule import DestinationRule, LocalityLbSetting
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.virtual_service import VirtualService
@@ -100,7 +100,7 @@ class RoutingCollections:
         self._certificates = inputs.certificates
         self.backend_tls = BackendPolicies(graph, inputs, BackendTLSPolicy, self._tls_policy)
         self.backend_traffic = BackendPolicies(
-            graph, inputs, BackendTrafficPolicy, lambda item, _: backend_traffic.read(item)
+            graph, inputs, XBackendTrafficPolicy, lambda item, _: backend_traffic.read(item)
         )
         self._rules: Collection[Key, tuple[str, DestinationRule]] = Derived(
             graph, "destination rules", inputs.of(DestinationRule), ROUTES, self._rule

@@ -26,30 +26,41 @@ _DISCOVERY: Final = {
     Resolution.STATIC: Discovery.LISTED,
     Resolution.DNS: Discovery.DNS,
     Resolution.DNS_ROUND_ROBIN: Discovery.DNS_ROUND_ROBIN,
+    Resolution.DYNAMIC_DNS: Discovery.NAMED,
 }
 
 
 def of_entry(entry: ServiceEntry) -> tuple[Service, ...]:
-    """Return a service for each host. Wildcards have none: such a host has no address of its own."""
+    """Return a service for each host. A wildcard is one service: it has the addresses of all names below it."""
     ports = tuple(_port(port) for port in entry.spec.ports if port.protocol.upper() != "UDP")
     allocated: dict[str, list[str]] = {}
     for item in entry.status.addresses:
         allocated.setdefault(item.host, []).append(item.value)
-    discovery = _DISCOVERY.get(entry.spec.resolution)
-    if discovery is None:
-        return ()
+    discovery = _DISCOVERY[entry.spec.resolution]
     return tuple(
         Service(KIND, entry.key, host, entry.spec.addresses or tuple(allocated.get(host, ())), ports, discovery)
         for host in entry.spec.hosts
-        if not host.startswith("*")
     )
+
+
+def problems(entry: ServiceEntry) -> Iterator[str]:
+    """Yield what of an entry no waypoint can do."""
+    if entry.spec.resolution is not Resolution.DYNAMIC_DNS:
+        return
+    for index, port in enumerate(entry.spec.ports):
+        found = _port(port).protocol
+        if not (found.is_http or found is Protocol.TLS):
+            why = "with DYNAMIC_DNS only TLS with a server name is served; declare HTTP or TLS"
+            yield f"spec.ports[{index}] {port.number} ({found.value}): {why}"
+    if entry.spec.endpoints or entry.spec.workload_selector is not None:
+        yield "spec.endpoints and spec.workloadSelector have no effect with DYNAMIC_DNS; use STATIC or DNS"
 
 
 def listed(entry: ServiceEntry, host: str, mesh: MeshContext) -> Iterator[Endpoint]:
     """Yield the endpoints that an entry lists; by DNS and without any, the host is its own."""
     for endpoint in entry.spec.endpoints:
         yield _of_spec(entry, endpoint, entry.metadata.name, mesh)
-    by_dns = entry.spec.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}
+    by_dns = entry.spec.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN} and not host.startswith("*")
     if by_dns and not entry.spec.endpoints and entry.spec.workload_selector is None:
         yield Endpoint(host, _targets(entry, {}), workload=_unknown(mesh))
 
@@ -94,7 +105,9 @@ def _port(port: ServicePort) -> Port:
     """Return a port: its protocol is declared, else its name says it."""
     word = port.protocol.lower()
     found = protocol("", word) if word else protocol(port.name, "")
-    return Port(port.number, port.name, Protocol.TCP if word in _AS_TCP else found)
+    return Port(
+        port.number, port.name, Protocol.TCP if word in _AS_TCP else found, target=port.target_port or port.number
+    )
 
 
 _AS_TCP: Final = frozenset({"mongo", "redis", "mysql"})

@@ -63,6 +63,8 @@ class Discovery(Enum):
     """The proxy resolves the name for each new connection and takes the first address."""
     CALLED = "called"
     """The address that the client has called."""
+    NAMED = "named"
+    """The proxy resolves the name that the client sends: the host of a request, or the server name of TLS."""
 
     @property
     def is_by_dns(self) -> bool:
@@ -72,11 +74,19 @@ class Discovery(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port of a service."""
+    """A port of a service.
+
+    Attributes:
+        number: that clients call.
+        name: of the port.
+        protocol: what is spoken.
+        target: the port that is called where the client sends the name of the endpoint.
+    """
 
     number: int
     name: str = ""
     protocol: Protocol = Protocol.UNKNOWN
+    target: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import Placed
 from controlplane.graph.derived import Fetch
 from controlplane.inputs import targets
-from controlplane.routing import destinations, virtual_services
+from controlplane.routing import destinations, entries, virtual_services
 from controlplane.status import conditions, envoy_filters, rejections, telemetry
 from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
 from meshapi import names
@@ -53,6 +53,13 @@ class Layer7Conditions:
     def of_destination_rule(self, item: DestinationRule, fetch: Fetch) -> Condition | None:
         """Return the condition of a DestinationRule."""
         return self._routed("DestinationRule", item, destinations.problems(item), fetch)
+
+    def of_service_entry(self, item: ServiceEntry, fetch: Fetch) -> Condition | None:
+        """Return the condition of a ServiceEntry; ``None`` where its waypoint does all that it says, or it has none."""
+        problems = list(entries.problems(item))
+        if not problems or self._layer7.model.waypoints.of_entry(item.key, fetch) is None:
+            return None
+        return _condition(False, conditions.UNSUPPORTED, listed(problems))
 
     def of_policy(self, kind: str, item: Targeted, fetch: Fetch) -> Condition | None:
         """Return the condition of a policy with targets; ``None`` for one without."""

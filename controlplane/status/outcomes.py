@@ -119,6 +119,7 @@ class Outcomes:
         yield _Subject(
             kinds.SERVICE_ENTRY, of(ServiceEntry), address, _silent, resources_in("entries"),
             lambda item, fetch: fetch.find(waypoints.entries, item.key),
+            layer7=self._layer7.of_service_entry,
         )  # fmt: skip
         yield _Subject(
             kinds.WORKLOAD_ENTRY, of(WorkloadEntry), address, _silent, resources_in("workload entries"),

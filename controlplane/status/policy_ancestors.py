@@ -18,7 +18,7 @@ from controlplane.status import conditions, rejections
 from controlplane.status.shared_lists import SharedList, condition
 from meshapi import names
 from meshapi.resources import base
-from meshapi.resources.backend_policies import BackendTLSPolicy, BackendTrafficPolicy, PolicyTarget
+from meshapi.resources.backend_policies import BackendTLSPolicy, PolicyTarget, XBackendTrafficPolicy
 from meshapi.resources.gateway import GROUP
 from meshkit.kube import Json, Key, Kind, kinds
 
@@ -38,7 +38,7 @@ class PolicyAncestors:
         routing = layer7.routing
         self.lists = (
             self._list(kinds.BACKEND_TLS_POLICY, BackendTLSPolicy, routing.backend_tls),
-            self._list(kinds.BACKEND_TRAFFIC_POLICY, BackendTrafficPolicy, routing.backend_traffic),
+            self._list(kinds.BACKEND_TRAFFIC_POLICY, XBackendTrafficPolicy, routing.backend_traffic),
         )
 
     def _list(self, kind: Kind, model: type[base.Object], policies: BackendPolicies[Any]) -> SharedList:

@@ -92,7 +92,7 @@ class RetryConstraint(Model):
     min_retry_rate: RetryRate = RetryRate()
 
 
-class BackendTrafficPolicySpec(Model):
+class XBackendTrafficPolicySpec(Model):
     """How backends are called."""
 
     target_refs: tuple[PolicyTarget, ...]
@@ -100,8 +100,8 @@ class BackendTrafficPolicySpec(Model):
     session_persistence: SessionPersistence | None = None
 
 
-class BackendTrafficPolicy(ModelObject):
-    """How backends are called; the kind is ``XBackendTrafficPolicy``."""
+class XBackendTrafficPolicy(ModelObject):
+    """How backends are called."""
 
-    spec: BackendTrafficPolicySpec
+    spec: XBackendTrafficPolicySpec
     status: dict[str, Any] = Field(default_factory=dict)

@@ -45,6 +45,8 @@ class Behaviour(Part):
     """Whether its servers on TCP ports send ``hello`` before they read."""
     repeats: bool = False
     """Whether its servers on TCP ports send back what they get until the end, line by line."""
+    address: str = ""
+    """Its address, instead of one of its own."""
     ipv6: bool = False
     """Whether it has an address of IPv6, too: ``fd00:10::`` and the last two numbers of its other one."""
     host_network: bool = False
@@ -196,7 +198,7 @@ class Scenario(Part):
     mesh: dict[str, Any] = {}
     """Mesh configuration."""
     problems: dict[str, str] = {}
-    """Object, as ``VirtualService/reviews``, to a part of the message of its condition."""
+    """Object, as ``VirtualService/reviews``, to a part of the message of its condition; empty: nothing is wrong."""
     steps: tuple[Step, ...]
 
 

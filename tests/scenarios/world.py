@@ -191,7 +191,7 @@ class World:
             }
         )
         for version, behaviour in one.pods.items():
-            ip = f"10.0.{number}.{len(self.pods) + 1}"
+            ip = behaviour.address or f"10.0.{number}.{len(self.pods) + 1}"
             more = (f"fd00:10::{number}:{len(self.pods) + 1}",) if behaviour.ipv6 else ()
             self.pods.append(Pod(f"{name}-{version}", name, version, (ip, *more), behaviour))
             labels = {"app": name, "version": version, **behaviour.labels}

@@ -27,6 +27,7 @@ from meshapi.resources.envoy_filter import (
 )
 from meshkit.kube import Key
 
+_REFERENCED: Final = "envoyfilter.istio.io/referenced-services"
 _OF_WAYPOINT: Final = frozenset({PatchContext.ANY, PatchContext.WAYPOINT, PatchContext.SIDECAR_INBOUND})
 """Waypoints are patched in the context of inbound traffic, as in Istio."""
 _INSERTS: Final = frozenset({Operation.INSERT_BEFORE, Operation.INSERT_AFTER, Operation.INSERT_FIRST})
@@ -88,6 +89,8 @@ def read(item: EnvoyFilter, version: str) -> Reading:
             found.append(_patch(item.key, index, one, version=version, whole=whole))
         except DataError as error:
             problems.append(f"{path}{error}")
+    if item.metadata.annotations.get(_REFERENCED):
+        problems.append(f"annotation {_REFERENCED} has no effect: clusters are made for targets of routes")
     order = (item.spec.priority, item.metadata.creation_timestamp, ".".join(reversed(item.key)))
     return Reading(item.key, order, tuple(targets(item)), tuple(found), tuple(problems))
 
@@ -184,6 +187,8 @@ def _match(given: ObjectMatch) -> Match:
 
 def _of_listener(context: PatchContext, given: ListenerMatch) -> Match:
     chain = given.filter_chain
+    if given.port_name:
+        raise DataError(".match.listener.portName is not looked at, as in Istio; write portNumber")
     if chain is None:
         return Match(context, given.port_number, given.name, given.listener_filter)
     return Match(

@@ -92,7 +92,7 @@ def _load(type_url: object) -> None:
         ) from None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _import(package: str) -> None:
     """Import the modules of messages of a protobuf package; of one that there is not, nothing."""
     if not _PACKAGE.fullmatch(package):
@@ -101,7 +101,7 @@ def _import(package: str) -> None:
         found = importlib.import_module(package)
     except ImportError:
         return
-    for one in pkgutil.iter_modules(found.__path__):
+    for one in pkgutil.iter_modules(getattr(found, "__path__", ())):
         if one.name.endswith("_pb2"):
             importlib.import_module(f"{package}.{one.name}")
 

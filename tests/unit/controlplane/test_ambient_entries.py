@@ -86,6 +86,8 @@ def test_allocated_addresses_are_the_hosts_own_and_only_where_none_are_given() -
     assert not b.addresses
     assert service_entries.wants_addresses(allocated) == ["a.io", "b.io"]
     assert service_entries.wants_addresses(entry(hosts=["a.io"], resolution="NONE")) == []
+    by_name = entry(hosts=["*.a.io"], resolution="DYNAMIC_DNS")
+    assert service_entries.wants_addresses(by_name) == ["*.a.io"], "one address for all names"
     assert service_entries.wants_addresses(entry(hosts=["a.io"], resolution="DNS", addresses=["192.0.2.1"])) == []
 
 

@@ -18,7 +18,7 @@ from controlplane.routing.services import Port, Service
 from controlplane.status.policy_ancestors import PolicyAncestors
 from meshapi.errors import InvalidResource
 from meshapi.resources import base, core
-from meshapi.resources.backend_policies import BackendTrafficPolicy
+from meshapi.resources.backend_policies import XBackendTrafficPolicy
 from meshapi.resources.destination_rule import RetryBudget
 from meshapi.resources.gateway_routes import SessionPersistence
 from tests.support import kubernetes_objects as objects
@@ -27,19 +27,19 @@ Json = dict[str, Any]
 WEB = {"group": "", "kind": "Service", "name": "web"}
 
 
-def policy(name: str = "p", created: str = "2026-01-01T00:00:00Z", **spec: Any) -> BackendTrafficPolicy:
+def policy(name: str = "p", created: str = "2026-01-01T00:00:00Z", **spec: Any) -> XBackendTrafficPolicy:
     metadata = {"name": name, "namespace": "shop", "creationTimestamp": created}
-    return base.read(BackendTrafficPolicy, {"metadata": metadata, "spec": {"targetRefs": [WEB], **spec}})
+    return base.read(XBackendTrafficPolicy, {"metadata": metadata, "spec": {"targetRefs": [WEB], **spec}})
 
 
-def conditions(*policies: BackendTrafficPolicy) -> list[tuple[str, str, str]]:
+def conditions(*policies: XBackendTrafficPolicy) -> list[tuple[str, str, str]]:
     """The conditions of the first policy, beside the others."""
     model = create(MeshContext())
     ancestors = PolicyAncestors(layer7.create(model)).lists[1]
     service = base.read(core.Service, objects.service("web", ports=[{"name": "http", "port": 80}]))
     model.inputs.of(core.Service).set(service.key, service)
     for one in policies:
-        model.inputs.of(BackendTrafficPolicy).set(one.key, one)
+        model.inputs.of(XBackendTrafficPolicy).set(one.key, one)
     model.flush()
     [entry] = ancestors.entries.find(policies[0].key) or ()
     return [(one["type"], one["status"], f"{one['reason']}: {one['message']}") for one in entry["conditions"]]
@@ -94,7 +94,7 @@ def test_what_of_the_least_rate_has_no_effect_is_said() -> None:
     ],
 )
 def test_a_policy_of_the_wrong_types_is_refused(spec: Json) -> None:
-    with pytest.raises(InvalidResource, match="BackendTrafficPolicy shop/p: spec"):
+    with pytest.raises(InvalidResource, match="XBackendTrafficPolicy shop/p: spec"):
         policy(**spec)
 
 

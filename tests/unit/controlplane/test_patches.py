@@ -69,6 +69,7 @@ def problems(patches: Patching) -> list[str]:
         ),
         (patch("CLUSTER", value={}, proxy={"metadata": {"A": "b"}}), ".match.proxy.metadata: all pods"),
         (patch("HTTP_ROUTE", value={}, routeConfiguration={"gateway": "a/b"}), "routeConfiguration.gateway is for"),
+        (patch("LISTENER", value={}, listener={"portName": "http"}), ".match.listener.portName is not looked at"),
         (patch("CLUSTER", value={"conectTimeout": "1s"}), "has no field conectTimeout; write connectTimeout"),
         (patch("CLUSTER", value={"connectTimeout": "1"}), 'Duration must end with letter "s"'),
         (patch("CLUSTER", value={"type": "EDSX"}), "Invalid enum value EDSX"),
@@ -77,6 +78,10 @@ def problems(patches: Patching) -> list[str]:
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": 3}}), "@type 3 names none"),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/os.path"}}), "@type os.path is not known"),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/envoy.nowhere.v3.X"}}), "@type envoy.nowhere.v3.X"),
+        (
+            patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/envoy.config.cluster.v3.cluster_pb2.X"}}),
+            "@type envoy.config.cluster.v3.cluster_pb2.X is not known",
+        ),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": "x/envoy.api.v2.Cluster"}}), "write the one of its v3"),
         (patch("HTTP_FILTER", "ADD", {"typedConfig": {"@type": LUA, "x": 1}}), "it has inlineCode"),
     ],
@@ -87,6 +92,12 @@ def test_what_no_waypoint_can_apply_is_said_with_its_field(given: dict[str, Any]
     assert problem.startswith("spec.configPatches[1].")
     assert expected in problem
     assert [one.index for one in found.patches] == [0], "the others count"
+
+
+def test_the_annotation_for_more_clusters_says_that_it_has_no_effect() -> None:
+    metadata = {"name": "x", "namespace": "shop", "annotations": {"envoyfilter.istio.io/referenced-services": "a.io"}}
+    [problem] = read(base.read(EnvoyFilter, {"metadata": metadata, "spec": {}}), VERSION).problems
+    assert "has no effect" in problem
 
 
 def test_a_value_of_any_depth_is_a_problem_and_no_crash() -> None:
