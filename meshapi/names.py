@@ -149,6 +149,7 @@ PROBE_SOURCE_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
 # --- Paths on the node and in our containers ------------------------------------------------------------------------
 ZDS_SOCKET: Final = "/var/run/ztunnel/ztunnel.sock"
 SDS_SOCKET: Final = "/var/run/ztunnel/sds.sock"
+ACCESS_LOG_SOCKET: Final = "/var/run/ztunnel/access-log.sock"
 """The node agent's secret discovery socket, beside the ZDS socket in the one folder that both containers share."""
 CNI_EVENT_SOCKET: Final = "/var/run/istio-cni/pluginevent.sock"
 CNI_PLUGIN_NAME: Final = "culvert-cni"

@@ -17,9 +17,23 @@ class EngineFatal(Fatal):
 
 
 class EngineEvents:
-    """Follows an engine's events; writes the access log to standard output and offers its records to an exporter."""
+    """Follows an engine's events; writes the access log to standard output and offers it to an exporter and to readers.
 
-    def __init__(self, engine: Engine, handle: Handle, exporter: Exporter | None = None) -> None:
+    Args:
+        engine: whose events.
+        handle: takes those that are not about the access log.
+        exporter: gets its records.
+        lines: gets its lines; called on the loop, so it does not block.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        handle: Handle,
+        exporter: Exporter | None = None,
+        lines: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._lines = lines
         self._engine = engine
         self._handle = handle
         self._exporter = exporter
@@ -46,6 +60,8 @@ class EngineEvents:
         if batch.access_log:
             sys.stdout.buffer.write(batch.access_log)
             sys.stdout.buffer.flush()
+            if self._lines is not None:
+                self._lines(batch.access_log)
         if self._exporter and batch.access_log_records:
             self._exporter.offer(Portion(one.records, one.count) for one in batch.access_log_records)
             self._exporter.counts.dropped[Reason.HOST_BUSY] = batch.access_log_records_dropped

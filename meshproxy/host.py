@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Protocol
 
 from meshapi.proto import engine_pb2
@@ -19,6 +20,7 @@ from meshkit.tasks import Background, background
 from meshkit.xds.client import NodeInfo, unix_channel
 from meshproxy import admin as pages
 from meshproxy import metrics as sources
+from meshproxy.access_log_feed import AccessLogFeed
 from meshproxy.certificates import Certificates
 from meshproxy.engine_events import EngineEvents
 from meshproxy.otlp import wiring
@@ -70,6 +72,7 @@ class ProxyHost:
         self.certificates = Certificates(engine, unix_channel(settings.sds_socket), node_info(component, settings))
         self._settings = settings
         self._exporter = wiring.exporter(settings)
+        self._feed = AccessLogFeed(Path(settings.access_log_socket)) if settings.access_log_socket else None
 
     async def run(self, proxy: Proxy, stop: asyncio.Event) -> None:
         """Run a proxy until ``stop`` is set, then end in order.
@@ -78,11 +81,14 @@ class ProxyHost:
             OSError: a port is taken.
             EngineFatal: a thread of the engine has failed.
         """
-        events = EngineEvents(self.engine, partial(self._handle, proxy), self._exporter)
+        feed = self._feed
+        events = EngineEvents(
+            self.engine, partial(self._handle, proxy), self._exporter, None if feed is None else feed.offer
+        )
         try:
             async with AsyncExitStack() as stack, self._exporting(events), background() as tasks:
                 await self._open_endpoints(stack, proxy, stop)
-                tasks.start(events.run(), self.certificates.run())
+                tasks.start(events.run(), self.certificates.run(), *([] if feed is None else [feed.run()]))
                 await proxy.serve(tasks)
                 await stop.wait()
                 await proxy.drain()

@@ -49,6 +49,12 @@ class ProxySettings(OtlpSettings):
         description="File that the state of the mesh is kept in, to start without the control plane; empty is none.",
     )
 
+    access_log_socket: str = Field(
+        default="",
+        description="Socket at which root of the node reads the access log as it is written (`culvert trace`); empty "
+        "is none.",
+    )
+
     termination_grace_period_seconds: float = Field(
         default=30.0,
         ge=1.0,

@@ -41,6 +41,7 @@ def _item(pod: PodInfo, record: PodRecord, found: Enrolment, backend: str) -> di
         "namespace": pod.namespace,
         "name": pod.name,
         "uid": pod.uid,
+        "addresses": list(pod.addresses),
         "state": record.state,
         "since": record.since.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "backend": backend if record.state in _WITH_RULES else None,

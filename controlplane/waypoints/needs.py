@@ -19,7 +19,7 @@ from controlplane.waypoints import attachment
 from controlplane.waypoints.attachment import Reference
 from meshapi import hosts, names
 from meshapi.resources import base, core
-from meshapi.resources.backend_policies import BackendTLSPolicy, BackendTrafficPolicy
+from meshapi.resources.backend_policies import BackendTLSPolicy, XBackendTrafficPolicy
 from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ParentReference, TCPRoute, TLSRoute
@@ -64,7 +64,7 @@ class Needs:
             (kinds.TELEMETRY, Index(inputs.of(Telemetry), targets)),
             (kinds.ENVOY_FILTER, Index(inputs.of(EnvoyFilter), targets)),
             (kinds.BACKEND_TLS_POLICY, Index(inputs.of(BackendTLSPolicy), _backends)),
-            (kinds.BACKEND_TRAFFIC_POLICY, Index(inputs.of(BackendTrafficPolicy), _backends)),
+            (kinds.BACKEND_TRAFFIC_POLICY, Index(inputs.of(XBackendTrafficPolicy), _backends)),
         ]
         self.services = Derived(graph, "services in need", inputs.of(core.Service), WAYPOINTS, self._of_service)
         self.entries = Derived(graph, "entries in need", inputs.of(ServiceEntry), WAYPOINTS, self._of_entry)
@@ -136,7 +136,7 @@ def _parents(route: HTTPRoute | GRPCRoute | TCPRoute | TLSRoute) -> Iterable[Tar
     return {_parent(one, own) for one in route.spec.parent_refs}
 
 
-def _backends(policy: BackendTLSPolicy | BackendTrafficPolicy) -> Iterable[Target]:
+def _backends(policy: BackendTLSPolicy | XBackendTrafficPolicy) -> Iterable[Target]:
     return {(one.group, one.kind, policy.metadata.namespace, one.name) for one in policy.spec.target_refs}
 
 

@@ -2,9 +2,9 @@
 
 They have Debian's packages for nodes (``setup/node`` installs them) and nothing of Kubernetes. Services are started
 without the machine's init system. What a lab leaves there: processes whose numbers are in ``/run/culvert-lab``, logs in
-``/var/log/culvert-lab``, Kubernetes' own folders, the network plugins' configuration and links to them, routes to the
-other hosts' pods, and copies of programs and images in the cache. ``release`` ends the processes and removes all but
-the links and the copies.
+``/var/log/culvert-lab``, Kubernetes' and containerd's own folders, the network plugins' configuration and links to
+them, routes to the other hosts' pods, and copies of programs and images in the cache. ``release`` ends the processes
+and removes all but the links and the copies.
 """
 
 import io
@@ -35,9 +35,18 @@ _RUNNING: Final = """for file in "$1"/*; do [ -e "$file" ] || continue; read -r 
 _RECEIVE: Final = (
     'rm -rf "$1.part" && mkdir -p "$1.part" && tar -xf - -C "$1.part" && mv "$1.part/$2" "$1" && rmdir "$1.part"'
 )
+# The folder of logs says that a lab has taken the machine: without it, `down` must not touch what others have there.
+_TAKE: Final = f"""
+[ ! -d {LOGS} ] || exit 0
+if pgrep -x containerd >/dev/null; then echo "containerd runs there already" >&2; exit 1; fi
+if [ -n "$(find /etc/kubernetes /var/lib/kubelet -mindepth 1 -print -quit 2>/dev/null)" ]; then
+echo "Kubernetes is there already" >&2; exit 1; fi
+mkdir -p {LOGS}
+"""
 # Containers have their own sessions and cgroups, so they are ended by cgroup; their mounts keep folders from going. A
 # folder may be a mount of the host's own, so it is emptied.
 _RELEASE: Final = f"""
+[ -d {LOGS} ] || exit 0
 for file in {RUN}/*/*; do [ -e "$file" ] || continue; read -r pid <"$file"; kill -KILL "-$pid" 2>/dev/null; done
 root=$(awk '$3 == "cgroup2" {{ print $2; exit }}' /proc/mounts)
 if [ -e "$root/kubepods/cgroup.kill" ]; then echo 1 >"$root/kubepods/cgroup.kill"
@@ -50,6 +59,7 @@ for each in "$@"; do ip route delete "$each" 2>/dev/null; done
 for each in {RUN} {LOGS} /etc/kubernetes /run/containerd /var/lib/etcd /var/lib/kubelet /var/lib/cni \
 /var/lib/containerd; do [ ! -d "$each" ] || find "$each" -xdev -mindepth 1 -delete; done
 rm -f {node.CNI_CONFIG}
+rm -rf {RUN} {LOGS}
 """
 
 
@@ -134,11 +144,12 @@ class Host:
         return self._ssh(argv, options=["-t"])
 
     def connect(self) -> None:
-        """Make what the machine needs for this lab: forwarding, and routes to the other machines' pods.
+        """Take the machine, and make what it needs for this lab: forwarding, and routes to the other machines' pods.
 
         Raises:
-            ComponentFailed: it cannot be reached, or lacks something; the message is the machine's.
+            ComponentFailed: it cannot be reached, lacks something, or is used already; the message is the machine's.
         """
+        self._checked(["sh", "-c", _TAKE])
         self._checked(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
         for network, gateway in self.plan.routes:
             self._checked(["ip", "route", "replace", str(network), "via", str(gateway)])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from meshlab import images, lab, state
+from meshlab.errors import ComponentFailed
 from meshlab.machines import namespaces
 from meshlab.machines.machine import File, Service
 from meshlab.machines.namespaces import NamespacesMachine
@@ -97,6 +98,17 @@ def _give_home(machine: NamespacesMachine, home: Path, public_key: str) -> None:
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NamespacesMachine]]:
     with ExitStack() as stack:
         yield stack.enter_context(machines(stack.enter_context(agent(tmp_path_factory.mktemp("ssh")))))
+
+
+def test_a_machine_that_has_kubernetes_is_refused_and_left_alone(hosts: list[NamespacesMachine]) -> None:
+    theirs = "/etc/kubernetes/admin.conf"
+    hosts[1].write([File(theirs, b"another cluster's")])
+    addresses = [str(machine.plan.address) for machine in hosts]
+    with pytest.raises(ComponentFailed, match=r"node2 .*: Kubernetes is there already"):
+        lab.up(NAME, nodes=2, dual_stack=False, progress=Progress(), on_hosts=addresses)
+    lab.down(NAME, progress=Progress())
+    assert hosts[1].run(["cat", theirs]).text == "another cluster's"
+    hosts[1].run(["rm", theirs])
 
 
 def test_kubernetes_runs_across_hosts_and_goes_without_a_trace(hosts: list[NamespacesMachine]) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
@@ -53,6 +53,7 @@ class Node:
         self.name = name
         self.engine = Engine(config.SerializeToString())
         self.lines: list[str] = []
+        self.readers: list[Callable[[bytes], None]] = []
         self.records: list[logs_pb2.LogRecord] = []
         self.log: list[dict[str, object]] = []
         self.stopped: set[str] = set()
@@ -109,6 +110,9 @@ class Node:
         async for packed in events.batches(self.engine):
             batch = engine_pb2.EventBatch.FromString(packed)
             lines = batch.access_log.decode().split("\n")[:-1]
+            if lines:
+                for reader in self.readers:
+                    reader(batch.access_log)
             self.lines += lines
             for portion in batch.access_log_records:
                 records = logs_pb2.ScopeLogs.FromString(portion.records).log_records

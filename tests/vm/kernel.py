@@ -44,6 +44,11 @@ class Kernel:
         """Folder of the modules of every release, for ``/lib/modules``."""
         return self.root / "lib" / "modules"
 
+    @property
+    def sources(self) -> Path:
+        """Folder of its headers, for ``/usr/src``, to which links beside the modules lead."""
+        return self.root / "usr" / "src"
+
 
 def series() -> str:
     """Return how the releases of the kernel begin.
@@ -113,19 +118,32 @@ def _obtain(options: list[str]) -> Kernel:
     release = package.removeprefix("linux-image-")
 
     def make(draft: Path) -> None:
-        run.logged(["apt-get", *options, "download", "-q", f"{package}={version}"], log=_LOG, cwd=draft)
-        (archive,) = draft.glob("*.deb")
-        run.logged(["dpkg-deb", "--extract", str(archive), str(draft)], log=_LOG)
+        wanted = [f"{name}={version}" for name in (package, *_headers(options, release))]
+        run.logged(["apt-get", *options, "download", "-q", *wanted], log=_LOG, cwd=draft)
+        for archive in list(draft.glob("*.deb")):
+            run.logged(["dpkg-deb", "--extract", str(archive), str(draft)], log=_LOG)
+            archive.unlink()
         if not (draft / "lib").exists():  # since Debian 13
             (draft / "usr" / "lib").rename(draft / "lib")
         if compressed := list(draft.glob("lib/modules/**/*.ko.xz")):
             run.logged(["unxz", *map(str, compressed)], log=_LOG)
         run.logged(["depmod", "--basedir", str(draft), release], log=_LOG)
-        archive.unlink()
 
-    root = cache.obtain("kernel", cache.key(package, version), make)
+    root = cache.obtain("kernel", cache.key(package, version, "with headers"), make)
     cache.prune("kernel", keep=_KEPT)
     return Kernel(release, root / "boot" / f"vmlinuz-{release}", root)
+
+
+def _headers(options: list[str], release: str) -> tuple[str, str]:
+    """Return the packages of a kernel's headers: those of its configuration, and those that it shares with others."""
+    package = f"linux-headers-{release}"
+    text = subprocess.run(
+        ["apt-cache", *options, "depends", package], capture_output=True, text=True, check=False
+    ).stdout
+    shared = re.search(r"Depends: (linux-headers-\S+-common)$", text, re.MULTILINE)
+    if shared is None:
+        raise BuildFailed(f"{package} of {DEBIAN} is not in the package sources")
+    return package, shared[1]
 
 
 def _newest(options: list[str]) -> tuple[str, str]:

@@ -74,6 +74,7 @@ def run(kernel: Kernel, command: str, exchange: Path, *, cwd: Path, env: Mapping
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given.items())
     (exchange / "command").write_text(f"{exports}cd {shlex.quote(str(cwd))} || exit\n{command}\n")
     (exchange / "modules").write_text(str(kernel.modules))
+    (exchange / "sources").write_text(str(kernel.sources))
     began = time.monotonic()
     in_time = _boot(kernel, exchange, limit_s)
     seconds = time.monotonic() - began

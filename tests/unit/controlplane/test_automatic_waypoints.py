@@ -20,7 +20,7 @@ from controlplane.waypoints.attachment import Attachment
 from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules
 from meshapi.resources import base, core, gateway, gateway_routes, networking
-from meshapi.resources.backend_policies import BackendTLSPolicy, BackendTrafficPolicy
+from meshapi.resources.backend_policies import BackendTLSPolicy, XBackendTrafficPolicy
 from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.request_authentication import RequestAuthentication
@@ -104,7 +104,7 @@ def world(*items: base.Object, mesh: MeshContext = AUTOMATIC, shop: dict[str, st
         (attached(model=gateway_routes.TLSRoute), "TLSRoute shop/x"),
         (targeting(EnvoyFilter, configPatches=[]), "EnvoyFilter shop/x"),
         (targeting(BackendTLSPolicy, validation={"hostname": "web.test"}), "BackendTLSPolicy shop/x"),
-        (targeting(BackendTrafficPolicy), "XBackendTrafficPolicy shop/x"),
+        (targeting(XBackendTrafficPolicy), "XBackendTrafficPolicy shop/x"),
         (targeting(AuthorizationPolicy), "AuthorizationPolicy shop/x"),
         (targeting(RequestAuthentication), "RequestAuthentication shop/x"),
         (targeting(Telemetry), "Telemetry shop/x"),

@@ -124,6 +124,13 @@ def test_the_snapshot_is_kept_in_the_folder_that_all_ztunnels_of_a_node_share(ob
     assert str(path.parent) == mounts["ztunnel-sockets"]
 
 
+def test_the_access_log_is_offered_where_culvert_trace_looks_for_it(objects: Objects) -> None:
+    assert environment(objects, "DaemonSet", "ztunnel")["ACCESS_LOG_SOCKET"] == names.ACCESS_LOG_SOCKET
+    for name in ("ztunnel", "istio-cni-node"):
+        mounts = {mount["mountPath"] for mount in pod(objects, "DaemonSet", name)["containers"][0]["volumeMounts"]}
+        assert str(Path(names.ACCESS_LOG_SOCKET).parent) in mounts
+
+
 def test_every_variable_is_a_setting(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, name, settings in (
         ("Deployment", "istiod", Settings),

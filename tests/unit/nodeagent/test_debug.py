@@ -41,7 +41,8 @@ def entry(pod: PodInfo, record: PodRecord, labels: dict[str, str] | None = None)
 ])  # fmt: skip
 def test_a_pod_that_is_not_enrolled_has_its_reason(pod: PodInfo, labels: dict[str, str], reason: str) -> None:
     assert entry(pod, PodRecord(State.NOT_ENROLLED, SINCE), labels) == {
-        "namespace": pod.namespace, "name": "web", "uid": "u", "state": "not-enrolled",
+        "namespace": pod.namespace, "name": "web", "uid": "u",
+        "addresses": list(pod.addresses), "state": "not-enrolled",
         "since": "2026-01-02T03:04:05Z", "backend": None, "reason": reason,
     }  # fmt: skip
 
