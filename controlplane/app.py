@@ -168,8 +168,8 @@ class ControlPlane:
             async with background() as leading:
                 leading.start(self._election.run(self._duties))
                 await stop.wait()
-            # Another one writes from now on. Until the endpoints of its Service have changed, the API server asks this
-            # replica about objects, and a question that nobody answers is a refusal.
+            # Another replica writes from now on. Until the Service's endpoints have changed, the API server still sends
+            # reviews here, and it refuses an object whose review gets no answer.
             await asyncio.sleep(self._settings.minimum_drain_s)
 
     def _make_writers(self) -> list[Writer]:

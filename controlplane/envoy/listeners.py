@@ -28,9 +28,9 @@ IMAP, rsync, MySQL, NATS, VNC, MongoDB. Nobody waits there for the client's firs
 The list is the same for all waypoints: a change of it is a new listener, which closes every connection of the old one.
 """
 _DETECTION: Final = timedelta(seconds=1)
-"""How long a connection may be silent until the server may speak first: it is taken for no HTTP then.
+"""How long Envoy waits for a client's first bytes; a connection that stays silent is taken for no HTTP.
 
-Where what is spoken is declared nobody has to wait, but Envoy looks into every connection of a listener or into none.
+Ports with a declared protocol need no such wait, but Envoy inspects either all connections of a listener or none.
 """
 
 

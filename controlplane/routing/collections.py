@@ -34,16 +34,10 @@ _NO_RULES: Final = Rules()
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A VirtualService, what it says, and its place among others: the oldest comes first."""
+    """A VirtualService, and what it says."""
 
     item: VirtualService
     routing: Routing
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """Where it stands among others for one host."""
-        metadata = self.item.metadata
-        return (metadata.creation_timestamp, metadata.name, metadata.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +194,7 @@ class RoutingCollections:
             for one in fetch.members(self._virtual_services, (scope, pattern))
             if is_exported(one.item, namespace)
         }
-        return tuple(one.routing for one in sorted(found.values(), key=lambda one: one.place))
+        return tuple(one.routing for one in sorted(found.values(), key=lambda one: one.item.metadata.age))
 
     def rules(self, host: str, namespace: str, owner: str, fetch: Fetch) -> Rules:
         """Return what DestinationRules say of a host to a proxy.

@@ -93,7 +93,9 @@ def merged(rules: Iterable[DestinationRule]) -> Rules:
 
     A rule with a ``workloadSelector`` is for the clients that it selects, which a waypoint's are not.
     """
-    ordered = [rule for rule in sorted(rules, key=_age) if rule.spec.workload_selector is None]
+    ordered = [
+        rule for rule in sorted(rules, key=lambda rule: rule.metadata.age) if rule.spec.workload_selector is None
+    ]
     subsets: dict[str, Subset] = {}
     for rule in ordered:
         for subset in rule.spec.subsets:
@@ -136,10 +138,6 @@ def _port_problems(path: str, policy: TrafficPolicy | PortTrafficPolicy) -> Iter
         yield f"{path}.loadBalancer.localityLbSetting needs outlierDetection, which tells when endpoints fail"
     if tls is not None and tls.credential_name:
         yield f"{path}.tls.credentialName is not fetched for waypoints, so connections fail; name files of its pod"
-
-
-def _age(rule: DestinationRule) -> tuple[str, str, str]:
-    return (rule.metadata.creation_timestamp, rule.metadata.name, rule.metadata.namespace)
 
 
 def _at_port(policy: TrafficPolicy, port: int) -> Policy:

@@ -75,6 +75,11 @@ class Metadata(Part, frozen=True):
     deletion_timestamp: str = ""
     owner_references: tuple[OwnerReference, ...] = ()
 
+    @property
+    def age(self) -> tuple[str, str, str]:
+        """Where it stands among objects of its kind: the oldest first, then by name (Istio's order of its objects)."""
+        return (self.creation_timestamp, self.name, self.namespace)
+
 
 def _metadata(value: Any) -> Metadata:
     if isinstance(value, Metadata):

@@ -32,7 +32,7 @@ Clusters = Callable[[Collector], str]
 _CEL: Final = "envoy.access_loggers.extension_filters.cel"
 _FAILED: Final = 400
 _UNSET: Final = "culvert.unset"
-"""Key of a runtime value that nobody sets: the API wants one."""
+"""Key of a runtime value. The API requires one; it is never set."""
 
 
 def of_requests(logs: Iterable[Log], config: MeshConfig, clusters: Clusters) -> Iterator[accesslog_pb2.AccessLog]:

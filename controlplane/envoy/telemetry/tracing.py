@@ -1,6 +1,6 @@
 """Spans of requests. Facts: Istio's ``pilot/pkg/networking/core/tracing.go``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -34,7 +34,6 @@ from meshkit.kube import Key
 
 Manager: Final = http_connection_manager_pb2.HttpConnectionManager
 Tag: Final = custom_tag_pb2.CustomTag
-Clusters = Callable[[Collector], str]
 _TIMEOUT: Final = timedelta(seconds=5)
 _ALL: Final = 100.0
 _OPTIONS: Final = {

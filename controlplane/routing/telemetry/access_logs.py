@@ -43,7 +43,7 @@ def chosen(
     """Return where a waypoint logs, in the order of the providers' names.
 
     Args:
-        telemetries: those that count, the most general one first.
+        telemetries: the ones in force, the most general one first.
         config: the mesh configuration.
         usable: providers that can take access logs, by name in lower case.
     """

@@ -45,7 +45,7 @@ def chosen(
     """Return how the metrics of a waypoint are changed.
 
     Args:
-        telemetries: those that count, the most general one first.
+        telemetries: the ones in force, the most general one first.
         defaults: names of the default providers; none: the one that is always there.
         providers: by name in lower case.
     """

@@ -63,7 +63,7 @@ def _of_metrics(at: str, entry: Metrics, providers: Mapping[str, ExtensionProvid
 
 
 def of_missing_providers(item: Telemetry, parents: Iterable[Telemetry], defaults: DefaultProviders) -> Iterator[str]:
-    """Yield what is without effect because nobody says where it goes.
+    """Yield the settings that have no effect because no provider is named.
 
     Args:
         item: the Telemetry.

@@ -44,7 +44,7 @@ class Telemetries:
         return fetch.setting(self._mesh)
 
     def providers(self, fetch: Fetch) -> Mapping[str, ExtensionProvider]:
-        """Return the providers by name in lower case, those that are always there too."""
+        """Return the providers by name in lower case, and those that always exist."""
         return providers.by_name(self.config(fetch).extension_providers)
 
     def counting(self, service: Service | None, view: Key, fetch: Fetch) -> tuple[Telemetry, ...]:
@@ -70,15 +70,15 @@ class Telemetries:
         """Return the older Telemetry that counts for the namespace instead of one; ``None``: none does."""
         if not item.spec.is_for_namespace:
             return None
-        oldest = min(fetch.members(self._for_namespaces, item.metadata.namespace), key=_age)
+        oldest = min(fetch.members(self._for_namespaces, item.metadata.namespace), key=lambda one: one.metadata.age)
         return None if oldest.key == item.key else oldest.key
 
 
 def inherited(found: Iterable[Telemetry], *, root: str, proxy: str, owner: str) -> tuple[Telemetry, ...]:
     """Return the Telemetries that count, in order: later ones change what earlier ones say.
 
-    Those for whole namespaces come first: root namespace, the waypoint's, the service's. Then come those that are
-    attached: namespaces in the same order, and the oldest first.
+    Telemetries for whole namespaces come first: the root namespace's, the waypoint's, the service's. Attached ones
+    follow, in the same order of namespaces, the oldest first.
 
     Args:
         found: those of the three namespaces that are for all of it, and those that are attached.
@@ -86,7 +86,7 @@ def inherited(found: Iterable[Telemetry], *, root: str, proxy: str, owner: str) 
         proxy: namespace of the waypoint.
         owner: namespace of the service.
     """
-    by_age = sorted({one.key: one for one in found}.values(), key=_age)
+    by_age = sorted({one.key: one for one in found}.values(), key=lambda one: one.metadata.age)
     # A namespace that is several of the three has the place of the last one.
     places = {root: 0} | {proxy: 1} | {owner: 2}
     general: dict[str, Telemetry] = {}
@@ -99,7 +99,3 @@ def inherited(found: Iterable[Telemetry], *, root: str, proxy: str, owner: str) 
         *(general[space] for space in order if space in general),
         *sorted(attached, key=lambda one: places[one.metadata.namespace]),
     )
-
-
-def _age(item: Telemetry) -> tuple[str, str, str]:
-    return (item.metadata.creation_timestamp, item.metadata.name, item.metadata.namespace)

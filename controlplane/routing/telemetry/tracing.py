@@ -9,7 +9,7 @@ from meshapi.mesh_config.providers import ExtensionProvider
 from meshapi.resources.telemetry import CustomTag, Telemetry, WorkloadMode
 
 _SAMPLING: Final = 1.0
-"""Percentage where nobody says one (Istio, ``PILOT_TRACE_SAMPLING``)."""
+"""Percentage where no object sets one (Istio, ``PILOT_TRACE_SAMPLING``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def chosen(
     """Return how a waypoint reports spans; ``None``: it does not.
 
     Args:
-        telemetries: those that count, the most general one first.
+        telemetries: the ones in force, the most general one first.
         config: the mesh configuration.
         usable: providers that can take spans, by name in lower case.
     """
