@@ -109,7 +109,8 @@ def open_kernel(*, with_drops: bool) -> Kernel:
     try:
         kernel = Kernel(bcc.BPF(text=program.TEXT, cflags=flags), reasons)
     except Exception as error:
-        raise NoKernelEvents(f"bcc cannot compile for this kernel: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        raise NoKernelEvents(f"bcc cannot compile for this kernel, it may be too old for its headers: {why}") from error
     kernel.attach()
     return kernel
 
