@@ -79,6 +79,11 @@ def opentelemetry_collector(say: Say) -> Path:
     return _tool("otelcol", ".", say, "about 1 minute")
 
 
+def fortio(say: Say) -> Path:
+    """Return the folder with the program ``fortio``, the load generator of a bench."""
+    return _tool("fortio", "fortio.org/fortio", say, "about 1 minute")
+
+
 def opa(say: Say) -> Path:
     """Return the folder with the program ``opa``, an external authorizer that tests use."""
     return _tool("opa", ".", say, "about 2 minutes")

@@ -27,6 +27,7 @@ def main() -> int:
     try:
         cluster = Cluster(Path(state.kubeconfig(LAB)))
         cluster.install(LAB)
+        cluster.deploy()
         for name in options.only or CHANGES:
             with cluster.load() as running:
                 for _ in range(options.times):

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from meshapi import names
+from bench import kubernetes
+from bench.kubernetes import LIMIT_S
 from meshlab import images, product
 from meshlab.images import Archive, Image
 from meshlab.programs import Say
@@ -17,8 +17,6 @@ from meshlab.programs import Say
 NS: Final = "rollouts"
 _IMAGE: Final = f"{images.PREFIX}/rollouts:1"
 _HERE: Final = Path(__file__).parent
-_ROOT: Final = _HERE.parent.parent
-_LIMIT_S: Final = 120
 
 
 def image(say: Say) -> Archive:
@@ -52,7 +50,7 @@ class Load:
         self._found: Report | None = None
 
     def end(self) -> None:
-        output, errors = self._process.communicate(timeout=_LIMIT_S)
+        output, errors = self._process.communicate(timeout=LIMIT_S)
         assert self._process.returncode == 0, errors
         self._found = Report(**json.loads(output))
 
@@ -62,62 +60,34 @@ class Load:
         return self._found
 
 
-class Cluster:
+class Cluster(kubernetes.Cluster):
     """What the bench runs on a cluster."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self._kubeconfig = kubeconfig
-
-    def kubectl(self, *arguments: str, given: Any = None) -> None:
-        """Run kubectl; ``given`` is its input, as JSON."""
-        text = None if given is None else json.dumps(given)
-        command = [*self._kubectl(), *arguments]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=_LIMIT_S + 5)
-        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
-
-    def install(self, lab: str) -> None:
-        """Install Culvert on a lab and deploy everything."""
-        subprocess.run([_ROOT / "setup" / "lab-install", lab, "--wait"], check=True)
-        self.deploy()
 
     def deploy(self) -> None:
         """Deploy server, client and waypoint, and wait until they are there."""
-        self.kubectl("create", "namespace", NS)
-        self.kubectl("label", "namespace", NS, f"{names.DATAPLANE_MODE_LABEL}={names.DATAPLANE_MODE_AMBIENT}")
-        for item in (_service(), _deployment("server", ["serve"], replicas=2), _deployment("client", ["idle"])):
-            self.kubectl("apply", "-n", NS, "-f", "-", given=item)
-        apply = ["waypoint", "apply", "-n", NS, "--enroll-namespace", "--wait", "--timeout", "90"]
-        command = [sys.executable, "-m", "meshctl", *apply, f"--kubeconfig={self._kubeconfig}"]
-        subprocess.run(command, cwd=_ROOT, check=True)
-        for name in ("server", "client", "waypoint"):
-            self.rolled_out(name)
-
-    def rolled_out(self, name: str) -> None:
-        """Wait for a Deployment."""
-        self.kubectl("rollout", "status", "-n", NS, f"deploy/{name}", f"--timeout={_LIMIT_S}s")
+        self.namespace(NS)
+        probe = {"tcpSocket": {"port": 9090}, "periodSeconds": 1}
+        self.apply(
+            NS,
+            kubernetes.service("server", {"http": 8080, "grpc": 9090}),
+            kubernetes.deployment("server", {"image": _IMAGE, "args": ["serve"], "readinessProbe": probe}),
+            kubernetes.deployment("client", {"image": _IMAGE, "args": ["idle"]}),
+        )
+        self.waypoint(NS)
+        self.rolled_out(NS, "server", "client", "waypoint")
 
     def scale(self, name: str, replicas: int) -> None:
         """Scale a Deployment and wait for it."""
         self.kubectl("scale", "-n", NS, f"deploy/{name}", f"--replicas={replicas}")
-        self.rolled_out(name)
+        self.rolled_out(NS, name)
 
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
         """A client at work, for as long as the context is open."""
-        command = [
-            *self._kubectl(),
-            "exec",
-            "-i",
-            "-n",
-            NS,
-            "deploy/client",
-            "--",
-            "python3",
-            "/opt/traffic.py",
-            "load",
-        ]
+        client = ["python3", "/opt/traffic.py", "load", "server"]
+        command = [*self.program, "exec", "-i", "-n", NS, "deploy/client", "--", *client]
         process = subprocess.Popen(
-            [*command, "server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         running = Load(process)
         try:
@@ -125,14 +95,11 @@ class Cluster:
         finally:
             running.end()
 
-    def _kubectl(self) -> list[str]:
-        return [str(Path(sys.executable).with_name("kubectl")), f"--kubeconfig={self._kubeconfig}"]
-
 
 def _restart(name: str) -> Callable[[Cluster], None]:
     def restart(cluster: Cluster) -> None:
         cluster.kubectl("rollout", "restart", "-n", NS, f"deploy/{name}")
-        cluster.rolled_out(name)
+        cluster.rolled_out(NS, name)
 
     return restart
 
@@ -152,31 +119,3 @@ CHANGES: Final[dict[str, Callable[[Cluster], None]]] = {
     "server to 3 and back to 1": _scale("server"),
 }
 """What is done under load, by what it is called."""
-
-
-def _service() -> dict[str, Any]:
-    ports = [{"name": "http", "port": 8080}, {"name": "grpc", "port": 9090}]
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "server"},
-        "spec": {"selector": {"app": "server"}, "ports": ports},
-    }
-
-
-def _deployment(name: str, arguments: list[str], *, replicas: int = 1) -> dict[str, Any]:
-    container: dict[str, Any] = {"name": name, "image": _IMAGE, "imagePullPolicy": "IfNotPresent", "args": arguments}
-    if name == "server":
-        container["readinessProbe"] = {"tcpSocket": {"port": 9090}, "periodSeconds": 1}
-    template = {
-        "metadata": {"labels": {"app": name}},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": 30},
-    }
-    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
-    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {**spec, "strategy": strategy},
-    }
