@@ -64,7 +64,7 @@ class ConfigMapCertificates:
             try:
                 found = await self._client.find(kinds.CONFIG_MAP, key[1], key[0])
             except KubeError as error:
-                # Nobody knows what it has now: what was read last stays.
+                # Its present content is unknown: what was read last stays.
                 _log.warning("certificates cannot be read, will retry", config_map="/".join(key), reason=str(error))
                 if self._inputs.certificates.find(key) is None:
                     self._put(key, Certificates("", f"cannot be read: {error}"))

@@ -1,6 +1,6 @@
 """The access log for readers on this node (`culvert trace`), as it is written, at a socket that root may open.
 
-Rule 1: nobody waits for a reader. One that does not take what is written in time is disconnected.
+Rule 1: the engine never waits for a reader. One that does not take what is written in time is disconnected.
 Rule 2: lines are those of standard output, whole and unchanged; a reader gets what comes after it has connected.
 """
 

@@ -24,7 +24,7 @@ HTTP_PORT, GRPC_PORT = 8080, 9090
 CONNECTIONS, STREAMS = 4, 4
 STREAM_S, MESSAGE_EVERY_S = 5.0, 0.1
 NOTICE_S = 3.0
-"""From the request to end until the server takes no new connections: by then nobody sends any."""
+"""From the request to end until the server takes no new connections; by then the proxies have stopped opening any."""
 GRACE_S = 20.0
 TIMEOUT_S = 10.0
 
@@ -126,7 +126,7 @@ async def _stream(stream: Any, report: Report) -> None:
         await asyncio.sleep(MESSAGE_EVERY_S)
     await stream.done_writing()
     if await stream.read() is not grpc.aio.EOF:
-        raise EOFError("a message nobody has sent")
+        raise EOFError("a message that was not sent")
 
 
 async def load(host: str) -> None:

@@ -23,7 +23,7 @@ _HTTP_INSPECTOR: Final = "envoy.filters.listener.http_inspector"
 _TLS_INSPECTOR: Final = "envoy.filters.listener.tls_inspector"
 _SERVER_FIRST: Final = (21, 22, 25, 53, 110, 143, 587, 873, 3306, 4222, 5900, 27017)
 """Ports of protocols in which the server speaks first, or that are no HTTP in any case: FTP, SSH, SMTP, DNS, POP3,
-IMAP, rsync, MySQL, NATS, VNC, MongoDB. Nobody waits there for the client's first bytes.
+IMAP, rsync, MySQL, NATS, VNC, MongoDB. Envoy does not wait there for the client's first bytes.
 
 The list is the same for all waypoints: a change of it is a new listener, which closes every connection of the old one.
 """

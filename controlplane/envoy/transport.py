@@ -132,7 +132,7 @@ def _client(tls: ClientTLSSettings, *, http2: bool) -> base_pb2.TransportSocket:
 
 
 def _to_backend(tls: BackendTls, *, http2: bool) -> base_pb2.TransportSocket:
-    """Return TLS as a BackendTLSPolicy demands it. Where nobody is trusted, no certificate is accepted."""
+    """Return TLS as a BackendTLSPolicy demands it. Without trusted authorities, no certificate is accepted."""
     context = tls_pb2.CommonTlsContext(alpn_protocols=_H2 if http2 else ())
     validation = common_pb2.CertificateValidationContext(
         match_typed_subject_alt_names=[_alternative(kind, name) for kind, name in tls.names]

@@ -3,8 +3,8 @@
 Without a substitute, a policy that the API server accepted and that we cannot parse would not exist, and its workloads
 would be open to the peers that it was written against. A substitute uses only fields that are certain: name, selector,
 action. An invalid ALLOW allows no peer (other policies may still allow); an invalid DENY, or a policy with an invalid
-action, denies every peer; a PeerAuthentication requires mutual TLS, and a BackendTLSPolicy trusts nobody. What layer 4
-does not enforce stays unenforced.
+action, denies every peer; a PeerAuthentication requires mutual TLS, and a BackendTLSPolicy accepts no certificate. What
+layer 4 does not enforce stays unenforced.
 """
 
 from typing import Any, Final
@@ -39,7 +39,7 @@ def peer(item: Json) -> security.PeerAuthentication:
 
 
 def backend_tls(item: Json) -> BackendTLSPolicy:
-    """Return a policy that trusts nobody, for those of the targets of ``item`` that can be read."""
+    """Return a policy that accepts no certificate, for those of the targets of ``item`` that can be read."""
     given = _mapping(item.get("spec")).get("targetRefs")
     targets = [
         {"group": one.get("group") or "", "kind": one["kind"], "name": one["name"]}

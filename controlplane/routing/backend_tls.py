@@ -1,7 +1,7 @@
 """BackendTLSPolicies: TLS that is spoken to the endpoints of a service, and the policies' conditions. Pure.
 
-Source: Gateway API v1, ``BackendTLSPolicy``. A policy whose certificates cannot be read is in force and trusts nobody:
-connections fail, they do not go on without TLS.
+Source: Gateway API v1, ``BackendTLSPolicy``. A policy whose certificates cannot be read is in force and accepts no
+certificate: connections fail, they do not go on without TLS.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ class BackendTls:
     Attributes:
         hostname: server name that is sent.
         names: of which the certificate has to have one, each with its kind.
-        roots: certificates of the trusted authorities, PEM; empty: nobody is trusted, unless ``trusts_system``.
+        roots: certificates of the trusted authorities, PEM; empty: none, unless ``trusts_system``.
         trusts_system: whether the authorities of the proxy's image are trusted.
     """
 
@@ -83,7 +83,7 @@ class _Reading:
             fault = f"spec.validation.wellKnownCACertificates {given} is not known; write {SYSTEM}"
             self.accepted = Verdict(False, "Invalid", f"{fault}; connections fail")
         elif not self.roots and not is_system:
-            fault = "no certificate of an authority can be read, so nobody is trusted and connections fail"
+            fault = "no certificate of an authority can be read, so no certificate is accepted and connections fail"
             self.accepted = Verdict(False, "NoValidCACertificate", fault)
         elif self.item.spec.options:
             options = ", ".join(sorted(self.item.spec.options))

@@ -81,7 +81,7 @@ def of_pod(pod: Pod, mesh: MeshContext) -> tuple[Workload, ...]:
 
 
 def of_workload_entry(entry: WorkloadEntry, mesh: MeshContext) -> tuple[Workload, ...]:
-    """Return a WorkloadEntry's address; none for one that is a name, which nobody can call."""
+    """Return a WorkloadEntry's address; none for one that is a name, which has no address to call."""
     return _of_spec(entry.spec, entry.metadata.namespace, entry.metadata.name, mesh)
 
 
