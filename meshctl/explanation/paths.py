@@ -42,7 +42,7 @@ class Leg:
         address: where the application listens; empty where it is not known before the connection is made.
         port: its port there.
         caller: who the called pod's ztunnel sees, from the dump: the source, or an instance of the waypoint; ``None``:
-            nobody, in plain text.
+            none, in plain text.
         why: why there is no way; empty where there is one.
     """
 
@@ -153,8 +153,8 @@ class World:
             if endpoint.get("status", "Healthy") == "Healthy" and str(port) in (endpoint.get("port") or {})
             if (workload := self._by_uid.get(endpoint.get("workloadUid", ""))) is not None
         ]
-        nobody = Leg(Path.NOWHERE, why=f"service {host} has no endpoint that is ready and has the port")
-        return Paths("service", name, legs or [nobody], host, waypoint)
+        without = Leg(Path.NOWHERE, why=f"service {host} has no endpoint that is ready and has the port")
+        return Paths("service", name, legs or [without], host, waypoint)
 
     def _to_workload(self, workload: Item, asked: Destination) -> Paths:
         waypoint = self._waypoint_of(workload)

@@ -83,9 +83,9 @@ def _path(one: Json, waypoint: str) -> str:
 
 def _verdict(one: Json) -> str:
     verdict = one["verdict"]
-    nobody = "" if one["caller"] else " (plain text has no identity)"
+    unknown = "" if one["caller"] else " (plain text has no identity)"
     if not verdict["allowed"]:
-        text = f"Policy refuses it: {verdict['reason']}{nobody}."
+        text = f"Policy refuses it: {verdict['reason']}{unknown}."
     elif verdict["policy"]:
         text = f"Policy {verdict['policy']} allows it."
     else:
