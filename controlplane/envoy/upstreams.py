@@ -63,7 +63,7 @@ class Upstreams:
             called: the port that clients have called; it counts where the target has none.
             is_http: whether requests go there, or connections.
         """
-        service = self.routing.service(target.host, self.fetch)
+        service = self.routing.seen_from(self.view[0], target.host, self.fetch)
         port = None if service is None else port_of(service, target.port, called)
         if service is None or port is None:
             return Upstream(names.BLACK_HOLE)

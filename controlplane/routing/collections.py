@@ -10,6 +10,7 @@ from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.label_index import LabelIndex
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
+from controlplane.inputs import visibility
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH, Inputs
 from controlplane.routing import backend_tls, backend_traffic, destinations, entries, services, virtual_services
@@ -22,6 +23,7 @@ from controlplane.routing.ir import ConnectionRule, HttpRule, Routing
 from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
 from meshapi import hosts
+from meshapi.mesh_config.model import Visibility
 from meshapi.resources import core
 from meshapi.resources.backend_policies import BackendTLSPolicy, XBackendTrafficPolicy
 from meshapi.resources.destination_rule import DestinationRule, LocalityLbSetting
@@ -64,6 +66,7 @@ class RoutingCollections:
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
         self._mesh = inputs.mesh
         self._config = inputs.config
+        self._namespaces = inputs.namespaces
         self._nodes = inputs.of(core.Node)
         self._objects = inputs.of(core.Service)
         self.services: Collection[Key, Service] = Derived(
@@ -88,9 +91,7 @@ class RoutingCollections:
         self._virtual_services: Index[Key, Key, Dated] = Index(
             self.virtual_services, lambda one: ((one.item.metadata.namespace, host) for host in one.routing.hosts)
         )
-        self.gateway = GatewayRoutes(
-            graph, inputs, self.of_object, lambda host, fetch: fetch.find(self.entry_services, host)
-        )
+        self.gateway = GatewayRoutes(graph, inputs, self.of_object, self._entry_seen_from)
         self._certificates = inputs.certificates
         self.backend_tls = BackendPolicies(graph, inputs, BackendTLSPolicy, self._tls_policy)
         self.backend_traffic = BackendPolicies(
@@ -113,8 +114,14 @@ class RoutingCollections:
         oldest = min(group.members.values(), key=lambda one: (one.created, one.key))
         return next((service for service in oldest.services if service.host == group.key), None)
 
-    def _entry(self, item: ServiceEntry, _: Fetch) -> "EntryServices":
-        return EntryServices(item.key, item.metadata.creation_timestamp, entries.of_entry(item))
+    def _entry(self, item: ServiceEntry, fetch: Fetch) -> "EntryServices":
+        mesh = fetch.setting(self._mesh)
+        # Labels of the namespace count only where the mesh's configuration bounds visibility by them.
+        bounded = mesh.service_entry_visibility is not None
+        namespace = fetch.find(self._namespaces, ("", item.metadata.namespace)) if bounded else None
+        is_private = visibility.of_entry(item, mesh, namespace) is not Visibility.PUBLIC
+        made = entries.of_entry(item, is_private=is_private)
+        return EntryServices(item.key, item.metadata.creation_timestamp, made)
 
     def _entry_endpoints(self, service: Service, mesh: MeshContext, fetch: Fetch) -> Iterable[Endpoint]:
         entry = fetch.find(self._entry_objects, service.key)
@@ -135,6 +142,15 @@ class RoutingCollections:
         """Return the service with a host name."""
         found = fetch.members(self._services_by_host, host)
         return found[0] if found else fetch.find(self.entry_services, host)
+
+    def seen_from(self, namespace: str, host: str, fetch: Fetch) -> Service | None:
+        """Return the service with a host name, if objects and waypoints of a namespace may lead to it."""
+        found = self.service(host, fetch)
+        return found if found is not None and found.is_seen_from(namespace) else None
+
+    def _entry_seen_from(self, namespace: str, host: str, fetch: Fetch) -> Service | None:
+        found = fetch.find(self.entry_services, host)
+        return found if found is not None and found.is_seen_from(namespace) else None
 
     def endpoints(self, service: Service, fetch: Fetch) -> tuple[Endpoint, ...]:
         """Return the endpoints of a service, in the order of their addresses."""

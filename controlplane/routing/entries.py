@@ -30,7 +30,7 @@ _DISCOVERY: Final = {
 }
 
 
-def of_entry(entry: ServiceEntry) -> tuple[Service, ...]:
+def of_entry(entry: ServiceEntry, *, is_private: bool = False) -> tuple[Service, ...]:
     """Return a service for each host. A wildcard is one service: it has the addresses of all names below it."""
     ports = tuple(_port(port) for port in entry.spec.ports if port.protocol.upper() != "UDP")
     allocated: dict[str, list[str]] = {}
@@ -38,7 +38,15 @@ def of_entry(entry: ServiceEntry) -> tuple[Service, ...]:
         allocated.setdefault(item.host, []).append(item.value)
     discovery = _DISCOVERY[entry.spec.resolution]
     return tuple(
-        Service(KIND, entry.key, host, entry.spec.addresses or tuple(allocated.get(host, ())), ports, discovery)
+        Service(
+            KIND,
+            entry.key,
+            host,
+            entry.spec.addresses or tuple(allocated.get(host, ())),
+            ports,
+            discovery,
+            is_private=is_private,
+        )
         for host in entry.spec.hosts
     )
 

@@ -39,7 +39,7 @@ class GatewayRoutes:
         graph: the scheduler.
         inputs: where the objects are.
         service: returns what an object of a kind and key is as a service.
-        host: returns the service of a ServiceEntry's host.
+        host: returns the service of a ServiceEntry's host, as objects of a namespace see it.
 
     Attributes:
         by_kind: what each route says, by kind and key.
@@ -50,7 +50,7 @@ class GatewayRoutes:
         graph: Graph,
         inputs: Inputs,
         service: Callable[[str, Key, Fetch], Service | None],
-        host: Callable[[str, Fetch], Service | None],
+        host: Callable[[str, str, Fetch], Service | None],
     ) -> None:
         self._service = service
         self._host = host
@@ -125,7 +125,7 @@ class GatewayRoutes:
 
             references = References(
                 lambda parent_kind, key: self._service(parent_kind, key, fetch),
-                lambda name: self._host(name, fetch),
+                lambda name: self._host(item.metadata.namespace, name, fetch),
                 is_granted,
             )
             return translate(kind, item, references)

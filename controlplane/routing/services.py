@@ -101,6 +101,7 @@ class Service:
         ports: TCP ports.
         discovery: where its endpoints come from.
         distribution: which endpoints it wants to be preferred, as ``PreferSameZone``.
+        is_private: whether only objects and waypoints of its own namespace may lead to it.
     """
 
     kind: str
@@ -110,11 +111,16 @@ class Service:
     ports: tuple[Port, ...] = ()
     discovery: Discovery = Discovery.LISTED
     distribution: str = ""
+    is_private: bool = False
 
     @property
     def namespace(self) -> str:
         """Where it is."""
         return self.key[0]
+
+    def is_seen_from(self, namespace: str) -> bool:
+        """Return whether objects and waypoints of a namespace may lead to it."""
+        return not self.is_private or namespace == self.namespace
 
     def port(self, number: int) -> Port | None:
         """Return a port by its number; 0: the only one."""
