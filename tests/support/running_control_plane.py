@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 import grpc.aio
@@ -22,6 +23,9 @@ from meshkit.xds.credentials import token_metadata
 from tests.support.fake_kubernetes import FakeKubernetes
 from tests.support.ports import free_port
 from tests.support.waiting import until
+
+_SHUTDOWN_S: Final = 30.0
+"""A hanging shutdown is found; one that first finishes what a hostile object costs, on a busy machine, is none."""
 
 
 class Recorder:
@@ -156,7 +160,7 @@ async def serving(api: FakeKubernetes, folder: Path, *, drain_s: float = 0.0) ->
         yield Running(api, plane, folder, settings, stop)
     finally:
         stop.set()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, _SHUTDOWN_S)
         lease = api.get("leases", names.CONTROL_PLANE_LEASE, "istio-system")
         assert lease is None or lease["spec"]["holderIdentity"] == "", "a clean exit gives the lease back"
 
