@@ -6,7 +6,7 @@ A backend that cannot be resolved takes its share of the connections, which are 
 from collections.abc import Iterable
 
 from controlplane.routing.ir import ConnectionRule, Origin, Share
-from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules
+from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules, Verdict
 from controlplane.routing.services import Port
 from meshapi.resources.gateway_routes import BackendReference, TCPRoute, TLSRoute
 
@@ -25,7 +25,11 @@ def translate(kind: str, route: Route, references: References) -> RouteRules:
         )
         for index, rule in enumerate(route.spec.rules)
     )
-    attachments = tuple(resolution.attachments(ACCEPTED, _carries_connections))
+    is_cut = isinstance(route, TCPRoute) and len(rules) > 1  # the API's version v1alpha2 lets it
+    accepted = (
+        Verdict(True, ACCEPTED.reason, "only spec.rules[0] has an effect; merge the rules") if is_cut else ACCEPTED
+    )
+    attachments = tuple(resolution.attachments(accepted, _carries_connections))
     created = route.metadata.creation_timestamp
     return RouteRules(kind, route.key, created, attachments, resolved=resolution.resolved, connections=rules)
 

@@ -3,11 +3,11 @@
 import pytest
 
 from controlplane.inputs.mesh import MeshContext
-from controlplane.routing import gateway_routes, services
+from controlplane.routing import connection_routes, gateway_routes, services
 from controlplane.routing.route_references import References
 from meshapi.resources import base
 from meshapi.resources.core import Service
-from meshapi.resources.gateway_routes import HTTPRoute
+from meshapi.resources.gateway_routes import HTTPRoute, TCPRoute
 from tests.support import kubernetes_objects as objects
 
 SECRET = {"name": "secret", "namespace": "shop"}
@@ -49,3 +49,19 @@ def test_the_only_parent_needs_no_grant() -> None:
 )
 def test_no_other_parent_replaces_a_grant(parents: tuple[dict[str, str], ...]) -> None:
     assert resolved(*parents) == "RefNotPermitted"
+
+
+def test_a_tcp_route_says_that_further_rules_have_no_effect() -> None:
+    parents = [{"group": "", "kind": "Service", "name": "db"}]
+    rules = [{"backendRefs": [{"name": "db", "port": 80}]}] * 2
+    read = base.read(
+        TCPRoute, {"metadata": {"name": "r", "namespace": "shop"}, "spec": {"parentRefs": parents, "rules": rules}}
+    )
+    held = objects.service("db", ports=[{"name": "tcp", "port": 80}])
+    service = services.of_kubernetes(base.read(Service, held), MeshContext())
+    references = References(service=lambda *_: service, host=lambda _: None, is_granted=lambda *_: False)
+    [found] = connection_routes.translate("TCPRoute", read, references).attachments
+    assert (found.accepted.is_true, found.accepted.message) == (
+        True,
+        "only spec.rules[0] has an effect; merge the rules",
+    )
