@@ -80,19 +80,45 @@ class Layer7Conditions:
 
     def of_telemetry(self, item: Telemetry, fetch: Fetch) -> Condition:
         """Return the condition of a Telemetry."""
-        placed = self._layer7.envoy.of_source("Telemetry", item.key, fetch)
-        if rejected := self._rejection(placed, fetch):
-            return rejected
-        if faults := self._faults(item.metadata.namespace, item.spec.targets, fetch):
-            return faults
-        problems = [*telemetry.problems_of(self._layer7, item, fetch), *_unknown(item)]
-        if problems:
-            where = f"; the rest is in force at {_views(placed)}" if placed else ""
-            return _condition(False, conditions.UNSUPPORTED, f"{listed(problems)}{where}")
+        problems = telemetry.problems_of(self._layer7, item, fetch)
+        placed, fault = self._placed("Telemetry", item, item.spec.targets, problems, fetch)
+        if fault is not None:
+            return fault
         if not placed:
             hint = f"label a service or a namespace {names.USE_WAYPOINT_LABEL}=NAME"
             return _condition(False, NOT_BOUND, f"no waypoint is there that it is for, so it has no effect; {hint}")
         return self._in_force(placed, fetch)
+
+    def of_envoy_filter(self, item: EnvoyFilter, fetch: Fetch) -> Condition:
+        """Return the condition of an EnvoyFilter."""
+        if not item.spec.target_refs:
+            fix = "name a Gateway, a Service or a ServiceEntry in spec.targetRefs"
+            return _condition(False, NOT_BOUND, f"waypoints are not selected by labels or namespace; {fix}")
+        problems = envoy_filters.problems_of(self._layer7, item, fetch)
+        placed, fault = self._placed("EnvoyFilter", item, item.spec.target_refs, problems, fetch)
+        if fault is not None:
+            return fault
+        if not placed:
+            return _condition(True, conditions.ACCEPTED, "in force at no waypoint")
+        return self._in_force(placed, fetch)
+
+    def _placed(
+        self,
+        kind: str,
+        item: base.Object,
+        references: Iterable[PolicyTargetReference],
+        problems: Iterable[str],
+        fetch: Fetch,
+    ) -> tuple[tuple[Placed, ...], Condition | None]:
+        """Return the resources that an object has a part in, and its condition if something of it has no effect."""
+        placed = self._layer7.envoy.of_source(kind, item.key, fetch)
+        if fault := self._rejection(placed, fetch) or self._faults(item.metadata.namespace, references, fetch):
+            return placed, fault
+        found = [*problems, *_unknown(item)]
+        if not found:
+            return placed, None
+        where = f"; the rest is in force at {_views(placed)}" if placed else ""
+        return placed, _condition(False, conditions.UNSUPPORTED, f"{listed(found)}{where}")
 
     def _in_force(self, placed: Iterable[Placed], fetch: Fetch) -> Condition:
         accepted = _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
@@ -104,24 +130,6 @@ class Layer7Conditions:
         if not placed or any(fetch.find(ready, one.view) is not None for one in placed):
             return None
         return _condition(False, NOT_READY, f"{_views(placed)} is not ready, so it has no effect yet")
-
-    def of_envoy_filter(self, item: EnvoyFilter, fetch: Fetch) -> Condition:
-        """Return the condition of an EnvoyFilter."""
-        if not item.spec.target_refs:
-            fix = "name a Gateway, a Service or a ServiceEntry in spec.targetRefs"
-            return _condition(False, NOT_BOUND, f"waypoints are not selected by labels or namespace; {fix}")
-        placed = self._layer7.envoy.of_source("EnvoyFilter", item.key, fetch)
-        if rejected := self._rejection(placed, fetch):
-            return rejected
-        if faults := self._faults(item.metadata.namespace, item.spec.target_refs, fetch):
-            return faults
-        problems = [*envoy_filters.problems_of(self._layer7, item, fetch), *_unknown(item)]
-        if problems:
-            where = f"; the rest is in force at {_views(placed)}" if placed else ""
-            return _condition(False, conditions.UNSUPPORTED, f"{listed(problems)}{where}")
-        if not placed:
-            return _condition(True, conditions.ACCEPTED, "in force at no waypoint")
-        return self._in_force(placed, fetch)
 
     def _faults(self, namespace: str, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
         faults = [fault for one in references if (fault := self._fault(namespace, one, fetch))]
