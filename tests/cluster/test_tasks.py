@@ -1,0 +1,210 @@
+"""What Istio's documents walk through, on the lab, by kubectl alone: retries, mirrors, circuits, tokens, OPA, TCP."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from meshapi import names
+from meshlab import images, lab, programs
+from meshlab.images import Archive, Image
+from meshlab.progress import Progress
+from tests.scenarios.test_opa import POLICY, PORT
+from tests.support.lab import ROOT, eventually
+from tests.support.mesh import SYSTEM, Mesh
+from tests.support.tokens import ISSUER, TokenIssuer
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]  # with the builds
+
+NS = "tasks"
+HTTPBIN = "http://httpbin:8000"
+TARGET = [{"group": "", "kind": "Service", "name": "httpbin"}]
+
+
+def program(name: str) -> Archive:
+    """The image of a program that is built from its source."""
+    progress, build = Progress(), {"fortio": programs.fortio, "opa": programs.opa}[name]
+    file = ROOT / "tests" / "cluster" / "programs" / "Dockerfile"
+    image = Image(f"{images.PREFIX}/{name}:test", file, build(progress.say), arguments={"PROGRAM": name})
+    return images.build(image, progress.say)
+
+
+class Tasks:
+    """A namespace with a waypoint, httpbin in two versions, and a client."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+
+    def curl(self, path: str, *options: str) -> int:
+        """Status of one request."""
+        command = ("curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", *options, f"{HTTPBIN}{path}")
+        return int(self.mesh.lab.run("curl", *command, namespace=NS, check=False) or 0)
+
+    def put(self, kind: str, version: str, name: str = "httpbin", /, **spec: Any) -> None:
+        """Apply an object and wait until it is in force."""
+        item = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        self.mesh.lab.apply(yaml.safe_dump(item), namespace=NS)
+        done = self.mesh.culvert("wait", kind, f"{name}.{NS}", "--timeout", "30s")
+        assert done.returncode == 0, done.stderr
+
+    def virtual_service(self, *rules: dict[str, Any], **more: Any) -> None:
+        self.put("VirtualService", "networking.istio.io/v1", hosts=["httpbin"], http=list(rules), **more)
+
+    def remove(self, *kinds: str) -> None:
+        for kind in kinds:
+            self.mesh.lab.kubectl("delete", kind, "httpbin", "-n", NS, "--ignore-not-found")
+
+    def logged(self, deployment: str, words: str) -> int:
+        """How many lines of a Deployment's log have some words."""
+        return self.mesh.lab.kubectl("logs", "-n", NS, f"deploy/{deployment}", "--tail=-1").count(words)
+
+    def waypoint_stat(self, pattern: str) -> int:
+        """A sum of the waypoint's counters."""
+        agent = ("pilot-agent", "request", "GET", f"stats?filter={pattern}")
+        text = self.mesh.lab.run("waypoint", *agent, namespace=NS)
+        return sum(int(line.rpartition(": ")[2]) for line in text.splitlines() if ": " in line)
+
+
+@pytest.fixture(scope="module")
+def tasks(mesh: Mesh) -> Iterator[Tasks]:
+    lab.load_images(mesh.lab.name, [program("fortio"), program("opa")])
+    mesh.namespace(NS, enrolled=True)
+    httpbin = (ROOT / "samples/httpbin/httpbin.yaml").read_text()
+    second = next(one for one in yaml.safe_load_all(httpbin) if one["kind"] == "Deployment")
+    second["metadata"]["name"] = "httpbin-v2"
+    for labels in (second["metadata"]["labels"], second["spec"]["selector"]["matchLabels"]):
+        labels["version"] = "v2"
+    second["spec"]["template"]["metadata"]["labels"]["version"] = "v2"
+    mesh.lab.apply(httpbin, yaml.safe_dump(second), ROOT / "samples/curl/curl.yaml", namespace=NS)
+    mesh.lab.apply(
+        ROOT / "samples/tcp-echo/tcp-echo-services.yaml", _deployment("fortio", "sleep", "900"), namespace=NS
+    )
+    mesh.lab.rolled_out("httpbin", "httpbin-v2", "curl", "tcp-echo-v1", "tcp-echo-v2", "fortio", namespace=NS)
+    done = mesh.culvert("waypoint", "apply", "-n", NS, "--enroll-namespace", "--wait", "--timeout", "60")
+    assert done.returncode == 0, done.stderr
+    found = Tasks(mesh)
+    versions = [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")]
+    found.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", subsets=versions)
+    eventually(lambda: found.curl("/get") == 200, "httpbin is reached through the waypoint")
+    yield found
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
+
+
+def _deployment(name: str, *command: str, volume: str = "") -> str:
+    container: dict[str, Any] = {
+        "name": name, "image": f"{images.PREFIX}/{name}:test", "imagePullPolicy": "IfNotPresent", "command": [*command],
+    }  # fmt: skip
+    spec: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": 1}
+    if volume:
+        container["volumeMounts"] = [{"name": volume, "mountPath": f"/{volume}"}]
+        spec["volumes"] = [{"name": volume, "configMap": {"name": volume}}]
+    labels = {"app": name}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": spec},
+            },
+        }
+    )
+
+
+def to(version: str, **more: Any) -> dict[str, Any]:
+    return {"route": [{"destination": {"host": "httpbin", "subset": version}}], **more}
+
+
+def test_a_request_is_tried_again_as_often_as_the_server_counts(tasks: Tasks) -> None:
+    tasks.virtual_service(to("v1", retries={"attempts": 3, "retryOn": "5xx", "perTryTimeout": "2s"}))
+    before = tasks.logged("httpbin", "/status/503")
+    assert tasks.curl("/status/503") == 503
+    eventually(lambda: tasks.logged("httpbin", "/status/503") - before == 4, "the server has seen four attempts")
+
+
+def test_a_mirrored_request_is_seen_twice_and_answered_once(tasks: Tasks) -> None:
+    mirrored = {"host": "httpbin", "subset": "v2"}
+    tasks.virtual_service(to("v1", mirror=mirrored, mirrorPercentage={"value": 100.0}))
+    assert [tasks.curl("/anything/mirror") for _ in range(3)] == [200] * 3
+    eventually(lambda: tasks.logged("httpbin-v2", "/anything/mirror") == 3, "the second version has seen all of them")
+    assert tasks.logged("httpbin", "/anything/mirror") == 3
+
+
+def test_a_circuit_breaks_at_its_limit(tasks: Tasks) -> None:
+    tasks.virtual_service(to("v1"))
+    limits = {"tcp": {"maxConnections": 1}, "http": {"http1MaxPendingRequests": 1, "maxRequestsPerConnection": 1}}
+    policy = {"connectionPool": limits}
+    subsets = [{"name": "v1", "labels": {"version": "v1"}}]
+    tasks.put(
+        "DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", trafficPolicy=policy, subsets=subsets
+    )
+    load = ("fortio", "load", "-quiet", "-json=-", "-c=3", "-qps=0", "-n=60", f"{HTTPBIN}/delay/0.05")
+    text = tasks.mesh.lab.run("fortio", *load, namespace=NS)
+    codes = json.loads(text[text.index("{") :])["RetCodes"]
+    assert set(codes) == {"200", "503"}, codes
+    assert tasks.waypoint_stat("httpbin.*upstream_rq_pending_overflow") == codes["503"]
+    versions = [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")]
+    tasks.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", subsets=versions)
+
+
+def test_a_token_is_demanded_and_verified(tasks: Tasks) -> None:
+    issuer, stranger = TokenIssuer(), TokenIssuer()
+    rule = {"issuer": ISSUER, "jwks": issuer.key_set}
+    tasks.put("RequestAuthentication", "security.istio.io/v1", targetRefs=TARGET, jwtRules=[rule])
+    allowed = {"from": [{"source": {"requestPrincipals": [f"{ISSUER}/alice"]}}]}
+    tasks.put("AuthorizationPolicy", "security.istio.io/v1", targetRefs=TARGET, rules=[allowed])
+
+    def status(token: str) -> int:
+        return tasks.curl("/get", *(("-H", f"authorization: Bearer {token}") if token else ()))
+
+    assert status("") == 403
+    assert status(issuer.token({})) == 200
+    assert status(issuer.token({"sub": "bob"})) == 403
+    assert status(stranger.token({})) == 401
+    tasks.remove("requestauthentication", "authorizationpolicy")
+
+
+def test_opa_decides_where_a_policy_says_so(tasks: Tasks) -> None:
+    kubectl, mesh = tasks.mesh.lab.kubectl, tasks.mesh
+    held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
+    policy = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "policy"}, "data": {"policy.rego": POLICY}}
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "opa"},
+        "spec": {"selector": {"app": "opa"}, "ports": [{"name": "grpc", "port": PORT}]},
+    }  # fmt: skip
+    opa = _deployment("opa", "opa", f":{PORT}", "/policy/policy.rego", volume="policy")
+    mesh.lab.apply(yaml.safe_dump(policy), yaml.safe_dump(service), opa, namespace=NS)
+    mesh.lab.rolled_out("opa", namespace=NS)
+    provider = {"name": "opa", "envoyExtAuthzGrpc": {"service": f"opa.{NS}.svc.cluster.local", "port": PORT}}
+    config = yaml.safe_dump(yaml.safe_load(held) | {"extensionProviders": [provider]})
+    patch = {"data": {names.MESH_CONFIG_KEY: config}}
+    kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", json.dumps(patch))
+    try:
+        asked = {"targetRefs": TARGET, "action": "CUSTOM", "provider": {"name": "opa"}, "rules": [{}]}
+        tasks.put("AuthorizationPolicy", "security.istio.io/v1", **asked)
+        eventually(lambda: tasks.curl("/public/a") == 404, "OPA lets it through to httpbin, which has no such page")
+        assert tasks.curl("/get") == 418, "OPA refuses with the status of its policy"
+    finally:
+        tasks.remove("authorizationpolicy")
+        patch = {"data": {names.MESH_CONFIG_KEY: held}}
+        kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", json.dumps(patch))
+    eventually(lambda: tasks.curl("/get") == 200, "nobody decides any more")
+
+
+def test_tcp_connections_are_divided_by_weights(tasks: Tasks) -> None:
+    versions = [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")]
+    tasks.put("DestinationRule", "networking.istio.io/v1", "tcp-echo", host="tcp-echo", subsets=versions)
+    shares = {"v1": 80, "v2": 20}
+    route = [{"destination": {"host": "tcp-echo", "subset": v}, "weight": share} for v, share in shares.items()]
+    tasks.put("VirtualService", "networking.istio.io/v1", "tcp-echo", hosts=["tcp-echo"], tcp=[{"route": route}])
+    script = (
+        "for i in $(seq 200); do printf 'x\\n' | nc -q 1 -w 3 tcp-echo 9000 & [ $((i % 20)) = 0 ] && wait; done; wait"
+    )
+    found = Counter(re.findall("one|two", tasks.mesh.lab.run("curl", "sh", "-c", script, namespace=NS)))
+    assert found.total() == 200
+    assert 12 <= found["two"] <= 72, f"five standard deviations around 40: {found}"
