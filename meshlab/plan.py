@@ -213,6 +213,10 @@ def plan_on_hosts(name: str, *, slot: int, hosts: Sequence[IPv4Address]) -> LabP
 def _check(name: str, nodes: int) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", name):
         raise LabError(f'--name: "{name}" cannot name a lab; use up to 20 lower-case letters, digits and hyphens')
+    if name == "tasks":
+        raise LabError(
+            '--name: "tasks" is a file of every cgroup (v1), which a lab would need as a folder; use another name'
+        )
     if not 1 <= nodes <= MAX_NODES:
         raise LabError(f"--nodes: {nodes} is out of range; use 1 to {MAX_NODES}")
 

@@ -63,7 +63,9 @@ def test_link_names_fit_the_kernels_fifteen_characters() -> None:
     assert len(f"{lab.bridge}m{len(lab.machines) - 1}") <= 15
 
 
-@pytest.mark.parametrize(("name", "nodes"), [("Lab", 2), ("", 2), ("a.b", 2), ("x" * 21, 2), ("lab", 0), ("lab", 51)])
+@pytest.mark.parametrize(
+    ("name", "nodes"), [("Lab", 2), ("", 2), ("a.b", 2), ("x" * 21, 2), ("lab", 0), ("lab", 51), ("tasks", 2)]
+)
 def test_invalid_options_are_refused_by_name(name: str, nodes: int) -> None:
     with pytest.raises(LabError, match=r"^--(name|nodes): .*; use "):
         plan(name, slot=0, nodes=nodes, dual_stack=False)
