@@ -47,6 +47,10 @@ engine: $(ENGINE) ## Build the Rust engine into the virtual environment (PROFILE
 tools: $(VENV) ## Build Kubernetes, Helm and the images into the cache.
 	@setup/tools
 
+.PHONY: system-test
+system-test: ## The same, and those that only checks and tests need.
+	@setup/system test
+
 .PHONY: setup
 setup: system engine tools ## Everything that building, testing and the lab need.
 
@@ -94,7 +98,7 @@ fix: $(VENV) ## Format the code and repair what the checks can repair.
 	clang-format -i $$(git ls-files "*.c" "*.h")
 
 .PHONY: test
-test: setup lint test-rust test-fuzz test-python ## Set everything up and run all tests.
+test: system-test setup lint test-rust test-fuzz test-python ## Set everything up and run all tests.
 
 .PHONY: test-rust
 test-rust: ## Tests of the engine's crates.
@@ -106,7 +110,7 @@ ALONE := tests/cluster tests/integration tests/interop
 BESIDE := tests/vm tests/scenarios tests/unit tests/property tests/architecture
 
 .PHONY: test-python
-test-python: setup ## Unit, integration, interop, cluster and VM tests (TESTS=path to run some).
+test-python: system-test setup ## Unit, integration, interop, cluster and VM tests (TESTS=path to run some).
 ifdef TESTS
 	$(PY) -m pytest $(TESTS)
 else
@@ -114,7 +118,7 @@ else
 endif
 
 .PHONY: vm
-vm: system engine ## Tests of capture and tunnel on a kernel of Debian's, in an emulated machine (DEBIAN=bullseye: 5.10, trixie: 6.12).
+vm: system-test engine ## Tests of capture and tunnel on a kernel of Debian's, in an emulated machine (DEBIAN=bullseye: 5.10, trixie: 6.12).
 	CULVERT_VM_EVERY_CASE=1 CULVERT_VM_DEBIAN=$(or $(DEBIAN),bookworm) $(PY) -m pytest tests/vm
 
 .PHONY: fuzz
