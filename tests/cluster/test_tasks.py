@@ -1,4 +1,4 @@
-"""What Istio's documents walk through, on the lab, by kubectl alone: retries, mirrors, circuits, tokens, OPA, TCP."""
+"""What Istio's documents walk through, on the lab, by kubectl alone: retries, circuits, tokens, OPA, TLS."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from meshlab import images, lab, programs
 from meshlab.images import Archive, Image
 from meshlab.progress import Progress
 from tests.scenarios.test_opa import POLICY, PORT
+from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT, eventually
 from tests.support.mesh import SYSTEM, Mesh
 from tests.support.tokens import ISSUER, TokenIssuer
@@ -21,6 +22,7 @@ from tests.support.tokens import ISSUER, TokenIssuer
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]  # with the builds
 
 NS = "tasks"
+OUTSIDE = "tasks-outside"
 HTTPBIN = "http://httpbin:8000"
 TARGET = [{"group": "", "kind": "Service", "name": "httpbin"}]
 
@@ -46,8 +48,7 @@ class Tasks:
 
     def put(self, kind: str, version: str, name: str = "httpbin", /, **spec: Any) -> None:
         """Apply an object and wait until it is in force."""
-        item = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
-        self.mesh.lab.apply(yaml.safe_dump(item), namespace=NS)
+        self.mesh.lab.apply(_item(kind, version, name, **spec), namespace=NS)
         done = self.mesh.culvert("wait", kind, f"{name}.{NS}", "--timeout", "30s")
         assert done.returncode == 0, done.stderr
 
@@ -95,8 +96,9 @@ def tasks(mesh: Mesh) -> Iterator[Tasks]:
 
 
 def _deployment(name: str, *command: str, volume: str = "") -> str:
+    image = f"{images.PREFIX}/{command[0] if command[0] == 'opa' else 'fortio'}:test"
     container: dict[str, Any] = {
-        "name": name, "image": f"{images.PREFIX}/{name}:test", "imagePullPolicy": "IfNotPresent", "command": [*command],
+        "name": name, "image": image, "imagePullPolicy": "IfNotPresent", "command": [*command],
     }  # fmt: skip
     spec: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": 1}
     if volume:
@@ -114,6 +116,14 @@ def _deployment(name: str, *command: str, volume: str = "") -> str:
             },
         }
     )
+
+
+def _config_map(name: str, data: dict[str, str]) -> str:
+    return yaml.safe_dump({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+
+
+def _item(kind: str, version: str, name: str, **spec: Any) -> str:
+    return yaml.safe_dump({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
 
 
 def to(version: str, **more: Any) -> dict[str, Any]:
@@ -172,13 +182,13 @@ def test_a_token_is_demanded_and_verified(tasks: Tasks) -> None:
 def test_opa_decides_where_a_policy_says_so(tasks: Tasks) -> None:
     kubectl, mesh = tasks.mesh.lab.kubectl, tasks.mesh
     held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
-    policy = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "policy"}, "data": {"policy.rego": POLICY}}
+    policy = _config_map("policy", {"policy.rego": POLICY})
     service = {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "opa"},
         "spec": {"selector": {"app": "opa"}, "ports": [{"name": "grpc", "port": PORT}]},
     }  # fmt: skip
     opa = _deployment("opa", "opa", f":{PORT}", "/policy/policy.rego", volume="policy")
-    mesh.lab.apply(yaml.safe_dump(policy), yaml.safe_dump(service), opa, namespace=NS)
+    mesh.lab.apply(policy, yaml.safe_dump(service), opa, namespace=NS)
     mesh.lab.rolled_out("opa", namespace=NS)
     provider = {"name": "opa", "envoyExtAuthzGrpc": {"service": f"opa.{NS}.svc.cluster.local", "port": PORT}}
     config = yaml.safe_dump(yaml.safe_load(held) | {"extensionProviders": [provider]})
@@ -194,6 +204,74 @@ def test_opa_decides_where_a_policy_says_so(tasks: Tasks) -> None:
         patch = {"data": {names.MESH_CONFIG_KEY: held}}
         kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", json.dumps(patch))
     eventually(lambda: tasks.curl("/get") == 200, "nobody decides any more")
+
+
+def test_equal_headers_lead_to_one_pod(tasks: Tasks) -> None:
+    tasks.remove("virtualservice")
+    policy = {"loadBalancer": {"consistentHash": {"httpHeaderName": "x-user"}}}
+    tasks.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", trafficPolicy=policy)
+    for user in ("alice", "bob", "carol"):
+        assert {tasks.curl(f"/anything/{user}", "-H", f"x-user: {user}") for _ in range(6)} == {200}
+
+    def counted() -> list[set[int]]:
+        pods = ("httpbin", "httpbin-v2")
+        return [{tasks.logged(pod, f"/anything/{user}") for pod in pods} for user in ("alice", "bob", "carol")]
+
+    eventually(lambda: counted() == [{0, 6}] * 3, "each user is at one pod")
+
+
+def test_requests_stay_in_the_waypoints_zone_until_nothing_is_left_there(tasks: Tasks) -> None:
+    lab, policy = tasks.mesh.lab, {"outlierDetection": {"consecutive5xxErrors": 5}}
+    for name, node in (("httpbin", "node1"), ("httpbin-v2", "node2")):
+        pinned = {"spec": {"template": {"spec": {"nodeName": node}}}}
+        lab.kubectl("patch", "deployment", name, "-n", NS, "-p", json.dumps(pinned))
+    lab.rolled_out("httpbin", "httpbin-v2", namespace=NS)
+    tasks.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", trafficPolicy=policy)
+    waypoint = lab.resource("pods", "-n", NS, "-l", f"{names.GATEWAY_NAME_LABEL}=waypoint")["items"][0]
+    near, far = ("httpbin", "httpbin-v2")[:: 1 if waypoint["spec"]["nodeName"] == "node1" else -1]
+
+    def share(path: str) -> tuple[int, int]:
+        assert {tasks.curl(f"/anything/{path}") for _ in range(10)} == {200}
+        return tasks.logged(near, f"/anything/{path} "), tasks.logged(far, f"/anything/{path} ")
+
+    number = iter(range(100))
+    eventually(lambda: share(f"near{next(number)}") == (10, 0), "all are answered in the waypoint's zone", within_s=30)
+    lab.kubectl("scale", "-n", NS, f"deploy/{near}", "--replicas=0")
+    eventually(lambda: lab.run("curl", "curl", "-sS", "-m", "5", f"{HTTPBIN}/get", namespace=NS, check=False), "served")
+    eventually(
+        lambda: tasks.curl("/anything/other") == 200 and tasks.logged(far, "/anything/other") > 0, "from the other"
+    )
+    lab.kubectl("scale", "-n", NS, f"deploy/{near}", "--replicas=1")
+    lab.rolled_out(near, namespace=NS)
+
+
+def test_tls_is_spoken_to_a_server_outside_of_the_mesh(tasks: Tasks) -> None:
+    lab, authority = tasks.mesh.lab, TestAuthority()
+    chain, key = authority.issue_for_hosts("secure.example")
+    tasks.mesh.namespace(OUTSIDE)
+    files = {"tls.crt": chain.decode(), "tls.key": key.decode()}
+    lab.apply(_config_map("tls", files), namespace=OUTSIDE)
+    serve = ("fortio", "server", "-http-port=8443", "-cert=/tls/tls.crt", "-key=/tls/tls.key", "-grpc-port=disabled")
+    lab.apply(_deployment("secure", *serve, volume="tls"), namespace=OUTSIDE)
+    lab.rolled_out("secure", namespace=OUTSIDE)
+    address = tasks.mesh.pod(OUTSIDE, "secure")["status"]["podIP"]
+    port = {"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8443}
+    host = {"hosts": ["secure.example"], "ports": [port], "resolution": "STATIC", "endpoints": [{"address": address}]}
+    lab.apply(_item("ServiceEntry", "networking.istio.io/v1", "secure", location="MESH_EXTERNAL", **host), namespace=NS)
+    url = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://secure.example/")
+
+    def status() -> str:
+        return lab.run("curl", *url, namespace=NS, check=False)
+
+    eventually(lambda: status() == "400", "plain text is no answer of a TLS server's")
+    lab.apply(_config_map("roots", {"ca.crt": authority.roots.decode()}), namespace=NS)
+    target = [{"group": "networking.istio.io", "kind": "ServiceEntry", "name": "secure"}]
+    roots = [{"group": "", "kind": "ConfigMap", "name": "roots"}]
+    for name, expected in (("secure.example", "200"), ("other.example", "503")):
+        verify = {"hostname": name, "caCertificateRefs": roots}
+        tasks.put("BackendTLSPolicy", "gateway.networking.k8s.io/v1", "secure", targetRefs=target, validation=verify)
+        eventually(lambda expected=expected: status() == expected, f"a certificate for {name} is demanded")
+    lab.kubectl("delete", "namespace", OUTSIDE, "--wait=false")
 
 
 def test_tcp_connections_are_divided_by_weights(tasks: Tasks) -> None:
