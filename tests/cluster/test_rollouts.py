@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
-def cluster(mesh: Mesh) -> Iterator[Cluster]:
+def rollouts(mesh: Mesh) -> Iterator[Cluster]:
     lab.load_images(mesh.lab.name, [image(Progress().say)])
     found = Cluster(mesh.lab.kubeconfig)
     found.deploy()
@@ -24,10 +24,10 @@ def cluster(mesh: Mesh) -> Iterator[Cluster]:
     mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
 
 
-def test_nothing_fails(cluster: Cluster) -> None:
-    with cluster.load() as running:
+def test_nothing_fails(rollouts: Cluster) -> None:
+    with rollouts.load() as running:
         for change in CHANGES.values():
-            change(cluster)
+            change(rollouts)
     found = running.report()
     assert found.failures == [], str(found)
     assert found.requests > 100
