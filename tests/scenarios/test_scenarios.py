@@ -20,6 +20,8 @@ from tests.scenarios.world import World
 from tests.support import hbone_client
 from tests.support.waiting import TIMEOUT_FACTOR, until
 
+LOGS_WITHIN_S = 8.0
+"""Spans and log records are sent every few seconds."""
 SIGMAS = 4.5
 """A share that is farther off than this happens by chance once in 150,000 runs."""
 
@@ -74,7 +76,8 @@ async def _run(running: World, step: Step) -> None:
         return None
     # A change takes effect within moments; until then the old configuration answers. And the proxy waits a second for a
     # name in TLS: where the computer is busy, a client's first bytes may come later.
-    deadline = time.monotonic() + 5 * TIMEOUT_FACTOR
+    # Whoever waits for lines in vain, because the old configuration was asked, has time for one more try.
+    deadline = time.monotonic() + 5 * TIMEOUT_FACTOR + (LOGS_WITHIN_S * TIMEOUT_FACTOR if step.logs else 0)
     while True:
         try:
             return await _once(running, step)
@@ -270,7 +273,7 @@ async def _check_logs(running: World, expected: Logged) -> None:
         return [line for line in running.lines(expected.file) if _is_so(line, expected)]
 
     with contextlib.suppress(AssertionError):  # what is there instead is said below
-        await until(lambda: len(found()) >= expected.count, within_s=8)
+        await until(lambda: len(found()) >= expected.count, within_s=LOGS_WITHIN_S)
     await running.finish_logs()
     lines = running.lines(expected.file)
     assert len(found()) == expected.count, f"{expected.file} has {len(found())} such lines: {lines}"
