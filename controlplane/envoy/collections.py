@@ -250,7 +250,7 @@ class EnvoyCollections:
         """Return the cluster and the endpoints of a target that is no service of the waypoint."""
         view, target = group.key
         upstreams = Upstreams(self._routing, self._waypoints, view, fetch)
-        service = self._routing.seen_from(view[0], target.host, fetch)
+        service = self._routing.service(target.host, fetch)
         port = None if service is None else service.port(target.port)
         if service is None or port is None:
             return None

@@ -63,9 +63,9 @@ class Upstreams:
             called: the port that clients have called; it counts where the target has none.
             is_http: whether requests go there, or connections.
         """
-        service = self.routing.seen_from(self.view[0], target.host, self.fetch)
+        service = self.routing.service(target.host, self.fetch)
         port = None if service is None else port_of(service, target.port, called)
-        if service is None or port is None:
+        if service is None or port is None or (target.viewer and not service.is_seen_from(target.viewer)):
             return Upstream(names.BLACK_HOLE)
         policy = self.rules(service).policy(port.number, target.subset)
         hashes = balancing.hash_policies(policy)

@@ -143,11 +143,6 @@ class RoutingCollections:
         found = fetch.members(self._services_by_host, host)
         return found[0] if found else fetch.find(self.entry_services, host)
 
-    def seen_from(self, namespace: str, host: str, fetch: Fetch) -> Service | None:
-        """Return the service with a host name, if objects and waypoints of a namespace may lead to it."""
-        found = self.service(host, fetch)
-        return found if found is not None and found.is_seen_from(namespace) else None
-
     def _entry_seen_from(self, namespace: str, host: str, fetch: Fetch) -> Service | None:
         found = fetch.find(self.entry_services, host)
         return found if found is not None and found.is_seen_from(namespace) else None

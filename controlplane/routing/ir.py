@@ -136,11 +136,13 @@ class Target:
         host: of a service.
         port: of the service; 0: the only one it has, else the one that was called.
         subset: named by the host's DestinationRule; empty: all endpoints.
+        viewer: namespace that has to see the service; empty: visibility is not checked, or has been.
     """
 
     host: str
     port: int = 0
     subset: str = ""
+    viewer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

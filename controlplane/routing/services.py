@@ -101,7 +101,7 @@ class Service:
         ports: TCP ports.
         discovery: where its endpoints come from.
         distribution: which endpoints it wants to be preferred, as ``PreferSameZone``.
-        is_private: whether only objects and waypoints of its own namespace may lead to it.
+        is_private: whether only objects of its own namespace may lead to it.
     """
 
     kind: str
@@ -119,7 +119,7 @@ class Service:
         return self.key[0]
 
     def is_seen_from(self, namespace: str) -> bool:
-        """Return whether objects and waypoints of a namespace may lead to it."""
+        """Return whether objects of a namespace may lead to it."""
         return not self.is_private or namespace == self.namespace
 
     def port(self, number: int) -> Port | None:

@@ -155,7 +155,8 @@ class _Translation:
 
     def _target(self, destination: api.Destination) -> Target:
         port = 0 if destination.port is None else destination.port.number
-        return Target(self._complete(destination.host), port, destination.subset)
+        viewer = self.item.metadata.namespace
+        return Target(self._complete(destination.host), port, destination.subset, viewer)
 
     def _mirrors(self, rule: api.HTTPRoute) -> Iterator[Mirror]:
         if rule.mirror is not None:
