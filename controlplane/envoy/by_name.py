@@ -11,7 +11,6 @@ A client must not choose what it likes, else the waypoint would call any name an
 from typing import Final
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.clusters.dynamic_forward_proxy.v3 import cluster_pb2 as forward_cluster_pb2
@@ -22,9 +21,8 @@ from envoy.extensions.filters.http.header_to_metadata.v3 import header_to_metada
 from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import sni_dynamic_forward_proxy_pb2
-from google.protobuf.message import Message
 
-from controlplane.envoy.packing import packed, regex
+from controlplane.envoy.packing import filter_state, http_filter, packed, regex
 from controlplane.routing.services import Port, Service
 
 _METADATA: Final = "culvert.destination"
@@ -52,15 +50,18 @@ def of_requests(service: Service, port: Port) -> tuple[http_connection_manager_p
     rule.on_header_present.regex_value_rewrite.pattern.CopyFrom(regex(_WITHOUT_PORT))
     rule.on_header_present.regex_value_rewrite.substitution = r"\1"
     name = f"%DYNAMIC_METADATA({_METADATA}:{_NAME})%"
-    states = (_value(_HOST_STATE, name), _value(_PORT_STATE, str(port.target)))
+    states = (
+        filter_state(_State(object_key=_HOST_STATE), name),
+        filter_state(_State(object_key=_PORT_STATE), str(port.target)),
+    )
     noted = set_filter_state_pb2.Config(on_request_headers=states)
     config = dynamic_forward_proxy_pb2.FilterConfig(
         dns_cache_config=_cache(service), allow_dynamic_host_from_filter_state=True
     )
     return (
-        _filter("envoy.filters.http.header_to_metadata", cut),
-        _filter("envoy.filters.http.set_filter_state", noted),
-        _filter("envoy.filters.http.dynamic_forward_proxy", config),
+        http_filter("envoy.filters.http.header_to_metadata", cut),
+        http_filter("envoy.filters.http.set_filter_state", noted),
+        http_filter("envoy.filters.http.dynamic_forward_proxy", config),
     )
 
 
@@ -78,17 +79,6 @@ def restrict(routes: route_pb2.RouteConfiguration, service: Service) -> None:
     for host in routes.virtual_hosts:
         del host.domains[:]
         host.domains.append(service.host)
-
-
-def _filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilter:
-    return http_connection_manager_pb2.HttpFilter(name=name, typed_config=packed(config))
-
-
-def _value(key: str, text: str) -> value_pb2.FilterStateValue:
-    source = base_pb2.DataSource(inline_string=text)
-    result = _State(object_key=key)
-    result.format_string.CopyFrom(substitution_format_string_pb2.SubstitutionFormatString(text_format_source=source))
-    return result
 
 
 def _cache(service: Service) -> dns_cache_pb2.DnsCacheConfig:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import base_pb2, extension_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
@@ -13,10 +13,9 @@ from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
-from google.protobuf.message import Message
 
 from controlplane.envoy import names, peer
-from controlplane.envoy.packing import ads, duration, flag, packed
+from controlplane.envoy.packing import ads, duration, flag, http_filter, overwritten, packed
 
 Manager: Final = http_connection_manager_pb2.HttpConnectionManager
 Filter: Final = http_connection_manager_pb2.HttpFilter
@@ -46,8 +45,8 @@ def of_service(
         http_filters=[
             _client_identity(),
             *filters,
-            _filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
-            _filter(names.CORS_FILTER, cors_pb2.Cors()),
+            http_filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
+            http_filter(names.CORS_FILTER, cors_pb2.Cors()),
             # Routes with sessions turn it on: a listener that changed with them would close connections.
             Filter(
                 name=names.SESSION_FILTER, typed_config=packed(stateful_session_pb2.StatefulSession()), disabled=True
@@ -99,7 +98,7 @@ def of_tunnels(logs: Iterable[accesslog_pb2.AccessLog]) -> http_connection_manag
 
 def router() -> http_connection_manager_pb2.HttpFilter:
     """Return the last filter."""
-    return _filter(names.ROUTER_FILTER, router_pb2.Router())
+    return http_filter(names.ROUTER_FILTER, router_pb2.Router())
 
 
 def _client_identity() -> http_connection_manager_pb2.HttpFilter:
@@ -108,14 +107,6 @@ def _client_identity() -> http_connection_manager_pb2.HttpFilter:
     What a client has written there is removed before.
     """
     value = f"URI=%FILTER_STATE({names.SOURCE_PRINCIPAL_STATE}:PLAIN)%"
-    option = base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key="x-forwarded-client-cert", value=value),
-        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
     config = header_mutation_pb2.HeaderMutation()
-    config.mutations.request_mutations.add(append=option)
-    return _filter("envoy.filters.http.header_mutation", config)
-
-
-def _filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilter:
-    return Filter(name=name, typed_config=packed(config))
+    config.mutations.request_mutations.add(append=overwritten("x-forwarded-client-cert", value))
+    return http_filter("envoy.filters.http.header_mutation", config)

@@ -2,7 +2,15 @@
 
 from datetime import timedelta
 
-from envoy.config.core.v3 import address_pb2, config_source_pb2, extension_pb2
+from envoy.config.core.v3 import (
+    address_pb2,
+    base_pb2,
+    config_source_pb2,
+    extension_pb2,
+    substitution_format_string_pb2,
+)
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
@@ -21,6 +29,37 @@ def packed(message: Message) -> any_pb2.Any:
 def extension(name: str, message: Message) -> extension_pb2.TypedExtensionConfig:
     """Return an extension with its configuration."""
     return extension_pb2.TypedExtensionConfig(name=name, typed_config=packed(message))
+
+
+def http_filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilter:
+    """Return an HTTP filter with its configuration."""
+    return http_connection_manager_pb2.HttpFilter(name=name, typed_config=packed(config))
+
+
+def filter_state(
+    value: value_pb2.FilterStateValue, text: str, *, omits_empty: bool = False
+) -> value_pb2.FilterStateValue:
+    """Return a piece of filter state that is given a text with command operators.
+
+    Args:
+        value: its key and properties; is changed.
+        text: the text.
+        omits_empty: whether an operator without a value is nothing, instead of ``-``.
+    """
+    source = base_pb2.DataSource(inline_string=text)
+    form = substitution_format_string_pb2.SubstitutionFormatString(
+        text_format_source=source, omit_empty_values=omits_empty
+    )
+    value.format_string.CopyFrom(form)
+    return value
+
+
+def overwritten(name: str, value: str) -> base_pb2.HeaderValueOption:
+    """Return a header that is set, whatever it was."""
+    return base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=name, value=value),
+        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
 
 
 def duration(value: timedelta) -> duration_pb2.Duration:

@@ -7,7 +7,6 @@ peer says of itself what it likes; nothing but telemetry believes it. Facts: ``b
 from collections.abc import Iterator
 from typing import Final
 
-from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from envoy.extensions.filters.http.header_to_metadata.v3 import header_to_metadata_pb2
 from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
@@ -15,7 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.type.matcher.v3 import regex_pb2
 
 from controlplane.envoy import names
-from controlplane.envoy.packing import packed, regex
+from controlplane.envoy.packing import filter_state, packed, regex
 
 Rules: Final = header_to_metadata_pb2.Config
 Filter: Final = http_connection_manager_pb2.HttpFilter
@@ -74,7 +73,4 @@ def _value(key: str, text: str, *, factory: str = "", read_only: bool = True) ->
     result = _State(
         object_key=key, factory_key=factory, shared_with_upstream=_State.ONCE, read_only=read_only, skip_if_empty=True
     )
-    source = base_pb2.DataSource(inline_string=text)
-    form = substitution_format_string_pb2.SubstitutionFormatString(text_format_source=source, omit_empty_values=True)
-    result.format_string.CopyFrom(form)
-    return result
+    return filter_state(result, text, omits_empty=True)

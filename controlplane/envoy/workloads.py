@@ -18,7 +18,7 @@ from typing import Final
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import base_pb2, extension_pb2, substitution_format_string_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
@@ -28,7 +28,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 
 from controlplane.envoy import clusters, filter_chains, metrics, names, transport, virtual_hosts
 from controlplane.envoy.filter_chains import Filters, Opening
-from controlplane.envoy.packing import duration, extension, internal_address, packed
+from controlplane.envoy.packing import duration, extension, filter_state, internal_address, overwritten, packed
 from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.workloads import Workload
 from meshapi.resources.destination_rule import ConnectionPool
@@ -101,11 +101,7 @@ def cluster(workload: Workload) -> cluster_pb2.Cluster:
 def _named_in_header() -> extension_pb2.TypedExtensionConfig:
     """Return what writes the cluster into a header before the route is chosen; what a client has sent there is lost."""
     config = header_mutation_pb2.HeaderMutation()
-    header = base_pb2.HeaderValue(key=names.WORKLOAD_HEADER, value=_CLUSTER)
-    mutation = mutation_rules_pb2.HeaderMutation()
-    mutation.append.header.CopyFrom(header)
-    mutation.append.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-    config.mutations.append(mutation)
+    config.mutations.append(mutation_rules_pb2.HeaderMutation(append=overwritten(names.WORKLOAD_HEADER, _CLUSTER)))
     return extension("envoy.http.early_header_mutation.header_mutation", config)
 
 
@@ -116,7 +112,4 @@ def _state(*values: value_pb2.FilterStateValue) -> listener_components_pb2.Filte
 
 
 def _value(key: str, text: str, *, shared: int = _State.NONE) -> value_pb2.FilterStateValue:
-    source = base_pb2.DataSource(inline_string=text)
-    result = _State(object_key=key, shared_with_upstream=shared)
-    result.format_string.CopyFrom(substitution_format_string_pb2.SubstitutionFormatString(text_format_source=source))
-    return result
+    return filter_state(_State(object_key=key, shared_with_upstream=shared), text)
