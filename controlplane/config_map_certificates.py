@@ -22,7 +22,10 @@ _log = logger("controlplane.certificates")
 _KEY: Final = "ca.crt"
 _REFRESH_S: Final = 30.0
 _MAX_BYTES: Final = 256 * 1024
-"""They stand in each cluster of the service. All authorities that browsers trust have some 220 kB."""
+"""The certificates are part of each cluster of the service, so their size counts in every waypoint.
+
+The certificates of all authorities that browsers trust have some 220 kB.
+"""
 
 
 class ConfigMapCertificates:

@@ -41,7 +41,7 @@ class TlsReading:
     Attributes:
         key: of the policy.
         created: when; the older of two policies counts.
-        targets: what it is for.
+        targets: the services, or ports of services, that the policy names.
         tls: what it demands.
         accepted: condition ``Accepted``, as far as the policy itself has to do with it.
         resolved: condition ``ResolvedRefs``.

@@ -19,7 +19,7 @@ class TrafficReading:
     Attributes:
         key: of the policy.
         created: when; the older of two policies counts.
-        targets: what it is for.
+        targets: the services, or ports of services, that the policy names.
         session: ``None``: no session.
         retries: ``None``: no limit of its own.
         accepted: condition ``Accepted``.

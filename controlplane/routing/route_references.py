@@ -110,7 +110,7 @@ class Resolution:
         namespace: of the route.
         parents: as the route names them.
         references: how names are resolved.
-        resolved: condition ``ResolvedRefs``; of several that are not, the first one is told. Filled by use.
+        resolved: condition ``ResolvedRefs``, with the first reference that cannot be resolved. Set by the methods.
     """
 
     kind: str

@@ -23,7 +23,7 @@ from meshapi.resources.gateway import GROUP
 from meshkit.kube import Json, Key, Kind, kinds
 
 _MAX: Final = 16
-"""Of the API: more ancestors are not told."""
+"""The API's limit of ancestors in one status; further ones are left out."""
 
 
 class PolicyAncestors:

@@ -99,7 +99,7 @@ class World:
 
     @property
     def services(self) -> Iterable[Item]:
-        """Those that the caller may use."""
+        """The services that the caller may use."""
         for one in self.dump.get("services") or ():
             if one.get("visibility") != "Namespace" or one.get("namespace") == self.source.get("namespace"):
                 yield one

@@ -36,8 +36,9 @@ def main(hosts: Sequence[str]) -> int:
         step(f"a two-node Kubernetes  ({' '.join(['culvert lab up --samples', *where])})")
         commands.culvert("lab", "up", "--name", LAB, "--samples", *where)
         kube = commands.Kubectl(LAB)
-        step("Culvert  (setup/lab-install: image into the nodes, then culvert install --wait)")
-        commands.run([str(ROOT / "setup" / "lab-install"), LAB, "--wait", "--set", "meshConfig.waypoints=AUTOMATIC"])
+        install = ["setup/lab-install", LAB, "--wait", "--set", "meshConfig.waypoints=AUTOMATIC"]
+        step(f"Culvert: its image into the nodes, then culvert install  ({' '.join(install)})")
+        commands.run([str(ROOT / install[0]), *install[1:]])
         step("bookinfo  (kubectl apply -f samples/bookinfo -f samples/curl)")
         kube.namespace(NAMESPACE)
         kube.apply(ROOT / "samples" / "bookinfo" / "bookinfo.yaml", ROOT / "samples" / "curl" / "curl.yaml", NAMESPACE)

@@ -1,7 +1,7 @@
 """What EnvoyFilters add to a waypoint beside what it has: listeners, clusters, configurations of extensions.
 
-A name can be added once, and not one that the control plane gives: whoever may write an EnvoyFilter for a service must
-not take the place of another one's cluster.
+The first one of a name is added. Names that the control plane uses are refused: whoever may write an EnvoyFilter for a
+service must not replace the cluster of another service.
 """
 
 from collections.abc import Iterable

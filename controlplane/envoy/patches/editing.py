@@ -11,7 +11,7 @@ from meshapi.errors import DataError
 from meshapi.resources.envoy_filter import Operation
 
 Chosen = Callable[[Any], bool]
-"""Whether one of a list is what a patch is for."""
+"""Whether a patch matches an entry of a list."""
 
 
 def edit(items: MutableSequence[Any], patch: Patch, chosen: Chosen | None, end: int) -> bool:
@@ -20,7 +20,7 @@ def edit(items: MutableSequence[Any], patch: Patch, chosen: Chosen | None, end: 
     Args:
         items: is changed.
         patch: what is done.
-        chosen: what it is for; ``None``: it names nothing.
+        chosen: whether the patch matches an entry; ``None``: its match names no entry.
         end: position of what is added.
     """
     if patch.operation is Operation.REMOVE:
@@ -38,7 +38,7 @@ def edit(items: MutableSequence[Any], patch: Patch, chosen: Chosen | None, end: 
 
 
 def _position(items: Sequence[Any], operation: Operation, chosen: Chosen | None, end: int) -> int | None:
-    """Return where something is inserted or replaced; ``None``: what the patch names is not there."""
+    """Return where something is inserted or replaced; ``None``: the patch matches no entry."""
     if operation is Operation.ADD:
         return end
     if operation is Operation.INSERT_FIRST:

@@ -52,7 +52,7 @@ def merge(into: Message, value: Message, *, replaces_lists: bool = False) -> Non
     Args:
         into: is changed.
         value: is merged.
-        replaces_lists: whether lists of the value replace those that are there, instead of being appended.
+        replaces_lists: whether a list of the value replaces the present list, instead of being appended to it.
     """
     for field, given in value.ListFields():
         held: Any = getattr(into, field.name)

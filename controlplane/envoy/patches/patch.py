@@ -14,7 +14,7 @@ KIND = "EnvoyFilter"
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a patch is for: everything that is given. Empty texts and 0 stand for anything.
+    """The conditions of a patch; all of them have to hold. Empty texts and 0 match anything.
 
     Attributes:
         context: as the user has written it.
@@ -110,7 +110,7 @@ class Patching:
         self.effects.add(Effect(patch.key, patch.index))
 
     def failed(self, patch: Patch, problem: str) -> None:
-        """Note why a patch was not applied to what it is for."""
+        """Note why a patch was not applied to a message that it matches."""
         self.effects.add(Effect(patch.key, patch.index, problem))
 
     @property

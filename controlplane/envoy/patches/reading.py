@@ -61,7 +61,7 @@ class Reading:
     Attributes:
         key: of the EnvoyFilter.
         order: sorts EnvoyFilters in the order in which they count, those of the root namespace apart.
-        targets: what it is for.
+        targets: the objects that the EnvoyFilter names.
         patches: in the object's order.
         problems: what cannot be applied, and the fix.
     """

@@ -67,7 +67,7 @@ def _is_for_host(match: Match, name: str, host: route_components_pb2.VirtualHost
 
 
 def _patch_routes(name: str, host: route_components_pb2.VirtualHost, patching: Patching) -> None:
-    """Patch the routes that are there first, and add others then, as Istio does."""
+    """Patch the present routes first, then add new ones, as Istio does."""
     fitting = [one for one in patching.of(ApplyTo.HTTP_ROUTE) if _is_for_host(one.match, name, host)]
     kept = [route for route in host.routes if _patch_route(route, fitting, patching)]
     del host.routes[:]

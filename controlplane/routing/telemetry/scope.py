@@ -44,7 +44,7 @@ class Telemetries:
         return fetch.setting(self._mesh)
 
     def providers(self, fetch: Fetch) -> Mapping[str, ExtensionProvider]:
-        """Return the providers by name in lower case, and those that always exist."""
+        """Return the extension providers of the mesh configuration and the built-in ones, by name in lower case."""
         return providers.by_name(self.config(fetch).extension_providers)
 
     def counting(self, service: Service | None, view: Key, fetch: Fetch) -> tuple[Telemetry, ...]:
