@@ -10,16 +10,17 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.kubernetes import Cluster
 from bench.l7 import load, world
 from bench.l7.load import DIRECT, REVERSE, WAYPOINT, Case, Sample, Way
-from meshlab import lab, product, state
+from meshlab import product
 from meshlab.progress import Progress
+from tests.support.lab import install, running
+from tests.support.mesh import Mesh
+from tests.support.program_images import fortio
 from tests.support.tokens import TokenIssuer
 
 LAB = "l7"
@@ -42,17 +43,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often each kind of requests is measured")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each load lasts")
     options = parser.parse_args()
-    progress = Progress()
-    change = lab.up(LAB, nodes=2, dual_stack=False, progress=progress, extra=[world.fortio_image])
-    try:
-        cluster = Cluster(Path(state.kubeconfig(LAB)))
-        cluster.install(LAB)
-        world.deploy(cluster, product.waypoint_image(progress.say).name)
-        rows = list(_measured(cluster, options.rounds, options.seconds))
-        memory = [(way.name, load.memory_kb(cluster, way, CONNECTIONS)) for way in (REVERSE, WAYPOINT)]
-    finally:
-        if change is lab.Change.MADE:
-            lab.down(LAB, progress=progress)
+    with running(LAB, extra=[fortio]) as lab:
+        install(lab)
+        mesh = Mesh(lab)
+        world.deploy(mesh, product.waypoint_image(Progress().say).name)
+        rows = list(_measured(mesh, options.rounds, options.seconds))
+        memory = [(way.name, load.memory_kb(mesh, way, CONNECTIONS)) for way in (REVERSE, WAYPOINT)]
     _show(rows, memory)
     return 0
 
@@ -60,37 +56,37 @@ def main() -> int:
 Row = tuple[str, Way, Sample]
 
 
-def _measured(cluster: Cluster, rounds: int, seconds: float) -> Iterator[Row]:
+def _measured(mesh: Mesh, rounds: int, seconds: float) -> Iterator[Row]:
     """Yield a row for each kind of requests and way, then those of what only a waypoint has."""
     ways = (DIRECT, REVERSE, WAYPOINT)
     samples: dict[tuple[Case, Way], list[Sample]] = {(case, way): [] for case in CASES for way in ways}
     for number in range(rounds):
         for (case, way), found in samples.items():
             _say(f"round {number + 1}: {case.name}, {way.name}")
-            found.append(load.measure(cluster, way, case, seconds))
+            found.append(load.measure(mesh, way, case, seconds))
     yield from ((case.name, way, load.median(found)) for (case, way), found in samples.items())
     issuer = TokenIssuer()
     demanding = Case("a token in each request", (f"-H=authorization: Bearer {issuer.token({})}",))
-    for case, objects in (
+    for case, items in (
         (Case(f"{world.MANY} routes"), [world.many_routes()]),
         (Case(f"{world.MANY} authorization rules"), [world.many_rules()]),
         (demanding, world.tokens(issuer)),
     ):
         _say(case.name)
-        with _applied(cluster, objects):
-            found = [load.measure(cluster, WAYPOINT, case, seconds) for _ in range(rounds)]
+        with _applied(mesh, items):
+            found = [load.measure(mesh, WAYPOINT, case, seconds) for _ in range(rounds)]
         yield case.name, WAYPOINT, load.median(found)
 
 
 @contextlib.contextmanager
-def _applied(cluster: Cluster, objects: list[dict[str, object]]) -> Iterator[None]:
+def _applied(mesh: Mesh, items: list[world.Item]) -> Iterator[None]:
     """Apply objects and wait until the waypoint has them."""
-    cluster.apply(world.MESH, *objects)
-    for item in objects:
-        cluster.in_force(str(item["kind"]), "bench", world.MESH)
+    mesh.lab.apply(*(text for _, text in items), namespace=world.MESH)
+    for kind, _ in items:
+        mesh.in_force(kind, world.NAME, world.MESH)
     yield
-    for item in objects:
-        cluster.kubectl("delete", str(item["kind"]), "bench", "-n", world.MESH)
+    for kind, _ in items:
+        mesh.lab.kubectl("delete", kind, world.NAME, "-n", world.MESH)
 
 
 def _show(rows: list[Row], memory: list[tuple[str, float]]) -> None:

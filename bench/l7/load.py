@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench import kubernetes
-from bench.kubernetes import Cluster
 from bench.l7.world import GRPC_PORT, HTTP_PORT, MESH, PLAIN
+from tests.support.mesh import Mesh
 
 CONNECTIONS: Final = 16
 _HELD_S: Final = 6.0
+_LIMIT_S: Final = 120.0
 _GOOD: Final = frozenset({"200", "SERVING", "1"})
 """Results of requests: a status of HTTP, of a gRPC health check, of a gRPC ping."""
 _STAT: Final = re.compile(r"^\d+ \(envoy\) \S+ (?:\S+ ){10}(\d+) (\d+) (?:\S+ ){8}(\d+)", re.MULTILINE)
@@ -61,7 +61,7 @@ class Case:
     is_grpc: bool = False
 
     def arguments(self, host: str) -> list[str]:
-        """Return what fortio is told."""
+        """Return fortio's options and the target."""
         if self.is_grpc:
             payload = [f"-payload-size={self.size}"] if self.size else []
             return [*self.options, "-grpc", "-ping", *payload, f"{host}:{GRPC_PORT}"]
@@ -91,37 +91,37 @@ def median(samples: Iterable[Sample]) -> Sample:
     return Sample(*(statistics.median(column) for column in columns))
 
 
-def measure(cluster: Cluster, way: Way, case: Case, seconds: float) -> Sample:
+def measure(mesh: Mesh, way: Way, case: Case, seconds: float) -> Sample:
     """Load a way with all that it takes, then with half of that."""
-    before = _usage(cluster, way)[0]
-    full = _run(cluster, way, case, seconds, rate=0.0)
-    used = _usage(cluster, way)[0] - before
-    half = _run(cluster, way, case, seconds, rate=full["ActualQPS"] / 2)
+    before = _usage(mesh, way)[0]
+    full = _run(mesh, way, case, seconds, rate=0.0)
+    used = _usage(mesh, way)[0] - before
+    half = _run(mesh, way, case, seconds, rate=full["ActualQPS"] / 2)
     times = {one["Percentile"]: one["Value"] * 1e3 for one in half["DurationHistogram"]["Percentiles"]}
     count = full["DurationHistogram"]["Count"]
     return Sample(full["ActualQPS"], used / count * 1e6, times[50], times[99])
 
 
-def memory_kb(cluster: Cluster, way: Way, connections: int) -> float:
+def memory_kb(mesh: Mesh, way: Way, connections: int) -> float:
     """Return the proxy's resident memory for each of many connections that make one request a second, in kB."""
-    _run(cluster, way, Case("few connections", ("-c=100",)), 1.0, rate=100)
-    before = _usage(cluster, way)[1]
+    _run(mesh, way, Case("few connections", ("-c=100",)), 1.0, rate=100)
+    before = _usage(mesh, way)[1]
     many = Case("many connections", (f"-c={connections}",))
-    command = _command(cluster, way, many, _HELD_S, connections)
+    command = _command(mesh, way, many, _HELD_S, connections)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         time.sleep(_HELD_S / 2)
-        after = _usage(cluster, way)[1]
-        assert running.wait(kubernetes.LIMIT_S) == 0, f"{way.name}: connections failed"
+        after = _usage(mesh, way)[1]
+        assert running.wait(_LIMIT_S) == 0, f"{way.name}: connections failed"
     return (after - before) / connections / 1e3
 
 
-def _run(cluster: Cluster, way: Way, case: Case, seconds: float, rate: float) -> dict[str, Any]:
+def _run(mesh: Mesh, way: Way, case: Case, seconds: float, rate: float) -> dict[str, Any]:
     done = subprocess.run(
-        _command(cluster, way, case, seconds, rate),
+        _command(mesh, way, case, seconds, rate),
         capture_output=True,
         text=True,
         check=False,
-        timeout=kubernetes.LIMIT_S,
+        timeout=_LIMIT_S,
     )
     assert done.returncode == 0, f"{way.name}, {case.name}: {done.stderr}"
     found: dict[str, Any] = json.loads(done.stdout)
@@ -130,18 +130,18 @@ def _run(cluster: Cluster, way: Way, case: Case, seconds: float, rate: float) ->
     return found
 
 
-def _command(cluster: Cluster, way: Way, case: Case, seconds: float, rate: float) -> list[str]:
+def _command(mesh: Mesh, way: Way, case: Case, seconds: float, rate: float) -> list[str]:
     fortio = ["fortio", "load", "-quiet", "-json=-", "-p=50,99", "-nocatchup", "-uniform", f"-c={CONNECTIONS}"]
     fortio += [f"-qps={rate:.1f}", f"-t={seconds}s", *case.arguments(way.host)]
-    return [*cluster.program, "exec", "-n", way.namespace, "deploy/client", "--", *fortio]
+    return mesh.command(way.namespace, "client", *fortio)
 
 
-def _usage(cluster: Cluster, way: Way) -> tuple[float, float]:
+def _usage(mesh: Mesh, way: Way) -> tuple[float, float]:
     """Return the processor time of the proxy so far, in seconds, and its resident memory, in bytes."""
     if not way.proxy:
         return 0.0, 0.0
     read = "cat /proc/[0-9]*/stat 2>/dev/null; true"
-    text = cluster.kubectl("exec", "-n", way.namespace, f"deploy/{way.proxy}", "--", "sh", "-c", read)
+    text = mesh.lab.run(way.proxy, "sh", "-c", read, namespace=way.namespace)
     found = [tuple(map(int, one)) for one in _STAT.findall(text)]
     assert found, f"{way.name}: no process is called envoy"
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")

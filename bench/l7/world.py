@@ -1,53 +1,43 @@
 """What the bench of layer 7 runs: servers, clients, a waypoint, and a plain reverse proxy that is the same Envoy."""
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
-from bench import kubernetes
-from bench.kubernetes import Cluster
-from meshlab import images, programs
-from meshlab.images import Archive, Image
-from meshlab.programs import Say
+from tests.support import manifests
+from tests.support.mesh import Mesh
+from tests.support.program_images import FORTIO
 from tests.support.tokens import ISSUER, TokenIssuer
 
 MESH: Final = "l7"
 PLAIN: Final = "l7-plain"
 HTTP_PORT, GRPC_PORT = 8080, 8079
 MANY: Final = 1000
-_IMAGE: Final = f"{images.PREFIX}/fortio:1"
-_HERE: Final = Path(__file__).parent
+NAME: Final = "bench"
+"""Of all objects that are applied for single kinds of requests."""
+Item = tuple[str, str]
+"""Kind and text of such an object."""
 _TARGET: Final = [{"group": "", "kind": "Service", "name": "server"}]
 
 
-def fortio_image(say: Say) -> Archive:
-    """Build the image of server and client, or find it in the cache."""
-    return images.build(Image(_IMAGE, _HERE / "Dockerfile", programs.fortio(say)), say)
-
-
-def deploy(cluster: Cluster, envoy_image: str) -> None:
+def deploy(mesh: Mesh, envoy_image: str) -> None:
     """Deploy both worlds and wait for them."""
     ports = {"http": HTTP_PORT, "grpc": GRPC_PORT}
     serve = ["fortio", "server", "-quiet", f"-http-port={HTTP_PORT}", f"-grpc-port={GRPC_PORT}"]
     serve += ["-redirect-port=disabled", "-tcp-port=disabled", "-udp-port=disabled"]
     objects = [
-        kubernetes.service("server", ports),
-        kubernetes.deployment("server", {"image": _IMAGE, "command": serve}),
-        kubernetes.deployment("client", {"image": _IMAGE, "command": ["sleep", "infinity"]}),
+        manifests.service("server", ports),
+        manifests.deployment("server", {"image": FORTIO, "command": serve}),
+        manifests.deployment("client", {"image": FORTIO, "command": ["sleep", "infinity"]}),
     ]
     for namespace in (MESH, PLAIN):
-        cluster.namespace(namespace, enrolled=namespace == MESH)
-        cluster.apply(namespace, *objects)
+        mesh.namespace(namespace, enrolled=namespace == MESH)
+        mesh.lab.apply(*objects, namespace=namespace)
     command = ["envoy", "--config-yaml", json.dumps(_reverse_proxy()), "--concurrency", "2", "--log-level", "error"]
-    cluster.apply(
-        PLAIN,
-        kubernetes.service("proxy", ports),
-        kubernetes.deployment("proxy", {"image": envoy_image, "command": command}),
-    )
-    cluster.waypoint(MESH)
-    for namespace in (MESH, PLAIN):
-        cluster.rolled_out(namespace, "server", "client")
-    cluster.rolled_out(PLAIN, "proxy")
+    proxy = manifests.deployment("proxy", {"image": envoy_image, "command": command})
+    mesh.lab.apply(manifests.service("proxy", ports), proxy, namespace=PLAIN)
+    mesh.waypoint(MESH)
+    mesh.lab.rolled_out("server", "client", namespace=MESH)
+    mesh.lab.rolled_out("server", "client", "proxy", namespace=PLAIN)
 
 
 def _reverse_proxy() -> dict[str, Any]:
@@ -90,29 +80,29 @@ def _cluster(name: str, port: int) -> dict[str, Any]:
     }
 
 
-def many_routes() -> dict[str, Any]:
+def many_routes() -> Item:
     """Return a VirtualService of which the last of many rules is for the bench's requests."""
     route = [{"destination": {"host": "server"}}]
     rules = [{"match": [{"uri": {"prefix": f"/other-{n}/"}}], "route": route} for n in range(MANY - 1)]
-    return _istio("networking.istio.io/v1", "VirtualService", hosts=["server"], http=[*rules, {"route": route}])
+    return _item("VirtualService", "networking.istio.io/v1", hosts=["server"], http=[*rules, {"route": route}])
 
 
-def many_rules() -> dict[str, Any]:
+def many_rules() -> Item:
     """Return an AuthorizationPolicy of which the last of many rules allows the bench's requests."""
     rules = [{"to": [{"operation": {"paths": [f"/other-{n}/*"]}}]} for n in range(MANY - 1)]
     allowed = {"to": [{"operation": {"methods": ["GET"]}}]}
-    return _istio("security.istio.io/v1", "AuthorizationPolicy", targetRefs=_TARGET, rules=[*rules, allowed])
+    return _item("AuthorizationPolicy", "security.istio.io/v1", targetRefs=_TARGET, rules=[*rules, allowed])
 
 
-def tokens(issuer: TokenIssuer) -> list[dict[str, Any]]:
+def tokens(issuer: TokenIssuer) -> list[Item]:
     """Return what demands a token of every request."""
     jwt_rules = [{"issuer": ISSUER, "jwks": issuer.key_set}]
     allowed = [{"from": [{"source": {"requestPrincipals": ["*"]}}]}]
     return [
-        _istio("security.istio.io/v1", "RequestAuthentication", targetRefs=_TARGET, jwtRules=jwt_rules),
-        _istio("security.istio.io/v1", "AuthorizationPolicy", targetRefs=_TARGET, rules=allowed),
+        _item("RequestAuthentication", "security.istio.io/v1", targetRefs=_TARGET, jwtRules=jwt_rules),
+        _item("AuthorizationPolicy", "security.istio.io/v1", targetRefs=_TARGET, rules=allowed),
     ]
 
 
-def _istio(version: str, kind: str, **spec: Any) -> dict[str, Any]:
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": "bench"}, "spec": spec}
+def _item(kind: str, version: str, **spec: Any) -> Item:
+    return kind, manifests.item(kind, version, NAME, **spec)

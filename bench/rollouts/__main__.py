@@ -7,11 +7,10 @@ back. Prints one line for each: how often, what went through, what failed. Statu
 
 import argparse
 import sys
-from pathlib import Path
 
-from bench.rollouts.cluster import CHANGES, Cluster, image
-from meshlab import lab, state
-from meshlab.progress import Progress
+from bench.rollouts.cluster import CHANGES, Rollouts, image
+from tests.support.lab import install, running
+from tests.support.mesh import Mesh
 
 LAB = "rollouts"
 
@@ -21,23 +20,18 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=100, help="how often each change is made")
     parser.add_argument("--only", nargs="*", choices=list(CHANGES), help="only these changes")
     options = parser.parse_args()
-    progress = Progress()
-    change = lab.up(LAB, nodes=2, dual_stack=False, progress=progress, extra=[image])
     failed = 0
-    try:
-        cluster = Cluster(Path(state.kubeconfig(LAB)))
-        cluster.install(LAB)
-        cluster.deploy()
+    with running(LAB, extra=[image]) as lab:
+        install(lab)
+        rollouts = Rollouts(Mesh(lab))
+        rollouts.deploy()
         for name in options.only or CHANGES:
-            with cluster.load() as running:
+            with rollouts.load() as load:
                 for _ in range(options.times):
-                    CHANGES[name](cluster)
-            found = running.report()
+                    CHANGES[name](rollouts)
+            found = load.report()
             failed += len(found.failures)
             print(f"{options.times} times {name}: {found}", flush=True)
-    finally:
-        if change is lab.Change.MADE:
-            lab.down(LAB, progress=progress)
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""The server, the waypoint and the client of the bench of rollouts, on a cluster; tests use them, too."""
+"""The server, the waypoint and the client of the bench of rollouts, on a lab; a test uses them, too."""
 
 import contextlib
 import json
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench import kubernetes
-from bench.kubernetes import LIMIT_S
 from meshlab import images, product
 from meshlab.images import Archive, Image
 from meshlab.programs import Say
+from tests.support import manifests
+from tests.support.mesh import Mesh
 
 NS: Final = "rollouts"
 _IMAGE: Final = f"{images.PREFIX}/rollouts:1"
 _HERE: Final = Path(__file__).parent
+_LIMIT_S: Final = 120.0
 
 
 def image(say: Say) -> Archive:
@@ -50,7 +51,7 @@ class Load:
         self._found: Report | None = None
 
     def end(self) -> None:
-        output, errors = self._process.communicate(timeout=LIMIT_S)
+        output, errors = self._process.communicate(timeout=_LIMIT_S)
         assert self._process.returncode == 0, errors
         self._found = Report(**json.loads(output))
 
@@ -60,32 +61,33 @@ class Load:
         return self._found
 
 
-class Cluster(kubernetes.Cluster):
-    """What the bench runs on a cluster."""
+class Rollouts:
+    """What the bench runs on the mesh of a lab."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
 
     def deploy(self) -> None:
-        """Deploy server, client and waypoint, and wait until they are there."""
-        self.namespace(NS)
+        """Deploy two servers, a client and a waypoint, and wait until they are there."""
+        self.mesh.namespace(NS, enrolled=True)
         probe = {"tcpSocket": {"port": 9090}, "periodSeconds": 1}
-        self.apply(
-            NS,
-            kubernetes.service("server", {"http": 8080, "grpc": 9090}),
-            kubernetes.deployment("server", {"image": _IMAGE, "args": ["serve"], "readinessProbe": probe}),
-            kubernetes.deployment("client", {"image": _IMAGE, "args": ["idle"]}),
+        self.mesh.lab.apply(
+            manifests.service("server", {"http": 8080, "grpc": 9090}),
+            manifests.deployment("server", {"image": _IMAGE, "args": ["serve"], "readinessProbe": probe}, replicas=2),
+            manifests.deployment("client", {"image": _IMAGE, "args": ["idle"]}),
+            namespace=NS,
         )
-        self.waypoint(NS)
-        self.rolled_out(NS, "server", "client", "waypoint")
+        self.mesh.waypoint(NS)
+        self.rolled_out("server", "client", "waypoint")
 
-    def scale(self, name: str, replicas: int) -> None:
-        """Scale a Deployment and wait for it."""
-        self.kubectl("scale", "-n", NS, f"deploy/{name}", f"--replicas={replicas}")
-        self.rolled_out(NS, name)
+    def rolled_out(self, *names: str) -> None:
+        """Wait for Deployments."""
+        self.mesh.lab.rolled_out(*names, namespace=NS, timeout_s=_LIMIT_S)
 
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
         """A client at work, for as long as the context is open."""
-        client = ["python3", "/opt/traffic.py", "load", "server"]
-        command = [*self.program, "exec", "-i", "-n", NS, "deploy/client", "--", *client]
+        command = self.mesh.command(NS, "client", "python3", "/opt/traffic.py", "load", "server", stdin=True)
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -96,23 +98,24 @@ class Cluster(kubernetes.Cluster):
             running.end()
 
 
-def _restart(name: str) -> Callable[[Cluster], None]:
-    def restart(cluster: Cluster) -> None:
-        cluster.kubectl("rollout", "restart", "-n", NS, f"deploy/{name}")
-        cluster.rolled_out(NS, name)
+def _restart(name: str) -> Callable[[Rollouts], None]:
+    def restart(rollouts: Rollouts) -> None:
+        rollouts.mesh.lab.kubectl("rollout", "restart", "-n", NS, f"deploy/{name}")
+        rollouts.rolled_out(name)
 
     return restart
 
 
-def _scale(name: str) -> Callable[[Cluster], None]:
-    def scale(cluster: Cluster) -> None:
+def _scale(name: str) -> Callable[[Rollouts], None]:
+    def scale(rollouts: Rollouts) -> None:
         for replicas in (3, 1):
-            cluster.scale(name, replicas)
+            rollouts.mesh.lab.kubectl("scale", "-n", NS, f"deploy/{name}", f"--replicas={replicas}")
+            rollouts.rolled_out(name)
 
     return scale
 
 
-CHANGES: Final[dict[str, Callable[[Cluster], None]]] = {
+CHANGES: Final[dict[str, Callable[[Rollouts], None]]] = {
     "rollout of the waypoint": _restart("waypoint"),
     "rollout of the server": _restart("server"),
     "waypoint to 3 and back to 1": _scale("waypoint"),

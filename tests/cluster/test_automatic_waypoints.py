@@ -1,6 +1,5 @@
 """``waypoints: AUTOMATIC`` on an installed mesh: a route is enough to be in force, and its end removes the waypoint."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -25,22 +24,17 @@ spec:
 @pytest.fixture
 def automatic(mesh: Mesh) -> Iterator[Mesh]:
     """The mesh with the setting, without retention; both are put back after the test."""
-    held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
-    _configure(mesh, f"{held}\nwaypoints: AUTOMATIC\n")
+    held = mesh.configuration
+    mesh.configure(f"{held}\nwaypoints: AUTOMATIC\n")
     retention = "AUTOMATIC_WAYPOINT_RETENTION_S"
     mesh.lab.kubectl("set", "env", "deploy/istiod", "-n", SYSTEM, f"{retention}=1")
     mesh.lab.rolled_out("istiod", namespace=SYSTEM)
     mesh.namespace(NS, enrolled=True)
     yield mesh
-    _configure(mesh, held)
+    mesh.configure(held)
     mesh.lab.kubectl("set", "env", "deploy/istiod", "-n", SYSTEM, f"{retention}-")
     mesh.lab.rolled_out("istiod", namespace=SYSTEM)
     mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
-
-
-def _configure(mesh: Mesh, text: str) -> None:
-    patch = json.dumps({"data": {names.MESH_CONFIG_KEY: text}})
-    mesh.lab.kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", patch)
 
 
 def _status(mesh: Mesh) -> str:
@@ -55,8 +49,7 @@ def test_a_route_is_in_force_without_a_label_and_its_end_takes_the_waypoint_away
     eventually(lambda: mesh.captured(NS, "curl"), "the pod is captured")
     assert _status(mesh) != "418"
     mesh.lab.apply(ROUTE, namespace=NS)
-    done = mesh.culvert("wait", "--for=distribution", "virtualservice", f"curl.{NS}", "--timeout", "60s")
-    assert done.returncode == 0, done.stderr
+    mesh.in_force("virtualservice", "curl", NS)
     assert _status(mesh) == "418", "what is distributed is in force"
     made = mesh.lab.resource("gateway", names.AUTOMATIC_WAYPOINT, "-n", NS)
     assert made["metadata"]["labels"][names.AUTOMATIC_WAYPOINT_LABEL] == "true"

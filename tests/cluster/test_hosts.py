@@ -20,35 +20,13 @@ from meshlab.machines.machine import File, Service
 from meshlab.machines.namespaces import NamespacesMachine
 from meshlab.progress import Progress
 from tests.support.lab import Lab, eventually
+from tests.support.manifests import WEB
 
 pytestmark = pytest.mark.root
 
 NAME = "test-on-hosts"
 BELOW = "test-hosts"
 SERVER = Service("ssh", ("/usr/sbin/dropbear", "-F", "-E", "-R", "-s"))
-PAIR = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: web
-          image: localhost/culvert/samples:1
-          command: ["python3", "-m", "app.httpbin"]
-          readinessProbe: {httpGet: {path: /ip, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
-"""
 
 
 @contextmanager
@@ -131,8 +109,8 @@ def test_kubernetes_runs_across_hosts_and_goes_without_a_trace(hosts: list[Names
 
 def _pods_reach_each_other(on_hosts: Lab) -> None:
     lab.load_images(NAME, [images.samples(Progress().say)])
-    on_hosts.apply(PAIR)
-    on_hosts.kubectl("rollout", "status", "ds/web", "--timeout=60s", timeout_s=65)
+    on_hosts.apply(WEB)
+    on_hosts.rolled_out("web")
     pods = on_hosts.resource("pods", "-l", "app=web")["items"]
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node1", "node2"}
     for client, server in (pods, reversed(pods)):

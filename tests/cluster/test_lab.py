@@ -18,39 +18,11 @@ from meshlab.errors import LabError
 from meshlab.machines.namespaces import NamespacesMachine
 from meshlab.progress import Progress
 from tests.support.lab import ROOT, Lab, eventually
+from tests.support.manifests import WEB
 
 pytestmark = pytest.mark.root
 
 SAMPLES = ROOT / "samples"
-WEB = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      topologySpreadConstraints:
-        - maxSkew: 1
-          topologyKey: kubernetes.io/hostname
-          whenUnsatisfiable: DoNotSchedule
-          labelSelector: {matchLabels: {app: web}}
-      containers:
-        - name: web
-          image: localhost/culvert/samples:1
-          command: ["python3", "-m", "app.httpbin"]
-          readinessProbe: {httpGet: {path: /ip, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
-"""
 
 
 def test_nodes_are_ready_and_in_zones_of_their_own(cluster: Lab) -> None:

@@ -80,8 +80,7 @@ def bookinfo(mesh: Mesh) -> Iterator[Bookinfo]:
     mesh.lab.apply(ROOT / "samples/bookinfo/bookinfo.yaml", ROOT / "samples/curl/curl.yaml", namespace=NS)
     names_of = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3", "curl")
     mesh.lab.rolled_out(*names_of, namespace=NS, timeout_s=120)
-    done = mesh.culvert("waypoint", "apply", "-n", NS, "--enroll-namespace", "--wait", "--timeout", "60")
-    assert done.returncode == 0, done.stderr
+    mesh.waypoint(NS)
     app = Bookinfo(mesh)
     app.apply(yaml.safe_dump(SUBSETS))
     eventually(lambda: app.version().startswith("v"), "reviews are reached through the waypoint")

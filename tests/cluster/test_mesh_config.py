@@ -17,21 +17,16 @@ pytestmark = pytest.mark.root
 NS = "mesh-config"
 
 
-def configure(mesh: Mesh, text: str) -> None:
-    patch = {"data": {names.MESH_CONFIG_KEY: text}}
-    mesh.lab.kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", json.dumps(patch))
-
-
 @pytest.fixture
 def before(mesh: Mesh) -> Iterator[str]:
     """The configuration of the installation, restored after the test."""
-    held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
+    held = mesh.configuration
     yield held
-    configure(mesh, held)
+    mesh.configure(held)
 
 
 def test_a_field_without_effect_is_reported_by_an_event_and_by_analyze(mesh: Mesh, before: str) -> None:
-    configure(mesh, before + "ingressClass: istio\ntcpKeepalive: {tme: 60s}\nconnectTimeout: soon\n")
+    mesh.configure(before + "ingressClass: istio\ntcpKeepalive: {tme: 60s}\nconnectTimeout: soon\n")
 
     def described() -> str:
         text = mesh.lab.kubectl("describe", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)
@@ -57,7 +52,7 @@ def test_a_format_of_the_access_log_reaches_ztunnels_that_run(mesh: Mesh, before
     mesh.client(NS, "client", "node2")
     eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     form = {"flags": "%RESPONSE_FLAGS%", "peer": "%DOWNSTREAM_PEER_URI_SAN%", "bytes": "%BYTES_RECEIVED%"}
-    configure(mesh, before + f"accessLogEncoding: JSON\naccessLogFormat: '{json.dumps(form)}'\n")
+    mesh.configure(before + f"accessLogEncoding: JSON\naccessLogFormat: '{json.dumps(form)}'\n")
 
     def written() -> bool:
         assert mesh.request(NS, "client", "server").endswith("hello")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.rollouts.cluster import CHANGES, NS, Cluster, image
+from bench.rollouts.cluster import CHANGES, NS, Rollouts, image
 from meshlab import lab
 from meshlab.progress import Progress
 from tests.support.mesh import Mesh
@@ -16,15 +16,15 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
-def rollouts(mesh: Mesh) -> Iterator[Cluster]:
+def rollouts(mesh: Mesh) -> Iterator[Rollouts]:
     lab.load_images(mesh.lab.name, [image(Progress().say)])
-    found = Cluster(mesh.lab.kubeconfig)
+    found = Rollouts(mesh)
     found.deploy()
     yield found
     mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
 
 
-def test_nothing_fails(rollouts: Cluster) -> None:
+def test_nothing_fails(rollouts: Rollouts) -> None:
     with rollouts.load() as running:
         for change in CHANGES.values():
             change(rollouts)

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from meshapi import names
-from meshlab import images, lab, programs
-from meshlab.images import Archive, Image
+from meshlab import lab
 from meshlab.progress import Progress
 from tests.scenarios.test_opa import POLICY, PORT
+from tests.support import manifests, program_images
 from tests.support.authority import TestAuthority
 from tests.support.lab import ROOT, eventually
-from tests.support.mesh import SYSTEM, Mesh
+from tests.support.mesh import Mesh
 from tests.support.tokens import ISSUER, TokenIssuer
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]  # with the builds
@@ -25,14 +25,6 @@ NS = "tasks"
 OUTSIDE = "tasks-outside"
 HTTPBIN = "http://httpbin:8000"
 TARGET = [{"group": "", "kind": "Service", "name": "httpbin"}]
-
-
-def program(name: str) -> Archive:
-    """The image of a program that is built from its source."""
-    progress, build = Progress(), {"fortio": programs.fortio, "opa": programs.opa}[name]
-    file = ROOT / "tests" / "cluster" / "programs" / "Dockerfile"
-    image = Image(f"{images.PREFIX}/{name}:test", file, build(progress.say), arguments={"PROGRAM": name})
-    return images.build(image, progress.say)
 
 
 class Tasks:
@@ -48,9 +40,8 @@ class Tasks:
 
     def put(self, kind: str, version: str, name: str = "httpbin", /, **spec: Any) -> None:
         """Apply an object and wait until it is in force."""
-        self.mesh.lab.apply(_item(kind, version, name, **spec), namespace=NS)
-        done = self.mesh.culvert("wait", kind, f"{name}.{NS}", "--timeout", "30s")
-        assert done.returncode == 0, done.stderr
+        self.mesh.lab.apply(manifests.item(kind, version, name, **spec), namespace=NS)
+        self.mesh.in_force(kind, name, NS)
 
     def virtual_service(self, *rules: dict[str, Any], **more: Any) -> None:
         self.put("VirtualService", "networking.istio.io/v1", hosts=["httpbin"], http=list(rules), **more)
@@ -72,7 +63,7 @@ class Tasks:
 
 @pytest.fixture(scope="module")
 def tasks(mesh: Mesh) -> Iterator[Tasks]:
-    lab.load_images(mesh.lab.name, [program("fortio"), program("opa")])
+    lab.load_images(mesh.lab.name, [make(Progress().say) for make in (program_images.fortio, program_images.opa)])
     mesh.namespace(NS, enrolled=True)
     httpbin = (ROOT / "samples/httpbin/httpbin.yaml").read_text()
     second = next(one for one in yaml.safe_load_all(httpbin) if one["kind"] == "Deployment")
@@ -82,11 +73,12 @@ def tasks(mesh: Mesh) -> Iterator[Tasks]:
     second["spec"]["template"]["metadata"]["labels"]["version"] = "v2"
     mesh.lab.apply(httpbin, yaml.safe_dump(second), ROOT / "samples/curl/curl.yaml", namespace=NS)
     mesh.lab.apply(
-        ROOT / "samples/tcp-echo/tcp-echo-services.yaml", _deployment("fortio", "sleep", "900"), namespace=NS
+        ROOT / "samples/tcp-echo/tcp-echo-services.yaml",
+        _program("fortio", program_images.FORTIO, "sleep", "900"),
+        namespace=NS,
     )
     mesh.lab.rolled_out("httpbin", "httpbin-v2", "curl", "tcp-echo-v1", "tcp-echo-v2", "fortio", namespace=NS)
-    done = mesh.culvert("waypoint", "apply", "-n", NS, "--enroll-namespace", "--wait", "--timeout", "60")
-    assert done.returncode == 0, done.stderr
+    mesh.waypoint(NS)
     found = Tasks(mesh)
     versions = [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")]
     found.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", subsets=versions)
@@ -95,35 +87,14 @@ def tasks(mesh: Mesh) -> Iterator[Tasks]:
     mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
 
 
-def _deployment(name: str, *command: str, volume: str = "") -> str:
-    image = f"{images.PREFIX}/{command[0] if command[0] == 'opa' else 'fortio'}:test"
-    container: dict[str, Any] = {
-        "name": name, "image": image, "imagePullPolicy": "IfNotPresent", "command": [*command],
-    }  # fmt: skip
-    spec: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": 1}
-    if volume:
-        container["volumeMounts"] = [{"name": volume, "mountPath": f"/{volume}"}]
-        spec["volumes"] = [{"name": volume, "configMap": {"name": volume}}]
-    labels = {"app": name}
-    return yaml.safe_dump(
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": spec},
-            },
-        }
-    )
-
-
-def _config_map(name: str, data: dict[str, str]) -> str:
-    return yaml.safe_dump({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
-
-
-def _item(kind: str, version: str, name: str, **spec: Any) -> str:
-    return yaml.safe_dump({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
+def _program(name: str, image: str, *command: str, volume: str = "") -> str:
+    """A Deployment of a program, with a config map in the folder of its name."""
+    container: dict[str, Any] = {"image": image, "command": [*command]}
+    if not volume:
+        return manifests.deployment(name, container, terminationGracePeriodSeconds=1)
+    container["volumeMounts"] = [{"name": volume, "mountPath": f"/{volume}"}]
+    volumes = [{"name": volume, "configMap": {"name": volume}}]
+    return manifests.deployment(name, container, terminationGracePeriodSeconds=1, volumes=volumes)
 
 
 def to(version: str, **more: Any) -> dict[str, Any]:
@@ -180,20 +151,14 @@ def test_a_token_is_demanded_and_verified(tasks: Tasks) -> None:
 
 
 def test_opa_decides_where_a_policy_says_so(tasks: Tasks) -> None:
-    kubectl, mesh = tasks.mesh.lab.kubectl, tasks.mesh
-    held = mesh.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)["data"][names.MESH_CONFIG_KEY]
-    policy = _config_map("policy", {"policy.rego": POLICY})
-    service = {
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "opa"},
-        "spec": {"selector": {"app": "opa"}, "ports": [{"name": "grpc", "port": PORT}]},
-    }  # fmt: skip
-    opa = _deployment("opa", "opa", f":{PORT}", "/policy/policy.rego", volume="policy")
-    mesh.lab.apply(policy, yaml.safe_dump(service), opa, namespace=NS)
+    mesh = tasks.mesh
+    held = mesh.configuration
+    policy = manifests.config_map("policy", {"policy.rego": POLICY})
+    opa = _program("opa", program_images.OPA, "opa", f":{PORT}", "/policy/policy.rego", volume="policy")
+    mesh.lab.apply(policy, manifests.service("opa", {"grpc": PORT}), opa, namespace=NS)
     mesh.lab.rolled_out("opa", namespace=NS)
     provider = {"name": "opa", "envoyExtAuthzGrpc": {"service": f"opa.{NS}.svc.cluster.local", "port": PORT}}
-    config = yaml.safe_dump(yaml.safe_load(held) | {"extensionProviders": [provider]})
-    patch = {"data": {names.MESH_CONFIG_KEY: config}}
-    kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", json.dumps(patch))
+    mesh.configure(yaml.safe_dump(yaml.safe_load(held) | {"extensionProviders": [provider]}))
     try:
         asked = {"targetRefs": TARGET, "action": "CUSTOM", "provider": {"name": "opa"}, "rules": [{}]}
         tasks.put("AuthorizationPolicy", "security.istio.io/v1", **asked)
@@ -201,8 +166,7 @@ def test_opa_decides_where_a_policy_says_so(tasks: Tasks) -> None:
         assert tasks.curl("/get") == 418, "OPA refuses with the status of its policy"
     finally:
         tasks.remove("authorizationpolicy")
-        patch = {"data": {names.MESH_CONFIG_KEY: held}}
-        kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", json.dumps(patch))
+        mesh.configure(held)
     eventually(lambda: tasks.curl("/get") == 200, "nobody decides any more")
 
 
@@ -250,21 +214,24 @@ def test_tls_is_spoken_to_a_server_outside_of_the_mesh(tasks: Tasks) -> None:
     chain, key = authority.issue_for_hosts("secure.example")
     tasks.mesh.namespace(OUTSIDE)
     files = {"tls.crt": chain.decode(), "tls.key": key.decode()}
-    lab.apply(_config_map("tls", files), namespace=OUTSIDE)
+    lab.apply(manifests.config_map("tls", files), namespace=OUTSIDE)
     serve = ("fortio", "server", "-http-port=8443", "-cert=/tls/tls.crt", "-key=/tls/tls.key", "-grpc-port=disabled")
-    lab.apply(_deployment("secure", *serve, volume="tls"), namespace=OUTSIDE)
+    lab.apply(_program("secure", program_images.FORTIO, *serve, volume="tls"), namespace=OUTSIDE)
     lab.rolled_out("secure", namespace=OUTSIDE)
     address = tasks.mesh.pod(OUTSIDE, "secure")["status"]["podIP"]
     port = {"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8443}
     host = {"hosts": ["secure.example"], "ports": [port], "resolution": "STATIC", "endpoints": [{"address": address}]}
-    lab.apply(_item("ServiceEntry", "networking.istio.io/v1", "secure", location="MESH_EXTERNAL", **host), namespace=NS)
+    lab.apply(
+        manifests.item("ServiceEntry", "networking.istio.io/v1", "secure", location="MESH_EXTERNAL", **host),
+        namespace=NS,
+    )
     url = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://secure.example/")
 
     def status() -> str:
         return lab.run("curl", *url, namespace=NS, check=False)
 
     eventually(lambda: status() == "400", "plain text is no answer of a TLS server's")
-    lab.apply(_config_map("roots", {"ca.crt": authority.roots.decode()}), namespace=NS)
+    lab.apply(manifests.config_map("roots", {"ca.crt": authority.roots.decode()}), namespace=NS)
     target = [{"group": "networking.istio.io", "kind": "ServiceEntry", "name": "secure"}]
     roots = [{"group": "", "kind": "ConfigMap", "name": "roots"}]
     for name, expected in (("secure.example", "200"), ("other.example", "503")):

@@ -65,8 +65,7 @@ def prepare(lab: Lab) -> None:
     mesh = Mesh(lab)
     for name in NAMESPACES:
         mesh.namespace(name, enrolled=True)
-        done = mesh.culvert("waypoint", "apply", "-n", name, "--enroll-namespace", "--wait", "--timeout", "90")
-        assert done.returncode == 0, done.stderr
+        mesh.waypoint(name)
 
 
 def main() -> int:

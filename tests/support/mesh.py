@@ -16,6 +16,7 @@ from meshapi import names
 from meshkit.linux import netns
 from meshlab import state
 from meshlab.plan import LabPlan
+from tests.support import manifests
 from tests.support.lab import ROOT, Lab, eventually
 
 PROGRAMS = ROOT / "tests" / "cluster" / "programs"
@@ -86,11 +87,7 @@ class Mesh:
     def echo(self, namespace: str, name: str, node: str, *, probe: bool = True) -> None:
         """Start an echo server (port 9000) with a Service and a service account of its name."""
         self._deploy(namespace, name, node, ["serve", "9000"], probe=probe)
-        service = {
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-            "spec": {"selector": {"app": name}, "ports": [{"name": "tcp", "port": 9000}]},
-        }  # fmt: skip
-        self.lab.apply(json.dumps(service), namespace=namespace)
+        self.lab.apply(manifests.service(name, {"tcp": 9000}), namespace=namespace)
 
     def client(self, namespace: str, name: str, node: str) -> None:
         """Start a pod to send from."""
@@ -203,13 +200,35 @@ class Mesh:
         command = [sys.executable, "-m", "meshctl", *arguments, f"--kubeconfig={self.lab.kubeconfig}"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
-    def command(self, namespace: str, deployment: str, *command: str) -> list[str]:
+    def waypoint(self, namespace: str) -> None:
+        """Make a waypoint for all services of a namespace, and wait for it."""
+        done = self.culvert("waypoint", "apply", "-n", namespace, "--enroll-namespace", "--wait", "--timeout", "90")
+        assert done.returncode == 0, done.stderr
+
+    def in_force(self, kind: str, name: str, namespace: str) -> None:
+        """Wait until all proxies have an object as it is now."""
+        done = self.culvert("wait", kind, f"{name}.{namespace}", "--timeout", "60s")
+        assert done.returncode == 0, done.stderr
+
+    @property
+    def configuration(self) -> str:
+        """The mesh configuration, as text."""
+        held = self.lab.resource("configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)
+        return str(held["data"][names.MESH_CONFIG_KEY])
+
+    def configure(self, text: str) -> None:
+        """Replace the mesh configuration."""
+        patch = json.dumps({"data": {names.MESH_CONFIG_KEY: text}})
+        self.lab.kubectl("patch", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM, "-p", patch)
+
+    def command(self, namespace: str, deployment: str, *command: str, stdin: bool = False) -> list[str]:
         """Return the command line that runs ``command`` in a pod."""
         program = shutil.which("kubectl") or str(Path(sys.executable).with_name("kubectl"))
         return [
             program,
             f"--kubeconfig={self.lab.kubeconfig}",
             "exec",
+            *(["-i"] if stdin else []),
             "-n",
             namespace,
             f"deploy/{deployment}",
@@ -218,12 +237,7 @@ class Mesh:
         ]
 
     def _deploy(self, namespace: str, name: str, node: str, arguments: list[str] | None, *, probe: bool) -> None:
-        program = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "load"},
-            "data": {"load.py": (PROGRAMS / "load.py").read_text()},
-        }
+        program = manifests.config_map("load", {"load.py": (PROGRAMS / "load.py").read_text()})
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
         command = ["sleep", "infinity"] if arguments is None else ["python3", "/load/load.py", *arguments]
         container: dict[str, Any] = {
@@ -235,16 +249,9 @@ class Mesh:
             container |= {"readinessProbe": check, "livenessProbe": check}
         pod = {
             "serviceAccountName": name, "nodeName": node, "terminationGracePeriodSeconds": 0,
-            "containers": [container], "volumes": [{"name": "load", "configMap": {"name": "load"}}],
+            "volumes": [{"name": "load", "configMap": {"name": "load"}}],
         }  # fmt: skip
-        deployment = {
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
-            "spec": {
-                "selector": {"matchLabels": {"app": name}},
-                "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
-            },
-        }  # fmt: skip
-        self.lab.apply(*(json.dumps(item) for item in (program, account, deployment)), namespace=namespace)
+        self.lab.apply(program, json.dumps(account), manifests.deployment(name, container, **pod), namespace=namespace)
         self.lab.rolled_out(name, namespace=namespace)
 
 
