@@ -22,6 +22,7 @@ from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
 from controlplane.config_map_certificates import ConfigMapCertificates
 from controlplane.envoy import layer7
+from controlplane.gateway_secrets import GatewaySecrets
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.registry import Registry
@@ -33,6 +34,7 @@ from controlplane.metrics import Metrics, own_version
 from controlplane.proxies.automatic import AutomaticWaypoints
 from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
+from controlplane.status import gateways
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.policy_ancestors import PolicyAncestors
@@ -65,6 +67,8 @@ _log = log.logger("controlplane")
 
 _MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """A request to review has the object twice, as it was and as it will be; etcd takes 1.5 MB of it."""
+_CERTIFICATES_TIMEOUT_S = 10.0
+_LOOK_S = 0.02
 _GC_THRESHOLDS = (50_000, 20, 100)
 """A list of a hundred thousand pods makes millions of objects and no garbage; with Python's default (700 objects), a
 third of the time of a start went into looking for it."""
@@ -99,7 +103,8 @@ class ControlPlane:
         self._worlds = worlds.create(self._layer7)
         self._publisher = Publisher(self.model, self._snapshot, self._worlds, self.metrics, self._warnings)
         self._key_sets = KeySets(self.model.inputs, self._publisher.touch, Fetcher())
-        self._certificates = ConfigMapCertificates(self.model.inputs, self._publisher.touch, self._client)
+        read = (self.model.inputs, self.model.gateways, self._publisher.touch, self._client)
+        self._certificates, self._secrets = ConfigMapCertificates(*read), GatewaySecrets(*read)
         self._registry = Registry(
             self._client,
             self.model.inputs,
@@ -108,12 +113,8 @@ class ControlPlane:
             warnings=self._warnings,
             touch=self._publisher.touch,
         )
-        self._signing = SigningSource(
-            self._client,
-            namespace=settings.pod_namespace,
-            life=timedelta(seconds=settings.self_signed_ca_ttl_s),
-            metrics=self.metrics,
-        )
+        life = timedelta(seconds=settings.self_signed_ca_ttl_s)
+        self._signing = SigningSource(self._client, namespace=settings.pod_namespace, life=life, metrics=self.metrics)
         self._bundles = [
             make(self._client, self._signing, self._registry.namespaces, self._registry.discovery.discovers)
             for make in (namespace_config_maps.of_roots, namespace_config_maps.of_revocation_lists)
@@ -121,7 +122,8 @@ class ControlPlane:
         self._registry.on_roots(self._signing.trust)
         for one in self._bundles:
             self._registry.on_mesh_change(one.all_due)
-        self._proxies = Proxies(self._client, self.model.inputs, settings.proxy_defaults)
+        reports = gateways.reports(self._layer7)
+        self._proxies = Proxies(self._client, self.model.inputs, reports, settings.proxy_defaults)
         self._registry.on_mesh_change(self._proxies.all_due)
         self._webhook = Registration(
             self._client, self._signing, namespace=settings.pod_namespace, is_served=self.ready.is_set
@@ -163,6 +165,7 @@ class ControlPlane:
                 self._shared_rejections.run(),
                 self._key_sets.run(),
                 self._certificates.run(),
+                self._secrets.run(),
                 self._serve(),
             )
             async with background() as leading:
@@ -215,6 +218,7 @@ class ControlPlane:
         # Proxies take the first answer as complete, so none is given before every kind has been listed.
         await self._registry.wait_synced()
         await self._publisher.open()
+        await self._wait_certificates()
         # A search for cycles through everything that a large cluster holds stops all streams for a second or more.
         # What has been listed mostly stays, and has no cycles: it is taken out of the search.
         gc.collect()
@@ -252,6 +256,19 @@ class ControlPlane:
                 tasks.create_task(self._signing.follow(self._trust_domain))
                 tasks.create_task(self._own_certificate.follow())
 
+    async def _wait_certificates(self) -> None:
+        """Wait until the certificates of gateways are read: without them, running gateways would lose listeners.
+
+        What cannot be read in time is left out, and comes later.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _CERTIFICATES_TIMEOUT_S
+        while self._secrets.pending() or self._certificates.pending() or not self.model.is_settled:
+            if loop.time() > deadline:
+                _log.warning("certificates are not read yet", secrets=len(self._secrets.pending()))
+                return
+            await asyncio.sleep(_LOOK_S)
+
     async def _load_signing(self) -> None:
         backoff = Backoff(first_s=0.2, cap_s=15.0)
         while True:
@@ -288,10 +305,10 @@ class ControlPlane:
             yield
 
     def _view(self, peer: Peer) -> ResourceSource:
-        """Return what a proxy may see: those of layer 4 all see the same, each waypoint its own world."""
-        if peer.node_type != names.WAYPOINT_NODE:
+        """Return what a proxy may see: those of layer 4 all see the same, each other one its own world."""
+        if peer.node_type not in {names.WAYPOINT_NODE, names.GATEWAY_NODE}:
             return self._snapshot
-        world = self._worlds.view(worlds.view_of(peer, self.model.waypoints))
+        world = self._worlds.view(worlds.view_of(peer, self.model))
         return Nearby(world, labels_of(*self._place(peer)))
 
     def _place(self, peer: Peer) -> tuple[Pod | None, Node | None]:

@@ -1,4 +1,4 @@
-"""Keeps the certificates of authorities that BackendTLSPolicies name, out of ConfigMaps.
+"""Keeps the certificates of authorities that BackendTLSPolicies and gateways name, out of ConfigMaps.
 
 They are read one by one, and again: the control plane watches no ConfigMaps of users, there may be very many.
 """
@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from controlplane.followers import Followers
+from controlplane.gateways.collections import Gateways
 from controlplane.inputs.sources import Certificates, Inputs
 from meshapi.resources.backend_policies import BackendTLSPolicy
 from meshkit.kube import Client, Json, Key, KubeError, kinds
@@ -33,14 +34,22 @@ class ConfigMapCertificates:
 
     Args:
         inputs: where policies are, and where certificates are put.
+        gateways: those at the edge, which name ConfigMaps too.
         touch: is called when certificates have changed.
         client: an open client.
         refresh_s: how often a ConfigMap is read again.
     """
 
     def __init__(
-        self, inputs: Inputs, touch: Callable[[str], None], client: Client, *, refresh_s: float = _REFRESH_S
+        self,
+        inputs: Inputs,
+        gateways: Gateways,
+        touch: Callable[[str], None],
+        client: Client,
+        *,
+        refresh_s: float = _REFRESH_S,
     ) -> None:
+        self._gateways = gateways
         self._inputs = inputs
         self._touch = touch
         self._client = client
@@ -48,13 +57,19 @@ class ConfigMapCertificates:
         self._objects = inputs.of(BackendTLSPolicy)
         self._followers = Followers(self._wanted, self._follow, lambda gone: self._put(gone, None))
         self._objects.add_handler(self._followers.changed)
+        gateways.known.add_handler(self._followers.changed)
 
     async def run(self) -> NoReturn:
         """Follow until cancelled."""
         await self._followers.run()
 
+    def pending(self) -> set[Key]:
+        """Return the ConfigMaps that have not been read yet."""
+        return {key for key in self._wanted() if self._inputs.certificates.find(key) is None}
+
     def _wanted(self) -> set[Key]:
-        return {
+        of_gateways = {key for gateway in self._gateways.known for key in gateway.config_maps}
+        return of_gateways | {
             (item.metadata.namespace, one.name)
             for item in self._objects
             for one in item.spec.validation.ca_certificate_refs

@@ -5,7 +5,8 @@ stage                  collections                       why here
 =====================  ================================  =========================================================
 modes                  the mode of each namespace        policies read it
 policies               policies, settings of proxies     a workload that names a policy must not arrive before it
-waypoints              waypoints, what namespaces use    attachments read them
+waypoints              waypoints, gateways, what          attachments and routes read them
+                       namespaces use
 attachments            what uses which waypoint          services and workloads name it
 hosts                  whose a host is                   services and workloads read it
 addresses              services and workloads

@@ -71,6 +71,18 @@ WAYPOINT_CLASS: Final = "istio-waypoint"
 WAYPOINT_CONTROLLER: Final = "istio.io/mesh-controller"
 WAYPOINT_MANAGED: Final = "istio.io-mesh-controller"
 """Value of ``GATEWAY_MANAGED_LABEL`` on what belongs to a waypoint."""
+GATEWAY_CLASS: Final = "istio"
+GATEWAY_CONTROLLER: Final = "istio.io/gateway-controller"
+GATEWAY_MANAGED: Final = "istio.io-gateway-controller"
+"""Value of ``GATEWAY_MANAGED_LABEL`` on what belongs to a gateway at the edge."""
+REMOTE_GATEWAY_CLASS: Final = "istio-remote"
+REMOTE_GATEWAY_CONTROLLER: Final = "istio.io/unmanaged-gateway"
+ISTIO_GATEWAY_NAME_LABEL: Final = "istio.io/gateway-name"
+"""The older form of ``GATEWAY_NAME_LABEL``."""
+GATEWAY_SECRET: Final = "kubernetes-gateway://"
+"""Prefix of SDS names of certificates for a gateway's listeners, as ``kubernetes-gateway://NAMESPACE/SECRET``."""
+GATEWAY_CLIENT_ROOTS: Final = "-cacert"
+"""Suffix of SDS names of the roots that certificates of a gateway's clients are checked against."""
 
 # --- Installation defaults ------------------------------------------------------------------------------------------
 DEFAULT_NAMESPACE: Final = "istio-system"
@@ -167,6 +179,8 @@ SERVICE_ACCOUNT_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 # --- Inside a waypoint's pod, as Istio's agent has them --------------------------------------------------------------
 ENVOY_ADMIN_PORT: Final = 15000
 ENVOY_PROMETHEUS_PORT: Final = 15090
+WAYPOINT_HOST_ADMIN_PORT: Final = 15004
+"""Log level of the host, on localhost."""
 WORKLOAD_SDS_SOCKET: Final = "./var/run/secrets/workload-spiffe-uds/socket"
 """Relative, as Envoy's configuration names it: Envoy runs in the root of the file system."""
 ENVOY_XDS_SOCKET: Final = "./etc/istio/proxy/XDS"
@@ -181,6 +195,8 @@ SDS_CLUSTER: Final = "sds-grpc"
 # --- Discovery types ------------------------------------------------------------------------------------------------
 WAYPOINT_NODE: Final = "waypoint"
 """First part of a waypoint's node ID."""
+GATEWAY_NODE: Final = "router"
+"""First part of the node ID of a gateway at the edge."""
 ADDRESS_TYPE: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION_TYPE: Final = "type.googleapis.com/istio.security.Authorization"
 MESH_CONFIG_TYPE: Final = "type.googleapis.com/istio.mesh.v1alpha1.MeshConfig"

@@ -1,4 +1,4 @@
-"""How a waypoint names itself to the control plane: the node of Envoy's bootstrap. Pure.
+"""How a proxy names itself to the control plane: the node of Envoy's bootstrap. Pure.
 
 Source: istio/istio, ``pkg/bootstrap/config.go`` and ``pkg/model/proxy.go`` (node metadata).
 """
@@ -21,7 +21,7 @@ class Node:
     """Envoy's node.
 
     Attributes:
-        id: ``waypoint~<ip>~<pod>.<namespace>~<namespace>.svc.<domain>``.
+        id: ``<type>~<ip>~<pod>.<namespace>~<namespace>.svc.<domain>``.
         cluster: ``<service account>.<namespace>``.
         metadata: what the control plane chooses the configuration by.
     """
@@ -61,7 +61,7 @@ def of(
         "ISTIO_VERSION": version("culvert"),
     }
     return Node(
-        id=f"waypoint~{addresses[0]}~{pod}.{namespace}~{namespace}.svc.{settings.cluster_domain}",
+        id=f"{settings.node_type}~{addresses[0]}~{pod}.{namespace}~{namespace}.svc.{settings.cluster_domain}",
         cluster=f"{settings.service_account}.{namespace}",
         metadata=metadata,
     )

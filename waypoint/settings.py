@@ -1,6 +1,7 @@
-"""Settings of a waypoint's host. Environment names are those of Istio's pods where they mean the same."""
+"""Settings of the host of a waypoint's or gateway's proxy. Names of variables are those of Istio's pods."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field
 
@@ -20,6 +21,9 @@ class WaypointSettings(ProcessSettings):
     pod_namespace: str = Field(description="Namespace of that pod.")
     service_account: str = Field(description="Service account of that pod; part of its identity in the mesh.")
     instance_ip: str = Field(description="Addresses of that pod, separated by commas.")
+    node_type: Literal["waypoint", "router"] = Field(
+        default="waypoint", description="What the proxy is: a waypoint, or a gateway at the edge of the mesh (router)."
+    )
     trust_domain: str = Field(default=names.DEFAULT_TRUST_DOMAIN, description="Trust domain of the mesh.")
     cluster_domain: str = Field(default=names.DEFAULT_CLUSTER_DOMAIN, description="Suffix of service names.")
     cluster_id: str = Field(
@@ -68,7 +72,9 @@ class WaypointSettings(ProcessSettings):
     prometheus_port: int = Field(default=names.ENVOY_PROMETHEUS_PORT, description="Envoy's own metrics.")
     metrics_port: int = Field(default=names.METRICS_PORT, description="Metrics of Envoy and of this process.")
     readiness_port: int = Field(default=names.READINESS_PORT, description="Readiness.")
-    host_admin_port: int = Field(default=15004, description="Log level of this process, on localhost.")
+    host_admin_port: int = Field(
+        default=names.WAYPOINT_HOST_ADMIN_PORT, description="Log level of this process, on localhost."
+    )
 
     termination_grace_period_seconds: float = Field(
         default=30.0,

@@ -8,6 +8,7 @@ from typing import Final
 from controlplane.ambient.derivations import Derivations, Resources
 from controlplane.ambient.lookups import Lookups
 from controlplane.ambient.outputs import Changes, Maker, Outputs
+from controlplane.gateways.collections import Gateways
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived
 from controlplane.graph.scheduler import Graph
@@ -32,6 +33,7 @@ class Model:
         inputs: the sources; set them, then ``flush``.
         policies: what layer 4 makes of each AuthorizationPolicy.
         waypoints: the waypoints, and what is attached to them.
+        gateways: the gateways at the edge.
     """
 
     def __init__(self, inputs: Inputs, graph: Graph) -> None:
@@ -40,6 +42,7 @@ class Model:
         self._lookups = look = Lookups(inputs)
         self._outputs = Outputs(TYPES)
         self.waypoints = Waypoints(graph, inputs)
+        self.gateways = Gateways(graph, inputs)
         make = Derivations(look, inputs.of(Node), self.waypoints)
         make.modes = Derived(graph, "modes", look.peers_of_namespaces, MODES, make.mode)
         make.hosts = Derived(graph, "hosts", look.entries, HOSTS, make.hosts_of)

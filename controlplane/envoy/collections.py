@@ -1,4 +1,4 @@
-"""What each waypoint gets, as collections: clusters, endpoints, listeners and routes, each with the view it is for."""
+"""What each proxy gets, as collections: clusters, endpoints, listeners and routes, each with the view it is for."""
 
 import functools
 from collections.abc import Iterable
@@ -17,21 +17,21 @@ from controlplane.envoy import (
     listeners,
     names,
     routes,
-    tokens,
     virtual_hosts,
     workloads,
 )
-from controlplane.envoy.authorization import custom, filters
-from controlplane.envoy.filter_chains import Filters, Opening
+from controlplane.envoy.assembling import assembled, patched_clusters
+from controlplane.envoy.edge.collections import EdgeCollections
+from controlplane.envoy.filter_chains import Opening
 from controlplane.envoy.patches import additions as added
 from controlplane.envoy.patches import chains as chain_patches
-from controlplane.envoy.patches import clusters as cluster_patches
 from controlplane.envoy.patches import listeners as listener_patches
 from controlplane.envoy.patches import patch
 from controlplane.envoy.patches import routes as route_patches
 from controlplane.envoy.patches.attachment import EnvoyFilters
 from controlplane.envoy.patches.patch import Patching
-from controlplane.envoy.placing import Effect, Made, Message, Placed, Source, placed
+from controlplane.envoy.placing import Effect, Made, Message, Placed, Source, origins, placed
+from controlplane.envoy.policy_filters import PolicyFilters
 from controlplane.envoy.telemetry.reporting import Reporting, TunnelReports
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.graph.collection import Collection
@@ -41,7 +41,7 @@ from controlplane.graph.scheduler import Graph
 from controlplane.routing import localities
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
-from controlplane.routing.ir import ConnectionRule, HttpRule, Target
+from controlplane.routing.ir import Target
 from controlplane.routing.policies import Policies
 from controlplane.routing.services import Discovery, Endpoint, Port, Service
 from controlplane.routing.workloads import Attached, Place, Workloads
@@ -79,7 +79,7 @@ class _Named:
 
 
 class EnvoyCollections:
-    """The resources of all waypoints.
+    """The resources of all waypoints and gateways.
 
     Attributes:
         made: the collections of resources.
@@ -95,9 +95,10 @@ class EnvoyCollections:
         *,
         reporting: Reporting,
         attached: Workloads,
+        edge: EdgeCollections,
     ) -> None:
         self._routing = routing
-        self._policies = policies
+        self._filters = PolicyFilters(policies)
         self._patches = patches
         self._reporting = reporting
         self._waypoints = waypoints
@@ -118,6 +119,8 @@ class EnvoyCollections:
             *(Index(one, lambda made: made.foreign) for one in requests),
             *(Index(one, lambda found: found.made.foreign) for one in (*chains, self._direct)),
             Index(self._tunnels, lambda found: found.made.foreign),
+            *(Index(one, lambda found: found.made.foreign) for one in edge.hosts),
+            Index(edge.listeners, lambda made: made.foreign),
         ]
         self.made: tuple[Derived[Any, Made], ...] = (
             *(Derived(graph, f"clusters of {name}", over, CLUSTERS, self._clusters) for name, over in of),
@@ -129,6 +132,7 @@ class EnvoyCollections:
             ),
             Derived(graph, "listeners", waypoints.known, PROXIES, self._listeners),
             *requests,
+            *edge.made,
         )
         self._by_source: list[Index[Source, Any, Made]] = [Index(made, lambda one: one.sources) for made in self.made]
 
@@ -157,7 +161,7 @@ class EnvoyCollections:
             if not port.protocol.is_http:
                 continue
             rules = self._routing.http_rules(service, port, view[0], fetch)
-            sources.update(_origins(rules))
+            sources.update(origins(rules))
             name = names.inbound_vip(service.host, port.number, is_http=True)
             own = upstreams.find(Target(service.host, port.number), port.number, is_http=True)
             found = virtual_hosts.of_port(name, port, rules, own, _http(upstreams, port))
@@ -165,7 +169,7 @@ class EnvoyCollections:
                 by_name.restrict(found, service)
             route_patches.patch(found, patching)
             made.append(found)
-        return _made(upstreams, made, patching)
+        return assembled(upstreams, made, patching)
 
     def _workload(self, name: str, group: Group[Place, Key, Attached], fetch: Fetch) -> Made | None:
         """Return the cluster of an address."""
@@ -174,7 +178,7 @@ class EnvoyCollections:
             return None
         view = group.key[0]
         patching = self._patches.of(None, view, fetch)
-        made = _patched([workloads.cluster(found)], patching)
+        made = patched_clusters([workloads.cluster(found)], patching)
         return Made(placed(view, made), frozenset(patching.sources), effects=frozenset(patching.effects))
 
     def _workload_chains(self, waypoint: Waypoint, fetch: Fetch) -> Chains | None:
@@ -182,47 +186,27 @@ class EnvoyCollections:
         if not waypoint.handles_any(Handles.WORKLOAD):
             return None
         upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
-        opening = workloads.opening(self._filters(None, upstreams, fetch), self._reporting.of_workloads(upstreams))
+        opening = workloads.opening(self._filters.of(None, upstreams), self._reporting.of_workloads(upstreams))
         patching = self._patches.of(None, waypoint.key, fetch)
         openings = tuple(chain_patches.patched([opening], patching))
-        return Chains(waypoint.key, "", openings, _made(upstreams, [], patching))
+        return Chains(waypoint.key, "", openings, assembled(upstreams, [], patching))
 
     def _filter_chains(self, service: Service, fetch: Fetch) -> Chains | None:
         upstreams = self._upstreams(service, fetch)
         if upstreams is None:
             return None
         found = []
-        of_policies = self._filters(service, upstreams, fetch)
+        of_policies = self._filters.of(service, upstreams)
         reports = self._reporting.of_service(service, upstreams)
         for port in service.ports:
             rules = self._routing.connection_rules(service, port, upstreams.view[0], fetch)
-            upstreams.sources.update(_origins(rules))
+            upstreams.sources.update(origins(rules))
             found.append(
                 filter_chains.of_port(service, port, rules, _tcp(upstreams, port), filters=of_policies, reports=reports)
             )
         patching = self._patches.of(service, upstreams.view, fetch)
         openings = tuple(chain_patches.patched(found, patching))
-        return Chains(upstreams.view, service.host, openings, _made(upstreams, [], patching))
-
-    def _filters(self, service: Service | None, upstreams: Upstreams, fetch: Fetch) -> Filters:
-        """Return the filters of the policies for a service, or for the workloads of a waypoint.
-
-        Tokens are verified before rules look at them.
-        """
-        authentication = self._policies.authentication(service, upstreams.view, fetch)
-        authorization = self._policies.authorization(service, upstreams.view, fetch)
-        upstreams.sources.update(("RequestAuthentication", policy.key) for policy in authentication)
-        upstreams.sources.update(("AuthorizationPolicy", policy.key) for policy in authorization)
-        verify = tokens.of_policies(authentication, lambda rule: self._policies.keys(rule, fetch))
-        asked = custom.of_requests(
-            authorization,
-            self._policies.providers(fetch),
-            lambda target: upstreams.find(target, target.port, is_http=True).cluster,
-        )
-        http = (*asked, *([] if verify is None else [verify]), *filters.of_requests(authorization))
-        prefix = names.DIRECT_TCP if service is None else service.host
-        network = (*custom.of_connections(authorization, prefix), *filters.of_connections(authorization, prefix))
-        return Filters(http, network)
+        return Chains(upstreams.view, service.host, openings, assembled(upstreams, [], patching))
 
     def _clusters(self, service: Service, fetch: Fetch) -> Made | None:
         upstreams = self._upstreams(service, fetch)
@@ -230,8 +214,10 @@ class EnvoyCollections:
             return None
         rules, found = upstreams.rules(service), self._in_clusters(service, fetch)
         patching = self._patches.of(service, upstreams.view, fetch)
-        made = _patched([_cluster(one, service, rules, found) for one in _own_clusters(service, rules)], patching)
-        return _made(upstreams, made, patching)
+        made = patched_clusters(
+            [_cluster(one, service, rules, found) for one in _own_clusters(service, rules)], patching
+        )
+        return assembled(upstreams, made, patching)
 
     def _in_clusters(self, service: Service, fetch: Fetch) -> tuple[Endpoint, ...]:
         """Return the endpoints that clusters have in themselves; where addresses are listed, they come apart."""
@@ -259,10 +245,12 @@ class EnvoyCollections:
             return None
         one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
         patching = self._patches.of(None, view, fetch)
-        made: list[Message] = [*_patched([_cluster(one, service, rules, self._in_clusters(service, fetch))], patching)]
+        made: list[Message] = [
+            *patched_clusters([_cluster(one, service, rules, self._in_clusters(service, fetch))], patching)
+        ]
         if service.discovery is Discovery.LISTED:
             made.append(_assigned(one, service, rules, self._routing.endpoints(service, fetch)))
-        return _made(upstreams, made, patching)
+        return assembled(upstreams, made, patching)
 
     def _tunnel_reports(self, waypoint: Waypoint, fetch: Fetch) -> _Tunnels:
         upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)
@@ -283,7 +271,7 @@ class EnvoyCollections:
             self._patches.of_waypoint(waypoint.key, fetch),
         )
         made: list[Message] = [
-            *_patched([clusters.main_internal(), clusters.connect_originate()], patching),
+            *patched_clusters([clusters.main_internal(), clusters.connect_originate()], patching),
             *(one for listener in every if (one := listener_patches.patched(listener, patching)) is not None),
             *([_workload_routes(patching)] if direct else []),
             *added.of(additions),
@@ -297,20 +285,6 @@ def _workload_routes(patching: Patching) -> route_pb2.RouteConfiguration:
     result = workloads.routes()
     route_patches.patch(result, patching)
     return result
-
-
-def _made(upstreams: Upstreams, messages: Iterable[Message], patching: Patching) -> Made:
-    """Return messages for the waypoint of a computation, with everything that had a part in them."""
-    return Made(
-        placed(upstreams.view, messages),
-        frozenset({*upstreams.sources, *patching.sources}),
-        frozenset(upstreams.foreign),
-        frozenset(patching.effects),
-    )
-
-
-def _patched(made: Iterable[cluster_pb2.Cluster], patching: Patching) -> list[cluster_pb2.Cluster]:
-    return [one for cluster in made if (one := cluster_patches.patched(cluster, patching)) is not None]
 
 
 def _cluster(one: _Named, service: Service, rules: Rules, found: Iterable[Endpoint]) -> cluster_pb2.Cluster:
@@ -338,11 +312,6 @@ def _http(upstreams: Upstreams, port: Port) -> routes.Upstreams:
 
 def _tcp(upstreams: Upstreams, port: Port) -> routes.Upstreams:
     return lambda target: upstreams.find(target, port.number, is_http=False)
-
-
-def _origins(rules: Iterable[HttpRule | ConnectionRule]) -> Iterable[Source]:
-    origins = {one for rule in rules for one in (rule.origin, getattr(rule, "via", None)) if one is not None}
-    return {(one.kind, one.key) for one in origins}
 
 
 def _own_clusters(service: Service, rules: Rules) -> Iterable[_Named]:

@@ -10,6 +10,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from controlplane.envoy import by_name, http_connections, names, routes
+from controlplane.envoy.http_connections import Edge
 from controlplane.envoy.packing import packed
 from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.routing.ir import ConnectionRule, Origin, Share, Target
@@ -160,6 +161,7 @@ def of_requests(
     *,
     first: Iterable[listener_components_pb2.Filter] = (),
     early: Iterable[extension_pb2.TypedExtensionConfig] = (),
+    edge: Edge | None = None,
 ) -> listener_components_pb2.FilterChain:
     """Return a chain for requests.
 
@@ -170,9 +172,10 @@ def of_requests(
         operation: name of their spans.
         first: filters in front of the connection manager.
         early: changes of a request before its route is chosen.
+        edge: set where clients are outside of the mesh.
     """
     chain = Chain(name=name, filters=first)
-    manager = http_connections.of_service(name, filters.http, reports.requests, early)
+    manager = http_connections.of_requests(name, filters.http, reports.requests, early=early, edge=edge)
     if reports.spans is not None:
         reports.spans.apply(manager, operation)
     chain.filters.add(name=HTTP_MANAGER, typed_config=packed(manager))

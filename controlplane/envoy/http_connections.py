@@ -1,6 +1,7 @@
-"""The HTTP connection manager of a service's port, and of the tunnels."""
+"""The HTTP connection manager of requests, and of the tunnels."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -15,35 +16,49 @@ from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_p
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 
 from controlplane.envoy import names, peer
-from controlplane.envoy.packing import ads, duration, flag, http_filter, overwritten, packed
+from controlplane.envoy.packing import ads, duration, flag, http_filter, number, overwritten, packed
 
 Manager: Final = http_connection_manager_pb2.HttpConnectionManager
 Filter: Final = http_connection_manager_pb2.HttpFilter
 _SERVER: Final = "istio-envoy"
 
 
-def of_service(
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The clients of a gateway, of whom nothing is believed that they write of themselves.
+
+    Attributes:
+        proves_clients: whether each of them has shown a certificate that was checked.
+    """
+
+    proves_clients: bool = False
+
+
+def of_requests(
     route_name: str,
     filters: Iterable[http_connection_manager_pb2.HttpFilter],
     logs: Iterable[accesslog_pb2.AccessLog],
+    *,
     early: Iterable[extension_pb2.TypedExtensionConfig] = (),
+    edge: Edge | None = None,
 ) -> http_connection_manager_pb2.HttpConnectionManager:
-    """Return the connection manager of a service's port, or of workloads.
+    """Return the connection manager of a service's port, of workloads, or of a gateway.
 
     Args:
         route_name: of its routes, which come by RDS: a change of them drains nothing.
         filters: of policy, in front of the others.
         logs: access logs.
         early: changes of a request before its route is chosen.
+        edge: set where clients are outside of the mesh.
     """
     result = Manager(
         stat_prefix=route_name,
         server_name=_SERVER,
         normalize_path=flag(True),
-        use_remote_address=flag(False),
+        use_remote_address=flag(edge is not None),
         forward_client_cert_details=Manager.SANITIZE,
         http_filters=[
-            _client_identity(),
+            *([_client_identity()] if edge is None else []),
             *filters,
             http_filter(names.FAULT_FILTER, fault_pb2.HTTPFault()),
             http_filter(names.CORS_FILTER, cors_pb2.Cors()),
@@ -62,7 +77,19 @@ def of_service(
     result.rds.config_source.CopyFrom(ads())
     result.upgrade_configs.add(upgrade_type="websocket")
     result.http_protocol_options.SetInParent()
+    if edge is not None:
+        _set_edge(result, edge)
     return result
+
+
+def _set_edge(to: http_connection_manager_pb2.HttpConnectionManager, edge: Edge) -> None:
+    """Have every client taken for one from outside, whatever its address: Envoy's own headers are not believed."""
+    # Without any range, Envoy takes private addresses for internal ones; this is the address of no client.
+    to.internal_address_config.cidr_ranges.add(address_prefix="0.0.0.0", prefix_len=number(32))  # noqa: S104
+    if edge.proves_clients:
+        to.forward_client_cert_details = Manager.SANITIZE_SET
+        said = to.set_current_client_cert_details
+        said.subject.value, said.uri, said.dns = True, True, True
 
 
 def of_tunnels(logs: Iterable[accesslog_pb2.AccessLog]) -> http_connection_manager_pb2.HttpConnectionManager:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from controlplane.ambient.model import Model
 from controlplane.envoy.collections import EnvoyCollections
+from controlplane.envoy.edge.collections import EdgeCollections
 from controlplane.envoy.patches.attachment import EnvoyFilters
 from controlplane.envoy.telemetry.reporting import Reporting
 from controlplane.metrics import own_version
@@ -34,13 +35,23 @@ class Layer7:
 
 def create(model: Model) -> Layer7:
     """Return the collections over a model; they are computed with it from now on."""
-    routing = RoutingCollections(model.graph, model.inputs)
-    policies = Policies(model.inputs)
-    telemetries = Telemetries(model.inputs)
+    routing = RoutingCollections(model.graph, model.inputs, model.gateways)
+    policies = Policies(model.inputs, model.gateways)
+    telemetries = Telemetries(model.inputs, model.gateways)
     reporting = Reporting(routing, telemetries)
     attached = Workloads(model.graph, model.inputs, model.waypoints)
-    patches = EnvoyFilters(model.graph, model.inputs, model.waypoints, own_version())
+    patches = EnvoyFilters(model.graph, model.inputs, model.waypoints, model.gateways, own_version())
+    edge = EdgeCollections(
+        model.graph,
+        model.inputs,
+        routing,
+        model.gateways,
+        model.waypoints,
+        policies=policies,
+        patches=patches,
+        reporting=reporting,
+    )
     envoy = EnvoyCollections(
-        model.graph, routing, model.waypoints, policies, patches, reporting=reporting, attached=attached
+        model.graph, routing, model.waypoints, policies, patches, reporting=reporting, attached=attached, edge=edge
     )
     return Layer7(model, routing, telemetries, patches, envoy)

@@ -167,6 +167,38 @@ def of_workloads(cluster: str) -> dict[str, str]:
     }
 
 
+def of_gateway(name: str, namespace: str, account: str, cluster: str) -> dict[str, str]:
+    """Return the labels of what a gateway sends on: it is the source, and reports as such.
+
+    Args:
+        name: of the gateway's workload.
+        namespace: of the gateway.
+        account: the gateway's identity.
+        cluster: name of Kubernetes' cluster.
+    """
+
+    def chosen(key: str) -> str:
+        return _upstream(key, UNKNOWN)
+
+    return {
+        "reporter": "source",
+        "source_workload": name,
+        "source_canonical_service": name,
+        "source_canonical_revision": "latest",
+        "source_workload_namespace": namespace,
+        "source_principal": account,
+        "source_app": name,
+        "source_version": "latest",
+        "source_cluster": cluster,
+        **_workload(_endpoint),
+        "destination_service": chosen("host"),
+        "destination_service_name": chosen("name"),
+        "destination_service_namespace": chosen("namespace"),
+        "destination_cluster": f"%CEL({_HAS_HOST} ? {_HOST}['cluster'] : '{UNKNOWN}')%",
+        "connection_security_policy": UNKNOWN,
+    }
+
+
 def _workload(part: Callable[[str], str]) -> dict[str, str]:
     return {
         "destination_workload": part("workload"),
@@ -192,8 +224,8 @@ def _common(destination: Mapping[str, str]) -> dict[str, str]:
         "source_app": _source("service"),
         "source_version": _source("revision"),
         "source_cluster": _source("cluster"),
-        **destination,
         "connection_security_policy": f"%CEL({principal} ? 'mutual_tls' : 'none')%",
+        **destination,
     }
 
 

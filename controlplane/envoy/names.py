@@ -40,6 +40,8 @@ ISTIO_METADATA: Final = "istio"
 TELEMETRY_METADATA: Final = "culvert.telemetry"
 """Metadata of clusters and endpoints: what metrics say of them."""
 BLACK_HOLE: Final = "BlackHoleCluster"
+_OF_GATEWAY: Final = re.compile(r"(?:https?|tls|tcp)\.([0-9]+)(?:\.|$)")
+"""The beginning of names of a gateway's routes and filter chains."""
 _PARTS: Final = 4
 """Of a name that has to do with a service: kind, port, subset, host."""
 
@@ -71,7 +73,9 @@ def is_outbound(name: str) -> bool:
 
 
 def port_of(name: str) -> int:
-    """Return the service's port in a name of a cluster, filter chain or routes; 0: there is none."""
+    """Return the service's port, or a gateway's, in a name of a cluster, filter chain or routes; 0: there is none."""
+    if found := _OF_GATEWAY.match(name):
+        return int(found[1])
     parts = name.split("|")
     return int(parts[1]) if len(parts) == _PARTS and parts[1].isdecimal() else 0
 

@@ -9,8 +9,9 @@ from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
-from controlplane.routing.ir import Target
+from controlplane.routing.ir import ConnectionRule, HttpRule, Target
 from meshapi import names
 from meshkit.kube import Key
 from meshkit.xds.source import Resource, versioned
@@ -23,6 +24,7 @@ Message: TypeAlias = (
     | listener_pb2.Listener
     | extension_pb2.TypedExtensionConfig
     | route_pb2.RouteConfiguration
+    | secret_pb2.Secret
 )
 
 
@@ -31,7 +33,7 @@ class Placed:
     """A resource of one view.
 
     Attributes:
-        view: key of the waypoint's Gateway.
+        view: key of the Gateway, a waypoint's or one at the edge.
         type_url: of the resource.
         resource: the resource.
     """
@@ -78,6 +80,12 @@ def placed(view: Key, messages: Iterable[Message]) -> tuple[Placed, ...]:
     return tuple(Placed(view, f"type.googleapis.com/{one.DESCRIPTOR.full_name}", _resource(one)) for one in messages)
 
 
+def origins(rules: Iterable[HttpRule | ConnectionRule]) -> frozenset[Source]:
+    """Return the objects that rules come from."""
+    found = {one for rule in rules for one in (rule.origin, getattr(rule, "via", None)) if one is not None}
+    return frozenset((one.kind, one.key) for one in found)
+
+
 def _resource(message: Message) -> Resource:
     if isinstance(message, endpoint_pb2.ClusterLoadAssignment):
         return versioned(message.cluster_name, message)
@@ -85,6 +93,7 @@ def _resource(message: Message) -> Resource:
 
 
 TYPES: Final = (
+    names.SECRET_TYPE,
     names.CLUSTER_TYPE,
     names.ENDPOINT_TYPE,
     names.LISTENER_TYPE,

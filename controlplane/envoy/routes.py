@@ -214,7 +214,7 @@ def _redirect(redirect: Redirect, called_port: int, rule: HttpRule) -> route_com
     result = action(response_code=code[redirect.status], host_redirect=redirect.host, scheme_redirect=redirect.scheme)
     if redirect.port:
         result.port_redirect = redirect.port
-    elif redirect.port_source is PortSource.CALLED:
+    elif redirect.port_source is PortSource.CALLED and not _is_default(called_port, redirect.scheme):
         result.port_redirect = called_port
     if redirect.path is not None and redirect.path.change is PathChange.FULL:
         result.path_redirect = redirect.path.value
@@ -225,6 +225,12 @@ def _redirect(redirect: Redirect, called_port: int, rule: HttpRule) -> route_com
         else:
             result.regex_rewrite.CopyFrom(regex)
     return result
+
+
+def _is_default(port: int, scheme: str) -> bool:
+    """Return whether a port is the scheme's own, which a URL leaves out; without a scheme, the port stands for it."""
+    own = {80: "http", 443: "https"}.get(port)
+    return own is not None and scheme in {"", own}
 
 
 def _retry(retry: Retry, *, hashes: bool) -> route_components_pb2.RetryPolicy | None:

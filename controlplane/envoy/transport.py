@@ -16,17 +16,20 @@ from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import duration_pb2
 
 from controlplane.envoy import names
-from controlplane.envoy.packing import flag, packed, regex
+from controlplane.envoy.packing import ads, flag, packed, regex
+from controlplane.gateways.listener import ClientCheck, EdgeListener, Spoken
 from controlplane.routing.backend_tls import BackendTls
 from meshapi import names as mesh_names
 from meshapi.resources.backend_policies import SubjectAltNameType
 from meshapi.resources.destination_rule import ClientTLSSettings, TLSMode
+from meshkit.kube import Key
 
 HBONE_PORT: Final = mesh_names.HBONE_PORT
 _TLS: Final = "envoy.transport_sockets.tls"
 _INTERNAL: Final = "envoy.transport_sockets.internal_upstream"
 _RAW: Final = "envoy.transport_sockets.raw_buffer"
 _H2: Final = ("h2",)
+_ALPN: Final = ("h2", "http/1.1")
 _NO_CERTIFICATE: Final = "0" * 64
 """SHA-256 that no certificate has."""
 _FILES_TIMEOUT: Final = duration_pb2.Duration(seconds=5)
@@ -53,6 +56,47 @@ def mesh_client() -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(
         name=_TLS, typed_config=packed(tls_pb2.UpstreamTlsContext(common_tls_context=_mesh_context()))
     )
+
+
+def secret_name(key: Key) -> str:
+    """Return the SDS name of a Secret with a certificate of a gateway's."""
+    return f"{mesh_names.GATEWAY_SECRET}{'/'.join(key)}"
+
+
+def client_roots_name(gateway: Key, port: int) -> str:
+    """Return the SDS name of the roots of the certificates of a port's clients; no Secret can be called so."""
+    return f"{secret_name(gateway)}/{port}{mesh_names.GATEWAY_CLIENT_ROOTS}"
+
+
+def client_validation(check: ClientCheck) -> common_pb2.CertificateValidationContext:
+    """Return how certificates of clients are checked."""
+    result = common_pb2.CertificateValidationContext()
+    result.trusted_ca.inline_string = check.roots
+    if check.is_optional:
+        result.trust_chain_verification = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
+    return result
+
+
+def edge_server(gateway: Key, listener: EdgeListener) -> base_pb2.TransportSocket:
+    """Return TLS for the clients of a gateway's listener; certificates come over the discovery stream."""
+    context = tls_pb2.DownstreamTlsContext(
+        common_tls_context=tls_pb2.CommonTlsContext(
+            alpn_protocols=_ALPN if listener.spoken is Spoken.HTTPS else (),
+            tls_params=common_pb2.TlsParameters(tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2),
+            tls_certificate_sds_secret_configs=[
+                secret_pb2.SdsSecretConfig(name=secret_name(key), sds_config=ads()) for key in listener.certificates
+            ],
+        )
+    )
+    if listener.clients is not None:
+        name = client_roots_name(gateway, listener.port)
+        roots = secret_pb2.SdsSecretConfig(name=name, sds_config=ads())
+        context.common_tls_context.validation_context_sds_secret_config.CopyFrom(roots)
+        context.require_client_certificate.value = not listener.clients.is_optional
+        # A session that is taken up again would not be checked again.
+        context.disable_stateless_session_resumption = True
+        context.disable_stateful_session_resumption = True
+    return base_pb2.TransportSocket(name=_TLS, typed_config=packed(context))
 
 
 def internal(inner: base_pb2.TransportSocket, *, has_target: bool = True) -> base_pb2.TransportSocket:

@@ -26,7 +26,7 @@ def of_port(
         own: the service's own cluster, for requests that no rule is about.
         upstreams: returns the cluster of a target.
     """
-    found = [routes.of_rule(rule, port.number, upstreams) for rule in _reachable(rules)]
+    found = [routes.of_rule(rule, port.number, upstreams) for rule in reachable(rules)]
     if all(rule.match.source_namespace for rule in rules):
         found.append(routes.default(own))
     return _of_routes(name, f"inbound|http|{port.number}", found)
@@ -52,7 +52,8 @@ def _of_routes(name: str, host_name: str, found: Iterable[route_components_pb2.R
     return route_pb2.RouteConfiguration(name=name, virtual_hosts=[host], validate_clusters=flag(False))
 
 
-def _reachable(rules: Iterable[HttpRule]) -> Iterable[HttpRule]:
+def reachable(rules: Iterable[HttpRule]) -> Iterable[HttpRule]:
+    """Yield the rules that requests can come to: none is behind one for every request."""
     for rule in rules:
         yield rule
         if rule.match.is_catch_all:

@@ -58,6 +58,7 @@ KINDS: Final = (
     InputKind(kinds.ENDPOINT_SLICE, core.EndpointSlice),
     InputKind(kinds.GATEWAY_CLASS, gateway.GatewayClass, discovered=False),
     InputKind(kinds.GATEWAY, gateway.Gateway),
+    InputKind(kinds.LISTENER_SET, gateway.ListenerSet),
     InputKind(kinds.HTTP_ROUTE, gateway_routes.HTTPRoute),
     InputKind(kinds.GRPC_ROUTE, gateway_routes.GRPCRoute),
     InputKind(kinds.TCP_ROUTE, gateway_routes.TCPRoute),

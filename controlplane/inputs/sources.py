@@ -1,7 +1,7 @@
 """What all computations start from: objects, the mesh's configuration, and what is wrong with objects."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from controlplane.graph.collection import Setting, Source
@@ -78,6 +78,23 @@ class Certificates:
     fault: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TlsSecret:
+    """A certificate with its private key, out of a Secret that a gateway refers to.
+
+    Attributes:
+        chain: the certificate first, PEM; empty: it cannot be used.
+        key: the private key, PEM; never shown.
+        fault: why it cannot be used, as what the Secret does or has.
+        warning: what is wrong with one that is used all the same.
+    """
+
+    chain: str = ""
+    key: str = field(default="", repr=False)
+    fault: str = ""
+    warning: str = ""
+
+
 class Inputs:
     """The sources of one graph.
 
@@ -88,7 +105,8 @@ class Inputs:
         faults: invalid objects, by kind and key.
         rejections: resources that proxies have refused, by type URL and resource name.
         key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
-        certificates: certificates of authorities that policies name, by key of the ConfigMap.
+        certificates: certificates of authorities that policies and gateways name, by key of the ConfigMap.
+        secrets: certificates that gateways name, by key of the Secret; absent until it was read.
     """
 
     def __init__(self, graph: Graph, mesh: MeshContext, kinds: Iterable[InputKind] = KINDS) -> None:
@@ -99,6 +117,7 @@ class Inputs:
         self.rejections: Source[tuple[str, str], Rejection] = Source(graph, "rejections")
         self.key_sets: Source[tuple[str, str], KeySet] = Source(graph, "key sets")
         self.certificates: Source[Key, Certificates] = Source(graph, "certificates")
+        self.secrets: Source[Key, TlsSecret] = Source(graph, "secrets")
         self._sources: dict[type[Any], Source[Key, base.Object]] = {
             item.model: Source(graph, item.kind.plural) for item in kinds
         }

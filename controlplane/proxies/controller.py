@@ -1,8 +1,9 @@
-"""Makes what runs for each waypoint, and writes its status. Runs on the leader only.
+"""Makes what runs for each waypoint and gateway, and writes its status. Runs on the leader only.
 
 Level-triggered: a Gateway is reconciled when it, its Deployment, its Service or the mesh changes, and once a minute for
 what is not watched (config maps with parameters, the other objects). Everything is applied on the server's side: fields
 of others stay. An object that was there before and does not belong to a Gateway is left alone, and the status says so.
+Where only a report about routes or listeners has changed, only the status is written.
 """
 
 import asyncio
@@ -11,10 +12,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
+from controlplane.gateways.listener import Spoken
+from controlplane.gateways.report import GatewayReport
+from controlplane.graph.collection import Collection
 from controlplane.inputs.sources import Inputs
-from controlplane.proxies import objects, overlays, status
+from controlplane.proxies import classes, edge_status, objects, overlays, status
+from controlplane.proxies.classes import CLASSES, EDGE, ProxyClass
 from controlplane.proxies.defaults import ProxyDefaults
-from controlplane.proxies.objects import Wanted
+from controlplane.proxies.objects import ServicePort, Wanted
 from controlplane.proxies.overlays import BadOverlay
 from controlplane.proxies.status import Observed
 from controlplane.workqueue import WorkQueue
@@ -25,7 +30,7 @@ from meshkit.log import logger
 
 _log = logger("controlplane.proxies")
 _RESYNC_S: Final = 60.0
-_MANAGED: Final = f"{names.GATEWAY_MANAGED_LABEL}={names.WAYPOINT_MANAGED}"
+_MANAGED: Final = f"{names.GATEWAY_MANAGED_LABEL} in ({','.join(one.managed for one in CLASSES if one.managed)})"
 
 
 class _Refused(Exception):
@@ -42,6 +47,7 @@ class Proxies:
     Args:
         client: an open client.
         inputs: the objects that the control plane reads.
+        reports: what the status of gateways at the edge says.
         defaults: of the installation.
         now: the present time.
     """
@@ -50,6 +56,7 @@ class Proxies:
         self,
         client: Client,
         inputs: Inputs,
+        reports: Collection[Key, GatewayReport],
         defaults: ProxyDefaults,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -57,10 +64,16 @@ class Proxies:
         self._mesh = inputs.mesh
         self._gateways = inputs.of(Gateway)
         self._classes = inputs.of(GatewayClass)
+        self._reports = reports
         self._defaults = defaults
         self._now = now
-        self._due: WorkQueue[Key] = WorkQueue("waypoint")
-        self._gateways.add_handler(lambda key, _, __: self._due.add(key))
+        self._due: WorkQueue[Key] = WorkQueue("gateway")
+        self._made: dict[Key, tuple[tuple[ServicePort, ...], Observed]] = {}
+        """What was applied last, and what was found then."""
+        self._stale: set[Key] = set()
+        """Of which something but the report has changed since."""
+        self._gateways.add_handler(lambda key, _, __: self._changed(key))
+        reports.add_handler(lambda key, _, __: self._due.add(key))
         self._classes.add_handler(self._on_class)
         self.informers: list[Informer[Json]] = [
             Informer(client, kind, lambda item: item, selection=Selection(labels=_MANAGED))
@@ -73,17 +86,22 @@ class Proxies:
         """Put right what is due until cancelled."""
         for informer in self.informers:
             await informer.wait_synced()
-        await self._ensure_class()
+        for kind in CLASSES:
+            await self._ensure_class(kind)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resync())
             await self._due.run(self._reconcile)
 
     def all_due(self) -> None:
-        """Put right all waypoints: something that concerns all of them has changed. Classes have no namespace."""
+        """Put right all of them: something that concerns all has changed. Classes have no namespace."""
         for key in self._classes.keys():  # noqa: SIM118  (a collection iterates over its values)
             self._due.add(key)
         for key in self._gateways.keys():  # noqa: SIM118  (a collection iterates over its values)
-            self._due.add(key)
+            self._changed(key)
+
+    def _changed(self, key: Key) -> None:
+        self._stale.add(key)
+        self._due.add(key)
 
     async def _resync(self) -> NoReturn:
         while True:
@@ -97,43 +115,59 @@ class Proxies:
     def _on_object(self, old: Json | None, new: Json | None) -> None:
         metadata = (new or old or {})["metadata"]
         gateway = (metadata.get("labels") or {}).get(names.GATEWAY_NAME_LABEL, "")
-        self._due.add((metadata["namespace"], gateway))
+        self._changed((metadata["namespace"], gateway))
 
-    async def _ensure_class(self) -> None:
+    async def _ensure_class(self, kind: ProxyClass) -> None:
         """Make the class where there is none; a class of another party keeps its name."""
-        spec = {"controllerName": names.WAYPOINT_CONTROLLER, "description": "Waypoints of Culvert"}
-        body: Json = {"metadata": {"name": names.WAYPOINT_CLASS}, "spec": spec}
+        spec = {"controllerName": kind.controller, "description": kind.description}
+        body: Json = {"metadata": {"name": kind.name}, "spec": spec}
         try:
-            if await self._client.find(kinds.GATEWAY_CLASS, names.WAYPOINT_CLASS) is None:
-                await self._client.patch(kinds.GATEWAY_CLASS, names.WAYPOINT_CLASS, body, patch_type=PatchType.APPLY)
+            if await self._client.find(kinds.GATEWAY_CLASS, kind.name) is None:
+                await self._client.patch(kinds.GATEWAY_CLASS, kind.name, body, patch_type=PatchType.APPLY)
         except NotFound:
-            _log.info("the Gateway API is not installed, no waypoints are made")
+            _log.info("the Gateway API is not installed, no gateways are made")
 
-    def _is_ours(self, gateway: Gateway) -> bool:
+    def _class_of(self, gateway: Gateway) -> ProxyClass | None:
         found = self._classes.find(("", gateway.spec.gateway_class_name))
-        if found is None:
-            return gateway.spec.gateway_class_name == names.WAYPOINT_CLASS
-        return found.spec.controller_name == names.WAYPOINT_CONTROLLER
+        return classes.by_name(gateway) if found is None else classes.by_controller(found.spec.controller_name)
 
     async def _reconcile(self, key: Key) -> None:
         if not key[0]:
             await self._accept_class(key[1])
             return
         gateway = self._gateways.find(key)
-        if gateway is None or gateway.metadata.deletion_timestamp or not self._is_ours(gateway):
+        if gateway is None or gateway.metadata.deletion_timestamp:
+            self._made.pop(key, None)
+            self._stale.discard(key)
             return  # what belongs to a Gateway that is gone is collected by its owner reference
+        kind, report = self._class_of(gateway), self._reports.find(key)
+        if kind is None or (kind is EDGE and report is None):
+            return
         if any(address.type == AddressType.HOSTNAME for address in gateway.spec.addresses):
             return  # its user runs it
+        observed = await self._observed(gateway, kind, _ports(gateway, report))
+        await self._write_status(gateway, report, observed)
+
+    async def _observed(self, gateway: Gateway, kind: ProxyClass, ports: tuple[ServicePort, ...]) -> Observed:
+        """Return what is to be seen of a Gateway, after it was applied if anything of it has changed."""
+        held = self._made.get(gateway.key)
+        if held is not None and held[0] == ports and gateway.key not in self._stale:
+            return held[1]
+        self._stale.discard(gateway.key)  # what changes from here on is seen the next time
         try:
-            observed = await self._make(gateway)
+            observed = await self._make(gateway, kind, ports)
         except _Refused as refused:
             observed = Observed(problem=str(refused), reason=refused.reason)
-        await self._write_status(gateway, observed)
+        self._made[gateway.key] = (ports, observed)
+        return observed
 
-    async def _make(self, gateway: Gateway) -> Observed:
-        """Apply what a waypoint consists of; return what is to be seen of it."""
+    async def _make(self, gateway: Gateway, kind: ProxyClass, ports: tuple[ServicePort, ...]) -> Observed:
+        """Apply what a proxy consists of; return what is to be seen of it."""
         mesh = self._mesh.value
-        rendered = objects.render(gateway, mesh, self._defaults)
+        unsupported = [one.type for one in gateway.spec.addresses if one.type not in set(AddressType)]
+        if unsupported:
+            raise _Refused("UnsupportedAddress", f"addresses of type {unsupported[0]} are not supported")
+        rendered = objects.render(gateway, kind, mesh, self._defaults, ports)
         try:
             wanted = overlays.apply(rendered, await self._overlays(gateway, mesh.root_namespace))
         except BadOverlay as error:
@@ -143,13 +177,13 @@ class Proxies:
         for item in rendered:
             if item.is_optional and item.kind not in {one.kind for one in wanted}:
                 await self._remove(gateway, item)
-        namespace, name = gateway.metadata.namespace, objects.deployment_name(gateway)
+        namespace, name = gateway.metadata.namespace, objects.deployment_name(gateway, kind)
         service = await self._client.get(kinds.SERVICE, name, namespace)
         deployment = await self._client.get(kinds.DEPLOYMENT, name, namespace)
-        listed = service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP", "")]
+        hostname = f"{name}.{namespace}.svc.{mesh.cluster_domain}"
         return Observed(
-            hostname=f"{name}.{namespace}.svc.{mesh.cluster_domain}",
-            addresses=tuple(address for address in listed if address not in {"", "None"}),
+            hostname=hostname,
+            addresses=_addresses_outside(service, hostname) if kind is EDGE else _cluster_addresses(service),
             ready=int((deployment.get("status") or {}).get("readyReplicas") or 0),
         )
 
@@ -185,22 +219,25 @@ class Proxies:
             with contextlib.suppress(NotFound):
                 await self._client.delete(item.kind, item.name, gateway.metadata.namespace)
 
-    async def _write_status(self, gateway: Gateway, observed: Observed) -> None:
+    async def _write_status(self, gateway: Gateway, report: GatewayReport | None, observed: Observed) -> None:
         namespace, name = gateway.key
         held = await self._client.find(kinds.GATEWAY, name, namespace)
         if held is None:
             return
         before = held.get("status") or {}
-        wanted = status.of_gateway(gateway, observed, before, self._timestamp())
+        if report is None:
+            wanted = status.of_gateway(gateway, observed, before, self._timestamp())
+        else:
+            wanted = edge_status.of_gateway(gateway, report, observed, before, self._timestamp())
         if all(before.get(field) == value for field, value in wanted.items()):
             return
         await self._apply_status(kinds.GATEWAY, name, wanted, namespace)
-        _log.info("status of a waypoint", gateway=f"{namespace}/{name}", ready=observed.ready, problem=observed.problem)
+        _log.info("status of a gateway", gateway=f"{namespace}/{name}", ready=observed.ready, problem=observed.problem)
 
     async def _accept_class(self, name: str) -> None:
         """Say of a class that it is ours. One of another controller is left alone."""
         found = self._classes.find(("", name))
-        if found is None or found.spec.controller_name != names.WAYPOINT_CONTROLLER:
+        if found is None or classes.by_controller(found.spec.controller_name) is None:
             return
         held = await self._client.find(kinds.GATEWAY_CLASS, name)
         if held is None:
@@ -220,11 +257,37 @@ class Proxies:
         return transitions.stamp(self._now())
 
 
+def _ports(gateway: Gateway, report: GatewayReport | None) -> tuple[ServicePort, ...]:
+    """Return the ports of the Service: of listeners that can be served, certificates or not."""
+    if report is None:
+        return objects.ports_of(gateway)
+    found = (one.listener for one in report.listeners if one.listener.accepted.is_true)
+    return tuple(
+        ServicePort(
+            one.name, one.port, "UDP" if one.spoken is Spoken.UDP else (one.spoken or Spoken.TCP).value.split()[0]
+        )
+        for one in found
+    )
+
+
+def _cluster_addresses(service: Json) -> tuple[str, ...]:
+    listed = service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP", "")]
+    return tuple(address for address in listed if address not in {"", "None"})
+
+
+def _addresses_outside(service: Json, hostname: str) -> tuple[str, ...]:
+    """Return by what a gateway is called: its load balancer, or inside of the cluster the name of its Service."""
+    if service["spec"].get("type") != "LoadBalancer":
+        return (hostname,)
+    given = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return tuple(str(one.get("ip") or one.get("hostname")) for one in given if one.get("ip") or one.get("hostname"))
+
+
 def _belongs(held: Json, gateway: Gateway) -> bool:
     """Return whether an object was made for this Gateway; one that an earlier Gateway of the name left counts."""
     labels = held["metadata"].get("labels") or {}
     return (
-        labels.get(names.GATEWAY_MANAGED_LABEL) == names.WAYPOINT_MANAGED
+        labels.get(names.GATEWAY_MANAGED_LABEL) in {one.managed for one in CLASSES}
         and labels.get(names.GATEWAY_NAME_LABEL) == gateway.metadata.name
     )
 

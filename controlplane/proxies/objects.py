@@ -1,18 +1,22 @@
-"""The objects of a waypoint, as they shall be. Pure.
+"""The objects of a waypoint or a gateway, as they shall be. Pure.
 
-Names, labels, annotations, ports and mounts are the same as in Istio's waypoints, so that overlays, dashboards and
-policies that users wrote for Istio fit. Source: istio/istio, ``files/waypoint.yaml`` of the chart ``istio-discovery``.
+Names, labels, annotations, ports and mounts are the same as Istio's, so that overlays, dashboards and policies that
+users wrote for Istio fit. Source: istio/istio, ``files/waypoint.yaml`` and ``files/kube-gateway.yaml`` of the chart
+``istio-discovery``.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from controlplane.gateways import reading
 from controlplane.inputs.mesh import MeshContext
 from controlplane.proxies import pods
+from controlplane.proxies.classes import EDGE, WAYPOINT, ProxyClass
 from controlplane.proxies.defaults import ProxyDefaults
 from controlplane.waypoints.waypoint import service_account
 from meshapi import names
-from meshapi.resources.gateway import GROUP, Gateway
+from meshapi.resources.gateway import GROUP, AddressType, Gateway
 from meshkit.kube import Json, Kind, kinds
 
 _STATUS_PORT: Final = "status-port"
@@ -49,15 +53,32 @@ class Wanted:
         return str(self.body["metadata"]["name"])
 
 
-def render(gateway: Gateway, mesh: MeshContext, defaults: ProxyDefaults) -> list[Wanted]:
-    """Return the objects of a waypoint, before overlays."""
-    name, account = deployment_name(gateway), service_account(gateway)
-    labels, annotations = _labels(gateway, mesh), _annotations(gateway)
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a proxy's Service.
+
+    Attributes:
+        name: of the listener.
+        number: of the Service and of the pods.
+        protocol: of the listener.
+    """
+
+    name: str
+    number: int
+    protocol: str
+
+
+def render(
+    gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: ProxyDefaults, ports: Iterable[ServicePort]
+) -> list[Wanted]:
+    """Return the objects of a waypoint or a gateway, before overlays."""
+    name, account = deployment_name(gateway, kind), account_name(gateway, kind)
+    labels, annotations = _labels(gateway, kind, mesh), _annotations(gateway)
     template = pods.template(
-        gateway, mesh, defaults, name=name, account=account, labels=labels, annotations=annotations
+        gateway, kind, mesh, defaults, name=name, account=account, labels=labels, annotations=annotations
     )
     selector = {"matchLabels": {names.GATEWAY_NAME_LABEL: gateway.metadata.name}}
-    traffic = {"networking.istio.io/traffic-distribution": "PreferClose", **annotations}
+    near = {"networking.istio.io/traffic-distribution": "PreferClose"} if kind is WAYPOINT else {}
     scaled = {"apiVersion": kinds.DEPLOYMENT.api_version, "kind": kinds.DEPLOYMENT.name, "name": name}
 
     def metadata(of: str = name, notes: dict[str, str] = annotations) -> Json:
@@ -76,7 +97,11 @@ def render(gateway: Gateway, mesh: MeshContext, defaults: ProxyDefaults) -> list
             "deployment",
             {"metadata": metadata(), "spec": {"selector": selector, "template": template, "strategy": _STRATEGY}},
         ),
-        Wanted(kinds.SERVICE, "service", {"metadata": metadata(notes=traffic), "spec": _service(gateway, selector)}),
+        Wanted(
+            kinds.SERVICE,
+            "service",
+            {"metadata": metadata(notes={**near, **annotations}), "spec": _service(gateway, kind, selector, ports)},
+        ),
         Wanted(
             kinds.HORIZONTAL_POD_AUTOSCALER,
             "horizontalPodAutoscaler",
@@ -96,20 +121,34 @@ _STRATEGY: Final[Json] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge":
 """A new pod first: a rollout never takes capacity away."""
 
 
-def deployment_name(gateway: Gateway) -> str:
-    """Return the name of a waypoint's Deployment and Service."""
+def deployment_name(gateway: Gateway, kind: ProxyClass) -> str:
+    """Return the name of the Deployment and Service."""
+    if kind is EDGE:
+        return reading.object_name(gateway)
     return gateway.metadata.annotations.get(names.GATEWAY_NAME_ANNOTATION, "") or gateway.metadata.name
 
 
-def _labels(gateway: Gateway, mesh: MeshContext) -> dict[str, str]:
+def account_name(gateway: Gateway, kind: ProxyClass) -> str:
+    """Return the name of the service account."""
+    return reading.service_account(gateway) if kind is EDGE else service_account(gateway)
+
+
+def ports_of(gateway: Gateway) -> tuple[ServicePort, ...]:
+    """Return the ports of a Gateway's own listeners."""
+    return tuple(ServicePort(one.name, one.port, one.protocol) for one in gateway.spec.listeners)
+
+
+def _labels(gateway: Gateway, kind: ProxyClass, mesh: MeshContext) -> dict[str, str]:
     found = _infrastructure(gateway.spec.infrastructure.labels, gateway.metadata.labels)
     if mesh.network:
         found.setdefault(names.NETWORK_LABEL, mesh.network)
+    older = {names.ISTIO_GATEWAY_NAME_LABEL: gateway.metadata.name} if kind is EDGE else {}
     return {
         **found,
+        **older,
         names.GATEWAY_NAME_LABEL: gateway.metadata.name,
         names.GATEWAY_CLASS_LABEL: gateway.spec.gateway_class_name,
-        names.GATEWAY_MANAGED_LABEL: names.WAYPOINT_MANAGED,
+        names.GATEWAY_MANAGED_LABEL: kind.managed,
     }
 
 
@@ -134,30 +173,35 @@ def _owner(gateway: Gateway) -> Json:
     }
 
 
-def _service(gateway: Gateway, selector: Json) -> Json:
-    kind = gateway.metadata.annotations.get(names.GATEWAY_SERVICE_TYPE_ANNOTATION, "ClusterIP")
+def _service(gateway: Gateway, kind: ProxyClass, selector: Json, ports: Iterable[ServicePort]) -> Json:
+    chosen = gateway.metadata.annotations.get(names.GATEWAY_SERVICE_TYPE_ANNOTATION, "") or kind.service_type
+    wanted = [one.value for one in gateway.spec.addresses if one.type == AddressType.IP and one.value]
     return {
-        "type": kind,
+        "type": chosen,
         "ipFamilyPolicy": "PreferDualStack",
-        "ports": _ports(gateway),
+        "ports": _ports(ports),
         "selector": selector["matchLabels"],
+        **({"loadBalancerIP": wanted[0]} if wanted and kind is EDGE else {}),
     }
 
 
-def _ports(gateway: Gateway) -> list[Json]:
+def _ports(ports: Iterable[ServicePort]) -> list[Json]:
     """Return the port of the probes and one for each listener's port, under the listener's name."""
     found = [_port(_STATUS_PORT, names.READINESS_PORT, "tcp")]
-    taken = {_STATUS_PORT: names.READINESS_PORT}
-    for listener in gateway.spec.listeners:
-        if listener.port in taken.values():
+    taken = {_STATUS_PORT}
+    numbers = {(names.READINESS_PORT, "TCP")}
+    for one in ports:
+        transport = "UDP" if one.protocol == "UDP" else "TCP"
+        if (one.number, transport) in numbers:
             continue
-        name = listener.name.replace(".", "-")[:_MOST_OF_NAME]
+        name = one.name.replace(".", "-")[:_MOST_OF_NAME]
         if name in taken:
-            name = f"{name[: _MOST_OF_NAME - 6]}-{listener.port}"
-        taken[name] = listener.port
-        found.append(_port(name, listener.port, listener.protocol.lower()))
+            name = f"{name[: _MOST_OF_NAME - 6]}-{one.number}"
+        taken.add(name)
+        numbers.add((one.number, transport))
+        found.append(_port(name, one.number, one.protocol.lower(), transport))
     return found
 
 
-def _port(name: str, port: int, protocol: str) -> Json:
-    return {"name": name, "port": port, "protocol": "TCP", "appProtocol": protocol}
+def _port(name: str, port: int, protocol: str, transport: str = "TCP") -> Json:
+    return {"name": name, "port": port, "protocol": transport, "appProtocol": protocol}

@@ -1,8 +1,9 @@
-"""The pods of a waypoint. Pure."""
+"""The pods of a waypoint or a gateway. Pure."""
 
 from typing import Final
 
 from controlplane.inputs.mesh import MeshContext
+from controlplane.proxies.classes import EDGE, ProxyClass
 from controlplane.proxies.defaults import ProxyDefaults
 from meshapi import names
 from meshapi.resources.gateway import Gateway
@@ -16,10 +17,13 @@ _COMPONENT_LOG_LEVEL: Final = "sidecar.istio.io/componentLogLevel"
 _AGENT_LOG_LEVEL: Final = "sidecar.istio.io/agentLogLevel"
 _IMAGE: Final = "sidecar.istio.io/proxyImage"
 _TOKEN_LIFE_S: Final = 43200
+_LOW_PORTS: Final[Json] = {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]}
+"""A gateway listens on the ports of its listeners, and runs without any capability."""
 
 
 def template(
     gateway: Gateway,
+    kind: ProxyClass,
     mesh: MeshContext,
     defaults: ProxyDefaults,
     *,
@@ -32,6 +36,7 @@ def template(
 
     Args:
         gateway: the Gateway.
+        kind: its class.
         mesh: the mesh.
         defaults: of the installation.
         name: of the Deployment.
@@ -44,8 +49,12 @@ def template(
         "serviceAccountName": account,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": defaults.grace_period_s,
-        "securityContext": {"fsGroup": _USER, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [_container(gateway, mesh, defaults, name)],
+        "securityContext": {
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            **(_LOW_PORTS if kind is EDGE else {}),
+        },
+        "containers": [_container(gateway, kind, mesh, defaults, name)],
         "volumes": _volumes(),
     }
     if defaults.pull_secrets:
@@ -73,7 +82,7 @@ def _annotations(annotations: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _container(gateway: Gateway, mesh: MeshContext, defaults: ProxyDefaults, name: str) -> Json:
+def _container(gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: ProxyDefaults, name: str) -> Json:
     notes = gateway.metadata.annotations
     probe = {"httpGet": {"path": "/healthz/ready", "port": names.READINESS_PORT, "scheme": "HTTP"}, "timeoutSeconds": 3}
     return {
@@ -85,7 +94,7 @@ def _container(gateway: Gateway, mesh: MeshContext, defaults: ProxyDefaults, nam
             _port("status-port", names.READINESS_PORT),
             _port("http-envoy-prom", names.ENVOY_PROMETHEUS_PORT),
         ],
-        "env": _environment(gateway, mesh, defaults, name),
+        "env": _environment(gateway, kind, mesh, defaults, name),
         "resources": defaults.resources,
         "startupProbe": {**probe, "failureThreshold": 120, "periodSeconds": 1, "successThreshold": 1},
         "readinessProbe": {**probe, "failureThreshold": 4, "periodSeconds": 15, "successThreshold": 1},
@@ -113,7 +122,9 @@ def _container(gateway: Gateway, mesh: MeshContext, defaults: ProxyDefaults, nam
     }
 
 
-def _environment(gateway: Gateway, mesh: MeshContext, defaults: ProxyDefaults, name: str) -> list[Json]:
+def _environment(
+    gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: ProxyDefaults, name: str
+) -> list[Json]:
     notes, namespace = gateway.metadata.annotations, gateway.metadata.namespace
     owner = f"kubernetes://apis/apps/v1/namespaces/{namespace}/{kinds.DEPLOYMENT.plural}/{name}"
     fields = {
@@ -125,6 +136,7 @@ def _environment(gateway: Gateway, mesh: MeshContext, defaults: ProxyDefaults, n
         "ISTIO_META_NODE_NAME": "spec.nodeName",
     }
     values = {
+        "NODE_TYPE": kind.node_type,
         "XDS_ADDRESS": defaults.xds_address,
         "CA_ADDR": defaults.xds_address,
         "TRUST_DOMAIN": mesh.trust_domain,

@@ -1,4 +1,4 @@
-"""The status of a waypoint's Gateway, and of the class. Pure.
+"""The status of a waypoint's Gateway, and of classes. Pure.
 
 Source: Gateway API, ``apis/v1/gateway_types.go`` (conditions and reasons). Addresses stay once they were given: what is
 attached to a waypoint whose pods are gone for a moment must not be reached past it.
@@ -22,8 +22,8 @@ class Observed:
     Attributes:
         problem: why nothing was made of the Gateway; empty: everything was.
         reason: the problem in one word.
-        hostname: of the waypoint's Service.
-        addresses: cluster IPs of the Service; none while there are none.
+        hostname: of the Service.
+        addresses: by which the Service is called; none while there are none.
         ready: pods that are ready.
     """
 
@@ -47,7 +47,7 @@ def of_gateway(gateway: Gateway, observed: Observed, held: Json, now: str) -> Js
     # A Gateway with addresses has been ready before.
     addresses = _addresses(observed) if observed.ready or held.get("addresses") else []
     programmed = _programmed(observed)
-    conditions = _conditions(
+    conditions = conditions_of(
         [_accepted(observed), programmed], held.get("conditions") or (), generation=generation, now=now
     )
     before = {str(one.get("name")): one for one in held.get("listeners") or ()}
@@ -64,20 +64,20 @@ def of_gateway(gateway: Gateway, observed: Observed, held: Json, now: str) -> Js
 def of_class(held: Json, generation: int, now: str) -> Json:
     """Return the status of a class that is ours."""
     accepted = ("Accepted", True, "Accepted", "Handled by Culvert")
-    return {"conditions": _conditions([accepted], held.get("conditions") or (), generation=generation, now=now)}
+    return {"conditions": conditions_of([accepted], held.get("conditions") or (), generation=generation, now=now)}
 
 
-_Condition = tuple[str, bool, str, str]
+Condition = tuple[str, bool, str, str]
 """Type, status, reason, message."""
 
 
-def _accepted(observed: Observed) -> _Condition:
+def _accepted(observed: Observed) -> Condition:
     if observed.problem:
         return ("Accepted", False, observed.reason, observed.problem)
     return ("Accepted", True, "Accepted", "Resource accepted")
 
 
-def _programmed(observed: Observed) -> _Condition:
+def _programmed(observed: Observed) -> Condition:
     if observed.problem:
         return ("Programmed", False, "Invalid", observed.problem)
     if not observed.addresses:
@@ -93,11 +93,11 @@ def _addresses(observed: Observed) -> list[Json]:
     return [*found, {"type": AddressType.HOSTNAME.value, "value": observed.hostname}] if found else []
 
 
-def _listener(listener: Listener, programmed: _Condition, held: Json, *, generation: int, now: str) -> Json:
+def _listener(listener: Listener, programmed: Condition, held: Json, *, generation: int, now: str) -> Json:
     supported = listener.protocol == _HBONE
     reason = "Accepted" if supported else "UnsupportedProtocol"
     said = "No errors found" if supported else f"A waypoint has listeners of protocol {_HBONE} only"
-    conditions: list[_Condition] = [
+    conditions: list[Condition] = [
         ("Accepted", supported, reason, said),
         ("Conflicted", False, "NoConflicts", "No errors found"),
         programmed if supported else ("Programmed", False, "Invalid", said),
@@ -107,11 +107,11 @@ def _listener(listener: Listener, programmed: _Condition, held: Json, *, generat
         "name": listener.name,
         "attachedRoutes": int(held.get("attachedRoutes") or 0),
         "supportedKinds": [],
-        "conditions": _conditions(conditions, held.get("conditions") or (), generation=generation, now=now),
+        "conditions": conditions_of(conditions, held.get("conditions") or (), generation=generation, now=now),
     }
 
 
-def _conditions(wanted: Sequence[_Condition], held: Sequence[Json], *, generation: int, now: str) -> list[Json]:
+def conditions_of(wanted: Sequence[Condition], held: Sequence[Json], *, generation: int, now: str) -> list[Json]:
     """Return conditions; one whose status has not changed keeps its time."""
     conditions = [transitions.condition(*one, generation) for one in wanted]
     return transitions.timed(conditions, held, now)

@@ -11,7 +11,8 @@ from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import Inputs
-from controlplane.routing.route_references import ISTIO_GROUP, Verdict
+from controlplane.inputs.verdicts import Verdict
+from controlplane.routing.route_references import ISTIO_GROUP
 from controlplane.routing.services import Port, Service
 from controlplane.stages import ROUTES
 from meshapi.resources import base

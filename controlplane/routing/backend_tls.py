@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controlplane.inputs.sources import Certificates
-from controlplane.routing.route_references import RESOLVED, Verdict
+from controlplane.inputs.verdicts import Verdict
+from controlplane.routing.route_references import RESOLVED
 from meshapi.resources.backend_policies import BackendTLSPolicy, LocalReference, PolicyTarget, SubjectAltNameType
 from meshkit.kube import Key
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from controlplane.inputs.verdicts import Verdict
 from controlplane.routing import sessions
 from controlplane.routing.ir import Session
 from controlplane.routing.route_filters import Unsupported
-from controlplane.routing.route_references import Verdict
 from meshapi.resources.backend_policies import PolicyTarget, RetryConstraint, RetryRate, XBackendTrafficPolicy
 from meshapi.resources.destination_rule import RetryBudget
 from meshapi.resources.values import Percent

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controlplane.gateways.collections import Gateways
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.label_index import LabelIndex
@@ -63,7 +64,7 @@ class RoutingCollections:
         backend_traffic: sessions and limits of retries of services.
     """
 
-    def __init__(self, graph: Graph, inputs: Inputs) -> None:
+    def __init__(self, graph: Graph, inputs: Inputs, gateways: Gateways) -> None:
         self._mesh = inputs.mesh
         self._config = inputs.config
         self._namespaces = inputs.namespaces
@@ -91,7 +92,7 @@ class RoutingCollections:
         self._virtual_services: Index[Key, Key, Dated] = Index(
             self.virtual_services, lambda one: ((one.item.metadata.namespace, host) for host in one.routing.hosts)
         )
-        self.gateway = GatewayRoutes(graph, inputs, self.of_object, self._entry_seen_from)
+        self.gateway = GatewayRoutes(graph, inputs, self.of_object, self._entry_seen_from, gateways)
         self._certificates = inputs.certificates
         self.backend_tls = BackendPolicies(graph, inputs, BackendTLSPolicy, self._tls_policy)
         self.backend_traffic = BackendPolicies(

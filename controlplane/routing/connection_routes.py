@@ -5,8 +5,9 @@ A backend that cannot be resolved takes its share of the connections, which are 
 
 from collections.abc import Iterable
 
+from controlplane.inputs.verdicts import Verdict
 from controlplane.routing.ir import ConnectionRule, Origin, Share
-from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules, Verdict
+from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules
 from controlplane.routing.services import Port
 from meshapi.resources.gateway_routes import BackendReference, TCPRoute, TLSRoute
 

@@ -4,18 +4,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
+from controlplane.gateways.collections import Gateways
+from controlplane.gateways.grants import Referrer
+from controlplane.gateways.listener import ListenerId
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import Inputs
 from controlplane.routing import connection_routes, gateway_routes, precedence
+from controlplane.routing.edge import EdgeHost, EdgeLookups
 from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMatch, Respond
 from controlplane.routing.route_references import Attachment, References, RouteRules
 from controlplane.routing.services import Port, Service
 from controlplane.stages import ROUTES
-from meshapi.resources.gateway import GROUP
-from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute
+from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
 from meshkit.kube import Key
 
 _NOT_FOUND: Final = 404
@@ -40,9 +43,11 @@ class GatewayRoutes:
         inputs: where the objects are.
         service: returns what an object of a kind and key is as a service.
         host: returns the service of a ServiceEntry's host, as objects of a namespace see it.
+        gateways: those at the edge.
 
     Attributes:
         by_kind: what each route says, by kind and key.
+        at_edge: routes for requests at gateways, by kind and by where their hosts are.
     """
 
     def __init__(
@@ -51,12 +56,11 @@ class GatewayRoutes:
         inputs: Inputs,
         service: Callable[[str, Key, Fetch], Service | None],
         host: Callable[[str, str, Fetch], Service | None],
+        gateways: Gateways,
     ) -> None:
         self._service = service
         self._host = host
-        self._grants: Index[str, Key, ReferenceGrant] = Index(
-            inputs.of(ReferenceGrant), lambda grant: (grant.metadata.namespace,)
-        )
+        self._gateways = gateways
         self.by_kind: dict[str, Collection[Key, RouteRules]] = {
             kind: Derived(graph, f"{kind}s", inputs.of(model), ROUTES, self._translation(kind))
             for kind, model in MODELS.items()
@@ -64,6 +68,12 @@ class GatewayRoutes:
         self._of_parents: dict[str, Index[_Parent, Key, RouteRules]] = {
             kind: Index(routes, _parents_of) for kind, routes in self.by_kind.items()
         }
+        self.at_edge: dict[str, Index[EdgeHost, Key, RouteRules]] = {
+            kind: Index(self.by_kind[kind], _hosts_of) for kind in _OF_REQUESTS
+        }
+        self._of_listeners: list[Index[tuple[Key, ListenerId], Key, RouteRules]] = [
+            Index(routes, _listeners_of) for routes in self.by_kind.values()
+        ]
 
     def http_rules(self, service: Service, port: Port, fetch: Fetch) -> tuple[HttpRule, ...]:
         """Return the rules for requests to a service's port, in order; none: no route is attached.
@@ -85,6 +95,14 @@ class GatewayRoutes:
         for client, routes in self._attached(_OF_CONNECTIONS, service, port, fetch):
             found += [replace(rule, source_namespace=client) for rule in connection_routes.ordered(routes)]
         return tuple(found)
+
+    def rules_at(self, host: EdgeHost, fetch: Fetch) -> tuple[HttpRule, ...]:
+        """Return the rules for requests at a host of a gateway, in order."""
+        return precedence.ordered(one for index in self.at_edge.values() for one in fetch.members(index, host))
+
+    def attached(self, gateway: Key, listener: ListenerId, fetch: Fetch) -> int:
+        """Return how many routes are attached to a listener of a gateway."""
+        return sum(len(fetch.members(index, (gateway, listener))) for index in self._of_listeners)
 
     def rival(self, route: RouteRules, at: Attachment, fetch: Fetch) -> Key | None:
         """Return the older TCPRoute that takes all connections of a parent from a route; ``None``: there is none."""
@@ -121,12 +139,16 @@ class GatewayRoutes:
 
         def transform(item: Any, fetch: Fetch) -> RouteRules:
             def is_granted(of_kind: str, namespace: str, key: Key) -> bool:
-                return any(_grants(grant, of_kind, namespace, key) for grant in fetch.members(self._grants, key[0]))
+                return self._gateways.grants.allow(Referrer(of_kind, namespace), "Service", key, fetch)
 
             references = References(
                 lambda parent_kind, key: self._service(parent_kind, key, fetch),
                 lambda name: self._host(item.metadata.namespace, name, fetch),
                 is_granted,
+                EdgeLookups(
+                    lambda parent_kind, key: self._gateways.of_parent(parent_kind, key, fetch),
+                    lambda namespace: self._gateways.labels_of(namespace, fetch),
+                ),
             )
             return translate(kind, item, references)
 
@@ -137,7 +159,9 @@ def _parents_of(route: RouteRules) -> Iterable[_Parent]:
     return {(one.kind, one.service) for one in route.attachments if one.accepted.is_true}
 
 
-def _grants(grant: ReferenceGrant, kind: str, namespace: str, service: Key) -> bool:
-    who = any((one.group, one.kind, one.namespace) == (GROUP, kind, namespace) for one in grant.spec.from_)
-    what = any((one.group, one.kind) == ("", "Service") and one.name in {"", service[1]} for one in grant.spec.to)
-    return who and what
+def _hosts_of(route: RouteRules) -> Iterable[EdgeHost]:
+    return {host for one in route.edges for host in one.hosts}
+
+
+def _listeners_of(route: RouteRules) -> Iterable[tuple[Key, ListenerId]]:
+    return {(one.gateway, listener) for one in route.edges for listener in one.listeners}

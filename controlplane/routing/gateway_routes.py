@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controlplane.inputs.verdicts import Verdict
 from controlplane.routing import route_filters, sessions
 from controlplane.routing.ir import (
     Comparison,
@@ -23,7 +24,7 @@ from controlplane.routing.ir import (
     TextMatch,
 )
 from controlplane.routing.route_filters import Unsupported
-from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules, Verdict
+from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules
 from meshapi.resources.gateway_routes import (
     BackendReference,
     GRPCRoute,
@@ -64,7 +65,8 @@ class _Translation:
         rules = tuple(self._rules())
         attachments = tuple(self.resolution.attachments(self.accepted, lambda port: port.protocol.is_http))
         created = self.route.metadata.creation_timestamp
-        return RouteRules(self.kind, self.route.key, created, attachments, rules, self.resolution.resolved)
+        edges = self.resolution.edges(self.accepted, self.route.spec.hostnames)
+        return RouteRules(self.kind, self.route.key, created, attachments, rules, self.resolution.resolved, edges=edges)
 
     def _rules(self) -> Iterator[HttpRule]:
         rules: Sequence[HTTPRouteRule | GRPCRouteRule] = self.route.spec.rules

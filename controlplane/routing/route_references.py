@@ -1,14 +1,17 @@
-"""What routes of the Gateway API refer to: their parents in the mesh, and backends. Pure.
+"""What routes of the Gateway API refer to: their parents, and backends. Pure.
 
-Source: Gateway API v1, ``ParentReference`` and ``BackendObjectReference``; GEP-1324 (routes of a mesh). A parent is a
-Service or a ServiceEntry; its ``sectionName`` is the name of a port. A backend is a Service, or (as in Istio) a host of
-a ServiceEntry, by kind ``Hostname``.
+Source: Gateway API v1, ``ParentReference`` and ``BackendObjectReference``; GEP-1324 (routes of a mesh). A parent in the
+mesh is a Service or a ServiceEntry; its ``sectionName`` is the name of a port. Parents at the edge are in
+``controlplane.routing.edge``. A backend is a Service, or (as in Istio) a host of a ServiceEntry, by kind ``Hostname``.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
+from controlplane.inputs.verdicts import Verdict
+from controlplane.routing import edge
+from controlplane.routing.edge import EdgeAttachment, EdgeLookups, RouteAtEdge
 from controlplane.routing.ir import ConnectionRule, HttpRule, Target
 from controlplane.routing.services import Port, Service
 from meshapi.resources.gateway_routes import BackendReference, ParentReference
@@ -17,15 +20,6 @@ from meshkit.kube import Key
 ISTIO_GROUP: Final = "networking.istio.io"
 _PARENTS: Final = {"Service": "", "ServiceEntry": ISTIO_GROUP}
 """Kinds of parents in the mesh, with their groups."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A condition's outcome; the reason is one of the API's."""
-
-    is_true: bool = True
-    reason: str = ""
-    message: str = ""
 
 
 ACCEPTED: Final = Verdict(True, "Accepted", "the route is accepted")
@@ -41,11 +35,13 @@ class References:
             none. Of a ServiceEntry with several hosts, any of them: they have the same ports.
         host: returns the service of a ServiceEntry's host.
         is_granted: whether an object of the route's kind and namespace may refer to a service of another namespace.
+        edge: what attachments to gateways depend on.
     """
 
     service: Callable[[str, Key], Service | None]
     host: Callable[[str], Service | None]
     is_granted: Callable[[str, str, Key], bool]
+    edge: EdgeLookups = field(default_factory=EdgeLookups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +86,7 @@ class RouteRules:
         rules: for requests, in the route's order.
         resolved: condition ``ResolvedRefs``.
         connections: rules for connections, in the route's order.
+        edges: its parents at the edge.
     """
 
     kind: str
@@ -99,6 +96,7 @@ class RouteRules:
     rules: tuple[HttpRule, ...] = ()
     resolved: Verdict = RESOLVED
     connections: tuple[ConnectionRule, ...] = ()
+    edges: tuple[EdgeAttachment, ...] = ()
 
 
 @dataclass(slots=True)
@@ -135,6 +133,17 @@ class Resolution:
             verdict = Verdict(False, "NoMatchingParent", fault) if fault else accepted
             client = "" if key[0] == self.namespace else self.namespace
             yield Attachment(parent, parent.kind, key, port, client, verdict)
+
+    def edges(self, accepted: Verdict, hostnames: Iterable[str]) -> tuple[EdgeAttachment, ...]:
+        """Return the attachments to parents at the edge.
+
+        Args:
+            accepted: of the route itself.
+            hostnames: of the route.
+        """
+        names = tuple(one.lower().rstrip(".") for one in hostnames)
+        route = RouteAtEdge(self.kind, self.namespace, names, accepted)
+        return tuple(edge.attachments(route, self.parents, self.references.edge))
 
     def target(self, backend: BackendReference) -> Target | None:
         """Return where a reference leads; ``None`` if nowhere, which the route's condition then says."""

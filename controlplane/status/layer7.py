@@ -1,4 +1,4 @@
-"""What waypoints make of an object, as a condition. Pure.
+"""What waypoints and gateways make of an object, as a condition. Pure.
 
 Type and reasons are Istio's (``pilot/pkg/serviceregistry/ambient/policies.go``). An object without any effect says so:
 its author believes that the rule is in force and has no other reason to look.
@@ -25,7 +25,6 @@ from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
 from meshapi.resources.telemetry import Telemetry
 from meshapi.resources.virtual_service import VirtualService
-from meshkit.kube import Key
 
 NOT_BOUND: Final = "AncestorNotBound"
 NO_TARGET: Final = "TargetNotFound"
@@ -75,7 +74,7 @@ class Layer7Conditions:
         if unknown:
             return _condition(False, conditions.UNSUPPORTED, listed(unknown))
         return self._waiting(placed, fetch) or _condition(
-            True, conditions.ACCEPTED, f"bound to {_views(placed) or 'its waypoint, which serves nothing'}"
+            True, conditions.ACCEPTED, f"bound to {self._views(placed) or 'its waypoint, which serves nothing'}"
         )
 
     def of_telemetry(self, item: Telemetry, fetch: Fetch) -> Condition:
@@ -117,19 +116,27 @@ class Layer7Conditions:
         found = [*problems, *_unknown(item)]
         if not found:
             return placed, None
-        where = f"; the rest is in force at {_views(placed)}" if placed else ""
+        where = f"; the rest is in force at {self._views(placed)}" if placed else ""
         return placed, _condition(False, conditions.UNSUPPORTED, f"{listed(found)}{where}")
 
     def _in_force(self, placed: Iterable[Placed], fetch: Fetch) -> Condition:
-        accepted = _condition(True, conditions.ACCEPTED, f"in force at {_views(placed)}")
+        accepted = _condition(True, conditions.ACCEPTED, f"in force at {self._views(placed)}")
         return self._waiting(placed, fetch) or accepted
+
+    def _views(self, placed: Iterable[Placed]) -> str:
+        """Return the waypoints and gateways that resources are for, as messages have them."""
+        gateways = self._layer7.model.gateways.known
+        kinds = {
+            view: "waypoint" if gateways.find(view) is None else "gateway" for view in {one.view for one in placed}
+        }
+        return listed([f"{kinds[view]} {'/'.join(view)}" for view in sorted(kinds)]) if kinds else ""
 
     def _waiting(self, placed: Iterable[Placed], fetch: Fetch) -> Condition | None:
         """Return the condition of an object for waypoints of which none has been ready yet; ``None``: one has."""
         ready = self._layer7.model.waypoints.ready
         if not placed or any(fetch.find(ready, one.view) is not None for one in placed):
             return None
-        return _condition(False, NOT_READY, f"{_views(placed)} is not ready, so it has no effect yet")
+        return _condition(False, NOT_READY, f"{self._views(placed)} is not ready, so it has no effect yet")
 
     def _faults(self, namespace: str, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
         faults = [fault for one in references if (fault := self._fault(namespace, one, fetch))]
@@ -185,16 +192,11 @@ class Layer7Conditions:
             return None if found is not None else (NOT_BOUND, f"{shown} uses no waypoint, so this has no effect there")
         if one.kind == "Gateway":
             is_ready = fetch.find(waypoints.ready, key) is not None
-            return None if is_ready else (NO_TARGET, f"{shown} is no waypoint that is ready")
+            return None if is_ready else (NO_TARGET, f"{shown} is no waypoint or gateway that is ready")
         if one.kind == "GatewayClass" and one.name == names.WAYPOINT_CLASS:
             root = fetch.setting(self._inputs.mesh).root_namespace
             return None if namespace == root else (NO_TARGET, f"a policy for the class has to be in namespace {root}")
         return NO_TARGET, f"{one.kind} is no kind of targets; name a Service, a ServiceEntry or a Gateway"
-
-
-def _views(placed: Iterable[Placed]) -> str:
-    views: set[Key] = {one.view for one in placed}
-    return listed([f"waypoint {'/'.join(view)}" for view in sorted(views)]) if views else ""
 
 
 def _condition(accepted: bool, reason: str, message: str) -> Condition:

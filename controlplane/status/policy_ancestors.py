@@ -10,9 +10,9 @@ from typing import Any, Final
 from controlplane.envoy.layer7 import Layer7
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
+from controlplane.inputs.verdicts import Verdict
 from controlplane.routing import backend_policies
 from controlplane.routing.backend_policies import BackendPolicies, PolicyReading
-from controlplane.routing.route_references import Verdict
 from controlplane.stages import CONDITIONS
 from controlplane.status import conditions, rejections
 from controlplane.status.shared_lists import SharedList, condition

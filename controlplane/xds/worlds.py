@@ -1,13 +1,13 @@
-"""What each waypoint sees: a snapshot of its own, made of the resources that are placed in its view."""
+"""What each waypoint and gateway sees: a snapshot of its own, made of the resources that are placed in its view."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from controlplane.ambient.model import Model
 from controlplane.ambient.outputs import Maker, Outputs
 from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import TYPES, Placed
 from controlplane.graph.derived import Derived
-from controlplane.waypoints.collections import Waypoints
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshkit.kube import Key
@@ -42,7 +42,7 @@ class Worlds:
         derived.add_handler(changed)
 
     def view(self, key: Key | None) -> Snapshot:
-        """Return what a waypoint sees, by the key of its Gateway; nothing for ``None``."""
+        """Return what a proxy sees, by the key of its Gateway; nothing for ``None``."""
         return self._nothing if key is None else self._world(key).snapshot
 
     def maker(self, key: Key, type_url: str, name: str) -> Maker | None:
@@ -83,7 +83,7 @@ def create(layer7: Layer7) -> Worlds:
     return worlds
 
 
-def view_of(peer: Peer, waypoints: Waypoints) -> Key | None:
+def view_of(peer: Peer, model: Model) -> Key | None:
     """Return the Gateway whose configuration a proxy may see; ``None``: none.
 
     The proxy names the Gateway in its metadata. It gets the configuration if its token proves the identity of that
@@ -92,5 +92,6 @@ def view_of(peer: Peer, waypoints: Waypoints) -> Key | None:
     namespace, _, account = peer.identity.partition("/")
     labels = peer.metadata.get("LABELS")
     name = labels.get(names.GATEWAY_NAME_LABEL, "") if isinstance(labels, dict) else ""
-    waypoint = waypoints.known.find((namespace, str(name)))
-    return waypoint.key if waypoint is not None and waypoint.service_account == account else None
+    key = (namespace, str(name))
+    found = model.gateways.known.find(key) if peer.node_type == names.GATEWAY_NODE else model.waypoints.known.find(key)
+    return found.key if found is not None and found.service_account == account else None

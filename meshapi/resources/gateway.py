@@ -1,7 +1,7 @@
-"""``gateway.networking.k8s.io``: Gateway and GatewayClass, the fields that the mesh reads.
+"""``gateway.networking.k8s.io``: Gateway, ListenerSet and GatewayClass, the fields that the mesh reads.
 
-Source: sigs.k8s.io/gateway-api, apis/v1/gateway_types.go and gatewayclass_types.go. Its own definitions check values at
-the API server, so only types are checked here.
+Source: sigs.k8s.io/gateway-api, apis/v1/gateway_types.go, listenerset_types.go and gatewayclass_types.go. Its own
+definitions check values at the API server, so only types are checked here.
 """
 
 from enum import StrEnum
@@ -52,6 +52,36 @@ class AllowedRoutes(Model):
     kinds: tuple[RouteGroupKind, ...] = ()
 
 
+class ObjectReference(Model):
+    """An object, by default of the namespace of what refers to it."""
+
+    group: str = ""
+    kind: str = ""
+    name: str
+    namespace: str = ""
+
+
+class SecretReference(ObjectReference):
+    """A Secret."""
+
+    kind: str = "Secret"
+
+
+class TlsMode(StrEnum):
+    """What a listener does with TLS."""
+
+    TERMINATE = "Terminate"
+    PASSTHROUGH = "Passthrough"
+
+
+class ListenerTls(Model):
+    """TLS of a listener."""
+
+    mode: TlsMode = TlsMode.TERMINATE
+    certificate_refs: tuple[SecretReference, ...] = ()
+    options: dict[str, str] = Field(default_factory=dict)
+
+
 class Listener(Model):
     """One port of a Gateway. ``protocol`` may be a word of the implementation, as Istio's ``HBONE``."""
 
@@ -59,7 +89,65 @@ class Listener(Model):
     port: int = 0
     protocol: str = ""
     hostname: str = ""
+    tls: ListenerTls | None = None
     allowed_routes: AllowedRoutes = AllowedRoutes()
+
+
+class FrontendMode(StrEnum):
+    """What becomes of clients without a valid certificate."""
+
+    VALID_ONLY = "AllowValidOnly"
+    INSECURE_FALLBACK = "AllowInsecureFallback"
+
+
+class FrontendValidation(Model):
+    """How clients' certificates are checked."""
+
+    ca_certificate_refs: tuple[ObjectReference, ...] = ()
+    mode: FrontendMode = FrontendMode.VALID_ONLY
+
+
+class FrontendTls(Model):
+    """TLS towards clients."""
+
+    validation: FrontendValidation | None = None
+
+
+class PortTls(Model):
+    """TLS towards the clients of a port."""
+
+    port: int
+    tls: FrontendTls
+
+
+class Frontend(Model):
+    """TLS towards clients: of all ports, and of single ones instead."""
+
+    default: FrontendTls = FrontendTls()
+    per_port: tuple[PortTls, ...] = ()
+
+    def validation(self, port: int) -> FrontendValidation | None:
+        """Return how certificates of a port's clients are checked; ``None``: clients need none."""
+        return next((one.tls for one in self.per_port if one.port == port), self.default).validation
+
+
+class BackendTls(Model):
+    """TLS towards backends."""
+
+    client_certificate_ref: SecretReference | None = None
+
+
+class GatewayTls(Model):
+    """TLS of a whole Gateway."""
+
+    frontend: Frontend = Frontend()
+    backend: BackendTls = BackendTls()
+
+
+class AllowedListeners(Model):
+    """From where ListenerSets may add listeners."""
+
+    namespaces: RouteNamespaces = RouteNamespaces.model_validate({"from": FromNamespaces.NONE})
 
 
 class Address(Model):
@@ -92,6 +180,8 @@ class GatewaySpec(Model):
     listeners: tuple[Listener, ...] = ()
     addresses: tuple[Address, ...] = ()
     infrastructure: Infrastructure = Infrastructure()
+    tls: GatewayTls = GatewayTls()
+    allowed_listeners: AllowedListeners = AllowedListeners()
 
 
 class GatewayStatus(Model):
@@ -105,6 +195,28 @@ class Gateway(ModelObject):
 
     spec: GatewaySpec
     status: GatewayStatus = GatewayStatus()
+
+
+class ListenerSetParent(Model):
+    """The Gateway that gets the listeners."""
+
+    group: str = GROUP
+    kind: str = "Gateway"
+    name: str
+    namespace: str = ""
+
+
+class ListenerSetSpec(Model):
+    """Further listeners of a Gateway."""
+
+    parent_ref: ListenerSetParent
+    listeners: tuple[Listener, ...] = ()
+
+
+class ListenerSet(ModelObject):
+    """Further listeners of a Gateway, perhaps in another namespace."""
+
+    spec: ListenerSetSpec
 
 
 class GatewayClassSpec(Model):

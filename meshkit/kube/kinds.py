@@ -87,5 +87,7 @@ BACKEND_TLS_POLICY: Final = Kind("gateway.networking.k8s.io", "v1", "BackendTLSP
 BACKEND_TRAFFIC_POLICY: Final = Kind(
     "gateway.networking.x-k8s.io", "v1alpha1", "XBackendTrafficPolicy", "xbackendtrafficpolicies"
 )
+UDP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "UDPRoute", "udproutes")
+LISTENER_SET: Final = Kind("gateway.networking.k8s.io", "v1", "ListenerSet", "listenersets")
 REFERENCE_GRANT: Final = Kind("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants")
 GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses", namespaced=False)

@@ -66,11 +66,22 @@ class Service(Part):
     pods: dict[str, Behaviour] = {"v1": Behaviour()}
 
 
-class Request(Part):
-    """A request, or several equal ones, of a client in the mesh."""
+class ClientTls(Part):
+    """TLS of a client outside of the mesh; it trusts the certificates of ``$CA`` only."""
 
-    to: str
+    name: str = ""
+    """Of the server, which is sent and checked; empty: the request's host."""
+    certificate: str = ""
+    """``client`` or ``stranger``: the certificate that it shows, of ``$CA`` or of ``$OTHER_CA``."""
+
+
+class Request(Part):
+    """A request, or several equal ones, of a client in the mesh; with a gateway, of one outside."""
+
+    to: str = ""
     """Service, as ``reviews`` or ``reviews.shop``."""
+    tls: ClientTls | None = None
+    """Of a client outside."""
     port: int = 0
     """Of the service; 0: its first one."""
     at: str = ""
@@ -125,6 +136,8 @@ class Expected(Part):
     """Header of the first answer to a regular expression for all of it."""
     body: str | None = None
     contains: str | None = None
+    names: tuple[str, ...] | None = None
+    """In the certificate that the server shows; none: it refuses to speak TLS."""
     takes_s: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """Least and greatest time of each request."""
 
@@ -191,6 +204,10 @@ class Scenario(Part):
     about: str
     services: dict[str, Service] = {"httpbin": Service()}
     resources: tuple[dict[str, Any], ...] = ()
+    gateway: bool = False
+    """Whether the proxy is the Gateway ``gateway`` of the namespace ``default``, which is among the resources."""
+    namespaces: dict[str, dict[str, str]] = {}
+    """Further namespaces, with labels."""
     waypoint_for: str = ""
     """Traffic to what goes through the waypoint: its label ``istio.io/waypoint-for``."""
     nodes: dict[str, Node] = {"node-1": Node()}

@@ -8,13 +8,13 @@ import re
 import ssl
 import time
 from collections import Counter
-from dataclasses import dataclass
 
 import aiohttp
 import pytest
 from yarl import URL
 
-from tests.scenarios import files, world
+from tests.scenarios import files, outside, world
+from tests.scenarios.answers import Answer
 from tests.scenarios.files import Expected, Logged, Request, Seen, Step
 from tests.scenarios.world import World
 from tests.support import hbone_client
@@ -24,24 +24,6 @@ LOGS_WITHIN_S = 8.0
 """Spans and log records are sent every few seconds."""
 SIGMAS = 4.5
 """A share that is farther off than this happens by chance once in 150,000 runs."""
-
-
-@dataclass
-class Answer:
-    """What a client got."""
-
-    status: int | None
-    headers: dict[str, str]
-    body: str
-    took_s: float
-
-    @property
-    def version(self) -> str:
-        return self.headers.get("x-version", "")
-
-    @property
-    def pod(self) -> str:
-        return self.headers.get("x-pod", "")
 
 
 @pytest.mark.parametrize("name", files.names())
@@ -109,6 +91,8 @@ async def _once(running: World, step: Step) -> None:
 
 
 async def _send(running: World, request: Request) -> list[Answer]:
+    if running.scenario.gateway:
+        return await outside.send(running, request)
     authority = request.at or running.address(request.to, request.port)
     headers = world.baggage(request.namespace, request.account)
     async with contextlib.AsyncExitStack() as stack:
@@ -215,6 +199,8 @@ def _check(answers: list[Answer], expected: Expected) -> None:
         ]
     if expected.by is not None:
         assert {answer.version for answer in answers} == {expected.by}, Counter(answer.version for answer in answers)
+    if expected.names is not None:
+        assert {answer.names for answer in answers} == {expected.names}, answers
     if expected.same:
         assert len({answer.pod for answer in answers}) == 1, Counter(answer.pod for answer in answers)
     if expected.same_but:

@@ -4,6 +4,7 @@ All addresses are local ones of a network namespace of the test's own, so pods n
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import ssl
@@ -11,16 +12,19 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from aiohttp import web
 
+from controlplane import gateway_secrets
 from controlplane.ambient import model as ambient
 from controlplane.config_map_certificates import certificates_of
 from controlplane.envoy import layer7
 from controlplane.inputs.kinds import KINDS
 from controlplane.inputs.mesh import MeshContext
-from controlplane.inputs.sources import MESH
+from controlplane.inputs.sources import MESH, TlsSecret
+from controlplane.status import gateways
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.policy_ancestors import PolicyAncestors
 from controlplane.status.route_parents import RouteParents
@@ -48,6 +52,7 @@ from waypoint.file_secrets import FileSecrets
 from waypoint.secrets import OwnSecrets
 
 WAYPOINT: Key = ("default", "waypoint")
+GATEWAY: Key = ("default", "gateway")
 _MODELS = {item.kind.name: item for item in KINDS}
 
 
@@ -83,22 +88,31 @@ class World:
         self.worlds = worlds.create(self.layer7)
         self.outcomes = Outcomes(self.layer7)
         lists = (*RouteParents(self.layer7).lists, *PolicyAncestors(self.layer7).lists)
+        self.reports = gateways.reports(self.layer7)
         self.lists = {one.kind.name: one.entries for one in lists}
         self.services: dict[str, tuple[Service, str]] = {}
         """By name and namespace: the service and its virtual address."""
         self.pods: list[Pod] = []
         for name, one in self.scenario.services.items():
             self._add_service(name, one)
-        self.put_waypoint(self.scenario.waypoint_for)
+        if not self.scenario.gateway:
+            self.put_waypoint(self.scenario.waypoint_for)
         for name, node in self.scenario.nodes.items():
             labels = {names.REGION_LABEL: node.region, names.ZONE_LABEL: node.zone, names.SUBZONE_LABEL: node.subzone}
             self.put({"kind": "Node", "metadata": {"name": name, "namespace": "", "labels": labels}})
         for space in {"default", *(one.namespace for one in self.scenario.services.values())}:
-            self._put_namespace(space)
+            self._put_namespace(space, {})
+        for space, given in self.scenario.namespaces.items():
+            self._put_namespace(space, given)
         self.configure(self.scenario.mesh)
         for item in self.scenario.resources:
             self.put(item)
         self.publish()
+
+    @property
+    def view(self) -> Key:
+        """What the proxy is."""
+        return GATEWAY if self.scenario.gateway else WAYPOINT
 
     def configure(self, mesh: Json) -> None:
         """Set the mesh configuration."""
@@ -113,15 +127,32 @@ class World:
 
     def put(self, item: Json) -> None:
         """Add or replace an object."""
+        key = (item["metadata"].get("namespace", "default"), item["metadata"]["name"])
         if item["kind"] == "ConfigMap":
-            key = ("default", item["metadata"]["name"])
             self.model.inputs.certificates.set(key, certificates_of(self._filled(item)))
+            return
+        if item["kind"] == "Secret":
+            found = gateway_secrets.read(self._secret(item["certificate"]))
+            self.model.inputs.secrets.set(key, found.at(datetime.now(UTC)))
             return
         kind = _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
         filled = self._filled(item)
         found = base.read(kind.model, {**filled, "metadata": metadata})
         self.model.inputs.of(kind.model).set(found.key, found)
+
+    def _secret(self, wanted: Json) -> Json:
+        """A Secret: a certificate for ``hosts``; ``flaw``: ``expired``, ``other key``, ``no key`` or ``garbage``."""
+        life = timedelta(seconds=-1) if wanted.get("flaw") == "expired" else timedelta(hours=1)
+        chain, key = self.authority.issue_for_hosts(*wanted["hosts"], life=life)
+        if wanted.get("flaw") == "other key":
+            _, key = self.authority.issue_for_hosts(*wanted["hosts"])
+        data = {"tls.crt": chain, "tls.key": key}
+        if wanted.get("flaw") == "no key":
+            del data["tls.key"]
+        if wanted.get("flaw") == "garbage":
+            data["tls.crt"] = b"Hello world"
+        return {"data": {name: base64.b64encode(value).decode() for name, value in data.items()}}
 
     def put_waypoint(self, handles: str) -> None:
         """Add or replace the waypoint; ``handles`` is its label, if not empty."""
@@ -130,6 +161,10 @@ class World:
     def remove(self, name: str) -> None:
         """Remove an object, by kind, namespace (if not the default one) and name."""
         kind, *key = name.split("/")
+        if kind == "Secret":
+            missing = TlsSecret(fault="does not exist")
+            self.model.inputs.secrets.set((key[0] if len(key) == 2 else "default", key[-1]), missing)
+            return
         self.model.inputs.of(_MODELS[kind].model).set((key[0] if len(key) == 2 else "default", key[-1]), None)
 
     def publish(self) -> None:
@@ -167,6 +202,9 @@ class World:
         """All messages of an object's conditions that are false, by kind and name."""
         kind, *path = name.split("/")
         key = (path[0] if len(path) == 2 else "default", path[-1])
+        if kind == "Gateway":
+            report = self.reports.find(key)
+            return "" if report is None else "; ".join(report.problems)
         if kind in self.lists:
             every = [one for entry in self.lists[kind].find(key) or () for one in entry["conditions"]]
             return "; ".join(one["message"] for one in every if one["status"] == "False")
@@ -207,8 +245,9 @@ class World:
             made["status"]["podIPs"] += [{"ip": one} for one in more]
             self.put({"kind": "Pod", **made})
 
-    def _put_namespace(self, name: str) -> None:
+    def _put_namespace(self, name: str, given: dict[str, str]) -> None:
         labels = {"istio.io/use-waypoint": WAYPOINT[1], "istio.io/use-waypoint-namespace": WAYPOINT[0]}
+        labels = given if self.scenario.gateway else {**labels, **given}
         item = base.read(core.Namespace, {"metadata": {"name": name, "labels": labels}})
         self.model.inputs.namespaces.set(item.key, item)
 
@@ -255,6 +294,9 @@ class World:
         chain, key = self.authority.issue_for_hosts("client.example")
         (self.folder / "client.pem").write_bytes(chain)
         (self.folder / "client-key.pem").write_bytes(key)
+        chain, key = self.stranger.issue_for_hosts("client.example")
+        (self.folder / "stranger.pem").write_bytes(chain)
+        (self.folder / "stranger-key.pem").write_bytes(key)
 
     def _server_tls(self, one: Pod) -> ssl.SSLContext:
         chain, key = self.authority.issue_for_hosts(*one.behaviour.tls)
@@ -343,14 +385,14 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
 
         def view(_: Peer) -> ResourceSource:
             place = world.model.inputs.of(core.Node).find(("", next(iter(scenario.nodes))))
-            return Nearby(world.worlds.view(WAYPOINT), labels_of(None, place))
+            return Nearby(world.worlds.view(world.view), labels_of(None, place))
 
         async def anyone(_: object) -> str:
-            return "default/waypoint"
+            return "/".join(world.view)
 
         world.write_files()
         issued, in_files = Secrets(), FileSecrets(folder / "ca.pem")
-        own = SpiffeId("cluster.local", "default", "waypoint")
+        own = SpiffeId("cluster.local", *world.view)
         issued.put(str(own), sds.KeyPair(*world.authority.issue(str(own))), "1")
         issued.put(names.ROOT_SECRET_NAME, sds.TrustBundle(world.authority.roots), "1")
         secrets = OwnSecrets(issued, own, in_files)
@@ -359,7 +401,9 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
         discovery = AggregatedDiscovery(view, anyone, world.refusals)
         await stack.enter_async_context(serving.serve_unix(folder / "xds", [discovery]))
         await stack.enter_async_context(serving.serve_unix(folder / "sds", [sds.SecretDiscovery(secrets)]))
-        world.envoy = await stack.enter_async_context(waypoint_envoy.running(folder, folder / "xds", folder / "sds"))
+        world.envoy = await stack.enter_async_context(
+            waypoint_envoy.running(folder, folder / "xds", folder / "sds", gateway=scenario.gateway)
+        )
         yield world
 
 

@@ -52,9 +52,9 @@ class TestAuthority:
         """Return chain and key (PKCS#8), PEM."""
         return self._issue([x509.UniformResourceIdentifier(uri)], life)
 
-    def issue_for_hosts(self, *hosts: str) -> tuple[bytes, bytes]:
+    def issue_for_hosts(self, *hosts: str, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
         """Return chain and key of a server outside of the mesh."""
-        return self._issue([x509.DNSName(host) for host in hosts], timedelta(hours=1))
+        return self._issue([x509.DNSName(host) for host in hosts], life)
 
     def _issue(self, alternative_names: Sequence[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())

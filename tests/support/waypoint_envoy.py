@@ -19,12 +19,13 @@ from waypoint.settings import WaypointSettings
 START_S = 20.0 * TIMEOUT_FACTOR
 
 
-def bootstrap(admin: Path, xds: Path, secrets: Path) -> dict[str, Any]:
+def bootstrap(admin: Path, xds: Path, secrets: Path, *, gateway: bool = False) -> dict[str, Any]:
     """The waypoint host's own bootstrap, with sockets in the test's folder."""
     settings = WaypointSettings(
         pod_name="waypoint-1", pod_namespace="default", instance_ip="10.0.0.1", service_account="waypoint"
     )
-    node = Node("waypoint~10.0.0.1~waypoint-1.default~default.svc.cluster.local", "waypoint.default", {})
+    kind = "router" if gateway else "waypoint"
+    node = Node(f"{kind}~10.0.0.1~waypoint-1.default~default.svc.cluster.local", "waypoint.default", {})
     document = render(node, settings)
     document["admin"] = {"address": {"pipe": {"path": str(admin)}}}
     static = document["static_resources"]
@@ -54,16 +55,18 @@ class Envoy:
         """Whether it serves, with its listeners."""
         try:
             ready = (await self.get("/ready")).strip() == "LIVE"
-            return ready and "connect_terminate" in await self.get("/listeners")
+            return ready and "connect_originate" in await self.get("/listeners")
         except (aiohttp.ClientError, OSError):
             return False
 
 
 @asynccontextmanager
-async def running(folder: Path, xds: Path, secrets: Path, *, level: str = "warn") -> AsyncIterator[Envoy]:
+async def running(
+    folder: Path, xds: Path, secrets: Path, *, level: str = "warn", gateway: bool = False
+) -> AsyncIterator[Envoy]:
     """Run Envoy; yields when it has its listeners."""
     file, admin, log = folder / "envoy.json", folder / "admin", folder / "envoy.log"
-    file.write_text(json.dumps(bootstrap(admin, xds, secrets)))
+    file.write_text(json.dumps(bootstrap(admin, xds, secrets, gateway=gateway)))
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             program(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", level,

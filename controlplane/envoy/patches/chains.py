@@ -18,6 +18,7 @@ from controlplane.envoy.patches import editing, merging
 from controlplane.envoy.patches.patch import Match, Patch, Patching
 from meshapi.resources.envoy_filter import ApplyTo, FilterClass, Operation
 
+_OF_TUNNELS: Final = frozenset({names.CONNECT_TERMINATE, names.CONNECT_ORIGINATE})
 Chain: TypeAlias = listener_components_pb2.FilterChain
 _AUTHENTICATION: Final = frozenset({names.JWT_FILTER})
 _AUTHORIZATION: Final = frozenset(
@@ -89,7 +90,7 @@ def is_of_listener(match: Match, listener: str) -> bool:
 
     In Istio it is for the listeners of tunnels, too, where it would see each connection a second time.
     """
-    return listener == (match.listener or names.MAIN_INTERNAL)
+    return match.listener == listener or not (match.listener or listener in _OF_TUNNELS)
 
 
 def _patch_filters(chain: Chain, listener: str, port: int, patching: Patching) -> None:

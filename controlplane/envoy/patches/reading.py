@@ -73,12 +73,13 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
-def read(item: EnvoyFilter, version: str) -> Reading:
-    """Return what an EnvoyFilter says to waypoints.
+def read(item: EnvoyFilter, version: str, *, is_edge: bool = False) -> Reading:
+    """Return what an EnvoyFilter says to waypoints and gateways.
 
     Args:
         item: the EnvoyFilter.
-        version: of waypoints' proxies, as they report it.
+        version: of their proxies, as they report it.
+        is_edge: whether it names a gateway at the edge.
     """
     found: list[Patch] = []
     problems: list[str] = []
@@ -86,7 +87,7 @@ def read(item: EnvoyFilter, version: str) -> Reading:
     for index, one in enumerate(item.spec.config_patches):
         path = f"spec.configPatches[{index}]"
         try:
-            found.append(_patch(item.key, index, one, version=version, whole=whole))
+            found.append(_patch(item.key, index, one, version=version, whole=whole, is_edge=is_edge))
         except DataError as error:
             problems.append(f"{path}{error}")
     if item.metadata.annotations.get(_REFERENCED):
@@ -95,7 +96,7 @@ def read(item: EnvoyFilter, version: str) -> Reading:
     return Reading(item.key, order, tuple(targets(item)), tuple(found), tuple(problems))
 
 
-def _patch(key: Key, index: int, given: ConfigPatch, *, version: str, whole: bool) -> Patch:
+def _patch(key: Key, index: int, given: ConfigPatch, *, version: str, whole: bool, is_edge: bool) -> Patch:
     """Return a patch. Raises ``DataError`` for one that no waypoint can apply; its text begins with the field."""
     match = given.match or ObjectMatch()
     change = given.patch
@@ -116,7 +117,8 @@ def _patch(key: Key, index: int, given: ConfigPatch, *, version: str, whole: boo
     if is_of_all and not whole:
         raise DataError(f".applyTo {apply_to}: services share the waypoint's listeners; name the Gateway in targetRefs")
     _check_proxy(match, version)
-    _check_context(apply_to, operation, match.context)
+    if not (is_edge and match.context is PatchContext.GATEWAY):
+        _check_context(apply_to, operation, match.context)
     read = _match(match)
     _check_selection(apply_to, operation, read)
     return Patch(key, index, apply_to, operation, read, _value(given), change.filter_class)

@@ -1,4 +1,4 @@
-"""What a waypoint reports of the traffic of its services, and of its tunnels."""
+"""What waypoints and gateways report of their traffic, and of tunnels."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from controlplane.envoy.placing import Source
 from controlplane.envoy.telemetry import access_logs
 from controlplane.envoy.telemetry.tracing import Spans
 from controlplane.envoy.upstreams import Upstreams
+from controlplane.gateways.listener import EdgeGateway
 from controlplane.graph.derived import Fetch
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.ir import Target
@@ -19,6 +20,7 @@ from controlplane.routing.telemetry import collectors, tracing
 from controlplane.routing.telemetry import metrics as routed_metrics
 from controlplane.routing.telemetry.scope import Telemetries
 from controlplane.routing.telemetry.tracing import Traces
+from meshapi.identity import SpiffeId
 from meshapi.mesh_config.log_providers import Collector, Message
 from meshapi.mesh_config.providers import ExtensionProvider
 from meshapi.resources.telemetry import Telemetry
@@ -67,6 +69,13 @@ class Reporting:
     def of_workloads(self, upstreams: Upstreams) -> Reports:
         """Return the reports of the workloads that a waypoint serves by their own addresses; see ``of_service``."""
         return self._reports(None, metrics.of_workloads(self._routing.cluster_id(upstreams.fetch)), upstreams)
+
+    def of_gateway(self, gateway: EdgeGateway, upstreams: Upstreams) -> Reports:
+        """Return the reports of a gateway at the edge; see ``of_service``."""
+        fetch, namespace = upstreams.fetch, gateway.key[0]
+        account = str(SpiffeId(self._telemetries.mesh(fetch).trust_domain, namespace, gateway.service_account))
+        cluster = self._routing.cluster_id(fetch)
+        return self._reports(None, metrics.of_gateway(gateway.workload, namespace, account, cluster), upstreams)
 
     def _reports(self, service: Service | None, destination: Mapping[str, str], upstreams: Upstreams) -> Reports:
         fetch = upstreams.fetch

@@ -7,6 +7,7 @@ labels that a selector could choose.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from controlplane.gateways.collections import Gateways
 from controlplane.graph.derived import Fetch
 from controlplane.graph.lookups import Index
 from controlplane.inputs.mesh import MeshContext
@@ -26,7 +27,8 @@ _DEFAULT: Final = MeshConfig()
 class Telemetries:
     """The Telemetries of one mesh."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, gateways: Gateways) -> None:
+        self._gateways = gateways
         self._mesh = inputs.mesh
         self._config = inputs.config
         objects = inputs.of(Telemetry)
@@ -50,11 +52,12 @@ class Telemetries:
     def counting(self, service: Service | None, view: Key, fetch: Fetch) -> tuple[Telemetry, ...]:
         """Return the Telemetries for a service at a waypoint, or (``None``) for the waypoint itself, in order."""
         root, owner = fetch.setting(self._mesh).root_namespace, view[0] if service is None else service.namespace
+        is_waypoint = fetch.find(self._gateways.known, view) is None
         found = [
             *(one for space in {root, view[0], owner} for one in fetch.members(self._for_namespaces, space)),
             *(
                 one
-                for target in policies.targets_of(service, view, root)
+                for target in policies.targets_of(service, view, root, is_waypoint=is_waypoint)
                 for one in fetch.members(self._attached, target)
             ),
         ]

@@ -140,7 +140,7 @@ async def test_a_config_map_is_read_when_it_is_wanted_again_when_it_changes_and_
         model = create(MeshContext())
         held, touched = model.inputs.certificates, list[str]()
         following = asyncio.create_task(
-            ConfigMapCertificates(model.inputs, touched.append, client, refresh_s=0.05).run()
+            ConfigMapCertificates(model.inputs, model.gateways, touched.append, client, refresh_s=0.05).run()
         )
         item = base.read(BackendTLSPolicy, policy())
         model.inputs.of(BackendTLSPolicy).set(item.key, item)

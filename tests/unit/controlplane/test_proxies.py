@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from controlplane.gateways.report import GatewayReport
+from controlplane.graph.collection import Source
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
 from controlplane.proxies import objects, overlays, status
+from controlplane.proxies.classes import WAYPOINT, ProxyClass
 from controlplane.proxies.controller import Proxies
 from controlplane.proxies.defaults import ProxyDefaults
+from controlplane.proxies.objects import Wanted
 from controlplane.proxies.status import Observed
 from meshapi import names
 from meshapi.resources import base
@@ -40,8 +44,12 @@ def read(**options: Any) -> Gateway:
     return base.read(Gateway, gateway(**options))
 
 
+def render(item: Gateway, mesh: MeshContext = MESH, kind: ProxyClass = WAYPOINT) -> list[Wanted]:
+    return objects.render(item, kind, mesh, DEFAULTS, objects.ports_of(item))
+
+
 def rendered(mesh: MeshContext = MESH, **options: Any) -> dict[str, Json]:
-    return {item.kind.name: item.body for item in objects.render(read(**options), mesh, DEFAULTS)}
+    return {item.kind.name: item.body for item in render(read(**options), mesh)}
 
 
 def pod(made: dict[str, Json]) -> Json:
@@ -129,7 +137,7 @@ def test_the_account_the_type_of_the_service_and_log_levels_follow_annotations()
 
 
 def overlaid(*data: dict[str, str]) -> dict[str, Json]:
-    return {item.kind.name: item.body for item in overlays.apply(objects.render(read(), MESH, DEFAULTS), data)}
+    return {item.kind.name: item.body for item in overlays.apply(render(read()), data)}
 
 
 def test_an_overlay_is_a_strategic_merge_patch() -> None:
@@ -240,9 +248,10 @@ def test_a_listener_of_another_protocol_is_refused() -> None:
 
 @contextlib.asynccontextmanager
 async def leading(api: FakeKubernetes) -> AsyncIterator[Inputs]:
-    inputs = Inputs(Graph(), MESH)
+    inputs = Inputs(graph := Graph(), MESH)
+    reports: Source[tuple[str, str], GatewayReport] = Source(graph, "reports")
     async with kube.Client(kube.explicit(api.url)) as client, asyncio.TaskGroup() as tasks:
-        proxies = Proxies(client, inputs, DEFAULTS, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        proxies = Proxies(client, inputs, reports, DEFAULTS, lambda: datetime(2026, 1, 1, tzinfo=UTC))
         running = [tasks.create_task(one) for one in (*(one.run() for one in proxies.informers), proxies.run())]
         yield inputs
         for task in running:

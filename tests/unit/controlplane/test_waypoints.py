@@ -215,11 +215,11 @@ def test_a_proxy_sees_the_configuration_of_its_own_waypoint_only() -> None:
 
     def view(identity: str, **labels: str) -> Key | None:
         peer = Peer(identity, 0.0, "waypoint~10.0.0.1~w.shop~shop.svc.cluster.local", {"LABELS": labels})
-        return worlds.view_of(peer, model.waypoints)
+        return worlds.view_of(peer, model)
 
     name = {names.GATEWAY_NAME_LABEL: "waypoint"}
     assert view("shop/waypoint", **name) == ("shop", "waypoint"), "before it is ready: it has to become so"
     assert view("shop/web", **name) is None, "another service account of the namespace"
     assert view("other/waypoint", **name) is None, "another namespace"
     assert view("shop/waypoint") is None, "no label"
-    assert worlds.view_of(Peer("shop/waypoint", 0.0, "waypoint~x", {"LABELS": "text"}), model.waypoints) is None
+    assert worlds.view_of(Peer("shop/waypoint", 0.0, "waypoint~x", {"LABELS": "text"}), model) is None

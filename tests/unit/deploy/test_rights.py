@@ -37,7 +37,7 @@ GATEWAY_STATUS = (
     "tlsroutes",
     "backendtlspolicies",
 )
-GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants")
+GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants", "listenersets")
 WITH_STATUS = (
     *ISTIO_KINDS,
     ("", "services"),
@@ -78,6 +78,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
         *(("autoscaling", "horizontalpodautoscalers", verb, "") for verb in ("get", "create", "patch", "delete")),
         *(("policy", "poddisruptionbudgets", verb, "") for verb in ("get", "create", "patch", "delete")),
         ("", "configmaps", "get", ""),
+        *read(("", "secrets")),
         *(("events.k8s.io", "events", verb, "") for verb in ("create", "get", "patch")),
         ("", "configmaps", "patch", root),
         ("", "configmaps", "patch", names.CRL_CONFIGMAP),

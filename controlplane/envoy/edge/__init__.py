@@ -1,0 +1,1 @@
+"""What gateways at the edge get."""

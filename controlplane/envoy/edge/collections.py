@@ -1,0 +1,146 @@
+"""What each gateway gets, as collections.
+
+A virtual host is computed once for each host of a gateway, and its routes out of the serialized virtual hosts. So a
+route that changes concerns its own hosts, and what is sent is one resource for each port.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from controlplane.envoy import clusters, routes
+from controlplane.envoy import listeners as shared_listeners
+from controlplane.envoy.assembling import assembled, patched_clusters
+from controlplane.envoy.edge import hosts, listeners, secrets
+from controlplane.envoy.patches import additions as added
+from controlplane.envoy.patches import listeners as listener_patches
+from controlplane.envoy.patches import routes as route_patches
+from controlplane.envoy.patches.attachment import EnvoyFilters
+from controlplane.envoy.placing import Made, Message, origins, placed
+from controlplane.envoy.policy_filters import PolicyFilters
+from controlplane.envoy.telemetry.reporting import Reporting
+from controlplane.envoy.upstreams import Upstreams
+from controlplane.gateways.collections import Gateways
+from controlplane.gateways.listener import EdgeGateway
+from controlplane.graph.derived import Derived, Fetch
+from controlplane.graph.lookups import Group, Index
+from controlplane.graph.scheduler import Graph
+from controlplane.inputs.sources import Inputs
+from controlplane.routing.collections import RoutingCollections
+from controlplane.routing.edge import EdgeHost
+from controlplane.routing.policies import Policies
+from controlplane.routing.route_references import RouteRules
+from controlplane.stages import CHAINS, PROXIES
+from controlplane.waypoints.collections import Waypoints
+from meshkit.kube import Key
+
+_Routes = tuple[Key, str]
+"""A gateway, and the name of routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHostMade:
+    """A virtual host.
+
+    Attributes:
+        place: where it is.
+        body: the serialized message.
+        made: what had a part in it.
+    """
+
+    place: EdgeHost
+    body: bytes
+    made: Made
+
+
+class EdgeCollections:
+    """The resources of all gateways at the edge.
+
+    Attributes:
+        hosts: virtual hosts.
+        listeners: listeners, and what belongs to them.
+        made: the collections of resources.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Inputs,
+        routing: RoutingCollections,
+        gateways: Gateways,
+        waypoints: Waypoints,
+        *,
+        policies: Policies,
+        patches: EnvoyFilters,
+        reporting: Reporting,
+    ) -> None:
+        self._inputs = inputs
+        self._routing = routing
+        self._waypoints = waypoints
+        self._filters = PolicyFilters(policies)
+        self._patches = patches
+        self._reporting = reporting
+        self.hosts = [
+            Derived(graph, f"virtual hosts of {kind}s", index, CHAINS, functools.partial(self._host, kind))
+            for kind, index in routing.gateway.at_edge.items()
+        ]
+        self._hosts: list[Index[_Routes, EdgeHost, VirtualHostMade]] = [
+            Index(one, lambda found: ((found.place.gateway, found.place.routes),)) for one in self.hosts
+        ]
+        self.listeners = Derived(graph, "listeners of gateways", gateways.known, PROXIES, self._listeners)
+        self.made: tuple[Derived[Key, Made], ...] = (
+            Derived(graph, "secrets of gateways", gateways.known, CHAINS, self._secrets),
+            self.listeners,
+            Derived(graph, "routes of gateways", gateways.known, PROXIES, self._routes),
+        )
+
+    def _upstreams(self, view: Key, fetch: Fetch) -> Upstreams:
+        return Upstreams(self._routing, self._waypoints, view, fetch)
+
+    def _host(self, kind: str, group: Group[EdgeHost, Key, RouteRules], fetch: Fetch) -> VirtualHostMade | None:
+        """Return the virtual host of a place; ``None`` where a group of an earlier kind has it."""
+        place = group.key
+        for other, index in self._routing.gateway.at_edge.items():
+            if other == kind:
+                break
+            if fetch.members(index, place):
+                return None
+        upstreams = self._upstreams(place.gateway, fetch)
+        rules = self._routing.gateway.rules_at(place, fetch)
+        made = hosts.of_rules(place, rules, _http(upstreams, place.port))
+        sources = frozenset({*upstreams.sources, *origins(rules)})
+        body = made.SerializeToString(deterministic=True)
+        return VirtualHostMade(place, body, Made((), sources, frozenset(upstreams.foreign)))
+
+    def _routes(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
+        upstreams, patching = self._upstreams(gateway.key, fetch), self._patches.of(None, gateway.key, fetch)
+        made: list[Message] = []
+        for name in hosts.routes_names(gateway):
+            found = [one for index in self._hosts for one in fetch.members(index, (gateway.key, name))]
+            for one in found:
+                upstreams.sources.update(one.made.sources)
+            configuration = hosts.configuration(gateway, name, {one.place.hostname: one.body for one in found})
+            route_patches.patch(configuration, patching)
+            made.append(configuration)
+        return assembled(upstreams, made, patching)
+
+    def _listeners(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
+        upstreams = self._upstreams(gateway.key, fetch)
+        filters = self._filters.of(None, upstreams)
+        reports = self._reporting.of_gateway(gateway, upstreams)
+        opened = self._reporting.of_tunnels(upstreams).opened
+        patching = self._patches.of(None, gateway.key, fetch)
+        every = (*listeners.of_gateway(gateway, filters, reports), shared_listeners.connect_originate(opened))
+        made: list[Message] = [
+            *patched_clusters([clusters.connect_originate()], patching),
+            *(one for listener in every if (one := listener_patches.patched(listener, patching)) is not None),
+            *added.of(patching),
+        ]
+        return assembled(upstreams, made, patching)
+
+    def _secrets(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
+        found = secrets.of_gateway(gateway, lambda key: fetch.find(self._inputs.secrets, key))
+        return Made(placed(gateway.key, found))
+
+
+def _http(upstreams: Upstreams, port: int) -> routes.Upstreams:
+    return lambda target: upstreams.find(target, port, is_http=True)

@@ -1,0 +1,85 @@
+"""The gateways of one mesh, as a collection."""
+
+from controlplane.gateways import reading
+from controlplane.gateways.grants import Grants
+from controlplane.gateways.listener import EdgeGateway
+from controlplane.gateways.references import References
+from controlplane.graph.collection import Collection
+from controlplane.graph.derived import Derived, Fetch
+from controlplane.graph.lookups import Index
+from controlplane.graph.scheduler import Graph
+from controlplane.inputs.sources import Inputs
+from controlplane.stages import WAYPOINTS
+from meshapi import names
+from meshapi.resources.gateway import GROUP, Gateway, GatewayClass, ListenerSet
+from meshkit.kube import Key
+
+_CLASSES = {
+    names.GATEWAY_CLASS: names.GATEWAY_CONTROLLER,
+    names.REMOTE_GATEWAY_CLASS: names.REMOTE_GATEWAY_CONTROLLER,
+    names.WAYPOINT_CLASS: names.WAYPOINT_CONTROLLER,
+}
+"""Controllers of our own classes, for as long as the classes themselves are not there."""
+
+
+class Gateways:
+    """The gateways at the edge.
+
+    Attributes:
+        known: by the key of their Gateway.
+        grants: who may refer to what.
+    """
+
+    known: Collection[Key, EdgeGateway]
+
+    def __init__(self, graph: Graph, inputs: Inputs) -> None:
+        self.grants = Grants(inputs)
+        self._inputs = inputs
+        self._objects = inputs.of(Gateway)
+        self._classes = inputs.of(GatewayClass)
+        self._sets: Index[Key, Key, ListenerSet] = Index(
+            inputs.of(ListenerSet), lambda one: () if (parent := parent_of(one)) is None else (parent,)
+        )
+        self.known = Derived(graph, "gateways", self._objects, WAYPOINTS, self._read)
+
+    def controller(self, key: Key, fetch: Fetch) -> str:
+        """Return the controller of a Gateway's class; empty: there is no such Gateway, or class."""
+        found = fetch.find(self._objects, key)
+        return "" if found is None else self._controller(found, fetch)
+
+    def of_parent(self, kind: str, key: Key, fetch: Fetch) -> EdgeGateway | None:
+        """Return the gateway that a Gateway is, or that a ListenerSet adds listeners to."""
+        if kind == "Gateway":
+            return fetch.find(self.known, key)
+        found = fetch.find(self._inputs.of(ListenerSet), key)
+        parent = None if found is None else parent_of(found)
+        return None if parent is None else fetch.find(self.known, parent)
+
+    def labels_of(self, namespace: str, fetch: Fetch) -> dict[str, str]:
+        """Return the labels of a namespace."""
+        found = fetch.find(self._inputs.namespaces, ("", namespace))
+        return {} if found is None else found.metadata.labels
+
+    def _controller(self, gateway: Gateway, fetch: Fetch) -> str:
+        name = gateway.spec.gateway_class_name
+        found = fetch.find(self._classes, ("", name))
+        return _CLASSES.get(name, "") if found is None else found.spec.controller_name
+
+    def _read(self, gateway: Gateway, fetch: Fetch) -> EdgeGateway | None:
+        if self._controller(gateway, fetch) != names.GATEWAY_CONTROLLER:
+            return None
+        resolve = References(
+            lambda key: fetch.find(self._inputs.secrets, key),
+            lambda key: fetch.find(self._inputs.certificates, key),
+            lambda who, kind, key: self.grants.allow(who, kind, key, fetch),
+        )
+        sets = fetch.members(self._sets, gateway.key)
+        return reading.read(gateway, sets, resolve, lambda namespace: self.labels_of(namespace, fetch))
+
+
+def parent_of(one: ListenerSet) -> Key | None:
+    """Return the Gateway that a ListenerSet names; ``None``: it names something else."""
+    parent = one.spec.parent_ref
+    if (parent.group, parent.kind) != (GROUP, "Gateway"):
+        return None
+    return (parent.namespace or one.metadata.namespace, parent.name)
