@@ -8,6 +8,8 @@ policies               policies, settings of proxies     a workload that names a
 waypoints              waypoints, gateways, what          attachments and routes read them
                        namespaces use
 attachments            what uses which waypoint          services and workloads name it
+unbound                policies of services that use     attachments say which; services and workloads name them
+                       no waypoint
 hosts                  whose a host is                   services and workloads read it
 addresses              services and workloads
 routes                 services, rules, what targets say  proxies' resources read them
@@ -29,6 +31,7 @@ MODES: Final = Stage(single=0, bulk=10)
 POLICIES: Final = Stage(single=20, bulk=30)
 WAYPOINTS: Final = Stage(single=40, bulk=50)
 ATTACHMENTS: Final = Stage(single=60, bulk=90)
+UNBOUND: Final = Stage(single=65, bulk=95)
 HOSTS: Final = Stage(single=70, bulk=100)
 ADDRESSES: Final = Stage(single=80, bulk=110)
 ROUTES: Final = Stage(single=82, bulk=112)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meshapi import names
 from meshlab import run
-from meshlab.api import Api, Resource
+from meshlab.api import Api, Resource, resource_path
 from meshlab.components import control, credentials, dns, node
 from meshlab.components.credentials import Credentials
 from meshlab.errors import ComponentFailed
@@ -27,6 +27,7 @@ _API_TIMEOUT_S = 90.0
 _NODES_TIMEOUT_S = 90.0
 _IMPORT_TIMEOUT_S = 300.0
 _DEPLOYMENT_TIMEOUT_S = 120.0
+_DEFINITION_TIMEOUT_S = 20.0
 _POLL_S = 0.05
 _LOOK_EVERY_S = 1.0
 _Log = tuple[Machine, str]
@@ -195,6 +196,22 @@ def wait_for_rollout(api: Api, workload: Workload, namespace: str, name: str) ->
         time.sleep(_POLL_S)
 
 
+def wait_for_definition(api: Api, definition: Resource) -> None:
+    """Wait until objects of a CustomResourceDefinition can be applied.
+
+    Raises:
+        ComponentFailed: they cannot in time.
+    """
+    end = time.monotonic() + _DEFINITION_TIMEOUT_S
+    while not _has_condition(api.read(resource_path(definition)), "Established"):
+        if time.monotonic() > end:
+            name = definition["metadata"]["name"]
+            raise ComponentFailed(
+                f"{name} not established after {_DEFINITION_TIMEOUT_S:.0f} s: `kubectl describe crd {name}`"
+            )
+        time.sleep(_POLL_S)
+
+
 def _is_rolled_out(workload: Workload, item: Resource) -> bool:
     status = item.get("status", {})
     _, updated, available = workload.value
@@ -206,12 +223,12 @@ def _is_rolled_out(workload: Workload, item: Resource) -> bool:
 
 def ready_nodes(api: Api) -> list[str]:
     """Return the names of the nodes that are ready."""
-    return [item["metadata"]["name"] for item in api.read("/api/v1/nodes")["items"] if _is_ready(item)]
+    return [item["metadata"]["name"] for item in api.read("/api/v1/nodes")["items"] if _has_condition(item, "Ready")]
 
 
-def _is_ready(item: Resource) -> bool:
+def _has_condition(item: Resource, kind: str) -> bool:
     conditions = item.get("status", {}).get("conditions", [])
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
 
 
 def _ctr(*arguments: str) -> list[str]:

@@ -20,6 +20,7 @@ PAUSE = f"{PREFIX}/pause:1"
 COREDNS = f"{PREFIX}/coredns:1"
 PROMETHEUS = f"{PREFIX}/prometheus:1"
 KUBE_ROUTER = f"{PREFIX}/kube-router:1"
+METALLB = f"{PREFIX}/metallb:1"
 SAMPLES = f"{PREFIX}/samples:1"
 
 _SUITE = "bookworm"
@@ -145,6 +146,11 @@ def kube_router(say: Say) -> Archive:
     """Return the image of the addon that enforces NetworkPolicies."""
     definition = _definitions() / "kube-router" / "Dockerfile"
     return build(Image(KUBE_ROUTER, definition, programs.kube_router(say), base=_base(say)), say)
+
+
+def metallb(say: Say) -> Archive:
+    """Return the image of the addon that gives Services of type LoadBalancer addresses."""
+    return build(Image(METALLB, _definitions() / "metallb" / "Dockerfile", programs.metallb(say)), say)
 
 
 def samples(say: Say) -> Archive:

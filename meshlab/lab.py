@@ -157,11 +157,15 @@ def add(name: str, what: str, addon: Addon, *, progress: Progress) -> str:
     """
     record = existing(name)
     api = _api(record.plan)
+    resources = list(addon.resources(record.plan))
     load_images(name, [addon.image(progress.say)])
     with progress.step(f"{what} runs in lab {name}"):
-        for resource in addon.resources():
+        for resource in resources:
             api.apply(resource)
-        cluster.wait_for_rollout(api, addon.workload, addon.namespace, what)
+            if resource["kind"] == "CustomResourceDefinition":
+                cluster.wait_for_definition(api, resource)
+        for workload, kind in addon.workloads.items():
+            cluster.wait_for_rollout(api, kind, addon.namespace, workload)
     if not addon.port:
         return ""
     service = api.read(f"/api/v1/namespaces/{addon.namespace}/services/{what}")

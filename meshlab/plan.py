@@ -41,6 +41,8 @@ _PODS_V4: Final = "10.244.{node}.0/24"
 _PODS_V6: Final = "fd00:10:244:{node:x}::/64"
 _ALL_PODS: Final = ("10.244.0.0/16", "fd00:10:244::/56")
 _SERVICES: Final = ("10.96.0.0/16", "fd00:10:96::/112")
+_LOAD_BALANCERS: Final = ("198.18.{slot}.128/25", "fd18:{slot:x}::1:0/112")
+"""A part of the machines' network, above their own addresses."""
 _DNS_HOST: Final = 10
 _BRIDGE_HOST: Final = 1
 _CONTROL_HOST: Final = 2
@@ -85,6 +87,7 @@ class LabPlan:
         slot: number of its network on this computer, 0 to 63.
         bridge: name of the link that joins its machines; empty for a lab on hosts.
         bridge_interfaces: this computer's addresses on the bridge.
+        load_balancers: ranges for Services of type LoadBalancer, reached from this computer; none for a lab on hosts.
     """
 
     name: str
@@ -95,6 +98,7 @@ class LabPlan:
     nodes: tuple[MachinePlan, ...]
     pods: tuple[Network, ...]
     services: tuple[Network, ...]
+    load_balancers: tuple[Network, ...] = ()
 
     @property
     def machines(self) -> tuple[MachinePlan, ...]:
@@ -175,6 +179,7 @@ def plan(name: str, *, slot: int, nodes: int, dual_stack: bool) -> LabPlan:
         ),
         pods=_networks(_ALL_PODS, families),
         services=services,
+        load_balancers=_networks(_LOAD_BALANCERS, families, slot=slot),
     )
 
 
@@ -227,5 +232,5 @@ def _interfaces(slot: int, host: int, families: int) -> tuple[Interface, ...]:
     )
 
 
-def _networks(templates: tuple[str, str], families: int, *, node: int = 0) -> tuple[Network, ...]:
-    return tuple(ip_network(template.format(node=node)) for template in templates[:families])
+def _networks(templates: tuple[str, str], families: int, **number: int) -> tuple[Network, ...]:
+    return tuple(ip_network(template.format(**number)) for template in templates[:families])

@@ -69,6 +69,18 @@ def kube_router(say: Say) -> Path:
     return _tool("kube-router", package, say, "about 2 minutes")
 
 
+def metallb(say: Say) -> Path:
+    """Return the folder with the programs ``controller`` and ``speaker``, which an addon runs."""
+    module = _TOOLS / "metallb"
+
+    def make(draft: Path) -> None:
+        for program in ("controller", "speaker"):
+            _go_build(draft / program, module=module, package=f"go.universe.tf/metallb/{program}", flags=_STRIP)
+
+    inputs = cache.key(module / "go.mod", module / "go.sum", _STRIP, _go_version())
+    return _obtain("metallb", inputs, make, say, "3 to 5 minutes on two cores")
+
+
 def h2spec(say: Say) -> Path:
     """Return the folder with the program ``h2spec``, which tests use."""
     return _tool("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", say, "some seconds")

@@ -8,7 +8,8 @@ What layer 4 cannot decide (requests, headers, tokens):
 *   in a DENY rule: only that attribute goes, so the rule denies more than it says. An alternative without any attribute
     left denies every connection (fails closed, too); in Istio's ztunnel it denies none, so the rule has no effect.
 
-Every case is reported in ``Translation.problems``; a policy for a waypoint has ``targetRefs``.
+Every case is reported in ``Translation.problems``; a policy for a waypoint has ``targetRefs`` (``unbound`` has those
+whose service uses none).
 
 Trust domains count as such an attribute here. Istio drops them without a word, which makes an ALLOW rule wider than
 written; refusing the rule is the safe reading.
@@ -17,7 +18,7 @@ written; refusing the rule is the safe reading.
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from controlplane.ambient import trust_domains
 from controlplane.inputs.mesh import MeshContext
@@ -25,6 +26,8 @@ from meshapi import names
 from meshapi.proto import authorization_pb2 as pb
 from meshapi.resources import base, security
 
+_OF_SERVICES: Final = frozenset({"ports", "not_ports", security.PORT_KEY, "destination.ip"})
+"""What of a policy for a service is about the service's own address and ports."""
 ModelT = TypeVar("ModelT", bound=base.LenientModel)
 
 
@@ -46,6 +49,11 @@ def is_sent(policy: security.AuthorizationPolicy, mesh: MeshContext) -> bool:
     spec = policy.spec
     if spec.target_ref is not None or spec.target_refs:
         return False
+    return _is_for_layer_4(policy, mesh)
+
+
+def _is_for_layer_4(policy: security.AuthorizationPolicy, mesh: MeshContext) -> bool:
+    spec = policy.spec
     if spec.action not in {security.Action.ALLOW, security.Action.DENY}:
         return False
     return mesh.sends_dry_run or not is_dry_run(policy)
@@ -60,13 +68,31 @@ def translate(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Transl
     """Return the policy for layer 4."""
     if not is_sent(policy, mesh):
         return Translation(None)
-    namespace, name = policy.key
+    return _translated(policy, mesh, policy.metadata.name, _scope(policy, mesh), frozenset())
+
+
+def translate_for(service: str, policy: security.AuthorizationPolicy, mesh: MeshContext) -> Translation:
+    """Return the policy for the pods of a service that it names in ``targetRefs``.
+
+    Its name has an ``@``, which no object's name has. Ports and destinations are the service's: layer 4 sees the pod's.
+    """
+    if not _is_for_layer_4(policy, mesh):
+        return Translation(None)
+    name = f"{policy.metadata.name}@{service}"
+    return _translated(policy, mesh, name, pb.WORKLOAD_SELECTOR, _OF_SERVICES)
+
+
+def _translated(
+    policy: security.AuthorizationPolicy, mesh: MeshContext, name: str, scope: pb.Scope, unseen: frozenset[str]
+) -> Translation:
+    """Return the policy; ``unseen``: operations and keys of conditions that layer 4 cannot decide in it."""
+    namespace = policy.metadata.namespace
     denies = policy.spec.action is security.Action.DENY
     result = Translation(
         pb.Authorization(
             name=name,
             namespace=namespace,
-            scope=_scope(policy, mesh),
+            scope=scope,
             action=pb.DENY if denies else pb.ALLOW,
             dry_run=is_dry_run(policy),
         )
@@ -75,7 +101,8 @@ def translate(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Transl
     for index, rule in enumerate(policy.spec.rules):
         path = f"spec.rules[{index}]"
         lost: list[str] = []
-        clauses = _clauses(_with_aliases(rule, mesh), namespace, path, lost)
+        seen = _without(_with_aliases(rule, mesh), unseen, path, lost)
+        clauses = _clauses(seen, namespace, path, lost)
         result.problems += [f"{item} needs a waypoint (layer 7)" for item in lost]
         if lost and not denies:
             result.problems.append(f"{path} allows nothing without a waypoint")
@@ -86,6 +113,22 @@ def translate(policy: security.AuthorizationPolicy, mesh: MeshContext) -> Transl
             result.problems.append(f"{path} {effect} without a waypoint")
         result.policy.rules.append(pb.Rule(clauses=clauses))
     return result
+
+
+def _without(rule: security.Rule, unseen: frozenset[str], path: str, lost: list[str]) -> security.Rule:
+    """Return a rule without what layer 4 cannot decide in it; ``lost`` gets the paths."""
+    if not unseen:
+        return rule
+    operations = []
+    for index, item in enumerate(rule.to):
+        given = [name for name in ("ports", "not_ports") if name in unseen and getattr(item.operation, name)]
+        lost += _given(item.operation, given, f"{path}.to[{index}].operation")
+        operations.append(
+            item.model_copy(update={"operation": item.operation.model_copy(update=dict.fromkeys(given, ()))})
+        )
+    lost += [f"{path}.when[{index}].key {item.key}" for index, item in enumerate(rule.when) if item.key in unseen]
+    conditions = tuple(item for item in rule.when if item.key not in unseen)
+    return rule.model_copy(update={"to": tuple(operations), "when": conditions})
 
 
 def _scope(policy: security.AuthorizationPolicy, mesh: MeshContext) -> pb.Scope:

@@ -14,9 +14,10 @@ from controlplane.ambient import (
 )
 from controlplane.ambient import service_entries as entries
 from controlplane.ambient.lookups import Lookups
+from controlplane.ambient.unbound import Unbound
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Fetch
-from controlplane.graph.lookups import Group, Labels
+from controlplane.graph.lookups import Group, Labels, SelectorIndex
 from controlplane.inputs import visibility
 from controlplane.inputs.mesh import MeshContext
 from controlplane.waypoints.collections import Waypoints
@@ -63,10 +64,12 @@ class Derivations:
     Attributes:
         modes: by namespace, the PeerAuthentication without a selector that counts there; set by who wires.
         hosts: by ServiceEntry, which of its hosts are its own; set by who wires.
+        unbound: policies for services that use no waypoint, by the selectors of these; set by who wires.
     """
 
     modes: Collection[str, PeerAuthentication]
     hosts: Collection[Key, Hosts]
+    unbound: SelectorIndex[Key, Unbound]
 
     def __init__(self, lookups: Lookups, nodes: Collection[Key, Node], waypoints: Waypoints) -> None:
         self._lookups = lookups
@@ -219,6 +222,8 @@ class Derivations:
             for policy in fetch.matching(self._lookups.policies_by_selector, scope, labels)
             if authorization.is_sent(policy, mesh)
         ]
+        for of_service in fetch.matching(self.unbound, namespace, labels):
+            chosen += [policy.name for policy in of_service.policies.values()]
         levels = self._levels(namespace, labels, mesh, fetch)
         return [*sorted(chosen), *peer_authentication.attached(levels, mesh.root_namespace)]
 

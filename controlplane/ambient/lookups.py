@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from controlplane.ambient import authorization, peer_authentication
+from controlplane.ambient import authorization, peer_authentication, unbound
 from controlplane.graph.lookups import Claims, Index, SelectorIndex
 from controlplane.inputs.sources import Inputs
 from meshapi.resources.core import EndpointSlice, Pod, Service
@@ -43,6 +43,7 @@ class Lookups:
         self.policies_by_selector = SelectorIndex(
             policies, lambda policy: (policy.metadata.namespace, authorization.selector(policy))
         )
+        self.policies_of_services: Index[Key, Key, AuthorizationPolicy] = Index(policies, unbound.services)
         self.peers_by_selector = SelectorIndex(
             peers, lambda peer: (peer.metadata.namespace, peer_authentication.selector(peer))
         )

@@ -5,16 +5,18 @@
 
 from typing import Final
 
+from controlplane.ambient import unbound
 from controlplane.ambient.derivations import Derivations, Resources
 from controlplane.ambient.lookups import Lookups
 from controlplane.ambient.outputs import Changes, Maker, Outputs
 from controlplane.gateways.collections import Gateways
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived
+from controlplane.graph.lookups import SelectorIndex
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
-from controlplane.stages import ADDRESSES, HOSTS, MODES, POLICIES
+from controlplane.stages import ADDRESSES, HOSTS, MODES, POLICIES, UNBOUND
 from controlplane.waypoints.collections import Waypoints
 from meshapi import names
 from meshapi.resources.core import Node, Pod, Service
@@ -32,6 +34,7 @@ class Model:
         graph: the scheduler.
         inputs: the sources; set them, then ``flush``.
         policies: what layer 4 makes of each AuthorizationPolicy.
+        unbound: what it enforces for services that policies name and that use no waypoint, by the service's key.
         waypoints: the waypoints, and what is attached to them.
         gateways: the gateways at the edge.
     """
@@ -48,6 +51,15 @@ class Model:
         make.hosts = Derived(graph, "hosts", look.entries, HOSTS, make.hosts_of)
         self.policies = Derived(graph, "policies", look.policies, POLICIES, make.policy)
         self._outputs.add(self.policies, names.AUTHORIZATION_TYPE, lambda policy: policy.resources)
+        self.unbound = Derived(
+            graph,
+            "policies of services without waypoint",
+            look.policies_of_services,
+            UNBOUND,
+            unbound.Making(inputs, self.waypoints).of_service,
+        )
+        self._outputs.add(self.unbound, names.AUTHORIZATION_TYPE, lambda made: made.policies.values())
+        make.unbound = SelectorIndex(self.unbound, lambda made: (made.namespace, made.selector))
         self.resources: dict[str, Derived[Key, Resources]] = {}
         """Further collections of resources, by name."""
         for type_url, derived in (

@@ -25,6 +25,7 @@ from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PolicyTargetReference
 from meshapi.resources.telemetry import Telemetry
 from meshapi.resources.virtual_service import VirtualService
+from meshkit.kube import Key
 
 NOT_BOUND: Final = "AncestorNotBound"
 NO_TARGET: Final = "TargetNotFound"
@@ -68,7 +69,7 @@ class Layer7Conditions:
         placed = self._layer7.envoy.of_source(kind, item.key, fetch)
         if rejected := self._rejection(placed, fetch):
             return rejected
-        if faults := self._faults(item.metadata.namespace, references, fetch):
+        if faults := self._faults(item, references, fetch):
             return faults
         unknown = [*_unknown(item), *self._missing_keys(item, fetch)]
         if unknown:
@@ -111,7 +112,7 @@ class Layer7Conditions:
     ) -> tuple[tuple[Placed, ...], Condition | None]:
         """Return the resources that an object has a part in, and its condition if something of it has no effect."""
         placed = self._layer7.envoy.of_source(kind, item.key, fetch)
-        if fault := self._rejection(placed, fetch) or self._faults(item.metadata.namespace, references, fetch):
+        if fault := self._rejection(placed, fetch) or self._faults(item, references, fetch):
             return placed, fault
         found = [*problems, *_unknown(item)]
         if not found:
@@ -138,8 +139,8 @@ class Layer7Conditions:
             return None
         return _condition(False, NOT_READY, f"{self._views(placed)} is not ready, so it has no effect yet")
 
-    def _faults(self, namespace: str, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
-        faults = [fault for one in references if (fault := self._fault(namespace, one, fetch))]
+    def _faults(self, item: base.Object, references: Iterable[PolicyTargetReference], fetch: Fetch) -> Condition | None:
+        faults = [fault for one in references if (fault := self._fault(item, one, fetch))]
         if not faults:
             return None
         reason = NO_TARGET if any(reason == NO_TARGET for reason, _ in faults) else NOT_BOUND
@@ -176,27 +177,41 @@ class Layer7Conditions:
         rejected = conditions.of_rejected(found)
         return _condition(False, rejected.reason, rejected.message)
 
-    def _fault(self, namespace: str, one: PolicyTargetReference, fetch: Fetch) -> tuple[str, str] | None:
-        """Return the reason and what is wrong with a reference; ``None``: nothing."""
+    def _fault(self, item: base.Object, one: PolicyTargetReference, fetch: Fetch) -> tuple[str, str] | None:
+        """Return the reason and what is wrong with a reference of an object; ``None``: nothing."""
+        namespace = item.metadata.namespace
         key = (namespace, one.name)
         shown = f"{one.kind} {'/'.join(key)}"
         if one.namespace not in {"", namespace}:
             return NO_TARGET, f"{one.kind} {one.namespace}/{one.name} is in another namespace than the policy"
-        waypoints = self._layer7.model.waypoints
         if one.kind in {"Service", "ServiceEntry"}:
-            is_service = one.kind == "Service"
-            objects = self._inputs.of(Service if is_service else ServiceEntry)
-            if fetch.find(objects, key) is None:
-                return NO_TARGET, f"{shown} does not exist"
-            found = waypoints.of_service(key, fetch) if is_service else waypoints.of_entry(key, fetch)
-            return None if found is not None else (NOT_BOUND, f"{shown} uses no waypoint, so this has no effect there")
+            return self._fault_of_service(item, one, fetch)
         if one.kind == "Gateway":
-            is_ready = fetch.find(waypoints.ready, key) is not None
+            is_ready = fetch.find(self._layer7.model.waypoints.ready, key) is not None
             return None if is_ready else (NO_TARGET, f"{shown} is no waypoint or gateway that is ready")
         if one.kind == "GatewayClass" and one.name == names.WAYPOINT_CLASS:
             root = fetch.setting(self._inputs.mesh).root_namespace
             return None if namespace == root else (NO_TARGET, f"a policy for the class has to be in namespace {root}")
         return NO_TARGET, f"{one.kind} is no kind of targets; name a Service, a ServiceEntry or a Gateway"
+
+    def _fault_of_service(self, item: base.Object, one: PolicyTargetReference, fetch: Fetch) -> tuple[str, str] | None:
+        key, is_service = (item.metadata.namespace, one.name), one.kind == "Service"
+        shown = f"{one.kind} {'/'.join(key)}"
+        if fetch.find(self._inputs.of(Service if is_service else ServiceEntry), key) is None:
+            return NO_TARGET, f"{shown} does not exist"
+        waypoints = self._layer7.model.waypoints
+        if (waypoints.of_service(key, fetch) if is_service else waypoints.of_entry(key, fetch)) is not None:
+            return None
+        instead = self._at_layer_4(item, key, fetch) if is_service else ""
+        return NOT_BOUND, f"{shown} uses no waypoint, {instead or 'so this has no effect there'}"
+
+    def _at_layer_4(self, item: base.Object, service: Key, fetch: Fetch) -> str:
+        """Return what layer 4 makes of a policy for a service without a waypoint; empty: nothing."""
+        unbound = fetch.find(self._layer7.model.unbound, service)
+        if not isinstance(item, AuthorizationPolicy) or unbound is None or item.key not in unbound.policies:
+            return ""
+        lost = unbound.problems[item.key]
+        return f"so layer 4 enforces this at its pods{': ' + listed(lost) if lost else ''}"
 
 
 def _condition(accepted: bool, reason: str, message: str) -> Condition:

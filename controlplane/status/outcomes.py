@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.ambient import unbound
 from controlplane.envoy.layer7 import Layer7
 from controlplane.graph.collection import Collection, Source
 from controlplane.graph.derived import Derived, Fetch
@@ -103,7 +104,10 @@ class Outcomes:
 
         def policy_resources(key: Key, fetch: Fetch) -> Iterable[Resource]:
             made = fetch.find(model.policies, key)
-            return () if made is None else made.resources
+            policy = fetch.find(of(AuthorizationPolicy), key)
+            bound = [fetch.find(model.unbound, service) for service in unbound.services(policy)] if policy else []
+            at_pods = [one.policies[key] for one in bound if one is not None and key in one.policies]
+            return (*(made.resources if made is not None else ()), *at_pods)
 
         def resources_in(collection: str) -> Callable[[Key, Fetch], Iterable[Resource]]:
             return lambda key, fetch: fetch.find(model.resources[collection], key) or ()

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshlab import images
-from meshlab.addons import kube_router, prometheus
+from meshlab.addons import kube_router, metallb, prometheus
 from meshlab.api import Resource
 from meshlab.cluster import Workload
 from meshlab.errors import LabError
 from meshlab.images import Archive
+from meshlab.plan import LabPlan
 from meshlab.programs import Say
 
 
@@ -19,30 +20,42 @@ class Addon:
     Attributes:
         about: what it is, for the list.
         image: builds its image.
-        resources: yields what is applied, in that order.
-        namespace: of its workload, which has the addon's name.
-        port: of its Service, which has that name too; 0 where there is none.
-        workload: what runs it.
+        resources: yields what is applied to a lab, in that order.
+        namespace: of its workloads.
+        workloads: what runs it, by name.
+        port: of its Service, which has the addon's name; 0 where there is none.
     """
 
     about: str
     image: Callable[[Say], Archive]
-    resources: Callable[[], Iterator[Resource]]
+    resources: Callable[[LabPlan], Iterator[Resource]]
     namespace: str
+    workloads: Mapping[str, Workload]
     port: int = 0
-    workload: Workload = Workload.DEPLOYMENT
 
 
 ADDONS: Mapping[str, Addon] = {
     prometheus.NAME: Addon(
-        prometheus.ABOUT, images.prometheus, prometheus.resources, prometheus.NAMESPACE, prometheus.PORT
+        prometheus.ABOUT,
+        images.prometheus,
+        lambda _: prometheus.resources(),
+        prometheus.NAMESPACE,
+        {prometheus.NAME: Workload.DEPLOYMENT},
+        prometheus.PORT,
     ),
     kube_router.NAME: Addon(
         kube_router.ABOUT,
         images.kube_router,
-        kube_router.resources,
+        lambda _: kube_router.resources(),
         kube_router.NAMESPACE,
-        workload=Workload.DAEMON_SET,
+        {kube_router.NAME: Workload.DAEMON_SET},
+    ),
+    metallb.NAME: Addon(
+        metallb.ABOUT,
+        images.metallb,
+        metallb.resources,
+        metallb.NAMESPACE,
+        {metallb.NAME: Workload.DEPLOYMENT, metallb.SPEAKER: Workload.DAEMON_SET},
     ),
 }
 
