@@ -1,12 +1,14 @@
-"""framing-mismatch: no bytes make the service see a request that the waypoint's policy has not judged."""
+"""framing-mismatch: no bytes make the service see a request that the waypoint's or gateway's policy has not judged."""
 
 import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import h2.config
 import h2.connection
+import pytest
 
 from tests.scenarios import world
 from tests.scenarios.files import Scenario, Service
@@ -16,7 +18,7 @@ from tests.scenarios.world import World
 WEB = "10.96.0.1:8080"
 HIDDEN = b"GET /hidden HTTP/1.1\r\nhost: web\r\n\r\n"
 """What the policy refuses: the service must never see it."""
-POLICY = {
+POLICY: dict[str, Any] = {
     "kind": "AuthorizationPolicy",
     "metadata": {"name": "hidden"},
     "spec": {
@@ -25,7 +27,30 @@ POLICY = {
         "rules": [{"to": [{"operation": {"paths": ["/hidden*"]}}]}],
     },
 }
-SCENARIO = Scenario(about="", services={"web": Service()}, resources=(POLICY,), steps=())
+AT_GATEWAY = {
+    **POLICY,
+    "spec": {
+        **POLICY["spec"],
+        "targetRefs": [{"kind": "Gateway", "group": "gateway.networking.k8s.io", "name": "gateway"}],
+    },
+}
+GATEWAY = {
+    "kind": "Gateway",
+    "metadata": {"name": "gateway"},
+    "spec": {"gatewayClassName": "istio", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+}
+ROUTE = {
+    "kind": "HTTPRoute",
+    "metadata": {"name": "web"},
+    "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": [{"name": "web", "port": 8080}]}]},
+}
+SCENARIOS = {
+    "waypoint": Scenario(about="", services={"web": Service()}, resources=(POLICY,), steps=()),
+    "gateway": Scenario(
+        about="", services={"web": Service()}, resources=(GATEWAY, ROUTE, AT_GATEWAY), gateway=True, steps=()
+    ),
+}
+everywhere = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 
 
 def post(*headers: bytes, body: bytes = b"") -> bytes:
@@ -66,8 +91,9 @@ async def nothing_is_hidden(running: World, attempts: Mapping[str, bytes]) -> No
         assert (running.seen[-1].path, running.seen[-1].body) == ("/open", "ab")
 
 
-async def test_requests_one_after_the_other_are_each_judged() -> None:
-    async with world.running(SCENARIO) as running:
+@everywhere
+async def test_requests_one_after_the_other_are_each_judged(scenario: Scenario) -> None:
+    async with world.running(scenario) as running:
         answer = await sent(running, post(b"content-length: 2", body=b"ab") + post(b"content-length: 0") + HIDDEN)
         assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"200", b"403"]
         assert [(one.path, one.body) for one in running.seen] == [("/open", "ab"), ("/open", "")]
@@ -107,13 +133,14 @@ HTTP1 = {
 }
 
 
-async def test_http_1_hides_no_request() -> None:
+@everywhere
+async def test_http_1_hides_no_request(scenario: Scenario) -> None:
     # Each attempt says which one it is, behind its first line.
     marked = {
         name: re.sub(rb"(HTTP/1.1\r?\n)", rb"\1x-attempt: %d\r\n" % number, data, count=1)
         for number, (name, data) in enumerate(HTTP1.items())
     }
-    async with world.running(SCENARIO) as running:
+    async with world.running(scenario) as running:
         await nothing_is_hidden(running, marked)
 
 
@@ -131,9 +158,10 @@ HTTP2: dict[str, list[tuple[str, str]]] = {
 }
 
 
-async def test_http_2_hides_no_request() -> None:
+@everywhere
+async def test_http_2_hides_no_request(scenario: Scenario) -> None:
     attempts = {name: _http_2(number, HTTP2[name]) for number, name in enumerate(HTTP2)}
-    async with world.running(SCENARIO) as running:
+    async with world.running(scenario) as running:
         await nothing_is_hidden(running, attempts)
 
 
