@@ -107,10 +107,10 @@ def of_port(
                 break
             name = names.inbound_vip(service.host, port.number, is_http=False, subset=_label(rule))
             first = [by_name.of_connections(service, port)] if _resolves(service, rule) else []
-            chain = of_connections(_proxy(name, rule, upstreams), filters, reports, first=first)
+            chain = of_connections(proxy_of(name, rule, upstreams), filters, reports, first=first)
             named.append(Named(rule.source_namespace, rule.server_names, chain))
         name = names.inbound_vip(service.host, port.number, is_http=False)
-        tcp = of_connections(_proxy(name, rest, upstreams), filters, reports)
+        tcp = of_connections(proxy_of(name, rest, upstreams), filters, reports)
     return Opening(service.addresses, port.number, http, tcp, tuple(named))
 
 
@@ -204,7 +204,8 @@ def of_connections(
     return chain
 
 
-def _proxy(name: str, rule: ConnectionRule, upstreams: routes.Upstreams) -> tcp_proxy_pb2.TcpProxy:
+def proxy_of(name: str, rule: ConnectionRule, upstreams: routes.Upstreams) -> tcp_proxy_pb2.TcpProxy:
+    """Return the filter that sends connections where a rule says; ``name``: of its statistics."""
     result = tcp_proxy_pb2.TcpProxy(stat_prefix=name)
     clusters = [
         (names.BLACK_HOLE if share.target is None else upstreams(share.target).cluster, share.weight)

@@ -23,6 +23,9 @@ from meshkit.kube import Key
 _ROUTES: Final = {
     Spoken.HTTP: ("HTTPRoute", "GRPCRoute"),
     Spoken.HTTPS: ("HTTPRoute", "GRPCRoute"),
+    Spoken.TLS: ("TLSRoute", "TCPRoute"),
+    Spoken.PASSTHROUGH: ("TLSRoute",),
+    Spoken.TCP: ("TCPRoute",),
 }
 """Kinds of routes by what is spoken; what is not here is not supported."""
 _RESERVED: Final = frozenset(

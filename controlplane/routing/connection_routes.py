@@ -5,11 +5,13 @@ A backend that cannot be resolved takes its share of the connections, which are 
 
 from collections.abc import Iterable
 
+from controlplane.gateways.listener import EdgeListener
 from controlplane.inputs.verdicts import Verdict
 from controlplane.routing.ir import ConnectionRule, Origin, Share
 from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules
 from controlplane.routing.services import Port
 from meshapi.resources.gateway_routes import BackendReference, TCPRoute, TLSRoute
+from meshkit.kube import Key
 
 Route = TCPRoute | TLSRoute
 
@@ -32,7 +34,10 @@ def translate(kind: str, route: Route, references: References) -> RouteRules:
     )
     attachments = tuple(resolution.attachments(accepted, _carries_connections))
     created = route.metadata.creation_timestamp
-    return RouteRules(kind, route.key, created, attachments, resolved=resolution.resolved, connections=rules)
+    edges = resolution.edges(accepted, hostnames)
+    return RouteRules(
+        kind, route.key, created, attachments, resolved=resolution.resolved, connections=rules, edges=edges
+    )
 
 
 def ordered(routes: Iterable[RouteRules]) -> tuple[ConnectionRule, ...]:
@@ -46,6 +51,21 @@ def ordered(routes: Iterable[RouteRules]) -> tuple[ConnectionRule, ...]:
     found = [rule for rule in rules if rule.server_names]
     rest = next((rule for rule in rules if not rule.server_names), REFUSAL)
     return (*found, rest)
+
+
+def at_edge(routes: Iterable[RouteRules], listener: EdgeListener, gateway: Key) -> dict[str, ConnectionRule]:
+    """Return the rules for connections to a listener of a gateway by host name; empty: all hosts.
+
+    For each host the oldest route counts, and of it the first rule. What no route is for is refused.
+    """
+    found: dict[str, ConnectionRule] = {}
+    for route in sorted(routes, key=lambda one: (one.created, one.key)):
+        places = (host for one in route.edges for host in one.hosts)
+        for place in places:
+            if (place.gateway, place.routes) == (gateway, listener.routes_name) and route.connections:
+                found.setdefault(place.hostname, route.connections[0])
+    found.setdefault(listener.hostname, REFUSAL)
+    return found
 
 
 REFUSAL = ConnectionRule(Origin("", ("", "")), (Share(None),))

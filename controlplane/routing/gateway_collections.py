@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from controlplane.gateways.collections import Gateways
 from controlplane.gateways.grants import Referrer
-from controlplane.gateways.listener import ListenerId
+from controlplane.gateways.listener import EdgeListener, ListenerId
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Index
@@ -71,6 +71,9 @@ class GatewayRoutes:
         self.at_edge: dict[str, Index[EdgeHost, Key, RouteRules]] = {
             kind: Index(self.by_kind[kind], _hosts_of) for kind in _OF_REQUESTS
         }
+        self._connections: list[Index[tuple[Key, str], Key, RouteRules]] = [
+            Index(self.by_kind[kind], _listeners_served) for kind in _OF_CONNECTIONS
+        ]
         self._of_listeners: list[Index[tuple[Key, ListenerId], Key, RouteRules]] = [
             Index(routes, _listeners_of) for routes in self.by_kind.values()
         ]
@@ -99,6 +102,12 @@ class GatewayRoutes:
     def rules_at(self, host: EdgeHost, fetch: Fetch) -> tuple[HttpRule, ...]:
         """Return the rules for requests at a host of a gateway, in order."""
         return precedence.ordered(one for index in self.at_edge.values() for one in fetch.members(index, host))
+
+    def connections_at(self, gateway: Key, listener: EdgeListener, fetch: Fetch) -> dict[str, ConnectionRule]:
+        """Return the rules for connections to a listener of a gateway, by host name; empty: all hosts."""
+        place = (gateway, listener.routes_name)
+        found = (one for index in self._connections for one in fetch.members(index, place))
+        return connection_routes.at_edge(found, listener, gateway)
 
     def attached(self, gateway: Key, listener: ListenerId, fetch: Fetch) -> int:
         """Return how many routes are attached to a listener of a gateway."""
@@ -165,3 +174,7 @@ def _hosts_of(route: RouteRules) -> Iterable[EdgeHost]:
 
 def _listeners_of(route: RouteRules) -> Iterable[tuple[Key, ListenerId]]:
     return {(one.gateway, listener) for one in route.edges for listener in one.listeners}
+
+
+def _listeners_served(route: RouteRules) -> Iterable[tuple[Key, str]]:
+    return {(host.gateway, host.routes) for one in route.edges for host in one.hosts}

@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 
 async def send(running: World, request: Request) -> list[Answer]:
     """Send a request as often as it says."""
-    if request.raw:
+    if request.raw or request.tls_name:
         return [await _raw(running, request) for _ in range(request.times)]
     if request.tls is not None:
         return [await _https(running, request, request.tls) for _ in range(request.times)]
@@ -89,14 +89,24 @@ async def _raw(running: World, request: Request) -> Answer:
     context = None if request.tls is None else _context(running, request.tls)
     name = None if request.tls is None else request.tls.name or request.host
     started, body = time.monotonic(), ""
-    try:
+    with contextlib.suppress(OSError):
         reader, writer = await asyncio.open_connection(HOST, request.port, ssl=context, server_hostname=name)
-        writer.write(request.raw.encode())
-        if context is None:
-            writer.write_eof()
-        body = (await asyncio.wait_for(reader.read(), 5)).decode(errors="replace")
-        writer.close()
-    except OSError:
-        pass
+        try:
+            writer.write(client_hello(request.tls_name) if request.tls_name else request.raw.encode())
+            if context is None and not request.tls_name:
+                writer.write_eof()
+            body = (await asyncio.wait_for(reader.read(), 5)).decode(errors="replace")
+        finally:
+            writer.close()
+            await writer.wait_closed()
     version, _, rest = body.partition(" ")
     return Answer(None, {"x-version": version}, rest, time.monotonic() - started)
+
+
+def client_hello(name: str) -> bytes:
+    """What a TLS client sends first."""
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()

@@ -5,7 +5,6 @@ import contextlib
 import json
 import math
 import re
-import ssl
 import time
 from collections import Counter
 
@@ -169,7 +168,7 @@ async def _raw(port: int, request: Request) -> Answer:
     try:
         if request.listens:
             greeting = await reader.read(100)
-        writer.write(_client_hello(request.tls_name) if request.tls_name else request.raw.encode())
+        writer.write(outside.client_hello(request.tls_name) if request.tls_name else request.raw.encode())
         body = (greeting + await reader.read()).decode(errors="replace")
     except ConnectionError:
         body = greeting.decode()
@@ -177,15 +176,6 @@ async def _raw(port: int, request: Request) -> Answer:
         writer.close()
     version, _, rest = body.partition(" ")
     return Answer(None, {"x-version": version}, rest, time.monotonic() - started)
-
-
-def _client_hello(name: str) -> bytes:
-    """What a TLS client sends first."""
-    sent = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return sent.read()
 
 
 def _check(answers: list[Answer], expected: Expected) -> None:

@@ -5,6 +5,7 @@ route that changes concerns its own hosts, and what is sent is one resource for 
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controlplane.envoy import clusters, routes
@@ -20,13 +21,14 @@ from controlplane.envoy.policy_filters import PolicyFilters
 from controlplane.envoy.telemetry.reporting import Reporting
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.gateways.collections import Gateways
-from controlplane.gateways.listener import EdgeGateway
+from controlplane.gateways.listener import EdgeGateway, EdgeListener
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import Inputs
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.edge import EdgeHost
+from controlplane.routing.ir import ConnectionRule
 from controlplane.routing.policies import Policies
 from controlplane.routing.route_references import RouteRules
 from controlplane.stages import CHAINS, PROXIES
@@ -125,17 +127,29 @@ class EdgeCollections:
 
     def _listeners(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
         upstreams = self._upstreams(gateway.key, fetch)
-        filters = self._filters.of(None, upstreams)
-        reports = self._reporting.of_gateway(gateway, upstreams)
+        making = listeners.Making(
+            gateway,
+            self._filters.of(None, upstreams),
+            self._reporting.of_gateway(gateway, upstreams),
+            lambda listener: self._connections(gateway, listener, upstreams),
+            lambda port: lambda target: upstreams.find(target, port, is_http=False),
+        )
         opened = self._reporting.of_tunnels(upstreams).opened
         patching = self._patches.of(None, gateway.key, fetch)
-        every = (*listeners.of_gateway(gateway, filters, reports), shared_listeners.connect_originate(opened))
+        every = (*making.listeners(), shared_listeners.connect_originate(opened))
         made: list[Message] = [
             *patched_clusters([clusters.connect_originate()], patching),
             *(one for listener in every if (one := listener_patches.patched(listener, patching)) is not None),
             *added.of(patching),
         ]
         return assembled(upstreams, made, patching)
+
+    def _connections(
+        self, gateway: EdgeGateway, listener: EdgeListener, upstreams: Upstreams
+    ) -> Mapping[str, ConnectionRule]:
+        found = self._routing.gateway.connections_at(gateway.key, listener, upstreams.fetch)
+        upstreams.sources.update(origins(found.values()))
+        return found
 
     def _secrets(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
         found = secrets.of_gateway(gateway, lambda key: fetch.find(self._inputs.secrets, key))
