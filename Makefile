@@ -130,8 +130,8 @@ test-fuzz: ## The same for a few seconds each: that the targets build, and that 
 	FUZZ_SECONDS=3 setup/fuzz
 
 .PHONY: conformance
-conformance: setup ## The Gateway API's conformance suite, mesh profiles, in a lab; writes docs/conformance (TEST=name: one test).
-	$(PY) -m tests.conformance $(TEST)
+conformance: setup ## The Gateway API's conformance suite in a lab; writes docs/conformance (SUITE=mesh or gateway, TEST=name: one test).
+	for suite in $(or $(SUITE),mesh gateway); do $(PY) -m tests.conformance $$suite $(TEST); done
 
 .PHONY: bench
 bench: setup ## Measure against bare TCP and two Envoys, side by side; prints ratios.

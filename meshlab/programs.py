@@ -128,6 +128,17 @@ def gateway_conformance(say: Say) -> Path:
     return _obtain("conformance", inputs, make, say, "about 4 minutes on two cores")
 
 
+def gateway_echo(say: Say) -> Path:
+    """Return the folder with the program ``echo-basic``, the application of the suite's tests of gateways."""
+    module, package = _TOOLS / "gateway-conformance", "sigs.k8s.io/gateway-api/conformance/echo-basic"
+
+    def make(draft: Path) -> None:
+        _go_build(draft / "echo-basic", module=module, package=package, flags=_STRIP)
+
+    inputs = cache.key(module / "go.mod", module / "go.sum", _STRIP, _go_version())
+    return _obtain("echo-basic", inputs, make, say, "about 1 minute")
+
+
 def gateway_conformance_sources() -> Path:
     """Return the folder of the suite's sources, with the manifests that it applies."""
     module = _TOOLS / "gateway-conformance"

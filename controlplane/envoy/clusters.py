@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Final
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
+from envoy.config.core.v3 import protocol_pb2 as core_protocol_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import struct_pb2
 
@@ -36,7 +37,9 @@ _BUDGET_INTERVAL: Final = bytes([3 << 3 | 2])
 PROTOCOL_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def of_service(name: str, service: Service, port: Port, subset: str, policy: Policy) -> cluster_pb2.Cluster:
+def of_service(
+    name: str, service: Service, port: Port, subset: str, policy: Policy, *, is_edge: bool = False
+) -> cluster_pb2.Cluster:
     """Return the cluster of a service's port.
 
     Args:
@@ -45,6 +48,7 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
         port: one of its ports.
         subset: some of its endpoints; empty: all.
         policy: how the endpoints are chosen and called.
+        is_edge: whether it is of a gateway, whose clients do not know what endpoints speak.
     """
     pool = policy.connection_pool or ConnectionPool()
     http2 = _is_http2(port, pool.http or HTTPSettings())
@@ -60,7 +64,8 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
         result.eds_cluster_config.eds_config.CopyFrom(ads())
     _set_limits(result, pool, policy)
     _set_keepalive(result, pool.tcp)
-    options = protocols(pool, tls, http2=http2)
+    keeps_protocol = not is_edge or (pool.http is not None and pool.http.use_client_protocol)
+    options = protocols(pool, tls, http2=http2, keeps_protocol=keeps_protocol)
     if service.discovery is Discovery.NAMED:
         # TLS has to be for the name that was resolved; Envoy takes no such cluster otherwise.
         options.upstream_http_protocol_options.auto_sni = True
@@ -86,9 +91,9 @@ def of_service(name: str, service: Service, port: Port, subset: str, policy: Pol
 
 
 def protocols(
-    pool: ConnectionPool, tls: ClientTLSSettings | None, *, http2: bool
+    pool: ConnectionPool, tls: ClientTLSSettings | None, *, http2: bool, keeps_protocol: bool = True
 ) -> http_protocol_options_pb2.HttpProtocolOptions:
-    """Return what is spoken to endpoints: HTTP/2 alone, or what the client speaks."""
+    """Return what is spoken to endpoints: HTTP/2 alone, what the client speaks (``keeps_protocol``), or HTTP/1.1."""
     settings, tcp = pool.http or HTTPSettings(), pool.tcp
     result = http_protocol_options_pb2.HttpProtocolOptions()
     if transport.is_named_by_request(tls):
@@ -98,6 +103,9 @@ def protocols(
         options = result.explicit_http_config.http2_protocol_options
         result.explicit_http_config.SetInParent()
         options.SetInParent()
+    elif not keeps_protocol:
+        result.explicit_http_config.http_protocol_options.SetInParent()
+        options = core_protocol_pb2.Http2ProtocolOptions()  # of nothing
     else:
         result.use_downstream_protocol_config.http_protocol_options.SetInParent()
         options = result.use_downstream_protocol_config.http2_protocol_options

@@ -245,9 +245,9 @@ class EnvoyCollections:
             return None
         one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
         patching = self._patches.of(None, view, fetch)
-        made: list[Message] = [
-            *patched_clusters([_cluster(one, service, rules, self._in_clusters(service, fetch))], patching)
-        ]
+        is_edge = self._routing.is_edge(view, fetch)
+        cluster = _cluster(one, service, rules, self._in_clusters(service, fetch), is_edge=is_edge)
+        made: list[Message] = [*patched_clusters([cluster], patching)]
         if service.discovery is Discovery.LISTED:
             made.append(_assigned(one, service, rules, self._routing.endpoints(service, fetch)))
         return assembled(upstreams, made, patching)
@@ -287,10 +287,12 @@ def _workload_routes(patching: Patching) -> route_pb2.RouteConfiguration:
     return result
 
 
-def _cluster(one: _Named, service: Service, rules: Rules, found: Iterable[Endpoint]) -> cluster_pb2.Cluster:
+def _cluster(
+    one: _Named, service: Service, rules: Rules, found: Iterable[Endpoint], *, is_edge: bool = False
+) -> cluster_pb2.Cluster:
     """Return a cluster with the endpoints that it has in itself."""
     policy = rules.policy(one.port.number, one.subset)
-    cluster = clusters.of_service(one.name, service, one.port, one.subset, policy)
+    cluster = clusters.of_service(one.name, service, one.port, one.subset, policy, is_edge=is_edge)
     if service.discovery.is_by_dns:
         cluster.load_assignment.CopyFrom(_assigned(one, service, rules, found))
     return cluster

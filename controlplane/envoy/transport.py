@@ -192,6 +192,9 @@ def _to_backend(tls: BackendTls, *, http2: bool) -> base_pb2.TransportSocket:
             validation.verify_certificate_hash.append(_NO_CERTIFICATE)
             validation.ClearField("match_typed_subject_alt_names")
         context.validation_context.CopyFrom(validation)
+    if tls.certificate is not None:
+        own = secret_pb2.SdsSecretConfig(name=secret_name(tls.certificate), sds_config=ads())
+        context.tls_certificate_sds_secret_configs.append(own)
     upstream = tls_pb2.UpstreamTlsContext(common_tls_context=context, sni=tls.hostname)
     return base_pb2.TransportSocket(name=_TLS, typed_config=packed(upstream))
 

@@ -45,7 +45,8 @@ class Upstreams:
             traffic = self.routing.backend_traffic.of(service, self.fetch)
             self.sources.update(("XBackendTrafficPolicy", one.key) for _, one in traffic)
             if demanded or traffic:
-                tls = tuple((number, one.tls) for number, one in demanded)
+                certificate = self.routing.client_certificate(self.view, self.fetch) if demanded else None
+                tls = tuple((number, replace(one.tls, certificate=certificate)) for number, one in demanded)
                 found = replace(found, backend_tls=tls, traffic=traffic)
             self._rules[service.host] = found
         return self._rules[service.host]

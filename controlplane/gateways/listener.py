@@ -119,7 +119,8 @@ class EdgeGateway:
         key: of its Gateway.
         workload: name of its Deployment and Service.
         service_account: that its pods run as.
-        labels: of its pods, as pairs.
+        labels: of its pods, as pairs; none where its user runs it.
+        service: of the pods, where its user runs it.
         listeners: its own, then those of its ListenerSets, the oldest first.
         listener_sets: those that are attached to it.
         secrets: Secrets that its listeners may use, usable or not.
@@ -132,6 +133,7 @@ class EdgeGateway:
     workload: str
     service_account: str
     labels: frozenset[tuple[str, str]] = frozenset()
+    service: Key | None = None
     listeners: tuple[EdgeListener, ...] = ()
     listener_sets: tuple[Key, ...] = ()
     secrets: frozenset[Key] = frozenset()

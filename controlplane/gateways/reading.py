@@ -11,6 +11,7 @@ from controlplane.inputs.verdicts import Verdict
 from meshapi import names
 from meshapi.resources.gateway import (
     GROUP,
+    AddressType,
     FromNamespaces,
     Gateway,
     Listener,
@@ -64,12 +65,14 @@ def read(
     every = conflicts.marked(_listener(kind, key, one) for kind, key, given in owners for one in given)
     by_id = {(kind, key, one.name): one for kind, key, given in owners for one in given}
     found = tuple(_resolved(one, by_id[one.id], gateway, resolve) for one in every)
+    own = _manual_service(gateway)
     certificate, verdict = _towards_backends(gateway, resolve)
     return EdgeGateway(
         gateway.key,
-        object_name(gateway),
+        object_name(gateway) if own is None else own[1],
         service_account(gateway),
-        labels=frozenset(pod_labels(gateway).items()),
+        labels=frozenset(pod_labels(gateway).items()) if own is None else frozenset(),
+        service=own,
         listeners=found,
         listener_sets=tuple(
             one.key
@@ -94,6 +97,24 @@ def admits(allowed: RouteNamespaces, own: str, other: str, labels_of: Callable[[
     if allowed.from_ is FromNamespaces.SELECTOR:
         return allowed.selector is not None and allowed.selector.matches(labels_of(other))
     return allowed.from_ is FromNamespaces.SAME and own == other
+
+
+def is_manual(gateway: Gateway) -> bool:
+    """Return whether a Gateway's user runs its pods: it names the Service of these."""
+    return any(one.type == AddressType.HOSTNAME for one in gateway.spec.addresses)
+
+
+def _manual_service(gateway: Gateway) -> Key | None:
+    """Return the Service of the pods that a Gateway's user runs, in the Gateway's namespace; ``None``: we run them.
+
+    A Service of another namespace is none: its pods would get certificates of this one.
+    """
+    if not is_manual(gateway):
+        return None
+    host = next(one.value for one in gateway.spec.addresses if one.type == AddressType.HOSTNAME)
+    name, _, rest = host.partition(".")
+    own = gateway.metadata.namespace
+    return (own, name) if not rest or rest == own or rest.startswith(f"{own}.svc") else (own, "")
 
 
 def object_name(gateway: Gateway) -> str:

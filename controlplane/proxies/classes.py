@@ -43,7 +43,12 @@ EDGE: Final = ProxyClass(
     node_type=names.GATEWAY_NODE,
     service_type="LoadBalancer",
 )
-CLASSES: Final = (WAYPOINT, EDGE)
+REMOTE: Final = ProxyClass(
+    names.REMOTE_GATEWAY_CLASS,
+    names.REMOTE_GATEWAY_CONTROLLER,
+    "Gateways that others run, by their addresses",
+)
+CLASSES: Final = (WAYPOINT, EDGE, REMOTE)
 
 
 def by_controller(controller: str) -> ProxyClass | None:

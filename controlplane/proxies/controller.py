@@ -12,19 +12,21 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
+from controlplane.gateways import reading
+from controlplane.gateways.collections import parent_of
 from controlplane.gateways.listener import Spoken
 from controlplane.gateways.report import GatewayReport
 from controlplane.graph.collection import Collection
 from controlplane.inputs.sources import Inputs
 from controlplane.proxies import classes, edge_status, objects, overlays, status
-from controlplane.proxies.classes import CLASSES, EDGE, ProxyClass
+from controlplane.proxies.classes import CLASSES, EDGE, REMOTE, ProxyClass
 from controlplane.proxies.defaults import ProxyDefaults
 from controlplane.proxies.objects import ServicePort, Wanted
 from controlplane.proxies.overlays import BadOverlay
 from controlplane.proxies.status import Observed
 from controlplane.workqueue import WorkQueue
 from meshapi import names
-from meshapi.resources.gateway import AddressType, Gateway, GatewayClass
+from meshapi.resources.gateway import AddressType, Gateway, GatewayClass, ListenerSet
 from meshkit.kube import Client, Informer, Json, Key, Kind, NotFound, PatchType, Selection, kinds, transitions
 from meshkit.log import logger
 
@@ -74,6 +76,8 @@ class Proxies:
         """Of which something but the report has changed since."""
         self._gateways.add_handler(lambda key, _, __: self._changed(key))
         reports.add_handler(lambda key, _, __: self._due.add(key))
+        self._sets = inputs.of(ListenerSet)
+        self._sets.add_handler(self._on_listener_set)
         self._classes.add_handler(self._on_class)
         self.informers: list[Informer[Json]] = [
             Informer(client, kind, lambda item: item, selection=Selection(labels=_MANAGED))
@@ -112,6 +116,11 @@ class Proxies:
         self._due.add(key)
         self.all_due()
 
+    def _on_listener_set(self, _: Key, old: ListenerSet | None, new: ListenerSet | None) -> None:
+        for one in (old, new):
+            if one is not None and (parent := parent_of(one)) is not None:
+                self._due.add(parent)
+
     def _on_object(self, old: Json | None, new: Json | None) -> None:
         metadata = (new or old or {})["metadata"]
         gateway = (metadata.get("labels") or {}).get(names.GATEWAY_NAME_LABEL, "")
@@ -143,10 +152,30 @@ class Proxies:
         kind, report = self._class_of(gateway), self._reports.find(key)
         if kind is None or (kind is EDGE and report is None):
             return
-        if any(address.type == AddressType.HOSTNAME for address in gateway.spec.addresses):
-            return  # its user runs it
-        observed = await self._observed(gateway, kind, _ports(gateway, report))
-        await self._write_status(gateway, report, observed)
+        if kind is REMOTE:
+            await self._write_status(gateway, report, Observed())
+        elif report is not None and report.gateway.service is not None:
+            await self._write_status(gateway, report, await self._look_at(gateway, report.gateway.service))
+        elif not reading.is_manual(gateway):  # a waypoint that its user runs has the status that its user writes
+            observed = await self._observed(gateway, kind, _ports(gateway, report))
+            await self._write_status(gateway, report, observed)
+
+    async def _look_at(self, gateway: Gateway, service: Key) -> Observed:
+        """Return what is to be seen of a gateway that its user runs behind a Service."""
+        namespace, name = service
+        if not name:
+            problem = "spec.addresses names a Service of another namespace; run the gateway in the Gateway's namespace"
+            return Observed(problem=problem, reason="UnsupportedAddress")
+        users = [one.gateway.key for one in self._reports if one.gateway.service == service]
+        oldest = min((found for key in users if (found := self._gateways.find(key))), key=lambda one: one.metadata.age)
+        if oldest.key != gateway.key:
+            problem = f"Gateway {'/'.join(oldest.key)} is older and names the same Service; add listeners to that one"
+            return Observed(problem=problem, reason="Invalid")
+        hostname = f"{name}.{namespace}.svc.{self._mesh.value.cluster_domain}"
+        held = await self._client.find(kinds.SERVICE, name, namespace)
+        if held is None:
+            return Observed(hostname=hostname)
+        return Observed(hostname=hostname, addresses=_addresses_outside(held, hostname), ready=1)
 
     async def _observed(self, gateway: Gateway, kind: ProxyClass, ports: tuple[ServicePort, ...]) -> Observed:
         """Return what is to be seen of a Gateway, after it was applied if anything of it has changed."""
@@ -225,14 +254,30 @@ class Proxies:
         if held is None:
             return
         before = held.get("status") or {}
-        if report is None:
+        if self._class_of(gateway) is REMOTE:
+            wanted = status.of_remote(gateway, before, self._timestamp())
+        elif report is None:
             wanted = status.of_gateway(gateway, observed, before, self._timestamp())
         else:
             wanted = edge_status.of_gateway(gateway, report, observed, before, self._timestamp())
+        if report is not None:
+            await self._write_listener_sets(report, is_programmed=edge_status.is_programmed(wanted))
         if all(before.get(field) == value for field, value in wanted.items()):
             return
         await self._apply_status(kinds.GATEWAY, name, wanted, namespace)
         _log.info("status of a gateway", gateway=f"{namespace}/{name}", ready=observed.ready, problem=observed.problem)
+
+    async def _write_listener_sets(self, report: GatewayReport, *, is_programmed: bool) -> None:
+        """Write the statuses of all ListenerSets that name a gateway, admitted or not."""
+        for item in [one for one in self._sets if parent_of(one) == report.gateway.key]:
+            namespace, name = item.key
+            held = await self._client.find(kinds.LISTENER_SET, name, namespace)
+            if held is None:
+                continue
+            before = held.get("status") or {}
+            wanted = edge_status.of_listener_set(item, report, is_programmed, before, self._timestamp())
+            if any(before.get(field) != value for field, value in wanted.items()):
+                await self._apply_status(kinds.LISTENER_SET, name, wanted, namespace)
 
     async def _accept_class(self, name: str) -> None:
         """Say of a class that it is ours. One of another controller is left alone."""
@@ -287,7 +332,7 @@ def _belongs(held: Json, gateway: Gateway) -> bool:
     """Return whether an object was made for this Gateway; one that an earlier Gateway of the name left counts."""
     labels = held["metadata"].get("labels") or {}
     return (
-        labels.get(names.GATEWAY_MANAGED_LABEL) in {one.managed for one in CLASSES}
+        labels.get(names.GATEWAY_MANAGED_LABEL) in {one.managed for one in CLASSES if one.managed}
         and labels.get(names.GATEWAY_NAME_LABEL) == gateway.metadata.name
     )
 

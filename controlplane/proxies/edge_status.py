@@ -42,17 +42,17 @@ def of_gateway(gateway: Gateway, report: GatewayReport, observed: Observed, held
     return found | {"attachedListenerSets": len(report.gateway.listener_sets)}
 
 
-def of_listener_set(item: ListenerSet, report: GatewayReport | None, programmed: bool, held: Json, now: str) -> Json:
+def of_listener_set(item: ListenerSet, report: GatewayReport, is_programmed: bool, held: Json, now: str) -> Json:
     """Return the whole status of a ListenerSet that names a gateway.
 
     Args:
         item: the ListenerSet.
         report: of the gateway.
-        programmed: whether the gateway runs.
+        is_programmed: whether the gateway runs.
         held: the status that it has.
         now: the present time, RFC 3339.
     """
-    own = () if report is None else report.of("ListenerSet", item.key)
+    own = report.of("ListenerSet", item.key)
     generation = item.metadata.generation
     if not own:
         parent = item.spec.parent_ref
@@ -62,13 +62,18 @@ def of_listener_set(item: ListenerSet, report: GatewayReport | None, programmed:
     ready = Verdict(True, "Programmed", "Resource programmed")
     if not accepted.is_true:
         ready = accepted
-    elif not programmed:
+    elif not is_programmed:
         ready = Verdict(False, "Pending", "the gateway does not run yet")
     wanted = [_condition("Accepted", accepted), _condition("Programmed", ready)]
     return {
         "conditions": conditions_of(wanted, held.get("conditions") or (), generation=generation, now=now),
         "listeners": _listeners(own, ready, held, generation, now),
     }
+
+
+def is_programmed(status: Json) -> bool:
+    """Return whether a status says that a gateway runs."""
+    return any(one["type"] == "Programmed" and one["status"] == "True" for one in status["conditions"])
 
 
 def _refused(observed: Observed) -> Verdict | None:

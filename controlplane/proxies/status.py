@@ -61,6 +61,36 @@ def of_gateway(gateway: Gateway, observed: Observed, held: Json, now: str) -> Js
     }
 
 
+def of_remote(gateway: Gateway, held: Json, now: str) -> Json:
+    """Return the whole status of a Gateway that others run: its addresses are those that its user writes."""
+    generation = gateway.metadata.generation
+    addresses = [{"type": one.type, "value": one.value} for one in gateway.spec.addresses if one.value]
+    accepted: Condition = ("Accepted", True, "Accepted", "Resource accepted")
+    programmed: Condition = ("Programmed", True, "Programmed", "Others run this gateway at its addresses")
+    if not addresses:
+        programmed = ("Programmed", False, "AddressNotAssigned", "spec.addresses is empty; write where it is called")
+    before = {str(one.get("name")): one for one in held.get("listeners") or ()}
+    of_listener = [
+        ("Accepted", True, "Accepted", "No errors found"),
+        ("Conflicted", False, "NoConflicts", "No errors found"),
+        programmed,
+        ("ResolvedRefs", True, "ResolvedRefs", "No errors found"),
+    ]
+    listeners = [
+        {
+            "name": one.name,
+            "attachedRoutes": 0,
+            "supportedKinds": [],
+            "conditions": conditions_of(
+                of_listener, before.get(one.name, {}).get("conditions") or (), generation=generation, now=now
+            ),
+        }
+        for one in gateway.spec.listeners
+    ]
+    conditions = conditions_of([accepted, programmed], held.get("conditions") or (), generation=generation, now=now)
+    return {"addresses": addresses, "conditions": conditions, "listeners": listeners}
+
+
 def of_class(held: Json, generation: int, now: str) -> Json:
     """Return the status of a class that is ours."""
     accepted = ("Accepted", True, "Accepted", "Handled by Culvert")

@@ -27,12 +27,14 @@ class BackendTls:
         names: of which the certificate has to have one, each with its kind.
         roots: certificates of the trusted authorities, PEM; empty: none, unless ``trusts_system``.
         trusts_system: whether the authorities of the proxy's image are trusted.
+        certificate: Secret with which the proxy proves itself, where it is a gateway that has one.
     """
 
     hostname: str
     names: tuple[tuple[SubjectAltNameType, str], ...]
     roots: str = ""
     trusts_system: bool = False
+    certificate: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)

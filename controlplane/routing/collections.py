@@ -65,6 +65,7 @@ class RoutingCollections:
     """
 
     def __init__(self, graph: Graph, inputs: Inputs, gateways: Gateways) -> None:
+        self._gateways = gateways
         self._mesh = inputs.mesh
         self._config = inputs.config
         self._namespaces = inputs.namespaces
@@ -138,6 +139,15 @@ class RoutingCollections:
     def cluster_id(self, fetch: Fetch) -> str:
         """Return the name of Kubernetes' cluster."""
         return fetch.setting(self._mesh).cluster_id
+
+    def is_edge(self, view: Key, fetch: Fetch) -> bool:
+        """Return whether a view is of a gateway at the edge, not of a waypoint."""
+        return fetch.find(self._gateways.known, view) is not None
+
+    def client_certificate(self, view: Key, fetch: Fetch) -> Key | None:
+        """Return the Secret with which a gateway proves itself to backends; ``None``: it is none, or has none."""
+        gateway = fetch.find(self._gateways.known, view)
+        return None if gateway is None else gateway.client_certificate
 
     def service(self, host: str, fetch: Fetch) -> Service | None:
         """Return the service with a host name."""

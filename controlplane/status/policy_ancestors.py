@@ -1,10 +1,10 @@
 """``status.ancestors`` of policies for backends. Source: Gateway API v1, ``PolicyAncestorStatus``.
 
-An ancestor is the waypoint of a target, or the target itself while it has none.
+An ancestor is the waypoint of a target, and each gateway with a route to it; or the target itself while it has neither.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from controlplane.envoy.layer7 import Layer7
@@ -58,14 +58,14 @@ class PolicyAncestors:
         if reading is None:
             return None
         found: dict[tuple[tuple[str, str], ...], list[Verdict]] = {}
-        for reference, verdict in self._verdicts(policies, reading, fetch):
+        for reference, verdict in self._verdicts(kind, policies, reading, fetch):
             found.setdefault(tuple(sorted(reference.items())), []).append(verdict)
         generation = item.metadata.generation
         rejected = self._rejected(kind, item.key, fetch)
         return tuple(
             {
                 "ancestorRef": dict(reference),
-                "controllerName": names.WAYPOINT_CONTROLLER,
+                "controllerName": self._controller(dict(reference)),
                 "conditions": [
                     condition("Accepted", rejected or _worst(verdicts), generation),
                     *([] if reading.resolved is None else [condition("ResolvedRefs", reading.resolved, generation)]),
@@ -73,6 +73,18 @@ class PolicyAncestors:
             }
             for reference, verdicts in list(found.items())[:_MAX]
         )
+
+    def _controller(self, ancestor: Mapping[str, str]) -> str:
+        """Return who is responsible for an ancestor."""
+        key = (ancestor["namespace"], ancestor["name"])
+        is_edge = ancestor["kind"] == "Gateway" and self._layer7.model.gateways.known.find(key) is not None
+        return names.GATEWAY_CONTROLLER if is_edge else names.WAYPOINT_CONTROLLER
+
+    def _gateways(self, kind: str, keys: Iterable[Key], fetch: Fetch) -> list[Key]:
+        """Return the gateways that policies have a part in."""
+        found = {one.view for key in keys for one in self._layer7.envoy.of_source(kind, key, fetch)}
+        known = self._layer7.model.gateways.known
+        return sorted(view for view in found if fetch.find(known, view) is not None)
 
     def _rejected(self, kind: str, key: Key, fetch: Fetch) -> Verdict | None:
         placed = self._layer7.envoy.of_source(kind, key, fetch)
@@ -83,7 +95,7 @@ class PolicyAncestors:
         return Verdict(False, "Invalid", found.message)
 
     def _verdicts(
-        self, policies: BackendPolicies[Any], reading: PolicyReading, fetch: Fetch
+        self, kind: str, policies: BackendPolicies[Any], reading: PolicyReading, fetch: Fetch
     ) -> Iterator[tuple[dict[str, str], Verdict]]:
         """Yield an ancestor for each target, and whether the policy counts there."""
         waypoints = self._layer7.model.waypoints
@@ -96,11 +108,12 @@ class PolicyAncestors:
             of_target = waypoints.of_entry if target.kind == "ServiceEntry" else waypoints.of_service
             waypoint = of_target(key, fetch)
             verdict = self._verdict(policies, reading, target, fetch)
-            if waypoint is None:
+            rival = policies.rival(reading, target, fetch)
+            gateways = self._gateways(kind, {reading.key, rival or reading.key}, fetch)
+            if waypoint is None and not gateways:
                 hint = "the target uses no waypoint; the policy counts where routes of other waypoints lead to it"
                 yield own, Verdict(verdict.is_true, verdict.reason, f"{verdict.message}; {hint}")
-            else:
-                namespace, name = waypoint.key
+            for namespace, name in (*gateways, *([] if waypoint is None else [waypoint.key])):
                 yield {"group": GROUP, "kind": "Gateway", "namespace": namespace, "name": name}, verdict
 
     def _verdict(

@@ -10,6 +10,8 @@ from controlplane.envoy.placing import TYPES, Placed
 from controlplane.graph.derived import Derived
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
+from meshapi.resources.core import Pod, Service
+from meshapi.resources.gateway import Gateway
 from meshkit.kube import Key
 from meshkit.xds.peer import Peer
 from meshkit.xds.source import Resource
@@ -93,5 +95,26 @@ def view_of(peer: Peer, model: Model) -> Key | None:
     labels = peer.metadata.get("LABELS")
     name = labels.get(names.GATEWAY_NAME_LABEL, "") if isinstance(labels, dict) else ""
     key = (namespace, str(name))
-    found = model.gateways.known.find(key) if peer.node_type == names.GATEWAY_NODE else model.waypoints.known.find(key)
-    return found.key if found is not None and found.service_account == account else None
+    if peer.node_type != names.GATEWAY_NODE:
+        waypoint = model.waypoints.known.find(key)
+        return waypoint.key if waypoint is not None and waypoint.service_account == account else None
+    gateway = model.gateways.known.find(key)
+    if gateway is not None and gateway.service is None and gateway.service_account == account:
+        return gateway.key
+    return _manual_view_of(peer, namespace, account, model)
+
+
+def _manual_view_of(peer: Peer, namespace: str, account: str, model: Model) -> Key | None:
+    """Return the Gateway whose user runs a proxy: the oldest one that names a Service which selects the proxy's pod."""
+    pod = model.inputs.of(Pod).find((namespace, peer.name.rpartition(".")[0]))
+    if pod is None or pod.spec.service_account_name != account:
+        return None
+    found = []
+    for gateway in model.gateways.known:
+        service = None if gateway.service is None else model.inputs.of(Service).find(gateway.service)
+        if service is None or gateway.key[0] != namespace or not service.spec.selector:
+            continue
+        item = model.inputs.of(Gateway).find(gateway.key)
+        if item is not None and service.spec.selector.items() <= pod.metadata.labels.items():
+            found.append(item)
+    return min(found, key=lambda one: one.metadata.age).key if found else None

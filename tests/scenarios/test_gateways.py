@@ -4,6 +4,9 @@ import asyncio
 import ssl
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from meshapi import names
@@ -85,6 +88,26 @@ async def test_certificates_routes_and_listeners_that_change_close_no_connection
         assert await answered(pair) == 200, "the connection is the one of before"
         assert await answered(pair, "/new") == 200
         pair[1].close()
+
+
+async def test_a_client_of_http_2_reaches_a_service_that_speaks_http_1() -> None:
+    listener = {"name": "http", "port": 80, "protocol": "HTTP"}
+    async with world.running(scenario(gateway(listener), route("web", "web.example"))) as running:
+        client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        client.initiate_connection()
+        request = {":method": "GET", ":path": "/", ":scheme": "http", ":authority": "web.example"}
+        client.send_headers(1, list(request.items()), end_stream=True)
+        reader, writer = await asyncio.open_connection("127.0.0.1", 80)
+        writer.write(client.data_to_send())
+        found: dict[str, str] = {}
+        async with asyncio.timeout(5):
+            while not found:
+                for event in client.receive_data(await reader.read(65_536)):
+                    if isinstance(event, h2.events.ResponseReceived):
+                        found = {str(name): str(value) for name, value in event.headers}
+        assert (found[":status"], found["x-version"]) == ("200", "v1")
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_changed_route_is_one_small_resource_and_no_listener() -> None:

@@ -5,20 +5,25 @@ from typing import Any
 import pytest
 
 from controlplane.ambient.model import create
+from controlplane.envoy import layer7
+from controlplane.gateways import reading
 from controlplane.gateways.listener import EdgeListener, intersection, owner_of
+from controlplane.gateways.references import References
 from controlplane.graph.collection import Source
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
 from controlplane.proxies import edge_status, objects
+from controlplane.proxies import status as proxy_status
 from controlplane.proxies.classes import EDGE
 from controlplane.proxies.status import Observed
 from controlplane.status import gateways
 from controlplane.xds import worlds
 from meshapi import names
-from meshapi.resources import base, gateway
+from meshapi.resources import base, core, gateway
 from meshkit.kube import Json, Key
 from meshkit.xds.peer import Peer
+from tests.support import kubernetes_objects
 from tests.unit.controlplane.test_proxies import DEFAULTS
 
 NOW = "2026-01-01T00:00:00Z"
@@ -143,10 +148,100 @@ def test_a_proxy_sees_the_configuration_of_its_own_gateway_only() -> None:
     assert view("shop/web-istio", "waypoint", **name) is None, "it is no waypoint"
 
 
+def test_a_proxy_that_its_user_runs_is_known_by_its_pod_behind_the_service() -> None:
+    model = create(MeshContext())
+    by_hand = item(listener("http"), addresses=[{"type": "Hostname", "value": "edge.shop.svc.cluster.local"}])
+    model.inputs.of(gateway.Gateway).set(by_hand.key, by_hand)
+    for found in (
+        base.read(core.Service, kubernetes_objects.service("edge", "shop", selector={"istio": "ingress"})),
+        base.read(core.Service, kubernetes_objects.service("all", "shop", selector={})),
+    ):
+        model.inputs.of(core.Service).set(found.key, found)
+    for name, labels in (("edge-1", {"istio": "ingress"}), ("web-1", {"app": "web"})):
+        pod = base.read(core.Pod, kubernetes_objects.pod(name, "shop", account="edge", labels=labels))
+        model.inputs.of(core.Pod).set(pod.key, pod)
+    model.flush()
+
+    def view(pod: str, identity: str = "shop/edge") -> Key | None:
+        said = {"LABELS": {"istio": "ingress"}}
+        peer = Peer(identity, 0.0, f"router~10.0.0.1~{pod}.shop~shop.svc.cluster.local", said)
+        return worlds.view_of(peer, model)
+
+    assert view("edge-1") == ("shop", "web")
+    assert view("web-1") is None, "its pod has other labels than it says"
+    assert view("edge-1", "shop/default") is None, "another service account"
+    assert view("edge-1", "other/edge") is None, "another namespace"
+    assert view("gone-1") is None
+
+
+def test_a_service_of_another_namespace_is_no_gateway_of_this_one() -> None:
+    """tenant-crossing: pods of another namespace get no certificates of this one."""
+    one = item(listener("http"), addresses=[{"type": "Hostname", "value": "edge.other.svc.cluster.local"}])
+    found = reading.read(one, (), References(lambda _: None, lambda _: None, lambda *_: False), lambda _: {})
+    assert found.service == ("shop", "")
+
+
+def test_a_remote_gateway_has_the_addresses_that_its_user_writes() -> None:
+    spec = {
+        "gatewayClassName": "istio-remote",
+        "listeners": [listener("mesh", 15008, "HBONE")],
+        "addresses": [{"type": "Hostname", "value": "east.example"}],
+    }
+    one = base.read(gateway.Gateway, {"metadata": {"name": "east", "namespace": "shop"}, "spec": spec})
+    found = proxy_status.of_remote(one, {}, NOW)
+    assert conditions(found) == {"Accepted": ("True", "Accepted"), "Programmed": ("True", "Programmed")}
+    assert found["addresses"] == [{"type": "Hostname", "value": "east.example"}]
+    none = proxy_status.of_remote(
+        one.model_copy(update={"spec": one.spec.model_copy(update={"addresses": ()})}), {}, NOW
+    )
+    assert conditions(none)["Programmed"] == ("False", "AddressNotAssigned")
+
+
+def listener_set(name: str, *listeners: Json, namespace: str = "team", created: str = NOW) -> gateway.ListenerSet:
+    metadata = {"name": name, "namespace": namespace, "creationTimestamp": created}
+    spec = {"parentRef": {"name": "web", "namespace": "shop"}, "listeners": list(listeners)}
+    return base.read(gateway.ListenerSet, {"metadata": metadata, "spec": spec})
+
+
+def test_listener_sets_give_way_to_the_gateway_and_to_older_ones() -> None:
+    model = create(MeshContext())
+    reports = gateways.reports(layer7.create(model))
+    one = item(listener("http", hostname="a.example"), allowedListeners={"namespaces": {"from": "All"}})
+    sets = (
+        listener_set("late", listener("b", hostname="b.example"), created="2026-01-02T00:00:00Z"),
+        listener_set("early", listener("a", hostname="a.example"), listener("b", hostname="b.example")),
+    )
+    model.inputs.of(gateway.Gateway).set(one.key, one)
+    for found in sets:
+        model.inputs.of(gateway.ListenerSet).set(found.key, found)
+    model.flush()
+    report = reports.find(one.key)
+    assert report is not None
+    late, early = (edge_status.of_listener_set(found, report, True, {}, NOW) for found in sets)
+    assert conditions(early) == {"Accepted": ("True", "ListenersNotValid"), "Programmed": ("True", "Programmed")}
+    assert conditions(early["listeners"][0])["Conflicted"] == ("True", "HostnameConflict")
+    assert conditions(early["listeners"][1])["Programmed"] == ("True", "Programmed")
+    assert conditions(late)["Accepted"] == ("False", "ListenersNotValid")
+    assert conditions(late["listeners"][0])["Programmed"] == ("False", "HostnameConflict")
+    assert edge_status.of_gateway(one, report, READY, {}, NOW)["attachedListenerSets"] == 1
+
+
+def test_a_listener_set_that_is_not_admitted_says_so() -> None:
+    model = create(MeshContext())
+    reports = gateways.reports(layer7.create(model))
+    one, other = item(listener("http")), listener_set("x", listener("b"))
+    model.inputs.of(gateway.Gateway).set(one.key, one)
+    model.inputs.of(gateway.ListenerSet).set(other.key, other)
+    model.flush()
+    report = reports.find(one.key)
+    assert report is not None
+    found = edge_status.of_listener_set(other, report, True, {}, NOW)
+    assert conditions(found) == {"Accepted": ("False", "NotAllowed"), "Programmed": ("False", "NotAllowed")}
+    assert found["listeners"] == []
+
+
 def status(one: gateway.Gateway, observed: Observed) -> Json:
     model = create(MeshContext())
-    from controlplane.envoy import layer7
-
     reports = gateways.reports(layer7.create(model))
     model.inputs.of(gateway.Gateway).set(one.key, one)
     model.flush()

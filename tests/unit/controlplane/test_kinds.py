@@ -60,6 +60,7 @@ def test_the_chart_lets_the_control_plane_read_each_kind() -> None:
 _OTHERS = (
     kinds.GATEWAY,
     kinds.GATEWAY_CLASS,
+    kinds.LISTENER_SET,
     kinds.HTTP_ROUTE,
     kinds.GRPC_ROUTE,
     kinds.TCP_ROUTE,

@@ -31,13 +31,14 @@ ISTIO_KINDS = (
 GATEWAY_STATUS = (
     "gateways",
     "gatewayclasses",
+    "listenersets",
     "httproutes",
     "grpcroutes",
     "tcproutes",
     "tlsroutes",
     "backendtlspolicies",
 )
-GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants", "listenersets")
+GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants")
 WITH_STATUS = (
     *ISTIO_KINDS,
     ("", "services"),
