@@ -216,7 +216,7 @@ def main_internal() -> cluster_pb2.Cluster:
 
 
 def connect_originate() -> cluster_pb2.Cluster:
-    """Return the cluster that opens tunnels to endpoints."""
+    """Return the cluster that opens tunnels to endpoints, or to the waypoints that their metadata names."""
     result = Cluster(
         name=names.CONNECT_ORIGINATE,
         type=Cluster.ORIGINAL_DST,
@@ -226,6 +226,9 @@ def connect_originate() -> cluster_pb2.Cluster:
         transport_socket=transport.mesh_client(),
     )
     result.original_dst_lb_config.upstream_port_override.value = transport.HBONE_PORT
+    key = result.original_dst_lb_config.metadata_key
+    key.key = names.ORIGINAL_DESTINATION
+    key.path.add(key=names.WAYPOINT_KEY)
     options = http_protocol_options_pb2.HttpProtocolOptions()
     options.explicit_http_config.http2_protocol_options.SetInParent()
     result.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(packed(options))

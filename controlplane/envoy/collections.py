@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -48,6 +48,7 @@ from controlplane.routing.workloads import Attached, Place, Workloads
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
 from controlplane.waypoints.waypoint import Handles, Waypoint
+from meshapi.names import HBONE_PORT
 from meshkit.kube import Key
 
 
@@ -240,17 +241,35 @@ class EnvoyCollections:
         port = None if service is None else service.port(target.port)
         if service is None or port is None:
             return None
-        rules = upstreams.rules(service)
-        if target.subset and rules.subset(target.subset) is None:
+        is_edge = self._routing.is_edge(view, fetch)
+        through = self._at_waypoint(service, port, fetch) if is_edge else ()
+        # What is said of a service counts at its waypoint, and not a second time.
+        rules = Rules() if through else upstreams.rules(service)
+        if target.subset and not through and rules.subset(target.subset) is None:
             return None
+        if through:
+            service = replace(service, discovery=Discovery.LISTED)
         one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
         patching = self._patches.of(None, view, fetch)
-        is_edge = self._routing.is_edge(view, fetch)
         cluster = _cluster(one, service, rules, self._in_clusters(service, fetch), is_edge=is_edge)
         made: list[Message] = [*patched_clusters([cluster], patching)]
         if service.discovery is Discovery.LISTED:
-            made.append(_assigned(one, service, rules, self._routing.endpoints(service, fetch)))
+            found = through or self._routing.endpoints(service, fetch)
+            made.append(_assigned(one if not through else replace(one, subset=""), service, rules, found))
         return assembled(upstreams, made, patching)
+
+    def _at_waypoint(self, service: Service, port: Port, fetch: Fetch) -> tuple[Endpoint, ...]:
+        """Return the pods of the waypoint that gateways go through to a service; none: they go past it."""
+        waypoint = self._waypoints.for_ingress(service.kind, service.key, fetch)
+        of_waypoint = None if waypoint is None else self._routing.service(waypoint.hostname, fetch)
+        if of_waypoint is None or not service.addresses:
+            return ()
+        address = service.addresses[0]
+        called = f"[{address}]:{port.number}" if ":" in address else f"{address}:{port.number}"
+        return tuple(
+            replace(one, targets=((port.number, HBONE_PORT),), has_tunnel=True, leads_to=called)
+            for one in self._routing.endpoints(of_waypoint, fetch)
+        )
 
     def _tunnel_reports(self, waypoint: Waypoint, fetch: Fetch) -> _Tunnels:
         upstreams = Upstreams(self._routing, self._waypoints, waypoint.key, fetch)

@@ -61,9 +61,11 @@ def _endpoint(endpoint: Endpoint, target: int) -> endpoint_components_pb2.LbEndp
     metadata[names.TELEMETRY_METADATA].update({**described, "identity": identity})
     host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     if endpoint.has_tunnel:
-        address = f"{host}:{target}"
-        result.endpoint.address.CopyFrom(internal_address(names.CONNECT_ORIGINATE, address))
-        metadata[names.ORIGINAL_DESTINATION].update({"local": address})
+        address = endpoint.leads_to or f"{host}:{target}"
+        through = {names.WAYPOINT_KEY: f"{host}:{target}"} if endpoint.leads_to else {}
+        own = f"{address};{host}" if endpoint.leads_to else address
+        result.endpoint.address.CopyFrom(internal_address(names.CONNECT_ORIGINATE, own))
+        metadata[names.ORIGINAL_DESTINATION].update({"local": address, **through})
         metadata[names.TRANSPORT_SOCKET_MATCH].update({names.TUNNEL_KEY: names.TUNNEL_VALUE})
     else:
         result.endpoint.address.CopyFrom(socket_address(endpoint.address, target))

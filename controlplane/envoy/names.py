@@ -17,6 +17,8 @@ DIRECT_TCP: Final = "direct-tcp"
 """Filter chain of other connections to workloads' own addresses."""
 
 ORIGINAL_DESTINATION: Final = "envoy.filters.listener.original_dst"
+WAYPOINT_KEY: Final = "waypoint"
+"""In that metadata: where tunnels go, if it is not where they lead to."""
 LOCAL_ADDRESS_STATE: Final = f"{ORIGINAL_DESTINATION}.local_ip"
 REMOTE_ADDRESS_STATE: Final = f"{ORIGINAL_DESTINATION}.remote_ip"
 SOURCE_PRINCIPAL_STATE: Final = "io.istio.peer_principal"

@@ -160,6 +160,7 @@ class Endpoint:
         node: name of its node.
         workload: what telemetry says of it: name, namespace, canonical name, canonical revision, cluster.
         identity: SPIFFE ID, where it has one.
+        leads_to: address and port that its tunnels lead to, where it is a pod of a waypoint; empty: its own.
     """
 
     address: str
@@ -172,6 +173,7 @@ class Endpoint:
     node: str = ""
     workload: tuple[str, ...] = ()
     identity: str = ""
+    leads_to: str = ""
 
     def target(self, port: int) -> int:
         """Return the endpoint's number of a service's port; 0: it does not serve it."""

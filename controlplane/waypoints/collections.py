@@ -66,6 +66,11 @@ class Waypoints:
         found = attachment.of_workload(metadata, self._world(fetch, self.known))
         return None if found is None or found.waypoint is None else fetch.find(self.known, found.waypoint)
 
+    def for_ingress(self, kind: str, key: Key, fetch: Fetch) -> Waypoint | None:
+        """Return the waypoint that gateways go through to a service or, by kind, a ServiceEntry; ``None``: past it."""
+        found = fetch.find(self.entries if kind == "ServiceEntry" else self.services, key)
+        return self._of(found, fetch) if found is not None and found.ingress else None
+
     def of_entry(self, key: Key, fetch: Fetch) -> Waypoint | None:
         """Return the waypoint that a ServiceEntry uses."""
         return self._of(fetch.find(self.entries, key), fetch)

@@ -47,7 +47,7 @@ def main() -> int:
     suite = SUITES[sys.argv[1]]
     test = sys.argv[2] if len(sys.argv) > 2 else ""
     with running(LAB, nodes=2, extra=suite.images()) as lab:
-        install(lab)
+        install(lab, *suite.install)
         suite.prepare(lab)
         status = run(suite, lab, test)
     report = REPORTS / f"{suite.name}.yaml"

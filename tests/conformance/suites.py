@@ -27,6 +27,8 @@ class Suite:
     profiles: tuple[str, ...]
     features: tuple[str, ...]
     options: tuple[str, ...]
+    install: tuple[str, ...]
+    """Options of the installation."""
     images: Callable[[], list[MakeImage]]
     prepare: Callable[[Lab], None]
 
@@ -101,6 +103,7 @@ MESH: Final = Suite(
         "GRPCRoute",
     ),
     (f"--namespace-labels={','.join(f'{key}={value}' for key, value in _IN_MESH.items())}",),
+    (),
     lambda: [_mesh_echo],
     _prepare_mesh,
 )
@@ -155,6 +158,7 @@ GATEWAY: Final = Suite(
         "TCPRoute",
     ),
     (f"--gateway-class={names.GATEWAY_CLASS}",),
+    ("--set", "gatewayAPI.channel=experimental"),  # fields such as retry, which features are about
     _gateway_images,
     _prepare_gateways,
 )

@@ -92,7 +92,7 @@ async def test_certificates_routes_and_listeners_that_change_close_no_connection
 
 async def test_a_client_of_http_2_reaches_a_service_that_speaks_http_1() -> None:
     listener = {"name": "http", "port": 80, "protocol": "HTTP"}
-    async with world.running(scenario(gateway(listener), route("web", "web.example"))) as running:
+    async with world.running(scenario(gateway(listener), route("web", "web.example"))):
         client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         client.initiate_connection()
         request = {":method": "GET", ":path": "/", ":scheme": "http", ":authority": "web.example"}
