@@ -1,7 +1,7 @@
 """From objects to resources, with everything that they depend on. Pure: all reads go through ``fetch``."""
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from controlplane.ambient import (
     authorization,
@@ -21,6 +21,7 @@ from controlplane.graph.lookups import Group, Labels, SelectorIndex
 from controlplane.inputs import visibility
 from controlplane.inputs.mesh import MeshContext
 from controlplane.waypoints.collections import Waypoints
+from meshapi import names
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.resources.core import EndpointSlice, Node, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
@@ -29,7 +30,6 @@ from meshkit.kube import Key
 from meshkit.xds.source import Resource
 
 Resources: TypeAlias = tuple[Resource, ...]
-_SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,8 @@ class Derivations:
     def slice(self, item: EndpointSlice, fetch: Fetch) -> Resources:
         """Return the workloads of endpoints that are no pods."""
         namespace = item.metadata.namespace
-        service = fetch.find(self._lookups.services, (namespace, item.metadata.labels.get(_SERVICE_NAME_LABEL, "")))
+        name = item.metadata.labels.get(names.SERVICE_NAME_LABEL, "")
+        service = fetch.find(self._lookups.services, (namespace, name))
         if service is None or service.spec.type == "ExternalName":
             return ()
         found = workloads.translate_slice(item, service, fetch.setting(self._lookups.mesh))

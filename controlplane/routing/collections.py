@@ -23,7 +23,7 @@ from controlplane.routing.gateway_collections import GatewayRoutes
 from controlplane.routing.ir import ConnectionRule, HttpRule, Routing
 from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
-from meshapi import hosts
+from meshapi import hosts, names
 from meshapi.mesh_config.model import Visibility
 from meshapi.resources import core
 from meshapi.resources.backend_policies import BackendTLSPolicy, XBackendTrafficPolicy
@@ -83,6 +83,11 @@ class RoutingCollections:
             self._entries, lambda item: {service.host for service in item.services}
         )
         self.entry_services: Collection[str, Service] = Derived(graph, "routed entries", by_host, ROUTES, self._owned)
+        # Slices change with every pod of their services; only those that list something else are read.
+        listing: Collection[Key, core.EndpointSlice] = Derived(
+            graph, "slices beside pods", inputs.of(core.EndpointSlice), ROUTES, services.beside_pods
+        )
+        self._slices: Index[Key, Key, core.EndpointSlice] = Index(listing, _service_of)
         self._workload_entries = LabelIndex(
             inputs.of(WorkloadEntry), lambda item: item.metadata.namespace, lambda item: item.spec.labels
         )
@@ -166,8 +171,14 @@ class RoutingCollections:
         item = fetch.find(self._objects, service.key)
         if item is None:
             return ()
-        pods = fetch.selected(self._pods, service.namespace, frozenset(item.spec.selector.items()))
-        found = [services.of_pod(item, pod, fetch.find(self._nodes, ("", pod.spec.node_name)), mesh) for _, pod in pods]
+        selector = frozenset(item.spec.selector.items())
+        pods = fetch.selected(self._pods, service.namespace, selector)
+        vms = fetch.selected(self._workload_entries, service.namespace, selector)
+        found = [
+            *(services.of_pod(item, pod, fetch.find(self._nodes, ("", pod.spec.node_name)), mesh) for _, pod in pods),
+            *(entries.of_service(item, vm, mesh) for _, vm in vms),
+            *(one for each in fetch.members(self._slices, item.key) for one in services.of_slice(item, each, mesh)),
+        ]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.address))
 
     def http_rules(self, service: Service, port: Port, namespace: str, fetch: Fetch) -> tuple[HttpRule, ...]:
@@ -261,6 +272,11 @@ class RoutingCollections:
     def _rule(self, item: DestinationRule, fetch: Fetch) -> tuple[str, DestinationRule]:
         domain = fetch.setting(self._mesh).cluster_domain
         return hosts.complete(item.spec.host, item.metadata.namespace, domain), item
+
+
+def _service_of(item: core.EndpointSlice) -> tuple[Key, ...]:
+    name = item.metadata.labels.get(names.SERVICE_NAME_LABEL)
+    return ((item.metadata.namespace, name),) if name else ()
 
 
 def _is_named(host: str, patterns: Iterable[str]) -> bool:

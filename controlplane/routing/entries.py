@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from controlplane.ambient.service_entries import entry_ports
+from controlplane.ambient.service_entries import entry_ports, kubernetes_ports
 from controlplane.inputs.mesh import MeshContext
 from controlplane.routing.services import (
     Discovery,
@@ -89,15 +89,27 @@ def selected(
             yield _of_spec(entry, item.spec, item.metadata.name, mesh)
 
 
+def of_service(service: core.Service, item: WorkloadEntry, mesh: MeshContext) -> Endpoint | None:
+    """Return a WorkloadEntry as an endpoint of a Kubernetes service that selects it; ``None`` for one without an IP."""
+    if not item.spec.ip:
+        return None
+    targets = tuple((port.service_port, port.target_port) for port in kubernetes_ports(service, item).ports)
+    return _endpoint(item.spec, targets, item.metadata.name, item.metadata.namespace, mesh)
+
+
 def _of_spec(entry: ServiceEntry, spec: WorkloadEntrySpec, name: str, mesh: MeshContext) -> Endpoint:
+    return _endpoint(spec, _targets(entry, spec.ports), name, entry.metadata.namespace, mesh)
+
+
+def _endpoint(spec: WorkloadEntrySpec, targets: Targets, name: str, namespace: str, mesh: MeshContext) -> Endpoint:
     place = (*spec.locality.split("/"), "", "", "")[:3]
     return Endpoint(
         address=spec.ip or spec.address,
-        targets=_targets(entry, spec.ports),
+        targets=targets,
         labels=frozenset(spec.labels.items()),
         weight=spec.weight or 1,
         locality=Locality(*place),
-        workload=described(name, entry.metadata.namespace, spec.labels, mesh),
+        workload=described(name, namespace, spec.labels, mesh),
     )
 
 

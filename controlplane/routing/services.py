@@ -1,12 +1,12 @@
 """Services and their endpoints, as routing sees them, whichever kind of object they come from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from controlplane.ambient import services as ambient_services
-from controlplane.ambient.ports import pod_ports, protocol_of
+from controlplane.ambient.ports import pod_ports, protocol_of, slice_ports
 from controlplane.ambient.workloads import locality_of, tunnels, workload_name
 from controlplane.inputs.mesh import MeshContext
 from meshapi.analysis import canonical
@@ -220,6 +220,27 @@ def of_selected(pod: core.Pod, node: core.Node | None, targets: Targets, mesh: M
         workload=described(workload_name(pod), namespace, labels, mesh),
         identity=str(SpiffeId(mesh.trust_domain, namespace, pod.spec.service_account_name)),
     )
+
+
+def beside_pods(endpoints: core.EndpointSlice, _: object) -> core.EndpointSlice | None:
+    """Return a slice that lists something besides pods, written by users or other controllers; ``None`` for others."""
+    if endpoints.address_type not in {"IPv4", "IPv6"}:
+        return None
+    return endpoints if any(_is_no_pod(one) for one in endpoints.endpoints) else None
+
+
+def of_slice(service: core.Service, endpoints: core.EndpointSlice, mesh: MeshContext) -> Iterator[Endpoint]:
+    """Yield the endpoints of a service's slice that are no pods."""
+    targets = tuple((port.service_port, port.target_port) for port in slice_ports(service, endpoints).ports)
+    workload = described(service.metadata.name, service.metadata.namespace, {}, mesh)
+    for one in endpoints.endpoints:
+        if _is_no_pod(one):
+            for address in one.addresses:
+                yield Endpoint(address, targets, is_healthy=one.conditions.ready, workload=workload)
+
+
+def _is_no_pod(endpoint: core.Endpoint) -> bool:
+    return endpoint.target_ref is None or endpoint.target_ref.kind != "Pod"
 
 
 def described(name: str, namespace: str, labels: Mapping[str, str], mesh: MeshContext) -> tuple[str, ...]:

@@ -170,6 +170,27 @@ def test_opa_decides_where_a_policy_says_so(tasks: Tasks) -> None:
     eventually(lambda: tasks.curl("/get") == 200, "nobody decides any more")
 
 
+def test_a_pod_that_fails_is_ejected(tasks: Tasks) -> None:
+    lab = tasks.mesh.lab
+    tasks.remove("virtualservice")
+    failing = ("fortio", "server", "-http-port=8080", "-grpc-port=disabled", "-echo-server-default-params=status=503")
+    bad = json.loads(_program("bad", program_images.FORTIO, *failing))
+    bad["spec"]["template"]["metadata"]["labels"]["app"] = "httpbin"
+    bad["spec"]["selector"]["matchLabels"] = {"failing": "true"}
+    bad["spec"]["template"]["metadata"]["labels"]["failing"] = "true"
+    ejection = {"consecutive5xxErrors": 2, "interval": "1s", "baseEjectionTime": "120s", "maxEjectionPercent": 100}
+    policy = {"outlierDetection": ejection}
+    tasks.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", trafficPolicy=policy)
+    lab.apply(json.dumps(bad), namespace=NS)
+    lab.rolled_out("bad", namespace=NS)
+    try:
+        eventually(lambda: tasks.curl("/get") == 503, "the pod that fails gets requests")
+        eventually(lambda: [tasks.curl("/get") for _ in range(10)] == [200] * 10, "it gets none any more")
+        assert tasks.waypoint_stat("httpbin.*ejections_active") == 1
+    finally:
+        lab.kubectl("delete", "deployment", "bad", "-n", NS, "--wait")
+
+
 def test_equal_headers_lead_to_one_pod(tasks: Tasks) -> None:
     tasks.remove("virtualservice")
     policy = {"loadBalancer": {"consistentHash": {"httpHeaderName": "x-user"}}}

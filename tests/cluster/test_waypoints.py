@@ -9,6 +9,7 @@ import pytest
 
 from meshapi import names
 from meshlab import programs
+from tests.support import manifests
 from tests.support.lab import eventually
 from tests.support.mesh import SYSTEM, Mesh
 
@@ -97,6 +98,24 @@ def test_an_object_that_opts_out_is_reached_without_a_waypoint(app: Mesh) -> Non
     eventually(lambda: not conditions(app, "service", "server"), "the condition is gone")
     app.lab.kubectl("label", "service", "-n", NS, "server", f"{names.USE_WAYPOINT_LABEL}-")
     eventually(lambda: waypoint_of(app, "server"), "it has one again")
+
+
+def test_a_policy_for_a_service_holds_with_and_without_a_waypoint(app: Mesh) -> None:
+    target = [{"group": "", "kind": "Service", "name": "server"}]
+    spec = {"targetRefs": target, "rules": [{"to": [{"operation": {"ports": ["9000"]}}]}]}
+
+    def answers() -> bool:
+        return app.request(NS, "client", "server").endswith("hello")
+
+    app.lab.kubectl("label", "service", "-n", NS, "server", f"{names.USE_WAYPOINT_LABEL}=none")
+    app.lab.apply(manifests.item("AuthorizationPolicy", "security.istio.io/v1", "only", **spec), namespace=NS)
+    eventually(lambda: not answers(), "without a waypoint nobody knows the service's port")
+    found = app.lab.resource("authorizationpolicy", "-n", NS, "only")["status"]["conditions"]
+    [message] = [one["message"] for one in found if one["type"] == "WaypointAccepted"]
+    assert "layer 4 enforces this at its pods" in message
+    app.lab.kubectl("label", "service", "-n", NS, "server", f"{names.USE_WAYPOINT_LABEL}-")
+    eventually(answers, "the waypoint does")
+    app.lab.kubectl("delete", "authorizationpolicy", "-n", NS, "only")
 
 
 def test_parameters_scale_the_waypoint_and_add_autoscaler_and_budget(app: Mesh) -> None:

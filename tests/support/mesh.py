@@ -176,14 +176,19 @@ class Mesh:
 
     @contextmanager
     def outside_server(self, port: int = 9000) -> Iterator[str]:
-        """Serve an echo on the control plane's machine, which is no pod and no service; yields its address."""
+        """Serve an echo outside of the mesh; yields its address."""
+        with self.outside([sys.executable, str(PROGRAMS / "load.py"), "serve", str(port)], port) as address:
+            yield address
+
+    @contextmanager
+    def outside(self, program: list[str], port: int, *, within_s: float = 20) -> Iterator[str]:
+        """Run a server on the control plane's machine, which is no pod and no service; yields its address."""
         plan = self._plan()
         space = netns.path(f"culvert.{self.lab.name}.{plan.control.name}")
         address = str(plan.control.address)
-        program = [sys.executable, str(PROGRAMS / "load.py"), "serve", str(port)]
         process = subprocess.Popen(["nsenter", f"--net={space}", *program])
         try:
-            eventually(lambda: _accepts(address, port), "the outside server listens")
+            eventually(lambda: _accepts(address, port), "the outside server listens", within_s=within_s)
             yield address
         finally:
             process.terminate()
