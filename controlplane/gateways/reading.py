@@ -27,6 +27,7 @@ _ROUTES: Final = {
     Spoken.TLS: ("TLSRoute", "TCPRoute"),
     Spoken.PASSTHROUGH: ("TLSRoute",),
     Spoken.TCP: ("TCPRoute",),
+    Spoken.UDP: ("UDPRoute",),
 }
 """Kinds of routes by what is spoken; what is not here is not supported."""
 _RESERVED: Final = frozenset(

@@ -102,6 +102,7 @@ class Service:
         discovery: where its endpoints come from.
         distribution: which endpoints it wants to be preferred, as ``PreferSameZone``.
         is_private: whether only objects of its own namespace may lead to it.
+        datagrams: numbers of UDP ports.
     """
 
     kind: str
@@ -112,6 +113,7 @@ class Service:
     discovery: Discovery = Discovery.LISTED
     distribution: str = ""
     is_private: bool = False
+    datagrams: tuple[int, ...] = ()
 
     @property
     def namespace(self) -> str:
@@ -192,6 +194,7 @@ def of_kubernetes(service: core.Service, mesh: MeshContext) -> Service | None:
         ambient_services.virtual_addresses(service),
         ports,
         distribution=ambient_services.distribution(service),
+        datagrams=tuple(port.port for port in service.spec.ports if port.protocol == "UDP"),
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -221,7 +222,15 @@ class World:
         number = len(self.services) + 1
         address = f"10.96.0.{number}"
         self.services[f"{name}.{one.namespace}"] = (one, address)
-        ports = [{"name": port, "port": value, "targetPort": value} for port, value in one.ports.items()]
+        ports = [
+            {
+                "name": port,
+                "port": value,
+                "targetPort": value,
+                "protocol": "UDP" if port.startswith("udp") else "TCP",
+            }
+            for port, value in one.ports.items()
+        ]
         self.put(
             {
                 "kind": "Service",
@@ -259,6 +268,8 @@ class World:
                 if one.behaviour.collects:
                     lines = self.folder / "collected.log"
                     await stack.enter_async_context(telemetry_collector.serving(one.addresses[0], port, lines))
+                elif name.startswith("udp"):
+                    await stack.enter_async_context(_datagram_server(one, port))
                 elif name.startswith(("tcp", "tls")):
                     await stack.enter_async_context(self._tcp_server(one, port))
                 elif name.startswith("grpc"):
@@ -353,6 +364,32 @@ class World:
         context = attacker.tls_context(*self.authority.issue(identity), self.authority.roots)
         async with hbone_client.connected("127.0.0.1", names.HBONE_PORT, context) as tunnel:
             yield tunnel
+
+
+class _Echo(asyncio.DatagramProtocol):
+    """Sends back what comes, behind the pod's version."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        assert self._transport is not None
+        self._transport.sendto(self._version.encode() + b" " + data, addr)
+
+
+@contextlib.asynccontextmanager
+async def _datagram_server(one: Pod, port: int) -> AsyncIterator[None]:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _Echo(one.version), local_addr=(one.addresses[0], port)
+    )
+    try:
+        yield
+    finally:
+        transport.close()
 
 
 def baggage(namespace: str, account: str) -> dict[str, str]:
