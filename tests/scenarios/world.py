@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 
 from aiohttp import web
 
@@ -40,7 +39,7 @@ from meshkit.xds import sds, serving
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.peer import Peer, SilentObserver
 from meshkit.xds.source import ResourceSource
-from tests.scenarios import authorizer
+from tests.scenarios import authorizer, datagrams
 from tests.scenarios.files import Scenario, Service
 from tests.scenarios.pods import Pod, Request
 from tests.support import attacker, hbone_client, hbone_server, telemetry_collector, waypoint_envoy
@@ -269,7 +268,7 @@ class World:
                     lines = self.folder / "collected.log"
                     await stack.enter_async_context(telemetry_collector.serving(one.addresses[0], port, lines))
                 elif name.startswith("udp"):
-                    await stack.enter_async_context(_datagram_server(one, port))
+                    await stack.enter_async_context(datagrams.serving(one, port))
                 elif name.startswith(("tcp", "tls")):
                     await stack.enter_async_context(self._tcp_server(one, port))
                 elif name.startswith("grpc"):
@@ -364,32 +363,6 @@ class World:
         context = attacker.tls_context(*self.authority.issue(identity), self.authority.roots)
         async with hbone_client.connected("127.0.0.1", names.HBONE_PORT, context) as tunnel:
             yield tunnel
-
-
-class _Echo(asyncio.DatagramProtocol):
-    """Sends back what comes, behind the pod's version."""
-
-    def __init__(self, version: str) -> None:
-        self._version = version
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        assert self._transport is not None
-        self._transport.sendto(self._version.encode() + b" " + data, addr)
-
-
-@contextlib.asynccontextmanager
-async def _datagram_server(one: Pod, port: int) -> AsyncIterator[None]:
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: _Echo(one.version), local_addr=(one.addresses[0], port)
-    )
-    try:
-        yield
-    finally:
-        transport.close()
 
 
 def baggage(namespace: str, account: str) -> dict[str, str]:
