@@ -71,6 +71,7 @@ class RoutingCollections:
         self._config = inputs.config
         self._namespaces = inputs.namespaces
         self._nodes = inputs.of(core.Node)
+        self._pod_objects = inputs.of(core.Pod)
         self._objects = inputs.of(core.Service)
         self.services: Collection[Key, Service] = Derived(
             graph, "routed services", self._objects, ROUTES, self._service
@@ -178,9 +179,17 @@ class RoutingCollections:
         found = [
             *(services.of_pod(item, pod, fetch.find(self._nodes, ("", pod.spec.node_name)), mesh) for _, pod in pods),
             *(entries.of_service(item, vm, mesh) for _, vm in vms),
-            *(one for each in fetch.members(self._slices, item.key) for one in services.of_slice(item, each, mesh)),
+            *(
+                one
+                for each in fetch.members(self._slices, item.key)
+                for one in services.of_slice(item, each, mesh, lambda name: self._pod(service.namespace, name, fetch))
+            ),
         ]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.address))
+
+    def _pod(self, namespace: str, name: str, fetch: Fetch) -> tuple[core.Pod, core.Node | None] | None:
+        pod = fetch.find(self._pod_objects, (namespace, name))
+        return None if pod is None else (pod, fetch.find(self._nodes, ("", pod.spec.node_name)))
 
     def datagram_endpoints(self, target: Target, fetch: Fetch) -> tuple[tuple[str, int], ...]:
         """Return addresses and ports of the ready pods of a Kubernetes service's UDP port, in order."""
