@@ -81,6 +81,7 @@ GATEWAY_CLASS: Final = "istio"
 GATEWAY_CONTROLLER: Final = "istio.io/gateway-controller"
 GATEWAY_MANAGED: Final = "istio.io-gateway-controller"
 """Value of ``GATEWAY_MANAGED_LABEL`` on what belongs to a gateway at the edge."""
+MANAGED_PROXIES: Final = frozenset({WAYPOINT_MANAGED, GATEWAY_MANAGED})
 REMOTE_GATEWAY_CLASS: Final = "istio-remote"
 REMOTE_GATEWAY_CONTROLLER: Final = "istio.io/unmanaged-gateway"
 ISTIO_GATEWAY_NAME_LABEL: Final = "istio.io/gateway-name"
