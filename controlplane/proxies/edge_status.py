@@ -26,7 +26,7 @@ def of_gateway(gateway: Gateway, report: GatewayReport, observed: Observed, held
     """
     own = report.of("Gateway", gateway.key)
     accepted = _refused(observed) or reports.valid(own, "Gateway")
-    programmed = _programmed(observed, accepted)
+    programmed = _programmed(observed, accepted, [one.value for one in gateway.spec.addresses if one.value])
     wanted = [_condition("Accepted", accepted), _condition("Programmed", programmed)]
     if report.gateway.resolved is not None:
         wanted.append(_condition("ResolvedRefs", report.gateway.resolved))
@@ -80,9 +80,12 @@ def _refused(observed: Observed) -> Verdict | None:
     return Verdict(False, observed.reason, observed.problem) if observed.problem else None
 
 
-def _programmed(observed: Observed, accepted: Verdict) -> Verdict:
+def _programmed(observed: Observed, accepted: Verdict, wanted: Sequence[str]) -> Verdict:
     if not accepted.is_true:
         return Verdict(False, "Invalid", accepted.message)
+    if not observed.addresses and wanted:
+        message = f"Service {observed.hostname} has not been given {wanted[0]}, which spec.addresses asks for"
+        return Verdict(False, "AddressNotUsable", message)
     if not observed.addresses:
         return Verdict(False, "AddressNotAssigned", f"Service {observed.hostname} has no address yet")
     if not observed.ready:

@@ -272,6 +272,13 @@ def test_a_gateway_is_programmed_with_an_address_and_a_pod() -> None:
     assert conditions(waiting["listeners"][0])["Programmed"] == ("False", "Pending")
 
 
+def test_an_address_that_is_asked_for_and_not_given_is_named() -> None:
+    one = item(listener("http"), addresses=[{"type": "IPAddress", "value": "203.0.113.9"}])
+    found = status(one, Observed(hostname=READY.hostname, ready=1))
+    assert conditions(found)["Programmed"] == ("False", "AddressNotUsable")
+    assert "203.0.113.9" in next(x["message"] for x in found["conditions"] if x["type"] == "Programmed")
+
+
 def test_a_gateway_without_a_valid_listener_is_not_accepted() -> None:
     found = status(item(listener("odd", protocol="example.com/odd")), READY)
     assert conditions(found)["Accepted"] == ("False", "ListenersNotValid")
