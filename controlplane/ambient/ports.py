@@ -39,6 +39,15 @@ def pod_ports(service: Service, pod: Pod) -> workload_pb2.PortList:
     return result
 
 
+def datagram_target(service: Service, pod: Pod, number: int) -> int:
+    """Return the pod's number of a service's UDP port; 0: it has none."""
+    for port in service.spec.ports:
+        if port.protocol == "UDP" and port.port == number:
+            target = _target(port)
+            return target if isinstance(target, int) else _named_port(pod, target, "UDP")
+    return 0
+
+
 def slice_ports(service: Service, endpoints: EndpointSlice) -> workload_pb2.PortList:
     """Return the ports by which ``service`` reaches the endpoints of one of its slices, paired by name."""
     numbers = {port.name: port.port for port in endpoints.ports if port.protocol == "TCP" and port.port}
@@ -60,11 +69,11 @@ def _target(port: ServicePort) -> int | str:
     return target or port.port
 
 
-def _named_port(pod: Pod, name: str) -> int:
+def _named_port(pod: Pod, name: str, protocol: str = "TCP") -> int:
     # Init containers that keep running (native sidecars) may serve a port, too; ordinary ones just never match later.
     for container in (*pod.spec.containers, *pod.spec.init_containers):
         for port in container.ports:
-            if port.name == name and port.protocol == "TCP":
+            if port.name == name and port.protocol == protocol:
                 return port.container_port
     return 0
 

@@ -4,6 +4,7 @@ Two listeners of one object that conflict are both refused: none of them is chos
 way to those of the Gateway, and of older ListenerSets.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
@@ -26,15 +27,21 @@ _FAMILIES: Final = {
 def marked(listeners: Iterable[EdgeListener]) -> tuple[EdgeListener, ...]:
     """Return listeners, in order of precedence, with their conflicts."""
     found: list[EdgeListener] = []
-    every = tuple(listeners)
-    for one in every:
-        rivals = [
-            *(other for other in found if not _is_sibling(other, one)),
-            *(other for other in every if _is_sibling(other, one)),
-        ]
-        reasons = [(reason, other) for other in rivals if (reason := _conflict(one, other))]
-        found.append(_refused(one, *reasons[0]) if reasons and one.accepted.is_true else one)
+    for _, siblings in itertools.groupby(listeners, key=lambda one: one.id[:2]):
+        judged = [_refused_by(one, found) for one in siblings]
+        # What has given way already is in nobody's way.
+        left = [one for one in judged if one.accepted.is_true]
+        found += [_refused_by(one, left) for one in judged]
     return tuple(found)
+
+
+def _refused_by(one: EdgeListener, others: Iterable[EdgeListener]) -> EdgeListener:
+    """Return a listener, refused if it conflicts with one of the others that are accepted."""
+    if not one.accepted.is_true:
+        return one
+    found = ((reason, other) for other in others if (reason := _conflict(one, other)))
+    reason, rival = next(found, ("", one))
+    return _refused(one, reason, rival) if reason else one
 
 
 def _is_sibling(one: EdgeListener, other: EdgeListener) -> bool:

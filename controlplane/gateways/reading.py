@@ -27,6 +27,7 @@ _ROUTES: Final = {
     Spoken.TLS: ("TLSRoute", "TCPRoute"),
     Spoken.PASSTHROUGH: ("TLSRoute",),
     Spoken.TCP: ("TCPRoute",),
+    Spoken.UDP: ("UDPRoute",),
 }
 """Kinds of routes by what is spoken; what is not here is not supported."""
 _RESERVED: Final = frozenset(
@@ -74,20 +75,16 @@ def read(
         labels=frozenset(pod_labels(gateway).items()) if own is None else frozenset(),
         service=own,
         listeners=found,
-        listener_sets=tuple(
-            one.key
-            for one in attached
-            if any(
-                listener.accepted.is_true
-                for listener in found
-                if listener.owner == one.key and listener.owner_kind == "ListenerSet"
-            )
-        ),
+        listener_sets=tuple(one.key for one in attached if _has_valid(found, one)),
         secrets=frozenset(resolve.secrets),
         config_maps=frozenset(resolve.config_maps),
         client_certificate=certificate,
         resolved=verdict,
     )
+
+
+def _has_valid(listeners: Iterable[EdgeListener], of: ListenerSet) -> bool:
+    return any(one.is_served for one in listeners if (one.owner_kind, one.owner) == ("ListenerSet", of.key))
 
 
 def admits(allowed: RouteNamespaces, own: str, other: str, labels_of: Callable[[str], dict[str, str]]) -> bool:

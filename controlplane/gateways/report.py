@@ -55,12 +55,16 @@ def valid(listeners: tuple[ListenerReport, ...], what: str) -> Verdict:
 
     Args:
         listeners: the object's.
-        what: kind of the object.
+        what: kind of the object. A ListenerSet of which nothing can be served is not accepted, a Gateway is.
     """
-    wrong = [one.listener for one in listeners if not one.listener.accepted.is_true]
+    wrong = [(one.listener, verdict) for one in listeners if not (verdict := _verdict(one, what)).is_true]
     if not wrong:
         return Verdict(True, "Accepted", "Resource accepted")
-    said = "; ".join(f"listener {one.name}: {one.accepted.message}" for one in wrong)
+    said = "; ".join(f"listener {one.name}: {verdict.message}" for one, verdict in wrong)
     if len(wrong) == len(listeners):
         return Verdict(False, "ListenersNotValid", f"no listener of the {what} is valid: {said}")
     return Verdict(True, "ListenersNotValid", said)
+
+
+def _verdict(one: ListenerReport, what: str) -> Verdict:
+    return one.listener.accepted if what == "Gateway" else one.programmed

@@ -61,8 +61,8 @@ class Index(Generic[G, K, V]):
 
     def update(self, key: K, old: V | None, new: V | None, concerned: dict[Task, None]) -> None:
         """See ``Lookup``: the members of every group that the value was in or is in have changed."""
-        before = () if old is None else tuple(self._groups(old))
-        after = () if new is None else tuple(self._groups(new))
+        before: dict[G, None] = {} if old is None else dict.fromkeys(self._groups(old))
+        after: dict[G, None] = {} if new is None else dict.fromkeys(self._groups(new))
         for group in before:
             if group not in after:
                 members = self._members[group]

@@ -63,6 +63,7 @@ KINDS: Final = (
     InputKind(kinds.GRPC_ROUTE, gateway_routes.GRPCRoute),
     InputKind(kinds.TCP_ROUTE, gateway_routes.TCPRoute),
     InputKind(kinds.TLS_ROUTE, gateway_routes.TLSRoute),
+    InputKind(kinds.UDP_ROUTE, gateway_routes.UDPRoute),
     InputKind(kinds.BACKEND_TLS_POLICY, backend_policies.BackendTLSPolicy, fail_closed.backend_tls),
     InputKind(kinds.BACKEND_TRAFFIC_POLICY, backend_policies.XBackendTrafficPolicy),
     InputKind(kinds.REFERENCE_GRANT, gateway_routes.ReferenceGrant),

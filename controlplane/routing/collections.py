@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controlplane.ambient.ports import datagram_target
 from controlplane.gateways.collections import Gateways
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
@@ -20,7 +21,7 @@ from controlplane.routing.backend_tls import TlsReading
 from controlplane.routing.destinations import Rules
 from controlplane.routing.exports import is_exported
 from controlplane.routing.gateway_collections import GatewayRoutes
-from controlplane.routing.ir import ConnectionRule, HttpRule, Routing
+from controlplane.routing.ir import ConnectionRule, HttpRule, Routing, Target
 from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
 from meshapi import hosts, names
@@ -70,6 +71,7 @@ class RoutingCollections:
         self._config = inputs.config
         self._namespaces = inputs.namespaces
         self._nodes = inputs.of(core.Node)
+        self._pod_objects = inputs.of(core.Pod)
         self._objects = inputs.of(core.Service)
         self.services: Collection[Key, Service] = Derived(
             graph, "routed services", self._objects, ROUTES, self._service
@@ -177,9 +179,33 @@ class RoutingCollections:
         found = [
             *(services.of_pod(item, pod, fetch.find(self._nodes, ("", pod.spec.node_name)), mesh) for _, pod in pods),
             *(entries.of_service(item, vm, mesh) for _, vm in vms),
-            *(one for each in fetch.members(self._slices, item.key) for one in services.of_slice(item, each, mesh)),
+            *(
+                one
+                for each in fetch.members(self._slices, item.key)
+                for one in services.of_slice(item, each, mesh, lambda name: self._pod(service.namespace, name, fetch))
+            ),
         ]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.address))
+
+    def _pod(self, namespace: str, name: str, fetch: Fetch) -> tuple[core.Pod, core.Node | None] | None:
+        pod = fetch.find(self._pod_objects, (namespace, name))
+        return None if pod is None else (pod, fetch.find(self._nodes, ("", pod.spec.node_name)))
+
+    def datagram_endpoints(self, target: Target, fetch: Fetch) -> tuple[tuple[str, int], ...]:
+        """Return addresses and ports of the ready pods of a Kubernetes service's UDP port, in order."""
+        service = self.service(target.host, fetch)
+        item = None if service is None else fetch.find(self._objects, service.key)
+        if item is None:
+            return ()
+        pods = fetch.selected(self._pods, item.metadata.namespace, frozenset(item.spec.selector.items()))
+        found = ((pod, datagram_target(item, pod, target.port)) for _, pod in pods)
+        return tuple(
+            sorted(
+                (pod.addresses[0], number)
+                for pod, number in found
+                if number and pod.is_ready and pod.addresses and not pod.is_terminal
+            )
+        )
 
     def http_rules(self, service: Service, port: Port, namespace: str, fetch: Fetch) -> tuple[HttpRule, ...]:
         """Return the rules for a service's port at a waypoint of a namespace, in order.

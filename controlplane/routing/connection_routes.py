@@ -1,4 +1,4 @@
-"""From TCPRoutes and TLSRoutes to rules for connections. Pure. Source: Gateway API v1, ``TCPRoute`` and ``TLSRoute``.
+"""From TCPRoutes, TLSRoutes and UDPRoutes to rules for connections. Pure. Source: Gateway API v1.
 
 A backend that cannot be resolved takes its share of the connections, which are closed.
 """
@@ -10,10 +10,10 @@ from controlplane.inputs.verdicts import Verdict
 from controlplane.routing.ir import ConnectionRule, Origin, Share
 from controlplane.routing.route_references import ACCEPTED, References, Resolution, RouteRules
 from controlplane.routing.services import Port
-from meshapi.resources.gateway_routes import BackendReference, TCPRoute, TLSRoute
+from meshapi.resources.gateway_routes import BackendReference, TCPRoute, TLSRoute, UDPRoute
 from meshkit.kube import Key
 
-Route = TCPRoute | TLSRoute
+Route = TCPRoute | TLSRoute | UDPRoute
 
 
 def translate(kind: str, route: Route, references: References) -> RouteRules:
@@ -28,11 +28,12 @@ def translate(kind: str, route: Route, references: References) -> RouteRules:
         )
         for index, rule in enumerate(route.spec.rules)
     )
-    is_cut = isinstance(route, TCPRoute) and len(rules) > 1  # the API's version v1alpha2 lets it
+    is_cut = isinstance(route, TCPRoute | UDPRoute) and len(rules) > 1  # the API's version v1alpha2 lets it
     accepted = (
         Verdict(True, ACCEPTED.reason, "only spec.rules[0] has an effect; merge the rules") if is_cut else ACCEPTED
     )
-    attachments = tuple(resolution.attachments(accepted, _carries_connections))
+    in_mesh = () if isinstance(route, UDPRoute) else resolution.attachments(accepted, _carries_connections)
+    attachments = tuple(in_mesh)
     created = route.metadata.creation_timestamp
     edges = resolution.edges(accepted, hostnames)
     return RouteRules(

@@ -18,17 +18,18 @@ from controlplane.routing.ir import ConnectionRule, HttpRule, Origin, RequestMat
 from controlplane.routing.route_references import Attachment, References, RouteRules
 from controlplane.routing.services import Port, Service
 from controlplane.stages import ROUTES
-from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
+from meshapi.resources.gateway_routes import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, UDPRoute
 from meshkit.kube import Key
 
 _NOT_FOUND: Final = 404
 _OF_REQUESTS: Final = ("HTTPRoute", "GRPCRoute")
-_OF_CONNECTIONS: Final = ("TCPRoute", "TLSRoute")
-MODELS: Final[dict[str, type[HTTPRoute | GRPCRoute | TCPRoute | TLSRoute]]] = {
+_OF_CONNECTIONS: Final = ("TCPRoute", "TLSRoute", "UDPRoute")
+MODELS: Final[dict[str, type[HTTPRoute | GRPCRoute | TCPRoute | TLSRoute | UDPRoute]]] = {
     "HTTPRoute": HTTPRoute,
     "GRPCRoute": GRPCRoute,
     "TCPRoute": TCPRoute,
     "TLSRoute": TLSRoute,
+    "UDPRoute": UDPRoute,
 }
 """Kinds of routes."""
 _Parent = tuple[str, Key]

@@ -160,11 +160,14 @@ class Resolution:
         ):
             return self._unresolved("RefNotPermitted", f"no ReferenceGrant lets it refer to service {'/'.join(key)}")
         service = self.references.service("Service", key)
-        if service is None or not service.serves(backend.port):
+        if service is None or not self._serves(service, backend.port):
             return self._unresolved(
                 "BackendNotFound", f"service {'/'.join(key)} with port {backend.port} does not exist"
             )
         return Target(service.host, backend.port)
+
+    def _serves(self, service: Service, port: int) -> bool:
+        return port in service.datagrams if self.kind == "UDPRoute" else service.serves(port)
 
     def _is_only_parent(self, service: Key) -> bool:
         """Return whether clients have called the service themselves: to send them there grants them nothing new."""

@@ -1,6 +1,6 @@
 """Services and their endpoints, as routing sees them, whichever kind of object they come from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -9,6 +9,7 @@ from controlplane.ambient import services as ambient_services
 from controlplane.ambient.ports import pod_ports, protocol_of, slice_ports
 from controlplane.ambient.workloads import locality_of, tunnels, workload_name
 from controlplane.inputs.mesh import MeshContext
+from meshapi import names
 from meshapi.analysis import canonical
 from meshapi.identity import SpiffeId
 from meshapi.proto import workload_pb2
@@ -102,6 +103,7 @@ class Service:
         discovery: where its endpoints come from.
         distribution: which endpoints it wants to be preferred, as ``PreferSameZone``.
         is_private: whether only objects of its own namespace may lead to it.
+        datagrams: numbers of UDP ports.
     """
 
     kind: str
@@ -112,6 +114,7 @@ class Service:
     discovery: Discovery = Discovery.LISTED
     distribution: str = ""
     is_private: bool = False
+    datagrams: tuple[int, ...] = ()
 
     @property
     def namespace(self) -> str:
@@ -192,6 +195,7 @@ def of_kubernetes(service: core.Service, mesh: MeshContext) -> Service | None:
         ambient_services.virtual_addresses(service),
         ports,
         distribution=ambient_services.distribution(service),
+        datagrams=tuple(port.port for port in service.spec.ports if port.protocol == "UDP"),
     )
 
 
@@ -223,20 +227,38 @@ def of_selected(pod: core.Pod, node: core.Node | None, targets: Targets, mesh: M
 
 
 def beside_pods(endpoints: core.EndpointSlice, _: object) -> core.EndpointSlice | None:
-    """Return a slice that lists something besides pods, written by users or other controllers; ``None`` for others."""
+    """Return a slice that lists more than the pods that a service selects: one of users, or of other controllers."""
     if endpoints.address_type not in {"IPv4", "IPv6"}:
         return None
-    return endpoints if any(_is_no_pod(one) for one in endpoints.endpoints) else None
+    is_written_by_others = endpoints.metadata.labels.get(names.SLICE_MANAGER_LABEL) != names.SLICE_MANAGER
+    return endpoints if is_written_by_others or any(_is_no_pod(one) for one in endpoints.endpoints) else None
 
 
-def of_slice(service: core.Service, endpoints: core.EndpointSlice, mesh: MeshContext) -> Iterator[Endpoint]:
-    """Yield the endpoints of a service's slice that are no pods."""
+def of_slice(
+    service: core.Service,
+    endpoints: core.EndpointSlice,
+    mesh: MeshContext,
+    pod: Callable[[str], tuple[core.Pod, core.Node | None] | None],
+) -> Iterator[Endpoint]:
+    """Yield the endpoints of a service's slice that are no pods; of a service without selector, those that are, too.
+
+    Args:
+        service: the service.
+        endpoints: the slice.
+        mesh: the mesh.
+        pod: returns a pod of the service's namespace, and its node.
+    """
     targets = tuple((port.service_port, port.target_port) for port in slice_ports(service, endpoints).ports)
     workload = described(service.metadata.name, service.metadata.namespace, {}, mesh)
     for one in endpoints.endpoints:
-        if _is_no_pod(one):
-            for address in one.addresses:
-                yield Endpoint(address, targets, is_healthy=one.conditions.ready, workload=workload)
+        listed = None if one.target_ref is None or _is_no_pod(one) else pod(one.target_ref.name)
+        if listed is not None and not service.spec.selector:
+            made = of_selected(*listed, targets, mesh)
+        elif _is_no_pod(one):
+            made = Endpoint("", targets, workload=workload)
+        else:
+            continue
+        yield from (replace(made, address=address, is_healthy=one.conditions.ready) for address in one.addresses)
 
 
 def _is_no_pod(endpoint: core.Endpoint) -> bool:

@@ -20,7 +20,7 @@ from meshapi.resources.gateway_routes import ParentReference
 from meshkit.kube import Json, Key, Kind, kinds
 
 _KINDS: Final[dict[str, Kind]] = {
-    kind.name: kind for kind in (kinds.HTTP_ROUTE, kinds.GRPC_ROUTE, kinds.TCP_ROUTE, kinds.TLS_ROUTE)
+    kind.name: kind for kind in (kinds.HTTP_ROUTE, kinds.GRPC_ROUTE, kinds.TCP_ROUTE, kinds.TLS_ROUTE, kinds.UDP_ROUTE)
 }
 
 

@@ -7,7 +7,7 @@ Rules, as Istio's:
 2.  Without ``istio.io/use-waypoint-namespace`` the waypoint is in the object's namespace, also where the label is the
     namespace's.
 3.  A waypoint is used for what it handles only, and by the namespaces that its listener allows.
-4.  What belongs to a waypoint has none: it would send traffic to itself.
+4.  What belongs to a waypoint or a gateway has none: it would send traffic to itself.
 5.  A service that needs a waypoint, and for which no label says anything, uses its namespace's automatic one, where the
     mesh has these (``controlplane.waypoints.needs``).
 """
@@ -129,7 +129,7 @@ def _attachment(
 
 def _is_of_waypoint(metadata: Metadata, world: World) -> bool:
     labels = metadata.labels
-    if labels.get(names.GATEWAY_MANAGED_LABEL) == names.WAYPOINT_MANAGED:
+    if labels.get(names.GATEWAY_MANAGED_LABEL) in names.MANAGED_PROXIES:
         return True
     gateway = labels.get(names.GATEWAY_NAME_LABEL)
     return gateway is not None and world.waypoint((metadata.namespace, gateway)) is not None

@@ -95,7 +95,7 @@ class Needs:
     def _is_meant(self, item: base.Object, fetch: Fetch) -> bool:
         """Return whether automatic waypoints are for an object: no label says anything, its namespace is enrolled."""
         mesh, namespace, labels = fetch.setting(self._mesh), item.metadata.namespace, item.metadata.labels
-        if not mesh.automatic_waypoints or labels.get(names.GATEWAY_MANAGED_LABEL) == names.WAYPOINT_MANAGED:
+        if not mesh.automatic_waypoints or labels.get(names.GATEWAY_MANAGED_LABEL) in names.MANAGED_PROXIES:
             return False
         if attachment.reference(item.metadata, namespace) or fetch.find(self._references, ("", namespace)):
             return False

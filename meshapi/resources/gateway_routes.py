@@ -1,8 +1,8 @@
 """``gateway.networking.k8s.io``: routes and ReferenceGrant.
 
-Source: sigs.k8s.io/gateway-api, apis/v1/httproute_types.go, grpcroute_types.go, tcproute_types.go, tlsroute_types.go
-and referencegrant_types.go, with the fields of the experimental channel. Its own definitions check values at the API
-server, so only types are checked here.
+Source: sigs.k8s.io/gateway-api, apis/v1/httproute_types.go, grpcroute_types.go, tcproute_types.go, tlsroute_types.go,
+udproute_types.go and referencegrant_types.go, with the fields of the experimental channel. Its own definitions check
+values at the API server, so only types are checked here.
 """
 
 from enum import StrEnum
@@ -305,6 +305,20 @@ class TLSRoute(ModelObject):
     """Routing of TLS connections."""
 
     spec: TLSRouteSpec
+    status: dict[str, Any] = Field(default_factory=dict)
+
+
+class UDPRouteSpec(Model):
+    """How UDP datagrams are routed: by the first rule."""
+
+    parent_refs: tuple[ParentReference, ...] = ()
+    rules: tuple[ConnectionRouteRule, ...]
+
+
+class UDPRoute(ModelObject):
+    """Routing of UDP datagrams, at gateways only."""
+
+    spec: UDPRouteSpec
     status: dict[str, Any] = Field(default_factory=dict)
 
 

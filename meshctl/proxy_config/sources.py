@@ -86,11 +86,11 @@ def proxy_of(pod: Json) -> Proxy:
         CommandError: none.
     """
     labels = pod["metadata"].get("labels") or {}
-    if labels.get(names.GATEWAY_MANAGED_LABEL) == names.WAYPOINT_MANAGED:
+    if labels.get(names.GATEWAY_MANAGED_LABEL) in names.MANAGED_PROXIES:
         return Proxy.OWN
     if captured([pod]):
         return Proxy.ZTUNNEL
-    raise CommandError(f"pod {_title(pod)} has no proxy: it is no waypoint, and not in the mesh")
+    raise CommandError(f"pod {_title(pod)} has no proxy: it is no waypoint or gateway, and not in the mesh")
 
 
 async def from_cluster(client: kube.Client, wanted: Target, system_namespace: str) -> tuple[Dump, Proxy]:

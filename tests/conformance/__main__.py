@@ -1,7 +1,7 @@
 """Run the suite: a lab, Culvert, what a part of the suite needs, and its tests; writes its report.
 
-``python -m tests.conformance mesh|gateway [TEST]``: all tests of the part's profiles, or one by its name. Status 1: a
-test has failed.
+``python -m tests.conformance mesh|gateway [TEST]``: all tests of the part's profiles, or one by its name.
+Status 1: a test has failed.
 """
 
 import os

@@ -109,7 +109,7 @@ MESH: Final = Suite(
 )
 GATEWAY: Final = Suite(
     "gateway",
-    ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP"),
+    ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP"),
     (
         "Gateway",
         "GatewayAddressEmpty",
@@ -156,6 +156,7 @@ GATEWAY: Final = Suite(
         "TLSRouteModeMixed",
         "TLSRouteModeTerminate",
         "TCPRoute",
+        "UDPRoute",
     ),
     (f"--gateway-class={names.GATEWAY_CLASS}",),
     ("--set", "gatewayAPI.channel=experimental"),  # fields such as retry, which features are about

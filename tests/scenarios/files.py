@@ -111,6 +111,8 @@ class Request(Part):
     """Bytes to send instead, to a port that does not speak HTTP."""
     tls_name: str = ""
     """The beginning of TLS with this server name to send instead, to a port that does not speak HTTP."""
+    datagram: str = ""
+    """What to send in one datagram instead."""
     listens: bool = False
     """Whether it sends its bytes only after the server has said something."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ HOST = "127.0.0.1"
 
 async def send(running: World, request: Request) -> list[Answer]:
     """Send a request as often as it says."""
+    if request.datagram:
+        return [await _datagram(request) for _ in range(request.times)]
     if request.raw or request.tls_name:
         return [await _raw(running, request) for _ in range(request.times)]
     if request.tls is not None:
@@ -82,6 +85,20 @@ async def _names(context: ssl.SSLContext, name: str, port: int) -> tuple[str, ..
         await writer.wait_closed()
     found = x509.load_der_x509_certificate(shown).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     return tuple(found.value.get_values_for_type(x509.DNSName))
+
+
+async def _datagram(request: Request) -> Answer:
+    """A datagram, and what comes back."""
+    started, loop = time.monotonic(), asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect((HOST, request.port))
+        body = ""
+        with contextlib.suppress(OSError, TimeoutError):
+            await loop.sock_sendall(client, request.datagram.encode())
+            body = (await asyncio.wait_for(loop.sock_recv(client, 1000), 1)).decode()
+    version, _, rest = body.partition(" ")
+    return Answer(None, {"x-version": version}, rest, time.monotonic() - started)
 
 
 async def _raw(running: World, request: Request) -> Answer:

@@ -39,7 +39,7 @@ from meshkit.xds import sds, serving
 from meshkit.xds.ads import AggregatedDiscovery
 from meshkit.xds.peer import Peer, SilentObserver
 from meshkit.xds.source import ResourceSource
-from tests.scenarios import authorizer
+from tests.scenarios import authorizer, datagrams
 from tests.scenarios.files import Scenario, Service
 from tests.scenarios.pods import Pod, Request
 from tests.support import attacker, hbone_client, hbone_server, telemetry_collector, waypoint_envoy
@@ -221,7 +221,15 @@ class World:
         number = len(self.services) + 1
         address = f"10.96.0.{number}"
         self.services[f"{name}.{one.namespace}"] = (one, address)
-        ports = [{"name": port, "port": value, "targetPort": value} for port, value in one.ports.items()]
+        ports = [
+            {
+                "name": port,
+                "port": value,
+                "targetPort": value,
+                "protocol": "UDP" if port.startswith("udp") else "TCP",
+            }
+            for port, value in one.ports.items()
+        ]
         self.put(
             {
                 "kind": "Service",
@@ -259,6 +267,8 @@ class World:
                 if one.behaviour.collects:
                     lines = self.folder / "collected.log"
                     await stack.enter_async_context(telemetry_collector.serving(one.addresses[0], port, lines))
+                elif name.startswith("udp"):
+                    await stack.enter_async_context(datagrams.serving(one, port))
                 elif name.startswith(("tcp", "tls")):
                     await stack.enter_async_context(self._tcp_server(one, port))
                 elif name.startswith("grpc"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from controlplane.envoy import clusters, routes
 from controlplane.envoy import listeners as shared_listeners
 from controlplane.envoy.assembling import assembled, patched_clusters
-from controlplane.envoy.edge import hosts, listeners, secrets
+from controlplane.envoy.edge import datagrams, hosts, listeners, secrets
 from controlplane.envoy.patches import additions as added
 from controlplane.envoy.patches import listeners as listener_patches
 from controlplane.envoy.patches import routes as route_patches
@@ -21,7 +21,7 @@ from controlplane.envoy.policy_filters import PolicyFilters
 from controlplane.envoy.telemetry.reporting import Reporting
 from controlplane.envoy.upstreams import Upstreams
 from controlplane.gateways.collections import Gateways
-from controlplane.gateways.listener import EdgeGateway, EdgeListener
+from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
@@ -31,7 +31,7 @@ from controlplane.routing.edge import EdgeHost
 from controlplane.routing.ir import ConnectionRule
 from controlplane.routing.policies import Policies
 from controlplane.routing.route_references import RouteRules
-from controlplane.stages import CHAINS, PROXIES
+from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
 from meshkit.kube import Key
 
@@ -90,6 +90,7 @@ class EdgeCollections:
         ]
         self.listeners = Derived(graph, "listeners of gateways", gateways.known, PROXIES, self._listeners)
         self.made: tuple[Derived[Key, Made], ...] = (
+            Derived(graph, "datagrams of gateways", gateways.known, CLUSTERS, self._datagrams),
             Derived(graph, "secrets of gateways", gateways.known, CHAINS, self._secrets),
             self.listeners,
             Derived(graph, "routes of gateways", gateways.known, PROXIES, self._routes),
@@ -143,6 +144,15 @@ class EdgeCollections:
             *added.of(patching),
         ]
         return assembled(upstreams, made, patching)
+
+    def _datagrams(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
+        upstreams = self._upstreams(gateway.key, fetch)
+        made: list[Message] = []
+        for one in gateway.served:
+            if one.spoken is Spoken.UDP:
+                rule = self._connections(gateway, one, upstreams)[""]
+                made += datagrams.upstream(one, rule, lambda target: self._routing.datagram_endpoints(target, fetch))
+        return assembled(upstreams, made, self._patches.of(None, gateway.key, fetch))
 
     def _connections(
         self, gateway: EdgeGateway, listener: EdgeListener, upstreams: Upstreams

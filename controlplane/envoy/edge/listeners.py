@@ -9,11 +9,12 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
 from controlplane.envoy import filter_chains, routes, transport
+from controlplane.envoy.edge import datagrams
 from controlplane.envoy.filter_chains import Filters
 from controlplane.envoy.http_connections import Edge
 from controlplane.envoy.packing import packed
 from controlplane.envoy.telemetry.reporting import Reports
-from controlplane.gateways.listener import EdgeGateway, EdgeListener
+from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.routing.ir import ConnectionRule
 
 _TLS_INSPECTOR: Final = "envoy.filters.listener.tls_inspector"
@@ -41,9 +42,11 @@ class Making:
         """Yield the listeners, one for each port."""
         by_port: dict[int, list[EdgeListener]] = {}
         for one in self.gateway.served:
-            by_port.setdefault(one.port, []).append(one)
+            if one.spoken is not Spoken.UDP:
+                by_port.setdefault(one.port, []).append(one)
         for port, found in sorted(by_port.items()):
             yield self._of_port(port, found)
+        yield from (datagrams.listener(one) for one in self.gateway.served if one.spoken is Spoken.UDP)
 
     def _of_port(self, port: int, found: Sequence[EdgeListener]) -> listener_pb2.Listener:
         socket = address_pb2.SocketAddress(address="::", port_value=port, ipv4_compat=True)

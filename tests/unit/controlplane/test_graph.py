@@ -1,6 +1,7 @@
 """Incremental collections: what is computed again after a change, in which order, and that nothing is left behind."""
 
 import random
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +12,7 @@ from controlplane.graph.label_index import LabelIndex
 from controlplane.graph.lookups import Claims, Group, Index, Labels, SelectorIndex
 from controlplane.graph.scheduler import BULK_THRESHOLD, Graph
 from controlplane.graph.task import Stage
+from tests.support.waiting import TIMEOUT_FACTOR
 
 EARLY, LATE = Stage(single=0, bulk=1), Stage(single=2, bulk=3)
 
@@ -229,3 +231,16 @@ def test_a_selector_is_answered_again_only_when_a_value_that_it_matches_changes(
     world.put(Item("a", labels=DB))
     world.run()
     assert world.selects.find("s") == ("c",)
+
+
+def test_a_value_in_very_many_groups_is_filed_in_linear_time() -> None:
+    graph = Graph()
+    source: Source[str, tuple[int, ...]] = Source(graph, "numbers")
+    index: Index[int, str, tuple[int, ...]] = Index(source, lambda value: value)
+    many = tuple(range(20_000))
+    source.set("a", many)
+    started = time.process_time()
+    source.set("a", many[1:])
+    assert time.process_time() - started < 1.0 * TIMEOUT_FACTOR, "a gateway's routes come from thousands of objects"
+    assert index.find(0) is None
+    assert index.find(1) is not None

@@ -65,6 +65,7 @@ _OTHERS = (
     kinds.GRPC_ROUTE,
     kinds.TCP_ROUTE,
     kinds.TLS_ROUTE,
+    kinds.UDP_ROUTE,
     kinds.BACKEND_TLS_POLICY,
     kinds.BACKEND_TRAFFIC_POLICY,
 )

@@ -36,6 +36,7 @@ GATEWAY_STATUS = (
     "grpcroutes",
     "tcproutes",
     "tlsroutes",
+    "udproutes",
     "backendtlspolicies",
 )
 GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants")
