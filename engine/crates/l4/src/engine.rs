@@ -1,8 +1,10 @@
 //! The engine as its host sees it: short synchronous calls, and events behind a descriptor.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -263,6 +265,8 @@ impl Engine {
             limits: Limits::new(self.shared.config.limits, &self.shared.telemetry.metrics.slowed_by_memory),
         });
         self.worker_pool.lock().as_mut().ok_or(EngineError::Closed)?.add(&pod, netns)?;
+        let known = self.shared.direct.add_pod(&pod, netns);
+        known.map_err(|source| EngineError::Busy(format!("cannot name the namespace: {source}")))?;
         self.pods.lock().insert(pod.uid.clone(), pod);
         Ok(())
     }
@@ -276,7 +280,21 @@ impl Engine {
         let uid: Arc<str> = uid.into();
         self.worker_pool.lock().as_mut().ok_or(EngineError::Closed)?.remove(&uid)?;
         self.pods.lock().remove(&uid);
+        self.shared.direct.remove_pod(&self.shared.store.read(), &uid);
         Ok(())
+    }
+
+    /// Let pods of this node connect directly, by the maps that the node agent has pinned below `folder`. To be called
+    /// when all workloads have been added: what an earlier engine has allowed is decided again before this returns, and
+    /// what is of none of them goes. Without the setting, and after the first call, it does nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::KernelUnsupported`] where there are no such maps.
+    pub fn attach_direct(&self, folder: &Path) -> Result<(), EngineError> {
+        self.check_open()?;
+        let attached = self.shared.direct.attach(&self.shared.store.read(), folder);
+        let unsupported = |source| EngineError::KernelUnsupported { what: "direct connections", source };
+        attached.map_err(|error| unsupported(io::Error::other(error)))
     }
 
     /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
@@ -306,6 +324,7 @@ impl Engine {
         let mut all = self.shared.telemetry.metrics.families();
         all.families.extend(self.shared.outliers.families());
         all.families.push(self.shared.telemetry.logs.family());
+        all.families.extend(self.shared.direct.families());
         all.families.extend(self.worker_pool.lock().iter().flat_map(WorkerPool::families));
         all
     }

@@ -4,6 +4,7 @@
 //! the worker that accepted it. What all workers read (workloads, policies, certificates) is written by the host's calls.
 
 mod config;
+mod direct;
 mod dump;
 mod engine;
 mod error;
