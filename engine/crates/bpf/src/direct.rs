@@ -76,6 +76,8 @@ pub enum Happened {
         to_client: u64,
         /// When.
         at: u64,
+        /// Whether it ended without a FIN of either side that the other has seen.
+        reset: bool,
     },
     /// It was established while policy changed, and is no longer allowed.
     Forbidden,
@@ -219,6 +221,7 @@ fn closed(event: &DirectEvent) -> Happened {
         to_destination: event.to_destination.saturating_sub(syn + bit(FIN_ACKED)),
         to_client: event.to_client.saturating_sub(bit(FIN_RECEIVED)),
         at: event.at,
+        reset: event.flow.opened != 0 && event.flow.ending == 0,
     }
 }
 

@@ -25,6 +25,7 @@ use crate::dump::{self, Section};
 use crate::error::EngineError;
 use crate::mesh::MeshSettings;
 use crate::shared::{ChangeScope, ProxyState};
+use crate::watch;
 
 /// One resource as it came from the control plane.
 #[derive(Debug, Clone)]
@@ -292,9 +293,12 @@ impl Engine {
     /// [`EngineError::KernelUnsupported`] where there are no such maps.
     pub fn attach_direct(&self, folder: &Path) -> Result<(), EngineError> {
         self.check_open()?;
-        let attached = self.shared.direct.attach(&self.shared.store.read(), folder);
         let unsupported = |source| EngineError::KernelUnsupported { what: "direct connections", source };
-        attached.map_err(|error| unsupported(io::Error::other(error)))
+        let attached = self.shared.direct.attach(self.shared.around(), folder);
+        if attached.map_err(|error| unsupported(io::Error::other(error)))? {
+            watch::start(&self.shared).map_err(unsupported)?;
+        }
+        Ok(())
     }
 
     /// Drain: take no new connections, let open ones run for up to `timeout`, then close them.
@@ -340,6 +344,7 @@ impl Engine {
     pub fn close(&self) {
         // Taken out first: a second caller must not wait for the first one's threads.
         let worker_pool = self.worker_pool.lock().take();
+        self.shared.direct.detach();
         if let Some(worker_pool) = worker_pool {
             worker_pool.close();
         }

@@ -11,6 +11,7 @@ mod error;
 mod mesh;
 mod proxy;
 mod shared;
+mod watch;
 
 pub use config::Config;
 pub use dump::Section;

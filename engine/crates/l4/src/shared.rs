@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::direct::Direct;
+use crate::direct::{Around, Direct};
 use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
 
@@ -92,6 +92,12 @@ impl ProxyState {
         if scope == ChangeScope::Authorization {
             self.authorization.send_modify(|number| *number += 1);
         }
+    }
+
+    /// What direct connections depend on.
+    pub(crate) fn around(&self) -> Around<'_> {
+        let Self { store, telemetry, outliers, config, .. } = self;
+        Around { store, network: &config.network, telemetry, outliers }
     }
 
     /// Learn that the tunnel carries a connection of a pod, so that later ones may be direct.
