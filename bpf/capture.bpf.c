@@ -173,32 +173,64 @@ static __always_inline int comes_from(struct bpf_sock_addr *ctx, const __u8 *sou
     return direct_same_address(bound, source);
 }
 
-/* Send the connection directly where the engine has allowed it and nothing of either pod is against it; else 0. */
+/* Choose an endpoint by weight, as the tunnel does; where a service is not known, the address itself is the endpoint.
+ */
+static __always_inline void choose(__u64 netns, const struct destination *to, struct direct_endpoint *chosen) {
+    struct direct_key key = {.netns = netns, .port = bpf_ntohs(to->port)};
+    struct direct_service *service;
+    __u32 ticket;
+
+    __builtin_memcpy(key.address, to->address, sizeof(key.address));
+    __builtin_memcpy(chosen->address, to->address, sizeof(chosen->address));
+    chosen->port = key.port;
+    service = bpf_map_lookup_elem(&cv_services, &key);
+    if (!service)
+        return;
+    ticket = ((__u64)bpf_get_prandom_u32() * service->shares) >> 32;
+    for (__u32 number = 0; number < DIRECT_ENDPOINTS; number++) {
+        if (number >= service->count)
+            break;
+        if (ticket < service->endpoints[number].share_end) {
+            *chosen = service->endpoints[number];
+            return;
+        }
+    }
+}
+
+/*
+ * Send the connection directly where the engine has allowed it and nothing of either pod is against it; else 0. A
+ * service's connection for which an endpoint is chosen that is not direct is the tunnel's, which chooses among such
+ * endpoints only.
+ */
 static __always_inline int to_peer(struct bpf_sock_addr *ctx, const struct pod_plan *plan, __u64 netns,
-                                   struct destination *to) {
+                                   struct destination *to, int v6) {
     int v4 = is_v4(to->address);
+    struct direct_endpoint chosen = {};
     struct direct_verdict *verdict;
     struct pod_plan *peer;
     __u64 peer_netns;
 
     if (!direct_limit || ctx->type != SOCK_STREAM)
         return 0;
-    verdict = direct_verdict_of(netns, to->address, bpf_ntohs(to->port));
+    choose(netns, to, &chosen);
+    verdict = direct_verdict_of(netns, chosen.address, chosen.port);
     if (!verdict || !direct_fits(plan, verdict->source, v4) || !comes_from(ctx, verdict->source))
         return 0;
     peer_netns = verdict->destination_netns;
     peer = bpf_map_lookup_elem(&cv_pods, &peer_netns);
-    if (!peer || !direct_fits(peer, to->address, v4))
+    if (!peer || !direct_fits(peer, chosen.address, v4))
         return 0;
     if (direct_is_full()) {
         stats_count(&cv_flow_counts, DIRECT_COUNT_FULL);
         return 0;
     }
     to->treatment = TREAT_DIRECT;
-    if (remember(ctx, to))
-        return 1;
-    to->treatment = TREAT_CAPTURE;
-    return 0;
+    if (!remember(ctx, to)) {
+        to->treatment = TREAT_CAPTURE;
+        return 0;
+    }
+    write(ctx, v6, chosen.address, bpf_htons(chosen.port));
+    return 1;
 }
 
 /* `connecting`: else one datagram is sent, and what an earlier one has left is still good for its answer. */
@@ -218,7 +250,7 @@ static __always_inline int outbound(struct bpf_sock_addr *ctx, int v6, int conne
     to.treatment = plan->flags & POD_CAPTURE ? treat(ctx, plan, netns, &to) : TREAT_LOCAL;
     if (to.treatment == TREAT_DNS)
         return to_dns(ctx, &to, v6);
-    if (to.treatment == TREAT_CAPTURE && connecting && to_peer(ctx, plan, netns, &to))
+    if (to.treatment == TREAT_CAPTURE && connecting && to_peer(ctx, plan, netns, &to, v6))
         return PROCEED;
     if (to.treatment == TREAT_CAPTURE)
         return to_tunnel(ctx, plan, &to, v6);

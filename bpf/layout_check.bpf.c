@@ -31,3 +31,5 @@ enum direct_state layout_direct_state;
 enum direct_ending layout_direct_ending;
 enum direct_event_kind layout_direct_event_kind;
 enum direct_count layout_direct_count;
+struct direct_endpoint layout_direct_endpoint;
+struct direct_service layout_direct_service;

@@ -23,6 +23,25 @@ struct direct_verdict {
 };
 _Static_assert(sizeof(struct direct_verdict) == 24, "no padding");
 
+/* One endpoint of a service, and the end of its share of the weights. */
+struct direct_endpoint {
+    __u8 address[16];
+    __u16 port; /* host order */
+    __u16 _pad;
+    __u32 share_end;
+};
+_Static_assert(sizeof(struct direct_endpoint) == 24, "no padding");
+
+#define DIRECT_ENDPOINTS 32
+
+/* The endpoints that the tunnel would choose among for a pod (cv_services; its key is a struct direct_key). */
+struct direct_service {
+    __u32 count;
+    __u32 shares;
+    struct direct_endpoint endpoints[DIRECT_ENDPOINTS];
+};
+_Static_assert(sizeof(struct direct_service) == 8 + 24 * DIRECT_ENDPOINTS, "no padding");
+
 /* Of a direct connection. */
 enum direct_state {
     DIRECT_OPENING = 0, /* its SYN may be taken by the destination */

@@ -22,6 +22,17 @@ struct {
     __type(value, struct direct_verdict);
 } cv_direct SEC(".maps");
 
+/* Client's namespace, address and port of a service → endpoints; written by the engine. What is not here: no service.
+ */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 8192);
+    __uint(pinning, LIBBPF_PIN_BY_NAME);
+    __type(key, struct direct_key);
+    __type(value, struct direct_service);
+} cv_services SEC(".maps");
+
 /* Direct connection → what is known of it; written by cv_direct_ops, read by the engine. Full: the tunnel carries. */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);

@@ -10,8 +10,8 @@ use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray
 
 use crate::error::{BpfError, reason};
 use crate::layout::direct::{
-    CLOSED, COUNTS, DirectEvent, DirectFlow, DirectKey, DirectVerdict, FIN_ACKED, FIN_RECEIVED, FORBIDDEN, OPENED,
-    OWNER, USED,
+    CLOSED, COUNTS, DirectEndpoint, DirectEvent, DirectFlow, DirectKey, DirectService, DirectVerdict, ENDPOINTS,
+    FIN_ACKED, FIN_RECEIVED, FORBIDDEN, OPENED, OWNER, USED,
 };
 use crate::layout::{Connection, mapped};
 use crate::pins::Pins;
@@ -86,6 +86,7 @@ pub enum Happened {
 /// The maps. Not thread-safe.
 pub struct DirectMaps {
     verdicts: HashMap<MapData, DirectKey, DirectVerdict>,
+    services: HashMap<MapData, DirectKey, DirectService>,
     flows: HashMap<MapData, Connection, DirectFlow>,
     events: Queue<MapData, DirectEvent>,
     table: Array<MapData, u64>,
@@ -103,6 +104,7 @@ impl DirectMaps {
         let open = || -> Result<Self, MapError> {
             Ok(Self {
                 verdicts: HashMap::try_from(Map::HashMap(pinned("cv_direct")?))?,
+                services: HashMap::try_from(Map::HashMap(pinned("cv_services")?))?,
                 flows: HashMap::try_from(Map::HashMap(pinned("cv_flows")?))?,
                 events: Queue::try_from(Map::Queue(pinned("cv_flow_events")?))?,
                 table: Array::try_from(Map::Array(pinned("cv_flow_table")?))?,
@@ -133,6 +135,31 @@ impl DirectMaps {
     pub fn forbid(&mut self, pair: Pair) {
         // It fails where there is none.
         let _ = self.verdicts.remove(&key(pair));
+    }
+
+    /// Let the kernel choose among these endpoints of a service, each with its weight, for the client of `pair`. Those
+    /// that are no allowed pairs themselves are left to the tunnel.
+    ///
+    /// # Errors
+    /// The map is full, or there are too many endpoints; what was there is removed.
+    pub fn set_service(&mut self, pair: Pair, endpoints: &[(SocketAddr, u32)]) -> Result<(), BpfError> {
+        let service = service(endpoints);
+        let written = service.ok_or_else(|| BpfError::Unreadable { reason: "too many endpoints".to_owned() });
+        let written = written.and_then(|service| self.services.insert(key(pair), service, 0).map_err(unreadable));
+        written.inspect_err(|_| self.remove_service(pair))
+    }
+
+    /// Leave a service's connections to the tunnel.
+    pub fn remove_service(&mut self, pair: Pair) {
+        // It fails where there is none.
+        let _ = self.services.remove(&key(pair));
+    }
+
+    /// The services that are known.
+    #[must_use]
+    pub fn services(&self) -> Vec<Pair> {
+        let pairs = self.services.keys().flatten();
+        pairs.map(|key| Pair { netns: key.netns, destination: at(key.address, key.port) }).collect()
     }
 
     /// The pairs that are allowed.
@@ -211,6 +238,21 @@ impl std::fmt::Debug for DirectMaps {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("DirectMaps")
     }
+}
+
+/// `None` where the kernel's table has too few places, or no endpoint a weight.
+fn service(endpoints: &[(SocketAddr, u32)]) -> Option<DirectService> {
+    let mut made = DirectService { count: 0, shares: 0, endpoints: [DirectEndpoint::default(); ENDPOINTS] };
+    if endpoints.len() > ENDPOINTS {
+        return None;
+    }
+    for (place, (address, weight)) in made.endpoints.iter_mut().zip(endpoints) {
+        made.shares = made.shares.checked_add(*weight)?;
+        made.count += 1;
+        *place =
+            DirectEndpoint { address: mapped(address.ip()), port: address.port(), _pad: 0, share_end: made.shares };
+    }
+    Some(made).filter(|made| made.shares > 0)
 }
 
 /// The kernel counts SYN and FIN as a byte each.

@@ -281,7 +281,7 @@ impl Engine {
         let uid: Arc<str> = uid.into();
         self.worker_pool.lock().as_mut().ok_or(EngineError::Closed)?.remove(&uid)?;
         self.pods.lock().remove(&uid);
-        self.shared.direct.remove_pod(&self.shared.store.read(), &uid);
+        self.shared.direct.remove_pod(self.shared.around(), &uid);
         Ok(())
     }
 

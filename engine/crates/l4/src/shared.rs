@@ -87,7 +87,7 @@ impl ProxyState {
 
     /// Make a change known. Direct connections are decided anew before this returns.
     pub(crate) fn changed(&self, scope: ChangeScope) {
-        self.direct.recompute(&self.store.read(), scope == ChangeScope::Authorization);
+        self.direct.recompute(self.around(), scope == ChangeScope::Authorization);
         self.changes.send_modify(|number| *number += 1);
         if scope == ChangeScope::Authorization {
             self.authorization.send_modify(|number| *number += 1);
@@ -102,7 +102,7 @@ impl ProxyState {
 
     /// Learn that the tunnel carries a connection of a pod, so that later ones may be direct.
     pub(crate) fn learn_direct(&self, uid: &str, destination: SocketAddr) {
-        self.direct.learn(&self.store, uid, destination);
+        self.direct.learn(self.around(), uid, destination);
     }
 
     /// Changes when an open connection may be denied.

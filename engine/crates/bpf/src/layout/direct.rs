@@ -28,6 +28,35 @@ pub(crate) struct DirectVerdict {
     pub(crate) source: [u8; 16],
 }
 
+/// Endpoints of a service in the kernel's table (`DIRECT_ENDPOINTS`).
+pub(crate) const ENDPOINTS: usize = 32;
+
+/// `struct direct_endpoint`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(crate) struct DirectEndpoint {
+    /// Its address.
+    pub(crate) address: [u8; 16],
+    /// Host order.
+    pub(crate) port: u16,
+    /// Zero.
+    pub(crate) _pad: u16,
+    /// The weights up to this endpoint's, added up.
+    pub(crate) share_end: u32,
+}
+
+/// `struct direct_service`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct DirectService {
+    /// Endpoints that are set.
+    pub(crate) count: u32,
+    /// All weights, added up.
+    pub(crate) shares: u32,
+    /// The first `count` are set.
+    pub(crate) endpoints: [DirectEndpoint; ENDPOINTS],
+}
+
 /// `struct direct_flow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -76,6 +105,8 @@ pub(crate) struct DirectEvent {
 unsafe impl Pod for DirectKey {}
 // SAFETY: the same.
 unsafe impl Pod for DirectVerdict {}
+// SAFETY: the same.
+unsafe impl Pod for DirectService {}
 // SAFETY: the same.
 unsafe impl Pod for DirectFlow {}
 // SAFETY: the same.

@@ -7,7 +7,10 @@ use std::path::Path;
 use super::btf::{Field, Types, types};
 use super::capture::kernel_only::{Arrival, Client, Destination, RangeKey};
 use super::capture::{COUNTS, ListenerSlot, POD_FLAGS, PORT_LISTS, PodPlan, PortKey, RANGE_FLAGS, TREATMENTS};
-use super::direct::{self, DirectEvent, DirectFlow, DirectKey, DirectVerdict, FIN_ACKED, FIN_RECEIVED, STATES};
+use super::direct::{
+    self, DirectEndpoint, DirectEvent, DirectFlow, DirectKey, DirectService, DirectVerdict, FIN_ACKED, FIN_RECEIVED,
+    STATES,
+};
 use super::{Connection, Stage};
 use crate::drops::Reason;
 use crate::guard::OBJECT as GUARD;
@@ -41,6 +44,8 @@ fn structs() -> Vec<Mirror> {
         mirror!("arrival", Arrival { netns, remote, remote_port, local_port, _pad }),
         mirror!("listener_slot", ListenerSlot { netns, slot, _pad }),
         mirror!("direct_key", DirectKey { netns, address, port, _pad }),
+        mirror!("direct_endpoint", DirectEndpoint { address, port, _pad, share_end }),
+        mirror!("direct_service", DirectService { count, shares, endpoints }),
         mirror!("direct_verdict", DirectVerdict { destination_netns, source }),
         mirror!(
             "direct_flow",

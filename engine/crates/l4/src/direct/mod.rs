@@ -10,15 +10,15 @@
 
 mod pods;
 mod report;
+mod table;
 mod verdict;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use culvert_bpf::BpfError;
 use culvert_bpf::direct::{DirectConnection, DirectMaps, Happened, Pair};
@@ -34,13 +34,7 @@ use parking_lot::{Mutex, RwLock};
 
 use pods::{LocalPods, client_socket, server_socket};
 use report::{Context, Reports};
-
-/// Pairs that one pod may have; connections of others go through the tunnel. So a pod that calls every port of its
-/// neighbours leaves them their part of the kernel's table.
-const MAX_PAIRS_OF_POD: usize = 1024;
-
-/// The kernel's table (`cv_direct`).
-const MAX_PAIRS: usize = 16_384;
+use table::{Mixed, Table};
 
 /// Events that are taken in at a time, and how long the next ones wait.
 const MAX_EVENTS: usize = 2048;
@@ -50,9 +44,6 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// A connect that fails after this time was not answered, even when its SYN was sent again (after a second).
 const UNANSWERED_NS: u64 = 900_000_000;
 
-/// How long a pair that was not answered is left to the tunnel.
-const BARRED: Duration = Duration::from_secs(300);
-
 /// See the module. Thread-safe. Locked after the store.
 #[derive(Debug)]
 pub(crate) struct Direct {
@@ -60,6 +51,8 @@ pub(crate) struct Direct {
     /// Whether pairs are learned, to be read without a lock.
     active: AtomicBool,
     state: Mutex<State>,
+    /// Apart from the state, so that workers do not wait for it.
+    mixed: RwLock<Mixed>,
     /// Open direct connections that were ended because policy denies them.
     ended: AtomicU64,
 }
@@ -68,7 +61,7 @@ pub(crate) struct Direct {
 struct State {
     pods: LocalPods,
     reports: Reports,
-    attached: Option<Attached>,
+    attached: Option<Table>,
 }
 
 /// What decisions and reports depend on.
@@ -80,21 +73,16 @@ pub(crate) struct Around<'a> {
     pub(crate) outliers: &'a Outliers,
 }
 
-#[derive(Debug)]
-struct Attached {
-    maps: DirectMaps,
-    folder: PathBuf,
-    owner: u64,
-    /// The pairs that are known, and whether each is allowed.
-    pairs: HashMap<Pair, bool>,
-    /// Pairs whose connections were not answered directly, until when: something on the way admits the tunnel only.
-    barred: HashMap<Pair, Instant>,
-}
-
 impl Direct {
     /// Nothing is direct before [`Direct::attach`]. `enabled`: whether it may be called at all.
     pub(crate) fn new(enabled: bool) -> Self {
-        Self { enabled, active: AtomicBool::new(false), state: Mutex::default(), ended: AtomicU64::new(0) }
+        Self {
+            enabled,
+            active: AtomicBool::new(false),
+            state: Mutex::default(),
+            mixed: RwLock::default(),
+            ended: AtomicU64::new(0),
+        }
     }
 
     /// Know a pod that is served from now on.
@@ -107,9 +95,9 @@ impl Direct {
     }
 
     /// Open no new direct connections from or to a pod.
-    pub(crate) fn remove_pod(&self, store: &Store, uid: &str) {
+    pub(crate) fn remove_pod(&self, around: Around<'_>, uid: &str) {
         if self.enabled && self.state.lock().pods.remove(uid).is_some() {
-            self.recompute(store, true);
+            self.recompute(around, true);
         }
     }
 
@@ -121,20 +109,16 @@ impl Direct {
     pub(crate) fn attach(&self, around: Around<'_>, folder: &Path) -> Result<bool, BpfError> {
         let store = &*around.store.read();
         let mut state = self.state.lock();
-        let is_current = |attached: &Attached| attached.folder == folder && attached.maps.is_current(folder);
-        if !self.enabled || state.attached.as_ref().is_some_and(is_current) {
+        if !self.enabled || state.attached.as_ref().is_some_and(|attached| attached.is_current(folder)) {
             return Ok(false);
         }
-        let mut maps = DirectMaps::open(folder)?;
-        let owner = fastrand::u64(1..);
-        maps.claim(owner)?;
-        let pairs = maps.pairs().into_iter().map(|pair| (pair, true)).collect();
+        let table = Table::open(folder)?;
         let State { pods, reports, attached } = &mut *state;
         let is_first = attached.is_none();
-        let made = Attached { maps, folder: folder.to_owned(), owner, pairs, barred: HashMap::new() };
-        let attached = attached.insert(made);
+        let attached = attached.insert(table);
         self.active.store(true, Ordering::Release);
-        attached.decide_pairs(store, pods);
+        attached.decide(store, pods, around.outliers);
+        self.publish(pods, attached);
         let context = around.context(store, pods);
         for connection in attached.maps.connections().iter().filter(|connection| connection.opened.is_some()) {
             reports.opened(&context, connection);
@@ -150,34 +134,46 @@ impl Direct {
     }
 
     /// Learn of a pair that the tunnel has just carried a connection of.
-    pub(crate) fn learn(&self, store: &RwLock<Store>, uid: &str, destination: SocketAddr) {
+    pub(crate) fn learn(&self, around: Around<'_>, uid: &str, destination: SocketAddr) {
         if !self.active.load(Ordering::Acquire) {
             return;
         }
-        let store = &*store.read();
+        let store = &*around.store.read();
         // A later connection teaches the same: a worker does not wait for it.
         let Some(mut state) = self.state.try_lock() else { return };
         let State { pods, attached: Some(attached), .. } = &mut *state else { return };
         let Some(pod) = pods.with_uid(uid) else { return };
-        let pair = Pair { netns: pod.cookie, destination };
-        if attached.pairs.contains_key(&pair) || attached.is_barred(pair) {
-            return;
+        attached.learn(store, pods, around.outliers, Pair { netns: pod.cookie, destination });
+        self.publish(pods, attached);
+    }
+
+    /// Endpoints of a service that the tunnel leaves out at first, because the kernel has their share already: it sends a
+    /// connection here only if it has chosen another one.
+    pub(crate) fn taken_by_kernel(&self, uid: &Arc<str>, service: SocketAddr) -> Vec<SocketAddr> {
+        if !self.active.load(Ordering::Acquire) {
+            return Vec::new();
         }
-        let Some(verdict) = verdict::decide(store, pods, pair) else { return };
-        if attached.is_owner() && !attached.is_full_for(pair.netns) && attached.maps.allow(pair, verdict).is_ok() {
-            attached.pairs.insert(pair, true);
+        let mixed = self.mixed.read();
+        mixed.get(&(uid.clone(), service)).map(|endpoints| endpoints.to_vec()).unwrap_or_default()
+    }
+
+    fn publish(&self, pods: &LocalPods, table: &mut Table) {
+        if let Some(mixed) = table.mixed(pods) {
+            *self.mixed.write() = mixed;
         }
     }
 
     /// Decide again after a change. `authorization`: whether it may deny what is open.
-    pub(crate) fn recompute(&self, store: &Store, authorization: bool) {
+    pub(crate) fn recompute(&self, around: Around<'_>, authorization: bool) {
         if !self.active.load(Ordering::Acquire) {
             return;
         }
+        let store = &*around.store.read();
         let mut state = self.state.lock();
         let State { pods, reports, attached: Some(attached) } = &mut *state else { return };
         if attached.is_owner() {
-            attached.decide_pairs(store, pods);
+            attached.decide(store, pods, around.outliers);
+            self.publish(pods, attached);
             if authorization {
                 self.end_denied(store, pods, reports, attached);
             }
@@ -194,10 +190,12 @@ impl Direct {
             return None;
         }
         let State { pods, reports, attached: Some(attached) } = &mut *state else { return None };
+        attached.follow_ejections(store, pods, around.outliers);
         for _ in 0..MAX_EVENTS {
             let Some((connection, happened)) = attached.maps.next_event() else { break };
             self.note(around, &around.context(store, pods), reports, attached, &connection, happened);
         }
+        self.publish(pods, attached);
         let carried = |connection: &DirectConnection| {
             let found = pods.with_cookie(connection.source_netns)?.sockets().ok()?;
             let carried = found.carried(&client_socket(connection)).ok()?;
@@ -206,7 +204,7 @@ impl Direct {
         for connection in reports.poll(carried) {
             attached.maps.forget(&connection);
         }
-        Some(if reports.is_empty() && attached.pairs.is_empty() { IDLE_INTERVAL } else { INTERVAL })
+        Some(if reports.is_empty() && attached.is_empty() { IDLE_INTERVAL } else { INTERVAL })
     }
 
     /// Take in one event.
@@ -215,7 +213,7 @@ impl Direct {
         around: Around<'_>,
         context: &Context<'_>,
         reports: &mut Reports,
-        attached: &mut Attached,
+        attached: &mut Table,
         connection: &DirectConnection,
         happened: Happened,
     ) {
@@ -232,7 +230,8 @@ impl Direct {
                     if is_chosen {
                         around.outliers.failed(connection.server);
                     }
-                    if at.saturating_sub(connection.began) >= UNANSWERED_NS {
+                    // Only the tunnel can try another endpoint of a service.
+                    if is_chosen || at.saturating_sub(connection.began) >= UNANSWERED_NS {
                         attached.bar(connection.pair());
                     }
                 }
@@ -265,7 +264,7 @@ impl Direct {
     }
 
     /// End the connections that policy denies. After the table: what is opened meanwhile is seen here, or finds no pair.
-    fn end_denied(&self, store: &Store, pods: &mut LocalPods, reports: &mut Reports, attached: &Attached) {
+    fn end_denied(&self, store: &Store, pods: &mut LocalPods, reports: &mut Reports, attached: &Table) {
         let open = attached.maps.connections();
         for connection in &open {
             self.end_if_denied(store, pods, reports, connection);
@@ -292,54 +291,6 @@ impl State {
 impl<'a> Around<'a> {
     fn context(&self, store: &'a Store, pods: &'a LocalPods) -> Context<'a> {
         Context { store, pods, network: self.network, telemetry: self.telemetry }
-    }
-}
-
-impl Attached {
-    /// Bring the table in line with what is decided now.
-    fn decide_pairs(&mut self, store: &Store, pods: &LocalPods) {
-        let Self { maps, pairs, .. } = self;
-        pairs.retain(|pair, _| {
-            let is_served = pods.with_cookie(pair.netns).is_some_and(|pod| pod.served);
-            if !is_served {
-                maps.forbid(*pair);
-            }
-            is_served
-        });
-        for (pair, allowed) in pairs.iter_mut() {
-            match verdict::decide(store, pods, *pair) {
-                Some(verdict) => *allowed = maps.allow(*pair, verdict).is_ok(),
-                None if *allowed => {
-                    maps.forbid(*pair);
-                    *allowed = false;
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Leave a pair to the tunnel for a while.
-    fn bar(&mut self, pair: Pair) {
-        let now = Instant::now();
-        self.barred.retain(|_, until| *until > now);
-        if self.barred.len() < MAX_PAIRS {
-            self.barred.insert(pair, now + BARRED);
-        }
-        self.pairs.remove(&pair);
-        self.maps.forbid(pair);
-    }
-
-    fn is_barred(&self, pair: Pair) -> bool {
-        self.barred.get(&pair).is_some_and(|until| *until > Instant::now())
-    }
-
-    fn is_owner(&self) -> bool {
-        self.maps.owner() == self.owner
-    }
-
-    fn is_full_for(&self, netns: u64) -> bool {
-        self.pairs.len() >= MAX_PAIRS
-            || self.pairs.keys().filter(|pair| pair.netns == netns).count() >= MAX_PAIRS_OF_POD
     }
 }
 
