@@ -157,8 +157,8 @@ async def test_more_endpoints_than_the_kernel_holds_are_left_to_the_tunnel(direc
     for number in range(40):
         address = f"fd98::{number + 1:x}" if ":" in vip else f"10.98.0.{number + 1}"
         workload = workload_pb2.Workload(
-            uid=f"Kubernetes//Pod/shop/far-{number}", name=f"far-{number}", namespace="shop", addresses=[_packed(address)],
-            tunnel_protocol=workload_pb2.HBONE, services=PORTS, node="elsewhere",
+            uid=f"Kubernetes//Pod/shop/far-{number}", name=f"far-{number}", namespace="shop",
+            addresses=[_packed(address)], tunnel_protocol=workload_pb2.HBONE, services=PORTS, node="elsewhere",
         )  # fmt: skip
         direct.mesh.apply(workload.uid, workload_pb2.Address(workload=workload))
     before = direct.count("connected")

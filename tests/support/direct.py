@@ -13,6 +13,7 @@ from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
 from nodeagent.capture.guard import Guard
 from tests.support import ebpf, namespaced, wire
+from tests.support.authority import IssuesCertificates
 from tests.support.waiting import scaled
 
 LIMIT = 1000
@@ -57,13 +58,18 @@ class DirectMesh:
 
 @asynccontextmanager
 async def direct_mesh(
-    subnet: str = "10.77.0.0/24", *, limit: int = LIMIT, **settings: object
+    subnet: str = "10.77.0.0/24",
+    *,
+    limit: int = LIMIT,
+    authority: IssuesCertificates | None = None,
+    **settings: object,
 ) -> AsyncIterator[DirectMesh]:
     """Make a mesh whose pods are captured by BPF; ``settings`` are fields of ``EngineConfig``."""
     pins = ebpf.file_system() / uuid.uuid4().hex[:8]
     node = ebpf.node(pins, direct_limit=limit)
     capture = EbpfCapture(node, guard=Guard())
-    async with namespaced.mesh(subnet, backend=capture, settings={"direct_connections": True, **settings}) as mesh:
+    given = {"direct_connections": True, **settings}
+    async with namespaced.mesh(subnet, authority, backend=capture, settings=given) as mesh:
         yield DirectMesh(mesh, node, pins)
 
 

@@ -207,6 +207,7 @@ impl Engine {
     pub fn set_trust_bundle(&self, roots: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
         let taken = self.shared.host.certificates.set_trust_bundle(roots);
+        self.shared.direct.trust_changed(self.shared.around());
         taken.map_err(|error| certificate_rejected("trust bundle", error.to_string()))
     }
 
@@ -220,6 +221,7 @@ impl Engine {
     pub fn set_revocation_lists(&self, lists: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
         let taken = self.shared.host.certificates.set_revocation_lists(lists);
+        self.shared.direct.trust_changed(self.shared.around());
         taken.map_err(|error| certificate_rejected("revocation lists", error.to_string()))
     }
 
@@ -232,6 +234,7 @@ impl Engine {
         self.check_open()?;
         let identity = parse_identity(identity)?;
         let taken = self.shared.host.certificates.set_certificate(&identity, chain, key);
+        self.shared.direct.trust_changed(self.shared.around());
         taken.map_err(|error| certificate_rejected(identity.as_str(), error.to_string()))
     }
 

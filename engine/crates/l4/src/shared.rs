@@ -96,8 +96,8 @@ impl ProxyState {
 
     /// What direct connections depend on.
     pub(crate) fn around(&self) -> Around<'_> {
-        let Self { store, telemetry, outliers, config, .. } = self;
-        Around { store, network: &config.network, telemetry, outliers }
+        let Self { store, telemetry, outliers, config, host, .. } = self;
+        Around { store, network: &config.network, telemetry, outliers, certificates: &host.certificates }
     }
 
     /// Learn that the tunnel carries a connection of a pod, so that later ones may be direct.

@@ -11,6 +11,7 @@
 mod pods;
 mod report;
 mod table;
+mod trust;
 mod verdict;
 
 use std::net::SocketAddr;
@@ -29,12 +30,14 @@ use culvert_net::netns::Netns;
 use culvert_net::transfer::Transfer;
 use culvert_telemetry::Telemetry;
 use culvert_upstream::Outliers;
-use culvert_worker::PodInfo;
+use culvert_worker::{Certificates, PodInfo};
 use parking_lot::{Mutex, RwLock};
 
 use pods::{LocalPods, client_socket, server_socket};
 use report::{Context, Reports};
 use table::{Mixed, Table};
+use trust::Trust;
+use verdict::World;
 
 /// Events that are taken in at a time, and how long the next ones wait.
 const MAX_EVENTS: usize = 2048;
@@ -60,6 +63,7 @@ pub(crate) struct Direct {
 #[derive(Debug, Default)]
 struct State {
     pods: LocalPods,
+    trust: Trust,
     reports: Reports,
     attached: Option<Table>,
 }
@@ -71,6 +75,7 @@ pub(crate) struct Around<'a> {
     pub(crate) network: &'a Arc<str>,
     pub(crate) telemetry: &'a Arc<Telemetry>,
     pub(crate) outliers: &'a Outliers,
+    pub(crate) certificates: &'a Certificates,
 }
 
 impl Direct {
@@ -113,17 +118,19 @@ impl Direct {
             return Ok(false);
         }
         let table = Table::open(folder)?;
-        let State { pods, reports, attached } = &mut *state;
+        let State { pods, trust, reports, attached } = &mut *state;
+        *trust = Trust::of(around.certificates);
         let is_first = attached.is_none();
         let attached = attached.insert(table);
         self.active.store(true, Ordering::Release);
-        attached.decide(store, pods, around.outliers);
+        let world = World { store, pods, trust };
+        attached.decide(world, around.outliers);
         self.publish(pods, attached);
         let context = around.context(store, pods);
         for connection in attached.maps.connections().iter().filter(|connection| connection.opened.is_some()) {
             reports.opened(&context, connection);
         }
-        self.end_denied(store, pods, reports, attached);
+        self.end_denied(around, world, reports, attached);
         Ok(is_first)
     }
 
@@ -141,9 +148,9 @@ impl Direct {
         let store = &*around.store.read();
         // A later connection teaches the same: a worker does not wait for it.
         let Some(mut state) = self.state.try_lock() else { return };
-        let State { pods, attached: Some(attached), .. } = &mut *state else { return };
+        let State { pods, trust, attached: Some(attached), .. } = &mut *state else { return };
         let Some(pod) = pods.with_uid(uid) else { return };
-        attached.learn(store, pods, around.outliers, Pair { netns: pod.cookie, destination });
+        attached.learn(World { store, pods, trust }, around.outliers, Pair { netns: pod.cookie, destination });
         self.publish(pods, attached);
     }
 
@@ -170,13 +177,30 @@ impl Direct {
         }
         let store = &*around.store.read();
         let mut state = self.state.lock();
-        let State { pods, reports, attached: Some(attached) } = &mut *state else { return };
-        if attached.is_owner() {
-            attached.decide(store, pods, around.outliers);
-            self.publish(pods, attached);
-            if authorization {
-                self.end_denied(store, pods, reports, attached);
-            }
+        let State { pods, trust, reports, attached: Some(attached) } = &mut *state else { return };
+        if !attached.is_owner() {
+            return;
+        }
+        let world = World { store, pods, trust };
+        attached.decide(world, around.outliers);
+        self.publish(pods, attached);
+        if authorization {
+            let open = self.end_denied(around, world, reports, attached);
+            pods.retain(|cookie| open.iter().any(|one| one.source_netns == cookie || one.destination_netns == cookie));
+        }
+    }
+
+    /// Decide again where certificates, roots or revocation lists have changed.
+    pub(crate) fn trust_changed(&self, around: Around<'_>) {
+        if !self.active.load(Ordering::Acquire) {
+            return;
+        }
+        let now = Trust::of(around.certificates);
+        let mut state = self.state.lock();
+        if state.trust != now {
+            state.trust = now;
+            drop(state);
+            self.recompute(around, true);
         }
     }
 
@@ -189,11 +213,12 @@ impl Direct {
             self.active.store(false, Ordering::Release);
             return None;
         }
-        let State { pods, reports, attached: Some(attached) } = &mut *state else { return None };
-        attached.follow_ejections(store, pods, around.outliers);
+        let State { pods, trust, reports, attached: Some(attached) } = &mut *state else { return None };
+        let world = World { store, pods, trust };
+        attached.follow_ejections(world, around.outliers);
         for _ in 0..MAX_EVENTS {
             let Some((connection, happened)) = attached.maps.next_event() else { break };
-            self.note(around, &around.context(store, pods), reports, attached, &connection, happened);
+            self.note(around, world, reports, attached, &connection, happened);
         }
         self.publish(pods, attached);
         let carried = |connection: &DirectConnection| {
@@ -211,13 +236,14 @@ impl Direct {
     fn note(
         &self,
         around: Around<'_>,
-        context: &Context<'_>,
+        world: World<'_>,
         reports: &mut Reports,
         attached: &mut Table,
         connection: &DirectConnection,
         happened: Happened,
     ) {
         let is_chosen = connection.target != connection.server;
+        let context = &around.context(world.store, world.pods);
         match happened {
             Happened::Opened => {
                 reports.opened(context, connection);
@@ -237,7 +263,7 @@ impl Direct {
                 }
                 reports.closed(context, connection, Transfer { to_destination, to_client }, at, reset);
             }
-            Happened::Forbidden => self.end_if_denied(context.store, context.pods, reports, connection),
+            Happened::Forbidden => self.end_if_denied(context, world, reports, connection),
         }
     }
 
@@ -263,19 +289,33 @@ impl Direct {
         [outcomes, open]
     }
 
-    /// End the connections that policy denies. After the table: what is opened meanwhile is seen here, or finds no pair.
-    fn end_denied(&self, store: &Store, pods: &mut LocalPods, reports: &mut Reports, attached: &Table) {
+    /// End the connections that policy denies, and return what there was. After the table: what is opened meanwhile is
+    /// seen here, or finds no pair.
+    fn end_denied(
+        &self,
+        around: Around<'_>,
+        world: World<'_>,
+        reports: &mut Reports,
+        attached: &Table,
+    ) -> Vec<DirectConnection> {
         let open = attached.maps.connections();
+        let context = around.context(world.store, world.pods);
         for connection in &open {
-            self.end_if_denied(store, pods, reports, connection);
+            self.end_if_denied(&context, world, reports, connection);
         }
-        pods.retain(|cookie| open.iter().any(|one| one.source_netns == cookie || one.destination_netns == cookie));
+        open
     }
 
-    fn end_if_denied(&self, store: &Store, pods: &LocalPods, reports: &mut Reports, connection: &DirectConnection) {
-        let Err(denied) = verdict::reevaluate(store, pods, connection) else { return };
-        reports.denied(connection, denied);
-        if end(pods, connection) {
+    fn end_if_denied(
+        &self,
+        context: &Context<'_>,
+        world: World<'_>,
+        reports: &mut Reports,
+        connection: &DirectConnection,
+    ) {
+        let Err(why) = world.reevaluate(connection) else { return };
+        reports.ending(context, connection, why);
+        if end(world.pods, connection) {
             self.ended.fetch_add(1, Ordering::Relaxed);
         }
     }

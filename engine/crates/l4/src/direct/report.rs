@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_bpf::direct::DirectConnection;
-use culvert_mesh::{Denied, Store};
+use culvert_mesh::Store;
 use culvert_net::transfer::{Transfer, TransferCounter};
 use culvert_telemetry::{Direction, Flow, FlowEnd, OpenFlow, Peer, ResponseFlag, Security, Telemetry};
 
@@ -27,7 +27,8 @@ struct Reported {
     connection: DirectConnection,
     source: OpenFlow,
     destination: OpenFlow,
-    denied: Option<Denied>,
+    /// Why this engine has ended it.
+    ended: Option<FlowEnd>,
     /// Whether its socket was not found the last time.
     missed: bool,
 }
@@ -65,7 +66,7 @@ impl Reports {
             connection: *connection,
             source: source.open(context.telemetry),
             destination: destination.open(context.telemetry),
-            denied: None,
+            ended: None,
             missed: false,
         };
         self.due.push_back((Instant::now() + INTERVAL, key, connection.cookie));
@@ -87,13 +88,11 @@ impl Reports {
         self.opened(context, connection); // the event of its beginning may have been lost
         let Some(reported) = self.open.remove(&ends(connection)) else { return };
         reported.carried(total);
-        let end = match &reported.denied {
-            Some(denied) => {
-                FlowEnd::failed(ResponseFlag::Denied, format!("connection closed due to policy change: {denied}"))
-            }
-            None if reset => FlowEnd::failed(ResponseFlag::None, "connection reset"),
-            None => FlowEnd { flag: ResponseFlag::None, error: None },
+        let unforced = || match reset {
+            true => FlowEnd::failed(ResponseFlag::None, "connection reset"),
+            false => FlowEnd { flag: ResponseFlag::None, error: None },
         };
+        let end = reported.ended.clone().unwrap_or_else(unforced);
         reported.finish(&end, Duration::from_nanos(at.saturating_sub(opened)));
     }
 
@@ -106,9 +105,12 @@ impl Reports {
     }
 
     /// Remember why a connection is being ended.
-    pub(super) fn denied(&mut self, connection: &DirectConnection, denied: Denied) {
+    pub(super) fn ending(&mut self, context: &Context<'_>, connection: &DirectConnection, why: FlowEnd) {
+        if connection.opened.is_some() {
+            self.opened(context, connection); // the event of its beginning may not have been read yet
+        }
         if let Some(reported) = self.open.get_mut(&ends(connection)) {
-            reported.denied = Some(denied);
+            reported.ended = Some(why);
         }
     }
 

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use culvert_bpf::BpfError;
 use culvert_bpf::direct::{DirectMaps, Pair};
-use culvert_mesh::Store;
 use culvert_upstream::{Outliers, SelectionContext};
 
 use super::pods::LocalPods;
-use super::verdict;
+use super::verdict::World;
 
 /// Pairs, services among them, that one pod may have; connections of others go through the tunnel. So a pod that calls
 /// every port of its neighbours leaves them their part of the kernel's tables.
@@ -90,15 +89,15 @@ impl Table {
     }
 
     /// Learn of a pair or a service that the tunnel has just carried a connection of.
-    pub(super) fn learn(&mut self, store: &Store, pods: &LocalPods, outliers: &Outliers, pair: Pair) {
+    pub(super) fn learn(&mut self, world: World<'_>, outliers: &Outliers, pair: Pair) {
         let is_known = self.pairs.contains_key(&pair) || self.services.contains_key(&pair);
         if is_known || self.is_barred(pair) || !self.is_owner() {
             return;
         }
-        if self.learn_pair(store, pods, pair) {
+        if self.learn_pair(world, pair) {
             return;
         }
-        let service = self.evaluate_service(store, pods, outliers, pair);
+        let service = self.evaluate_service(world, outliers, pair);
         if !service.direct.is_empty() && !self.is_full_for(pair.netns) {
             self.write_service(pair, service);
         }
@@ -117,9 +116,9 @@ impl Table {
     }
 
     /// Bring the kernel's tables in line with what is decided now.
-    pub(super) fn decide(&mut self, store: &Store, pods: &LocalPods, outliers: &Outliers) {
+    pub(super) fn decide(&mut self, world: World<'_>, outliers: &Outliers) {
         let Self { maps, pairs, services, .. } = self;
-        let is_served = |pair: &Pair| pods.with_cookie(pair.netns).is_some_and(|pod| pod.served);
+        let is_served = |pair: &Pair| world.pods.with_cookie(pair.netns).is_some_and(|pod| pod.served);
         pairs.retain(|pair, _| {
             is_served(pair) || {
                 maps.forbid(*pair);
@@ -133,7 +132,7 @@ impl Table {
             }
         });
         for (pair, allowed) in pairs.iter_mut() {
-            match verdict::decide(store, pods, *pair) {
+            match world.decide(*pair) {
                 Some(verdict) => *allowed = maps.allow(*pair, verdict).is_ok(),
                 None if *allowed => {
                     maps.forbid(*pair);
@@ -143,11 +142,11 @@ impl Table {
             }
         }
         self.has_changed = true;
-        self.decide_services(store, pods, outliers);
+        self.decide_services(world, outliers);
     }
 
     /// Decide services again where endpoints are, or were, ejected or barred.
-    pub(super) fn follow_ejections(&mut self, store: &Store, pods: &LocalPods, outliers: &Outliers) {
+    pub(super) fn follow_ejections(&mut self, world: World<'_>, outliers: &Outliers) {
         let (due, were_any) = self.ejections;
         let now = Instant::now();
         if due > now {
@@ -158,7 +157,7 @@ impl Table {
         let barred = self.barred.len();
         self.barred.retain(|_, until| *until > now);
         if are_any || were_any || self.barred.len() < barred {
-            self.decide_services(store, pods, outliers);
+            self.decide_services(world, outliers);
         }
     }
 
@@ -177,10 +176,10 @@ impl Table {
         }
     }
 
-    fn decide_services(&mut self, store: &Store, pods: &LocalPods, outliers: &Outliers) {
+    fn decide_services(&mut self, world: World<'_>, outliers: &Outliers) {
         let pairs: Vec<Pair> = self.services.keys().copied().collect();
         for pair in pairs {
-            let service = self.evaluate_service(store, pods, outliers, pair);
+            let service = self.evaluate_service(world, outliers, pair);
             if self.services.get(&pair) != Some(&service) {
                 self.write_service(pair, service);
             }
@@ -200,31 +199,33 @@ impl Table {
     }
 
     /// The endpoints that the tunnel would choose among; those that may be direct become pairs.
-    fn evaluate_service(&mut self, store: &Store, pods: &LocalPods, outliers: &Outliers, pair: Pair) -> KnownService {
+    fn evaluate_service(&mut self, world: World<'_>, outliers: &Outliers, pair: Pair) -> KnownService {
         let mut known = KnownService::default();
-        let Some(source) = pods.with_cookie(pair.netns).and_then(|pod| pod.workload(store)) else { return known };
+        let Some(source) = world.pods.with_cookie(pair.netns).and_then(|pod| pod.workload(world.store)) else {
+            return known;
+        };
         let ejected = outliers.ejected();
         let choice = SelectionContext { ejected: ejected.as_deref(), ..SelectionContext::default() };
-        for endpoint in store.shared_endpoints(source, pair.destination, choice) {
+        for endpoint in world.store.shared_endpoints(source, pair.destination, choice) {
             known.endpoints.push((endpoint.address, endpoint.weight));
             let of_endpoint = Pair { destination: endpoint.address, ..pair };
             // Mostly an endpoint is a pod of another node, which is quick to see.
-            if pods.of_workload(&endpoint.workload).is_some() && self.is_direct(store, pods, of_endpoint) {
+            if world.pods.of_workload(&endpoint.workload).is_some() && self.is_direct(world, of_endpoint) {
                 known.direct.push(endpoint.address);
             }
         }
         known
     }
 
-    fn is_direct(&mut self, store: &Store, pods: &LocalPods, pair: Pair) -> bool {
+    fn is_direct(&mut self, world: World<'_>, pair: Pair) -> bool {
         match self.pairs.get(&pair) {
             Some(allowed) => *allowed,
-            None => !self.is_barred(pair) && self.learn_pair(store, pods, pair),
+            None => !self.is_barred(pair) && self.learn_pair(world, pair),
         }
     }
 
-    fn learn_pair(&mut self, store: &Store, pods: &LocalPods, pair: Pair) -> bool {
-        let Some(verdict) = verdict::decide(store, pods, pair) else { return false };
+    fn learn_pair(&mut self, world: World<'_>, pair: Pair) -> bool {
+        let Some(verdict) = world.decide(pair) else { return false };
         let is_written = !self.is_full_for(pair.netns) && self.maps.allow(pair, verdict).is_ok();
         if is_written {
             self.pairs.insert(pair, true);
