@@ -7,7 +7,7 @@ CONNECT with the same flow-control windows, two threads a proxy, and write no ac
 import base64
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -93,10 +93,13 @@ async def engine(
     access_log: str | None = None,
     bandwidth: int = 0,
     under: Sequence[str] = (),
+    capture: Callable[[pods.Pod], None] = pods.Pod.capture,
+    direct: Path | None = None,
 ) -> int:
     """Start one node's tunnel for the pods ``served``, capture them, and return its process id.
 
-    ``bandwidth``: bytes a second that each pod may carry; 0 is no bound. ``under``: a program that runs it.
+    ``bandwidth``: bytes a second that each pod may carry; 0 is no bound. ``under``: a program that runs it. ``direct``:
+    pins of the capture by BPF, where connections may be direct.
     """
     spec = {
         "config": {
@@ -105,7 +108,9 @@ async def engine(
             "access_log": engine_pb2.TEXT if access_log == "text" else engine_pb2.OFF,
             "access_log_records": access_log == "otlp",
             "max_bandwidth_per_workload": bandwidth,
+            "direct_connections": direct is not None,
         },
+        "direct": str(direct or ""),
         "pods": [_served(pod, authority) for pod in served],
         "resources": [_workload(pod) for pod in mesh],
     }
@@ -114,7 +119,7 @@ async def engine(
     host = await pods.start(stack, *under, sys.executable, "-m", "bench.engine_host", str(file))
     await pods.ready(host, START_UNDER_S if under else START_S)
     for pod in served:
-        pod.capture()
+        capture(pod)
     return host.pid
 
 

@@ -38,11 +38,12 @@ class Spec:
     config: dict[str, Any]
     pods: list[Served]
     resources: list[list[str]]
+    direct: str = ""
 
     @classmethod
     def read(cls, file: Path) -> "Spec":
         said = json.loads(file.read_text())
-        return cls(said["config"], [Served(**pod) for pod in said["pods"]], said["resources"])
+        return cls(said["config"], [Served(**pod) for pod in said["pods"]], said["resources"], said.get("direct", ""))
 
 
 async def follow(engine: Engine, spec: Spec, started: asyncio.Queue[str]) -> None:
@@ -86,6 +87,8 @@ async def main(spec: Spec) -> None:
         for _ in spec.pods:
             if error := await asyncio.wait_for(started.get(), START_S):
                 sys.exit(error)
+        if spec.direct:
+            engine.attach_direct(spec.direct)
         print("ready", flush=True)
         await loop.run_in_executor(None, sys.stdin.buffer.read)
     finally:

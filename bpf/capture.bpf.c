@@ -5,6 +5,8 @@
  * system call names, before routing, and change address and port. Sockets of other namespaces cost one look-up.
  * What a socket was going to is remembered in its storage, so that getpeername, recvmsg and the tunnel
  * (tunnel.bpf.c) learn of it, and so that the guard (flows.bpf.c) knows what leaves on purpose.
+ * A connection to a pod of the same node that the engine has allowed (cv_direct) is left as it is, and recorded when it
+ * connects (direct.bpf.c).
  * Why here: no packet is rewritten, so there is no connection tracking, and the other end sees the pod's address.
  *
  * The tunnel is reached at the pod's own address: at 127.0.0.1 getsockname would change, and a socket that is bound to
@@ -22,6 +24,7 @@
 
 #include "capture.h"
 #include "lib/addr.h"
+#include "lib/direct_flow.h"
 #include "lib/plan.h"
 
 #define AF_INET 2
@@ -35,6 +38,9 @@ volatile const __u32 tunnel_mark_mask = 0;
 /* Host order. */
 volatile const __u16 outbound_port = 0;
 volatile const __u16 dns_port = 0;
+
+/* Direct connections at a time; 0: none. */
+volatile const __u64 direct_limit = 0;
 
 static __always_inline int count(__u32 reason, int verdict) {
     stats_count(&cv_captures, reason);
@@ -149,6 +155,84 @@ static __always_inline int to_tunnel(struct bpf_sock_addr *ctx, const struct pod
     return count(CAPTURE_OUTBOUND, PROCEED);
 }
 
+static __always_inline int direct_is_full(void) {
+    __u32 key = FLOW_TABLE_USED;
+    __u64 *used = bpf_map_lookup_elem(&cv_flow_table, &key);
+
+    return !used || *used >= direct_limit;
+}
+
+/* Whether the socket will be seen to connect from `source`; most are bound to no address yet. */
+static __always_inline int comes_from(struct bpf_sock_addr *ctx, const __u8 *source) {
+    __u8 bound[16] __attribute__((aligned(8))) = {};
+    struct bpf_sock *sk = ctx->sk;
+
+    ADDR_READ(bound, sk, src);
+    if (is_empty(bound) || (is_v4(bound) && !((const __u32 *)bound)[3]))
+        return 1;
+    return direct_same_address(bound, source);
+}
+
+/* Choose an endpoint by weight, as the tunnel does; where a service is not known, the address itself is the endpoint.
+ */
+static __always_inline void choose(__u64 netns, const struct destination *to, struct direct_endpoint *chosen) {
+    struct direct_key key = {.netns = netns, .port = bpf_ntohs(to->port)};
+    struct direct_service *service;
+    __u32 ticket;
+
+    __builtin_memcpy(key.address, to->address, sizeof(key.address));
+    __builtin_memcpy(chosen->address, to->address, sizeof(chosen->address));
+    chosen->port = key.port;
+    service = bpf_map_lookup_elem(&cv_services, &key);
+    if (!service)
+        return;
+    ticket = ((__u64)bpf_get_prandom_u32() * service->shares) >> 32;
+    for (__u32 number = 0; number < DIRECT_ENDPOINTS; number++) {
+        if (number >= service->count)
+            break;
+        if (ticket < service->endpoints[number].share_end) {
+            *chosen = service->endpoints[number];
+            return;
+        }
+    }
+}
+
+/*
+ * Send the connection directly where the engine has allowed it and nothing of either pod is against it; else 0. A
+ * service's connection for which an endpoint is chosen that is not direct is the tunnel's, which chooses among such
+ * endpoints only.
+ */
+static __always_inline int to_peer(struct bpf_sock_addr *ctx, const struct pod_plan *plan, __u64 netns,
+                                   struct destination *to, int v6) {
+    int v4 = is_v4(to->address);
+    struct direct_endpoint chosen = {};
+    struct direct_verdict *verdict;
+    struct pod_plan *peer;
+    __u64 peer_netns;
+
+    if (!direct_limit || ctx->type != SOCK_STREAM)
+        return 0;
+    choose(netns, to, &chosen);
+    verdict = direct_verdict_of(netns, chosen.address, chosen.port);
+    if (!verdict || !direct_fits(plan, verdict->source, v4) || !comes_from(ctx, verdict->source))
+        return 0;
+    peer_netns = verdict->destination_netns;
+    peer = bpf_map_lookup_elem(&cv_pods, &peer_netns);
+    if (!peer || !direct_fits(peer, chosen.address, v4))
+        return 0;
+    if (direct_is_full()) {
+        stats_count(&cv_flow_counts, DIRECT_COUNT_FULL);
+        return 0;
+    }
+    to->treatment = TREAT_DIRECT;
+    if (!remember(ctx, to)) {
+        to->treatment = TREAT_CAPTURE;
+        return 0;
+    }
+    write(ctx, v6, chosen.address, bpf_htons(chosen.port));
+    return 1;
+}
+
 /* `connecting`: else one datagram is sent, and what an earlier one has left is still good for its answer. */
 static __always_inline int outbound(struct bpf_sock_addr *ctx, int v6, int connecting) {
     __u64 netns = bpf_get_netns_cookie(ctx);
@@ -166,6 +250,8 @@ static __always_inline int outbound(struct bpf_sock_addr *ctx, int v6, int conne
     to.treatment = plan->flags & POD_CAPTURE ? treat(ctx, plan, netns, &to) : TREAT_LOCAL;
     if (to.treatment == TREAT_DNS)
         return to_dns(ctx, &to, v6);
+    if (to.treatment == TREAT_CAPTURE && connecting && to_peer(ctx, plan, netns, &to, v6))
+        return PROCEED;
     if (to.treatment == TREAT_CAPTURE)
         return to_tunnel(ctx, plan, &to, v6);
     /* The socket may have been captured before: what it was going to then must not be told of this connection. */
@@ -182,7 +268,7 @@ static __always_inline int outbound(struct bpf_sock_addr *ctx, int v6, int conne
 static __always_inline const struct destination *captured(struct bpf_sock_addr *ctx) {
     struct destination *kept = bpf_sk_storage_get(&cv_sockets, ctx->sk, 0, 0);
 
-    if (kept && (kept->treatment == TREAT_CAPTURE || kept->treatment == TREAT_DNS))
+    if (kept && (kept->treatment == TREAT_CAPTURE || kept->treatment == TREAT_DNS || kept->treatment == TREAT_DIRECT))
         return kept;
     return 0;
 }

@@ -15,10 +15,11 @@
  *
  * cv_guard, on what leaves by every other link: drops TCP of the application that no hook has passed. Its sockets are
  * asked: one that leaves on purpose has been noted (TREAT_PASS), a captured one never comes here. Accepted connections
- * are judged by the plan once, and noted. What carries neither data nor a new connection is let pass. Connections that
- * are older than the guard are exempt by 4-tuple. So a process that the hooks do not see gets nothing out, nor does
- * anything while the hooks are missing. Fails closed: a packet that cannot be parsed is dropped. Every drop is counted
- * (enum guard_drop). Kernel minimum: 5.10.
+ * are judged by the plan once, and noted. Direct connections (direct.bpf.c) pass in both directions if they are
+ * recorded. What carries neither data nor a new connection is let pass. Connections that are older than the guard are
+ * exempt by 4-tuple. So a process that the hooks do not see gets nothing out, nor does anything while the hooks are
+ * missing. Fails closed: a packet that cannot be parsed is dropped. Every drop is counted (enum guard_drop). Kernel
+ * minimum: 5.10.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
@@ -28,6 +29,7 @@
 
 #include "capture.h"
 #include "guard.h"
+#include "lib/direct_flow.h"
 #include "lib/maps.h"
 #include "lib/packet.h"
 #include "lib/plan.h"
@@ -149,6 +151,18 @@ static __always_inline int may_answer(struct __sk_buff *skb, struct bpf_sock *sk
     return 1;
 }
 
+/* Whether the packet is of a direct connection that is recorded: its client's, or the destination's answer. */
+static __always_inline int is_direct(const struct connection *connection) {
+    struct connection as_client = {};
+    struct direct_flow *flow = direct_flow_of(connection);
+
+    if (flow && flow->source_netns == netns)
+        return 1;
+    direct_reverse(&as_client, connection);
+    flow = direct_flow_of(&as_client);
+    return flow && flow->destination_netns == netns;
+}
+
 SEC("classifier")
 int cv_guard(struct __sk_buff *skb) {
     struct packet packet = {};
@@ -169,11 +183,15 @@ int cv_guard(struct __sk_buff *skb) {
     to = remembered(sk);
     if (to && to->treatment == TREAT_PASS)
         return tc_pass();
+    if (to && to->treatment == TREAT_DIRECT && !(packet.flags & TCP_SYN))
+        return tc_pass();
     if (!(packet.flags & (TCP_SYN | TCP_FIN)) && !packet.payload)
         return tc_pass();
     if (is_preexisting(&packet.connection, packet.flags))
         return tc_pass();
     if ((packet.flags & (TCP_SYN | TCP_ACK)) != TCP_SYN && may_answer(skb, sk, &packet))
+        return tc_pass();
+    if (is_direct(&packet.connection))
         return tc_pass();
     return tc_drop(&cv_guard_drops, GUARD_DROP_UNMARKED, packet.flags);
 }

@@ -5,7 +5,8 @@
  * apart. Sees a SYN before a listener is chosen, and chooses one. The accepted socket has the real addresses of both
  * ends. Connections within the pod, the tunnel's own included, are left alone: they arrive on the loopback link. The
  * kernel tells this hook the link that has the address, not the link that the packet arrived on, so flows.bpf.c writes
- * arrivals on loopback into cv_arrivals. This hook uses an entry once; a packet from outside clears it.
+ * arrivals on loopback into cv_arrivals. This hook uses an entry once; a packet from outside clears it. Direct
+ * connections (direct.bpf.c) are left to the application's own listener.
  *
  * Fails closed: what must be captured while the tunnel does not listen is refused. Kernel minimum: 5.17 (the link on
  * which a packet from outside has arrived).
@@ -18,6 +19,7 @@
 
 #include "capture.h"
 #include "lib/addr.h"
+#include "lib/direct_flow.h"
 #include "lib/plan.h"
 
 volatile const __u64 netns = 0;
@@ -64,6 +66,26 @@ static __always_inline int is_from_within(const struct bpf_sk_lookup *ctx, const
     return 1;
 }
 
+/* Whether the SYN is of a direct connection that is recorded, and that policy still allows. */
+static __always_inline int is_direct(const struct bpf_sk_lookup *ctx, const __u8 *remote) {
+    struct connection as_client = {};
+    struct direct_flow *flow;
+    __u64 source;
+
+    __builtin_memcpy(as_client.local, remote, sizeof(as_client.local));
+    ADDR_READ(as_client.remote, ctx, local);
+    as_client.local_port = ctx->remote_port;
+    as_client.remote_port = bpf_htons(ctx->local_port);
+    flow = direct_flow_of(&as_client);
+    if (!flow || flow->state != DIRECT_OPENING || flow->destination_netns != netns)
+        return 0;
+    source = flow->source_netns;
+    if (bpf_map_lookup_elem(&cv_pods, &source) && direct_verdict_of(source, as_client.remote, ctx->local_port))
+        return 1;
+    stats_count(&cv_flow_counts, DIRECT_COUNT_FORBIDDEN);
+    return 0;
+}
+
 SEC("sk_lookup")
 int cv_inbound(struct bpf_sk_lookup *ctx) {
     __u64 key = netns;
@@ -77,6 +99,8 @@ int cv_inbound(struct bpf_sk_lookup *ctx) {
         return SK_PASS;
     ADDR_READ(remote, ctx, remote);
     if (is_from_within(ctx, remote))
+        return SK_PASS;
+    if (is_direct(ctx, remote))
         return SK_PASS;
     if (plan_passes_inbound(plan, netns, ctx->local_port, remote, ctx->ingress_ifindex, hbone_port))
         return SK_PASS;

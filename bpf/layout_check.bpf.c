@@ -4,6 +4,7 @@
  */
 #include "capture.h"
 #include "connection.h"
+#include "direct.h"
 #include "guard.h"
 
 struct connection layout_connection;
@@ -21,3 +22,14 @@ enum port_list layout_port_list;
 enum range_flag layout_range_flag;
 enum treatment layout_treatment;
 enum capture_count layout_capture_count;
+struct direct_key layout_direct_key;
+struct direct_verdict layout_direct_verdict;
+struct direct_flow layout_direct_flow;
+struct direct_event layout_direct_event;
+enum flow_table layout_flow_table;
+enum direct_state layout_direct_state;
+enum direct_ending layout_direct_ending;
+enum direct_event_kind layout_direct_event_kind;
+enum direct_count layout_direct_count;
+struct direct_endpoint layout_direct_endpoint;
+struct direct_service layout_direct_service;

@@ -171,6 +171,7 @@ class Capture:
         inbound_port: int,
         hbone_port: int,
         dns_port: int,
+        direct_limit: int = 0,
     ) -> Capture:
         """Load the programs, with the maps of an earlier process if there are any. Nothing is attached.
 
@@ -182,6 +183,8 @@ class Capture:
             inbound_port: where it accepts captured connections to the pod.
             hbone_port: where it accepts tunnels of peers.
             dns_port: where it answers DNS, on loopback.
+            direct_limit: connections at a time that pods of this node may have without the tunnel, as far as an engine
+                allows them (``Engine.attach_direct``); 0: none.
         """
 
     def attach(self, cgroup: str | PathLike[str]) -> None:
@@ -371,6 +374,19 @@ class Engine:
 
         Raises:
             EngineBusy: a worker's queue is full.
+        """
+
+    def attach_direct(self, folder: str | PathLike[str]) -> None:
+        """Let pods of this node connect without the tunnel, and decide which may.
+
+        To be called when all workloads have been added: what an earlier engine has allowed is decided again before this
+        returns. Without the setting, and where it has been done already, this does nothing.
+
+        Args:
+            folder: where the node agent has pinned the maps of its programs (``Capture``), as this process sees it.
+
+        Raises:
+            KernelUnsupported: there are no such maps, or they cannot be used.
         """
 
     def drain(self, timeout_s: float) -> None:

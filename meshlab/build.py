@@ -20,6 +20,7 @@ TARGETS: Mapping[str, Callable[[Say], object]] = {
     "samples-image": images.samples,
     "culvert-image": product.image,
     "waypoint-image": product.waypoint_image,
+    "metallb-image": images.metallb,
 }
 
 

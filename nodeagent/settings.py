@@ -73,6 +73,11 @@ class NodeAgentSettings(ProcessSettings):
         default=Path(names.BPF_PINS),
         description="Folder of this agent's programs and maps for the backend ebpf, in the host's BPF file system.",
     )
+    direct_connections: bool = Field(
+        default=False,
+        description="With the backend ebpf: whether two captured pods of this node, without a waypoint, connect "
+        "directly where policy allows it, authenticated by the kernel and not encrypted. ztunnel has the same setting.",
+    )
     capture_guard: bool = Field(
         default=True,
         description="Whether captured pods get a BPF program that keeps their TCP in while the capture rules are gone.",

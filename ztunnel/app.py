@@ -8,7 +8,7 @@ from pathlib import Path
 
 from meshapi import names
 from meshapi.proto import engine_pb2
-from meshengine import Engine
+from meshengine import Engine, KernelUnsupported
 from meshkit import admin, log, metrics
 from meshkit.tasks import Background
 from meshkit.xds import credentials
@@ -56,7 +56,7 @@ class Ztunnel:
         self._mesh = XdsReceiver(engine, self._snapshot)
         self._workloads = Workloads(engine)
         self._own = OwnWorkload(engine, settings)
-        self._zds = ZdsClient(settings.zds_socket, self._workloads)
+        self._zds = ZdsClient(settings.zds_socket, self._workloads, complete=self._attach_direct)
         self._xds = DeltaClient(
             connect=tls_channel(settings.xds_address, settings.xds_root_ca, settings.xds_server_name or None),
             metadata=partial(credentials.token_metadata, settings.token_path, settings.cluster_id),
@@ -157,6 +157,15 @@ class Ztunnel:
         await self._state_known.wait()
         await self._zds.run()
 
+    async def _attach_direct(self) -> None:
+        """Decide from now on which pods of this node connect directly; a failure leaves everything to the tunnel."""
+        if not self._settings.direct_connections:
+            return
+        try:
+            await asyncio.to_thread(self._engine.attach_direct, self._settings.bpf_pins)
+        except KernelUnsupported as error:
+            _log.warning("no connection is direct: the tunnel carries all of them", reason=str(error))
+
     async def _serve_own_pod(self) -> None:
         await self._state_known.wait()
         await self._own.serve()
@@ -216,6 +225,7 @@ def _engine_config(settings: ZtunnelSettings, descriptors: int) -> engine_pb2.En
         removal_drain_ms=round(settings.removal_drain_s * 1000),
         metrics_idle_ms=round(settings.metrics_idle_s * 1000),
         metrics_excluded_labels=settings.metrics_excluded_labels,
+        direct_connections=settings.direct_connections,
         access_log=_ACCESS_LOG[settings.access_log],
         access_log_records=bool(settings.otlp_endpoint),
     )

@@ -108,6 +108,16 @@ class ZtunnelSettings(ProxySettings):
         default=3600.0, ge=0, description="How long open streams of a removed workload may go on, seconds."
     )
 
+    direct_connections: bool = Field(
+        default=False,
+        description="Whether two captured pods of this node, without a waypoint, connect directly where policy allows "
+        "it. The node agent has the same setting, and captures with the backend ebpf.",
+    )
+    bpf_pins: Path = Field(
+        default=Path(names.BPF_PINS_MOUNTED),
+        description="Folder of the node agent's programs and maps, as this process sees it.",
+    )
+
     metrics_idle_s: float = Field(
         default=1800.0,
         ge=0,

@@ -10,6 +10,7 @@ While the node agent is away everything goes on as it is; with its next snapshot
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,16 @@ class ProtocolError(Exception):
 class ZdsClient:
     """Follows the node agent. Construct, then ``run`` as a task."""
 
-    def __init__(self, path: Path, workloads: Workloads, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        workloads: Workloads,
+        backoff: Backoff | None = None,
+        *,
+        complete: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Make a client; ``complete`` is awaited after each snapshot, when all workloads have been added."""
+        self._complete = complete
         self._path = path
         self._workloads = workloads
         self._backoff = backoff or Backoff(first_s=0.01, cap_s=0.5)  # on the same node: retrying costs nothing
@@ -106,6 +116,8 @@ class ZdsClient:
             return ""
         if kind == "snapshot_sent" and not self.snapshot_received:
             self._workloads.retain(seen)
+            if self._complete is not None:
+                await self._complete()
             self.snapshot_received = True
             self._backoff.reset()
             _log.info("snapshot received", workloads=len(seen))

@@ -9,11 +9,12 @@
 
 /* Bits of pod_plan.flags. */
 enum pod_flag {
-    POD_CAPTURE = 1,         /* else nothing new is taken */
-    POD_DNS = 2,             /* DNS goes to the tunnel */
-    POD_INBOUND = 4,         /* connections to the pod are taken */
-    POD_INBOUND_LISTED = 8,  /* of them, only those to the ports of PORT_INBOUND_ONLY */
-    POD_OUTBOUND_LISTED = 16 /* only PORT_OUTBOUND_ONLY and RANGE_ONLY are taken; else all that is not excluded */
+    POD_CAPTURE = 1,          /* else nothing new is taken */
+    POD_DNS = 2,              /* DNS goes to the tunnel */
+    POD_INBOUND = 4,          /* connections to the pod are taken */
+    POD_INBOUND_LISTED = 8,   /* of them, only those to the ports of PORT_INBOUND_ONLY */
+    POD_OUTBOUND_LISTED = 16, /* only PORT_OUTBOUND_ONLY and RANGE_ONLY are taken; else all that is not excluded */
+    POD_TUNNEL_ALWAYS = 32    /* never directly, in either direction */
 };
 
 /* Which list a port is on. */
@@ -37,7 +38,8 @@ enum treatment {
     TREAT_LOCAL = 0,   /* stays in the pod; nothing is remembered */
     TREAT_PASS = 1,    /* leaves on purpose */
     TREAT_CAPTURE = 2, /* goes to the tunnel */
-    TREAT_DNS = 3      /* goes to the tunnel's DNS */
+    TREAT_DNS = 3,     /* goes to the tunnel's DNS */
+    TREAT_DIRECT = 4   /* goes to a pod of this node, recorded in cv_flows */
 };
 
 /* What was counted: keys of cv_captures. */

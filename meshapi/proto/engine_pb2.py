@@ -24,45 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ameshapi/proto/engine.proto\x12\x0e\x63ulvert.engine\"\xf7\x07\n\x0c\x45ngineConfig\x12\x16\n\x0eworker_threads\x18\x01 \x01(\r\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x1a\n\x12\x63onnect_timeout_ms\x18\x06 \x01(\r\x12\x1c\n\x14handshake_timeout_ms\x18\x07 \x01(\r\x12\x18\n\x10workload_wait_ms\x18\x08 \x01(\r\x12\x16\n\x0etunnel_idle_ms\x18\t \x01(\r\x12\x1e\n\x16max_streams_per_tunnel\x18\n \x01(\r\x12\x18\n\x10removal_drain_ms\x18\x0b \x01(\r\x12\x19\n\x11removal_accept_ms\x18\x0c \x01(\r\x12$\n\x1cmax_connections_per_workload\x18\r \x01(\r\x12#\n\x1bmax_handshakes_per_workload\x18\x0e \x01(\r\x12-\n\naccess_log\x18\x0f \x01(\x0e\x32\x19.culvert.engine.AccessLog\x12\x18\n\x10\x63onnect_attempts\x18\x10 \x01(\r\x12 \n\x18\x63onnect_attempt_delay_ms\x18\x11 \x01(\r\x12)\n\x1coutlier_consecutive_failures\x18\x12 \x01(\rH\x00\x88\x01\x01\x12 \n\x18outlier_base_ejection_ms\x18\x13 \x01(\r\x12)\n\x1coutlier_max_ejection_percent\x18\x14 \x01(\rH\x01\x88\x01\x01\x12\x11\n\tdns_proxy\x18\x15 \x01(\x08\x12\x0f\n\x07\x64ns_log\x18\x16 \x01(\x08\x12\x16\n\x0e\x63luster_domain\x18\x17 \x01(\t\x12\x13\n\x0bresolv_conf\x18\x18 \x01(\t\x12\'\n\x1fmax_buffered_bytes_per_workload\x18\x19 \x01(\x04\x12\"\n\x1amax_bandwidth_per_workload\x18\x1a \x01(\x04\x12\x1a\n\x12\x61\x63\x63\x65ss_log_records\x18\x1b \x01(\x08\x12\x1a\n\x12max_worker_threads\x18\x1c \x01(\r\x12\x1a\n\rreserved_cpus\x18\x1d \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0fmetrics_idle_ms\x18\x1e \x01(\rH\x03\x88\x01\x01\x12\x1f\n\x17metrics_excluded_labels\x18\x1f \x03(\tB\x1f\n\x1d_outlier_consecutive_failuresB\x1f\n\x1d_outlier_max_ejection_percentB\x10\n\x0e_reserved_cpusB\x12\n\x10_metrics_idle_ms\"\xad\x01\n\x0bWorkloadRef\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x17\n\x0fservice_account\x18\x04 \x01(\t\x12.\n\x04mode\x18\x05 \x01(\x0e\x32 .culvert.engine.WorkloadRef.Mode\"\'\n\x04Mode\x12\x0c\n\x08\x43\x41PTURED\x10\x00\x12\x11\n\rNATIVE_TUNNEL\x10\x01\"\xa3\x01\n\nEventBatch\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.culvert.engine.Event\x12\x12\n\naccess_log\x18\x02 \x01(\x0c\x12\x36\n\x12\x61\x63\x63\x65ss_log_records\x18\x03 \x03(\x0b\x32\x1a.culvert.engine.LogRecords\x12\"\n\x1a\x61\x63\x63\x65ss_log_records_dropped\x18\x04 \x01(\x04\",\n\nLogRecords\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xb7\x02\n\x05\x45vent\x12?\n\x12\x63\x65rtificate_wanted\x18\x01 \x01(\x0b\x32!.culvert.engine.CertificateWantedH\x00\x12\x43\n\x14\x63\x65rtificate_released\x18\x02 \x01(\x0b\x32#.culvert.engine.CertificateReleasedH\x00\x12;\n\x10workload_started\x18\x03 \x01(\x0b\x32\x1f.culvert.engine.WorkloadStartedH\x00\x12;\n\x10workload_stopped\x18\x04 \x01(\x0b\x32\x1f.culvert.engine.WorkloadStoppedH\x00\x12&\n\x05\x66\x61tal\x18\x05 \x01(\x0b\x32\x15.culvert.engine.FatalH\x00\x42\x06\n\x04kind\"%\n\x11\x43\x65rtificateWanted\x12\x10\n\x08identity\x18\x01 \x01(\t\"\'\n\x13\x43\x65rtificateReleased\x12\x10\n\x08identity\x18\x01 \x01(\t\"-\n\x0fWorkloadStarted\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x1e\n\x0fWorkloadStopped\x12\x0b\n\x03uid\x18\x01 \x01(\t\"\x17\n\x05\x46\x61tal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"@\n\x0eMetricFamilies\x12.\n\x08\x66\x61milies\x18\x01 \x03(\x0b\x32\x1c.culvert.engine.MetricFamily\"\xa2\x01\n\x0cMetricFamily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04help\x18\x02 \x01(\t\x12\x13\n\x0blabel_names\x18\x03 \x03(\t\x12\'\n\x07samples\x18\x04 \x03(\x0b\x32\x16.culvert.engine.Sample\x12(\n\x04kind\x18\x05 \x01(\x0e\x32\x1a.culvert.engine.MetricKind\x12\x0e\n\x06\x62ounds\x18\x06 \x03(\x01\"K\n\x06Sample\x12\x14\n\x0clabel_values\x18\x01 \x03(\t\x12\r\n\x05value\x18\x02 \x01(\x04\x12\x0f\n\x07\x62uckets\x18\x03 \x03(\x04\x12\x0b\n\x03sum\x18\x04 \x01(\x01\"K\n\x07Verdict\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x03(\t*2\n\tAccessLog\x12\x07\n\x03OFF\x10\x00\x12\x08\n\x04TEXT\x10\x01\x12\x08\n\x04JSON\x10\x02\x12\x08\n\x04MESH\x10\x03*3\n\nMetricKind\x12\x0b\n\x07\x43OUNTER\x10\x00\x12\t\n\x05GAUGE\x10\x01\x12\r\n\tHISTOGRAM\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ameshapi/proto/engine.proto\x12\x0e\x63ulvert.engine\"\x93\x08\n\x0c\x45ngineConfig\x12\x16\n\x0eworker_threads\x18\x01 \x01(\r\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x1a\n\x12\x63onnect_timeout_ms\x18\x06 \x01(\r\x12\x1c\n\x14handshake_timeout_ms\x18\x07 \x01(\r\x12\x18\n\x10workload_wait_ms\x18\x08 \x01(\r\x12\x16\n\x0etunnel_idle_ms\x18\t \x01(\r\x12\x1e\n\x16max_streams_per_tunnel\x18\n \x01(\r\x12\x18\n\x10removal_drain_ms\x18\x0b \x01(\r\x12\x19\n\x11removal_accept_ms\x18\x0c \x01(\r\x12$\n\x1cmax_connections_per_workload\x18\r \x01(\r\x12#\n\x1bmax_handshakes_per_workload\x18\x0e \x01(\r\x12-\n\naccess_log\x18\x0f \x01(\x0e\x32\x19.culvert.engine.AccessLog\x12\x18\n\x10\x63onnect_attempts\x18\x10 \x01(\r\x12 \n\x18\x63onnect_attempt_delay_ms\x18\x11 \x01(\r\x12)\n\x1coutlier_consecutive_failures\x18\x12 \x01(\rH\x00\x88\x01\x01\x12 \n\x18outlier_base_ejection_ms\x18\x13 \x01(\r\x12)\n\x1coutlier_max_ejection_percent\x18\x14 \x01(\rH\x01\x88\x01\x01\x12\x11\n\tdns_proxy\x18\x15 \x01(\x08\x12\x0f\n\x07\x64ns_log\x18\x16 \x01(\x08\x12\x16\n\x0e\x63luster_domain\x18\x17 \x01(\t\x12\x13\n\x0bresolv_conf\x18\x18 \x01(\t\x12\'\n\x1fmax_buffered_bytes_per_workload\x18\x19 \x01(\x04\x12\"\n\x1amax_bandwidth_per_workload\x18\x1a \x01(\x04\x12\x1a\n\x12\x61\x63\x63\x65ss_log_records\x18\x1b \x01(\x08\x12\x1a\n\x12max_worker_threads\x18\x1c \x01(\r\x12\x1a\n\rreserved_cpus\x18\x1d \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0fmetrics_idle_ms\x18\x1e \x01(\rH\x03\x88\x01\x01\x12\x1a\n\x12\x64irect_connections\x18  \x01(\x08\x12\x1f\n\x17metrics_excluded_labels\x18\x1f \x03(\tB\x1f\n\x1d_outlier_consecutive_failuresB\x1f\n\x1d_outlier_max_ejection_percentB\x10\n\x0e_reserved_cpusB\x12\n\x10_metrics_idle_ms\"\xad\x01\n\x0bWorkloadRef\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x17\n\x0fservice_account\x18\x04 \x01(\t\x12.\n\x04mode\x18\x05 \x01(\x0e\x32 .culvert.engine.WorkloadRef.Mode\"\'\n\x04Mode\x12\x0c\n\x08\x43\x41PTURED\x10\x00\x12\x11\n\rNATIVE_TUNNEL\x10\x01\"\xa3\x01\n\nEventBatch\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.culvert.engine.Event\x12\x12\n\naccess_log\x18\x02 \x01(\x0c\x12\x36\n\x12\x61\x63\x63\x65ss_log_records\x18\x03 \x03(\x0b\x32\x1a.culvert.engine.LogRecords\x12\"\n\x1a\x61\x63\x63\x65ss_log_records_dropped\x18\x04 \x01(\x04\",\n\nLogRecords\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xb7\x02\n\x05\x45vent\x12?\n\x12\x63\x65rtificate_wanted\x18\x01 \x01(\x0b\x32!.culvert.engine.CertificateWantedH\x00\x12\x43\n\x14\x63\x65rtificate_released\x18\x02 \x01(\x0b\x32#.culvert.engine.CertificateReleasedH\x00\x12;\n\x10workload_started\x18\x03 \x01(\x0b\x32\x1f.culvert.engine.WorkloadStartedH\x00\x12;\n\x10workload_stopped\x18\x04 \x01(\x0b\x32\x1f.culvert.engine.WorkloadStoppedH\x00\x12&\n\x05\x66\x61tal\x18\x05 \x01(\x0b\x32\x15.culvert.engine.FatalH\x00\x42\x06\n\x04kind\"%\n\x11\x43\x65rtificateWanted\x12\x10\n\x08identity\x18\x01 \x01(\t\"\'\n\x13\x43\x65rtificateReleased\x12\x10\n\x08identity\x18\x01 \x01(\t\"-\n\x0fWorkloadStarted\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x1e\n\x0fWorkloadStopped\x12\x0b\n\x03uid\x18\x01 \x01(\t\"\x17\n\x05\x46\x61tal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"@\n\x0eMetricFamilies\x12.\n\x08\x66\x61milies\x18\x01 \x03(\x0b\x32\x1c.culvert.engine.MetricFamily\"\xa2\x01\n\x0cMetricFamily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04help\x18\x02 \x01(\t\x12\x13\n\x0blabel_names\x18\x03 \x03(\t\x12\'\n\x07samples\x18\x04 \x03(\x0b\x32\x16.culvert.engine.Sample\x12(\n\x04kind\x18\x05 \x01(\x0e\x32\x1a.culvert.engine.MetricKind\x12\x0e\n\x06\x62ounds\x18\x06 \x03(\x01\"K\n\x06Sample\x12\x14\n\x0clabel_values\x18\x01 \x03(\t\x12\r\n\x05value\x18\x02 \x01(\x04\x12\x0f\n\x07\x62uckets\x18\x03 \x03(\x04\x12\x0b\n\x03sum\x18\x04 \x01(\x01\"K\n\x07Verdict\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x03(\t*2\n\tAccessLog\x12\x07\n\x03OFF\x10\x00\x12\x08\n\x04TEXT\x10\x01\x12\x08\n\x04JSON\x10\x02\x12\x08\n\x04MESH\x10\x03*3\n\nMetricKind\x12\x0b\n\x07\x43OUNTER\x10\x00\x12\t\n\x05GAUGE\x10\x01\x12\r\n\tHISTOGRAM\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshapi.proto.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESSLOG']._serialized_start=2335
-  _globals['_ACCESSLOG']._serialized_end=2385
-  _globals['_METRICKIND']._serialized_start=2387
-  _globals['_METRICKIND']._serialized_end=2438
+  _globals['_ACCESSLOG']._serialized_start=2363
+  _globals['_ACCESSLOG']._serialized_end=2413
+  _globals['_METRICKIND']._serialized_start=2415
+  _globals['_METRICKIND']._serialized_end=2466
   _globals['_ENGINECONFIG']._serialized_start=47
-  _globals['_ENGINECONFIG']._serialized_end=1062
-  _globals['_WORKLOADREF']._serialized_start=1065
-  _globals['_WORKLOADREF']._serialized_end=1238
-  _globals['_WORKLOADREF_MODE']._serialized_start=1199
-  _globals['_WORKLOADREF_MODE']._serialized_end=1238
-  _globals['_EVENTBATCH']._serialized_start=1241
-  _globals['_EVENTBATCH']._serialized_end=1404
-  _globals['_LOGRECORDS']._serialized_start=1406
-  _globals['_LOGRECORDS']._serialized_end=1450
-  _globals['_EVENT']._serialized_start=1453
-  _globals['_EVENT']._serialized_end=1764
-  _globals['_CERTIFICATEWANTED']._serialized_start=1766
-  _globals['_CERTIFICATEWANTED']._serialized_end=1803
-  _globals['_CERTIFICATERELEASED']._serialized_start=1805
-  _globals['_CERTIFICATERELEASED']._serialized_end=1844
-  _globals['_WORKLOADSTARTED']._serialized_start=1846
-  _globals['_WORKLOADSTARTED']._serialized_end=1891
-  _globals['_WORKLOADSTOPPED']._serialized_start=1893
-  _globals['_WORKLOADSTOPPED']._serialized_end=1923
-  _globals['_FATAL']._serialized_start=1925
-  _globals['_FATAL']._serialized_end=1948
-  _globals['_METRICFAMILIES']._serialized_start=1950
-  _globals['_METRICFAMILIES']._serialized_end=2014
-  _globals['_METRICFAMILY']._serialized_start=2017
-  _globals['_METRICFAMILY']._serialized_end=2179
-  _globals['_SAMPLE']._serialized_start=2181
-  _globals['_SAMPLE']._serialized_end=2256
-  _globals['_VERDICT']._serialized_start=2258
-  _globals['_VERDICT']._serialized_end=2333
+  _globals['_ENGINECONFIG']._serialized_end=1090
+  _globals['_WORKLOADREF']._serialized_start=1093
+  _globals['_WORKLOADREF']._serialized_end=1266
+  _globals['_WORKLOADREF_MODE']._serialized_start=1227
+  _globals['_WORKLOADREF_MODE']._serialized_end=1266
+  _globals['_EVENTBATCH']._serialized_start=1269
+  _globals['_EVENTBATCH']._serialized_end=1432
+  _globals['_LOGRECORDS']._serialized_start=1434
+  _globals['_LOGRECORDS']._serialized_end=1478
+  _globals['_EVENT']._serialized_start=1481
+  _globals['_EVENT']._serialized_end=1792
+  _globals['_CERTIFICATEWANTED']._serialized_start=1794
+  _globals['_CERTIFICATEWANTED']._serialized_end=1831
+  _globals['_CERTIFICATERELEASED']._serialized_start=1833
+  _globals['_CERTIFICATERELEASED']._serialized_end=1872
+  _globals['_WORKLOADSTARTED']._serialized_start=1874
+  _globals['_WORKLOADSTARTED']._serialized_end=1919
+  _globals['_WORKLOADSTOPPED']._serialized_start=1921
+  _globals['_WORKLOADSTOPPED']._serialized_end=1951
+  _globals['_FATAL']._serialized_start=1953
+  _globals['_FATAL']._serialized_end=1976
+  _globals['_METRICFAMILIES']._serialized_start=1978
+  _globals['_METRICFAMILIES']._serialized_end=2042
+  _globals['_METRICFAMILY']._serialized_start=2045
+  _globals['_METRICFAMILY']._serialized_end=2207
+  _globals['_SAMPLE']._serialized_start=2209
+  _globals['_SAMPLE']._serialized_end=2284
+  _globals['_VERDICT']._serialized_start=2286
+  _globals['_VERDICT']._serialized_end=2361
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ GAUGE: MetricKind
 HISTOGRAM: MetricKind
 
 class EngineConfig(_message.Message):
-    __slots__ = ("worker_threads", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log", "connect_attempts", "connect_attempt_delay_ms", "outlier_consecutive_failures", "outlier_base_ejection_ms", "outlier_max_ejection_percent", "dns_proxy", "dns_log", "cluster_domain", "resolv_conf", "max_buffered_bytes_per_workload", "max_bandwidth_per_workload", "access_log_records", "max_worker_threads", "reserved_cpus", "metrics_idle_ms", "metrics_excluded_labels")
+    __slots__ = ("worker_threads", "trust_domain", "network", "cluster_id", "node", "connect_timeout_ms", "handshake_timeout_ms", "workload_wait_ms", "tunnel_idle_ms", "max_streams_per_tunnel", "removal_drain_ms", "removal_accept_ms", "max_connections_per_workload", "max_handshakes_per_workload", "access_log", "connect_attempts", "connect_attempt_delay_ms", "outlier_consecutive_failures", "outlier_base_ejection_ms", "outlier_max_ejection_percent", "dns_proxy", "dns_log", "cluster_domain", "resolv_conf", "max_buffered_bytes_per_workload", "max_bandwidth_per_workload", "access_log_records", "max_worker_threads", "reserved_cpus", "metrics_idle_ms", "direct_connections", "metrics_excluded_labels")
     WORKER_THREADS_FIELD_NUMBER: _ClassVar[int]
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class EngineConfig(_message.Message):
     MAX_WORKER_THREADS_FIELD_NUMBER: _ClassVar[int]
     RESERVED_CPUS_FIELD_NUMBER: _ClassVar[int]
     METRICS_IDLE_MS_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     METRICS_EXCLUDED_LABELS_FIELD_NUMBER: _ClassVar[int]
     worker_threads: int
     trust_domain: str
@@ -90,8 +91,9 @@ class EngineConfig(_message.Message):
     max_worker_threads: int
     reserved_cpus: int
     metrics_idle_ms: int
+    direct_connections: bool
     metrics_excluded_labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, worker_threads: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ..., connect_attempts: _Optional[int] = ..., connect_attempt_delay_ms: _Optional[int] = ..., outlier_consecutive_failures: _Optional[int] = ..., outlier_base_ejection_ms: _Optional[int] = ..., outlier_max_ejection_percent: _Optional[int] = ..., dns_proxy: _Optional[bool] = ..., dns_log: _Optional[bool] = ..., cluster_domain: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., max_buffered_bytes_per_workload: _Optional[int] = ..., max_bandwidth_per_workload: _Optional[int] = ..., access_log_records: _Optional[bool] = ..., max_worker_threads: _Optional[int] = ..., reserved_cpus: _Optional[int] = ..., metrics_idle_ms: _Optional[int] = ..., metrics_excluded_labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, worker_threads: _Optional[int] = ..., trust_domain: _Optional[str] = ..., network: _Optional[str] = ..., cluster_id: _Optional[str] = ..., node: _Optional[str] = ..., connect_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., workload_wait_ms: _Optional[int] = ..., tunnel_idle_ms: _Optional[int] = ..., max_streams_per_tunnel: _Optional[int] = ..., removal_drain_ms: _Optional[int] = ..., removal_accept_ms: _Optional[int] = ..., max_connections_per_workload: _Optional[int] = ..., max_handshakes_per_workload: _Optional[int] = ..., access_log: _Optional[_Union[AccessLog, str]] = ..., connect_attempts: _Optional[int] = ..., connect_attempt_delay_ms: _Optional[int] = ..., outlier_consecutive_failures: _Optional[int] = ..., outlier_base_ejection_ms: _Optional[int] = ..., outlier_max_ejection_percent: _Optional[int] = ..., dns_proxy: _Optional[bool] = ..., dns_log: _Optional[bool] = ..., cluster_domain: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., max_buffered_bytes_per_workload: _Optional[int] = ..., max_bandwidth_per_workload: _Optional[int] = ..., access_log_records: _Optional[bool] = ..., max_worker_threads: _Optional[int] = ..., reserved_cpus: _Optional[int] = ..., metrics_idle_ms: _Optional[int] = ..., direct_connections: _Optional[bool] = ..., metrics_excluded_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkloadRef(_message.Message):
     __slots__ = ("uid", "name", "namespace", "service_account", "mode")

@@ -85,6 +85,8 @@ def plan_pod(annotations: Mapping[str, str], *, dns: bool = False) -> PlanResult
         dns=read(names.DNS_CAPTURE_ANNOTATION, _boolean, dns),
         virtual_interfaces=read(names.REROUTE_INTERFACES_ANNOTATION, _interfaces, ()),
         excluded_interfaces=read(names.EXCLUDE_INTERFACES_ANNOTATION, _interfaces, ()),
+        # Its only value. Whatever else is written there, the pod's owner has asked for less to be direct.
+        tunnel_always=read(names.TUNNEL_ANNOTATION, _always, names.TUNNEL_ANNOTATION in annotations),
     )
     return PlanResult(plan, tuple(faults))
 
@@ -93,6 +95,12 @@ def _boolean(text: str) -> bool:
     if text in _TRUE | _FALSE:
         return text in _TRUE
     raise _Unreadable("write true or false")
+
+
+def _always(text: str) -> bool:
+    if text == names.TUNNEL_ALWAYS:
+        return True
+    raise _Unreadable(f"write {names.TUNNEL_ALWAYS}, or leave the annotation out")
 
 
 def _all_or(parse: Callable[[str], T]) -> Callable[[str], T | None]:

@@ -104,7 +104,9 @@ class NoBackend(OSError):
     """No requested backend works on this node; the text says what is missing."""
 
 
-def choose(wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None = None) -> Choice:
+def choose(
+    wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None = None, direct_limit: int = 0
+) -> Choice:
     """Try what there is; takes some hundred milliseconds.
 
     Args:
@@ -112,6 +114,7 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None 
         lock: of the host's iptables tables.
         guard: whether pods get the guard program, where the kernel supports it.
         pins: folder for the programs of capture by BPF; without one, it is not tried.
+        direct_limit: connections at a time that pods may have without the tunnel, where BPF captures; 0: none.
 
     Raises:
         NoBackend: names what is missing and the fix.
@@ -120,7 +123,7 @@ def choose(wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None 
     unguarded = _unguarded(guards) if guard else "as set"
     trials = try_rules(lock, PodNetwork(guards, guarded=not unguarded))
     if wanted is Wanted.EBPF:
-        return _by_bpf(pins, trials, guards, unguarded)
+        return _by_bpf(pins, trials, guards, unguarded, direct_limit)
     chosen, why = trials.choose(wanted)
     others = tuple(backend for backend in trials.all if backend is not chosen)
     return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded)
@@ -181,7 +184,7 @@ def try_rules(lock: Path, around: PodNetwork) -> Trials:
     return trials
 
 
-def _by_bpf(pins: Path | None, trials: Trials, guard: Guard, unguarded: str) -> Choice:
+def _by_bpf(pins: Path | None, trials: Trials, guard: Guard, unguarded: str, direct_limit: int) -> Choice:
     """Choose capture by BPF. Probes are exempt by rules on the host, by those of the first other backend that works."""
     if pins is None:
         raise NoBackend("capture_backend ebpf: no folder for its programs is set")
@@ -191,7 +194,7 @@ def _by_bpf(pins: Path | None, trials: Trials, guard: Guard, unguarded: str) -> 
         raise NoBackend(f"capture_backend ebpf: probes are exempt by nftables or iptables, and {failures}")
     try:
         places = find(pins)
-        node, pods = trial.make(places, guard, guarded=not unguarded, other=rules[0].pods)
+        node, pods = trial.make(places, guard, guarded=not unguarded, other=rules[0].pods, direct_limit=direct_limit)
         node.attach()
     except OSError as error:
         raise NoBackend(f"capture_backend ebpf: {_first_line(error)}") from error

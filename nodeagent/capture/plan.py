@@ -69,6 +69,7 @@ class PodPlan:
         dns: whether the pod's DNS queries are answered by the tunnel.
         virtual_interfaces: links to machines inside the pod (KubeVirt): what comes from them leaves the pod.
         excluded_interfaces: links whose traffic is left alone.
+        tunnel_always: whether every connection goes through the tunnel, those to pods of the same node too.
     """
 
     mode: Mode = Mode.CAPTURE
@@ -77,6 +78,7 @@ class PodPlan:
     dns: bool = False
     virtual_interfaces: tuple[str, ...] = ()
     excluded_interfaces: tuple[str, ...] = ()
+    tunnel_always: bool = False
 
 
 REPLIES: Final = LocalDelivery(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from samples.tour import commands, mesh, table, wire
+from samples.tour import commands, edge, mesh, table, wire
 
 LAB = "lab"
 NAMESPACE = "bookinfo"
@@ -39,9 +39,11 @@ def main(hosts: Sequence[str]) -> int:
         install = ["setup/lab-install", LAB, "--wait", "--set", "meshConfig.waypoints=AUTOMATIC"]
         step(f"Culvert: its image into the nodes, then culvert install  ({' '.join(install)})")
         commands.run([str(ROOT / install[0]), *install[1:]])
-        step("bookinfo  (kubectl apply -f samples/bookinfo -f samples/curl)")
+        step("bookinfo  (kubectl apply -f samples/bookinfo/platform/kube/bookinfo.yaml -f samples/curl)")
         kube.namespace(NAMESPACE)
-        kube.apply(ROOT / "samples" / "bookinfo" / "bookinfo.yaml", ROOT / "samples" / "curl" / "curl.yaml", NAMESPACE)
+        kube.apply(
+            ROOT / "samples/bookinfo/platform/kube/bookinfo.yaml", ROOT / "samples" / "curl" / "curl.yaml", NAMESPACE
+        )
         kube.rolled_out(NAMESPACE)
 
         pods = kube.pods(NAMESPACE)
@@ -56,6 +58,12 @@ def main(hosts: Sequence[str]) -> int:
         with wire.watch(LAB) as after:
             _visit(kube)
         seen = mesh.since(seen_before, mesh.connections(kube))
+        step("the page from outside  (culvert lab addon metallb; kubectl apply -f .../bookinfo-gateway.yaml)")
+        url = edge.publish(kube, LAB, NAMESPACE)
+        shifts = []
+        for one in edge.shift(kube, NAMESPACE, url):
+            step(f"{one.file}  (kubectl apply -f samples/bookinfo/gateway-api/{one.file}.yaml)")
+            shifts.append(one)
     except (commands.Failed, wire.NoCapture) as failed:
         _out.print(f"[red]{failed}[/red]")
         return 1
@@ -63,8 +71,11 @@ def main(hosts: Sequence[str]) -> int:
     _out.print(table.before(before.connections(), pods))
     _out.print(table.after(seen, kube.nodes_of_workloads(NAMESPACE)))
     _out.print(table.wire_summary(before, after))
+    _out.print(table.shifts(shifts))
+    _out.print(f"\nThe product page, for the browser of this computer: {url}")
     _out.print(_further(kube))
-    return 0 if seen and after.http == 0 and before.http > 0 else 1
+    is_protected = seen and after.http == 0 and before.http > 0
+    return 0 if is_protected and set(shifts[-1].pages) == {"red"} else 1
 
 
 def _visit(kube: commands.Kubectl) -> None:
@@ -81,7 +92,6 @@ def _further(kube: commands.Kubectl) -> str:
             f"  export KUBECONFIG={kube.kubeconfig}",
             f"  {culvert} status",
             f"  {culvert} ztunnel-config workloads -n {NAMESPACE}",
-            f"  .venv/bin/kubectl -n {NAMESPACE} port-forward svc/productpage 9080   # http://localhost:9080/productpage",
             "  .venv/bin/kubectl -n istio-system logs ds/ztunnel -f        # one line for each connection",
             f"  {culvert} lab down --name {LAB}",
         ]

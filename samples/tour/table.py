@@ -5,6 +5,7 @@ from collections import Counter
 from rich import box
 from rich.table import Table
 
+from samples.tour.edge import PAGES, STARS, Shift
 from samples.tour.mesh import Edge
 from samples.tour.wire import Watched
 
@@ -50,6 +51,17 @@ def after(seen: Counter[Edge], nodes: dict[str, str]) -> Table:
             edge.source, nodes.get(edge.source, "-"), edge.destination, nodes.get(edge.destination, "-"),
             over, _in_domain(edge.source_principal), _in_domain(edge.destination_principal), str(count),
         )  # fmt: skip
+    return table
+
+
+def shifts(found: list[Shift]) -> Table:
+    """What pages looked like from outside after each route."""
+    title = f"From v1 to v3: of {PAGES} pages from outside, after each route"
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for column in ("route", *STARS.values()):
+        table.add_column(column, justify="left" if column == "route" else "right")
+    for one in found:
+        table.add_row(f"gateway-api/{one.file}.yaml", *(str(one.pages[stars]) for stars in STARS))
     return table
 
 

@@ -22,7 +22,7 @@ from tests.support.lab import BACKEND, ROOT, Lab, eventually, running
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
-BOOKINFO = ROOT / "samples" / "bookinfo" / "bookinfo.yaml"
+BOOKINFO = ROOT / "samples/bookinfo/platform/kube/bookinfo.yaml"
 CURL = ROOT / "samples" / "curl" / "curl.yaml"
 PAGE = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://productpage:9080/productpage")
 

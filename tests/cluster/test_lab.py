@@ -77,7 +77,7 @@ def test_names_outside_the_cluster_are_denied_at_once(samples: Lab) -> None:
 
 
 def test_bookinfo_shows_all_versions_of_reviews(samples: Lab) -> None:
-    samples.apply(SAMPLES / "bookinfo" / "bookinfo.yaml", SAMPLES / "curl" / "curl.yaml")
+    samples.apply(SAMPLES / "bookinfo/platform/kube/bookinfo.yaml", SAMPLES / "curl" / "curl.yaml")
     samples.rolled_out("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3", "curl")
     seen: set[str] = set()
 

@@ -77,7 +77,7 @@ class Bookinfo:
 @pytest.fixture(scope="module")
 def bookinfo(mesh: Mesh) -> Iterator[Bookinfo]:
     mesh.namespace(NS, enrolled=True)
-    mesh.lab.apply(ROOT / "samples/bookinfo/bookinfo.yaml", ROOT / "samples/curl/curl.yaml", namespace=NS)
+    mesh.lab.apply(ROOT / "samples/bookinfo/platform/kube/bookinfo.yaml", ROOT / "samples/curl/curl.yaml", namespace=NS)
     names_of = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3", "curl")
     mesh.lab.rolled_out(*names_of, namespace=NS, timeout_s=120)
     mesh.waypoint(NS)

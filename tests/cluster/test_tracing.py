@@ -67,7 +67,7 @@ def test_a_page_is_one_trace(mesh: Mesh) -> None:
     mesh.namespace(NS, enrolled=True)
     provider = {"name": "zipkin", "zipkin": {"service": f"zipkin.{NS}.svc.cluster.local", "port": PORT}}
     settings = {"extensionProviders": [provider], "defaultProviders": {"tracing": ["zipkin"]}}
-    mesh.lab.apply(ROOT / "samples/bookinfo/bookinfo.yaml", ROOT / "samples/curl/curl.yaml", namespace=NS)
+    mesh.lab.apply(ROOT / "samples/bookinfo/platform/kube/bookinfo.yaml", ROOT / "samples/curl/curl.yaml", namespace=NS)
     subsets = [{"name": "v2", "labels": {"version": "v2"}}]
     second = [{"route": [{"destination": {"host": "reviews", "subset": "v2"}}]}]
     try:

@@ -33,9 +33,9 @@ def root() -> Path:
     return found
 
 
-def node(pins: Path | None = None) -> EbpfNode:
+def node(pins: Path | None = None, *, direct_limit: int = 0) -> EbpfNode:
     """Make a node whose hooks are attached, until ``uninstall_all``."""
-    made = EbpfNode(pins or file_system() / uuid.uuid4().hex[:8], root())
+    made = EbpfNode(pins or file_system() / uuid.uuid4().hex[:8], root(), direct_limit=direct_limit)
     made.attach()
     made.attach_tunnel(root())
     _nodes.append(made)

@@ -42,7 +42,14 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
         **(
             {}
             if kernel.is_older_than(5, 17)
-            else {"test_ebpf_capture": (), **({"test_ebpf_bypass": (), "test_ebpf_life": ()} if IS_THOROUGH else {})}
+            else {
+                "test_ebpf_capture": (),
+                "test_direct": (
+                    "test_after_the_first_connection_of_a_pair_no_byte_enters_the_tunnel",
+                    "test_a_change_of_policy_ends_forbidden_connections_at_once_and_leaves_others_alone",
+                ),
+                **({"test_ebpf_bypass": (), "test_ebpf_life": ()} if IS_THOROUGH else {}),
+            }
         ),
         "test_handover": ("test_open_connections_survive_upgrades_however_many",),
     },

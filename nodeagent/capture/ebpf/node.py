@@ -17,12 +17,13 @@ from nodeagent.capture.ebpf.rules import PodRules
 class EbpfNode:
     """Thread-safe. Everything raises ``OSError``, with the kernel's reason."""
 
-    def __init__(self, pins: Path, cgroup: Path) -> None:
+    def __init__(self, pins: Path, cgroup: Path, *, direct_limit: int = 0) -> None:
         """Load the programs; nothing is attached.
 
         Args:
             pins: folder in a BPF file system; no other agent may use it.
             cgroup: folder of the unified hierarchy that has the node's pods.
+            direct_limit: connections at a time that pods may have without the tunnel; 0: none.
 
         Raises:
             OSError: the folder is in no BPF file system, or the kernel lacks a feature.
@@ -38,6 +39,7 @@ class EbpfNode:
                 inbound_port=names.INBOUND_PLAINTEXT_PORT,
                 hbone_port=names.HBONE_PORT,
                 dns_port=names.DNS_PORT,
+                direct_limit=direct_limit,
             )
 
     def attach(self) -> None:

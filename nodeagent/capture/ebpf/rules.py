@@ -90,6 +90,8 @@ def _flags(plan: PodPlan) -> Iterator[str]:
             yield "inbound_listed"
     if plan.outbound.ranges is not None:
         yield "outbound_listed"
+    if plan.tunnel_always:
+        yield "tunnel_always"
 
 
 def _ports(plan: PodPlan) -> Iterator[tuple[int, str]]:

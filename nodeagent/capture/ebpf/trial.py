@@ -24,14 +24,16 @@ _NOBODY = PodInfo(
 )
 
 
-def make(places: Places, guard: Guard, *, guarded: bool, other: PodCapture | None) -> tuple[EbpfNode, EbpfCapture]:
+def make(
+    places: Places, guard: Guard, *, guarded: bool, other: PodCapture | None, direct_limit: int = 0
+) -> tuple[EbpfNode, EbpfCapture]:
     """Load the programs, capture a namespace and release it again. No hook is attached to a cgroup yet.
 
     Raises:
         OSError: the kernel lacks something, or the node a mount; the text says what.
     """
     netns.scratch(netns.cookie)  # first, because older kernels refuse the rest for other reasons
-    node = EbpfNode(places.pins, places.pods)
+    node = EbpfNode(places.pins, places.pods, direct_limit=direct_limit)
     capture = EbpfCapture(node, guard=guard, guarded=guarded, other=other)
     netns.scratch(lambda: _capture_here(capture))
     return node, capture

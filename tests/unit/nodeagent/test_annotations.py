@@ -39,6 +39,13 @@ def test_ports_ranges_and_interfaces_are_read_as_lists() -> None:
     )
 
 
+@pytest.mark.parametrize(("value", "faults"), [("always", 0), (" always ", 0), ("never", 1), ("", 1)])
+def test_whatever_the_tunnel_annotation_says_the_tunnel_is_demanded(value: str, faults: int) -> None:
+    planned = plan_pod({"culvert.io/tunnel": value})
+    assert planned.plan == PodPlan(tunnel_always=True)
+    assert [fault.fix for fault in planned.faults] == ["write always, or leave the annotation out"] * faults
+
+
 def test_a_star_is_everything_and_an_empty_list_nothing() -> None:
     names = (f"{SIDECAR}includeInboundPorts", f"{SIDECAR}includeOutboundIPRanges")
     assert plan_pod(dict.fromkeys(names, "*")).plan == PodPlan()

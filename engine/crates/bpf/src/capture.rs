@@ -25,6 +25,10 @@ const TUNNEL: Object = object!("tunnel");
 const INBOUND: Object = object!("inbound");
 const FLOWS: Object = object!("flows");
 const ADOPT: Object = object!("adopt");
+const DIRECT: Object = object!("direct");
+
+/// The program at the node's cgroup that records direct connections.
+const RECORDER: &str = "cv_direct_ops";
 
 /// What the adopting program is run with; it reads nothing of it. The kernel wants no shorter one.
 const PACKET: [u8; 64] = [0; 64];
@@ -70,6 +74,8 @@ pub struct CaptureConfig {
     pub reply_mark: (u32, u32),
     /// The tunnel's.
     pub ports: Ports,
+    /// Direct connections at a time; 0: none, and nothing is recorded.
+    pub direct_limit: u64,
 }
 
 /// The programs for a pod's links.
@@ -118,6 +124,7 @@ impl Capture {
             .constant("tunnel_mark_mask", &config.tunnel_mark.1)
             .constant("outbound_port", &outbound)
             .constant("dns_port", &dns)
+            .constant("direct_limit", &config.direct_limit)
             .load()?;
         let mut tunnel = Loader::open(TUNNEL)
             .pins(&pins.maps())
@@ -126,7 +133,11 @@ impl Capture {
             .constant("dns_port", &dns)
             .load()?;
         let at_node = AT_NODE.into_iter().map(|(name, at)| Ok(Hook { name, at, program: hooks.program(name)? }));
-        let at_node = at_node.collect::<Result<Vec<_>, BpfError>>()?;
+        let mut at_node = at_node.collect::<Result<Vec<_>, BpfError>>()?;
+        if config.direct_limit > 0 {
+            let program = Loader::open(DIRECT).pins(&pins.maps()).load()?.program(RECORDER)?;
+            at_node.insert(0, Hook { name: RECORDER, at: AttachType::SockOps, program });
+        }
         let at_tunnel = AT_TUNNEL.into_iter().map(|(name, at)| Ok(Hook { name, at, program: tunnel.program(name)? }));
         let at_tunnel = at_tunnel.collect::<Result<Vec<_>, BpfError>>()?;
         let plans = Plans::of(&mut hooks)?;
@@ -142,6 +153,9 @@ impl Capture {
     /// The kernel's refusal; some hooks may be attached.
     pub fn attach(&self, cgroup: &Path) -> Result<(), BpfError> {
         attach_all(&self.at_node, &self.pins.hooks(), cgroup).map_err(|error| refused(HOOKS, &error))?;
+        if self.config.direct_limit == 0 {
+            pins::detach(&self.pins.hooks().join(RECORDER)).map_err(|error| refused(DIRECT, &error))?;
+        }
         self.pins.remove_other_layouts().map_err(|error| refused(HOOKS, &error))
     }
 
@@ -318,7 +332,7 @@ impl Capture {
     }
 
     fn flows(&self, cookie: u64, exempt: usize) -> Result<Loaded, BpfError> {
-        let CaptureConfig { tunnel_mark, reply_mark, ports } = &self.config;
+        let CaptureConfig { tunnel_mark, reply_mark, ports, .. } = &self.config;
         Loader::open(FLOWS)
             .pins(&self.pins.maps())
             .constant("netns", &cookie)

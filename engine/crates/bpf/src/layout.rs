@@ -1,6 +1,7 @@
 //! Mirrors of what `bpf/include` shares with user space.
 
 pub(crate) mod capture;
+pub(crate) mod direct;
 
 use std::net::IpAddr;
 

@@ -3,6 +3,7 @@
 //! - `loader`: loads any of the objects. Always in this order: open, set constants and sizes of maps, load, fill maps.
 //! - `guard`: the guard program of a captured pod.
 //! - `capture`: capture by BPF; `plans` writes what is wanted into its maps.
+//! - `direct`: the maps of connections that do without the tunnel, for the engine.
 //! - `pins`: where maps and links are kept; `sys`: the system call that keeps them.
 //! - `drops`: what guards have dropped.
 //! - `layout`: mirrors of the structs and enums in `bpf/include`, compared with the objects' type information by a test.
@@ -10,6 +11,7 @@
 //! No module here decides what is to be captured.
 
 pub mod capture;
+pub mod direct;
 pub mod drops;
 mod error;
 pub mod guard;

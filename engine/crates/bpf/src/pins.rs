@@ -41,6 +41,11 @@ impl Pins {
         Ok(pins)
     }
 
+    /// The pins of another process, below a folder as this one sees it.
+    pub(crate) fn below(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
     /// Folder of the maps.
     pub(crate) fn maps(&self) -> PathBuf {
         self.folder.join(LAYOUT)

@@ -33,6 +33,7 @@ pub struct Config {
     pub dns_proxy: bool,
     pub cluster_domain: String,
     pub resolv_conf: String,
+    pub direct_connections: bool,
 }
 
 impl From<EngineConfig> for Config {
@@ -90,6 +91,7 @@ impl From<EngineConfig> for Config {
             },
             dns_proxy: wire.dns_proxy,
             cluster_domain: text(wire.cluster_domain, names::DEFAULT_CLUSTER_DOMAIN),
+            direct_connections: wire.direct_connections,
             resolv_conf: text(wire.resolv_conf, "/etc/resolv.conf"),
         }
     }

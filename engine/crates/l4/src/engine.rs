@@ -1,8 +1,10 @@
 //! The engine as its host sees it: short synchronous calls, and events behind a descriptor.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::dump::{self, Section};
 use crate::error::EngineError;
 use crate::mesh::MeshSettings;
 use crate::shared::{ChangeScope, ProxyState};
+use crate::watch;
 
 /// One resource as it came from the control plane.
 #[derive(Debug, Clone)]
@@ -204,6 +207,7 @@ impl Engine {
     pub fn set_trust_bundle(&self, roots: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
         let taken = self.shared.host.certificates.set_trust_bundle(roots);
+        self.shared.direct.trust_changed(self.shared.around());
         taken.map_err(|error| certificate_rejected("trust bundle", error.to_string()))
     }
 
@@ -217,6 +221,7 @@ impl Engine {
     pub fn set_revocation_lists(&self, lists: &[u8]) -> Result<(), EngineError> {
         self.check_open()?;
         let taken = self.shared.host.certificates.set_revocation_lists(lists);
+        self.shared.direct.trust_changed(self.shared.around());
         taken.map_err(|error| certificate_rejected("revocation lists", error.to_string()))
     }
 
@@ -229,6 +234,7 @@ impl Engine {
         self.check_open()?;
         let identity = parse_identity(identity)?;
         let taken = self.shared.host.certificates.set_certificate(&identity, chain, key);
+        self.shared.direct.trust_changed(self.shared.around());
         taken.map_err(|error| certificate_rejected(identity.as_str(), error.to_string()))
     }
 
@@ -263,6 +269,8 @@ impl Engine {
             limits: Limits::new(self.shared.config.limits, &self.shared.telemetry.metrics.slowed_by_memory),
         });
         self.worker_pool.lock().as_mut().ok_or(EngineError::Closed)?.add(&pod, netns)?;
+        let known = self.shared.direct.add_pod(&pod, netns);
+        known.map_err(|source| EngineError::Busy(format!("cannot name the namespace: {source}")))?;
         self.pods.lock().insert(pod.uid.clone(), pod);
         Ok(())
     }
@@ -276,6 +284,23 @@ impl Engine {
         let uid: Arc<str> = uid.into();
         self.worker_pool.lock().as_mut().ok_or(EngineError::Closed)?.remove(&uid)?;
         self.pods.lock().remove(&uid);
+        self.shared.direct.remove_pod(self.shared.around(), &uid);
+        Ok(())
+    }
+
+    /// Let pods of this node connect directly, by the maps that the node agent has pinned below `folder`. To be called
+    /// when all workloads have been added: what an earlier engine has allowed is decided again before this returns, and
+    /// what is of none of them goes. Without the setting, and after the first call, it does nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::KernelUnsupported`] where there are no such maps.
+    pub fn attach_direct(&self, folder: &Path) -> Result<(), EngineError> {
+        self.check_open()?;
+        let unsupported = |source| EngineError::KernelUnsupported { what: "direct connections", source };
+        let attached = self.shared.direct.attach(self.shared.around(), folder);
+        if attached.map_err(|error| unsupported(io::Error::other(error)))? {
+            watch::start(&self.shared).map_err(unsupported)?;
+        }
         Ok(())
     }
 
@@ -306,6 +331,7 @@ impl Engine {
         let mut all = self.shared.telemetry.metrics.families();
         all.families.extend(self.shared.outliers.families());
         all.families.push(self.shared.telemetry.logs.family());
+        all.families.extend(self.shared.direct.families());
         all.families.extend(self.worker_pool.lock().iter().flat_map(WorkerPool::families));
         all
     }
@@ -321,6 +347,7 @@ impl Engine {
     pub fn close(&self) {
         // Taken out first: a second caller must not wait for the first one's threads.
         let worker_pool = self.worker_pool.lock().take();
+        self.shared.direct.detach();
         if let Some(worker_pool) = worker_pool {
             worker_pool.close();
         }

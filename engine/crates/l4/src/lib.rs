@@ -4,12 +4,14 @@
 //! the worker that accepted it. What all workers read (workloads, policies, certificates) is written by the host's calls.
 
 mod config;
+mod direct;
 mod dump;
 mod engine;
 mod error;
 mod mesh;
 mod proxy;
 mod shared;
+mod watch;
 
 pub use config::Config;
 pub use dump::Section;

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::direct::{Around, Direct};
 use crate::mesh::MeshSettings;
 use crate::proxy::Connections;
 
@@ -35,6 +36,7 @@ pub(crate) struct ProxyState {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) outliers: Outliers,
     pub(crate) hosts: DnsCache,
+    pub(crate) direct: Direct,
     /// A registry for each worker.
     pub(crate) connections: Vec<Arc<Connections>>,
     resolvers: OnceLock<Vec<SocketAddr>>,
@@ -57,6 +59,7 @@ impl ProxyState {
             telemetry,
             outliers: Outliers::new(config.outliers),
             hosts: DnsCache::default(),
+            direct: Direct::new(config.direct_connections),
             resolvers: OnceLock::new(),
             changes: watch::channel(0).0,
             authorization: watch::channel(0).0,
@@ -82,12 +85,24 @@ impl ProxyState {
         *self.mesh.write() = Arc::new(settings);
     }
 
-    /// Make a change known.
+    /// Make a change known. Direct connections are decided anew before this returns.
     pub(crate) fn changed(&self, scope: ChangeScope) {
+        self.direct.recompute(self.around(), scope == ChangeScope::Authorization);
         self.changes.send_modify(|number| *number += 1);
         if scope == ChangeScope::Authorization {
             self.authorization.send_modify(|number| *number += 1);
         }
+    }
+
+    /// What direct connections depend on.
+    pub(crate) fn around(&self) -> Around<'_> {
+        let Self { store, telemetry, outliers, config, host, .. } = self;
+        Around { store, network: &config.network, telemetry, outliers, certificates: &host.certificates }
+    }
+
+    /// Learn that the tunnel carries a connection of a pod, so that later ones may be direct.
+    pub(crate) fn learn_direct(&self, uid: &str, destination: SocketAddr) {
+        self.direct.learn(self.around(), uid, destination);
     }
 
     /// Changes when an open connection may be denied.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use culvert_core::proto::workload::IpFamilies;
 use culvert_core::proto::workload::load_balancing::{Mode, Scope};
-use culvert_upstream::{CachedHost, Candidate, Selected, SelectionContext, preferred_address, select};
+use culvert_upstream::{CachedHost, Candidate, Selected, SelectionContext, preferred_address, select, selectable};
 
 use crate::route::RouteError;
 use crate::service::Service;
@@ -18,6 +18,20 @@ pub(crate) struct Chosen<'a> {
     pub port: u16,
     pub others: bool,
 }
+
+/// An endpoint that a connection to a service may get.
+#[derive(Debug, Clone)]
+pub struct SharedEndpoint {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// Where it is reached, with the target port.
+    pub address: SocketAddr,
+    /// Its share among the others.
+    pub weight: u32,
+}
+
+/// An endpoint, and the port that it serves.
+type Serving<'a> = (&'a Arc<Workload>, u16);
 
 /// Ordered: an endpoint of our own network comes first where the network is the first scope, then the number of
 /// scopes, from the first on, that source and endpoint share.
@@ -36,8 +50,53 @@ impl Store {
         if !service.ports.contains_key(&port) {
             return Err(RouteError::NoPort(service.key.to_string(), port));
         }
+        let candidates = self.candidates(source, service, port, like, choice);
+        let address = |&(workload, port): &Serving<'_>| {
+            dial_address(choice, service, workload, like).ok().map(|ip| SocketAddr::new(ip, port))
+        };
+        let Selected { endpoint: (workload, port), others } =
+            select(candidates, choice, address).ok_or_else(|| RouteError::NoEndpoint(service.key.to_string()))?;
+        Ok(Chosen { workload, port, others })
+    }
+
+    /// The endpoints among which a connection of `source` to a service's address is shared now. Empty where `target` is no
+    /// service's, where a waypoint is to choose, or where an endpoint has no address of the target's family.
+    #[must_use]
+    pub fn shared_endpoints(
+        &self,
+        source: &Workload,
+        target: SocketAddr,
+        choice: SelectionContext<'_>,
+    ) -> Vec<SharedEndpoint> {
+        let Some(service) = self.service_at(&source.network, target.ip(), &source.namespace) else { return Vec::new() };
+        if service.waypoint.is_some()
+            || service.mode == Mode::Passthrough
+            || !service.ports.contains_key(&target.port())
+        {
+            return Vec::new();
+        }
+        let candidates = self.candidates(source, service, target.port(), target.ip(), choice);
+        let address = |&(workload, port): &Serving<'_>| {
+            dial_address(choice, service, workload, target.ip()).ok().map(|ip| SocketAddr::new(ip, port))
+        };
+        let (candidates, _) = selectable(candidates, choice, address);
+        let shared = candidates.into_iter().filter(|one| one.weight > 0).map(|one| {
+            let address = address(&one.endpoint).filter(|address| address.is_ipv4() == target.is_ipv4())?;
+            Some(SharedEndpoint { workload: one.endpoint.0.clone(), address, weight: one.weight })
+        });
+        shared.collect::<Option<Vec<_>>>().unwrap_or_default()
+    }
+
+    fn candidates(
+        &self,
+        source: &Workload,
+        service: &Service,
+        port: u16,
+        like: IpAddr,
+        choice: SelectionContext<'_>,
+    ) -> Vec<Candidate<Serving<'_>, Rank>> {
         let serving = self.endpoints(&service.key).filter(|workload| workload.healthy || service.publish_not_ready);
-        let candidates: Vec<Candidate<_, Rank>> = serving
+        serving
             .filter_map(|workload| {
                 let port = target_port(service, workload, port)?;
                 let rank = locality_rank(source, workload, &service.scopes);
@@ -45,13 +104,7 @@ impl Store {
                 let fits = fits && can_reach(choice, service, workload, like);
                 fits.then_some(Candidate { endpoint: (workload, port), rank, weight: workload.capacity })
             })
-            .collect();
-        let address = |&(workload, port): &(&Arc<Workload>, u16)| {
-            dial_address(choice, service, workload, like).ok().map(|ip| SocketAddr::new(ip, port))
-        };
-        let Selected { endpoint: (workload, port), others } =
-            select(candidates, choice, address).ok_or_else(|| RouteError::NoEndpoint(service.key.to_string()))?;
-        Ok(Chosen { workload, port, others })
+            .collect()
     }
 }
 

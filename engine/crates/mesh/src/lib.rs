@@ -19,7 +19,7 @@ mod store;
 mod workload;
 
 pub use address::NetworkAddress;
-pub use balance::target_port;
+pub use balance::{SharedEndpoint, target_port};
 pub use gateway::{Gateway, GatewayDestination};
 pub use policy::{Condition, Denied, Match, Pattern, Policies, Policy, Subject};
 pub use route::{Route, RouteError};

@@ -11,6 +11,7 @@ pub mod memory_budget;
 pub mod netns;
 pub mod origins;
 pub mod refusal;
+pub mod sock_diag;
 pub mod socket;
 pub mod transfer;
 pub mod wakeup;

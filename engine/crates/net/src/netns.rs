@@ -8,6 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+use socket2::{Domain, Socket, Type};
+
+/// Of `asm-generic/socket.h`.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
 /// A network namespace held open by a descriptor.
 #[derive(Debug)]
 pub struct Netns {
@@ -38,6 +43,27 @@ impl Netns {
     #[must_use]
     pub const fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// The cookie by which the kernel's BPF programs name this namespace (`SO_NETNS_COOKIE`).
+    ///
+    /// # Errors
+    /// It cannot be entered, or the kernel is older than 5.14.
+    pub fn cookie(&self, home: &Self) -> io::Result<u64> {
+        let socket = self.run(home, || Socket::new(Domain::IPV4, Type::DGRAM, None))?;
+        let mut cookie = 0_u64;
+        let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or_default();
+        // SAFETY: the pointers are of values that outlive the call, and the length is that of the first.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Run `f` inside this namespace and come back to `home`.

@@ -68,7 +68,7 @@ impl Capture {
 #[pymethods]
 impl Capture {
     #[new]
-    #[pyo3(signature = (folder, *, tunnel_mark, reply_mark, outbound_port, inbound_port, hbone_port, dns_port))]
+    #[pyo3(signature = (folder, *, tunnel_mark, reply_mark, outbound_port, inbound_port, hbone_port, dns_port, direct_limit=0))]
     #[allow(clippy::too_many_arguments, reason = "keywords, to Python")]
     fn new(
         py: Python<'_>,
@@ -79,9 +79,10 @@ impl Capture {
         inbound_port: u16,
         hbone_port: u16,
         dns_port: u16,
+        direct_limit: u64,
     ) -> PyResult<Self> {
         let ports = Ports { outbound: outbound_port, inbound: inbound_port, hbone: hbone_port, dns: dns_port };
-        let opened = py.detach(|| Inner::open(&folder, CaptureConfig { tunnel_mark, reply_mark, ports }));
+        let opened = py.detach(|| Inner::open(&folder, CaptureConfig { tunnel_mark, reply_mark, ports, direct_limit }));
         Ok(Self { inner: Mutex::new(Some(opened.map_err(|error| to_python(&error))?)) })
     }
 

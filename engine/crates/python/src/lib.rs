@@ -10,6 +10,7 @@ mod errors;
 
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use culvert_core::proto::engine::{EngineConfig, WorkloadRef};
@@ -126,6 +127,11 @@ impl Engine {
     fn remove_workload(&self, py: Python<'_>, uid: &str) -> PyResult<()> {
         let inner = self.inner()?;
         py.detach(|| inner.remove_workload(uid)).map_err(to_python)
+    }
+
+    fn attach_direct(&self, py: Python<'_>, folder: PathBuf) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.attach_direct(&folder)).map_err(to_python)
     }
 
     fn drain(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {

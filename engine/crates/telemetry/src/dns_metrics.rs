@@ -9,7 +9,8 @@ use culvert_dns::{QueryType, Transport};
 use culvert_mesh::Workload;
 use culvert_metrics::{Histogram, HistogramValues, Instrument, SeriesLimits, SeriesTable};
 
-use crate::labels::{UNKNOWN, or_unknown};
+use crate::flow::UNKNOWN;
+use crate::labels::or_unknown;
 
 /// Label sets that are kept; beyond, queries are counted together under `unknown` labels. Types are a short list and
 /// the rest is the pods of a node, so this is far away.

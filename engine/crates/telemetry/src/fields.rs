@@ -49,9 +49,9 @@ pub(crate) fn of_ended<'a>(flow: &'a Flow, duration: Duration, transfer: Transfe
 
 /// Who talks to whom.
 pub(crate) fn about<'a>(flow: &'a Flow) -> Vec<Field<'a>> {
-    let mutual = flow.security == Security::MutualTls;
+    let authenticated = flow.security != Security::Plain;
     let proved = |peer: &'a Peer| match &peer.identity {
-        Some(identity) if mutual => identity.as_str(),
+        Some(identity) if authenticated => identity.as_str(),
         _ => "",
     };
     let (source, destination) = (Named::of(&flow.source), Named::of(&flow.destination));

@@ -7,6 +7,9 @@ use culvert_core::identity::Identity;
 use culvert_hbone::headers::{Baggage, Trace};
 use culvert_mesh::{Service, Workload};
 
+/// The value of a label that is not known.
+pub(crate) const UNKNOWN: &str = "unknown";
+
 /// Which end of a connection reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -31,8 +34,21 @@ impl Direction {
 pub enum Security {
     /// By mutual TLS.
     MutualTls,
+    /// By the kernel, which knows both ends: a direct connection, which never leaves the node.
+    Kernel,
     /// Not at all.
     Plain,
+}
+
+impl Security {
+    /// The label of metrics.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::MutualTls => "mutual_tls",
+            Self::Kernel => "kernel",
+            Self::Plain => UNKNOWN,
+        }
+    }
 }
 
 /// What is known of one end.
@@ -42,7 +58,7 @@ pub struct Peer {
     pub workload: Option<Arc<Workload>>,
     /// The peer's self-description (baggage), used where the control plane knows nothing.
     pub baggage: Option<Box<Baggage>>,
-    /// The identity that TLS has proved.
+    /// The identity that TLS or the kernel has proved.
     pub identity: Option<Identity>,
 }
 

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use culvert_core::identity::Identity;
 
-use crate::flow::{Flow, Peer, Security};
+use crate::flow::{Flow, Peer, UNKNOWN};
 use crate::outcome::ResponseFlag;
-
-/// The value of a label that is not known.
-pub(crate) const UNKNOWN: &str = "unknown";
 
 /// In wire order; values follow it.
 pub(crate) const NAMES: [&str; 27] = [
@@ -101,7 +98,7 @@ impl LabelSelection {
             destination.cluster,
             "tcp".into(),
             flag.label().into(),
-            if flow.security == Security::MutualTls { "mutual_tls" } else { UNKNOWN }.into(),
+            flow.security.label().into(),
             source.region,
             source.zone,
             destination.region,

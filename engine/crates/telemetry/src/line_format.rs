@@ -347,15 +347,15 @@ fn address(of: End, flow: &Flow, end: &FlowEnd) -> Option<SocketAddr> {
     }
 }
 
-/// Identities that TLS has proved, each at the side where the tunnel is.
+/// Identities that TLS or the kernel has proved, each at the side where the tunnel is.
 fn identity(side: Side, flow: &Flow) -> Option<&str> {
     let peer = match (side, flow.direction) {
         (Side::DownstreamPeer, Direction::Inbound) | (Side::UpstreamLocal, Direction::Outbound) => &flow.source,
         (Side::DownstreamLocal, Direction::Inbound) | (Side::UpstreamPeer, Direction::Outbound) => &flow.destination,
         _ => return None,
     };
-    let is_mutual = flow.security == crate::flow::Security::MutualTls;
-    peer.identity.as_ref().filter(|_| is_mutual).map(culvert_core::identity::Identity::as_str)
+    let is_authenticated = flow.security != crate::flow::Security::Plain;
+    peer.identity.as_ref().filter(|_| is_authenticated).map(culvert_core::identity::Identity::as_str)
 }
 
 #[cfg(test)]

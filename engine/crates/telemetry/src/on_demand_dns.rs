@@ -7,7 +7,8 @@ use culvert_core::proto::engine as wire;
 use culvert_mesh::Workload;
 use culvert_metrics::{SeriesLimits, SeriesTable};
 
-use crate::labels::{self, UNKNOWN, or_unknown};
+use crate::flow::UNKNOWN;
+use crate::labels::{self, or_unknown};
 
 /// Label sets that are kept; beyond, all are counted together as `unknown`.
 const MAX_SERIES: usize = 1_000;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use culvert_mesh::Denied;
 use culvert_net::transfer::{Transfer, TransferCounter};
@@ -61,7 +61,8 @@ impl OpenFlow {
         to_destination + to_client
     }
 
-    fn transfer(&self) -> Transfer {
+    /// Bytes so far, each way.
+    pub fn transfer(&self) -> Transfer {
         Transfer {
             to_destination: self.to_destination.load(Ordering::Relaxed),
             to_client: self.to_client.load(Ordering::Relaxed),
@@ -74,7 +75,22 @@ impl OpenFlow {
         self.closed(end);
     }
 
+    /// The same for a connection whose end is learned of later.
+    pub fn finish_after(mut self, end: &FlowEnd, duration: Duration) {
+        self.finished = true;
+        self.closed_after(end, duration);
+    }
+
+    /// Leave the rest to another process.
+    pub fn hand_over(mut self) {
+        self.finished = true;
+    }
+
     fn closed(&self, end: &FlowEnd) {
+        self.closed_after(end, self.started.elapsed());
+    }
+
+    fn closed_after(&self, end: &FlowEnd, duration: Duration) {
         let metrics = &self.telemetry.metrics;
         match end.flag {
             ResponseFlag::None => self.series.closed.fetch_add(1, Ordering::Relaxed),
@@ -84,7 +100,7 @@ impl OpenFlow {
         if end.error.is_some() {
             metrics.series(&self.flow, end.flag).failed.fetch_add(1, Ordering::Relaxed);
         }
-        access_log::write(&self.telemetry, &self.flow, self.started.elapsed(), self.transfer(), end);
+        access_log::write(&self.telemetry, &self.flow, duration, self.transfer(), end);
     }
 }
 

@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::chain::{Chain, PeerRole};
 use crate::error::CertificateError;
-use crate::peer::AcceptedPeer;
+use crate::peer::{AcceptedPeer, Untrusted};
 use crate::pem::{pem_certificates, to_pem};
 use crate::profile::{Authentication, HBONE, Profile, provider};
 use crate::revocation::Revocations;
@@ -193,6 +193,16 @@ impl WorkloadCertificate {
     #[must_use]
     pub fn accepted_server(&self, chain: Option<&[CertificateDer<'_>]>) -> AcceptedPeer {
         self.trust.accepted(PeerRole::Server, chain, &self.state, &self.rotation)
+    }
+
+    /// Why peers of the same mesh would not trust this certificate, apart from its expiry.
+    #[must_use]
+    pub fn distrusted(&self) -> Option<Untrusted> {
+        let as_peer = self.accepted_server(Some(&self.pair.chain));
+        if as_peer.is_revoked_by(&self.trust.revocations.current()) {
+            return Some(Untrusted::Revoked);
+        }
+        self.state.issuing_root.is_none().then_some(Untrusted::RootRemoved)
     }
 
     /// The chain, leaf first, and the roots, for the configuration dump.

@@ -10,4 +10,4 @@ mod select;
 
 pub use dns_cache::{CachedHost, DnsCache};
 pub use outlier::{Ejected, OutlierSettings, Outliers};
-pub use select::{Candidate, Endpoint, Selected, SelectionContext, preferred_address, select};
+pub use select::{Candidate, Endpoint, Selected, SelectionContext, preferred_address, select, selectable};

@@ -50,18 +50,28 @@ pub struct Selected<T> {
 /// Select one of `candidates`; `address` returns the socket address of an endpoint, where it is known. `None` if there is
 /// none with a weight.
 pub fn select<T: Copy, R: Ord + Copy>(
-    mut candidates: Vec<Candidate<T, R>>,
+    candidates: Vec<Candidate<T, R>>,
     context: SelectionContext<'_>,
     address: impl Fn(&T) -> Option<SocketAddr>,
 ) -> Option<Selected<T>> {
+    let (candidates, others) = selectable(candidates, context, address);
+    let selected = by_weight(&candidates, context.random)?;
+    Some(Selected { endpoint: selected.endpoint, others })
+}
+
+/// Those of `candidates` among which [`select`] selects, and whether there are others.
+pub fn selectable<T: Copy, R: Ord + Copy>(
+    mut candidates: Vec<Candidate<T, R>>,
+    context: SelectionContext<'_>,
+    address: impl Fn(&T) -> Option<SocketAddr>,
+) -> (Vec<Candidate<T, R>>, bool) {
     if !context.tried.is_empty() || context.ejected.is_some() {
         context.narrow(&mut candidates, |candidate| address(&candidate.endpoint));
     }
-    let best = candidates.iter().map(|candidate| candidate.rank).max()?;
+    let best = candidates.iter().map(|candidate| candidate.rank).max();
     let others = candidates.len() > 1;
-    candidates.retain(|candidate| candidate.rank == best);
-    let selected = by_weight(&candidates, context.random)?;
-    Some(Selected { endpoint: selected.endpoint, others })
+    candidates.retain(|candidate| Some(candidate.rank) == best);
+    (candidates, others)
 }
 
 impl SelectionContext<'_> {

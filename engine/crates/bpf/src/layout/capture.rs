@@ -58,8 +58,14 @@ unsafe impl Pod for PortKey {}
 unsafe impl Pod for ListenerSlot {}
 
 /// `enum pod_flag`: what `PodRules` calls flags.
-pub(crate) const POD_FLAGS: [(&str, u32); 5] =
-    [("POD_CAPTURE", 1), ("POD_DNS", 2), ("POD_INBOUND", 4), ("POD_INBOUND_LISTED", 8), ("POD_OUTBOUND_LISTED", 16)];
+pub(crate) const POD_FLAGS: [(&str, u32); 6] = [
+    ("POD_CAPTURE", 1),
+    ("POD_DNS", 2),
+    ("POD_INBOUND", 4),
+    ("POD_INBOUND_LISTED", 8),
+    ("POD_OUTBOUND_LISTED", 16),
+    ("POD_TUNNEL_ALWAYS", 32),
+];
 
 /// `enum port_list`.
 pub(crate) const PORT_LISTS: [(&str, u32); 4] =
@@ -71,8 +77,8 @@ pub(crate) const RANGE_FLAGS: [(&str, u32); 4] =
 
 /// `enum treatment`.
 #[cfg(test)]
-pub(crate) const TREATMENTS: [(&str, u32); 4] =
-    [("TREAT_LOCAL", 0), ("TREAT_PASS", 1), ("TREAT_CAPTURE", 2), ("TREAT_DNS", 3)];
+pub(crate) const TREATMENTS: [(&str, u32); 5] =
+    [("TREAT_LOCAL", 0), ("TREAT_PASS", 1), ("TREAT_CAPTURE", 2), ("TREAT_DNS", 3), ("TREAT_DIRECT", 4)];
 
 /// `enum capture_count`, without the prefix: what `Capture::counts` returns.
 pub(crate) const COUNTS: [&str; 7] =

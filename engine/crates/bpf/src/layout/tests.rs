@@ -7,6 +7,10 @@ use std::path::Path;
 use super::btf::{Field, Types, types};
 use super::capture::kernel_only::{Arrival, Client, Destination, RangeKey};
 use super::capture::{COUNTS, ListenerSlot, POD_FLAGS, PORT_LISTS, PodPlan, PortKey, RANGE_FLAGS, TREATMENTS};
+use super::direct::{
+    self, DirectEndpoint, DirectEvent, DirectFlow, DirectKey, DirectService, DirectVerdict, FIN_ACKED, FIN_RECEIVED,
+    STATES,
+};
 use super::{Connection, Stage};
 use crate::drops::Reason;
 use crate::guard::OBJECT as GUARD;
@@ -39,6 +43,26 @@ fn structs() -> Vec<Mirror> {
         mirror!("client", Client { netns, address, port, protocol, _pad }),
         mirror!("arrival", Arrival { netns, remote, remote_port, local_port, _pad }),
         mirror!("listener_slot", ListenerSlot { netns, slot, _pad }),
+        mirror!("direct_key", DirectKey { netns, address, port, _pad }),
+        mirror!("direct_endpoint", DirectEndpoint { address, port, _pad, share_end }),
+        mirror!("direct_service", DirectService { count, shares, endpoints }),
+        mirror!("direct_verdict", DirectVerdict { destination_netns, source }),
+        mirror!(
+            "direct_flow",
+            DirectFlow {
+                source_netns,
+                destination_netns,
+                cookie,
+                began,
+                opened,
+                received,
+                target,
+                target_port,
+                state,
+                ending
+            }
+        ),
+        mirror!("direct_event", DirectEvent { connection, kind, flow, at, to_destination, to_client }),
     ]
 }
 
@@ -47,6 +71,8 @@ fn enums() -> Vec<(&'static str, Vec<(String, u32)>)> {
     let count = u32::try_from(Reason::ALL.len()).expect("few reasons");
     let named = |values: &[(&str, u32)]| values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
     let counts = (0..).zip(COUNTS).map(|(value, name)| (format!("CAPTURE_{}", name.to_uppercase()), value));
+    let direct_counts =
+        (0..).zip(direct::COUNTS).map(|(value, name)| (format!("DIRECT_COUNT_{}", name.to_uppercase()), value));
     vec![
         ("pod_flag", named(&POD_FLAGS)),
         ("port_list", named(&PORT_LISTS)),
@@ -57,6 +83,21 @@ fn enums() -> Vec<(&'static str, Vec<(String, u32)>)> {
             "stage",
             vec![("STAGE_OPENING".to_owned(), Stage::Opening as u32), ("STAGE_OPEN".to_owned(), Stage::Open as u32)],
         ),
+        ("direct_state", named(&STATES)),
+        ("direct_ending", named(&[("ENDING_FIN_ACKED", FIN_ACKED), ("ENDING_FIN_RECEIVED", FIN_RECEIVED)])),
+        (
+            "direct_event_kind",
+            named(&[
+                ("DIRECT_OPENED", direct::OPENED),
+                ("DIRECT_CLOSED", direct::CLOSED),
+                ("DIRECT_FORBIDDEN", direct::FORBIDDEN),
+            ]),
+        ),
+        (
+            "flow_table",
+            named(&[("FLOW_TABLE_USED", direct::USED), ("FLOW_TABLE_OWNER", direct::OWNER), ("FLOW_TABLE_SIZE", 2)]),
+        ),
+        ("direct_count", direct_counts.chain([("DIRECT_COUNTS".to_owned(), 5)]).collect()),
         ("guard_drop", reasons.chain([("GUARD_DROP_REASONS".to_owned(), count)]).collect()),
     ]
 }

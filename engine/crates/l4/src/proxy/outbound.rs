@@ -70,6 +70,9 @@ async fn open(pod: Rc<Pod>, application: TcpStream, client: SocketAddr) -> Optio
         Ok(upstream) => upstream,
         Err(failure) => return refuse(application, flow, failure.flag, failure.error),
     };
+    if let Upstream::Tunnel(..) = &upstream {
+        pod.shared().learn_direct(&pod.info.uid, target);
+    }
     let (protocol, original) = match &upstream {
         Upstream::Plain(_) => ("TCP", flow.destination_address),
         Upstream::Tunnel(..) => ("HBONE", target),

@@ -45,7 +45,11 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
     let config = &pod.shared().config;
     let began = Instant::now();
     let connect_timeout = pod.shared().mesh().connect_timeout;
-    let mut decided = attempt.route(&[]);
+    let taken = pod.shared().direct.taken_by_kernel(&pod.info.uid, target);
+    let mut decided = attempt.route(&taken);
+    if decided.is_err() && !taken.is_empty() {
+        decided = attempt.route(&[]);
+    }
     if matches!(decided, Err(RouteError::Unresolved(_))) {
         decided = Box::pin(attempt.resolved(&[])).await;
     }
@@ -55,7 +59,8 @@ pub(super) async fn open(pod: &Pod, source: &Arc<Workload>, client: SocketAddr, 
     };
     let chosen = route.endpoint();
     let mut first = pin!(connect_route(pod, source, route, attempt.flow()));
-    let Some(endpoint) = chosen else { return first.await };
+    let Some(mut endpoint) = chosen else { return first.await };
+    endpoint.others |= !taken.is_empty(); // a retry may go there
     if !endpoint.others || config.connect_attempts < 2 {
         let outcome = first.await;
         attempt.note(endpoint.address, &outcome);

@@ -1,0 +1,40 @@
+"""Bookinfo from outside of the cluster, as the tour shows it: a Gateway, MetalLB, and routes that shift versions."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from samples.tour import commands, edge
+from tests.support.lab import ROOT
+from tests.support.mesh import Mesh
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]  # with the build of MetalLB
+
+NS = "outside"
+VERSIONS = ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+
+
+@pytest.fixture(scope="module")
+def page(mesh: Mesh) -> Iterator[str]:
+    mesh.namespace(NS, enrolled=True)
+    mesh.lab.apply(ROOT / "samples/bookinfo/platform/kube/bookinfo.yaml", namespace=NS)
+    mesh.lab.rolled_out(*VERSIONS, namespace=NS, timeout_s=120)
+    mesh.waypoint(NS)
+    yield edge.publish(commands.Kubectl(mesh.lab.name), mesh.lab.name, NS)
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
+
+
+def test_pages_from_outside_show_the_versions_that_routes_say(mesh: Mesh, page: str) -> None:
+    shifts = list(edge.shift(commands.Kubectl(mesh.lab.name), NS, page))
+    assert [set(one.pages) for one in shifts] == [{""}, {"", "red"}, {"red"}]
+
+
+def test_the_rest_of_the_application_is_not_published(page: str) -> None:
+    base = page.removesuffix("/productpage")
+    argv = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"]
+    found = [
+        subprocess.run([*argv, f"{base}{path}"], capture_output=True, text=True, check=True).stdout
+        for path in ("/api/v1/products", "/reviews/0", "/")
+    ]
+    assert found == ["200", "404", "404"]

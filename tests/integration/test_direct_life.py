@@ -1,0 +1,227 @@
+"""Direct connections while engines and node agents end, follow each other, and are removed."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshapi.proto import authorization_pb2
+from meshkit.linux import netns
+from nodeagent.capture.ebpf.pod import EbpfCapture
+from nodeagent.capture.guard import Guard
+from nodeagent.capture.plan import Mode, PodPlan
+from tests.integration.test_ebpf_life import bpftool, loaded, pinned
+from tests.integration.threats.test_revocation import LIVE, Below
+from tests.support import ebpf, namespaced, ztunnels
+from tests.support.backends import sandbox
+from tests.support.direct import LIMIT, DirectMesh, direct_mesh
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+async def direct() -> AsyncIterator[DirectMesh]:
+    async with direct_mesh() as made:
+        yield made
+
+
+def connected(direct: DirectMesh) -> int:
+    """Direct connections so far, as the kernel has counted them."""
+    per_cpu = bpftool("map", "dump", "pinned", str(direct.pins / "v1" / "cv_flow_counts"))[0]["values"]
+    return sum(int.from_bytes(bytes(int(byte, 16) for byte in one["value"]), "little") for one in per_cpu)
+
+
+async def engine(direct: DirectMesh, *pods: namespaced.Pod) -> namespaced.Node:
+    """A further engine of the node, which knows and serves these pods; not attached yet."""
+    node = direct.mesh.node("node-0")
+    for pod in pods:
+        direct.mesh.announce(pod)
+    for pod in pods:
+        await node.add(pod)
+        pod.node = node
+    await until(lambda: node.engine.dump("certificates").count("Available") >= len(pods))
+    return node
+
+
+async def test_without_an_engine_the_kernel_goes_on_and_the_next_one_takes_over(direct: DirectMesh) -> None:
+    client, server = await direct.pair()
+    reader, writer = await client.connect(server.ip, 8080)
+    await reader.readuntil(b" ")
+    await direct.mesh.nodes[0].close()
+    writer.write(b"still")
+    assert await reader.readexactly(5) == b"still"
+    before = connected(direct)
+    for _ in range(20):
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
+    assert connected(direct) == before + 20
+    direct.mesh.nodes.pop(0)
+    node = await engine(direct, client, server)
+    node.engine.attach_direct(direct.pins)
+    for _ in range(5):
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
+    assert connected(direct) == before + 25
+    counted = {"connection_security_policy": "kernel", "reporter": "source"}
+    await until(lambda: node.metric("istio_tcp_connections_closed", **counted) == 25)
+    assert node.metric("istio_tcp_connections_opened", **counted) == 26, "the open one is counted, too"
+    direct.mesh.deny("nobody", principals=[authorization_pb2.StringMatch(presence={})])
+    with pytest.raises(OSError):  # ECONNABORTED
+        await reader.read(1)
+    writer.close()
+
+
+async def test_what_policy_has_forbidden_meanwhile_ends_when_the_next_engine_attaches(direct: DirectMesh) -> None:
+    client, server = await direct.pair()
+    reader, writer = await client.connect(server.ip, 8080)
+    await reader.readuntil(b" ")
+    await direct.mesh.nodes[0].close()
+    direct.mesh.nodes.pop(0)
+    node = await engine(direct, client, server)
+    direct.mesh.deny("nobody", principals=[authorization_pb2.StringMatch(presence={})])
+    writer.write(b"still")
+    assert await reader.readexactly(5) == b"still"
+    node.engine.attach_direct(direct.pins)
+    with pytest.raises(OSError):  # ECONNABORTED
+        await reader.read(1)
+    before = connected(direct)
+    with pytest.raises(ConnectionError):
+        await client.request(server.ip, 8080)
+    assert connected(direct) == before
+    writer.close()
+
+
+async def test_of_two_engines_the_latest_decides_and_no_connection_is_reported_twice(direct: DirectMesh) -> None:
+    client, server = await direct.pair()
+    first = direct.mesh.nodes[0]
+    node = await engine(direct, client, server)
+    reader, writer = await client.connect(server.ip, 8080)
+    await reader.readuntil(b" ")
+    node.engine.attach_direct(direct.pins)
+    writer.close()
+    for _ in range(20):
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
+    counted = {"connection_security_policy": "kernel", "reporter": "source"}
+
+    def closed() -> int:
+        return sum(one.metric("istio_tcp_connections_closed", **counted) for one in (first, node))
+
+    await until(lambda: closed() == 21)
+    await first.close()
+    direct.mesh.nodes.remove(first)
+    assert (await client.request(server.ip, 8080)).endswith(b"hello")
+    assert connected(direct) == 22
+
+
+async def test_a_new_agent_takes_over_and_no_connection_notices(direct: DirectMesh) -> None:
+    client, server = await direct.pair()
+    failures: list[str] = []
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        while not ended.is_set():
+            try:
+                assert (await client.request(server.ip, 8080)).endswith(b"hello")
+            except OSError as error:
+                failures.append(repr(error))
+
+    reader, writer = await client.connect(server.ip, 8080)
+    await reader.readuntil(b" ")
+    task = asyncio.create_task(work())
+    for _ in range(3):
+        before = direct.count("connected")
+        node = await asyncio.to_thread(ebpf.node, direct.pins, direct_limit=LIMIT)
+        capture = EbpfCapture(node, guard=Guard())
+        for pod in (client, server):
+            await asyncio.to_thread(apply, capture, pod, pod.plan)
+        await until(lambda before=before: direct.count("connected") > before + 20)
+    ended.set()
+    await task
+    assert failures == []
+    writer.write(b"still")
+    assert await reader.readexactly(5) == b"still"
+    writer.close()
+
+
+async def test_an_agent_without_the_setting_sends_everything_to_the_tunnel(direct: DirectMesh) -> None:
+    client, server = await direct.pair()
+    reader, writer = await client.connect(server.ip, 8080)
+    await reader.readuntil(b" ")
+    node = ebpf.node(direct.pins)
+    assert node.missing() == ()
+    assert not (direct.pins / "v1" / "hooks" / "cv_direct_ops").exists()
+    assert not await direct.is_direct(client, server.ip, 8080)
+    writer.write(b"still")
+    assert await reader.readexactly(5) == b"still", "what is open stays"
+    writer.close()
+
+
+async def test_uninstallation_leaves_no_program_no_map_and_no_pin(direct: DirectMesh) -> None:
+    client, server = await direct.pair()
+    assert await direct.is_direct(client, server.ip, 8080)
+    programs, maps = pinned(direct.pins)
+    for pod in (client, server):
+        apply(direct.mesh.backend, pod, PodPlan(mode=Mode.NONE))
+    direct.node.uninstall()
+    assert not direct.pins.exists()
+    await direct.mesh.nodes[0].close()
+    direct.mesh.nodes.pop(0)
+    await until(lambda: not (programs & loaded("prog") or maps & loaded("map")))
+
+
+async def test_a_revoked_identity_loses_its_connections_and_opens_none() -> None:
+    authority = Below()
+    async with direct_mesh(authority=authority) as direct:
+        client, server = await direct.pair()
+        reader, writer = await client.connect(server.ip, 8080)
+        await reader.readuntil(b" ")
+        direct.engine.set_revocation_lists(authority.revoking(client))
+        with pytest.raises(OSError):  # ECONNABORTED
+            await reader.read(1)
+        before = direct.count("connected")
+        with pytest.raises(ConnectionError):
+            await client.request(server.ip, 8080)
+        assert direct.count("connected") == before
+        await until(lambda: any(line.get("error") == LIVE for line in client.node.log))
+        writer.close()
+
+
+async def test_ztunnel_is_killed_and_no_direct_connection_notices(tmp_path: Path) -> None:
+    """The process that users run, with its supervisor."""
+    async with direct_mesh() as direct, ztunnels.node_side(tmp_path, direct.mesh.authority) as node:
+        server = await direct.mesh.pod("server", captured=False)
+        client = await direct.mesh.pod("client", captured=False)
+        for pod in (server, client):
+            node.capture(pod)
+        await server.serve_peer(8080)
+        await node.announce(direct.mesh, server, client)
+        tunnel = await node.start(direct_connections="true", bpf_pins=direct.pins)
+        await tunnel.ready()
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
+        assert connected(direct) == 0
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
+        assert connected(direct) == 1
+        reader, writer = await client.connect(server.ip, 8080)
+        await reader.readuntil(b" ")
+        worker = tunnel.worker()
+        os.kill(worker, signal.SIGKILL)
+        for _ in range(200):
+            assert (await client.request(server.ip, 8080)).endswith(b"hello")
+        assert connected(direct) == 202
+        await tunnel.ready()
+        await until(lambda: tunnel.worker() != worker)
+        writer.write(b"still")
+        assert await reader.readexactly(5) == b"still"
+        assert (await client.request(server.ip, 8080)).endswith(b"hello")
+        assert connected(direct) == 203
+        writer.close()
+
+
+def apply(capture: object, pod: namespaced.Pod, plan: PodPlan) -> None:
+    descriptor = os.open(netns.path(pod.netns), os.O_RDONLY)
+    try:
+        capture.apply(sandbox(descriptor), plan)
+    finally:
+        os.close(descriptor)
