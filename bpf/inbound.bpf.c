@@ -66,8 +66,13 @@ static __always_inline int is_from_within(const struct bpf_sk_lookup *ctx, const
     return 1;
 }
 
-/* Whether the SYN is of a direct connection that is recorded, and that policy still allows. */
-static __always_inline int is_direct(const struct bpf_sk_lookup *ctx, const __u8 *remote) {
+enum direct { DIRECT_NOT, DIRECT_ALLOWED, DIRECT_DENIED };
+
+/*
+ * Whether the SYN is of a direct connection that is recorded, and whether policy still allows it. If it does not, the
+ * SYN is refused: as plain text, for the tunnel's listener, it would come without the identity that policy denies.
+ */
+static __always_inline enum direct find_direct(const struct bpf_sk_lookup *ctx, const __u8 *remote) {
     struct connection as_client = {};
     struct direct_flow *flow;
     __u64 source;
@@ -78,12 +83,12 @@ static __always_inline int is_direct(const struct bpf_sk_lookup *ctx, const __u8
     as_client.remote_port = bpf_htons(ctx->local_port);
     flow = direct_flow_of(&as_client);
     if (!flow || flow->state != DIRECT_OPENING || flow->destination_netns != netns)
-        return 0;
+        return DIRECT_NOT;
     source = flow->source_netns;
     if (bpf_map_lookup_elem(&cv_pods, &source) && direct_verdict_of(source, as_client.remote, ctx->local_port))
-        return 1;
+        return DIRECT_ALLOWED;
     stats_count(&cv_flow_counts, DIRECT_COUNT_FORBIDDEN);
-    return 0;
+    return DIRECT_DENIED;
 }
 
 SEC("sk_lookup")
@@ -100,8 +105,14 @@ int cv_inbound(struct bpf_sk_lookup *ctx) {
     ADDR_READ(remote, ctx, remote);
     if (is_from_within(ctx, remote))
         return SK_PASS;
-    if (is_direct(ctx, remote))
+    switch (find_direct(ctx, remote)) {
+    case DIRECT_ALLOWED:
         return SK_PASS;
+    case DIRECT_DENIED:
+        return SK_DROP;
+    default:
+        break;
+    }
     if (plan_passes_inbound(plan, netns, ctx->local_port, remote, ctx->ingress_ifindex, hbone_port))
         return SK_PASS;
     return hand_over(ctx);

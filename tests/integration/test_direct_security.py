@@ -15,7 +15,7 @@ from meshkit.linux import links, netns
 from tests.support import namespaced, wire
 from tests.support.backends import sandbox
 from tests.support.direct import DirectMesh, connected, direct_mesh
-from tests.support.waiting import until
+from tests.support.waiting import scaled, until
 from tests.support.wired import shell
 
 pytestmark = pytest.mark.root
@@ -100,6 +100,22 @@ async def test_a_socket_of_the_pod_that_no_hook_has_seen_is_held_back(direct: Di
     assert seen[0].packets(r"\.8080 >") > 0
     assert seen[0].packets(r"\.420\d\d >") == 0
     assert direct.node.counts()["inbound"] == handed
+
+
+async def test_a_connection_that_opens_while_policy_changes_is_ended(direct: DirectMesh) -> None:
+    """And its SYN is not taken for plain text, which has no identity that could be denied."""
+    client, server = await direct.pair()
+    shell(netns.path(client.netns), f"ip neigh replace {server.ip} lladdr 02:00:00:00:00:99 dev eth0 nud permanent")
+    one = client.in_namespace(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    with one:
+        one.setblocking(False)
+        connecting = asyncio.create_task(asyncio.get_running_loop().sock_connect(one, (server.ip, 8080)))
+        await until(lambda: direct.count("connected") == 1)
+        direct.mesh.deny("no-client", principals=[exact(client)])
+        shell(netns.path(client.netns), f"ip neigh del {server.ip} dev eth0")
+        with pytest.raises(ConnectionAbortedError):
+            await asyncio.wait_for(connecting, scaled(10))
+    assert not [line for line in server.node.log if line.get("dst.addr") == f"{server.ip}:8080" and "error" not in line]
 
 
 async def test_records_end_with_their_connections(direct: DirectMesh) -> None:
