@@ -84,6 +84,8 @@ GATEWAY_CLASS: Final = "istio"
 GATEWAY_CONTROLLER: Final = "istio.io/gateway-controller"
 GATEWAY_MANAGED: Final = "istio.io-gateway-controller"
 """Value of ``GATEWAY_MANAGED_LABEL`` on what belongs to a gateway at the edge."""
+ROUTE_CONTROLLERS: Final = frozenset({WAYPOINT_CONTROLLER, GATEWAY_CONTROLLER})
+"""What the control plane calls itself in the statuses of routes and of policies for backends."""
 MANAGED_PROXIES: Final = frozenset({WAYPOINT_MANAGED, GATEWAY_MANAGED})
 REMOTE_GATEWAY_CLASS: Final = "istio-remote"
 REMOTE_GATEWAY_CONTROLLER: Final = "istio.io/unmanaged-gateway"

@@ -23,6 +23,7 @@ from meshctl import (
     proxy_status,
     status,
     uninstall,
+    verify_install,
     version,
     wait,
     waypoint,
@@ -45,6 +46,7 @@ def main() -> None:
     for command in (
         install.install,
         uninstall.uninstall,
+        verify_install.verify_install,
         version.version,
         status.status,
         analyze.analyze,

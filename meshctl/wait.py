@@ -33,6 +33,8 @@ _KINDS: Final = (
     kinds.GRPC_ROUTE,
     kinds.TCP_ROUTE,
     kinds.TLS_ROUTE,
+    kinds.UDP_ROUTE,
+    kinds.LISTENER_SET,
     kinds.ENVOY_FILTER,
     kinds.BACKEND_TLS_POLICY,
     kinds.BACKEND_TRAFFIC_POLICY,
@@ -93,7 +95,7 @@ def unprocessed(item: Json, generation: int = 0) -> list[str]:
     wanted = generation or int(item["metadata"].get("generation", 0))
     status = item.get("status") or {}
     shared = (*(status.get("parents") or ()), *(status.get("ancestors") or ()))
-    ours = [one for one in shared if one.get("controllerName") == names.WAYPOINT_CONTROLLER]
+    ours = [one for one in shared if one.get("controllerName") in names.ROUTE_CONTROLLERS]
     conditions = [
         *(status.get("conditions") or ()),
         *(one for parent in ours for one in parent.get("conditions") or ()),

@@ -9,15 +9,13 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from controlplane.graph.collection import Collection
 from controlplane.inputs.verdicts import Verdict
 from controlplane.workqueue import WorkQueue
 from meshapi import names
 from meshkit.kube import Client, Json, Key, Kind, PatchType, transitions
-
-_OURS: Final = frozenset({names.WAYPOINT_CONTROLLER, names.GATEWAY_CONTROLLER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +77,11 @@ class SharedListWriter:
         if item is None:
             return
         present = (item.get("status") or {}).get(one.field) or []
-        ours = [entry for entry in present if entry.get("controllerName") in _OURS]
+        ours = [entry for entry in present if entry.get("controllerName") in names.ROUTE_CONTROLLERS]
         wanted = one.entries.find(name[1]) or ()
         if _comparable(ours) == _comparable(wanted):
             return
-        others = [entry for entry in present if entry.get("controllerName") not in _OURS]
+        others = [entry for entry in present if entry.get("controllerName") not in names.ROUTE_CONTROLLERS]
         timed = [self._timed(entry, ours, one.reference) for entry in wanted]
         # With the version that was read: the server refuses the write if another controller has changed the list since.
         metadata = {"resourceVersion": item["metadata"]["resourceVersion"]}

@@ -109,6 +109,13 @@ def test_all_parts_are_ready_on_every_node(installation: Installation) -> None:
     assert [one["cniPlugin"] for one in found["nodes"]] == [True] * 2
 
 
+def test_every_installed_object_is_verified(installation: Installation) -> None:
+    lines = installation.culvert("verify-install", f"--helm={installation.helm}").splitlines()
+    assert lines[-1] == "✔ Culvert is installed and verified successfully"
+    assert f"✔ DaemonSet: ztunnel.{names.DEFAULT_NAMESPACE} checked successfully" in lines
+    assert "✔ CustomResourceDefinition: authorizationpolicies.security.istio.io checked successfully" in lines
+
+
 def test_versions_of_all_processes(installation: Installation) -> None:
     found = installation.document("version")
     assert {one["version"] for one in found["mesh"]} == {found["client"]}
@@ -164,6 +171,8 @@ def test_a_broken_part_is_named_and_ends_in_status_1(installation: Installation)
     try:
         output = installation.culvert("status", status=1)
         assert "culvert status: control plane: 0 of 0 ready" in output
+        output = installation.culvert("verify-install", f"--helm={installation.helm}", status=1)
+        assert f"✘ Deployment: istiod.{names.DEFAULT_NAMESPACE}: 0 of 0 pods are ready" in output
         assert cluster.run("curl", *PAGE, namespace="bookinfo") == "200", "traffic goes on without a control plane"
     finally:
         cluster.kubectl(*scale, "--replicas=1")

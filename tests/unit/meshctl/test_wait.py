@@ -33,6 +33,7 @@ def parent(*conditions: Json, controller: str = names.WAYPOINT_CONTROLLER) -> Js
         item(condition()),
         item(condition("False", reason="UnsupportedValue")),
         item(parents=(parent(condition()), parent(condition("False"), controller="example.com/other"))),
+        item(parents=(parent(condition(), controller=names.GATEWAY_CONTROLLER),)),
     ],
 )
 def test_an_object_with_current_conditions_is_processed(given: Json) -> None:
