@@ -1,5 +1,6 @@
 """``culvert install``: the chart, applied by Helm, and a wait that says what it waits for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,6 +15,8 @@ from meshkit.kube import Json, PatchType, kinds
 
 MADE_BY_US: Final = {"app.kubernetes.io/managed-by": "culvert"}
 """Label of the namespace when ``install`` has made it; ``uninstall --purge`` removes only such a one."""
+_PROFILES: Final = frozenset({"default", "minimal", "ambient"})
+"""Istio's profiles of which nothing is missing here: control plane, node agent and ztunnel."""
 _PRIVILEGED: Final = {"pod-security.kubernetes.io/enforce": "privileged"}
 """Node agent and ztunnel use what the lower levels of pod security refuse (host paths, capabilities)."""
 
@@ -43,6 +46,9 @@ def install(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait, in seconds.", min=1)] = 180.0,
     helm: Annotated[Path | None, typer.Option(help="The program helm, if it is not on the PATH.")] = None,
     chart_folder: Annotated[Path | None, typer.Option("--chart", help="Another chart than the one shipped.")] = None,
+    yes: Annotated[  # noqa: ARG001 - there is no question that it would answer
+        bool, typer.Option("--skip-confirmation", "-y", help="As with istioctl; nothing is asked in any case.")
+    ] = False,
     kubeconfig: session.Kubeconfig = None,
     context: session.Context = None,
 ) -> None:
@@ -53,7 +59,7 @@ def install(
             chart=chart_folder or chart.folder(),
             helm=chart.find_helm(helm),
             values=tuple(values or ()),
-            sets=tuple(sets or ()),
+            sets=without_profile(sets or ()),
             kubeconfig=kubeconfig,
             context=context,
             wait_s=timeout_s if wait else None,
@@ -61,6 +67,24 @@ def install(
     except CommandError as error:
         session.fail("install", str(error))
     session.run("install", lambda client: _install(client, request), kubeconfig=kubeconfig, context=context)
+
+
+def without_profile(sets: Sequence[str]) -> tuple[str, ...]:
+    """Return the values of the chart among those that are given, without Istio's ``profile=NAME``.
+
+    Raises:
+        CommandError: a profile has parts that there are not.
+    """
+    chosen = []
+    for given in sets:
+        name, _, value = given.partition("=")
+        if name != "profile":
+            chosen.append(given)
+        elif value not in _PROFILES:
+            known = ", ".join(sorted(_PROFILES))
+            reason = f'profile "{value}" has parts that Culvert lacks, or is not known; use one of {known}'
+            raise CommandError(f"--set profile: {reason}, and a Gateway of class {names.GATEWAY_CLASS} for the edge")
+    return tuple(chosen)
 
 
 async def _install(client: kube.Client, request: _Request) -> None:
