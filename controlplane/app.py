@@ -56,6 +56,7 @@ from meshapi.resources.core import Node, Pod
 from meshapi.resources.gateway import Gateway
 from meshapi.resources.networking import ServiceEntry
 from meshkit import admin, kube, log, process
+from meshkit.kube import Key
 from meshkit.tasks import Backoff, background
 from meshkit.tls import server_context
 from meshkit.xds.ads import AggregatedDiscovery
@@ -69,6 +70,7 @@ _MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """A request to review has the object twice, as it was and as it will be; etcd takes 1.5 MB of it."""
 _CERTIFICATES_TIMEOUT_S = 10.0
 _LOOK_S = 0.02
+_LAYER_7 = frozenset({names.WAYPOINT_NODE, names.GATEWAY_NODE})
 _GC_THRESHOLDS = (50_000, 20, 100)
 """A list of a hundred thousand pods makes millions of objects and no garbage; with Python's default (700 objects), a
 third of the time of a start went into looking for it."""
@@ -130,7 +132,7 @@ class ControlPlane:
         )
         self._instance = settings.pod_name or socket.gethostname()
         self._writers = self._make_writers()
-        rejections = Rejections(self.model.inputs.rejections, self._publisher.touch)
+        rejections = Rejections(self.model.inputs.rejections, self._publisher.touch, self._gateway_of)
         self._shared_rejections = SharedRejections(
             self._client, rejections, namespace=settings.pod_namespace, instance=self._instance
         )
@@ -306,10 +308,14 @@ class ControlPlane:
 
     def _view(self, peer: Peer) -> ResourceSource:
         """Return what a proxy may see: those of layer 4 all see the same, each other one its own world."""
-        if peer.node_type not in {names.WAYPOINT_NODE, names.GATEWAY_NODE}:
+        if peer.node_type not in _LAYER_7:
             return self._snapshot
-        world = self._worlds.view(worlds.view_of(peer, self.model))
+        world = self._worlds.view(self._gateway_of(peer))
         return Nearby(world, labels_of(*self._place(peer)))
+
+    def _gateway_of(self, peer: Peer) -> Key | None:
+        """Return the Gateway of a proxy of layer 7; ``None``: it has none, or is none."""
+        return worlds.view_of(peer, self.model) if peer.node_type in _LAYER_7 else None
 
     def _place(self, peer: Peer) -> tuple[Pod | None, Node | None]:
         """Return the pod and the node of a proxy, as far as they are known."""

@@ -10,11 +10,22 @@ from typing import Final
 
 from controlplane.graph.collection import Source
 from controlplane.inputs.sources import Rejection
+from meshkit.kube import Key
 from meshkit.xds.peer import Peer
 
 Name = tuple[str, str]
-"""Type URL and name of a resource."""
+"""Type URL and name of a resource, as ``name_in`` returns it."""
 _TRIGGER: Final = "rejection"
+
+
+def name_in(view: Key | None, name: str) -> str:
+    """Return the name of a resource among those of all proxies: those of waypoints and gateways have equal names.
+
+    Args:
+        view: the Gateway of the proxy; ``None``: the proxy is no waypoint and no gateway.
+        name: of the resource.
+    """
+    return name if view is None else f"{'/'.join(view)}|{name}"
 
 
 class Rejections:
@@ -23,11 +34,18 @@ class Rejections:
     Args:
         source: where they are kept.
         touch: called when they have changed.
+        view_of: returns the Gateway of a proxy.
     """
 
-    def __init__(self, source: Source[Name, Rejection], touch: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        source: Source[Name, Rejection],
+        touch: Callable[[str], None],
+        view_of: Callable[[Peer], Key | None] = lambda _: None,
+    ) -> None:
         self._source = source
         self._touch = touch
+        self._view_of = view_of
         self._by_origin: dict[Hashable, dict[Name, Rejection]] = {}
         self._by_name: dict[Name, dict[Hashable, Rejection]] = {}
         self._own: set[Hashable] = set()
@@ -41,7 +59,11 @@ class Rejections:
         """Take what a connected proxy refuses now of a type."""
         origin = (id(peer), type_url)
         self._own.add(origin)
-        found = {(type_url, name): Rejection(peer.name, reason, others=False) for name, reason in reasons.items()}
+        view = self._view_of(peer) if reasons else None
+        found = {
+            (type_url, name_in(view, name)): Rejection(peer.name, reason, others=False)
+            for name, reason in reasons.items()
+        }
         self._put(origin, found)
         for listener in self._listeners:
             listener()

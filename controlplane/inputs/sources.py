@@ -103,7 +103,7 @@ class Inputs:
         config: the mesh configuration in force, under ``MESH``; absent until it was read.
         namespaces: all namespaces, discovered or not.
         faults: invalid objects, by kind and key.
-        rejections: resources that proxies have refused, by type URL and resource name.
+        rejections: resources that proxies have refused, by type URL and name (``inputs.rejections.name_in``).
         key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
         certificates: certificates of authorities that policies and gateways name, by key of the ConfigMap.
         secrets: certificates that gateways name, by key of the Secret; absent until it was read.

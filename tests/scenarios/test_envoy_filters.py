@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from controlplane.inputs.rejections import name_in
 from controlplane.inputs.sources import Rejection
 from meshapi import names
 from tests.scenarios import proxy, world
@@ -42,14 +43,18 @@ async def test_a_filter_that_the_proxy_refuses_is_on_the_object_and_requests_go_
         [reason] = running.refusals.reasons
         assert "main_internal" in reason
         rejection = Rejection("waypoint-1.default", reason, others=False)
-        running.model.inputs.rejections.set((names.LISTENER_TYPE, "main_internal"), rejection)
+        running.model.inputs.rejections.set(
+            (names.LISTENER_TYPE, name_in(("default", "waypoint"), "main_internal")), rejection
+        )
         running.publish()
         assert "rejected by waypoint-1.default" in running.message(NAME)
         assert "the last good form stays in effect" in running.message(NAME)
         assert await proxy.get(running, web) == 200
         running.remove(NAME)
         running.put(bad("HTTP_FILTER", {"name": "lua", "typedConfig": {"@type": LUA}}))
-        running.model.inputs.rejections.set((names.LISTENER_TYPE, "main_internal"), None)
+        running.model.inputs.rejections.set(
+            (names.LISTENER_TYPE, name_in(("default", "waypoint"), "main_internal")), None
+        )
         running.publish()
         assert running.message(NAME) == ""
         assert await proxy.get(running, web) == 200

@@ -10,6 +10,7 @@ from controlplane.config_map_certificates import ConfigMapCertificates, certific
 from controlplane.envoy import layer7
 from controlplane.inputs import fail_closed
 from controlplane.inputs.mesh import MeshContext
+from controlplane.inputs.rejections import name_in
 from controlplane.inputs.sources import Rejection
 from controlplane.routing import backend_tls
 from controlplane.status.policy_ancestors import PolicyAncestors
@@ -106,7 +107,11 @@ def test_what_a_proxy_refuses_is_said() -> None:
     plane.worlds.publish(is_settled=True)
     cluster = "inbound-vip|80|http|web.shop.svc.cluster.local"
     assert cluster in {one.name for one in plane.worlds.view(("shop", "waypoint")).all(names.CLUSTER_TYPE)}
-    plane.model.inputs.rejections.set((names.CLUSTER_TYPE, cluster), Rejection("waypoint-1", "no", others=False))
+    rejections, refused = plane.model.inputs.rejections, Rejection("waypoint-1", "no", others=False)
+    rejections.set((names.CLUSTER_TYPE, name_in(("shop", "elsewhere"), cluster)), refused)
+    [entry] = plane.entries()
+    assert "rejected by" not in entry["conditions"][0]["message"], "another proxy's"
+    rejections.set((names.CLUSTER_TYPE, name_in(("shop", "waypoint"), cluster)), refused)
     [entry] = plane.entries()
     assert conditions(entry)["Accepted"] == ("False", "Invalid")
     assert "rejected by waypoint-1" in entry["conditions"][0]["message"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from controlplane.graph.collection import Source
 from controlplane.graph.scheduler import Graph
-from controlplane.inputs.rejections import Name, Rejections
+from controlplane.inputs.rejections import Name, Rejections, name_in
 from controlplane.inputs.sources import Rejection
 from controlplane.status.shared_rejections import SharedRejections
 from meshapi import names
@@ -59,6 +59,18 @@ def test_the_first_proxy_by_name_is_reported_and_that_there_are_others() -> None
     assert len(kept.source) == 0
     assert not kept.rejections._by_name
     assert not kept.rejections._own
+
+
+def test_what_proxies_of_two_gateways_refuse_is_kept_apart() -> None:
+    source: Source[Name, Rejection] = Source(Graph(), "rejections")
+    gateways = {"web-1.shop": ("shop", "web"), "api-1.shop": ("shop", "api"), "ztunnel-1.istio-system": None}
+    rejections = Rejections(source, lambda _: None, lambda who: gateways[who.name])
+    for name in ("web-1.shop", "ztunnel-1.istio-system"):
+        who = Peer(identity="x", connected_at=0.0, node_id=f"router~10.0.0.1~{name}~x")
+        who.subscriptions["t"] = None
+        rejections.put_peer(who, "t", {"0.0.0.0_80": "bad"})
+    assert set(source.keys()) == {("t", "shop/web|0.0.0.0_80"), ("t", "0.0.0.0_80")}
+    assert name_in(("shop", "web"), "0.0.0.0_80") == "shop/web|0.0.0.0_80"
 
 
 class Replica(Kept):

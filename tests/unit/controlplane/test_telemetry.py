@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.envoy import metrics as envoy_metrics
 from controlplane.envoy.telemetry import access_logs as loggers
+from controlplane.inputs.rejections import name_in
 from controlplane.inputs.sources import Rejection
 from controlplane.routing.telemetry import access_logs, metrics, tracing
 from controlplane.routing.telemetry.scope import inherited
@@ -143,7 +144,7 @@ def test_what_a_proxy_refuses_is_on_the_telemetry_that_it_came_from(tmp_path: Pa
     running = world.World(files.Scenario(about="", resources=resources, steps=()), tmp_path)
     assert running.message("Telemetry/mine") == ""
     refused = Rejection("waypoint-1.default", "bad expression", others=False)
-    running.model.inputs.rejections.set((LISTENER_TYPE, "main_internal"), refused)
+    running.model.inputs.rejections.set((LISTENER_TYPE, name_in(("default", "waypoint"), "main_internal")), refused)
     running.publish()
     assert running.message("Telemetry/mine").startswith("rejected by waypoint-1.default: bad expression")
     assert "rejected" not in running.message("Telemetry/elsewhere/other")
