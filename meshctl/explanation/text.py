@@ -5,7 +5,11 @@ from typing import Final
 
 from meshkit.kube import Json
 
-_SECURITY: Final = {"mutual_tls": "by mutual TLS", "unknown": "in plain text"}
+_SECURITY: Final = {
+    "mutual_tls": "by mutual TLS",
+    "kernel": "directly, within the node",
+    "unknown": "in plain text",
+}
 """Values of the label ``connection_security_policy``."""
 
 

@@ -46,7 +46,7 @@ def after(seen: Counter[Edge], nodes: dict[str, str]) -> Table:
     ):
         table.add_column(column, justify="right" if column == "connections" else "left", no_wrap=True)
     for edge, count in sorted(seen.items()):
-        over = "mTLS" if edge.security == "mutual_tls" else "plain text"
+        over = {"mutual_tls": "mTLS", "kernel": "direct"}.get(edge.security, "plain text")
         table.add_row(
             edge.source, nodes.get(edge.source, "-"), edge.destination, nodes.get(edge.destination, "-"),
             over, _in_domain(edge.source_principal), _in_domain(edge.destination_principal), str(count),

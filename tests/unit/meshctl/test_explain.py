@@ -221,11 +221,13 @@ def test_the_text_about_a_connection_that_is_carried() -> None:
 def test_the_text_names_the_policy_that_refuses_and_what_ended_for_it() -> None:
     denied = {"allowed": False, "policy": "shop/p", "reason": "explicitly denied by: shop/p", "dryRun": ["shop/dry"]}
     found = text.render(
-        document(verdict=denied, allowed=False, connections={"opened": {"mutual_tls": 1}, "failed": {"DENY": 1}})
+        document(
+            verdict=denied, allowed=False, connections={"opened": {"kernel": 2, "mutual_tls": 1}, "failed": {"DENY": 1}}
+        )
     )
     assert "Policy refuses it: explicitly denied by: shop/p" in found
     assert "Dry run would also match: shop/dry." in found
-    assert "ended for a reason: 1 with DENY." in found
+    assert "2 directly, within the node, 1 by mutual TLS; ended for a reason: 1 with DENY." in found
     assert found.endswith("Result: refused.")
 
 
