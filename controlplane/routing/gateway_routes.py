@@ -140,9 +140,11 @@ def _with_timeouts(rule: HttpRule, given: HTTPRouteRule) -> HttpRule:
 
 
 def _retry(retry: RouteRetry) -> Retry:
+    """Return what is retried: what the route names, and connections that are reset or time out (``HTTPRouteRetry``)."""
     default = Retry()
     attempts = default.attempts if retry.attempts is None else retry.attempts
-    return Retry(attempts=attempts, statuses=retry.codes, backoff=retry.backoff or None)
+    on = (*default.on, "reset")
+    return Retry(attempts=attempts, on=on, statuses=retry.codes, backoff=retry.backoff or None)
 
 
 def _http_match(match: HTTPRouteMatch) -> RequestMatch:
