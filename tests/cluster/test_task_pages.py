@@ -60,11 +60,12 @@ def _line(line: str) -> str:
     return ".*".join(re.escape(part) for part in line.split(ANYTHING)) + r"\n"
 
 
-def run(page: list[Step], environment: dict[str, str]) -> list[tuple[str, int]]:
+def run(page: list[Step], environment: dict[str, str], folder: Path) -> list[tuple[str, int]]:
     """Run all commands in one shell; what each has printed, and its exit status."""
-    script = "\n".join(f"{step.command}\nprintf '{END}%s{END}' $?" for step in page)
+    script = folder / "page.sh"
+    script.write_text("\n".join(f"{step.command}\nprintf '{END}%s{END}' $?" for step in page))
     done = subprocess.run(
-        ["bash"], input=script, env=environment, cwd=ROOT, text=True, timeout=600, check=False,
+        ["bash", script], stdin=subprocess.DEVNULL, env=environment, cwd=ROOT, text=True, timeout=600, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     parts = done.stdout.split(END)
@@ -87,10 +88,10 @@ def environment(cluster_with_addresses: Mesh, tmp_path: Path) -> Iterator[dict[s
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page(name: str, cluster_with_addresses: Mesh, environment: dict[str, str]) -> None:
+def test_page(name: str, cluster_with_addresses: Mesh, environment: dict[str, str], tmp_path: Path) -> None:
     page = steps((ROOT / f"docs/tasks/{name}.md").read_text())
     try:
-        results = run(page, environment)
+        results = run(page, environment, tmp_path)
         for step, (printed, status) in zip(page, results, strict=True):
             assert status == 0, f"$ {step.command}\n{printed}"
             if step.output:
