@@ -178,6 +178,9 @@ def test_a_pod_that_fails_is_ejected(tasks: Tasks) -> None:
     bad["spec"]["template"]["metadata"]["labels"]["app"] = "httpbin"
     bad["spec"]["selector"]["matchLabels"] = {"failing": "true"}
     bad["spec"]["template"]["metadata"]["labels"]["failing"] = "true"
+    # With outlier detection near endpoints are preferred: elsewhere it would get no request.
+    waypoint = lab.resource("pods", "-n", NS, "-l", f"{names.GATEWAY_NAME_LABEL}=waypoint")["items"][0]
+    bad["spec"]["template"]["spec"]["nodeName"] = waypoint["spec"]["nodeName"]
     ejection = {"consecutive5xxErrors": 2, "interval": "1s", "baseEjectionTime": "120s", "maxEjectionPercent": 100}
     policy = {"outlierDetection": ejection}
     tasks.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", trafficPolicy=policy)

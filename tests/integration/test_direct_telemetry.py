@@ -112,7 +112,7 @@ async def test_a_reset_and_a_refusal_are_failures(direct: DirectMesh) -> None:
     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     one.close()
     await until(lambda: values(direct, "connections_failed") == [1, 1])
-    assert {line["error"] for line in lines(direct, server)} == {"connection reset"}
+    await until(lambda: {line["error"] for line in lines(direct, server)} == {"connection reset"})
 
 
 async def test_a_connection_that_policy_ends_says_so(direct: DirectMesh) -> None:
