@@ -100,7 +100,7 @@ enum direct_count {
     DIRECT_COUNT_FULL = 1,       /* sent to the tunnel, because cv_flows is full */
     DIRECT_COUNT_UNRECORDED = 2, /* held back by the guard: another source address than the verdict's, or no memory */
     DIRECT_COUNT_FORBIDDEN = 3,  /* refused at the destination: policy changed while they opened */
-    DIRECT_COUNT_LOST = 4,       /* events that were lost because nobody read them */
+    DIRECT_COUNT_LOST = 4,       /* events that found the queue full */
     DIRECT_COUNTS = 5
 };
 

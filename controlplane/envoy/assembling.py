@@ -21,5 +21,5 @@ def assembled(upstreams: Upstreams, messages: Iterable[Message], patching: Patch
 
 
 def patched_clusters(made: Iterable[cluster_pb2.Cluster], patching: Patching) -> list[cluster_pb2.Cluster]:
-    """Return clusters with the patches applied; those that are removed go."""
+    """Return clusters with the patches applied, without those that a patch removes."""
     return [one for cluster in made if (one := cluster_patches.patched(cluster, patching)) is not None]

@@ -1,6 +1,6 @@
 """The gateways of one mesh, as a collection."""
 
-from controlplane.gateways import reading
+from controlplane.gateways import classes, reading
 from controlplane.gateways.grants import Grants
 from controlplane.gateways.listener import EdgeGateway
 from controlplane.gateways.references import References
@@ -13,13 +13,6 @@ from controlplane.stages import WAYPOINTS
 from meshapi import names
 from meshapi.resources.gateway import GROUP, Gateway, GatewayClass, ListenerSet
 from meshkit.kube import Key
-
-_CLASSES = {
-    names.GATEWAY_CLASS: names.GATEWAY_CONTROLLER,
-    names.REMOTE_GATEWAY_CLASS: names.REMOTE_GATEWAY_CONTROLLER,
-    names.WAYPOINT_CLASS: names.WAYPOINT_CONTROLLER,
-}
-"""Controllers of our own classes, for as long as the classes themselves are not there."""
 
 
 class Gateways:
@@ -61,9 +54,11 @@ class Gateways:
         return {} if found is None else found.metadata.labels
 
     def _controller(self, gateway: Gateway, fetch: Fetch) -> str:
-        name = gateway.spec.gateway_class_name
-        found = fetch.find(self._classes, ("", name))
-        return _CLASSES.get(name, "") if found is None else found.spec.controller_name
+        found = fetch.find(self._classes, ("", gateway.spec.gateway_class_name))
+        if found is not None:
+            return found.spec.controller_name
+        own = classes.by_name(gateway)
+        return "" if own is None else own.controller
 
     def _read(self, gateway: Gateway, fetch: Fetch) -> EdgeGateway | None:
         if self._controller(gateway, fetch) != names.GATEWAY_CONTROLLER:

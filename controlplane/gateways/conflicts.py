@@ -29,7 +29,7 @@ def marked(listeners: Iterable[EdgeListener]) -> tuple[EdgeListener, ...]:
     found: list[EdgeListener] = []
     for _, siblings in itertools.groupby(listeners, key=lambda one: one.id[:2]):
         judged = [_refused_by(one, found) for one in siblings]
-        # What has given way already is in nobody's way.
+        # A listener that is refused already conflicts with no other one.
         left = [one for one in judged if one.accepted.is_true]
         found += [_refused_by(one, left) for one in judged]
     return tuple(found)

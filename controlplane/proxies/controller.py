@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
-from controlplane.gateways import reading
+from controlplane.gateways import classes, reading
+from controlplane.gateways.classes import CLASSES, EDGE, REMOTE, ProxyClass
 from controlplane.gateways.collections import parent_of
 from controlplane.gateways.listener import Spoken
 from controlplane.gateways.report import GatewayReport
 from controlplane.graph.collection import Collection
 from controlplane.inputs.sources import Inputs
-from controlplane.proxies import classes, edge_status, objects, overlays, status
-from controlplane.proxies.classes import CLASSES, EDGE, REMOTE, ProxyClass
+from controlplane.proxies import edge_status, objects, overlays, status
 from controlplane.proxies.defaults import ProxyDefaults
 from controlplane.proxies.objects import ServicePort, Wanted
 from controlplane.proxies.overlays import BadOverlay

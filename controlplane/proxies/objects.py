@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from controlplane.gateways import reading
+from controlplane.gateways.classes import EDGE, WAYPOINT, ProxyClass
 from controlplane.inputs.mesh import MeshContext
 from controlplane.proxies import pods
-from controlplane.proxies.classes import EDGE, WAYPOINT, ProxyClass
 from controlplane.proxies.defaults import ProxyDefaults
 from controlplane.waypoints.waypoint import service_account
 from meshapi import names

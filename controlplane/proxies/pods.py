@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from controlplane.gateways.classes import EDGE, ProxyClass
 from controlplane.inputs.mesh import MeshContext
-from controlplane.proxies.classes import EDGE, ProxyClass
 from controlplane.proxies.defaults import ProxyDefaults
 from meshapi import names
 from meshapi.resources.gateway import Gateway

@@ -7,6 +7,7 @@ import pytest
 from controlplane.ambient.model import create
 from controlplane.envoy import layer7
 from controlplane.gateways import reading
+from controlplane.gateways.classes import EDGE
 from controlplane.gateways.listener import EdgeListener, intersection, owner_of
 from controlplane.gateways.references import References
 from controlplane.graph.collection import Source
@@ -15,7 +16,6 @@ from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
 from controlplane.proxies import edge_status, objects
 from controlplane.proxies import status as proxy_status
-from controlplane.proxies.classes import EDGE
 from controlplane.proxies.status import Observed
 from controlplane.status import gateways
 from controlplane.xds import worlds

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from controlplane.gateways.classes import WAYPOINT, ProxyClass
 from controlplane.gateways.report import GatewayReport
 from controlplane.graph.collection import Source
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import Inputs
 from controlplane.proxies import objects, overlays, status
-from controlplane.proxies.classes import WAYPOINT, ProxyClass
 from controlplane.proxies.controller import Proxies
 from controlplane.proxies.defaults import ProxyDefaults
 from controlplane.proxies.objects import Wanted
