@@ -51,9 +51,7 @@ impl Store {
             return Err(RouteError::NoPort(service.key.to_string(), port));
         }
         let candidates = self.candidates(source, service, port, like, choice);
-        let address = |&(workload, port): &Serving<'_>| {
-            dial_address(choice, service, workload, like).ok().map(|ip| SocketAddr::new(ip, port))
-        };
+        let address = |serving: &Serving<'_>| dialled(choice, service, *serving, like);
         let Selected { endpoint: (workload, port), others } =
             select(candidates, choice, address).ok_or_else(|| RouteError::NoEndpoint(service.key.to_string()))?;
         Ok(Chosen { workload, port, others })
@@ -76,9 +74,7 @@ impl Store {
             return Vec::new();
         }
         let candidates = self.candidates(source, service, target.port(), target.ip(), choice);
-        let address = |&(workload, port): &Serving<'_>| {
-            dial_address(choice, service, workload, target.ip()).ok().map(|ip| SocketAddr::new(ip, port))
-        };
+        let address = |serving: &Serving<'_>| dialled(choice, service, *serving, target.ip());
         let (candidates, _) = selectable(candidates, choice, address);
         let shared = candidates.into_iter().filter(|one| one.weight > 0).map(|one| {
             let address = address(&one.endpoint).filter(|address| address.is_ipv4() == target.is_ipv4())?;
@@ -106,6 +102,16 @@ impl Store {
             })
             .collect()
     }
+}
+
+/// Where to dial an endpoint that serves a port, if it has an address that can be dialled.
+fn dialled(
+    choice: SelectionContext<'_>,
+    service: &Service,
+    (workload, port): Serving<'_>,
+    like: IpAddr,
+) -> Option<SocketAddr> {
+    dial_address(choice, service, workload, like).ok().map(|ip| SocketAddr::new(ip, port))
 }
 
 /// Where to dial an endpoint.
