@@ -88,6 +88,11 @@ impl Table {
         self.pairs.is_empty()
     }
 
+    /// How many of the known pairs are allowed now.
+    pub(super) fn allowed_pairs(&self) -> u64 {
+        self.pairs.values().filter(|allowed| **allowed).count() as u64
+    }
+
     /// Learn of a pair or a service that the tunnel has just carried a connection of.
     pub(super) fn learn(&mut self, world: World<'_>, outliers: &Outliers, pair: Pair) {
         let is_known = self.pairs.contains_key(&pair) || self.services.contains_key(&pair);
