@@ -71,7 +71,8 @@ class RouteParents:
         waypoint = of_parent(one.service, fetch)
         if waypoint is None:
             if starting := waypoints.serving(one.kind, one.service, fetch):
-                return Verdict(False, NOT_READY, f"waypoint {starting.name} is not ready, so the route has no effect yet")
+                waiting = f"waypoint {starting.name} is not ready, so the route has no effect yet"
+                return Verdict(False, NOT_READY, waiting)
             shown = f"{one.kind} {'/'.join(one.service)}"
             return Verdict(False, NOT_BOUND, f"{shown} uses no waypoint, so the route has no effect yet")
         rival = self._layer7.routing.gateway.rival(made, one, fetch)

@@ -55,7 +55,7 @@ class DirectMesh:
         return client, server
 
     async def learn(self, client: namespaced.Pod, ip: str, port: int) -> None:
-        """Have the tunnel carry connections until the engine has learned the pair: it passes over one while it is busy."""
+        """Have the tunnel carry connections until the engine has learned the pair; a busy engine passes over some."""
         before = self.pairs()
         for _ in range(20):
             assert not await self.is_direct(client, ip, port), "the first connection of a pair goes through the tunnel"
