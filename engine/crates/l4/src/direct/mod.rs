@@ -267,6 +267,13 @@ impl Direct {
         }
     }
 
+    /// What a pod connects to directly; `None` where nothing is direct.
+    pub(crate) fn destinations(&self, uid: &str) -> Option<Vec<SocketAddr>> {
+        let state = self.state.lock();
+        let netns = state.pods.with_uid(uid)?.cookie;
+        state.attached.as_ref().map(|attached| attached.destinations(netns))
+    }
+
     /// What has been counted, the kernel's programs included.
     pub(crate) fn families(&self) -> [MetricFamily; 3] {
         let state = self.state.lock();

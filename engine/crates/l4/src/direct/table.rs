@@ -88,6 +88,14 @@ impl Table {
         self.pairs.is_empty()
     }
 
+    /// What a pod may connect to directly now, in order.
+    pub(super) fn destinations(&self, netns: u64) -> Vec<SocketAddr> {
+        let of_pod = self.pairs.iter().filter(|(pair, allowed)| **allowed && pair.netns == netns);
+        let mut found: Vec<_> = of_pod.map(|(pair, _)| pair.destination).collect();
+        found.sort_unstable();
+        found
+    }
+
     /// How many of the known pairs are allowed now.
     pub(super) fn allowed_pairs(&self) -> u64 {
         self.pairs.values().filter(|allowed| **allowed).count() as u64
