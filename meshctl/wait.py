@@ -39,11 +39,12 @@ _KINDS: Final = (
     kinds.BACKEND_TLS_POLICY,
     kinds.BACKEND_TRAFFIC_POLICY,
     kinds.GATEWAY,
+    kinds.ISTIO_GATEWAY,
 )
 """Kinds whose status the control plane writes."""
 _SHORT: Final = {"vs": kinds.VIRTUAL_SERVICE, "dr": kinds.DESTINATION_RULE, "se": kinds.SERVICE_ENTRY,
                  "we": kinds.WORKLOAD_ENTRY, "ap": kinds.AUTHORIZATION_POLICY, "ra": kinds.REQUEST_AUTHENTICATION,
-                 "pa": kinds.PEER_AUTHENTICATION, "gtw": kinds.GATEWAY}  # fmt: skip
+                 "pa": kinds.PEER_AUTHENTICATION, "gtw": kinds.GATEWAY, "gw": kinds.ISTIO_GATEWAY}  # fmt: skip
 _PARTLY: Final = "UnsupportedValue"
 """Reason of a condition: the rest of the object is in force."""
 
@@ -136,9 +137,10 @@ def kind_of(given: str) -> Kind:
     Raises:
         typer.BadParameter: there is no such kind, or it has no conditions.
     """
-    name = given.lower().partition(".")[0]
+    name, _, group = given.lower().partition(".")
     for kind in _KINDS:
-        if name in {kind.name.lower(), kind.plural}:
+        # Two kinds are called Gateway: the one of the Gateway API goes first, as `gateway` without a group.
+        if name in {kind.name.lower(), kind.plural} and (not group or kind.group == group or kind.title == kind.name):
             return kind
     if name in _SHORT:
         return _SHORT[name]

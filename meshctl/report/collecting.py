@@ -25,6 +25,7 @@ CLUSTER_KINDS: Final = (
     kinds.REQUEST_AUTHENTICATION,
     kinds.TELEMETRY,
     kinds.SERVICE_ENTRY,
+    kinds.ISTIO_GATEWAY,
     kinds.VIRTUAL_SERVICE,
     kinds.DESTINATION_RULE,
     kinds.WORKLOAD_ENTRY,
@@ -86,7 +87,8 @@ async def _guarded(piece: Piece, report: Report, places: asyncio.Semaphore, piec
 
 def _of_cluster(client: kube.Client, namespace: str, report: Report) -> list[Piece]:
     def listed(kind: Kind, where: str | None) -> Piece:
-        name = f"{'system' if where else 'cluster'}/{kind.plural}.yaml"
+        plural = kind.plural if kind.title == kind.name else f"{kind.plural}.{kind.group}"
+        name = f"{'system' if where else 'cluster'}/{plural}.yaml"
 
         async def collect() -> None:
             report.object(name, await client.items(kind, where))

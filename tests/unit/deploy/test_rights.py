@@ -17,6 +17,7 @@ ISTIO_KINDS = (
         for name in (
             "serviceentries",
             "workloadentries",
+            "gateways",
             "virtualservices",
             "destinationrules",
             "sidecars",
