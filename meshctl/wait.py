@@ -138,10 +138,10 @@ def kind_of(given: str) -> Kind:
         typer.BadParameter: there is no such kind, or it has no conditions.
     """
     name, _, group = given.lower().partition(".")
-    for kind in _KINDS:
-        # Two kinds are called Gateway: the one of the Gateway API goes first, as `gateway` without a group.
-        if name in {kind.name.lower(), kind.plural} and (not group or kind.group == group or kind.title == kind.name):
-            return kind
+    # Two kinds are called Gateway: without a group it is the one of the Gateway API.
+    named = [kind for kind in _KINDS if name in {kind.name.lower(), kind.plural}]
+    if named:
+        return next((kind for kind in named if kind.group == group), named[0])
     if name in _SHORT:
         return _SHORT[name]
     known = ", ".join(kind.plural for kind in _KINDS)

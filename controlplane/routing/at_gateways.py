@@ -14,10 +14,10 @@ from controlplane.routing.connection_routes import REFUSAL
 from controlplane.routing.edge import EdgeHost
 from controlplane.routing.exports import is_exported
 from controlplane.routing.ir import ConnectionRule, HttpRule, Routing
-from controlplane.routing.virtual_services import MESH, Here, gateway_key
+from controlplane.routing.virtual_services import MESH, Here
 from meshapi import hosts
 from meshapi.errors import listed
-from meshapi.resources.virtual_service import VirtualService
+from meshapi.resources.virtual_service import VirtualService, gateway_key
 from meshkit.kube import Key
 
 Age = tuple[str, str, str]

@@ -82,18 +82,6 @@ def translate_at(item: api.VirtualService, domain: str, here: Here, find: Find =
     return _Translation(item, domain, find, here).routing()
 
 
-def gateway_key(name: str, namespace: str) -> Key:
-    """Return the key of a Gateway that a VirtualService of a namespace names.
-
-    ``name``, ``namespace/name``, ``./name`` and the old ``name.namespace`` and ``name.namespace.svc.cluster.local``.
-    """
-    given, slash, short = name.rpartition("/")
-    if slash:
-        return (namespace if given == "." else given, short)
-    short, dot, rest = name.partition(".")
-    return (rest.partition(".")[0] if dot else namespace, short)
-
-
 @dataclass(slots=True)
 class _Translation:
     item: api.VirtualService
@@ -164,7 +152,7 @@ class _Translation:
         own = self.item.metadata.namespace
 
         def complete(name: str) -> str:
-            return MESH if name == MESH else "/".join(gateway_key(name, own))
+            return MESH if name == MESH else "/".join(api.gateway_key(name, own))
 
         matches = (
             one.model_copy(update={"gateways": tuple(complete(name) for name in one.gateways)}) for one in rule.match
@@ -175,7 +163,7 @@ class _Translation:
         """Return whether a match is for a gateway. The source of what it says is the gateway itself, as in Istio."""
         if match.gateways:
             own = self.item.metadata.namespace
-            return any(gateway_key(name, own) == here.gateway for name in match.gateways if name != MESH)
+            return any(api.gateway_key(name, own) == here.gateway for name in match.gateways if name != MESH)
         if not set(match.source_labels.items()) <= here.labels:
             return False
         return match.source_namespace in {"", here.namespace}

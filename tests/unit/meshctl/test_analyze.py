@@ -157,7 +157,8 @@ def test_codes_are_unique_and_every_one_is_tested() -> None:
     assert len(set(listed)) == len(listed)
     here = Path(__file__).parent
     text = "".join(
-        (here / name).read_text() for name in ("test_analyze.py", "test_network_policies.py", "test_routing.py")
+        (here / f"test_{name}.py").read_text()
+        for name in ("analyze", "analyze_gateways", "network_policies", "routing")
     )
     assert [code for code in listed if f'"{code}"' not in text] == []
 
