@@ -34,8 +34,9 @@ from controlplane.metrics import Metrics, own_version
 from controlplane.proxies.automatic import AutomaticWaypoints
 from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
-from controlplane.status import gateways
+from controlplane.status import gateways, ingresses
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
+from controlplane.status.ingresses import IngressStatusWriter
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.policy_ancestors import PolicyAncestors
 from controlplane.status.route_parents import RouteParents
@@ -192,6 +193,7 @@ class ControlPlane:
             ),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
+            IngressStatusWriter(self._client, ingresses.reports(self._layer7), events, self._publisher.opened),
             self._webhook,
             *waypoints,
         ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controlplane.gateways import place, servers
+from controlplane.gateways.ingress_collections import Ingresses
 from controlplane.gateways.listener import EdgeGateway
 from controlplane.gateways.place import Place
 from controlplane.gateways.references import References
@@ -17,6 +18,7 @@ from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.label_index import LabelIndex
 from controlplane.graph.lookups import Group, Index, SelectorIndex
 from controlplane.graph.scheduler import Graph
+from controlplane.graph.union import Union
 from controlplane.inputs.sources import Inputs
 from controlplane.stages import WAYPOINTS
 from meshapi.resources.core import Pod, Service
@@ -50,10 +52,13 @@ class IstioGateways:
 
     Attributes:
         selections: where each Gateway is served, by its key.
+        ingresses: Ingresses of Kubernetes, each of which is a Gateway, too.
         known: the gateways that pods are, by the key of their place.
     """
 
     def __init__(self, graph: Graph, inputs: Inputs, resolve: Callable[[Fetch], References]) -> None:
+        self.ingresses = Ingresses(graph, inputs)
+        every = Union(graph, "Istio's gateways and ingresses", inputs.of(Gateway), self.ingresses.gateways)
         self._resolve = resolve
         self._pods: LabelIndex[Key, Pod] = LabelIndex(
             inputs.of(Pod), lambda _: _EVERYWHERE, lambda pod: pod.metadata.labels
@@ -62,7 +67,7 @@ class IstioGateways:
             inputs.of(Service), lambda one: (one.metadata.namespace, one.spec.selector)
         )
         self.selections: Collection[Key, Selection] = Derived(
-            graph, "pods of Istio's gateways", inputs.of(Gateway), WAYPOINTS, self._select
+            graph, "pods of Istio's gateways", every, WAYPOINTS, self._select
         )
         self._by_place: Index[Key, Key, Selection] = Index(
             self.selections, lambda one: [found.key for found in one.places]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controlplane.gateways import credentials, reading
+from controlplane.gateways import credentials, ingresses, reading
 from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.gateways.place import Place
 from controlplane.gateways.references import References
@@ -130,7 +130,7 @@ def _conflict(one: _Served, beside: Sequence[_Served]) -> Verdict | None:
 
 def _shown(other: _Served, one: _Served) -> str:
     here = f"servers[{other.index}]"
-    return here if other.gateway.key == one.gateway.key else f"{here} of Gateway {'/'.join(other.gateway.key)}"
+    return here if other.gateway.key == one.gateway.key else f"{here} of {ingresses.shown(other.gateway.key)}"
 
 
 def _listeners(one: _Served, refused: Verdict | None, place: Place, resolve: References) -> Iterator[EdgeListener]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from controlplane.gateways import servers
 from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken, intersection, owner_of
+from controlplane.routing import precedence
 from controlplane.routing.connection_routes import REFUSAL
 from controlplane.routing.edge import EdgeHost
 from controlplane.routing.exports import is_exported
@@ -50,6 +51,7 @@ class AtGateways:
         redirected: of these places, those where plain requests are redirected to HTTPS.
         connections: the rule for connections by where it counts.
         problems: what has no effect, and why.
+        is_ranked: whether its rules have their place among others' by their paths, not by age: those of Ingresses.
     """
 
     key: Key
@@ -58,6 +60,7 @@ class AtGateways:
     redirected: frozenset[EdgeHost] = frozenset()
     connections: tuple[tuple[Chain, ConnectionRule], ...] = ()
     problems: tuple[str, ...] = ()
+    is_ranked: bool = False
 
     def rules(self, at: EdgeHost) -> tuple[HttpRule, ...]:
         """Return the rules for requests at a place."""
@@ -195,8 +198,13 @@ def bind(
 
 
 def ordered(found: Iterable[AtGateways], at: EdgeHost) -> tuple[HttpRule, ...]:
-    """Return the rules of several VirtualServices for one place: the oldest's first, those for every request last."""
-    rules = [rule for one in sorted(found, key=lambda one: one.age) for rule in one.rules(at)]
+    """Return the rules for one place: the oldest VirtualService's first, those for every request last.
+
+    Those of Ingresses follow, the most specific path first.
+    """
+    by_age = sorted(found, key=lambda one: one.age)
+    rules = [rule for one in by_age if not one.is_ranked for rule in one.rules(at)]
+    rules += sorted((rule for one in by_age if one.is_ranked for rule in one.rules(at)), key=precedence.rank)
     return (*(one for one in rules if not one.match.is_catch_all), *(one for one in rules if one.match.is_catch_all))
 
 

@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 
 from controlplane.gateways.collections import Gateways
+from controlplane.gateways.ingresses import Claimed
 from controlplane.gateways.listener import EdgeListener
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Index
 from controlplane.graph.scheduler import Graph
+from controlplane.graph.union import Union
 from controlplane.inputs.sources import Inputs
-from controlplane.routing import at_gateways, virtual_services
+from controlplane.routing import at_gateways, ingress_rules, virtual_services
 from controlplane.routing.at_gateways import AtGateways
 from controlplane.routing.edge import EdgeHost
 from controlplane.routing.ir import ConnectionRule, HttpRule, Routing
 from controlplane.routing.virtual_services import Here
 from controlplane.stages import ROUTES
+from meshapi.resources.core import Service
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key
 
@@ -24,7 +27,8 @@ class ServicesAtGateways:
 
     Attributes:
         bound: what each says, by key; those that name a Gateway.
-        at_edge: by where their rules for requests count.
+        of_ingresses: what each Ingress says, by the key of the Gateway that it is.
+        at_edge: by where the rules of all of them for requests count.
     """
 
     def __init__(self, graph: Graph, inputs: Inputs, gateways: Gateways) -> None:
@@ -34,9 +38,12 @@ class ServicesAtGateways:
         self.bound: Collection[Key, AtGateways] = Derived(
             graph, "virtual services at gateways", self._objects, ROUTES, self._bind
         )
-        self.at_edge: Index[EdgeHost, Key, AtGateways] = Index(
-            self.bound, lambda one: [place for place, _ in one.requests]
+        self._services = inputs.of(Service)
+        self.of_ingresses: Collection[Key, AtGateways] = Derived(
+            graph, "ingresses at gateways", gateways.istio.ingresses.claimed, ROUTES, self._bind_ingress
         )
+        every = Union(graph, "all at gateways", self.bound, self.of_ingresses)
+        self.at_edge: Index[EdgeHost, Key, AtGateways] = Index(every, lambda one: [place for place, _ in one.requests])
         self._connections: Index[tuple[Key, str], Key, AtGateways] = Index(
             self.bound, lambda one: {(chain.gateway, chain.routes) for chain, _ in one.connections}
         )
@@ -61,3 +68,13 @@ class ServicesAtGateways:
             return virtual_services.translate_at(item, domain, here, lambda key: fetch.find(self._objects, key))
 
         return at_gateways.bind(item, domain, lambda key: self._gateways.istio.at(key, fetch), translate)
+
+    def _bind_ingress(self, claimed: Claimed, fetch: Fetch) -> AtGateways:
+        def port(service: Key, name: str, number: int) -> int:
+            found = fetch.find(self._services, service)
+            ports = () if found is None else found.spec.ports
+            return next((one.port for one in ports if (one.name == name if name else one.port == number)), 0)
+
+        domain = fetch.setting(self._mesh).cluster_domain
+        gateways = self._gateways.istio.at(claimed.gateway.key, fetch) or ()
+        return ingress_rules.bind(claimed, gateways, domain, port)

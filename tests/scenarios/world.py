@@ -24,7 +24,7 @@ from controlplane.gateways import secrets as secrets_of_gateways
 from controlplane.inputs.kinds import KINDS
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH
-from controlplane.status import gateways
+from controlplane.status import gateways, ingresses
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.policy_ancestors import PolicyAncestors
 from controlplane.status.route_parents import RouteParents
@@ -93,6 +93,7 @@ class World:
         self.outcomes = Outcomes(self.layer7)
         lists = (*RouteParents(self.layer7).lists, *PolicyAncestors(self.layer7).lists)
         self.reports = gateways.reports(self.layer7)
+        self.ingresses = ingresses.reports(self.layer7)
         self.lists = {one.kind.name: one.entries for one in lists}
         self.services: dict[str, tuple[Service, str]] = {}
         """By name and namespace: the service and its virtual address."""
@@ -206,11 +207,14 @@ class World:
         if kind == "Gateway":
             report = self.reports.find(key)
             return "" if report is None else "; ".join(report.problems)
+        if kind == "Ingress":
+            found = [one for one in self.ingresses if one.key == key]
+            return "; ".join(problem for one in found for problem in one.problems) if found else "is not ours"
         if kind in self.lists:
             every = [one for entry in self.lists[kind].find(key) or () for one in entry["conditions"]]
             return "; ".join(one["message"] for one in every if one["status"] == "False")
-        found = self.outcomes.by_kind[_MODELS[kind].kind].find(key)
-        return "; ".join(one.message for one in (found.conditions if found else ()) if not one.accepted)
+        outcome = self.outcomes.by_kind[_MODELS[kind].kind].find(key)
+        return "; ".join(one.message for one in (outcome.conditions if outcome else ()) if not one.accepted)
 
     def address(self, to: str, port: int) -> str:
         """Where a service is called."""
