@@ -95,7 +95,7 @@ class Layer7Conditions:
 
     def of_envoy_filter(self, item: EnvoyFilter, fetch: Fetch) -> Condition:
         """Return the condition of an EnvoyFilter."""
-        if not item.spec.target_refs:
+        if not item.spec.target_refs and not self._layer7.envoy.of_source("EnvoyFilter", item.key, fetch):
             fix = "name a Gateway, a Service or a ServiceEntry in spec.targetRefs"
             return _condition(False, NOT_BOUND, f"waypoints are not selected by labels or namespace; {fix}")
         problems = envoy_filters.problems_of(self._layer7, item, fetch)
