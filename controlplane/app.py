@@ -34,8 +34,9 @@ from controlplane.metrics import Metrics, own_version
 from controlplane.proxies.automatic import AutomaticWaypoints
 from controlplane.proxies.controller import Proxies
 from controlplane.settings import Settings, host_and_port
-from controlplane.status import gateways
+from controlplane.status import gateways, ingresses
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
+from controlplane.status.ingresses import IngressStatusWriter
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.policy_ancestors import PolicyAncestors
 from controlplane.status.route_parents import RouteParents
@@ -193,6 +194,7 @@ class ControlPlane:
             ),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
+            IngressStatusWriter(self._client, ingresses.reports(self._layer7), events, self._publisher.opened),
             self._webhook,
             *waypoints,
         ]
@@ -310,8 +312,7 @@ class ControlPlane:
         """Return what a proxy may see: those of layer 4 all see the same, each other one its own world."""
         if peer.node_type not in _LAYER_7:
             return self._snapshot
-        world = self._worlds.view(self._gateway_of(peer))
-        return Nearby(world, labels_of(*self._place(peer)))
+        return Nearby(self._worlds.following(lambda: self._gateway_of(peer)), labels_of(*self._place(peer)))
 
     def _gateway_of(self, peer: Peer) -> Key | None:
         """Return the Gateway of a proxy of layer 7; ``None``: it has none, or is none."""

@@ -23,7 +23,7 @@ class Fault:
     """Why an object, as it is now, cannot be used.
 
     Attributes:
-        kind: name of the object's kind.
+        kind: title of the object's kind.
         key: the object.
         reason: names the field and the fix.
         generation: of the invalid form.
@@ -87,12 +87,20 @@ class TlsSecret:
         key: the private key, PEM; never shown.
         fault: why it cannot be used, as what the Secret does or has.
         warning: what is wrong with one that is used all the same.
+        roots: certificates of authorities that clients' certificates are checked against, PEM; empty: there are none.
+        revoked: revocation lists of these authorities, PEM.
+        roots_fault: why there are no roots, as what the Secret does or has.
+        is_there: whether the Secret exists.
     """
 
     chain: str = ""
     key: str = field(default="", repr=False)
     fault: str = ""
     warning: str = ""
+    roots: str = ""
+    revoked: str = ""
+    roots_fault: str = ""
+    is_there: bool = True
 
 
 class Inputs:
@@ -102,7 +110,7 @@ class Inputs:
         mesh: facts about the whole mesh.
         config: the mesh configuration in force, under ``MESH``; absent until it was read.
         namespaces: all namespaces, discovered or not.
-        faults: invalid objects, by kind and key.
+        faults: invalid objects, by title of the kind and key.
         rejections: resources that proxies have refused, by type URL and name (``inputs.rejections.name_in``).
         key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
         certificates: certificates of authorities that policies and gateways name, by key of the ConfigMap.
@@ -119,9 +127,13 @@ class Inputs:
         self.certificates: Source[Key, Certificates] = Source(graph, "certificates")
         self.secrets: Source[Key, TlsSecret] = Source(graph, "secrets")
         self._sources: dict[type[Any], Source[Key, base.Object]] = {
-            item.model: Source(graph, item.kind.plural) for item in kinds
+            item.model: Source(graph, _plural(item)) for item in kinds
         }
 
     def of(self, model: type[ObjectT]) -> Source[Key, ObjectT]:
         """Return the objects of a kind, by its model."""
         return cast("Source[Key, ObjectT]", self._sources[model])
+
+
+def _plural(item: InputKind) -> str:
+    return item.kind.plural if item.kind.title == item.kind.name else f"{item.kind.plural}.{item.kind.group}"

@@ -19,7 +19,8 @@ from meshapi.resources import base, security
 ZTUNNEL_ACCEPTED: Final = "ZtunnelAccepted"
 WAYPOINT_ACCEPTED: Final = "WaypointAccepted"
 WAYPOINT_BOUND: Final = "istio.io/WaypointBound"
-TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND})
+GATEWAY_ACCEPTED: Final = "GatewayAccepted"
+TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND, GATEWAY_ACCEPTED})
 """Condition types that the control plane writes; on every kind of object it leaves other types alone."""
 ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from controlplane.ambient.model import Model, create
-from controlplane.gateway_secrets import GatewaySecrets, read
+from controlplane.gateway_secrets import GatewaySecrets
+from controlplane.gateways.secrets import read
 from controlplane.inputs.mesh import MeshContext
 from meshapi.resources import base, gateway
 from meshkit import kube
