@@ -13,6 +13,7 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.ebpf import trial
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.places import Places, find
+from nodeagent.capture.egress_filter import EgressFilter
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.iptables import legacy, restore, rules
 from nodeagent.capture.iptables.legacy import LegacyTables
@@ -89,6 +90,7 @@ class Choice:
         why: for the log.
         guard: of the pods.
         unguarded: why captured pods have no guard; nothing where they have.
+        egress: of what leaves pods that may reach only what the registry knows; none without a folder for it.
         ebpf: programs and places of capture by BPF, where that is the backend.
     """
 
@@ -97,6 +99,7 @@ class Choice:
     why: str
     guard: Guard
     unguarded: str = ""
+    egress: EgressFilter | None = None
     ebpf: Ebpf | None = None
 
 
@@ -113,7 +116,8 @@ def choose(
         wanted: the setting.
         lock: of the host's iptables tables.
         guard: whether pods get the guard program, where the kernel supports it.
-        pins: folder for the programs of capture by BPF; without one, it is not tried.
+        pins: folder for the programs of capture by BPF; without one, it is not tried. That of the egress filter is
+            beside it.
         direct_limit: connections at a time that pods may have without the tunnel, where BPF captures; 0: none.
 
     Raises:
@@ -121,12 +125,13 @@ def choose(
     """
     guards = Guard()
     unguarded = _unguarded(guards) if guard else "as set"
-    trials = try_rules(lock, PodNetwork(guards, guarded=not unguarded))
+    egress = None if pins is None else EgressFilter(pins.with_name(f"{pins.name}-egress"))
+    trials = try_rules(lock, PodNetwork(guards, guarded=not unguarded, egress=egress))
     if wanted is Wanted.EBPF:
-        return _by_bpf(pins, trials, guards, unguarded, direct_limit)
+        return _by_bpf(pins, trials, PodNetwork(guards, guarded=not unguarded, egress=egress), unguarded, direct_limit)
     chosen, why = trials.choose(wanted)
     others = tuple(backend for backend in trials.all if backend is not chosen)
-    return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded)
+    return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded, egress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,7 @@ def try_rules(lock: Path, around: PodNetwork) -> Trials:
     return trials
 
 
-def _by_bpf(pins: Path | None, trials: Trials, guard: Guard, unguarded: str, direct_limit: int) -> Choice:
+def _by_bpf(pins: Path | None, trials: Trials, around: PodNetwork, unguarded: str, direct_limit: int) -> Choice:
     """Choose capture by BPF. Probes are exempt by rules on the host, by those of the first other backend that works."""
     if pins is None:
         raise NoBackend("capture_backend ebpf: no folder for its programs is set")
@@ -194,12 +199,12 @@ def _by_bpf(pins: Path | None, trials: Trials, guard: Guard, unguarded: str, dir
         raise NoBackend(f"capture_backend ebpf: probes are exempt by nftables or iptables, and {failures}")
     try:
         places = find(pins)
-        node, pods = trial.make(places, guard, guarded=not unguarded, other=rules[0].pods, direct_limit=direct_limit)
+        node, pods = trial.make(places, around, other=rules[0].pods, direct_limit=direct_limit)
         node.attach()
     except OSError as error:
         raise NoBackend(f"capture_backend ebpf: {_first_line(error)}") from error
     backend = CaptureBackend(pods, rules[0].probes)
-    return Choice(backend, rules, "as set", guard, unguarded, Ebpf(node, places))
+    return Choice(backend, rules, "as set", around.guard, unguarded, around.egress, Ebpf(node, places))
 
 
 def _retired(pins: Path | None, guard: Guard) -> tuple[CaptureBackend, ...]:
@@ -207,7 +212,7 @@ def _retired(pins: Path | None, guard: Guard) -> tuple[CaptureBackend, ...]:
     try:
         if pins is None or not pins.exists():
             return ()
-        node, pods = trial.make(find(pins), guard, guarded=False, other=None)
+        node, pods = trial.make(find(pins), PodNetwork(guard, guarded=False), other=None)
     except OSError:
         return ()  # neither this agent nor an earlier one can have been there
     return (CaptureBackend(pods, Retired(node)),)

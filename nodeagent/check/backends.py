@@ -56,7 +56,7 @@ def _ebpf(places: Places | None, guards: Guard, trials: Trials) -> str:
         return "there is no unified cgroup hierarchy"
     try:
         other = next(iter(trials.all), None)
-        node, _ = trial.make(places, guards, guarded=True, other=other.pods if other else None)
+        node, _ = trial.make(places, PodNetwork(guards), other=other.pods if other else None)
     except OSError as error:
         return str(error).partition("\n")[0]
     node.uninstall()
