@@ -10,11 +10,15 @@
  * its mark. What a packet is, is read from the frame itself: the protocol that the kernel keeps of a packet comes from
  * whoever sends by a packet socket.
  *
+ * cv_egress_host, on what arrives at the other end of such a link, in the host's namespace: drops what has not passed
+ * cv_egress_out. Packet sockets can bypass the queue of a link and with it the programs of traffic control
+ * (PACKET_QDISC_BYPASS, AF_XDP). What passed has a number in its tc_index, which goes along through a pair of links
+ * (veth) and which no socket can set.
+ *
  * cv_egress_in, on what arrives: notes what may be answered (cv_answerable). It drops nothing; without it, nothing from
  * outside is answered.
  *
- * Why here: every packet of the pod passes, whatever socket or protocol sends it, but those of packet sockets that
- * bypass the queue (PACKET_QDISC_BYPASS) and of AF_XDP; both need CAP_NET_RAW.
+ * Why here: every packet of the pod passes, whatever socket or protocol sends it.
  *
  * Fails closed: what cannot be read is dropped; so is an answer whose note was evicted. Every drop is counted (enum
  * egress_drop). Kernel minimum: 5.10.
@@ -33,7 +37,8 @@
 #include "lib/verdict.h"
 
 #define DNS_SERVER_PORT 53
-#define IP_HEAD 20 /* bytes; the shortest header, of IPv4 */
+#define PASSED 0xc17e /* in tc_index */
+#define IP_HEAD 20    /* bytes; the shortest header, of IPv4 */
 
 #define ECHO_REPLY 0
 #define ECHO_REQUEST 8
@@ -242,8 +247,7 @@ static __always_inline int pass_tunnels(struct __sk_buff *skb) {
     return tc_pass();
 }
 
-SEC("classifier")
-int cv_egress_out(struct __sk_buff *skb) {
+static __always_inline int judge(struct __sk_buff *skb) {
     struct packet packet = {};
 
     if (is_tunnels(skb))
@@ -270,6 +274,17 @@ int cv_egress_out(struct __sk_buff *skb) {
         return judge_icmp(skb, &packet);
     return drop(EGRESS_DROP_PROTOCOL, 0);
 }
+
+SEC("classifier")
+int cv_egress_out(struct __sk_buff *skb) {
+    int verdict = judge(skb);
+
+    skb->tc_index = verdict == tc_pass() ? PASSED : 0;
+    return verdict;
+}
+
+SEC("classifier")
+int cv_egress_host(struct __sk_buff *skb) { return skb->tc_index == PASSED ? tc_pass() : drop(EGRESS_DROP_BYPASS, 0); }
 
 SEC("classifier")
 int cv_egress_in(struct __sk_buff *skb) {

@@ -153,7 +153,7 @@ class Egress:
         netns: int,
         on_link: Sequence[tuple[str, int]],
         accepted: Sequence[tuple[str, int, str, int, bool]],
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int]:
         """Load the programs of a pod.
 
         Args:
@@ -163,7 +163,8 @@ class Egress:
             accepted: connections that peers have begun earlier and that may be answered, as for ``load_guard``.
 
         Returns:
-            Descriptors, which the caller closes: for what leaves by a link, and for what arrives.
+            Descriptors, which the caller closes: for what leaves by a link, for what arrives, and for what arrives at
+            the other end of a link, in the host's namespace.
 
         Raises:
             ValueError: an address is malformed.

@@ -283,6 +283,7 @@ async def _run(settings: NodeAgentSettings, stop: asyncio.Event) -> None:
         guard=settings.capture_guard,
         pins=settings.bpf_pins,
         direct_limit=names.DIRECT_LIMIT if settings.direct_connections else 0,
+        host=settings.host_netns,
     )
     _log.info("capture backend chosen", backend=choice.backend.pods.name, how=choice.backend.pods.how, why=choice.why)
     if settings.capture_guard and choice.unguarded:

@@ -15,7 +15,8 @@ enum egress_drop {
     EGRESS_DROP_ICMP = 3,       /* ICMP that is neither the answer to an echo nor neighbour discovery on the link */
     EGRESS_DROP_PROTOCOL = 4,   /* another protocol above IP, or a later fragment */
     EGRESS_DROP_LINK = 5,       /* another protocol than IP and ARP */
-    EGRESS_DROP_REASONS = 6,
+    EGRESS_DROP_BYPASS = 6,     /* it has not passed the filter in the pod, whatever it is */
+    EGRESS_DROP_REASONS = 7,
 };
 
 /* Who has begun what may be answered: values of cv_answerable. */

@@ -108,7 +108,13 @@ class NoBackend(OSError):
 
 
 def choose(
-    wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None = None, direct_limit: int = 0
+    wanted: Wanted,
+    lock: Path,
+    *,
+    guard: bool = True,
+    pins: Path | None = None,
+    direct_limit: int = 0,
+    host: Path | None = None,
 ) -> Choice:
     """Try what there is; takes some hundred milliseconds.
 
@@ -119,13 +125,14 @@ def choose(
         pins: folder for the programs of capture by BPF; without one, it is not tried. That of the egress filter is
             beside it.
         direct_limit: connections at a time that pods may have without the tunnel, where BPF captures; 0: none.
+        host: the host's network namespace, where the egress filter is at the other ends of pods' links, too.
 
     Raises:
         NoBackend: names what is missing and the fix.
     """
     guards = Guard()
     unguarded = _unguarded(guards) if guard else "as set"
-    egress = None if pins is None else EgressFilter(pins.with_name(f"{pins.name}-egress"))
+    egress = None if pins is None else EgressFilter(pins.with_name(f"{pins.name}-egress"), host)
     trials = try_rules(lock, PodNetwork(guards, guarded=not unguarded, egress=egress))
     if wanted is Wanted.EBPF:
         return _by_bpf(pins, trials, PodNetwork(guards, guarded=not unguarded, egress=egress), unguarded, direct_limit)

@@ -4,6 +4,9 @@ The application's packets leave through the tunnel or as answers, whatever its s
 tunnel decides by the registry. The programs stay attached while no node agent runs. What they share, which cgroups are
 tunnels' and what may be answered, is pinned, so that a process that replaces them breaks no connection.
 
+Packet sockets can bypass these programs. So where a link of a pod has its other end in the host's namespace (veth), a
+further one is there, which lets in what has passed the pod's.
+
 A tunnel is known by the cgroup of its process, which no pod can choose. Until a ztunnel has greeted the node agent, no
 packet is taken for its own.
 """
@@ -31,8 +34,9 @@ _PRIORITY: Final = 3
 _LOOPBACK: Final = "lo"
 _leaving: Final = partial(egress.programs, _NAME, priority=_PRIORITY)
 _arriving: Final = partial(egress.programs, _NAME, priority=_PRIORITY, way=egress.Way.ARRIVING)
+_arriving_at_host: Final = partial(egress.programs, "culvert-egress-host", priority=_PRIORITY, way=egress.Way.ARRIVING)
 
-REASONS: Final = ("unreadable", "tcp", "udp", "icmp", "protocol", "link")
+REASONS: Final = ("unreadable", "tcp", "udp", "icmp", "protocol", "link", "bypass")
 """Why packets are dropped (``enum egress_drop`` of ``bpf/include/egress.h``)."""
 
 _log = logger("egress")
@@ -41,13 +45,15 @@ _log = logger("egress")
 class EgressFilter:
     """The filters of this node's pods. Thread-safe: pods are enrolled in parallel."""
 
-    def __init__(self, pins: Path) -> None:
+    def __init__(self, pins: Path, host: Path | None = None) -> None:
         """Make it; nothing is loaded before the first pod needs it, or a ztunnel is greeted where one did.
 
         Args:
             pins: folder in a BPF file system for what the programs share; made if missing.
+            host: the host's network namespace; ``None``: nothing is attached there.
         """
         self._pins = pins
+        self._host = host
         self._loaded: Egress | None = None
         self._tunnels: set[int] = set()
         self._refusal = ""
@@ -97,17 +103,18 @@ class EgressFilter:
             raise OSError(f"{names.EGRESS_LABEL}: {self._refusal}")
         inode = netns.inode()
         with _arriving() as arriving, _leaving() as leaving:
-            wanted = leaving.links - {_LOOPBACK}
             with self._lock:
                 is_own = inode in self._own
-            if is_own and not _lacking(arriving, leaving):
+            if is_own and not _lacking(arriving, leaving) and not self._at_host(_unattached):
                 return
             accepted = () if leaving.attached else sockets.accepted()
             programs = self._load(inode, accepted)
             try:
-                for link in wanted:
+                for link in leaving.links - {_LOOPBACK}:
                     arriving.attach(link, programs[1])
                     leaving.attach(link, programs[0])
+                # Last: until the pod's own are there, what it sends is not marked as passed.
+                self._at_host(lambda found: _attach_all(found, programs[2]))
             finally:
                 for program in programs:
                     os.close(program)
@@ -120,17 +127,19 @@ class EgressFilter:
         Raises:
             OSError: a link may still have it.
         """
+        # First: what is sent without the pod's own is not marked as passed.
+        self._at_host(_detach_all)
         with _leaving() as leaving, _arriving() as arriving:
             for programs in (leaving, arriving):
-                for link in list(programs.attached):
-                    programs.detach(link)
+                _detach_all(programs)
         with self._lock:
             self._own.discard(netns.inode())
 
     def missing(self) -> tuple[str, ...]:
         """Return the names of links that lack the filter."""
         with _arriving() as arriving, _leaving() as leaving:
-            return tuple(f"egress filter of {link}" for link in sorted(_lacking(arriving, leaving)))
+            inside = tuple(f"egress filter of {link}" for link in sorted(_lacking(arriving, leaving)))
+        return inside + tuple(f"egress filter of the host's {link}" for link in sorted(self._at_host(_unattached)))
 
     def drops(self) -> dict[str, int]:
         """Return the number of packets that the filters have dropped, by reason; the last that could be read."""
@@ -149,6 +158,25 @@ class EgressFilter:
             self._loaded = None
         shutil.rmtree(self._pins, ignore_errors=True)
 
+    def _at_host(self, work: Callable[[Programs], frozenset[str]]) -> frozenset[str]:
+        """Run ``work`` with the ends of this namespace's links in the host's namespace; without any, do nothing."""
+        if self._host is None:
+            return frozenset()
+        host = self._host
+        pod = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+        def there() -> frozenset[str]:
+            found = links.other_ends(pod)
+            if not found:
+                return frozenset()
+            with _arriving_at_host(only=found) as programs:
+                return work(programs)
+
+        try:
+            return netns.run(host, there)
+        finally:
+            os.close(pod)
+
     def _open(self) -> Egress:
         with self._lock:
             if self._loaded is None:
@@ -158,7 +186,7 @@ class EgressFilter:
                     _said(partial(loaded.add_tunnel, number))
             return self._loaded
 
-    def _load(self, inode: int, accepted: tuple[sockets.Connection, ...]) -> tuple[int, int]:
+    def _load(self, inode: int, accepted: tuple[sockets.Connection, ...]) -> tuple[int, int, int]:
         ranges = {held.interface.network for held in links.addresses() if _is_on_link(held.interface.network)}
         loaded = self._open()
         return _said(
@@ -177,6 +205,22 @@ def _is_on_link(network: links.Network) -> bool:
 
 def _lacking(arriving: Programs, leaving: Programs) -> frozenset[str]:
     return leaving.links - {_LOOPBACK} - (arriving.attached.keys() & leaving.attached.keys())
+
+
+def _unattached(programs: Programs) -> frozenset[str]:
+    return programs.links - programs.attached.keys()
+
+
+def _attach_all(programs: Programs, program: int) -> frozenset[str]:
+    for link in programs.links:
+        programs.attach(link, program)
+    return programs.links
+
+
+def _detach_all(programs: Programs) -> frozenset[str]:
+    for link in list(programs.attached):
+        programs.detach(link)
+    return programs.links
 
 
 def _said(work: Callable[[], T]) -> T:

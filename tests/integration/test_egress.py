@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -120,6 +120,14 @@ def acquaint(pods: Wired) -> None:
     shell(pods.first, "ip route add default via 10.78.0.2")
 
 
+def socket_of_tunnel(pods: Wired, server: str = "") -> socket.socket:
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    client = netns.run(pods.first, lambda: socket.socket(family))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
+    client.settimeout(scaled(5))
+    return client
+
+
 def pinged(space: Path, address: str) -> bool:
     """Send an echo and wait for its answer."""
     v6 = ":" in address
@@ -194,10 +202,7 @@ def test_the_tunnel_gets_out_and_its_connections_end_in_order(
     before = held.drops()["tcp"]
     with ExitStack() as stack:
         outside = stack.enter_context(pods.listen(pods.second, 15008))
-        family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        client = stack.enter_context(netns.run(pods.first, lambda: socket.socket(family)))
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, names.TUNNEL_MARK)
-        client.settimeout(scaled(5))
+        client = stack.enter_context(socket_of_tunnel(pods, server))
         client.connect((server, 15008))
         accepted = stack.enter_context(outside.accept()[0])
         client.sendall(b"carried")
@@ -212,6 +217,47 @@ def test_the_tunnel_gets_out_and_its_connections_end_in_order(
             while True:
                 accepted.sendall(b"too late")
     assert held.drops()["tcp"] == before
+
+
+def test_what_bypasses_the_pods_filter_is_dropped_by_the_host(
+    tmp_path: Path, pods: Wired, space: int, group: Path
+) -> None:
+    """The second namespace is the host's."""
+    filters = ebpf.egress_filter(host=pods.second)
+    backend = backends.backend("nftables", tmp_path / "lock", egress=filters).pods
+    acquaint(pods)
+    apply(backend, space, OPEN)
+    with pods.datagrams(pods.second, "0.0.0.0") as receiver:
+        receiver.bind(("0.0.0.0", 9999))
+
+        def received() -> bool:
+            """Whether what bypasses the queue has come; the answer to a peer comes after it."""
+            intrude(pods, group)
+            with pods.answering(pods.first, 9100, "application"):
+                assert pods.request(pods.second, "10.78.0.1", 9100) == "application"
+            receiver.setblocking(False)
+            found = []
+            with suppress(BlockingIOError):
+                while True:
+                    found.append(receiver.recv(100))
+            return trace("a_frame_that_bypasses_the_queue") in found
+
+        assert received()
+        apply(backend, space, HELD)
+        assert backend.missing(sandbox(space), HELD) == ()
+        before = filters.drops()["bypass"]
+        assert not received()
+        assert filters.drops()["bypass"] == before + 1
+        # The tunnel's packets pass both.
+        with pods.answering(pods.second, 15008, "peer"), socket_of_tunnel(pods) as client:
+            client.connect(("10.78.0.2", 15008))
+            assert client.recv(100) == b"peer"
+        shell(pods.second, "tc qdisc del dev eth0 clsact")
+        assert backend.missing(sandbox(space), HELD) == ("egress filter of the host's eth0",)
+        backend.repair(sandbox(space), HELD)
+        assert not received()
+        apply(backend, space, OPEN)
+        assert received()
 
 
 async def test_a_change_of_the_label_changes_a_running_pod(

@@ -43,9 +43,9 @@ def node(pins: Path | None = None, *, direct_limit: int = 0) -> EbpfNode:
     return made
 
 
-def egress_filter(pins: Path | None = None) -> EgressFilter:
+def egress_filter(pins: Path | None = None, host: Path | None = None) -> EgressFilter:
     """Make an egress filter that takes this process's own packets with the mark for the tunnel's."""
-    made = EgressFilter(pins or file_system() / f"{uuid.uuid4().hex[:8]}-egress")
+    made = EgressFilter(pins or file_system() / f"{uuid.uuid4().hex[:8]}-egress", host)
     made.add_tunnel(root())
     return made
 

@@ -45,7 +45,7 @@ def main() -> None:
     group, here, there, here6, there6, mac = sys.argv[1:]
     (Path(group) / "cgroup.procs").write_text("0")
     place = Place(here, there, here6, there6, bytes.fromhex(mac))
-    for make in ATTEMPTS.values():
+    for make in (*ATTEMPTS.values(), a_frame_that_bypasses_the_queue):
         with contextlib.suppress(OSError):  # a packet that is dropped may be an error of the call
             make(place)
 
@@ -188,9 +188,11 @@ def _udp(name: str) -> bytes:
     return struct.pack("!HHHH", 40001, 9999, 12, 0) + trace(name)
 
 
-def _frame(place: Place, said: int, written: int, packet: bytes) -> None:
+def _frame(place: Place, said: int, written: int, packet: bytes, *, bypasses: bool = False) -> None:
     """Send a frame; ``said``: the protocol that the kernel is told, ``written``: the one in the frame."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+        if bypasses:
+            sock.setsockopt(263, 20, 1)  # SOL_PACKET, PACKET_QDISC_BYPASS
         sock.bind(("eth0", said))
         own = sock.getsockname()[4]
         sock.send(place.mac + own + struct.pack("!H", written) + packet)
@@ -248,6 +250,12 @@ def a_datagram_behind_extension_headers(place: Place) -> None:
 @attempt
 def multicast(place: Place) -> None:
     _datagram(("224.0.0.251", 5353), "multicast")
+
+
+def a_frame_that_bypasses_the_queue(place: Place) -> None:
+    """Send past traffic control; it leaves the pod, and only the host can drop it."""
+    name = "a_frame_that_bypasses_the_queue"
+    _frame(place, IPV4, IPV4, _v4(place, 17, _udp(name)), bypasses=True)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ pub struct EgressPrograms {
     pub leaving: OwnedFd,
     /// For what arrives.
     pub arriving: OwnedFd,
+    /// For what arrives at the other ends of the links, in the host's namespace.
+    pub host: OwnedFd,
 }
 
 /// See the module. Not thread-safe.
@@ -119,7 +121,11 @@ impl Egress {
 }
 
 fn programs(object: &mut Loaded) -> Result<EgressPrograms, BpfError> {
-    Ok(EgressPrograms { leaving: object.program("cv_egress_out")?, arriving: object.program("cv_egress_in")? })
+    Ok(EgressPrograms {
+        leaving: object.program("cv_egress_out")?,
+        arriving: object.program("cv_egress_in")?,
+        host: object.program("cv_egress_host")?,
+    })
 }
 
 fn ranges(given: &[(IpAddr, u32)]) -> OnLinkRanges {

@@ -106,13 +106,13 @@ impl Egress {
         netns: u32,
         on_link: Vec<(String, u32)>,
         accepted: Vec<Connection>,
-    ) -> PyResult<(RawFd, RawFd)> {
+    ) -> PyResult<(RawFd, RawFd, RawFd)> {
         let range = |(text, bits): (String, u32)| -> PyResult<(IpAddr, u32)> { Ok((address("on_link", &text)?, bits)) };
         let on_link = on_link.into_iter().map(range).collect::<PyResult<_>>()?;
         let accepted = connections(accepted)?;
         let namespace = Namespace { inode: netns, on_link };
-        let EgressPrograms { leaving, arriving } = self.with(py, |inner| inner.load(&namespace, &accepted))?;
-        Ok((leaving.into_raw_fd(), arriving.into_raw_fd()))
+        let EgressPrograms { leaving, arriving, host } = self.with(py, |inner| inner.load(&namespace, &accepted))?;
+        Ok((leaving.into_raw_fd(), arriving.into_raw_fd(), host.into_raw_fd()))
     }
 
     fn drops(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {

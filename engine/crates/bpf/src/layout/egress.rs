@@ -52,4 +52,4 @@ pub(crate) const BEGUN_BY_PEER: u32 = 1;
 pub(crate) const BEGUN_BY_TUNNEL: u32 = 2;
 
 /// `enum egress_drop`, without the prefix and in the order of its values: what `Egress::drops` returns.
-pub(crate) const DROPS: [&str; 6] = ["unreadable", "tcp", "udp", "icmp", "protocol", "link"];
+pub(crate) const DROPS: [&str; 7] = ["unreadable", "tcp", "udp", "icmp", "protocol", "link", "bypass"];

@@ -79,7 +79,7 @@ fn enums() -> Vec<(&'static str, Vec<(String, u32)>)> {
     let egress_drops =
         (0..).zip(egress::DROPS).map(|(value, name)| (format!("EGRESS_DROP_{}", name.to_uppercase()), value));
     vec![
-        ("egress_drop", egress_drops.chain([("EGRESS_DROP_REASONS".to_owned(), 6)]).collect()),
+        ("egress_drop", egress_drops.chain([("EGRESS_DROP_REASONS".to_owned(), 7)]).collect()),
         ("begun_by", named(&[("BEGUN_BY_PEER", BEGUN_BY_PEER), ("BEGUN_BY_TUNNEL", BEGUN_BY_TUNNEL)])),
         ("pod_flag", named(&POD_FLAGS)),
         ("port_list", named(&PORT_LISTS)),
