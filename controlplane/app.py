@@ -57,6 +57,7 @@ from meshapi.resources.gateway import Gateway
 from meshapi.resources.networking import ServiceEntry
 from meshkit import admin, kube, log, process
 from meshkit.kube import Key
+from meshkit.linux import memory
 from meshkit.tasks import Backoff, background
 from meshkit.tls import server_context
 from meshkit.xds.ads import AggregatedDiscovery
@@ -223,8 +224,7 @@ class ControlPlane:
         await self._wait_certificates()
         # A search for cycles through everything that a large cluster holds stops all streams for a second or more.
         # What has been listed mostly stays, and has no cycles: it is taken out of the search.
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         await self._load_signing()
         self._own_certificate.renew()
         discovery = AggregatedDiscovery(self._view, self._tokens.name, self._observer, self._debug_requests.answer)

@@ -227,7 +227,8 @@ def ready_nodes(api: Api) -> list[str]:
 
 
 def _has_condition(item: Resource, kind: str) -> bool:
-    conditions = item.get("status", {}).get("conditions", [])
+    # A definition that was just made has `conditions: null`.
+    conditions = (item.get("status") or {}).get("conditions") or ()
     return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
 
 

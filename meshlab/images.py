@@ -22,6 +22,7 @@ PROMETHEUS = f"{PREFIX}/prometheus:1"
 KUBE_ROUTER = f"{PREFIX}/kube-router:1"
 METALLB = f"{PREFIX}/metallb:1"
 SAMPLES = f"{PREFIX}/samples:1"
+FORTIO = f"{PREFIX}/fortio:1"
 
 _SUITE = "bookworm"
 _PACKAGES = (
@@ -151,6 +152,11 @@ def kube_router(say: Say) -> Archive:
 def metallb(say: Say) -> Archive:
     """Return the image of the addon that gives Services of type LoadBalancer addresses."""
     return build(Image(METALLB, _definitions() / "metallb" / "Dockerfile", programs.metallb(say)), say)
+
+
+def fortio(say: Say) -> Archive:
+    """Return the image of the client that sends load."""
+    return build(Image(FORTIO, _definitions() / "fortio" / "Dockerfile", programs.fortio(say)), say)
 
 
 def samples(say: Say) -> Archive:

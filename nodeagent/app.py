@@ -16,6 +16,7 @@ from meshkit.kube import config as kube_config
 from meshkit.kube import errors as kube_errors
 from meshkit.kube import kinds, objects
 from meshkit.kube.client import Client
+from meshkit.linux import memory
 from meshkit.secrets import roots
 from meshkit.secrets.ca_client import CaClient
 from meshkit.secrets.manager import SecretManager
@@ -154,6 +155,7 @@ class NodeAgent:
         self._watch.on_change(self._controller.notice)
         if self._installer is not None:
             tasks.start(self._installer.run())
+        memory.settle()
 
     def _greet(self, pid: int) -> None:
         """Attach the tunnel's hooks to a ztunnel, and let its packets leave pods. Raises ``OSError``."""

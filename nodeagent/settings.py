@@ -67,7 +67,7 @@ class NodeAgentSettings(ProcessSettings):
 
     capture_backend: Wanted = Field(
         default=Wanted.AUTO,
-        description="How traffic is captured: ebpf, nftables, iptables, or auto, which takes nftables where it works.",
+        description="How traffic is captured: ebpf, nftables, iptables, or auto, the first of these that works.",
     )
     bpf_pins: Path = Field(
         default=Path(names.BPF_PINS),

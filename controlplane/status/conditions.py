@@ -26,6 +26,9 @@ ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"
 INVALID: Final = "Invalid"
 REJECTED: Final = "RejectedByProxy"
+NOT_BOUND: Final = "AncestorNotBound"
+NOT_READY: Final = "WaypointIsNotReady"
+OVERRIDDEN: Final = "Overridden"
 _ATTACHED: Final = "attached to ztunnel"
 
 

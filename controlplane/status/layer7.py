@@ -13,7 +13,7 @@ from controlplane.graph.derived import Fetch
 from controlplane.inputs import targets
 from controlplane.routing import destinations, entries, virtual_services
 from controlplane.status import conditions, envoy_filters, rejections, telemetry
-from controlplane.status.conditions import WAYPOINT_ACCEPTED, Condition
+from controlplane.status.conditions import NOT_BOUND, NOT_READY, WAYPOINT_ACCEPTED, Condition
 from meshapi import names
 from meshapi.errors import listed
 from meshapi.resources import base
@@ -27,9 +27,7 @@ from meshapi.resources.telemetry import Telemetry
 from meshapi.resources.virtual_service import VirtualService
 from meshkit.kube import Key
 
-NOT_BOUND: Final = "AncestorNotBound"
 NO_TARGET: Final = "TargetNotFound"
-NOT_READY: Final = "WaypointIsNotReady"
 Routed = VirtualService | DestinationRule
 Targeted = AuthorizationPolicy | RequestAuthentication
 

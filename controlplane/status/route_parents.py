@@ -13,6 +13,7 @@ from controlplane.inputs.verdicts import Verdict
 from controlplane.routing.gateway_collections import MODELS
 from controlplane.routing.route_references import Attachment, RouteRules
 from controlplane.stages import CONDITIONS
+from controlplane.status.conditions import ACCEPTED, NOT_BOUND, NOT_READY, OVERRIDDEN, WAYPOINT_ACCEPTED
 from controlplane.status.shared_lists import SharedList, condition
 from meshapi import names
 from meshapi.resources import base
@@ -57,20 +58,27 @@ class RouteParents:
         return (*in_mesh, *at_edge) or None
 
     def _entry(self, route: base.Object, made: RouteRules, one: Attachment, fetch: Fetch) -> Json:
-        accepted = one.accepted
-        if accepted.is_true and (hint := self._without_effect(made, one, fetch)):
-            accepted = Verdict(True, accepted.reason, f"{accepted.message}; {hint}")
-        return _entry(route, made, one.parent, names.WAYPOINT_CONTROLLER, accepted)
+        entry = _entry(route, made, one.parent, names.WAYPOINT_CONTROLLER, one.accepted)
+        if one.accepted.is_true:
+            in_force = self._in_force(made, one, fetch)
+            entry["conditions"].append(condition(WAYPOINT_ACCEPTED, in_force, route.metadata.generation))
+        return entry
 
-    def _without_effect(self, made: RouteRules, one: Attachment, fetch: Fetch) -> str:
-        """Return why an accepted route does nothing; empty: it does."""
+    def _in_force(self, made: RouteRules, one: Attachment, fetch: Fetch) -> Verdict:
+        """Return whether a waypoint serves an accepted route; ``Accepted`` says nothing of that."""
         waypoints = self._layer7.model.waypoints
         of_parent = waypoints.of_entry if one.kind == "ServiceEntry" else waypoints.of_service
-        if of_parent(one.service, fetch) is None:
-            shown = "service" if one.kind == "Service" else one.kind
-            return f"{shown} {'/'.join(one.service)} uses no waypoint, so the route has no effect yet"
+        waypoint = of_parent(one.service, fetch)
+        if waypoint is None:
+            if starting := waypoints.serving(one.kind, one.service, fetch):
+                waiting = f"waypoint {starting.name} is not ready, so the route has no effect yet"
+                return Verdict(False, NOT_READY, waiting)
+            shown = f"{one.kind} {'/'.join(one.service)}"
+            return Verdict(False, NOT_BOUND, f"{shown} uses no waypoint, so the route has no effect yet")
         rival = self._layer7.routing.gateway.rival(made, one, fetch)
-        return "" if rival is None else f"TCPRoute {'/'.join(rival)} is older and takes all connections"
+        if rival is not None:
+            return Verdict(False, OVERRIDDEN, f"TCPRoute {'/'.join(rival)} is older and takes all connections")
+        return Verdict(True, ACCEPTED, f"in force at waypoint {waypoint.name}")
 
 
 def _entry(route: base.Object, made: RouteRules, parent: ParentReference, controller: str, accepted: Verdict) -> Json:

@@ -4,7 +4,7 @@ The order is the engine's: a service before a workload; its waypoint before its 
 Policy is not decided here: the ztunnel of the called pod's node is asked (``/authorize``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -26,6 +26,8 @@ class Path(StrEnum):
 
     TUNNEL = "tunnel"
     """From ztunnel to ztunnel, by mutual TLS."""
+    DIRECT = "direct"
+    """From pod to pod of one node, authenticated by the kernel and not encrypted."""
     WAYPOINT = "waypoint"
     """By mutual TLS to a waypoint, and from there to the pod."""
     PLAIN = "plain text"
@@ -185,11 +187,18 @@ class World:
         takes_tunnels = workload.get("protocol") == _HBONE
         if waypoint is not None:
             return Leg(Path.WAYPOINT, workload, address, port, caller if takes_tunnels else None)
-        return (
-            Leg(Path.TUNNEL, workload, address, port, caller)
-            if takes_tunnels
-            else Leg(Path.PLAIN, workload, address, port)
-        )
+        if not takes_tunnels:
+            return Leg(Path.PLAIN, workload, address, port)
+        path = Path.DIRECT if _joined(address, port) in self._direct() else Path.TUNNEL
+        return Leg(path, workload, address, port, caller)
+
+    def _direct(self) -> Sequence[str]:
+        """Return what the caller connects to directly, as ``address:port``."""
+        key = {"name": self.source.get("name"), "namespace": self.source.get("namespace")}
+        for pod in (self.dump.get("workloadState") or {}).values():
+            if key.items() <= (pod.get("info") or {}).items():
+                return pod.get("directDestinations") or ()
+        return ()
 
     def _waypoint_of(self, item: Item) -> tuple[str, str] | None:
         """Return the waypoint in the way of a captured caller; an instance of it calls the destination itself."""
@@ -217,6 +226,10 @@ def _is_chosen(service: Item, address: str, port: int) -> bool:
     """Return whether clients of a service may choose an address: one of its ranges has it."""
     ranges = (ip_network(one["cidr"]) for one in service.get("cidrVips") or ())
     return str(port) in (service.get("ports") or {}) and any(ip_address(address) in one for one in ranges)
+
+
+def _joined(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _bare(address: str) -> str:

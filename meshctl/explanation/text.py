@@ -78,6 +78,8 @@ def _path(one: Json, waypoint: str) -> str:
     match one["path"]:
         case "tunnel":
             return f"The connection goes through the tunnel, as {one['caller']}."
+        case "direct":
+            return f"The connection goes directly, within the node: not encrypted, authenticated as {one['caller']}."
         case "waypoint":
             last = f"as {one['caller']}" if one["caller"] else "in plain text"
             return f"The connection goes through the waypoint {waypoint}, and from there {last}."

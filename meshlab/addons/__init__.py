@@ -22,7 +22,7 @@ class Addon:
         image: builds its image.
         resources: yields what is applied to a lab, in that order.
         namespace: of its workloads.
-        workloads: what runs it, by name.
+        workloads: what runs it, by name; without any, only its image is loaded.
         port: of its Service, which has the addon's name; 0 where there is none.
     """
 
@@ -56,6 +56,13 @@ ADDONS: Mapping[str, Addon] = {
         metallb.resources,
         metallb.NAMESPACE,
         {metallb.NAME: Workload.DEPLOYMENT, metallb.SPEAKER: Workload.DAEMON_SET},
+    ),
+    "fortio": Addon(
+        "the image of fortio, which sends load, for samples/httpbin/sample-client",
+        images.fortio,
+        lambda _: iter(()),
+        "",
+        {},
     ),
 }
 

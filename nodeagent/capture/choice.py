@@ -133,10 +133,18 @@ def choose(
     guards = Guard()
     unguarded = _unguarded(guards) if guard else "as set"
     egress = None if pins is None else EgressFilter(pins.with_name(f"{pins.name}-egress"), host)
-    trials = try_rules(lock, PodNetwork(guards, guarded=not unguarded, egress=egress))
-    if wanted is Wanted.EBPF:
-        return _by_bpf(pins, trials, PodNetwork(guards, guarded=not unguarded, egress=egress), unguarded, direct_limit)
-    chosen, why = trials.choose(wanted)
+    around = PodNetwork(guards, guarded=not unguarded, egress=egress)
+    trials = try_rules(lock, around)
+    lost = ""
+    if wanted in {Wanted.AUTO, Wanted.EBPF}:
+        try:
+            asked = wanted is Wanted.EBPF
+            return _by_bpf(pins, trials, around, asked=asked, unguarded=unguarded, direct_limit=direct_limit)
+        except NoBackend as error:
+            if wanted is Wanted.EBPF:
+                raise NoBackend(f"capture_backend {error}") from error
+            lost = str(error)
+    chosen, why = trials.choose(wanted, lost)
     others = tuple(backend for backend in trials.all if backend is not chosen)
     return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded, egress)
 
@@ -158,8 +166,12 @@ class Trials:
         """All that work."""
         return tuple(backend for backends in self.found.values() for backend in backends)
 
-    def choose(self, wanted: Wanted) -> tuple[CaptureBackend, str]:
-        """Return the backend for a setting, and why.
+    def choose(self, wanted: Wanted, lost: str = "") -> tuple[CaptureBackend, str]:
+        """Return the backend with rules for a setting, and why.
+
+        Args:
+            wanted: the setting.
+            lost: why BPF does not capture.
 
         Raises:
             NoBackend: none works.
@@ -167,12 +179,12 @@ class Trials:
         order = [Wanted.NFTABLES, Wanted.IPTABLES] if wanted is Wanted.AUTO else [wanted]
         chosen = next((self.found[kind][0] for kind in order if self.found[kind]), None)
         if chosen is None:
-            reasons = "; ".join(text for kind in order for text in self.failures[kind])
+            reasons = "; ".join(filter(None, (lost, *(text for kind in order for text in self.failures[kind]))))
             raise NoBackend(f"capture_backend {wanted}: {reasons}")
         if wanted is not Wanted.AUTO:
             return chosen, "as set"
-        lost = "; ".join(self.failures[Wanted.NFTABLES])
-        return chosen, f"nftables does not work: {lost}" if lost else "preferred"
+        better = (lost, "; ".join(self.failures[Wanted.NFTABLES]))
+        return chosen, "; ".join(filter(None, better)) or "preferred"
 
 
 def try_rules(lock: Path, around: PodNetwork) -> Trials:
@@ -196,22 +208,27 @@ def try_rules(lock: Path, around: PodNetwork) -> Trials:
     return trials
 
 
-def _by_bpf(pins: Path | None, trials: Trials, around: PodNetwork, unguarded: str, direct_limit: int) -> Choice:
+def _by_bpf(
+    pins: Path | None, trials: Trials, around: PodNetwork, *, asked: bool, unguarded: str, direct_limit: int
+) -> Choice:
     """Choose capture by BPF. Probes are exempt by rules on the host, by those of the first other backend that works."""
     if pins is None:
-        raise NoBackend("capture_backend ebpf: no folder for its programs is set")
+        raise NoBackend("ebpf: no folder for its programs is set")
     rules = trials.all
     if not rules:
         failures = "; ".join(text for texts in trials.failures.values() for text in texts)
-        raise NoBackend(f"capture_backend ebpf: probes are exempt by nftables or iptables, and {failures}")
+        raise NoBackend(f"ebpf: probes are exempt by nftables or iptables, and {failures}")
     try:
         places = find(pins)
         node, pods = trial.make(places, around, other=rules[0].pods, direct_limit=direct_limit)
+        if not asked:
+            trial.check_unasked(places, node)
         node.attach()
     except OSError as error:
-        raise NoBackend(f"capture_backend ebpf: {_first_line(error)}") from error
+        raise NoBackend(f"ebpf: {_first_line(error)}") from error
     backend = CaptureBackend(pods, rules[0].probes)
-    return Choice(backend, rules, "as set", around.guard, unguarded, around.egress, Ebpf(node, places))
+    why = "as set" if asked else "preferred"
+    return Choice(backend, rules, why, around.guard, unguarded, around.egress, Ebpf(node, places))
 
 
 def _retired(pins: Path | None, guard: Guard) -> tuple[CaptureBackend, ...]:

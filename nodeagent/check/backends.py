@@ -24,7 +24,7 @@ def check(wanted: Wanted, lock: Path, places: Places | None, *, guard: bool) -> 
     """
     guards = Guard()
     trials = try_rules(lock, PodNetwork(guards, guarded=guard))
-    ebpf = _ebpf(places, guards, trials)
+    ebpf, unasked = _ebpf(places, guards, trials)
     for kind in (Wanted.NFTABLES, Wanted.IPTABLES):
         if trials.found[kind]:
             hows = ", ".join(backend.pods.how for backend in trials.found[kind])
@@ -32,35 +32,45 @@ def check(wanted: Wanted, lock: Path, places: Places | None, *, guard: bool) -> 
         else:
             yield Result(AREA, str(kind), _unless_needed(wanted, kind), "; ".join(trials.failures[kind]))
     yield Result(AREA, "ebpf", _unless_needed(wanted, Wanted.EBPF) if ebpf else Level.OK, ebpf or "works")
-    yield from _concerns(wanted, trials, ebpf)
+    yield from _concerns(wanted, trials, unasked if wanted is Wanted.AUTO else ebpf)
 
 
 def _concerns(wanted: Wanted, trials: Trials, ebpf: str) -> Iterator[Result]:
+    by_rules = Wanted.AUTO if wanted is Wanted.EBPF else wanted
     try:
-        chosen, why = trials.choose(wanted if wanted is not Wanted.EBPF else Wanted.AUTO)
+        chosen, why = trials.choose(by_rules, f"ebpf: {ebpf}" if ebpf else "")
     except NoBackend as error:
         yield Result(AREA, "capture", Level.FAULT, str(error))
         return
-    if wanted is Wanted.EBPF:
+    if wanted is Wanted.EBPF or (wanted is Wanted.AUTO and not ebpf):
         level = Level.FAULT if ebpf else Level.OK
-        yield Result(AREA, "capture", level, f"ebpf: {ebpf or 'as set'}")
+        yield Result(AREA, "capture", level, f"ebpf: {ebpf or ('as set' if wanted is Wanted.EBPF else 'preferred')}")
         yield Result(AREA, "capture of pods with virtual machines", Level.OK, f"{chosen.pods.name}: ebpf cannot")
     else:
         yield Result(AREA, "capture", Level.OK, f"{chosen.pods.name}: {why}")
     yield Result(AREA, "exemption of probes", Level.OK, f"{chosen.pods.name}: rules on the host")
 
 
-def _ebpf(places: Places | None, guards: Guard, trials: Trials) -> str:
-    """Return why capture by BPF does not work; empty where it does."""
+def _ebpf(places: Places | None, guards: Guard, trials: Trials) -> tuple[str, str]:
+    """Return why capture by BPF does not work, and why it is not chosen unasked; empty where it does, and is."""
     if places is None:
-        return "there is no unified cgroup hierarchy"
+        return ("there is no unified cgroup hierarchy",) * 2
+    other = next(iter(trials.all), None)
     try:
-        other = next(iter(trials.all), None)
         node, _ = trial.make(places, PodNetwork(guards), other=other.pods if other else None)
     except OSError as error:
-        return str(error).partition("\n")[0]
-    node.uninstall()
-    return ""
+        return (_first_line(error),) * 2
+    try:
+        trial.check_unasked(places, node)
+    except OSError as error:
+        return "", _first_line(error)
+    finally:
+        node.uninstall()
+    return "", ""
+
+
+def _first_line(error: OSError) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _unless_needed(wanted: Wanted, kind: Wanted) -> Level:

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import socket
 import time
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
@@ -37,6 +38,11 @@ def headers(request: Request) -> Response:
 def address(request: Request) -> Response:
     """Answer with the address that the request came from."""
     return as_json({"origin": _origin(request)})
+
+
+def hostname(_: Request) -> Response:
+    """Answer with the name of the pod."""
+    return as_json({"hostname": socket.gethostname()})
 
 
 def user_agent(request: Request) -> Response:
@@ -141,6 +147,7 @@ ROUTES = (
     (r"* /anything(?:/.*)?", anything),
     ("GET /headers", headers),
     ("GET /ip", address),
+    ("GET /hostname", hostname),
     ("GET /user-agent", user_agent),
     (r"* /status/([\d.,:]+)", status),
     (r"* /delay/([\d.]+)", delay),

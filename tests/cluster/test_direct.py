@@ -57,6 +57,13 @@ def test_connections_after_the_first_are_direct_and_those_of_other_nodes_are_not
     assert direct(near) == before + 5
 
 
+def test_explain_says_so(near: Mesh) -> None:
+    pods = near.lab.resource("pods", "-n", NS)["items"]
+    for caller, expected in (("client", "goes directly, within the node"), ("far", "goes through the tunnel")):
+        [name] = [one["metadata"]["name"] for one in pods if one["metadata"]["labels"].get("app") == caller]
+        assert expected in near.culvert("explain", f"{name}.{NS}", f"server.{NS}:9000").stdout
+
+
 def test_a_policy_refuses_them_and_leaves_others(near: Mesh) -> None:
     denied = [{"from": [{"source": {"serviceAccounts": ["client"]}}]}]
     policy = manifests.item("AuthorizationPolicy", "security.istio.io/v1", "closed", action="DENY", rules=denied)

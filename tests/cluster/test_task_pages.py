@@ -74,7 +74,8 @@ def run(page: list[Step], environment: dict[str, str], folder: Path) -> list[tup
 
 @pytest.fixture(scope="module")
 def cluster_with_addresses(mesh: Mesh) -> Mesh:
-    lab.add(mesh.lab.name, "metallb", addons.named("metallb"), progress=Progress())
+    for addon in ("metallb", "fortio"):
+        lab.add(mesh.lab.name, addon, addons.named(addon), progress=Progress())
     return mesh
 
 

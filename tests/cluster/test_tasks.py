@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from meshapi import names
-from meshlab import lab
+from meshlab import images, lab
 from meshlab.progress import Progress
 from tests.scenarios.test_opa import POLICY, PORT
 from tests.support import manifests, program_images
@@ -63,7 +63,7 @@ class Tasks:
 
 @pytest.fixture(scope="module")
 def tasks(mesh: Mesh) -> Iterator[Tasks]:
-    lab.load_images(mesh.lab.name, [make(Progress().say) for make in (program_images.fortio, program_images.opa)])
+    lab.load_images(mesh.lab.name, [make(Progress().say) for make in (images.fortio, program_images.opa)])
     mesh.namespace(NS, enrolled=True)
     httpbin = (ROOT / "samples/httpbin/httpbin.yaml").read_text()
     second = next(one for one in yaml.safe_load_all(httpbin) if one["kind"] == "Deployment")
@@ -74,7 +74,7 @@ def tasks(mesh: Mesh) -> Iterator[Tasks]:
     mesh.lab.apply(httpbin, yaml.safe_dump(second), ROOT / "samples/curl/curl.yaml", namespace=NS)
     mesh.lab.apply(
         ROOT / "samples/tcp-echo/tcp-echo-services.yaml",
-        _program("fortio", program_images.FORTIO, "sleep", "900"),
+        _program("fortio", images.FORTIO, "sleep", "900"),
         namespace=NS,
     )
     mesh.lab.rolled_out("httpbin", "httpbin-v2", "curl", "tcp-echo-v1", "tcp-echo-v2", "fortio", namespace=NS)
@@ -174,7 +174,7 @@ def test_a_pod_that_fails_is_ejected(tasks: Tasks) -> None:
     lab = tasks.mesh.lab
     tasks.remove("virtualservice")
     failing = ("fortio", "server", "-http-port=8080", "-grpc-port=disabled", "-echo-server-default-params=status=503")
-    bad = json.loads(_program("bad", program_images.FORTIO, *failing))
+    bad = json.loads(_program("bad", images.FORTIO, *failing))
     bad["spec"]["template"]["metadata"]["labels"]["app"] = "httpbin"
     bad["spec"]["selector"]["matchLabels"] = {"failing": "true"}
     bad["spec"]["template"]["metadata"]["labels"]["failing"] = "true"
@@ -240,7 +240,7 @@ def test_tls_is_spoken_to_a_server_outside_of_the_mesh(tasks: Tasks) -> None:
     files = {"tls.crt": chain.decode(), "tls.key": key.decode()}
     lab.apply(manifests.config_map("tls", files), namespace=OUTSIDE)
     serve = ("fortio", "server", "-http-port=8443", "-cert=/tls/tls.crt", "-key=/tls/tls.key", "-grpc-port=disabled")
-    lab.apply(_program("secure", program_images.FORTIO, *serve, volume="tls"), namespace=OUTSIDE)
+    lab.apply(_program("secure", images.FORTIO, *serve, volume="tls"), namespace=OUTSIDE)
     lab.rolled_out("secure", namespace=OUTSIDE)
     address = tasks.mesh.pod(OUTSIDE, "secure")["status"]["podIP"]
     port = {"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8443}

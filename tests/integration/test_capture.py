@@ -287,7 +287,7 @@ def test_uncaptured_open_connections_are_counted(pods: Wired, space: int) -> Non
 
 @pytest.mark.parametrize(
     ("wanted", "name"),
-    [("auto", "nftables"), ("nftables", "nftables"), ("iptables", "iptables"), ("ebpf", "ebpf")],
+    [("auto", "ebpf"), ("nftables", "nftables"), ("iptables", "iptables"), ("ebpf", "ebpf")],
 )
 def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path) -> None:
     choice = choose(Wanted(wanted), tmp_path / "lock", pins=ebpf.file_system() / "chosen")
@@ -297,6 +297,28 @@ def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path
     assert choice.backend.pods.name == name
     assert choice.backend not in choice.others
     assert {other.pods.name for other in choice.others} >= {"nftables", "iptables"} - {name}
+
+
+def test_where_programs_of_others_are_on_its_hooks_ebpf_is_not_chosen_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodeagent.capture.ebpf.trial.programs_at", lambda _: [("connect4", "theirs")])
+    pins = ebpf.file_system() / "chosen"
+    choice = choose(Wanted.AUTO, tmp_path / "lock", pins=pins)
+    assert choice.backend.pods.name == "nftables"
+    assert "programs of others are on the same hooks: theirs (connect4)" in choice.why
+    asked = choose(Wanted.EBPF, tmp_path / "lock", pins=pins)
+    assert asked.ebpf is not None
+    asked.ebpf.node.uninstall()
+
+
+def test_without_the_file_system_of_bpf_rules_are_chosen_and_the_reason_is_said(tmp_path: Path) -> None:
+    choice = choose(Wanted.AUTO, tmp_path / "lock", pins=tmp_path / "pins")
+    assert choice.backend.pods.name == "nftables"
+    assert choice.why.startswith("ebpf: ")
+    assert "mount -t bpf" in choice.why
+    with pytest.raises(NoBackend, match=r"capture_backend ebpf: .*mount -t bpf"):
+        choose(Wanted.EBPF, tmp_path / "lock", pins=tmp_path / "pins")
 
 
 def test_hosts_whose_files_cannot_be_seen_have_no_hooks_of_an_earlier_agent(
@@ -334,7 +356,7 @@ def test_without_nftables_in_the_kernel_iptables_is_chosen_with_a_warning(
     refuse("nodeagent.capture.choice.nftables_rules.pod_rules", monkeypatch)
     choice = choose(Wanted.AUTO, tmp_path / "lock")
     assert choice.backend.pods.name == "iptables"
-    assert "nftables does not work" in choice.why
+    assert "nftables: " in choice.why
     with pytest.raises(NoBackend, match=r"capture_backend nftables: nftables: .*; load nf_tables"):
         choose(Wanted.NFTABLES, tmp_path / "lock")
 

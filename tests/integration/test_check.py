@@ -36,7 +36,7 @@ def test_every_feature_and_every_concern_is_reported_and_nothing_stays(backend: 
     assert {level for (area, _), level in levels.items() if area == "kernel"} == {"ok"}
     assert levels["backend", "capture"] == levels["backend", "exemption of probes"] == "ok"
     [capture] = (one["detail"] for one in results if one["name"] == "capture")
-    assert capture.startswith("nftables: preferred" if backend == "auto" else f"{backend}: as set")
+    assert capture.startswith("ebpf: preferred" if backend == "auto" else f"{backend}: as set")
     assert {area for area, _ in levels} == {"kernel", "backend", "mounts", "cni", "conflicts", "clock", "mtu"}
     assert code == (2 if "fault" in levels.values() else 1 if "limit" in levels.values() else 0)
     assert list(ebpf.file_system().glob("culvert*")) == []

@@ -70,8 +70,10 @@ async def test_pods_of_other_nodes_and_outside_of_the_mesh_are_reached_as_before
 
 async def test_without_the_setting_every_connection_goes_through_the_tunnel(subnet: str) -> None:
     async with direct_mesh(subnet, direct_connections=False) as direct:
-        client, server = await direct.pair()
-        assert not await direct.is_direct(client, server.ip, 8080)
+        client, server = await direct.strangers()
+        for _ in range(3):
+            assert not await direct.is_direct(client, server.ip, 8080)
+        assert direct.pairs() == 0
     async with direct_mesh(subnet, limit=0) as direct:
         client, server = await direct.pair()
         assert not await direct.is_direct(client, server.ip, 8080)

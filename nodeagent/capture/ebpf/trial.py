@@ -1,7 +1,10 @@
 """Tries capture by BPF, in a namespace made for the question, and makes the backend."""
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
+from meshengine.bpf import KernelUnsupported, programs_at
 from meshkit.linux import links, netns
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.places import Places
@@ -37,6 +40,31 @@ def make(
     capture = EbpfCapture(node, around, other=other)
     netns.scratch(lambda: _capture_here(capture))
     return node, capture
+
+
+def programs_of_others(cgroups: Iterable[Path]) -> list[str]:
+    """Return programs that are not ours on the hooks of this backend, as ``name (hook)``.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    try:
+        found = [one for cgroup in cgroups for one in programs_at(cgroup)]
+    except KernelUnsupported as error:
+        raise OSError(str(error)) from error
+    return sorted({f"{name} ({hook})" for hook, name in found if not name.startswith("cv_")})
+
+
+def check_unasked(places: Places, node: EbpfNode) -> None:
+    """Check what matters only where nobody has asked for capture by BPF.
+
+    Raises:
+        OSError: programs of others see connections first and may change where they go, or a ztunnel that has listened
+            since before the hooks would have to be restarted.
+    """
+    if others := programs_of_others((places.root, places.pods)):
+        raise OSError(f"programs of others are on the same hooks: {', '.join(others)}")
+    netns.scratch(lambda: node.try_adoption(netns.cookie()))
 
 
 def _capture_here(capture: EbpfCapture) -> None:

@@ -112,15 +112,33 @@ def test_a_younger_route_for_the_same_connections_says_that_it_does_nothing() ->
     plane = Plane()
     plane.route("TCPRoute", {"parentRefs": [parent(port=9000)]})
     plane.route("TCPRoute", {"parentRefs": [parent()]}, name="old", created="2025-01-01T00:00:00Z")
-    assert "TCPRoute shop/old is older and takes all connections" in plane.conditions("TCPRoute")["Accepted"][2]
-    assert plane.conditions("TCPRoute", "old")["Accepted"][2] == "the route is accepted"
+    message = "TCPRoute shop/old is older and takes all connections"
+    assert plane.conditions("TCPRoute")["WaypointAccepted"] == ("False", "Overridden", message)
+    assert plane.conditions("TCPRoute", "old")["WaypointAccepted"][:2] == ("True", "Accepted")
 
 
 def test_a_service_without_a_waypoint_is_told() -> None:
     plane = Plane()
     plane.model.inputs.namespaces.set(("", "shop"), base.read(Namespace, {"metadata": {"name": "shop"}}))
     plane.route("TCPRoute", {"parentRefs": [ENTRY]})
-    assert "ServiceEntry shop/db uses no waypoint" in plane.conditions("TCPRoute")["Accepted"][2]
+    status, reason, message = plane.conditions("TCPRoute")["WaypointAccepted"]
+    assert (status, reason) == ("False", "AncestorNotBound")
+    assert "ServiceEntry shop/db uses no waypoint" in message
+
+
+def test_a_route_waits_for_its_waypoint() -> None:
+    plane = Plane()
+    plane.put(Gateway, objects.gateway("waypoint"))
+    plane.route("TCPRoute", {"parentRefs": [ENTRY]})
+    assert plane.conditions("TCPRoute")["Accepted"][:2] == ("True", "Accepted")
+    message = "waypoint shop/waypoint is not ready, so the route has no effect yet"
+    assert plane.conditions("TCPRoute")["WaypointAccepted"] == ("False", "WaypointIsNotReady", message)
+    plane.put(Gateway, objects.gateway("waypoint", addresses=objects.hostname_of("waypoint")))
+    assert plane.conditions("TCPRoute")["WaypointAccepted"] == (
+        "True",
+        "Accepted",
+        "in force at waypoint shop/waypoint",
+    )
 
 
 @pytest.mark.parametrize("spec", [{"rules": "x"}, {"rules": [{"backendRefs": [{"port": 1}]}]}, {"hostnames": "x"}, {}])

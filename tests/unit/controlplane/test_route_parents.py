@@ -79,19 +79,23 @@ async def test_a_route_says_whether_it_is_accepted_and_resolved_and_leaves_other
     async with leading() as plane:
         plane.put(route("web"))
         await until(plane.ours)
-        assert plane.ours() == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs")}
+        assert plane.ours() == {
+            "Accepted": ("True", "Accepted"),
+            "ResolvedRefs": ("True", "ResolvedRefs"),
+            "WaypointAccepted": ("False", "AncestorNotBound"),
+        }
         [other, mine] = plane.entries()
         assert other == OTHER
         assert mine["parentRef"] == PARENT
         assert {one["observedGeneration"] for one in mine["conditions"]} == {1}
-        assert "uses no waypoint, so the route has no effect yet" in mine["conditions"][0]["message"]
+        assert "uses no waypoint, so the route has no effect yet" in mine["conditions"][2]["message"]
 
 
 async def test_a_backend_that_does_not_exist_is_named_and_times_of_what_stays_do_not_change() -> None:
     async with leading() as plane:
         plane.put(route("web"))
         await until(plane.ours)
-        [accepted, _] = plane.entries()[1]["conditions"]
+        [accepted, *_] = plane.entries()[1]["conditions"]
         plane.put(route("nowhere", generation=2))
         await until(lambda: plane.ours().get("ResolvedRefs") == ("False", "BackendNotFound"))
         conditions = plane.entries()[1]["conditions"]

@@ -119,6 +119,17 @@ def test_a_pod_is_called_at_the_port_that_is_asked_for() -> None:
     assert seen(ways("pod/web:9000")) == seen(ways("10.0.0.2:9000")) == [(Path.TUNNEL, "web", 9000, "client")]
 
 
+def test_what_the_caller_connects_to_directly_is_said() -> None:
+    client = {"info": {"name": "client", "namespace": "shop"}, "directDestinations": ["10.0.0.2:8080"]}
+    other = {"info": {"name": "web", "namespace": "shop"}, "directDestinations": ["10.0.0.2:9000"]}
+    dump = {**DUMP, "workloadState": {"a": other, "b": client}}
+    world = World(dump, CLIENT, is_captured=True)
+    to = lambda asked: seen(world.paths(question.destination(asked, "shop")))  # noqa: E731
+    assert to("web:80") == [(Path.DIRECT, "web", 8080, "client"), (Path.PLAIN, "outside", 8080, "")]
+    assert to("pod/web:9000") == [(Path.TUNNEL, "web", 9000, "client")]
+    assert to("guarded:80") == [(Path.WAYPOINT, "web", 8080, "way")]
+
+
 def test_an_address_outside_of_the_mesh_is_called_as_it_is() -> None:
     found = ways("192.0.2.1:443")
     assert (found.kind, found.legs) == ("address", [paths.Leg(Path.PLAIN, address="192.0.2.1", port=443)])

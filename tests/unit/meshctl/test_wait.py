@@ -49,6 +49,7 @@ def test_an_object_with_current_conditions_is_processed(given: Json) -> None:
         (item(parents=(parent(condition(), controller="example.com/other"),)), "the control plane to process"),
         (item(condition("False", reason="RejectedByProxy", message="bad regex")), "RejectedByProxy: bad regex"),
         (item(condition(), condition("False", reason="AncestorNotBound")), "AncestorNotBound"),
+        (item(parents=(parent(condition(), condition("False", reason="WaypointIsNotReady")),)), "WaypointIsNotReady"),
     ],
 )
 def test_an_object_that_has_no_effect_is_waited_for(given: Json, expected: str) -> None:

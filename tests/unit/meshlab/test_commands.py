@@ -56,13 +56,15 @@ def test_hosts_that_cannot_be_are_refused_before_anything_is_made(options: tuple
 def test_addons_are_listed() -> None:
     result = run("addon")
     assert result.exit_code == 0
-    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["prometheus", "kube-router", "metallb"]
+    names = [line.split("\t")[0] for line in result.stdout.splitlines()]
+    assert names == ["prometheus", "kube-router", "metallb", "fortio"]
 
 
 def test_an_addon_that_is_not_there_is_named_with_those_that_are() -> None:
     result = run("addon", "grafana")
     assert result.exit_code == 1
-    assert result.stderr == "culvert lab: there is no addon grafana; there are: prometheus, kube-router, metallb\n"
+    known = "prometheus, kube-router, metallb, fortio"
+    assert result.stderr == f"culvert lab: there is no addon grafana; there are: {known}\n"
 
 
 def test_an_addon_of_a_lab_that_is_not_there_builds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

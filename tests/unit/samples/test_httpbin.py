@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -92,3 +93,7 @@ def test_a_head_request_gets_no_body(port: int) -> None:
     status, headers, body = request(port, "HEAD", "/get")
     assert (status, body) == (200, b"")
     assert int(headers["Content-Length"]) > 0
+
+
+def test_hostname_is_the_pods(port: int) -> None:
+    assert json.loads(request(port, "GET", "/hostname")[2]) == {"hostname": socket.gethostname()}

@@ -1,7 +1,7 @@
 //! What the engine knows, as JSON in the shape of Istio's ztunnel: `istioctl ztunnel-config` decodes it strictly, and one
 //! value of another type (an object where it has text) makes it refuse the whole dump.
 //!
-//! What Istio's does not have is added under names of its own (`ejected`).
+//! What Istio's does not have is added under names of its own (`ejected`, `directDestinations`).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -282,11 +282,13 @@ fn workload_state(shared: &ProxyState, pods: &[Arc<PodInfo>]) -> Value {
         .collect()
     };
     let state = |pod: &Arc<PodInfo>| {
-        json!({
-            "state": "Up",
-            "info": {"name": pod.name, "namespace": pod.namespace, "serviceAccount": pod.service_account},
-            "connections": {"inbound": of(pod, Direction::Inbound), "outbound": of(pod, Direction::Outbound)},
-        })
+        let info = json!({"name": pod.name, "namespace": pod.namespace, "serviceAccount": pod.service_account});
+        let connections = json!({"inbound": of(pod, Direction::Inbound), "outbound": of(pod, Direction::Outbound)});
+        let direct = shared.direct.destinations(&pod.uid);
+        let direct = direct.map(|all| json!(all.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        let fields = [("state", json!("Up")), ("info", info), ("connections", connections)];
+        let fields = fields.into_iter().chain(direct.map(|found| ("directDestinations", found)));
+        Value::from_iter(fields.map(|(name, value)| (name.to_owned(), value)))
     };
     pods.iter().map(|pod| (pod.uid.to_string(), state(pod))).collect::<Map<_, _>>().into()
 }

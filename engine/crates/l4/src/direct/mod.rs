@@ -267,9 +267,22 @@ impl Direct {
         }
     }
 
-    /// What has been counted, the kernel's programs included.
-    pub(crate) fn families(&self) -> [MetricFamily; 2] {
+    /// What a pod connects to directly; `None` where nothing is direct.
+    pub(crate) fn destinations(&self, uid: &str) -> Option<Vec<SocketAddr>> {
         let state = self.state.lock();
+        let netns = state.pods.with_uid(uid)?.cookie;
+        state.attached.as_ref().map(|attached| attached.destinations(netns))
+    }
+
+    /// What has been counted, the kernel's programs included.
+    pub(crate) fn families(&self) -> [MetricFamily; 3] {
+        let state = self.state.lock();
+        let pairs = single(
+            "culvert_direct_pairs",
+            "Pods with an address and port that they are allowed to connect to directly",
+            MetricKind::Gauge,
+            state.attached.as_ref().map(Table::allowed_pairs).unwrap_or_default(),
+        );
         let maps = state.attached.as_ref().map(|attached| &attached.maps);
         let mut counts = maps.map(DirectMaps::counts).unwrap_or_default();
         counts.push(("ended_by_policy", self.ended.load(Ordering::Relaxed)));
@@ -286,7 +299,7 @@ impl Direct {
             MetricKind::Gauge,
             maps.map(DirectMaps::used).unwrap_or_default(),
         );
-        [outcomes, open]
+        [outcomes, open, pairs]
     }
 
     /// End the connections that policy denies, and return what there was. After the table: what is opened meanwhile is

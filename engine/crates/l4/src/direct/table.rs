@@ -88,6 +88,19 @@ impl Table {
         self.pairs.is_empty()
     }
 
+    /// What a pod may connect to directly now, in order.
+    pub(super) fn destinations(&self, netns: u64) -> Vec<SocketAddr> {
+        let of_pod = self.pairs.iter().filter(|(pair, allowed)| **allowed && pair.netns == netns);
+        let mut found: Vec<_> = of_pod.map(|(pair, _)| pair.destination).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// How many of the known pairs are allowed now.
+    pub(super) fn allowed_pairs(&self) -> u64 {
+        self.pairs.values().filter(|allowed| **allowed).count() as u64
+    }
+
     /// Learn of a pair or a service that the tunnel has just carried a connection of.
     pub(super) fn learn(&mut self, world: World<'_>, outliers: &Outliers, pair: Pair) {
         let is_known = self.pairs.contains_key(&pair) || self.services.contains_key(&pair);
