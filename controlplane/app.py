@@ -20,6 +20,7 @@ from controlplane.ca.service import CertificateService, Limits
 from controlplane.ca.serving import OwnServingCertificate
 from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
+from controlplane.client_credentials import ClientCredentials
 from controlplane.config_map_certificates import ConfigMapCertificates
 from controlplane.envoy import layer7
 from controlplane.gateway_secrets import GatewaySecrets
@@ -108,6 +109,9 @@ class ControlPlane:
         self._key_sets = KeySets(self.model.inputs, self._publisher.touch, Fetcher())
         read = (self.model.inputs, self.model.gateways, self._publisher.touch, self._client)
         self._certificates, self._secrets = ConfigMapCertificates(*read), GatewaySecrets(*read)
+        self._credentials = ClientCredentials(
+            self.model.inputs, self._layer7.envoy.credentials, self._publisher.touch, self._client
+        )
         self._registry = Registry(
             self._client,
             self.model.inputs,
@@ -169,6 +173,7 @@ class ControlPlane:
                 self._key_sets.run(),
                 self._certificates.run(),
                 self._secrets.run(),
+                self._credentials.run(),
                 self._serve(),
             )
             async with background() as leading:
@@ -265,7 +270,8 @@ class ControlPlane:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _CERTIFICATES_TIMEOUT_S
-        while self._secrets.pending() or self._certificates.pending() or not self.model.is_settled:
+        pending = (self._secrets.pending, self._certificates.pending, self._credentials.pending)
+        while any(one() for one in pending) or not self.model.is_settled:
             if loop.time() > deadline:
                 _log.warning("certificates are not read yet", secrets=len(self._secrets.pending()))
                 return

@@ -95,6 +95,27 @@ class TlsSecret:
     warning: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientCredential:
+    """What a Secret holds for TLS that a proxy begins.
+
+    Attributes:
+        chain: the proxy's certificate first, PEM; empty: there is none.
+        key: its private key, PEM; never shown.
+        roots: what servers' certificates are checked against, PEM; empty: there are none.
+        revoked: a revocation list, PEM; empty: there is none.
+        fault: why there is no certificate, as what the Secret does or has.
+        roots_fault: why there are no roots, likewise.
+    """
+
+    chain: str = ""
+    key: str = field(default="", repr=False)
+    roots: str = ""
+    revoked: str = ""
+    fault: str = ""
+    roots_fault: str = ""
+
+
 class Inputs:
     """The sources of one graph.
 
@@ -107,6 +128,7 @@ class Inputs:
         key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
         certificates: certificates of authorities that policies and gateways name, by key of the ConfigMap.
         secrets: certificates that gateways name, by key of the Secret; absent until it was read.
+        credentials: what DestinationRules name for TLS to servers, by key of the Secret; absent until it was read.
     """
 
     def __init__(self, graph: Graph, mesh: MeshContext, kinds: Iterable[InputKind] = KINDS) -> None:
@@ -118,6 +140,7 @@ class Inputs:
         self.key_sets: Source[tuple[str, str], KeySet] = Source(graph, "key sets")
         self.certificates: Source[Key, Certificates] = Source(graph, "certificates")
         self.secrets: Source[Key, TlsSecret] = Source(graph, "secrets")
+        self.credentials: Source[Key, ClientCredential] = Source(graph, "credentials")
         self._sources: dict[type[Any], Source[Key, base.Object]] = {
             item.model: Source(graph, item.kind.plural) for item in kinds
         }

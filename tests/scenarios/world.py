@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from controlplane import gateway_secrets
+from controlplane import client_credentials, gateway_secrets
 from controlplane.ambient import model as ambient
 from controlplane.config_map_certificates import certificates_of
 from controlplane.envoy import layer7
@@ -132,8 +132,9 @@ class World:
             self.model.inputs.certificates.set(key, certificates_of(self._filled(item)))
             return
         if item["kind"] == "Secret":
-            found = gateway_secrets.read(self._secret(item["certificate"]))
-            self.model.inputs.secrets.set(key, found.at(datetime.now(UTC)))
+            made = self._secret(item["certificate"])
+            self.model.inputs.secrets.set(key, gateway_secrets.read(made).at(datetime.now(UTC)))
+            self.model.inputs.credentials.set(key, client_credentials.read(made))
             return
         kind = _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
@@ -142,7 +143,17 @@ class World:
         self.model.inputs.of(kind.model).set(found.key, found)
 
     def _secret(self, wanted: Json) -> Json:
-        """A Secret: a certificate for ``hosts``; ``flaw``: ``expired``, ``other key``, ``no key`` or ``garbage``."""
+        """A Secret: a certificate for ``hosts``, and ``flaw``: ``expired``, ``other key``, ``no key`` or ``garbage``.
+
+        ``roots``: the authority that it trusts, ``own`` or ``other``; none without.
+        """
+        roots = {"own": self.authority.roots, "other": self.stranger.roots}.get(wanted.get("roots", ""))
+        data = {} if roots is None else {"ca.crt": roots}
+        if "hosts" in wanted:
+            data |= self._pair(wanted)
+        return {"data": {name: base64.b64encode(value).decode() for name, value in data.items()}}
+
+    def _pair(self, wanted: Json) -> dict[str, bytes]:
         life = timedelta(seconds=-1) if wanted.get("flaw") == "expired" else timedelta(hours=1)
         chain, key = self.authority.issue_for_hosts(*wanted["hosts"], life=life)
         if wanted.get("flaw") == "other key":
@@ -152,7 +163,7 @@ class World:
             del data["tls.key"]
         if wanted.get("flaw") == "garbage":
             data["tls.crt"] = b"Hello world"
-        return {"data": {name: base64.b64encode(value).decode() for name, value in data.items()}}
+        return data
 
     def put_waypoint(self, handles: str) -> None:
         """Add or replace the waypoint; ``handles`` is its label, if not empty."""
@@ -162,8 +173,9 @@ class World:
         """Remove an object, by kind, namespace (if not the default one) and name."""
         kind, *key = name.split("/")
         if kind == "Secret":
-            missing = TlsSecret(fault="does not exist")
-            self.model.inputs.secrets.set((key[0] if len(key) == 2 else "default", key[-1]), missing)
+            place = (key[0] if len(key) == 2 else "default", key[-1])
+            self.model.inputs.secrets.set(place, TlsSecret(fault="does not exist"))
+            self.model.inputs.credentials.set(place, client_credentials.MISSING)
             return
         self.model.inputs.of(_MODELS[kind].model).set((key[0] if len(key) == 2 else "default", key[-1]), None)
 
