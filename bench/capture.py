@@ -21,10 +21,10 @@ from meshapi import names
 from meshkit.linux import cgroups, syscalls
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
-from nodeagent.capture.guard import Guard
 from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.capture.plan import PodPlan
 from nodeagent.capture.pod import PodCapture, Sandbox
+from nodeagent.capture.pod_network import PodNetwork
 from nodeagent.discovery.enrolment import PodInfo
 
 OUTSIDE = "10.78.0.250"
@@ -95,7 +95,7 @@ async def bench(chosen: argparse.Namespace) -> None:
             await pods.ready(server)
             if way.name in (BARE, HOOKED):
                 way.target = way.pod.ip
-        capture(ways[2].pod, EbpfCapture(node, guard=Guard()))
+        capture(ways[2].pod, EbpfCapture(node, PodNetwork()))
         capture(ways[3].pod, NftablesCapture())
         for number in range(chosen.rounds):
             session.progress(f"round {number + 1} of {chosen.rounds}")

@@ -19,8 +19,8 @@ from bench.rows import ROWS, Figure, Run
 from meshkit.linux import cgroups, netns, syscalls
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
-from nodeagent.capture.guard import Guard
 from nodeagent.capture.nftables.pod import NftablesCapture
+from nodeagent.capture.pod_network import PodNetwork
 from tests.support.authority import TestAuthority
 
 BARE, NFTABLES, EBPF, DIRECT = "bare TCP", "nftables, tunnel", "ebpf, tunnel", "ebpf, direct"
@@ -55,7 +55,7 @@ async def ways(stack: AsyncExitStack, load: Path, folder: Path) -> list[Way]:
     for name, limit in ((NFTABLES, None), (EBPF, 0), (DIRECT, 10_000)):
         key = name.replace(", ", "-")
         node = None if limit is None else EbpfNode(folder / key, root, direct_limit=limit)
-        backend = NftablesCapture() if node is None else EbpfCapture(node, guard=Guard())
+        backend = NftablesCapture() if node is None else EbpfCapture(node, PodNetwork())
         if node is not None:
             node.attach_tunnel(root)
             stack.callback(node.uninstall)

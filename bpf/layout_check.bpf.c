@@ -5,6 +5,7 @@
 #include "capture.h"
 #include "connection.h"
 #include "direct.h"
+#include "egress.h"
 #include "guard.h"
 
 struct connection layout_connection;
@@ -33,3 +34,7 @@ enum direct_event_kind layout_direct_event_kind;
 enum direct_count layout_direct_count;
 struct direct_endpoint layout_direct_endpoint;
 struct direct_service layout_direct_service;
+enum egress_drop layout_egress_drop;
+enum begun_by layout_begun_by;
+struct answerable layout_answerable;
+struct on_link layout_on_link;

@@ -22,7 +22,6 @@ from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
 from controlplane.config_map_certificates import ConfigMapCertificates
 from controlplane.envoy import layer7
-from controlplane.gateway_secrets import GatewaySecrets
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.registry import Registry
@@ -33,6 +32,7 @@ from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
 from controlplane.proxies.automatic import AutomaticWaypoints
 from controlplane.proxies.controller import Proxies
+from controlplane.proxy_secrets import ProxySecrets
 from controlplane.settings import Settings, host_and_port
 from controlplane.status import gateways, ingresses
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
@@ -107,8 +107,16 @@ class ControlPlane:
         self._worlds = worlds.create(self._layer7)
         self._publisher = Publisher(self.model, self._snapshot, self._worlds, self.metrics, self._warnings)
         self._key_sets = KeySets(self.model.inputs, self._publisher.touch, Fetcher())
-        read = (self.model.inputs, self.model.gateways, self._publisher.touch, self._client)
-        self._certificates, self._secrets = ConfigMapCertificates(*read), GatewaySecrets(*read)
+        self._certificates = ConfigMapCertificates(
+            self.model.inputs, self.model.gateways, self._publisher.touch, self._client
+        )
+        self._secrets = ProxySecrets(
+            self.model.inputs,
+            self.model.gateways,
+            self._layer7.envoy.credentials,
+            self._publisher.touch,
+            self._client,
+        )
         self._registry = Registry(
             self._client,
             self.model.inputs,

@@ -30,6 +30,13 @@ EXCLUDE_INTERFACES_ANNOTATION: Final = "traffic.sidecar.istio.io/excludeInterfac
 TUNNEL_ANNOTATION: Final = "culvert.io/tunnel"
 """Of pods, with the value ``TUNNEL_ALWAYS``: none of their connections is direct."""
 TUNNEL_ALWAYS: Final = "always"
+EGRESS_LABEL: Final = "culvert.io/egress"
+"""Of namespaces and pods: what pods may reach, ``EGRESS_REGISTRY_ONLY`` or ``EGRESS_ALLOW_ANY``. Others count as the
+first. A pod's own label can forbid what its namespace allows, and not the reverse."""
+EGRESS_REGISTRY_ONLY: Final = "registry-only"
+EGRESS_ALLOW_ANY: Final = "allow-any"
+EGRESS_EXTENSION: Final = "culvert.io/egress-registry-only"
+"""Name of the extension that marks such a workload in discovery; it has no content."""
 TUNNEL_LABEL: Final = "networking.istio.io/tunnel"
 TUNNEL_LABEL_HTTP: Final = "http"
 

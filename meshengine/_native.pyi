@@ -15,6 +15,7 @@ __all__ = [
     "Capture",
     "CaptureRules",
     "ConfigRejected",
+    "Egress",
     "Engine",
     "EngineBusy",
     "EngineClosed",
@@ -126,6 +127,51 @@ class GuardDrops:
         Raises:
             KernelUnsupported: as ``add``.
         """
+
+@final
+class Egress:
+    """Default deny for what leaves pods (``bpf/egress.bpf.c``): its programs, and the maps that they share.
+
+    The maps are pinned and stay when the process ends. Each method may be called from any thread, and raises
+    ``KernelUnsupported`` with the kernel's reason.
+    """
+
+    def __new__(cls, folder: str | PathLike[str], *, tunnel_mark: tuple[int, int]) -> Egress:
+        """Load the maps, those of an earlier process if there are any.
+
+        Args:
+            folder: where they are pinned, in a BPF file system; made if missing.
+            tunnel_mark: mark of the tunnel's sockets, and the bits of it that are compared.
+        """
+
+    def add_tunnel(self, cgroup: int) -> None:
+        """Let the sockets of a cgroup (by the inode number of its folder in the unified hierarchy) be the tunnel's."""
+
+    def load(
+        self,
+        *,
+        netns: int,
+        on_link: Sequence[tuple[str, int]],
+        accepted: Sequence[tuple[str, int, str, int, bool]],
+    ) -> tuple[int, int, int]:
+        """Load the programs of a pod.
+
+        Args:
+            netns: inode number of its namespace.
+            on_link: IPv6 ranges that are reached without a router, by address and length of the prefix. Neighbour
+                discovery may go there; the first eight count.
+            accepted: connections that peers have begun earlier and that may be answered, as for ``load_guard``.
+
+        Returns:
+            Descriptors, which the caller closes: for what leaves by a link, for what arrives, and for what arrives at
+            the other end of a link, in the host's namespace.
+
+        Raises:
+            ValueError: an address is malformed.
+        """
+
+    def drops(self) -> list[tuple[str, int]]:
+        """Return the number of dropped packets of all pods by reason (``enum egress_drop``); every reason is there."""
 
 @final
 class CaptureRules:

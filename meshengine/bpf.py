@@ -1,5 +1,5 @@
 """BPF programs, apart from the tunnel: loading them, and what they have counted. For the node agent."""
 
-from meshengine._native import Capture, CaptureRules, GuardDrops, KernelUnsupported, load_guard, programs_at
+from meshengine._native import Capture, CaptureRules, Egress, GuardDrops, KernelUnsupported, load_guard, programs_at
 
-__all__ = ["Capture", "CaptureRules", "GuardDrops", "KernelUnsupported", "load_guard", "programs_at"]
+__all__ = ["Capture", "CaptureRules", "Egress", "GuardDrops", "KernelUnsupported", "load_guard", "programs_at"]

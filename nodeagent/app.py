@@ -25,7 +25,7 @@ from meshkit.tasks import Background, background
 from meshkit.xds import credentials, sds, serving
 from meshkit.xds.client import tls_channel
 from nodeagent import debug, telemetry
-from nodeagent.capture.choice import Choice, Ebpf, choose
+from nodeagent.capture.choice import Choice, choose
 from nodeagent.capture.host_probes import ProbeExemption
 from nodeagent.capture.repair import Repairs
 from nodeagent.cni import chain
@@ -67,9 +67,8 @@ class NodeAgent:
         self._secrets = SecretManager(self._ca)
         self._revocations = RevocationFile(settings.crl_path, self._secrets.revoke)
         self._enrolled = Enrolled()
-        self._ebpf = choice.ebpf
-        greet = (lambda _: None) if self._ebpf is None else self._ebpf.greet
-        self._zds = ZdsServer(settings.zds_socket, self._enrolled, greet)
+        self._ebpf, self._egress = choice.ebpf, choice.egress
+        self._zds = ZdsServer(settings.zds_socket, self._enrolled, self._greet)
         self._watch = PodWatch(client, settings.node_name)
         self._capture = choice.backend.pods
         self._guard = choice.guard
@@ -103,7 +102,9 @@ class NodeAgent:
         )
         self._draining_ztunnels = DrainingZtunnels(client, self._watch, settings.pod_namespace)
         self._repairs = Repairs(self._capture, self._enrolled, self._exemption, locks.of)
-        self._requests = PluginRequests(self._controller, self._watch.named, self._fetch_pod)
+        self._requests = PluginRequests(
+            self._controller, self._watch.named, self._fetch_pod, self._watch.knows_namespace
+        )
         self._installer = _installer(settings)
         self._adopted = False
 
@@ -136,8 +137,7 @@ class NodeAgent:
         self._watch.on_change(self._observe)
         self._watch.on_change(self._draining_ztunnels.notice)
         tasks.start(self._draining_ztunnels.run())
-        if self._ebpf is not None:
-            await asyncio.to_thread(self._greet_running, self._ebpf)
+        await asyncio.to_thread(self._greet_running)
         await self._controller.adopt()
         self._adopted = True
         await self._revocations.look()  # roots are never served without the revocation lists
@@ -157,8 +157,15 @@ class NodeAgent:
             tasks.start(self._installer.run())
         memory.settle()
 
-    def _greet_running(self, ebpf: Ebpf) -> None:
-        """Attach the tunnel's hooks to ztunnels that run, which connect only after their pods have been taken over."""
+    def _greet(self, pid: int) -> None:
+        """Attach the tunnel's hooks to a ztunnel, and let its packets leave pods. Raises ``OSError``."""
+        if self._ebpf is not None:
+            self._ebpf.greet(pid)
+        if self._egress is not None:
+            self._egress.greet(pid)
+
+    def _greet_running(self) -> None:
+        """Do so for ztunnels that run, which connect only after their pods have been taken over."""
         own = self._settings.pod_namespace
         ztunnels = {
             pod.uid
@@ -167,14 +174,14 @@ class NodeAgent:
         }
         for pid in namespaces.processes(ztunnels):
             with suppress(OSError):  # it has ended meanwhile; one that connects later is greeted then
-                ebpf.greet(pid)
+                self._greet(pid)
 
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         state = telemetry.Parts(
             controller=self._controller, enrolled=self._enrolled, zds=self._zds, secrets=self._secrets,
             requests=self._requests, installer=self._installer, repairs=self._repairs, revocations=self._revocations,
-            guard=self._guard, ebpf=self._ebpf,
+            guard=self._guard, egress=self._egress, ebpf=self._ebpf,
         )  # fmt: skip
         registry = metrics.registry("cni", telemetry.source(state))
         pages = {
@@ -192,7 +199,11 @@ class NodeAgent:
 
     def _pods_page(self) -> str:
         return debug.pods_page(
-            self._watch.values(), self._states.observe, self._controller.enrolment, backend=self._capture.name
+            self._watch.values(),
+            self._states.observe,
+            self._controller.enrolment,
+            backend=self._capture.name,
+            held=self._enrolled.held,
         )
 
     def _observe(self, uid: str) -> None:
@@ -235,6 +246,8 @@ class NodeAgent:
         if self._ebpf is not None:
             with suppress(OSError):
                 await asyncio.to_thread(self._ebpf.node.uninstall)
+        if self._egress is not None:
+            await asyncio.to_thread(self._egress.uninstall)
 
     async def _successor_expected(self) -> bool:
         """Return whether the DaemonSet still exists. An unknown answer counts as yes, withdrawn rights as no."""
@@ -272,6 +285,7 @@ async def _run(settings: NodeAgentSettings, stop: asyncio.Event) -> None:
         guard=settings.capture_guard,
         pins=settings.bpf_pins,
         direct_limit=names.DIRECT_LIMIT if settings.direct_connections else 0,
+        host=settings.host_netns,
     )
     _log.info("capture backend chosen", backend=choice.backend.pods.name, how=choice.backend.pods.how, why=choice.why)
     if settings.capture_guard and choice.unguarded:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from meshapi import names
 from meshapi.analysis.enrolment import Enrolment
+from nodeagent.capture.annotations import PlanResult
 from nodeagent.discovery.enrolment import PodInfo
 from nodeagent.enrolment.state import PodRecord, State
 
@@ -20,6 +22,7 @@ def pods_page(
     enrolment: Callable[[PodInfo], Enrolment],
     *,
     backend: str,
+    held: Callable[[str], PlanResult | None] = lambda _: None,
 ) -> str:
     """Return ``/debug/pods``.
 
@@ -28,9 +31,10 @@ def pods_page(
         observe: returns a pod's record, by UID.
         enrolment: returns whether a pod's labels enrol it, or why not.
         backend: name of the capture backend.
+        held: returns the plan of a pod that may reach only what the registry knows, by UID; ``None`` for another.
     """
     items = [
-        _item(pod, observe(pod.uid), enrolment(pod), backend)
+        _item(pod, observe(pod.uid), enrolment(pod), backend) | _egress(held(pod.uid))
         for pod in sorted(pods, key=lambda pod: (pod.namespace, pod.name, pod.uid))
     ]
     return json.dumps(items, indent=2) + "\n"
@@ -47,6 +51,12 @@ def _item(pod: PodInfo, record: PodRecord, found: Enrolment, backend: str) -> di
         "backend": backend if record.state in _WITH_RULES else None,
         "reason": _reason(pod, record, found),
     }
+
+
+def _egress(held: PlanResult | None) -> dict[str, object]:
+    if held is None:
+        return {"egress": None, "overruled": []}
+    return {"egress": names.EGRESS_REGISTRY_ONLY, "overruled": list(held.overruled)}
 
 
 def _reason(pod: PodInfo, record: PodRecord, found: Enrolment) -> str:

@@ -9,6 +9,7 @@ from meshkit.metrics import counter, gauge
 from meshkit.secrets.manager import SecretManager
 from meshkit.secrets.revocation import RevocationFile
 from nodeagent.capture.choice import Ebpf
+from nodeagent.capture.egress_filter import EgressFilter
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.repair import Repairs
 from nodeagent.cni.install import Installer
@@ -31,6 +32,7 @@ class Parts:
     repairs: Repairs
     revocations: RevocationFile
     guard: Guard
+    egress: EgressFilter | None
     ebpf: Ebpf | None
 
 
@@ -61,8 +63,16 @@ def _capture(parts: Parts) -> list[Metric]:
             parts.guard.drops(),
             "reason",
         ),
+        *_egress(parts.egress),
         *_hooks(parts.ebpf),
     ]
+
+
+def _egress(egress: EgressFilter | None) -> list[Metric]:
+    if egress is None:
+        return []
+    text = "Packets that were dropped in pods that may reach only what the registry knows (label culvert.io/egress)"
+    return [counter("culvert_egress_drops", text, egress.drops(), "reason")]
 
 
 def _hooks(ebpf: Ebpf | None) -> list[Metric]:

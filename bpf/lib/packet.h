@@ -29,13 +29,16 @@ enum found { FOUND_OTHER, FOUND_TCP, FOUND_UDP, FOUND_UNREADABLE };
 struct packet {
     struct connection connection;
     __u32 payload; /* bytes; of TCP only */
-    __u8 flags;    /* likewise */
+    __u32 offset;  /* of what is above IP and its extensions */
+    __u8 protocol; /* of that; 0 where it is a later fragment or cannot be found */
+    __u8 flags;    /* of TCP only */
 };
 
 /* Where the transport's header begins, and what it is. */
 struct transport {
     __u32 offset;
     __u32 end; /* of the packet */
+    __u8 protocol;
 };
 
 #define END_UNKNOWN 0xffffffff /* longer than its header can say (RFC 2675, BIG TCP) */
@@ -67,6 +70,7 @@ static __always_inline enum found find_v4(struct __sk_buff *skb, struct connecti
     addr_from_ipv4(connection->remote, ip.daddr);
     transport->offset = ip.ihl * 4;
     transport->end = ip.tot_len ? bpf_ntohs(ip.tot_len) : END_UNKNOWN;
+    transport->protocol = ip.protocol;
     return found_protocol(ip.protocol);
 }
 
@@ -97,6 +101,7 @@ static __always_inline enum found find_v6(struct __sk_buff *skb, struct connecti
             next = head[0];
             break;
         default:
+            transport->protocol = next;
             return found_protocol(next);
         }
     }
@@ -135,7 +140,10 @@ static __always_inline enum at_a_glance glance(const struct __sk_buff *skb) {
     return GLANCE_UNKNOWN;
 }
 
-/* `packet` must be zero before. It is filled only if the answer is TCP or UDP. */
+/*
+ * `packet` must be zero before. It is filled if the answer is TCP or UDP; if it is OTHER, only addresses, offset and
+ * protocol are.
+ */
 static __always_inline enum found find_transport(struct __sk_buff *skb, struct packet *packet) {
     struct transport transport = {};
     enum found found = FOUND_OTHER;
@@ -146,6 +154,8 @@ static __always_inline enum found find_transport(struct __sk_buff *skb, struct p
         found = find_v4(skb, &packet->connection, &transport);
     else if (skb->protocol == bpf_htons(ETH_P_IPV6))
         found = find_v6(skb, &packet->connection, &transport);
+    packet->protocol = transport.protocol;
+    packet->offset = transport.offset;
     if (found != FOUND_TCP && found != FOUND_UDP)
         return found;
     if (packet_load(skb, transport.offset, head, found == FOUND_UDP ? 4 : sizeof(head)) < 0)

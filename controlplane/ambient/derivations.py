@@ -22,6 +22,7 @@ from controlplane.inputs import visibility
 from controlplane.inputs.mesh import MeshContext
 from controlplane.waypoints.collections import Waypoints
 from meshapi import names
+from meshapi.analysis.egress import is_registry_only
 from meshapi.mesh_config.model import MeshConfig
 from meshapi.resources.core import EndpointSlice, Node, Pod, Service
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
@@ -132,6 +133,7 @@ class Derivations:
                 for entry, host in self._entries_of(namespace, labels, fetch)
             ],
             waypoint=gateways.translate(self._waypoints.of_workload(pod.metadata, fetch), mesh),
+            registry_only=self._is_registry_only(pod, fetch),
         )
         return () if workload is None else (resources.of_workload(workload),)
 
@@ -193,6 +195,10 @@ class Derivations:
             return ()
         found = workloads.translate_slice(item, service, fetch.setting(self._lookups.mesh))
         return tuple(map(resources.of_workload, found))
+
+    def _is_registry_only(self, pod: Pod, fetch: Fetch) -> bool:
+        namespace = fetch.find(self._lookups.namespaces, ("", pod.metadata.namespace))
+        return is_registry_only(pod.metadata.labels, {} if namespace is None else namespace.metadata.labels)
 
     def _kubernetes(self, host: str, fetch: Fetch) -> str | None:
         """Return the namespace of the Kubernetes service with this host name, or ``None``."""

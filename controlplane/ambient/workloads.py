@@ -31,6 +31,7 @@ def translate_pod(
     policies: Sequence[str],
     entries: Iterable[tuple[str, workload_pb2.PortList]] = (),
     waypoint: workload_pb2.GatewayAddress | None = None,
+    registry_only: bool = False,
 ) -> workload_pb2.Workload | None:
     """Return the workload of a pod; ``None`` for one that has ended or has no address yet.
 
@@ -42,6 +43,7 @@ def translate_pod(
         policies: names of the policies that select the pod.
         entries: hosts of ServiceEntries that select the pod, by resource name, and the ports by which they reach it.
         waypoint: that connections to its own address go through.
+        registry_only: whether the pod may reach only what the registry knows.
     """
     if pod.is_terminal or not pod.addresses:
         return None
@@ -69,6 +71,7 @@ def translate_pod(
         locality=locality_of(node),
         network_mode=workload_pb2.HOST_NETWORK if pod.spec.host_network else workload_pb2.STANDARD,
         waypoint=waypoint,
+        extensions=[workload_pb2.Extension(name=names.EGRESS_EXTENSION)] if registry_only else (),
     )
 
 

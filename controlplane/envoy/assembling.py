@@ -17,6 +17,7 @@ def assembled(upstreams: Upstreams, messages: Iterable[Message], patching: Patch
         frozenset({*upstreams.sources, *patching.sources}),
         frozenset(upstreams.foreign),
         frozenset(patching.effects),
+        frozenset(upstreams.credentials),
     )
 
 

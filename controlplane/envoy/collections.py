@@ -21,6 +21,7 @@ from controlplane.envoy import (
     workloads,
 )
 from controlplane.envoy.assembling import assembled, patched_clusters
+from controlplane.envoy.credentials import Credentials
 from controlplane.envoy.edge.collections import EdgeCollections
 from controlplane.envoy.filter_chains import Opening
 from controlplane.envoy.patches import additions as added
@@ -38,6 +39,7 @@ from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
+from controlplane.inputs.sources import Inputs
 from controlplane.routing import localities
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.destinations import Rules
@@ -83,6 +85,7 @@ class EnvoyCollections:
     """The resources of all waypoints and gateways.
 
     Attributes:
+        credentials: the Secrets that clusters need.
         made: the collections of resources.
     """
 
@@ -94,6 +97,7 @@ class EnvoyCollections:
         policies: Policies,
         patches: EnvoyFilters,
         *,
+        inputs: Inputs,
         reporting: Reporting,
         attached: Workloads,
         edge: EdgeCollections,
@@ -123,9 +127,14 @@ class EnvoyCollections:
             *(Index(one, lambda found: found.made.foreign) for one in edge.hosts),
             Index(edge.listeners, lambda made: made.foreign),
         ]
-        self.made: tuple[Derived[Any, Made], ...] = (
+        own: list[Derived[Any, Made]] = [
             *(Derived(graph, f"clusters of {name}", over, CLUSTERS, self._clusters) for name, over in of),
             *(Derived(graph, f"foreign clusters {n}", one, CLUSTERS, self._foreign) for n, one in enumerate(foreign)),
+        ]
+        self.credentials = Credentials(graph, inputs, own)
+        self.made: tuple[Derived[Any, Made], ...] = (
+            *self.credentials.made,
+            *own,
             *(Derived(graph, f"endpoints of {name}", over, CLUSTERS, self._endpoints) for name, over in of),
             *(
                 Derived(graph, f"clusters of {name}", one, CLUSTERS, functools.partial(self._workload, name))

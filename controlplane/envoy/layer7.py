@@ -52,6 +52,14 @@ def create(model: Model) -> Layer7:
         reporting=reporting,
     )
     envoy = EnvoyCollections(
-        model.graph, routing, model.waypoints, policies, patches, reporting=reporting, attached=attached, edge=edge
+        model.graph,
+        routing,
+        model.waypoints,
+        policies,
+        patches,
+        inputs=model.inputs,
+        reporting=reporting,
+        attached=attached,
+        edge=edge,
     )
     return Layer7(model, routing, telemetries, patches, envoy)

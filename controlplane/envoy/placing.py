@@ -67,12 +67,14 @@ class Made:
         sources: routing objects that have a part in them.
         foreign: targets of routes that are no services of the waypoint, by view.
         effects: of patches.
+        credentials: Secrets that clusters need for TLS, by view and name.
     """
 
     placed: tuple[Placed, ...]
     sources: frozenset[Source] = frozenset()
     foreign: frozenset[tuple[Key, Target]] = frozenset()
     effects: frozenset[Effect] = frozenset()
+    credentials: frozenset[tuple[Key, str]] = frozenset()
 
 
 def placed(view: Key, messages: Iterable[Message]) -> tuple[Placed, ...]:

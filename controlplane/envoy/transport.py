@@ -15,7 +15,7 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tl
 from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import duration_pb2
 
-from controlplane.envoy import names
+from controlplane.envoy import names, nobody
 from controlplane.envoy.packing import ads, flag, packed, regex
 from controlplane.gateways.listener import ClientCheck, Demand, EdgeListener, ServerTls, Spoken
 from controlplane.routing.backend_tls import BackendTls
@@ -33,7 +33,7 @@ _ALPN: Final = ("h2", "http/1.1")
 _NO_CERTIFICATE: Final = "0" * 64
 """SHA-256 that no certificate has."""
 _FILES_TIMEOUT: Final = duration_pb2.Duration(seconds=5)
-"""How long a cluster waits for files; then its connections fail, and what else the proxy serves goes on."""
+"""How long a cluster waits for files or a Secret; then its connections fail, and what else the proxy serves goes on."""
 Match = cluster_pb2.Cluster.TransportSocketMatch
 Kind = metadata_pb2.MetadataKind
 _San = common_pb2.SubjectAltNameMatcher
@@ -61,6 +61,22 @@ def mesh_client() -> base_pb2.TransportSocket:
 def secret_name(key: Key) -> str:
     """Return the SDS name of a Secret with a certificate of a gateway's."""
     return f"{mesh_names.GATEWAY_SECRET}{'/'.join(key)}"
+
+
+def credential_name(secret: str) -> str:
+    """Return the SDS name of a certificate for TLS to servers, out of a Secret in the proxy's namespace."""
+    return f"{mesh_names.KUBERNETES_SECRET}{secret}"
+
+
+def credential_roots_name(secret: str) -> str:
+    """Return the SDS name of the roots in such a Secret; no Secret can be called so."""
+    return f"{credential_name(secret)}/{mesh_names.GATEWAY_CLIENT_ROOTS}"
+
+
+def trust_nobody(validation: common_pb2.CertificateValidationContext) -> None:
+    """Let no certificate be accepted, whatever is checked besides."""
+    validation.trusted_ca.inline_string = nobody.ROOTS
+    validation.verify_certificate_hash.append(_NO_CERTIFICATE)
 
 
 def client_roots_name(gateway: Key, port: int) -> str:
@@ -205,9 +221,9 @@ def _client(tls: ClientTLSSettings, *, http2: bool) -> base_pb2.TransportSocket:
             _san(kind, name) for name in tls.subject_alt_names for kind in _SAN_TYPES
         )
         context.combined_validation_context.default_validation_context.CopyFrom(validation)
-        context.combined_validation_context.validation_context_sds_secret_config.CopyFrom(_in_file(_roots(tls)))
+        context.combined_validation_context.validation_context_sds_secret_config.CopyFrom(_roots(tls))
     if tls.mode is TLSMode.MUTUAL:
-        context.tls_certificate_sds_secret_configs.append(_in_file(_pair(tls)))
+        context.tls_certificate_sds_secret_configs.append(_pair(tls))
     upstream = tls_pb2.UpstreamTlsContext(common_tls_context=context, sni=tls.sni)
     # Requests name the host themselves (auto_sni); this is for connections that carry none.
     upstream.auto_host_sni = is_named_by_request(tls)
@@ -250,24 +266,27 @@ def _alternative(kind: SubjectAltNameType, name: str) -> common_pb2.SubjectAltNa
     return matcher
 
 
-def _pair(tls: ClientTLSSettings) -> str:
-    """Return the SDS name of the proxy's own certificate."""
+def _pair(tls: ClientTLSSettings) -> secret_pb2.SdsSecretConfig:
+    """Return where the proxy's own certificate comes from."""
     if tls.credential_name:
-        return f"{mesh_names.KUBERNETES_SECRET}{tls.credential_name}"
-    return f"{mesh_names.FILE_CERTIFICATE}:{tls.client_certificate}~{tls.private_key}"
+        return _credential(credential_name(tls.credential_name))
+    return _in_file(f"{mesh_names.FILE_CERTIFICATE}:{tls.client_certificate}~{tls.private_key}")
 
 
-def _roots(tls: ClientTLSSettings) -> str:
-    """Return the SDS name of the roots, and the revocation list, that a server's certificate is checked against.
-
-    Those of a Secret (``credentialName``) are not served, so connections fail.
-    """
+def _roots(tls: ClientTLSSettings) -> secret_pb2.SdsSecretConfig:
+    """Return where the roots, and the revocation list, come from that a server's certificate is checked against."""
     if tls.credential_name:
-        return f"{mesh_names.KUBERNETES_SECRET}{tls.credential_name}"
+        return _credential(credential_roots_name(tls.credential_name))
     if not tls.ca_certificates:
-        return mesh_names.SYSTEM_ROOTS_SECRET_NAME
+        return _in_file(mesh_names.SYSTEM_ROOTS_SECRET_NAME)
     revoked = f"~{tls.ca_crl}" if tls.ca_crl else ""
-    return f"{mesh_names.FILE_ROOTS}:{tls.ca_certificates}{revoked}"
+    return _in_file(f"{mesh_names.FILE_ROOTS}:{tls.ca_certificates}{revoked}")
+
+
+def _credential(name: str) -> secret_pb2.SdsSecretConfig:
+    source = ads()
+    source.initial_fetch_timeout.CopyFrom(_FILES_TIMEOUT)
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=source)
 
 
 def _san(kind: int, name: str) -> common_pb2.SubjectAltNameMatcher:

@@ -22,6 +22,7 @@ class Upstreams:
         view: key of the waypoint's Gateway.
         foreign: targets that are no services of the waypoint; filled by use.
         sources: DestinationRules and policies that were read; filled by use.
+        credentials: Secrets that DestinationRules name for TLS; filled by use.
     """
 
     routing: RoutingCollections
@@ -30,6 +31,7 @@ class Upstreams:
     fetch: Fetch
     foreign: set[tuple[Key, Target]] = field(default_factory=set)
     sources: set[Source] = field(default_factory=set)
+    credentials: set[tuple[Key, str]] = field(default_factory=set)
     _rules: dict[str, Rules] = field(default_factory=dict)
 
     def rules(self, service: Service) -> Rules:
@@ -40,6 +42,7 @@ class Upstreams:
         if service.host not in self._rules:
             found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
             self.sources.update(("DestinationRule", key) for key in found.sources)
+            self.credentials.update((self.view, name) for name in found.credentials)
             demanded = self.routing.backend_tls.of(service, self.fetch)
             self.sources.update(("BackendTLSPolicy", one.key) for _, one in demanded)
             traffic = self.routing.backend_traffic.of(service, self.fetch)

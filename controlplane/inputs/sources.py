@@ -80,14 +80,14 @@ class Certificates:
 
 @dataclass(frozen=True, slots=True)
 class TlsSecret:
-    """A certificate with its private key, out of a Secret that a gateway refers to.
+    """A certificate with its private key, and roots, out of a Secret that gateways or DestinationRules name.
 
     Attributes:
         chain: the certificate first, PEM; empty: it cannot be used.
         key: the private key, PEM; never shown.
         fault: why it cannot be used, as what the Secret does or has.
         warning: what is wrong with one that is used all the same.
-        roots: certificates of authorities that clients' certificates are checked against, PEM; empty: there are none.
+        roots: certificates of authorities that the peer's certificate is checked against, PEM; empty: there are none.
         revoked: revocation lists of these authorities, PEM.
         roots_fault: why there are no roots, as what the Secret does or has.
         is_there: whether the Secret exists.
@@ -114,7 +114,7 @@ class Inputs:
         rejections: resources that proxies have refused, by type URL and name (``inputs.rejections.name_in``).
         key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
         certificates: certificates of authorities that policies and gateways name, by key of the ConfigMap.
-        secrets: certificates that gateways name, by key of the Secret; absent until it was read.
+        secrets: what gateways and DestinationRules name, by key of the Secret; absent until it was read.
     """
 
     def __init__(self, graph: Graph, mesh: MeshContext, kinds: Iterable[InputKind] = KINDS) -> None:

@@ -22,6 +22,7 @@ from meshapi.resources.destination_rule import (
     RetryBudget,
     SimpleLB,
     Subset,
+    TLSMode,
     TrafficPolicy,
     TunnelSettings,
 )
@@ -75,6 +76,15 @@ class Rules:
         """Return a subset by its name."""
         return next((subset for subset in self.subsets if subset.name == name), None)
 
+    @property
+    def credentials(self) -> frozenset[str]:
+        """Names of Secrets for TLS, in the namespace of whoever calls."""
+        policies = [
+            self.traffic_policy,
+            *(one.traffic_policy for one in self.subsets if one.traffic_policy is not None),
+        ]
+        return frozenset(tls.credential_name for one in policies for _, tls in _credentials("", one))
+
     def policy(self, port: int, subset: str = "") -> Policy:
         """Return what counts for a port, and a subset if one is named."""
         found = _at_port(self.traffic_policy, port)
@@ -104,17 +114,38 @@ def merged(rules: Iterable[DestinationRule]) -> Rules:
     return Rules(policy, tuple(subsets.values()), tuple(rule.key for rule in ordered))
 
 
+def credentials(rule: DestinationRule) -> Iterator[tuple[str, ClientTLSSettings]]:
+    """Yield the settings of TLS with a Secret, with the paths of their fields."""
+    for path, policy in _policies(rule):
+        yield from _credentials(path, policy)
+
+
+def _policies(rule: DestinationRule) -> Iterator[tuple[str, TrafficPolicy]]:
+    of_subsets = [
+        (f"spec.subsets[{index}].trafficPolicy", one.traffic_policy) for index, one in enumerate(rule.spec.subsets)
+    ]
+    for path, policy in [("spec.trafficPolicy", rule.spec.traffic_policy), *of_subsets]:
+        if policy is not None:
+            yield path, policy
+
+
+def _credentials(path: str, policy: TrafficPolicy) -> Iterator[tuple[str, ClientTLSSettings]]:
+    for at, tls in (
+        (path, policy.tls),
+        *((f"{path}.portLevelSettings[{index}]", one.tls) for index, one in enumerate(policy.port_level_settings)),
+    ):
+        if tls is not None and tls.credential_name and tls.mode in {TLSMode.SIMPLE, TLSMode.MUTUAL}:
+            yield f"{at}.tls.credentialName", tls
+
+
 def problems(rule: DestinationRule) -> tuple[str, ...]:
     """Return what a rule says that no waypoint does, with the fields' paths."""
     spec = rule.spec
     found = []
     if spec.workload_selector is not None:
         found.append("spec.workloadSelector selects clients by their labels, which a waypoint does not know: no effect")
-    policies = [("spec.trafficPolicy", spec.traffic_policy)]
-    policies += [(f"spec.subsets[{index}].trafficPolicy", one.traffic_policy) for index, one in enumerate(spec.subsets)]
-    for path, policy in policies:
-        if policy is not None:
-            found += _problems(path, policy)
+    for path, policy in _policies(rule):
+        found += _problems(path, policy)
     return tuple(found)
 
 
@@ -129,15 +160,13 @@ def _problems(path: str, policy: TrafficPolicy) -> Iterator[str]:
 
 
 def _port_problems(path: str, policy: TrafficPolicy | PortTrafficPolicy) -> Iterator[str]:
-    balancer, tls = policy.load_balancer, policy.tls
+    balancer = policy.load_balancer
     if balancer is not None and balancer.simple is SimpleLB.PASSTHROUGH:
         yield f"{path}.loadBalancer.simple: PASSTHROUGH would call the service's own address; LEAST_REQUEST is used"
     setting = balancer.locality_lb_setting if balancer is not None else None
     fails_over = setting is not None and setting.enabled is not False and not setting.distribute
     if fails_over and policy.outlier_detection is None:
         yield f"{path}.loadBalancer.localityLbSetting needs outlierDetection, which tells when endpoints fail"
-    if tls is not None and tls.credential_name:
-        yield f"{path}.tls.credentialName is not fetched for waypoints, so connections fail; name files of its pod"
 
 
 def _at_port(policy: TrafficPolicy, port: int) -> Policy:

@@ -15,6 +15,7 @@ from controlplane.waypoints.attachment import Attachment
 from meshapi import names
 from meshapi.errors import brief, listed
 from meshapi.resources import base, security
+from meshapi.resources.networking import Resolution, ServiceEntry
 
 ZTUNNEL_ACCEPTED: Final = "ZtunnelAccepted"
 WAYPOINT_ACCEPTED: Final = "WaypointAccepted"
@@ -84,6 +85,17 @@ def of_peer(peer: security.PeerAuthentication, mesh: MeshContext) -> Condition:
     ]
     problems += _unknown(peer)
     return _unsupported(problems) if problems else Condition(True, ACCEPTED, _ATTACHED)
+
+
+def of_entry(entry: ServiceEntry) -> Condition | None:
+    """Return the condition of a ServiceEntry; ``None`` for one whose hosts have addresses."""
+    if entry.spec.resolution is not Resolution.NONE or entry.spec.addresses:
+        return None
+    held = f"{names.EGRESS_LABEL}={names.EGRESS_REGISTRY_ONLY}"
+    message = (
+        f"{_ATTACHED}; spec.resolution is NONE and spec.addresses is empty, so the hosts have no address: pods with"
+    )
+    return Condition(True, ACCEPTED, f"{message} {held} resolve them and are refused connections; write spec.addresses")
 
 
 def of_attachment(attachment: Attachment | None) -> Condition | None:

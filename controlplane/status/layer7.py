@@ -18,7 +18,7 @@ from meshapi import names
 from meshapi.errors import listed
 from meshapi.resources import base
 from meshapi.resources.core import Service
-from meshapi.resources.destination_rule import DestinationRule
+from meshapi.resources.destination_rule import DestinationRule, TLSMode
 from meshapi.resources.envoy_filter import EnvoyFilter
 from meshapi.resources.networking import ServiceEntry
 from meshapi.resources.request_authentication import RequestAuthentication
@@ -54,7 +54,8 @@ class Layer7Conditions:
     def of_destination_rule(self, item: DestinationRule, fetch: Fetch) -> Condition | None:
         """Return the condition of a DestinationRule."""
         placed = self._layer7.envoy.of_source("DestinationRule", item.key, fetch)
-        return self._routed(item, placed, destinations.problems(item), fetch)
+        problems = (*destinations.problems(item), *self._missing_credentials(item, placed, fetch))
+        return self._routed(item, placed, problems, fetch)
 
     def of_service_entry(self, item: ServiceEntry, fetch: Fetch) -> Condition | None:
         """Return the condition of a ServiceEntry; ``None`` where its waypoint does all that it says, or it has none."""
@@ -167,6 +168,18 @@ class Layer7Conditions:
                 False, NOT_BOUND, f"no service with one of its hosts {where}, so it has no effect; {hint}"
             )
         return self._in_force(placed, fetch)
+
+    def _missing_credentials(self, item: DestinationRule, placed: Iterable[Placed], fetch: Fetch) -> Iterable[str]:
+        """Say which Secrets cannot be used, and where that matters."""
+        views = sorted({one.view for one in placed})
+        for path, tls in destinations.credentials(item):
+            for view in views:
+                found = fetch.find(self._inputs.secrets, (view[0], tls.credential_name))
+                fault = "" if found is None or tls.insecure_skip_verify else found.roots_fault
+                if found is not None and tls.mode is TLSMode.MUTUAL:
+                    fault = found.fault or fault
+                if fault:
+                    yield f"{path}: Secret {view[0]}/{tls.credential_name} {fault}, so connections of {view[1]} fail"
 
     def _missing_keys(self, item: Targeted, fetch: Fetch) -> Iterable[str]:
         """Say which issuers' keys cannot be fetched, and what that means."""

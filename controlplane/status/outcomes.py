@@ -2,7 +2,8 @@
 
 Of layer 4 it reports the first of these that applies: the object cannot be read; a proxy has refused what was made of
 it; layer 4 leaves something out of it; it is accepted. Objects that are no policies have such a condition only in the
-first two cases. What labels attach to a waypoint has a condition that says whether that holds.
+first two cases, and ServiceEntries where their hosts have no address. What labels attach to a waypoint has a condition
+that says whether that holds.
 """
 
 import functools
@@ -126,7 +127,9 @@ class Outcomes:
         yield from self._find_subjects_of_waypoints()
         waypoints = model.waypoints
         yield _Subject(
-            kinds.SERVICE_ENTRY, of(ServiceEntry), address, _silent, resources_in("entries"),
+            kinds.SERVICE_ENTRY, of(ServiceEntry), address,
+            lambda item, _: conditions.of_entry(item),
+            resources_in("entries"),
             lambda item, fetch: fetch.find(waypoints.entries, item.key),
             layer7=self._layer7.of_service_entry,
         )  # fmt: skip

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from meshapi import names
+from meshapi.analysis.egress import is_registry_only
 
 
 class SidecarInjection(StrEnum):
@@ -69,6 +70,9 @@ def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
 ) -> Enrolment:
     """Return whether a pod is enrolled.
 
+    Where a namespace is enrolled and its pods may reach only what the registry knows, no pod opts out: neither by its
+    label nor by the annotation of a sidecar, which anybody can write. Waypoints and gateways are never captured.
+
     Args:
         namespace: of the pod.
         labels: of the pod.
@@ -82,13 +86,17 @@ def enrolment(  # noqa: PLR0911  (a list of reasons, in order)
         return Enrolment.TERMINATED
     if host_network:
         return Enrolment.HOST_NETWORK
-    if names.SIDECAR_STATUS_ANNOTATION in annotations:
+    is_proxy = labels.get(names.GATEWAY_MANAGED_LABEL) in names.MANAGED_PROXIES
+    held = not is_proxy and is_registry_only(labels, namespace_labels) and rules.enrol(namespace, namespace_labels)
+    if names.SIDECAR_STATUS_ANNOTATION in annotations and not held:
         return Enrolment.SIDECAR
     if namespace in rules.excluded_namespaces:
         return Enrolment.EXCLUDED_NAMESPACE
     if namespace == rules.own_namespace and labels.get(names.APP_LABEL) in ZTUNNEL_APPS:
         return Enrolment.ZTUNNEL
     own = labels.get(names.DATAPLANE_MODE_LABEL)
+    if held:
+        return Enrolment.ENROLLED
     if own == names.DATAPLANE_MODE_NONE:
         return Enrolment.OPTED_OUT
     inherited = namespace_labels.get(names.DATAPLANE_MODE_LABEL)

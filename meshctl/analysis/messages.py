@@ -51,6 +51,7 @@ class Code(Enum):
     NOT_CAPTURED = ("CUL0130", Level.WARNING, "a pod of an enrolled namespace is not captured")
     MODE_LABEL = ("CUL0131", Level.WARNING, "a value of the enrolment label is not known")
     SIDECAR = ("CUL0132", Level.INFO, "a pod with a sidecar is not captured")
+    EGRESS_LABEL = ("CUL0133", Level.WARNING, "the egress label has a value that is not known, or no effect")
     NETWORK_POLICY_BLOCKS = ("CUL0140", Level.WARNING, "a NetworkPolicy blocks the mesh's port 15008")
     NETWORK_POLICY_PORTS = ("CUL0141", Level.INFO, "port 15008 is open, so a NetworkPolicy no longer restricts ports")
     MESH_CONFIG_VALUE = (

@@ -7,9 +7,10 @@ Policy is not decided here: the ztunnel of the called pod's node is asked (``/au
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
+from meshapi import names
 from meshctl.description import facts
 from meshctl.explanation.question import Destination, Name
 from meshctl.proxy_config.dump import Item
@@ -117,7 +118,16 @@ class World:
             return self._to_service(service, asked.port)
         if workload is not None:
             return self._to_workload(workload, asked)
-        return Paths("address", str(asked.what), [Leg(Path.PLAIN, address=str(asked.what), port=asked.port)])
+        return self._to_address(str(asked.what), asked.port)
+
+    def _to_address(self, address: str, port: int) -> Paths:
+        is_held = self.is_captured and self.source.get("egress") == names.EGRESS_REGISTRY_ONLY
+        if is_held and not any(_is_chosen(one, address, port) for one in self.services):
+            label = f"{names.EGRESS_LABEL} is {names.EGRESS_REGISTRY_ONLY}"
+            return Paths(
+                "address", address, [Leg(Path.NOWHERE, why=f"{address} is not in the service registry and {label}")]
+            )
+        return Paths("address", address, [Leg(Path.PLAIN, address=address, port=port)])
 
     def _find(self, asked: Destination) -> tuple[Item | None, Item | None]:
         """Return the service, or the workload."""
@@ -125,7 +135,7 @@ class World:
         if isinstance(what, IPv4Address | IPv6Address):
             address = str(what)
             service = next((one for one in self.services if address in map(_bare, one.get("vips") or ())), None)
-            return service, next((one for one in self.workloads if address in (one.get("workloadIps") or ())), None)
+            return service, next((one for one in self.workloads if _is_at(one, address)), None)
         service = None if what.kind == "pod" else self._service(what)
         workload = None if what.kind == "service" else facts.find(self.workloads, *what.key)
         if service is None and workload is None:
@@ -205,6 +215,17 @@ class World:
 
     def _target(self, service: Item, endpoint: Item, port: int) -> int:
         return int(endpoint["port"][str(port)] or service["ports"][str(port)])
+
+
+def _is_at(workload: Item, address: str) -> bool:
+    """Return whether a workload is found by an address; those on their node's network share it, and none of them is."""
+    return address in (workload.get("workloadIps") or ()) and workload.get("networkMode") != "HostNetwork"
+
+
+def _is_chosen(service: Item, address: str, port: int) -> bool:
+    """Return whether clients of a service may choose an address: one of its ranges has it."""
+    ranges = (ip_network(one["cidr"]) for one in service.get("cidrVips") or ())
+    return str(port) in (service.get("ports") or {}) and any(ip_address(address) in one for one in ranges)
 
 
 def _joined(address: str, port: int) -> str:

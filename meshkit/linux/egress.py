@@ -41,12 +41,15 @@ class Egress:
         attached: by name of each link that has the program, the kernel's id of the program.
     """
 
-    def __init__(self, netlink: IPRoute, name: str, priority: int, way: Way) -> None:
+    def __init__(
+        self, netlink: IPRoute, name: str, priority: int, way: Way, only: frozenset[str] | None = None
+    ) -> None:
         self._netlink = netlink
         self._name = name
         self._priority = priority
         self._parent = way.value
-        self._indices = {link.get_attr("IFLA_IFNAME"): link["index"] for link in netlink.get_links()}
+        found_links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in netlink.get_links()}
+        self._indices = {link: index for link, index in found_links.items() if only is None or link in only}
         self.links = frozenset(self._indices)
         found = {link: self._find(index) for link, index in self._indices.items()}
         self.attached: dict[str, int] = {link: program for link, program in found.items() if program is not None}
@@ -113,16 +116,19 @@ def _id_of(program: int) -> int:
 
 
 @contextmanager
-def programs(name: str, *, priority: int = 1, way: Way = Way.LEAVING) -> Iterator[Egress]:
+def programs(
+    name: str, *, priority: int = 1, way: Way = Way.LEAVING, only: frozenset[str] | None = None
+) -> Iterator[Egress]:
     """Look at the programs called ``name``, to change where they are.
 
     Args:
         name: of the programs.
         priority: of those that are attached: programs of other names have others; the smallest is asked first.
         way: which packets they see.
+        only: names of the links to look at; ``None``: all.
 
     Raises:
         OSError: the kernel refuses something; what was done before stays.
     """
     with opened(f"egress programs {name}") as netlink:
-        yield Egress(netlink, name, priority, way)
+        yield Egress(netlink, name, priority, way, only)

@@ -16,6 +16,7 @@ from ipaddress import (
     ip_network,
 )
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
 
@@ -79,6 +80,20 @@ def addresses() -> tuple[Held, ...]:
                 ),
             )
             for message in netlink.get_addr()
+        )
+
+
+def other_ends(namespace: int) -> frozenset[str]:
+    """Return the names of the links here whose other ends (veth) are in another namespace, by its descriptor."""
+    with opened() as netlink:
+        number = netlink.get_netnsid(fd=namespace)["nsid"]
+        return frozenset(
+            message.get_attr("IFLA_IFNAME")
+            for message in netlink.get_links()
+            if number is not None
+            and number >= 0
+            and message.get_attr("IFLA_LINK_NETNSID") == number
+            and _kind(message) == "veth"
         )
 
 
@@ -152,6 +167,11 @@ def routes() -> tuple[Route, ...]:
                 via = _address(gateway, family) if gateway else None
                 found.append(Route(network, via, message.get_attr("RTA_OIF")))
     return tuple(found)
+
+
+def _kind(message: Any) -> str:
+    info = message.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
 
 
 def _address(text: str, family: int) -> Address:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _V4, _V6 = 2, 10
 _OPENING, _LISTEN = (2, 3), 10  # SYN_SENT and SYN_RECV
+_GONE = (6, 7)
 _ALL_BUT_GONE = 0xFFF & ~((1 << 6) | (1 << 7))
 """Every state but TIME_WAIT (6) and CLOSE (7)."""
 
@@ -100,6 +101,19 @@ def carried(tunnel: Set[int]) -> tuple[Connection, ...]:
         return address not in own and not ip_address(address).is_loopback
 
     return tuple(one for one in found if one.local[1] in tunnel or is_foreign(one.local[0]))
+
+
+def accepted() -> tuple[Connection, ...]:
+    """Return the TCP connections that peers outside of the namespace have begun.
+
+    They are known by their port here, on which a socket listens.
+    """
+    with _diag() as diag:
+        diag.bind()
+        found = [message for family in (_V4, _V6) for message in diag.get_sock_stats(family=family)]
+    listening = {message["idiag_sport"] for message in found if message["idiag_state"] == _LISTEN}
+    connections = [_connection(message) for message in found if message["idiag_state"] not in (*_GONE, _LISTEN)]
+    return tuple(one for one in connections if one.local[1] in listening and not ip_address(one.remote[0]).is_loopback)
 
 
 def outside(tunnel: Set[int]) -> tuple[Connection, ...]:

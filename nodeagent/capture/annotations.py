@@ -6,7 +6,7 @@ there, so that a typing error captures more, never less.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Final, TypeVar
 
@@ -39,22 +39,31 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """A plan, and what of the annotations did not come into it."""
+    """A plan, and what of the annotations did not come into it.
+
+    Attributes:
+        plan: the plan.
+        faults: values that cannot be read.
+        overruled: annotations that would let something out of a pod that may reach only what the registry knows.
+    """
 
     plan: PodPlan
     faults: tuple[Fault, ...] = ()
+    overruled: tuple[str, ...] = ()
 
 
 class _Unreadable(ValueError):
     """The text is the fix."""
 
 
-def plan_pod(annotations: Mapping[str, str], *, dns: bool = False) -> PlanResult:
+def plan_pod(annotations: Mapping[str, str], *, dns: bool = False, registry_only: bool = False) -> PlanResult:
     """Plan the capture of a pod of the mesh.
 
     Args:
         annotations: the pod's.
         dns: whether DNS is captured where the pod does not say.
+        registry_only: whether the pod may reach only what the registry knows. Its outgoing connections and its DNS are
+            then captured whatever the annotations say.
     """
     faults: list[Fault] = []
 
@@ -88,7 +97,27 @@ def plan_pod(annotations: Mapping[str, str], *, dns: bool = False) -> PlanResult
         # Its only value. Whatever else is written there, the pod's owner has asked for less to be direct.
         tunnel_always=read(names.TUNNEL_ANNOTATION, _always, names.TUNNEL_ANNOTATION in annotations),
     )
+    if registry_only:
+        return _held(plan, tuple(faults), annotations)
     return PlanResult(plan, tuple(faults))
+
+
+_LETS_OUT: Final = (
+    names.DNS_CAPTURE_ANNOTATION,
+    names.REROUTE_INTERFACES_ANNOTATION,
+    names.INCLUDE_OUTBOUND_PORTS_ANNOTATION,
+    names.EXCLUDE_OUTBOUND_PORTS_ANNOTATION,
+    names.INCLUDE_OUTBOUND_RANGES_ANNOTATION,
+    names.EXCLUDE_OUTBOUND_RANGES_ANNOTATION,
+    names.EXCLUDE_INTERFACES_ANNOTATION,
+)
+
+
+def _held(plan: PodPlan, faults: tuple[Fault, ...], annotations: Mapping[str, str]) -> PlanResult:
+    """Return the plan without what would let something out."""
+    held = PodPlan(inbound=plan.inbound, dns=True, tunnel_always=True, registry_only=True)
+    changed = replace(plan, tunnel_always=True, registry_only=True) != held
+    return PlanResult(held, faults, tuple(name for name in _LETS_OUT if name in annotations) if changed else ())
 
 
 def _boolean(text: str) -> bool:

@@ -13,6 +13,7 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.ebpf import trial
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.places import Places, find
+from nodeagent.capture.egress_filter import EgressFilter
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.iptables import legacy, restore, rules
 from nodeagent.capture.iptables.legacy import LegacyTables
@@ -89,6 +90,7 @@ class Choice:
         why: for the log.
         guard: of the pods.
         unguarded: why captured pods have no guard; nothing where they have.
+        egress: of what leaves pods that may reach only what the registry knows; none without a folder for it.
         ebpf: programs and places of capture by BPF, where that is the backend.
     """
 
@@ -97,6 +99,7 @@ class Choice:
     why: str
     guard: Guard
     unguarded: str = ""
+    egress: EgressFilter | None = None
     ebpf: Ebpf | None = None
 
 
@@ -105,7 +108,13 @@ class NoBackend(OSError):
 
 
 def choose(
-    wanted: Wanted, lock: Path, *, guard: bool = True, pins: Path | None = None, direct_limit: int = 0
+    wanted: Wanted,
+    lock: Path,
+    *,
+    guard: bool = True,
+    pins: Path | None = None,
+    direct_limit: int = 0,
+    host: Path | None = None,
 ) -> Choice:
     """Try what there is; takes some hundred milliseconds.
 
@@ -113,27 +122,31 @@ def choose(
         wanted: the setting.
         lock: of the host's iptables tables.
         guard: whether pods get the guard program, where the kernel supports it.
-        pins: folder for the programs of capture by BPF; without one, it is not tried.
+        pins: folder for the programs of capture by BPF; without one, it is not tried. That of the egress filter is
+            beside it.
         direct_limit: connections at a time that pods may have without the tunnel, where BPF captures; 0: none.
+        host: the host's network namespace, where the egress filter is at the other ends of pods' links, too.
 
     Raises:
         NoBackend: names what is missing and the fix.
     """
     guards = Guard()
     unguarded = _unguarded(guards) if guard else "as set"
-    trials = try_rules(lock, PodNetwork(guards, guarded=not unguarded))
+    egress = None if pins is None else EgressFilter(pins.with_name(f"{pins.name}-egress"), host)
+    around = PodNetwork(guards, guarded=not unguarded, egress=egress)
+    trials = try_rules(lock, around)
     lost = ""
     if wanted in {Wanted.AUTO, Wanted.EBPF}:
         try:
             asked = wanted is Wanted.EBPF
-            return _by_bpf(pins, trials, guards, asked=asked, unguarded=unguarded, direct_limit=direct_limit)
+            return _by_bpf(pins, trials, around, asked=asked, unguarded=unguarded, direct_limit=direct_limit)
         except NoBackend as error:
             if wanted is Wanted.EBPF:
                 raise NoBackend(f"capture_backend {error}") from error
             lost = str(error)
     chosen, why = trials.choose(wanted, lost)
     others = tuple(backend for backend in trials.all if backend is not chosen)
-    return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded)
+    return Choice(chosen, (*others, *_retired(pins, guards)), why, guards, unguarded, egress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +209,7 @@ def try_rules(lock: Path, around: PodNetwork) -> Trials:
 
 
 def _by_bpf(
-    pins: Path | None, trials: Trials, guard: Guard, *, asked: bool, unguarded: str, direct_limit: int
+    pins: Path | None, trials: Trials, around: PodNetwork, *, asked: bool, unguarded: str, direct_limit: int
 ) -> Choice:
     """Choose capture by BPF. Probes are exempt by rules on the host, by those of the first other backend that works."""
     if pins is None:
@@ -207,7 +220,7 @@ def _by_bpf(
         raise NoBackend(f"ebpf: probes are exempt by nftables or iptables, and {failures}")
     try:
         places = find(pins)
-        node, pods = trial.make(places, guard, guarded=not unguarded, other=rules[0].pods, direct_limit=direct_limit)
+        node, pods = trial.make(places, around, other=rules[0].pods, direct_limit=direct_limit)
         if not asked:
             trial.check_unasked(places, node)
         node.attach()
@@ -215,7 +228,7 @@ def _by_bpf(
         raise NoBackend(f"ebpf: {_first_line(error)}") from error
     backend = CaptureBackend(pods, rules[0].probes)
     why = "as set" if asked else "preferred"
-    return Choice(backend, rules, why, guard, unguarded, Ebpf(node, places))
+    return Choice(backend, rules, why, around.guard, unguarded, around.egress, Ebpf(node, places))
 
 
 def _retired(pins: Path | None, guard: Guard) -> tuple[CaptureBackend, ...]:
@@ -223,7 +236,7 @@ def _retired(pins: Path | None, guard: Guard) -> tuple[CaptureBackend, ...]:
     try:
         if pins is None or not pins.exists():
             return ()
-        node, pods = trial.make(find(pins), guard, guarded=False, other=None)
+        node, pods = trial.make(find(pins), PodNetwork(guard, guarded=False), other=None)
     except OSError:
         return ()  # neither this agent nor an earlier one can have been there
     return (CaptureBackend(pods, Retired(node)),)

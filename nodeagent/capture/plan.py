@@ -70,6 +70,8 @@ class PodPlan:
         virtual_interfaces: links to machines inside the pod (KubeVirt): what comes from them leaves the pod.
         excluded_interfaces: links whose traffic is left alone.
         tunnel_always: whether every connection goes through the tunnel, those to pods of the same node too.
+        registry_only: whether nothing leaves the pod but through the tunnel, which carries it where the registry knows
+            the destination, and as answers to what has come from outside.
     """
 
     mode: Mode = Mode.CAPTURE
@@ -79,6 +81,7 @@ class PodPlan:
     virtual_interfaces: tuple[str, ...] = ()
     excluded_interfaces: tuple[str, ...] = ()
     tunnel_always: bool = False
+    registry_only: bool = False
 
 
 REPLIES: Final = LocalDelivery(

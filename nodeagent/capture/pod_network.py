@@ -6,6 +6,7 @@ from typing import Final
 
 from meshapi import names
 from meshkit.linux import conntrack, marks, sysctl
+from nodeagent.capture.egress_filter import EgressFilter
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import REPLIES, Mode, PodPlan
 
@@ -29,10 +30,12 @@ class PodNetwork:
     Attributes:
         guard: of the pods.
         guarded: whether pods get it.
+        egress: of what leaves pods that may reach only what the registry knows; without one, none can be captured.
     """
 
     guard: Guard = field(default_factory=Guard)
     guarded: bool = True
+    egress: EgressFilter | None = None
 
     def prepare(self) -> None:
         """Set up what the rules need; it has no effect without them."""
@@ -43,7 +46,13 @@ class PodNetwork:
                 sysctl.write(name, value)
 
     def before_rules(self, plan: PodPlan) -> None:
-        """Run before the rules are applied."""
+        """Run before the rules are applied.
+
+        Raises:
+            OSError: the pod may reach only what the registry knows, and this cannot be enforced.
+        """
+        if _is_held(plan):
+            self._filter().attach()
         # With the guard turned off, remove the one that an earlier agent attached.
         if plan.mode is not Mode.CAPTURE or not self.guarded:
             self.guard.detach()
@@ -55,6 +64,8 @@ class PodNetwork:
         """
         if self.guarded and plan.mode is Mode.CAPTURE:
             self.guard.attach(plan)
+        if not _is_held(plan) and self.egress is not None:
+            self.egress.detach()
         if plan.mode is Mode.NONE:
             marks.remove(REPLIES)
 
@@ -69,6 +80,7 @@ class PodNetwork:
         gone = self.missing(plan)
         if gone:
             self.prepare()
+            self.before_rules(plan)
             self.after_rules(plan)
         return gone
 
@@ -76,7 +88,17 @@ class PodNetwork:
         """Return the names of what the plan needs and is missing."""
         if plan.mode is Mode.NONE:
             return ()
-        return marks.missing(REPLIES) + (self.guard.missing(plan) if self.guarded else ())
+        unfiltered = self._filter().missing() if _is_held(plan) else ()
+        return unfiltered + marks.missing(REPLIES) + (self.guard.missing(plan) if self.guarded else ())
+
+    def _filter(self) -> EgressFilter:
+        if self.egress is None:
+            raise OSError(f"{names.EGRESS_LABEL}: no folder in a BPF file system is set for the egress filter")
+        return self.egress
+
+
+def _is_held(plan: PodPlan) -> bool:
+    return plan.registry_only and plan.mode is Mode.CAPTURE
 
 
 GUARDED: Final = PodNetwork()

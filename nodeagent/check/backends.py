@@ -57,7 +57,7 @@ def _ebpf(places: Places | None, guards: Guard, trials: Trials) -> tuple[str, st
         return ("there is no unified cgroup hierarchy",) * 2
     other = next(iter(trials.all), None)
     try:
-        node, _ = trial.make(places, guards, guarded=True, other=other.pods if other else None)
+        node, _ = trial.make(places, PodNetwork(guards), other=other.pods if other else None)
     except OSError as error:
         return (_first_line(error),) * 2
     try:

@@ -55,10 +55,18 @@ Find = Callable[[str, str], Awaitable[PodInfo | None]]
 class PluginRequests:
     """Answers the plugin."""
 
-    def __init__(self, controller: Controller, cached: Callable[[str, str], PodInfo | None], fetch: Find) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        cached: Callable[[str, str], PodInfo | None],
+        fetch: Find,
+        knows_namespace: Callable[[str], bool],
+    ) -> None:
+        """Answer for ``controller``; ``knows_namespace``: whether the labels of a namespace have been seen."""
         self._controller = controller
         self._cached = cached
         self._fetch = fetch
+        self._knows_namespace = knows_namespace
         self.answered = {"ok": 0, "failed": 0}
 
     @asynccontextmanager
@@ -90,6 +98,8 @@ class PluginRequests:
             pod = await self._find(wanted)
             if pod is None:
                 return self._failed(404, f"pod {wanted.pod_namespace}/{wanted.pod_name} is not known to Kubernetes")
+            if not self._knows_namespace(wanted.pod_namespace):
+                return self._failed(503, f"namespace {wanted.pod_namespace} is not known yet")
             wanted_here = self._controller.wants(pod)
             if wanted_here:
                 namespace = await asyncio.to_thread(namespaces.open_path, wanted.netns)

@@ -44,6 +44,10 @@ class PodWatch(Mapping[str, PodInfo]):
         """Return a pod by its name."""
         return self._pods.find(name, namespace)
 
+    def knows_namespace(self, namespace: str) -> bool:
+        """Return whether the labels of a namespace are known."""
+        return self._namespaces.find(namespace) is not None
+
     def namespace_labels(self, namespace: str) -> Mapping[str, str]:
         """Return the labels of a namespace; none where it is not known."""
         found = self._namespaces.find(namespace)

@@ -82,6 +82,11 @@ class Enrolled(Mapping[str, Served]):
         """Remove a pod and return it; the caller closes it."""
         return self._captured.pop(uid, None)
 
+    def held(self, uid: str) -> PlanResult | None:
+        """Return the plan of a pod that may reach only what the registry knows; ``None`` for another."""
+        captured = self._captured.get(uid)
+        return captured.planned if captured is not None and captured.plan.registry_only else None
+
     def addresses(self) -> frozenset[str]:
         """Return the addresses of all captured pods."""
         return frozenset(address for captured in self._captured.values() for address in captured.addresses)

@@ -67,7 +67,12 @@ class Controller:
         self._pods = pods
         self._namespace_labels = namespace_labels
         self._finder = finder
-        self._transitions = Transitions(parts, trust_domain=node.trust_domain, dns_capture=node.dns_capture)
+        self._transitions = Transitions(
+            parts,
+            trust_domain=node.trust_domain,
+            dns_capture=node.dns_capture,
+            namespace_labels=namespace_labels,
+        )
         self._proxies = ProxyIdentities(node.trust_domain, node.rules, parts.certificates)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dirty: set[str] = set()

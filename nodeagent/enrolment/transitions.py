@@ -13,11 +13,12 @@ again.
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from meshapi import names
+from meshapi.analysis.egress import is_registry_only
 from meshapi.identity import SpiffeId
 from meshkit.log import logger
 from nodeagent.capture.annotations import PlanResult, plan_pod
@@ -95,17 +96,26 @@ class Transitions:
         done: transitions and changes of rules that were made since the start.
     """
 
-    def __init__(self, parts: Parts, *, trust_domain: str, dns_capture: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        trust_domain: str,
+        dns_capture: bool,
+        namespace_labels: Callable[[str], Mapping[str, str]],
+    ) -> None:
         """Make them.
 
         Args:
             parts: what is changed.
             trust_domain: of the workloads' identities.
             dns_capture: whether DNS is captured in pods without an annotation for it.
+            namespace_labels: returns the labels of a namespace.
         """
         self._parts = parts
         self._trust_domain = trust_domain
         self._dns_capture = dns_capture
+        self._namespace_labels = namespace_labels
         self.done = 0
 
     def leave_alone(self, uid: str) -> None:
@@ -177,13 +187,13 @@ class Transitions:
         if pod.addresses and captured.addresses != pod.addresses:
             captured.addresses = pod.addresses
             await self._parts.exemption.update()
-        planned = plan_pod(pod.annotations, dns=self._dns_capture)
-        if planned.faults != captured.planned.faults:
+        planned = self._plan(pod)
+        if (planned.faults, planned.overruled) != (captured.planned.faults, captured.planned.overruled):
             _warn_of_faults(pod, planned)
         if planned.plan != captured.plan:
             await asyncio.to_thread(self._parts.capture.apply, captured.sandbox, planned.plan)
             self.done += 1
-            _log.info("capture changed to match the annotations", pod=pod.key)
+            _log.info("capture changed to match labels and annotations", pod=pod.key)
         captured.planned = planned
 
     async def announce(self, pod: PodInfo) -> None:
@@ -289,11 +299,15 @@ class Transitions:
             replaced.close()
         identity = SpiffeId(self._trust_domain, pod.namespace, pod.service_account)
         parts.certificates.acquire(identity)
-        planned = plan_pod(pod.annotations, dns=self._dns_capture)
+        planned = self._plan(pod)
         _warn_of_faults(pod, planned)
         captured = Captured(Sandbox(pod, namespace), identity, planned, addresses)
         parts.enrolled.put(pod.uid, captured)
         return captured
+
+    def _plan(self, pod: PodInfo) -> PlanResult:
+        held = is_registry_only(pod.labels, self._namespace_labels(pod.namespace))
+        return plan_pod(pod.annotations, dns=self._dns_capture, registry_only=held)
 
     async def _unregister(self, uid: str) -> Captured | None:
         """Remove a pod from the table and from ztunnel; close its namespace."""
@@ -318,4 +332,11 @@ def _warn_of_faults(pod: PodInfo, planned: PlanResult) -> None:
             annotation=fault.annotation,
             value=fault.value,
             fix=fault.fix,
+        )
+    if planned.overruled:
+        _log.warning(
+            "annotations have no effect, the pod may reach only what the registry knows",
+            pod=pod.key,
+            annotations=",".join(planned.overruled),
+            label=names.EGRESS_LABEL,
         )

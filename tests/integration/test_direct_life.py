@@ -11,8 +11,8 @@ import pytest
 from meshapi.proto import authorization_pb2
 from meshkit.linux import netns
 from nodeagent.capture.ebpf.pod import EbpfCapture
-from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod_network import PodNetwork
 from tests.integration.test_ebpf_life import bpftool, loaded, pinned
 from tests.integration.threats.test_revocation import LIVE, Below
 from tests.support import ebpf, namespaced, ztunnels
@@ -133,7 +133,7 @@ async def test_a_new_agent_takes_over_and_no_connection_notices(direct: DirectMe
     for _ in range(3):
         before = direct.count("connected")
         node = await asyncio.to_thread(ebpf.node, direct.pins, direct_limit=LIMIT)
-        capture = EbpfCapture(node, guard=Guard())
+        capture = EbpfCapture(node, PodNetwork())
         for pod in (client, server):
             await asyncio.to_thread(apply, capture, pod, pod.plan)
         await until(lambda before=before: direct.count("connected") > before + 20)

@@ -17,6 +17,7 @@ from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
 from nodeagent.capture.guard import Guard
 from nodeagent.capture.pod import PodCapture
+from nodeagent.capture.pod_network import PodNetwork
 from tests.integration.test_guard import Seen
 from tests.support import backends, ebpf
 from tests.support.backends import sandbox
@@ -56,7 +57,7 @@ def test_a_process_that_the_hooks_do_not_see_gets_nothing_out(tmp_path: Path, po
         guard = Guard()
         try:
             node.attach()
-            enrol(EbpfCapture(node, guard=guard), space)
+            enrol(EbpfCapture(node, PodNetwork(guard)), space)
             with tunnel(pods), pods.answering(pods.second, 8080, "application"):
                 assert connect_in(ebpf.root() / covered, space, "10.78.0.2") == "0", "to the tunnel"
                 assert connect_in(ebpf.root() / outside, space, "10.78.0.2") == "11", "times out"
@@ -71,7 +72,7 @@ def test_only_the_tunnels_own_cgroup_is_told_the_destination(pods: Wired, space:
         try:
             node.attach()
             node.attach_tunnel(ebpf.root() / of_tunnel)
-            enrol(EbpfCapture(node, guard=Guard()), space)
+            enrol(EbpfCapture(node, PodNetwork()), space)
             with tunnel(pods) as listener, stream(pods, "10.78.0.2") as client:
                 client.connect(("10.78.0.2", 8080))
                 accepted, _ = listener.accept()

@@ -22,8 +22,8 @@ from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
 from nodeagent.capture.ebpf.rules import PodRules
-from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import Mode, PodPlan
+from nodeagent.capture.pod_network import PodNetwork
 from nodeagent.enrolment.takeover import Takeover
 from tests.support import backends, ebpf
 from tests.support.backends import sandbox
@@ -44,7 +44,7 @@ def pins() -> Path:
 def agent(pins: Path) -> tuple[EbpfNode, EbpfCapture]:
     """What a node agent does at its start."""
     node = ebpf.node(pins)
-    return node, EbpfCapture(node, guard=Guard())
+    return node, EbpfCapture(node, PodNetwork())
 
 
 def enrol(capture: EbpfCapture, space: int, plan: PodPlan = PLAN) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nodeagent.capture.backend import CaptureBackend
 from nodeagent.capture.ebpf.pod import EbpfCapture
-from nodeagent.capture.guard import Guard
+from nodeagent.capture.egress_filter import EgressFilter
 from nodeagent.capture.iptables.legacy import LegacyTables
 from nodeagent.capture.iptables.pod import IptablesCapture
 from nodeagent.capture.iptables.probes import IptablesProbes
@@ -14,6 +14,7 @@ from nodeagent.capture.iptables.tables import Tables
 from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.capture.nftables.probes import NftablesProbes
 from nodeagent.capture.pod import Sandbox
+from nodeagent.capture.pod_network import PodNetwork
 from nodeagent.discovery.enrolment import PodInfo
 from tests.support import ebpf
 
@@ -43,12 +44,13 @@ def sandbox(netns: int, pod: PodInfo = POD) -> Sandbox:
     return Sandbox(pod, netns)
 
 
-def backend(name: str, lock: Path, *, sets: bool = True) -> CaptureBackend:
+def backend(name: str, lock: Path, *, sets: bool = True, egress: EgressFilter | None = None) -> CaptureBackend:
+    around = PodNetwork(egress=egress)
     if name == "ebpf":
         # Probes are exempt by rules on the host, whatever captures pods.
-        return CaptureBackend(EbpfCapture(ebpf.node(), guard=Guard(), other=NftablesCapture()), NftablesProbes())
+        return CaptureBackend(EbpfCapture(ebpf.node(), around, other=NftablesCapture(around)), NftablesProbes())
     if name == "nftables":
-        return CaptureBackend(NftablesCapture(), NftablesProbes())
+        return CaptureBackend(NftablesCapture(around), NftablesProbes())
     tables: Tables = LegacyTables() if name == "iptables-legacy" else RestoredTables()
     probes = IptablesProbes(tables, versions=(4, 6), sets=sets, lock=lock)
-    return CaptureBackend(IptablesCapture(tables, versions=(4, 6)), probes)
+    return CaptureBackend(IptablesCapture(tables, versions=(4, 6), pod_network=around), probes)

@@ -11,7 +11,7 @@ from meshapi import names
 from meshkit.linux import netns
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
-from nodeagent.capture.guard import Guard
+from nodeagent.capture.pod_network import PodNetwork
 from tests.support import ebpf, namespaced, wire
 from tests.support.authority import IssuesCertificates
 from tests.support.waiting import scaled
@@ -81,7 +81,7 @@ async def direct_mesh(
     """Make a mesh whose pods are captured by BPF; ``settings`` are fields of ``EngineConfig``."""
     pins = ebpf.file_system() / uuid.uuid4().hex[:8]
     node = ebpf.node(pins, direct_limit=limit)
-    capture = EbpfCapture(node, guard=Guard())
+    capture = EbpfCapture(node, PodNetwork())
     given = {"direct_connections": True, **settings}
     async with namespaced.mesh(subnet, authority, backend=capture, settings=given) as mesh:
         yield DirectMesh(mesh, node, pins)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from meshkit.linux import cgroups, syscalls
 from nodeagent.capture.ebpf.node import EbpfNode
+from nodeagent.capture.egress_filter import EgressFilter
 
 FILE_SYSTEM = Path(f"/run/culvert-test-bpf-{os.getpid()}")
 
@@ -39,6 +40,13 @@ def node(pins: Path | None = None, *, direct_limit: int = 0) -> EbpfNode:
     made.attach()
     made.attach_tunnel(root())
     _nodes.append(made)
+    return made
+
+
+def egress_filter(pins: Path | None = None, host: Path | None = None) -> EgressFilter:
+    """Make an egress filter that takes this process's own packets with the mark for the tunnel's."""
+    made = EgressFilter(pins or file_system() / f"{uuid.uuid4().hex[:8]}-egress", host)
+    made.add_tunnel(root())
     return made
 
 

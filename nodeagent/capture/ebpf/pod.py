@@ -6,7 +6,7 @@ place before the plan, which both directions read at once; the guard comes last.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from meshapi import names
@@ -16,7 +16,6 @@ from meshkit.log import logger
 from nodeagent.capture.ebpf import facts, rules
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod_links import PodLinks
-from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import Mode, PodPlan
 from nodeagent.capture.pod import PodCapture, Sandbox
 from nodeagent.capture.pod_network import PodNetwork
@@ -51,19 +50,19 @@ class EbpfCapture:
     name = "ebpf"
     how = "cgroup hooks, sk_lookup and tc"
 
-    def __init__(self, node: EbpfNode, *, guard: Guard, guarded: bool = True, other: PodCapture | None = None) -> None:
+    def __init__(self, node: EbpfNode, around: PodNetwork, *, other: PodCapture | None = None) -> None:
         """Make a backend.
 
         Args:
             node: whose hooks are attached.
-            guard: of the other backends, whose programs are detached, and which counts for this one.
-            guarded: whether pods get a guard.
+            around: what pods get besides. Its guard is of the other backends: its programs are detached, and it counts
+                for this one, whose guard pods get where they are guarded.
             other: the backend for plans that this one does not support.
         """
         self._node = node
-        self._guard = guard
-        self._links = PodLinks(node, guard, guarded=guarded)
-        self._routing = PodNetwork(guard, guarded=False)
+        self._guard = around.guard
+        self._links = PodLinks(node, around.guard, guarded=around.guarded)
+        self._routing = replace(around, guarded=False)
         self._other = other
         self._left_to_other: set[int] = set()
         self._replaced: dict[int, _Replaced] = {}
@@ -178,8 +177,8 @@ class EbpfCapture:
             self._routing.after_rules(plan)
             return
         cookie = namespaces.cookie()
-        # The guard of the other backends drops packets without the mark that only their rules set.
-        self._guard.detach()
+        # Detaches the guard of the other backends, too: it drops packets without the mark that only their rules set.
+        self._routing.before_rules(plan)
         _set_all("1")
         if self._links.carry(cookie):
             self._node.adopt_listener(cookie)
@@ -191,6 +190,7 @@ class EbpfCapture:
         if not self._node.is_planned(cookie, wanted):
             self._node.plan(cookie, wanted)
         self._links.guard(cookie, plan)
+        self._routing.after_rules(plan)
 
     def _prune(self) -> None:
         """Forget pods that have ended: ``clear`` is not called for a namespace that has gone."""

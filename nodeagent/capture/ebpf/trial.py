@@ -9,9 +9,9 @@ from meshkit.linux import links, netns
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.places import Places
 from nodeagent.capture.ebpf.pod import EbpfCapture
-from nodeagent.capture.guard import Guard
 from nodeagent.capture.plan import PodPlan
 from nodeagent.capture.pod import PodCapture, Sandbox
+from nodeagent.capture.pod_network import PodNetwork
 from nodeagent.discovery.enrolment import PodInfo
 
 _NOBODY = PodInfo(
@@ -28,7 +28,7 @@ _NOBODY = PodInfo(
 
 
 def make(
-    places: Places, guard: Guard, *, guarded: bool, other: PodCapture | None, direct_limit: int = 0
+    places: Places, around: PodNetwork, *, other: PodCapture | None, direct_limit: int = 0
 ) -> tuple[EbpfNode, EbpfCapture]:
     """Load the programs, capture a namespace and release it again. No hook is attached to a cgroup yet.
 
@@ -37,7 +37,7 @@ def make(
     """
     netns.scratch(netns.cookie)  # first, because older kernels refuse the rest for other reasons
     node = EbpfNode(places.pins, places.pods, direct_limit=direct_limit)
-    capture = EbpfCapture(node, guard=guard, guarded=guarded, other=other)
+    capture = EbpfCapture(node, around, other=other)
     netns.scratch(lambda: _capture_here(capture))
     return node, capture
 

@@ -3,11 +3,13 @@
 import pytest
 
 from controlplane.ambient import ports, services, workloads
+from controlplane.ambient.model import create
 from controlplane.inputs.mesh import MeshContext
 from meshapi import names
 from meshapi.proto import workload_pb2 as pb
 from meshapi.resources import base, core
 from tests.support import kubernetes_objects as objects
+from tests.support.ambient_model import put
 
 MESH = MeshContext()
 
@@ -199,3 +201,29 @@ def test_slice_endpoints_that_are_no_pods_become_workloads_without_addresses() -
     assert first.network_mode == pb.HOST_NETWORK
     assert first.services["default/kubernetes.default.svc.cluster.local"].ports[0].target_port == 6443
     assert (first.status, second.status) == (pb.HEALTHY, pb.UNHEALTHY)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "pod", "held"),
+    [
+        ({}, {}, False),
+        ({"culvert.io/egress": "registry-only"}, {}, True),
+        ({"culvert.io/egress": "registry-only"}, {"culvert.io/egress": "allow-any"}, True),
+        ({"culvert.io/egress": "allow-any"}, {"culvert.io/egress": "registry-only"}, True),
+        ({"culvert.io/egress": "registry_only"}, {}, True),
+    ],
+)
+def test_a_workload_is_marked_that_may_reach_only_what_the_registry_knows(
+    namespace: dict[str, str], pod: dict[str, str], held: bool
+) -> None:
+    model = create(MESH)
+    put(model, base.read(core.Namespace, objects.namespace("shop", namespace)), read_pod("web", labels=pod))
+
+    def extensions() -> list[str]:
+        model.flush()
+        resource = model.all(names.ADDRESS_TYPE)["Kubernetes//Pod/shop/web"]
+        return [one.name for one in pb.Address.FromString(resource.body).workload.extensions]
+
+    assert extensions() == ["culvert.io/egress-registry-only"] * held
+    put(model, base.read(core.Namespace, objects.namespace("shop")))
+    assert extensions() == ["culvert.io/egress-registry-only"] * ("registry-only" in pod.values())

@@ -45,6 +45,16 @@ GOOD: dict[str, list[Json]] = {
 }
 
 
+EGRESS = ("CUL0133", "metadata.labels[culvert.io/egress]")
+
+
+def labelled(mode: str, egress: str, pod: str = "") -> dict[str, list[Any]]:
+    found = namespace(mode=mode)
+    found["metadata"]["labels"]["culvert.io/egress"] = egress
+    labels = {"culvert.io/egress": pod} if pod else {}
+    return {"Namespace": [found], "Pod": [objects.pod("p", labels=labels, captured=True)]}
+
+
 def test_valid_objects_have_no_findings() -> None:
     assert findings(**GOOD) == []
 
@@ -101,6 +111,12 @@ L7 = {"to": [{"operation": {"paths": ["/x"]}}], "from": [{"source": {"requestPri
         ({"Namespace": [namespace()], "Pod": [objects.pod("p", host_network=True)]}, []),
         ({"Namespace": [namespace()], "Pod": [objects.pod("p", labels={names.DATAPLANE_MODE_LABEL: "none"})]}, []),
         ({"Namespace": [namespace()], "Pod": [objects.pod("p", phase="Pending")]}, []),
+        (labelled("ambient", "registry-only"), []),
+        (labelled("ambient", "registry-only", pod="registry-only"), []),
+        (labelled("ambient", "allow-any", pod="registry-only"), []),
+        (labelled("ambient", "registry-olny"), [EGRESS]),
+        (labelled("", "registry-only"), [EGRESS]),
+        (labelled("ambient", "registry-only", pod="allow-any"), [EGRESS]),
         ({"Namespace": [namespace(mode="ambeint")]}, [("CUL0131", "metadata.labels[istio.io/dataplane-mode]")]),
     ],
 )  # fmt: skip

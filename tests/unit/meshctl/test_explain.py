@@ -43,12 +43,13 @@ WAY_SERVICE = {
     **service("way", "10.96.0.9", WAY), "namespace": "infra", "hostname": "way.infra.svc.cluster.local",
 }  # fmt: skip
 DUMP = {
-    "workloads": [CLIENT, WEB, OUTSIDE, WAY],
+    "workloads": [CLIENT, WEB, OUTSIDE, WAY, workload("node", "10.0.0.8", networkMode="HostNetwork")],
     "services": [
         service("web", "10.96.0.2", WEB, OUTSIDE),
         service("guarded", "10.96.0.3", WEB, waypoint=WAYPOINT),
         service("empty", "10.96.0.4"),
         WAY_SERVICE,
+        {"name": "range", "cidrVips": [{"network": "", "cidr": "198.51.100.0/24"}], "ports": {"443": 443}},
     ],
 }
 
@@ -132,6 +133,28 @@ def test_what_the_caller_connects_to_directly_is_said() -> None:
 def test_an_address_outside_of_the_mesh_is_called_as_it_is() -> None:
     found = ways("192.0.2.1:443")
     assert (found.kind, found.legs) == ("address", [paths.Leg(Path.PLAIN, address="192.0.2.1", port=443)])
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ("192.0.2.1:443", Path.NOWHERE),
+        ("10.0.0.8:443", Path.NOWHERE),  # its node's network has the address
+        ("198.51.100.7:443", Path.PLAIN),
+        ("198.51.100.7:80", Path.NOWHERE),
+        ("10.0.0.2:9000", Path.TUNNEL),
+    ],
+)
+def test_a_pod_that_may_reach_only_the_registry_is_refused_other_addresses(asked: str, path: Path) -> None:
+    source = {**CLIENT, "egress": "registry-only"}
+    [leg] = ways(asked, source=source).legs
+    assert leg.path is path
+    if path is Path.NOWHERE:
+        assert (
+            leg.why
+            == f"{asked.partition(':')[0]} is not in the service registry and culvert.io/egress is registry-only"
+        )
+        assert ways(asked).legs[0].path is Path.PLAIN
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,31 @@ def test_whatever_the_tunnel_annotation_says_the_tunnel_is_demanded(value: str, 
     assert [fault.fix for fault in planned.faults] == ["write always, or leave the annotation out"] * faults
 
 
+LETS_OUT = {
+    "ambient.istio.io/dns-capture": "false",
+    "istio.io/reroute-virtual-interfaces": "k6t-eth0",
+    f"{SIDECAR}includeOutboundPorts": "80",
+    f"{SIDECAR}excludeOutboundPorts": "53,3306",
+    f"{SIDECAR}includeOutboundIPRanges": "10.0.0.0/8",
+    f"{SIDECAR}excludeOutboundIPRanges": "192.0.2.0/24",
+    f"{SIDECAR}excludeInterfaces": "net1",
+}
+
+
+@pytest.mark.parametrize("annotation", LETS_OUT)
+def test_no_annotation_lets_anything_out_of_a_pod_that_may_reach_only_the_registry(annotation: str) -> None:
+    held = PodPlan(dns=True, tunnel_always=True, registry_only=True)
+    planned = plan_pod({annotation: LETS_OUT[annotation]}, dns=True, registry_only=True)
+    assert (planned.plan, planned.overruled) == (held, (annotation,))
+
+
+def test_annotations_of_what_comes_in_keep_their_meaning_in_such_a_pod() -> None:
+    inbound = {f"{SIDECAR}excludeInboundPorts": "9100", "ambient.istio.io/dns-capture": "true"}
+    planned = plan_pod(inbound, registry_only=True)
+    assert planned.plan == PodPlan(inbound=Inbound(never=(9100,)), dns=True, tunnel_always=True, registry_only=True)
+    assert planned.overruled == ()
+
+
 def test_a_star_is_everything_and_an_empty_list_nothing() -> None:
     names = (f"{SIDECAR}includeInboundPorts", f"{SIDECAR}includeOutboundIPRanges")
     assert plan_pod(dict.fromkeys(names, "*")).plan == PodPlan()

@@ -157,6 +157,43 @@ async def test_a_changed_annotation_changes_the_rules_of_a_captured_pod(
     assert all(word in logged[0] for word in ("shop/web", "excludeOutboundPorts", "mysql", "write numbers"))
 
 
+@pytest.mark.parametrize("where", ["namespace", "pod"])
+async def test_a_changed_egress_label_changes_the_plan_of_a_captured_pod(
+    world: World, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    excluded = {"traffic.sidecar.istio.io/excludeOutboundPorts": "3306"}
+    pod, of_namespace = replace(POD, annotations=ENABLED | excluded), dict(world.labels)
+    world.pods[POD.uid] = pod
+    await world.settle()
+    captured = world.enrolled.find(POD.uid)
+    assert captured is not None
+    assert not captured.plan.registry_only
+    for value, expected in (("registry-only", True), ("allow-any", False), ("typo", True), (None, False)):
+        labels = {} if value is None else {"culvert.io/egress": value}
+        if where == "namespace":
+            world.labels = of_namespace | labels
+        else:
+            world.pods[POD.uid] = replace(pod, labels=labels)
+        world.steps.clear()
+        await world.settle()
+        assert captured.plan.registry_only is expected
+        assert captured.plan.outbound.never_ports == (() if expected else (3306,))
+        assert world.steps == ["rules capture"]
+    logged = [line for line in "".join(capsys.readouterr()).splitlines() if "annotations have no effect" in line]
+    assert len(logged) == 2
+    assert all(word in logged[0] for word in ("shop/web", "excludeOutboundPorts", "culvert.io/egress"))
+
+
+async def test_a_pods_own_label_allows_nothing_that_its_namespace_forbids(world: World) -> None:
+    world.labels["culvert.io/egress"] = "registry-only"
+    world.pods[POD.uid] = replace(POD, labels={"culvert.io/egress": "allow-any"})
+    await world.settle()
+    captured = world.enrolled.find(POD.uid)
+    assert captured is not None
+    assert captured.plan.registry_only
+    assert world.enrolled.held(POD.uid) is captured.planned
+
+
 def test_the_modes_are_the_ones_that_the_order_speaks_of() -> None:
     assert [mode.value for mode in Mode] == ["capture", "drain", "none"]
 

@@ -43,7 +43,7 @@ def test_a_pod_that_is_not_enrolled_has_its_reason(pod: PodInfo, labels: dict[st
     assert entry(pod, PodRecord(State.NOT_ENROLLED, SINCE), labels) == {
         "namespace": pod.namespace, "name": "web", "uid": "u",
         "addresses": list(pod.addresses), "state": "not-enrolled",
-        "since": "2026-01-02T03:04:05Z", "backend": None, "reason": reason,
+        "since": "2026-01-02T03:04:05Z", "backend": None, "reason": reason, "egress": None, "overruled": [],
     }  # fmt: skip
 
 

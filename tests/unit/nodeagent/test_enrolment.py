@@ -14,6 +14,9 @@ POD = PodInfo(
 )  # fmt: skip
 AMBIENT = {"istio.io/dataplane-mode": "ambient"}
 NONE = {"istio.io/dataplane-mode": "none"}
+HELD = {"culvert.io/egress": "registry-only"}
+SIDECAR = {"sidecar.istio.io/status": "{}"}
+PROXY = {"gateway.istio.io/managed": "istio.io-mesh-controller"}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,14 @@ NONE = {"istio.io/dataplane-mode": "none"}
         (replace(POD, namespace="istio-system", labels={"app": "ztunnel-draining"}), AMBIENT, False),
         (replace(POD, namespace="istio-system"), AMBIENT, True),
         (replace(POD, labels={"app": "ztunnel"}), AMBIENT, True),
+        # No pod opts out of a namespace whose pods may reach only what the registry knows.
+        (replace(POD, labels=NONE), AMBIENT | HELD, True),
+        (replace(POD, labels=NONE | HELD), AMBIENT, True),
+        (replace(POD, labels=NONE | {"culvert.io/egress": "allow-any"}), AMBIENT | HELD, True),
+        (replace(POD, annotations=SIDECAR), AMBIENT | HELD, True),
+        (replace(POD, labels=NONE | PROXY), AMBIENT | HELD, False),
+        (replace(POD, labels=NONE), HELD, False),
+        (replace(POD, namespace="kube-system", labels=NONE), AMBIENT | HELD, False),
     ],
 )
 def test_which_pods_are_enrolled(pod: PodInfo, namespace: dict[str, str], expected: bool) -> None:

@@ -2,6 +2,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod direct;
+pub(crate) mod egress;
 
 use std::net::IpAddr;
 

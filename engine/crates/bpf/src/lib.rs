@@ -4,6 +4,7 @@
 //! - `guard`: the guard program of a captured pod.
 //! - `capture`: capture by BPF; `plans` writes what is wanted into its maps.
 //! - `direct`: the maps of connections that do without the tunnel, for the engine.
+//! - `egress`: default deny for what leaves a pod.
 //! - `pins`: where maps and links are kept; `sys`: the system call that keeps them.
 //! - `drops`: what guards have dropped.
 //! - `layout`: mirrors of the structs and enums in `bpf/include`, compared with the objects' type information by a test.
@@ -13,6 +14,7 @@
 pub mod capture;
 pub mod direct;
 pub mod drops;
+pub mod egress;
 mod error;
 pub mod guard;
 mod layout;

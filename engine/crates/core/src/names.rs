@@ -16,6 +16,12 @@ pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// Default cluster ID.
 pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
+/// Label by which the pods of a namespace may reach only what the registry knows.
+pub const EGRESS_LABEL: &str = "culvert.io/egress";
+/// Its value.
+pub const EGRESS_REGISTRY_ONLY: &str = "registry-only";
+/// Extension of a workload for which that counts.
+pub const EGRESS_EXTENSION: &str = "culvert.io/egress-registry-only";
 /// `istio.workload.Address`.
 pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
 /// `istio.security.Authorization`.

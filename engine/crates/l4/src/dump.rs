@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
+use culvert_core::names;
 use culvert_core::proto::security as policy_wire;
 use culvert_core::proto::workload as wire;
 use culvert_mesh::{
@@ -94,6 +95,7 @@ fn workload(one: &Workload) -> Value {
         ("hostname", json!(one.hostname)),
         ("node", json!(one.node)),
         ("nativeTunnel", if one.native_tunnel { json!(true) } else { Value::Null }),
+        ("egress", if one.registry_only { json!(names::EGRESS_REGISTRY_ONLY) } else { Value::Null }),
         ("authorizationPolicies", json!(one.policies)),
         ("status", json!(if one.healthy { "Healthy" } else { "Unhealthy" })),
         ("clusterId", json!(one.cluster)),

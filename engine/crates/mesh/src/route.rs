@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use culvert_core::identity::Identity;
+use culvert_core::names;
 use culvert_upstream::Endpoint;
 
 use crate::service::Service;
@@ -57,6 +58,17 @@ impl Route {
         }
     }
 
+    /// Whether the registry knows what is dialled: a workload, or the port of a service whose clients choose addresses.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        match self {
+            Self::Hbone { .. } | Self::Plain { .. } => true,
+            Self::Unknown { to, service } => {
+                service.as_ref().is_some_and(|service| service.ports.contains_key(&to.port()))
+            }
+        }
+    }
+
     /// The workload at its end, where the mesh knows one.
     #[must_use]
     pub const fn destination(&self) -> Option<&Arc<Workload>> {
@@ -88,6 +100,9 @@ pub enum RouteError {
     /// Refused because the mesh allows known destinations only (`outboundTrafficPolicy: REGISTRY_ONLY`).
     #[error("{0} is not in the service registry and outboundTrafficPolicy is REGISTRY_ONLY")]
     NotInRegistry(SocketAddr),
+    /// Refused because the client may reach known destinations only, by the label of its namespace or its own.
+    #[error("{0} is not in the service registry and {label} is {value}", label = names::EGRESS_LABEL, value = names::EGRESS_REGISTRY_ONLY)]
+    EgressDenied(SocketAddr),
     /// The workload is on another network, and is reached through a gateway.
     #[error("workload {0} is on network {1:?}, which has no gateway here")]
     OtherNetwork(String, Arc<str>),

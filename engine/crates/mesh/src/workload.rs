@@ -80,6 +80,8 @@ pub struct Workload {
     pub host_network: bool,
     /// Its weight among the endpoints of a service.
     pub capacity: u32,
+    /// Whether it may reach only what the registry knows.
+    pub registry_only: bool,
 }
 
 impl Workload {
@@ -137,6 +139,7 @@ impl Workload {
                 subzone: locality.subzone.into(),
             },
             capacity: wire.capacity.unwrap_or(1),
+            registry_only: wire.extensions.iter().any(|one| one.name == names::EGRESS_EXTENSION),
         })
     }
 

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{IntoRawFd, RawFd};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use culvert_bpf::BpfError;
 use culvert_bpf::drops::{Drops, Reason};
+use culvert_bpf::egress::{Egress as InnerEgress, EgressPrograms, Namespace};
 use culvert_bpf::guard::{self, GuardConfig, PreexistingConnection};
 use pyo3::prelude::*;
 
@@ -68,11 +70,62 @@ impl GuardDrops {
     }
 }
 
+#[pyclass(frozen, module = "meshengine._native")]
+struct Egress {
+    inner: Mutex<InnerEgress>,
+}
+
+impl Egress {
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut InnerEgress) -> Result<T, BpfError> + Send,
+    ) -> PyResult<T> {
+        py.detach(|| work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner)))
+            .map_err(|error| to_python(&error))
+    }
+}
+
+#[pymethods]
+impl Egress {
+    #[new]
+    #[pyo3(signature = (folder, *, tunnel_mark))]
+    fn new(py: Python<'_>, folder: PathBuf, tunnel_mark: (u32, u32)) -> PyResult<Self> {
+        let opened = py.detach(|| InnerEgress::open(&folder, tunnel_mark)).map_err(|error| to_python(&error))?;
+        Ok(Self { inner: Mutex::new(opened) })
+    }
+
+    fn add_tunnel(&self, py: Python<'_>, cgroup: u64) -> PyResult<()> {
+        self.with(py, |inner| inner.add_tunnel(cgroup))
+    }
+
+    #[pyo3(signature = (*, netns, on_link, accepted))]
+    fn load(
+        &self,
+        py: Python<'_>,
+        netns: u32,
+        on_link: Vec<(String, u32)>,
+        accepted: Vec<Connection>,
+    ) -> PyResult<(RawFd, RawFd, RawFd)> {
+        let range = |(text, bits): (String, u32)| -> PyResult<(IpAddr, u32)> { Ok((address("on_link", &text)?, bits)) };
+        let on_link = on_link.into_iter().map(range).collect::<PyResult<_>>()?;
+        let accepted = connections(accepted)?;
+        let namespace = Namespace { inode: netns, on_link };
+        let EgressPrograms { leaving, arriving, host } = self.with(py, |inner| inner.load(&namespace, &accepted))?;
+        Ok((leaving.into_raw_fd(), arriving.into_raw_fd(), host.into_raw_fd()))
+    }
+
+    fn drops(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
+        self.with(py, |inner| inner.drops())
+    }
+}
+
 pub(crate) fn to_python(error: &BpfError) -> PyErr {
     KernelUnsupported::new_err(error.to_string())
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<GuardDrops>()?;
+    module.add_class::<Egress>()?;
     module.add_function(wrap_pyfunction!(load_guard, module)?)
 }

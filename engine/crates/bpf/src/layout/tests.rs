@@ -11,6 +11,7 @@ use super::direct::{
     self, DirectEndpoint, DirectEvent, DirectFlow, DirectKey, DirectService, DirectVerdict, FIN_ACKED, FIN_RECEIVED,
     STATES,
 };
+use super::egress::{self, Answerable, BEGUN_BY_PEER, BEGUN_BY_TUNNEL, OnLink};
 use super::{Connection, Stage};
 use crate::drops::Reason;
 use crate::guard::OBJECT as GUARD;
@@ -62,6 +63,8 @@ fn structs() -> Vec<Mirror> {
                 ending
             }
         ),
+        mirror!("answerable", Answerable { local, remote, local_port, remote_port, netns, protocol }),
+        mirror!("on_link", OnLink { address, bits }),
         mirror!("direct_event", DirectEvent { connection, kind, flow, at, to_destination, to_client }),
     ]
 }
@@ -73,7 +76,11 @@ fn enums() -> Vec<(&'static str, Vec<(String, u32)>)> {
     let counts = (0..).zip(COUNTS).map(|(value, name)| (format!("CAPTURE_{}", name.to_uppercase()), value));
     let direct_counts =
         (0..).zip(direct::COUNTS).map(|(value, name)| (format!("DIRECT_COUNT_{}", name.to_uppercase()), value));
+    let egress_drops =
+        (0..).zip(egress::DROPS).map(|(value, name)| (format!("EGRESS_DROP_{}", name.to_uppercase()), value));
     vec![
+        ("egress_drop", egress_drops.chain([("EGRESS_DROP_REASONS".to_owned(), 7)]).collect()),
+        ("begun_by", named(&[("BEGUN_BY_PEER", BEGUN_BY_PEER), ("BEGUN_BY_TUNNEL", BEGUN_BY_TUNNEL)])),
         ("pod_flag", named(&POD_FLAGS)),
         ("port_list", named(&PORT_LISTS)),
         ("range_flag", named(&RANGE_FLAGS)),

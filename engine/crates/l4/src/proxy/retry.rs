@@ -90,6 +90,9 @@ impl ConnectAttempt<'_> {
         let hosts = Some(&shared.hosts);
         let choice = SelectionContext { random: fastrand::f64(), tried, ejected: ejected.as_deref(), hosts };
         let route = shared.store.read().route(self.source, self.target, choice)?;
+        if self.source.registry_only && !route.is_registered() {
+            return Err(RouteError::EgressDenied(self.target));
+        }
         if shared.mesh().forbids(&route) {
             return Err(RouteError::NotInRegistry(self.target));
         }
@@ -112,7 +115,7 @@ impl ConnectAttempt<'_> {
 
     fn no_route(&self, error: &RouteError) -> Outcome {
         let flag = match error {
-            RouteError::NotInRegistry(_) => ResponseFlag::NotInRegistry,
+            RouteError::NotInRegistry(_) | RouteError::EgressDenied(_) => ResponseFlag::NotInRegistry,
             _ => ResponseFlag::Connect,
         };
         Outcome { flow: self.flow(), upstream: Err(Failure::ours(flag, error.to_string())) }

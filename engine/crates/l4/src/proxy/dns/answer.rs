@@ -1,4 +1,7 @@
 //! Answers one query: by the mesh where it knows the name, else by a resolver.
+//!
+//! A pod that may reach only what the registry knows gets no answer to other names: a query itself carries data out. Its
+//! queries go to this process's resolvers, whichever resolver the pod has chosen.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,6 +17,9 @@ use super::upstream;
 use crate::proxy::pod::Pod;
 use crate::shared::ProxyState;
 
+/// The result of a query that must not leave the pod, for the log.
+const DENIED: &str = "NXDomain: not in the service registry and culvert.io/egress is registry-only";
+
 /// Timeout of a resolver. Applications have five seconds too.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -26,13 +32,12 @@ pub(super) async fn answer(
     resolver: impl FnOnce() -> Option<SocketAddr>,
 ) -> Option<Vec<u8>> {
     let Some(_permit) = dns.permit() else { return refusal(packet, Rcode::ServFail) };
-    // A pod that is still unknown gets its names all the same once it is known: a wrong "no such name" would stick.
-    let source = pod.workload().await.ok();
+    // What a pod that is still unknown may ask is unknown too. A wrong "no such name" would stick.
+    let Ok(source) = pod.workload().await else { return refusal(packet, Rcode::ServFail) };
     let shared = pod.shared();
-    let Decision { question, action, answers } = decide(packet, transport, |host, kind| {
-        source.as_ref().map_or(Lookup::Unknown, |source| look_up(shared, source, host, kind))
-    });
-    let source = source.as_deref();
+    let Decision { question, action, answers } =
+        decide(packet, transport, |host, kind| look_up(shared, &source, host, kind));
+    let source = Some(&*source);
     let Some(Question { host, query_type }) = question else {
         return match action {
             Action::Reply(bytes) => Some(bytes),
@@ -53,9 +58,15 @@ pub(super) async fn answer(
         }
         Action::Forward { exists } => exists,
     };
+    let held = source.is_some_and(|source| source.registry_only);
+    if held && !host.as_deref().is_some_and(|host| exists || may_ask(shared, source, host)) {
+        note(DENIED, 0);
+        return refusal(packet, Rcode::NxDomain);
+    }
     series.upstream_requests.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
-    let response = match resolver().or_else(|| shared.own_resolvers().first().copied()) {
+    let chosen = if held { None } else { resolver() };
+    let response = match chosen.or_else(|| shared.own_resolvers().first().copied()) {
         Some(server) => upstream::query(pod, server, transport, packet, TIMEOUT).await,
         None => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no resolver is known")),
     };
@@ -74,6 +85,14 @@ pub(super) async fn answer(
             refusal(packet, Rcode::ServFail)
         }
     }
+}
+
+/// Whether a name may leave the pod: a name of the registry without an address, such as a wildcard's, or one of the
+/// cluster's own domain, whose resolver knows all of it.
+fn may_ask(shared: &ProxyState, source: Option<&Workload>, host: &str) -> bool {
+    let domain = &shared.config.cluster_domain;
+    let in_cluster = host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    in_cluster || source.is_some_and(|source| shared.store.read().service_named(source, host, domain).is_some())
 }
 
 fn look_up(shared: &ProxyState, source: &Workload, host: &str, kind: QueryType) -> Lookup {

@@ -1,7 +1,7 @@
-"""Keeps the certificates that gateways refer to, out of Secrets.
+"""Keeps the Secrets that gateways refer to, and those that DestinationRules name for TLS to servers.
 
-Each Secret that a listener may use is watched by itself: a watch of all would bring every Secret of the cluster, keys
-included, into the control plane's memory. Secrets that no gateway may use are never requested.
+Each Secret that a proxy may use is watched by itself: a watch of all would bring every Secret of the cluster, keys
+included, into the control plane's memory. Secrets that no proxy may use are never requested.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
+from controlplane.envoy.credentials import Credentials
 from controlplane.followers import Followers
 from controlplane.gateways.collections import Gateways
 from controlplane.gateways.secrets import MISSING, Read, read
@@ -20,12 +21,13 @@ _LOOK_S: Final = 60.0
 """How often it is looked whether a certificate has expired."""
 
 
-class GatewaySecrets:
+class ProxySecrets:
     """Reads what is wanted. Construct, then ``run`` as a task.
 
     Args:
         inputs: where certificates are put.
-        gateways: which Secrets are wanted.
+        gateways: which Secrets listeners want.
+        credentials: which Secrets clusters want.
         touch: is called when certificates have changed.
         client: an open client.
         now: the present time.
@@ -35,6 +37,7 @@ class GatewaySecrets:
         self,
         inputs: Inputs,
         gateways: Gateways,
+        credentials: Credentials,
         touch: Callable[[str], None],
         client: Client,
         *,
@@ -42,11 +45,13 @@ class GatewaySecrets:
     ) -> None:
         self._inputs = inputs
         self._gateways = gateways
+        self._credentials = credentials
         self._touch = touch
         self._client = client
         self._now = now
         self._followers = Followers(self._wanted, self._follow, lambda gone: self._put(gone, None))
         gateways.known.add_handler(self._followers.changed)
+        credentials.on_change(self._followers.changed)
 
     async def run(self) -> NoReturn:
         """Follow until cancelled."""
@@ -57,7 +62,7 @@ class GatewaySecrets:
         return {key for key in self._wanted() if self._inputs.secrets.find(key) is None}
 
     def _wanted(self) -> set[Key]:
-        return {key for gateway in self._gateways.known for key in gateway.secrets}
+        return {key for gateway in self._gateways.known for key in gateway.secrets} | self._credentials.wanted()
 
     async def _follow(self, key: Key) -> NoReturn:
         selection = Selection(namespace=key[0], fields=f"metadata.name={key[1]}")
