@@ -320,7 +320,14 @@ class ControlPlane:
         """Return what a proxy may see: those of layer 4 all see the same, each other one its own world."""
         if peer.node_type not in _LAYER_7:
             return self._snapshot
-        return Nearby(self._worlds.following(lambda: self._gateway_of(peer)), labels_of(*self._place(peer)))
+        # Waypoints name their Gateway for good; what users run as gateways is chosen by labels, which change.
+        is_chosen = peer.node_type == names.GATEWAY_NODE
+        world: ResourceSource = (
+            self._worlds.following(lambda: self._gateway_of(peer))
+            if is_chosen
+            else self._worlds.view(self._gateway_of(peer))
+        )
+        return Nearby(world, labels_of(*self._place(peer)))
 
     def _gateway_of(self, peer: Peer) -> Key | None:
         """Return the Gateway of a proxy of layer 7; ``None``: it has none, or is none."""

@@ -5,6 +5,7 @@ may be of another namespace, where a ReferenceGrant from Gateways of the pods' n
 Facts: Istio's ``pilot/pkg/model/credentials/resource.go`` and ``pilot/pkg/credentials/kube/secrets.go``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -139,10 +140,31 @@ def with_tls(listener: EdgeListener, tls: ServerTLS, namespace: str, references:
     return found
 
 
-def problems(tls: ServerTLS) -> tuple[str, ...]:
-    """Return what of the TLS of a server has no effect."""
+def problems(tls: ServerTLS) -> Iterator[str]:
+    """Yield what of the TLS of a server has no effect."""
     unknown = [one for one in tls.cipher_suites if one not in _CIPHERS]
-    return (f"tls.cipherSuites: {', '.join(unknown)} is not known, and ignored",) if unknown else ()
+    if unknown:
+        yield f"tls.cipherSuites: {', '.join(unknown)} is not known, and ignored"
+    of_clients: dict[str, object] = {
+        "caCertificates": tls.ca_certificates,
+        "caCertCredentialName": tls.ca_cert_credential_name,
+        "caCrl": tls.ca_crl,
+        "subjectAltNames": tls.subject_alt_names,
+        "verifyCertificateSpki": tls.verify_certificate_spki,
+        "verifyCertificateHash": tls.verify_certificate_hash,
+    }
+    own = {"credentialName": tls.names, "serverCertificate": tls.files, "cipherSuites": tls.cipher_suites}
+    without: dict[TlsMode, dict[str, object]] = {
+        TlsMode.SIMPLE: of_clients,
+        TlsMode.PASSTHROUGH: {**own, **of_clients},
+        TlsMode.AUTO_PASSTHROUGH: {**own, **of_clients},
+    }
+    given = [name for name, value in without.get(tls.mode, {}).items() if value]
+    if given:
+        why = "the gateway does not end TLS" if tls.mode.is_passthrough else "clients show no certificate"
+        yield f"tls.{', '.join(given)} has no effect with mode {tls.mode}: {why}"
+    if tls.names and tls.ca_crl:
+        yield "tls.caCrl has no effect with credentialName; put the list into the Secret, as ca.crl"
 
 
 def _with_check(listener: EdgeListener, reading: _Reading, check: ClientCheck) -> EdgeListener:

@@ -105,7 +105,12 @@ def _ignored(item: Gateway) -> list[str]:
         for index, server in enumerate(item.spec.servers)
         for problem in (() if server.tls is None else credentials.problems(server.tls))
     ]
-    return [*of_tls, *(f"{path} is not known and ignored" for path in base.unknown_fields(item))]
+    targets = [
+        f"spec.servers[{index}].port.targetPort has no effect; the Service says where its port leads"
+        for index, server in enumerate(item.spec.servers)
+        if server.port.target_port
+    ]
+    return [*of_tls, *targets, *(f"{path} is not known and ignored" for path in base.unknown_fields(item))]
 
 
 def _shown(place: EdgeGateway) -> str:

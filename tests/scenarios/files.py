@@ -72,7 +72,8 @@ class ClientTls(Part):
     name: str = ""
     """Of the server, which is sent and checked; empty: the request's host."""
     certificate: str = ""
-    """The certificate that it shows: ``client`` or ``revoked`` of ``$CA``, ``stranger`` of ``$OTHER_CA``."""
+    """The certificate that it shows: ``client`` or ``revoked`` of ``$CA``, ``stranger`` of ``$OTHER_CA``; or ``mesh``:
+    the identity of service account ``caller`` of namespace ``shop``."""
     anyone: bool = False
     """Whether the server's certificate may have any name."""
     newest: str = ""

@@ -38,6 +38,7 @@ class Makers:
             "client": self._own.issue_for_hosts("client.example"),
             "stranger": self._stranger.issue_for_hosts("client.example"),
             "revoked": self._revoked,
+            "mesh": self._own.issue("spiffe://cluster.local/ns/shop/sa/caller"),
         }
         for name, (chain, key) in pairs.items():
             (folder / f"{name}.pem").write_bytes(chain)

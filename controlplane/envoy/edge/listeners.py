@@ -1,14 +1,14 @@
 """Listeners of gateways: one for each port. Facts: Istio's ``pilot/pkg/networking/core/gateway.go``."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
-from controlplane.envoy import filter_chains, routes, transport
+from controlplane.envoy import filter_chains, peer, routes, transport
 from controlplane.envoy.edge import datagrams
 from controlplane.envoy.filter_chains import Filters
 from controlplane.envoy.http_connections import Edge
@@ -76,7 +76,10 @@ class Making:
         proves_clients = one.clients is not None and one.clients.demand is not Demand.ANYTHING
         operation = f"{self.gateway.workload}.{self.gateway.key[0]}:{one.port}/*"
         edge = Edge(proves_clients=proves_clients)
-        chain = filter_chains.of_requests(one.routes_name, self.filters, self.reports, operation, edge=edge)
+        # Only certificates of the mesh prove an identity of the mesh; policies are asked after it is known.
+        is_mesh = one.clients is not None and one.clients.is_mesh
+        filters = replace(self.filters, http=(peer.identity(), *self.filters.http)) if is_mesh else self.filters
+        chain = filter_chains.of_requests(one.routes_name, filters, self.reports, operation, edge=edge)
         self._set_tls(chain, one, [each.hostname for each in together])
         return chain
 

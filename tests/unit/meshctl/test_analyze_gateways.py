@@ -46,6 +46,10 @@ def codes(*gateways: Json, services: tuple[Json, ...] = (), pods: bool = True) -
     return [(one.code.code, one.name, one.field) for one in analyze.examine(world)]
 
 
+def test_a_host_of_a_gateway_needs_no_waypoint() -> None:
+    assert codes(gateway(server(hosts=("nobody.test",))), services=(service("nobody.test", "edge"),)) == []
+
+
 def test_a_good_gateway_and_what_names_it_have_no_findings() -> None:
     for name in ("edge", "shop/edge", "./edge", "edge.shop", "edge.shop.svc.cluster.local"):
         assert codes(gateway(server(80), server(8080, "HTTP2")), services=(service("a.example.com", name),)) == []
