@@ -129,14 +129,14 @@ class Layer7Conditions:
 
     def _views(self, placed: Iterable[Placed]) -> str:
         """Return the waypoints and gateways that resources are for, as messages have them."""
-        gateways = self._layer7.model.gateways.known
-        found = set()
-        for view in {one.view for one in placed}:
-            gateway = gateways.find(view)
-            own = gateway is not None and gateway.merged
-            name = gateway.workload if gateway is not None and own else view[1]
-            found.add((view[0], name, "waypoint" if gateway is None else "gateway"))
+        found = {self._view(one.view) for one in placed}
         return listed([f"{kind} {namespace}/{name}" for namespace, name, kind in sorted(found)]) if found else ""
+
+    def _view(self, view: Key) -> tuple[str, str, str]:
+        """Return namespace, name and kind of a waypoint or gateway, as messages have them."""
+        gateway = self._layer7.model.gateways.known.find(view)
+        name = gateway.workload if gateway is not None and gateway.merged else view[1]
+        return view[0], name, "waypoint" if gateway is None else "gateway"
 
     def _waiting(self, placed: Iterable[Placed], fetch: Fetch) -> Condition | None:
         """Return the condition of an object for waypoints of which none has been ready yet; ``None``: one has."""
@@ -179,7 +179,8 @@ class Layer7Conditions:
                 if found is not None and tls.mode is TLSMode.MUTUAL:
                     fault = found.fault or fault
                 if fault:
-                    yield f"{path}: Secret {view[0]}/{tls.credential_name} {fault}, so connections of {view[1]} fail"
+                    who = self._view(view)[1]
+                    yield f"{path}: Secret {view[0]}/{tls.credential_name} {fault}, so connections of {who} fail"
 
     def _missing_keys(self, item: Targeted, fetch: Fetch) -> Iterable[str]:
         """Say which issuers' keys cannot be fetched, and what that means."""
