@@ -88,7 +88,7 @@ lint-rest: $(VENV)
 	cd vagrant && VAGRANT_CHECKPOINT_DISABLE=1 vagrant validate
 	clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
 	helm=$$($(PY) -c 'import sys; from meshlab import programs; print(programs.helm(sys.stderr.write) / "helm")') && \
-	  "$$helm" lint --strict --quiet deploy/helm/culvert
+	  "$$helm" lint --strict --quiet deploy/helm/culvert deploy/helm/gateway
 
 .PHONY: fix
 fix: $(VENV) ## Format the code and repair what the checks can repair.

@@ -20,10 +20,8 @@ from controlplane.ca.service import CertificateService, Limits
 from controlplane.ca.serving import OwnServingCertificate
 from controlplane.ca.signing import SigningSource
 from controlplane.ca.tokens import TokenAuthenticator
-from controlplane.client_credentials import ClientCredentials
 from controlplane.config_map_certificates import ConfigMapCertificates
 from controlplane.envoy import layer7
-from controlplane.gateway_secrets import GatewaySecrets
 from controlplane.inputs.config_warnings import ConfigWarnings
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.registry import Registry
@@ -34,9 +32,11 @@ from controlplane.leader import Election
 from controlplane.metrics import Metrics, own_version
 from controlplane.proxies.automatic import AutomaticWaypoints
 from controlplane.proxies.controller import Proxies
+from controlplane.proxy_secrets import ProxySecrets
 from controlplane.settings import Settings, host_and_port
-from controlplane.status import gateways
+from controlplane.status import gateways, ingresses
 from controlplane.status.events import EventWriter, MeshEvents, RejectionEvents
+from controlplane.status.ingresses import IngressStatusWriter
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.policy_ancestors import PolicyAncestors
 from controlplane.status.route_parents import RouteParents
@@ -107,11 +107,9 @@ class ControlPlane:
         self._worlds = worlds.create(self._layer7)
         self._publisher = Publisher(self.model, self._snapshot, self._worlds, self.metrics, self._warnings)
         self._key_sets = KeySets(self.model.inputs, self._publisher.touch, Fetcher())
-        read = (self.model.inputs, self.model.gateways, self._publisher.touch, self._client)
-        self._certificates, self._secrets = ConfigMapCertificates(*read), GatewaySecrets(*read)
-        self._credentials = ClientCredentials(
-            self.model.inputs, self._layer7.envoy.credentials, self._publisher.touch, self._client
-        )
+        read = (self.model.inputs, self.model.gateways)
+        self._certificates = ConfigMapCertificates(*read, self._publisher.touch, self._client)
+        self._secrets = ProxySecrets(*read, self._layer7.envoy.credentials, self._publisher.touch, self._client)
         self._registry = Registry(
             self._client,
             self.model.inputs,
@@ -173,7 +171,6 @@ class ControlPlane:
                 self._key_sets.run(),
                 self._certificates.run(),
                 self._secrets.run(),
-                self._credentials.run(),
                 self._serve(),
             )
             async with background() as leading:
@@ -198,6 +195,7 @@ class ControlPlane:
             ),
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
+            IngressStatusWriter(self._client, ingresses.reports(self._layer7), events, self._publisher.opened),
             self._webhook,
             *waypoints,
         ]
@@ -270,8 +268,7 @@ class ControlPlane:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _CERTIFICATES_TIMEOUT_S
-        pending = (self._secrets.pending, self._certificates.pending, self._credentials.pending)
-        while any(one() for one in pending) or not self.model.is_settled:
+        while self._secrets.pending() or self._certificates.pending() or not self.model.is_settled:
             if loop.time() > deadline:
                 _log.warning("certificates are not read yet", secrets=len(self._secrets.pending()))
                 return
@@ -316,7 +313,13 @@ class ControlPlane:
         """Return what a proxy may see: those of layer 4 all see the same, each other one its own world."""
         if peer.node_type not in _LAYER_7:
             return self._snapshot
-        world = self._worlds.view(self._gateway_of(peer))
+        # Waypoints name their Gateway for good; what users run as gateways is chosen by labels, which change.
+        is_chosen = peer.node_type == names.GATEWAY_NODE
+        world: ResourceSource = (
+            self._worlds.following(lambda: self._gateway_of(peer))
+            if is_chosen
+            else self._worlds.view(self._gateway_of(peer))
+        )
         return Nearby(world, labels_of(*self._place(peer)))
 
     def _gateway_of(self, peer: Peer) -> Key | None:

@@ -12,7 +12,7 @@ import typer
 from meshapi import names
 from meshapi.analysis.enrolment import EnrolmentRules, SidecarInjection
 from meshctl import session
-from meshctl.analysis import enrolment, mesh_config, network_policies, policies, routing, services
+from meshctl.analysis import enrolment, gateways, mesh_config, network_policies, policies, routing, services
 from meshctl.analysis.messages import Finding, Level, catalog
 from meshctl.analysis.world import MODELS, World, documents
 from meshctl.output import Form, Output, show
@@ -72,6 +72,7 @@ def examine(world: World) -> list[Finding]:
         policies.check,
         services.check,
         routing.check,
+        gateways.check,
         enrolment.check,
         network_policies.check,
         mesh_config.check,

@@ -16,7 +16,7 @@ from meshctl.session import CommandError
 from meshkit.kube import Json
 
 RELEASE: Final = "culvert"
-_CHART: Final = Path(__file__).parent.parent / "deploy" / "helm" / "culvert"
+_CHARTS: Final = Path(__file__).parent.parent / "deploy" / "helm"
 
 
 def folder() -> Path:
@@ -25,9 +25,19 @@ def folder() -> Path:
     Raises:
         CommandError: it was not installed with the command.
     """
-    if not (_CHART / "Chart.yaml").is_file():
-        raise CommandError(f"the chart is missing at {_CHART}; install the package culvert again, or give --chart")
-    return _CHART
+    return _folder("culvert", ", or give --chart")
+
+
+def gateway_folder() -> Path:
+    """Return the folder of the chart of gateways; raises as ``folder`` does."""
+    return _folder("gateway", "")
+
+
+def _folder(name: str, hint: str) -> Path:
+    found = _CHARTS / name
+    if not (found / "Chart.yaml").is_file():
+        raise CommandError(f"the chart is missing at {found}; install the package culvert again{hint}")
+    return found
 
 
 def definitions(chart: Path) -> list[Json]:
@@ -52,8 +62,10 @@ def find_helm(given: Path | None) -> Path:
     return Path(found)
 
 
-async def helm(program: Path, arguments: Sequence[str], *, kubeconfig: Path | None, context: str | None) -> str:
-    """Run Helm and return what it prints.
+async def helm(
+    program: Path, arguments: Sequence[str], *, kubeconfig: Path | None, context: str | None, given: str = ""
+) -> str:
+    """Run Helm and return what it prints; ``given`` is what it reads.
 
     Raises:
         CommandError: it failed; the text is Helm's own last words.
@@ -61,9 +73,14 @@ async def helm(program: Path, arguments: Sequence[str], *, kubeconfig: Path | No
     access = [f"--kubeconfig={kubeconfig}"] if kubeconfig else []
     access += [f"--kube-context={context}"] if context else []
     process = await asyncio.create_subprocess_exec(
-        program, *arguments, *access, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        program,
+        *arguments,
+        *access,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    out, err = await process.communicate(given.encode())
     if process.returncode != 0:
         said = err.decode(errors="replace").strip().removeprefix("Error: ")
         raise CommandError(f"helm {arguments[0]}: {said or f'ended with status {process.returncode}'}")

@@ -71,6 +71,16 @@ def part_of(pod: Json) -> Part | None:
     return _APPS.get((pod["metadata"].get("labels") or {}).get(names.APP_LABEL, ""))
 
 
+def is_gateway(pod: Json) -> bool:
+    """Return whether a pod is a gateway at the edge that its user runs: its proxy says so of itself."""
+    containers = pod["spec"].get("containers") or ()
+    return any(
+        (one.get("name"), one.get("value")) == ("NODE_TYPE", names.GATEWAY_NODE)
+        for container in containers
+        for one in container.get("env") or ()
+    )
+
+
 def is_ready(pod: Json) -> bool:
     """Return whether a pod is ready and not terminating."""
     if pod["metadata"].get("deletionTimestamp"):

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from meshapi import names
-from meshctl import chart, session, waiting
+from meshctl import chart, edge, session, waiting
 from meshctl.session import CommandError
 from meshkit import kube
 from meshkit.kube import Json, PatchType, kinds
@@ -17,6 +17,8 @@ MADE_BY_US: Final = {"app.kubernetes.io/managed-by": "culvert"}
 """Label of the namespace when ``install`` has made it; ``uninstall --purge`` removes only such a one."""
 _PROFILES: Final = frozenset({"default", "minimal", "ambient"})
 """Istio's profiles of which nothing is missing here: control plane, node agent and ztunnel."""
+_DEMO: Final = "demo"
+"""Istio's profile with an ingress and an egress gateway besides."""
 _PRIVILEGED: Final = {"pod-security.kubernetes.io/enforce": "privileged"}
 """Node agent and ztunnel use what the lower levels of pod security refuse (host paths, capabilities)."""
 
@@ -31,6 +33,7 @@ class _Request:
     kubeconfig: Path | None
     context: str | None
     wait_s: float | None
+    with_gateways: bool = False
 
 
 def install(
@@ -60,6 +63,7 @@ def install(
             helm=chart.find_helm(helm),
             values=tuple(values or ()),
             sets=without_profile(sets or ()),
+            with_gateways=has_gateways(sets or ()),
             kubeconfig=kubeconfig,
             context=context,
             wait_s=timeout_s if wait else None,
@@ -80,11 +84,17 @@ def without_profile(sets: Sequence[str]) -> tuple[str, ...]:
         name, _, value = given.partition("=")
         if name != "profile":
             chosen.append(given)
-        elif value not in _PROFILES:
-            known = ", ".join(sorted(_PROFILES))
+        elif value not in {*_PROFILES, _DEMO}:
+            known = ", ".join(sorted({*_PROFILES, _DEMO}))
             reason = f'profile "{value}" has parts that Culvert lacks, or is not known; use one of {known}'
-            raise CommandError(f"--set profile: {reason}, and a Gateway of class {names.GATEWAY_CLASS} for the edge")
+            raise CommandError(f"--set profile: {reason}")
     return tuple(chosen)
+
+
+def has_gateways(sets: Sequence[str]) -> bool:
+    """Return whether the profile that counts, the last one that is given, has gateways."""
+    given = [value for name, _, value in (one.partition("=") for one in sets) if name == "profile"]
+    return given[-1:] == [_DEMO]
 
 
 async def _install(client: kube.Client, request: _Request) -> None:
@@ -99,10 +109,18 @@ async def _install(client: kube.Client, request: _Request) -> None:
     arguments += [f"--values={file}" for file in request.values]
     arguments += [f"--set={value}" for value in request.sets]
     await chart.helm(request.helm, arguments, kubeconfig=request.kubeconfig, context=request.context)
+    if request.with_gateways:
+        await edge.install(request.helm, request.namespace, kubeconfig=request.kubeconfig, context=request.context)
     if request.wait_s is None:
         session.say(f"applied to namespace {request.namespace}; `culvert status` says when it is ready")
         return
-    await waiting.until_done(lambda: waiting.unready(client, request.namespace), what="ready", timeout_s=request.wait_s)
+    gateways = [one.release for one in edge.Demo] if request.with_gateways else []
+
+    async def unready() -> list[str]:
+        lacking = await waiting.unready(client, request.namespace)
+        return lacking or await edge.unready(client, request.namespace, gateways)
+
+    await waiting.until_done(unready, what="ready", timeout_s=request.wait_s)
     session.say(f"put a namespace into the mesh: kubectl label namespace NAME {names.DATAPLANE_MODE_LABEL}=ambient")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from meshapi import names
-from meshctl import chart, components, session, waiting
+from meshctl import chart, components, edge, session, waiting
 from meshctl.components import Part
 from meshctl.install import MADE_BY_US
 from meshctl.session import CommandError
@@ -46,8 +46,10 @@ def uninstall(
 
     async def work(client: kube.Client) -> None:
         await _clean_nodes(client, namespace, timeout_s)
-        arguments = ["uninstall", chart.RELEASE, f"--namespace={namespace}", "--ignore-not-found"]
-        await chart.helm(program, arguments, kubeconfig=kubeconfig, context=context)
+        gateways = await edge.releases(program, namespace, kubeconfig=kubeconfig, context=context)
+        for release in (*gateways, chart.RELEASE):
+            arguments = ["uninstall", release, f"--namespace={namespace}", "--ignore-not-found"]
+            await chart.helm(program, arguments, kubeconfig=kubeconfig, context=context)
         await _end_streams(client, namespace)
         await waiting.until_done(
             lambda: waiting.present(client, namespace), what="pods of Culvert are gone", timeout_s=timeout_s

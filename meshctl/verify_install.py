@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from meshapi import names
-from meshctl import chart, session
+from meshctl import chart, edge, session
 from meshctl.components import Part, readiness
 from meshctl.session import CommandError
 from meshkit import kube
@@ -46,9 +46,12 @@ def verify_install(
         session.fail("verify-install", str(error))
 
     async def work(client: kube.Client) -> list[str]:
-        arguments = ["get", "manifest", chart.RELEASE, f"--namespace={namespace}"]
-        manifest = await chart.helm(program, arguments, kubeconfig=kubeconfig, context=context)
-        installed = [item for item in yaml.safe_load_all(manifest) if item]
+        gateways = await edge.releases(program, namespace, kubeconfig=kubeconfig, context=context)
+        installed: list[Json] = []
+        for release in (chart.RELEASE, *gateways):
+            arguments = ["get", "manifest", release, f"--namespace={namespace}"]
+            manifest = await chart.helm(program, arguments, kubeconfig=kubeconfig, context=context)
+            installed += [item for item in yaml.safe_load_all(manifest) if item]
         wrong = []
         for item in (*chart.definitions(chart.folder()), *installed):
             fault = await _fault(client, item, namespace)
@@ -84,7 +87,7 @@ def fault_of(item: Json, held: Json | None) -> str:
         return "" if _has_condition(held, "Established") else "not established"
     part = None if kind is None else _PARTS.get((kind, item["metadata"]["name"]))
     if part is None:
-        return ""
+        return edge.fault_of(held) if kind is kinds.DEPLOYMENT else ""
     found = readiness(part, held)
     return "" if found.complete else f"{found.ready} of {found.desired} pods are ready"
 

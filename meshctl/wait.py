@@ -39,11 +39,12 @@ _KINDS: Final = (
     kinds.BACKEND_TLS_POLICY,
     kinds.BACKEND_TRAFFIC_POLICY,
     kinds.GATEWAY,
+    kinds.ISTIO_GATEWAY,
 )
 """Kinds whose status the control plane writes."""
 _SHORT: Final = {"vs": kinds.VIRTUAL_SERVICE, "dr": kinds.DESTINATION_RULE, "se": kinds.SERVICE_ENTRY,
                  "we": kinds.WORKLOAD_ENTRY, "ap": kinds.AUTHORIZATION_POLICY, "ra": kinds.REQUEST_AUTHENTICATION,
-                 "pa": kinds.PEER_AUTHENTICATION, "gtw": kinds.GATEWAY}  # fmt: skip
+                 "pa": kinds.PEER_AUTHENTICATION, "gtw": kinds.GATEWAY, "gw": kinds.ISTIO_GATEWAY}  # fmt: skip
 _PARTLY: Final = "UnsupportedValue"
 """Reason of a condition: the rest of the object is in force."""
 
@@ -136,10 +137,11 @@ def kind_of(given: str) -> Kind:
     Raises:
         typer.BadParameter: there is no such kind, or it has no conditions.
     """
-    name = given.lower().partition(".")[0]
-    for kind in _KINDS:
-        if name in {kind.name.lower(), kind.plural}:
-            return kind
+    name, _, group = given.lower().partition(".")
+    # Two kinds are called Gateway: without a group it is the one of the Gateway API.
+    named = [kind for kind in _KINDS if name in {kind.name.lower(), kind.plural}]
+    if named:
+        return next((kind for kind in named if kind.group == group), named[0])
     if name in _SHORT:
         return _SHORT[name]
     known = ", ".join(kind.plural for kind in _KINDS)

@@ -86,6 +86,18 @@ def h2spec(say: Say) -> Path:
     return _tool("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", say, "some seconds")
 
 
+def grpc_interop(say: Say) -> Path:
+    """Return the folder with the programs ``client`` and ``server`` of gRPC's interoperability tests."""
+    module = _TOOLS / "grpc-interop"
+
+    def make(draft: Path) -> None:
+        for program in ("client", "server"):
+            _go_build(draft / program, module=module, package=f"google.golang.org/grpc/interop/{program}", flags=_STRIP)
+
+    inputs = cache.key(module / "go.mod", module / "go.sum", _STRIP, _go_version())
+    return _obtain("grpc-interop", inputs, make, say, "about 1 minute")
+
+
 def opentelemetry_collector(say: Say) -> Path:
     """Return the folder with the program ``otelcol``, which tests use."""
     return _tool("otelcol", ".", say, "about 1 minute")

@@ -16,7 +16,7 @@ from controlplane.envoy.placing import Made, placed
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
-from controlplane.inputs.sources import ClientCredential, Inputs
+from controlplane.inputs.sources import Inputs, TlsSecret
 from controlplane.stages import CLUSTERS
 from meshkit.kube import Key
 
@@ -52,12 +52,12 @@ class Credentials:
         if any(fetch.members(earlier, group.key) for earlier in self._uses[:number]):
             return None
         view, name = group.key
-        found = fetch.find(self._inputs.credentials, (view[0], name))
+        found = fetch.find(self._inputs.secrets, (view[0], name))
         # Not read yet: the cluster waits.
         return Made(() if found is None else placed(view, _messages(name, found)))
 
 
-def _messages(name: str, found: ClientCredential) -> Iterable[secret_pb2.Secret]:
+def _messages(name: str, found: TlsSecret) -> Iterable[secret_pb2.Secret]:
     if found.chain:
         certificate = common_pb2.TlsCertificate(
             certificate_chain=base_pb2.DataSource(inline_string=found.chain),

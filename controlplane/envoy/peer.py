@@ -56,6 +56,12 @@ def filters() -> Iterator[http_connection_manager_pb2.HttpFilter]:
     yield Filter(name="connect_authority", typed_config=packed(set_filter_state_pb2.Config(on_request_headers=values)))
 
 
+def identity() -> http_connection_manager_pb2.HttpFilter:
+    """Return the filter that notes who a client of the mesh is, by the certificate that it has shown."""
+    value = _value(names.SOURCE_PRINCIPAL_STATE, "%DOWNSTREAM_PEER_URI_SAN%", factory=names.STRING_STATE)
+    return Filter(name="peer_identity", typed_config=packed(set_filter_state_pb2.Config(on_request_headers=[value])))
+
+
 def _add_rules(rules: header_to_metadata_pb2.Config, part: str, key: str) -> None:
     """A part is unknown, unless the header has it: the second rule sets nothing where its expression finds nothing."""
     fallback = rules.request_rules.add(header=_HEADER)

@@ -51,6 +51,7 @@ _MISSING: Final = {
 }
 _PATHS: Final = {
     "VirtualService": ("networking.istio.io/v1", "virtual-service"),
+    "Ingress": ("networking.k8s.io/v1", "ingress"),
     "HTTPRoute": ("gateway.networking.k8s.io/v1", "http-route"),
     "GRPCRoute": ("gateway.networking.k8s.io/v1", "grpc-route"),
 }

@@ -17,7 +17,7 @@ from google.protobuf import duration_pb2
 
 from controlplane.envoy import names, nobody
 from controlplane.envoy.packing import ads, flag, packed, regex
-from controlplane.gateways.listener import ClientCheck, EdgeListener, Spoken
+from controlplane.gateways.listener import ClientCheck, Demand, EdgeListener, ServerTls, Spoken
 from controlplane.routing.backend_tls import BackendTls
 from meshapi import names as mesh_names
 from meshapi.resources.backend_policies import SubjectAltNameType
@@ -84,11 +84,24 @@ def client_roots_name(gateway: Key, port: int) -> str:
     return f"{secret_name(gateway)}/{port}{mesh_names.GATEWAY_CLIENT_ROOTS}"
 
 
+def secret_roots_name(secret: Key) -> str:
+    """Return the SDS name of the roots in a Secret; no Secret, and no port of a gateway, can be called so."""
+    return f"{secret_name(secret)}/roots{mesh_names.GATEWAY_CLIENT_ROOTS}"
+
+
+def roots(pem: str, revoked: str = "") -> common_pb2.CertificateValidationContext:
+    """Return roots out of a Secret, with revocation lists."""
+    result = common_pb2.CertificateValidationContext()
+    result.trusted_ca.inline_string = pem
+    if revoked:
+        result.crl.inline_string = revoked
+    return result
+
+
 def client_validation(check: ClientCheck) -> common_pb2.CertificateValidationContext:
     """Return how certificates of clients are checked."""
-    result = common_pb2.CertificateValidationContext()
-    result.trusted_ca.inline_string = check.roots
-    if check.is_optional:
+    result = roots(check.roots)
+    if check.demand is Demand.ANYTHING:
         result.trust_chain_verification = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
     return result
 
@@ -98,21 +111,48 @@ def edge_server(gateway: Key, listener: EdgeListener) -> base_pb2.TransportSocke
     context = tls_pb2.DownstreamTlsContext(
         common_tls_context=tls_pb2.CommonTlsContext(
             alpn_protocols=_ALPN if listener.spoken is Spoken.HTTPS else (),
-            tls_params=common_pb2.TlsParameters(tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2),
+            tls_params=_parameters(listener.tls),
             tls_certificate_sds_secret_configs=[
-                secret_pb2.SdsSecretConfig(name=secret_name(key), sds_config=ads()) for key in listener.certificates
+                *(secret_pb2.SdsSecretConfig(name=secret_name(key), sds_config=ads()) for key in listener.certificates),
+                *(_in_file(name) for name in listener.tls.files),
+                *([_sds(mesh_names.WORKLOAD_SECRET_NAME)] if listener.tls.is_mesh else []),
             ],
         )
     )
-    if listener.clients is not None:
-        name = client_roots_name(gateway, listener.port)
-        roots = secret_pb2.SdsSecretConfig(name=name, sds_config=ads())
-        context.common_tls_context.validation_context_sds_secret_config.CopyFrom(roots)
-        context.require_client_certificate.value = not listener.clients.is_optional
+    check = listener.clients
+    if check is not None:
+        combined = context.common_tls_context.combined_validation_context
+        combined.default_validation_context.match_typed_subject_alt_names.extend(
+            _san(kind, name) for name in check.names for kind in _SAN_TYPES
+        )
+        combined.default_validation_context.verify_certificate_spki.extend(check.keys)
+        combined.default_validation_context.verify_certificate_hash.extend(check.hashes)
+        combined.validation_context_sds_secret_config.CopyFrom(_client_roots(gateway, listener.port, check))
+        context.require_client_certificate.value = check.demand is Demand.VALID
         # A session that is taken up again would not be checked again.
         context.disable_stateless_session_resumption = True
         context.disable_stateful_session_resumption = True
     return base_pb2.TransportSocket(name=_TLS, typed_config=packed(context))
+
+
+def _client_roots(gateway: Key, port: int, check: ClientCheck) -> secret_pb2.SdsSecretConfig:
+    """Return where the roots come from that clients' certificates are checked against."""
+    if check.is_mesh:
+        return _sds(mesh_names.ROOT_SECRET_NAME)
+    if check.file:
+        return _in_file(check.file)
+    name = client_roots_name(gateway, port) if check.secret is None else secret_roots_name(check.secret)
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=ads())
+
+
+def _parameters(tls: ServerTls) -> common_pb2.TlsParameters:
+    versions = common_pb2.TlsParameters.TlsProtocol
+    result = common_pb2.TlsParameters(
+        tls_minimum_protocol_version=versions.Value(tls.oldest), cipher_suites=tls.ciphers
+    )
+    if tls.newest:
+        result.tls_maximum_protocol_version = versions.Value(tls.newest)
+    return result
 
 
 def internal(inner: base_pb2.TransportSocket, *, has_target: bool = True) -> base_pb2.TransportSocket:

@@ -2,12 +2,14 @@
 
 from controlplane.gateways import classes, reading
 from controlplane.gateways.grants import Grants
+from controlplane.gateways.istio import IstioGateways
 from controlplane.gateways.listener import EdgeGateway
 from controlplane.gateways.references import References
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Index
 from controlplane.graph.scheduler import Graph
+from controlplane.graph.union import Union
 from controlplane.inputs.sources import Inputs
 from controlplane.stages import WAYPOINTS
 from meshapi import names
@@ -19,11 +21,14 @@ class Gateways:
     """The gateways at the edge.
 
     Attributes:
-        known: by the key of their Gateway.
+        known: by the key of their Gateway; those of Istio's API by the key of their place.
+        of_gateway_api: of these, the ones of the Gateway API.
+        istio: Gateways of Istio's API.
         grants: who may refer to what.
     """
 
     known: Collection[Key, EdgeGateway]
+    of_gateway_api: Collection[Key, EdgeGateway]
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:
         self.grants = Grants(inputs)
@@ -33,7 +38,9 @@ class Gateways:
         self._sets: Index[Key, Key, ListenerSet] = Index(
             inputs.of(ListenerSet), lambda one: () if (parent := parent_of(one)) is None else (parent,)
         )
-        self.known = Derived(graph, "gateways", self._objects, WAYPOINTS, self._read)
+        self.of_gateway_api = Derived(graph, "gateways", self._objects, WAYPOINTS, self._read)
+        self.istio = IstioGateways(graph, inputs, self._references)
+        self.known = Union(graph, "all gateways", self.of_gateway_api, self.istio.known)
 
     def controller(self, key: Key, fetch: Fetch) -> str:
         """Return the controller of a Gateway's class; empty: there is no such Gateway, or class."""
@@ -43,10 +50,10 @@ class Gateways:
     def of_parent(self, kind: str, key: Key, fetch: Fetch) -> EdgeGateway | None:
         """Return the gateway that a Gateway is, or that a ListenerSet adds listeners to."""
         if kind == "Gateway":
-            return fetch.find(self.known, key)
+            return fetch.find(self.of_gateway_api, key)
         found = fetch.find(self._inputs.of(ListenerSet), key)
         parent = None if found is None else parent_of(found)
-        return None if parent is None else fetch.find(self.known, parent)
+        return None if parent is None else fetch.find(self.of_gateway_api, parent)
 
     def labels_of(self, namespace: str, fetch: Fetch) -> dict[str, str]:
         """Return the labels of a namespace."""
@@ -63,13 +70,16 @@ class Gateways:
     def _read(self, gateway: Gateway, fetch: Fetch) -> EdgeGateway | None:
         if self._controller(gateway, fetch) != names.GATEWAY_CONTROLLER:
             return None
-        resolve = References(
+        sets = fetch.members(self._sets, gateway.key)
+        resolve = self._references(fetch)
+        return reading.read(gateway, sets, resolve, lambda namespace: self.labels_of(namespace, fetch))
+
+    def _references(self, fetch: Fetch) -> References:
+        return References(
             lambda key: fetch.find(self._inputs.secrets, key),
             lambda key: fetch.find(self._inputs.certificates, key),
             lambda who, kind, key: self.grants.allow(who, kind, key, fetch),
         )
-        sets = fetch.members(self._sets, gateway.key)
-        return reading.read(gateway, sets, resolve, lambda namespace: self.labels_of(namespace, fetch))
 
 
 def parent_of(one: ListenerSet) -> Key | None:

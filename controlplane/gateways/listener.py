@@ -51,17 +51,59 @@ _NAMES: Final = {
 """How names of listeners begin."""
 
 
+class Demand(Enum):
+    """What clients have to show."""
+
+    VALID = "valid"
+    """A certificate that is valid."""
+    VALID_IF_ANY = "valid if any"
+    """A certificate that is valid, or none."""
+    ANYTHING = "anything"
+    """Clients without a valid certificate are served, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientCheck:
     """How certificates of clients are checked.
 
     Attributes:
-        roots: certificates of the trusted authorities, PEM; empty: no certificate is trusted.
-        is_optional: whether clients without a valid certificate are served, too.
+        roots: certificates of the trusted authorities, PEM; empty: no certificate is trusted, or see below.
+        demand: what clients have to show.
+        secret: Secret with the roots, instead.
+        file: SDS name of roots in a file of the gateway's pods, instead.
+        is_mesh: whether the roots are the mesh's, instead.
+        names: of which a certificate has to have one; none: any name.
+        keys: SHA-256 of public keys, in base64, of which a certificate has to have one; none: any key.
+        hashes: SHA-256 of certificates, in hex, likewise.
     """
 
-    roots: str
-    is_optional: bool = False
+    roots: str = ""
+    demand: Demand = Demand.VALID
+    secret: Key | None = None
+    file: str = ""
+    is_mesh: bool = False
+    names: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """TLS towards clients, besides the certificates in Secrets.
+
+    Attributes:
+        oldest: version, as Envoy names it.
+        newest: version; empty: the newest that Envoy knows.
+        ciphers: for TLS 1.2 and older; none: Envoy's.
+        files: SDS names of certificates in files of the gateway's pods.
+        is_mesh: whether the certificate is the one of the gateway's own identity.
+    """
+
+    oldest: str = "TLSv1_2"
+    newest: str = ""
+    ciphers: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    is_mesh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +121,12 @@ class EdgeListener:
         allowed: namespaces from which routes may attach.
         certificates: Secrets that can be used.
         clients: ``None``: clients need no certificate.
+        tls: more of TLS.
+        target: port that pods listen on; 0: ``port``.
+        bind: address that pods listen on; empty: all.
+        routes: name of its routes; empty: as for listeners of the Gateway API.
+        scope: namespace of the VirtualServices that may have its hosts; ``*``: any.
+        redirects: whether plain requests are redirected to HTTPS.
         accepted: condition ``Accepted``.
         conflicted: condition ``Conflicted``; true where there is a conflict.
         resolved: condition ``ResolvedRefs``.
@@ -94,6 +142,12 @@ class EdgeListener:
     allowed: RouteNamespaces = field(default_factory=RouteNamespaces)
     certificates: tuple[Key, ...] = ()
     clients: ClientCheck | None = None
+    tls: ServerTls = ServerTls()
+    target: int = 0
+    bind: str = ""
+    routes: str = ""
+    scope: str = "*"
+    redirects: bool = False
     accepted: Verdict = ACCEPTED
     conflicted: Verdict = NO_CONFLICTS
     resolved: Verdict = RESOLVED
@@ -108,11 +162,18 @@ class EdgeListener:
         """Whether the proxy gets it."""
         if self.spoken is None or not self.accepted.is_true or self.conflicted.is_true:
             return False
-        return bool(self.certificates) or not self.spoken.ends_tls
+        return bool(self.certificates or self.tls.files or self.tls.is_mesh) or not self.spoken.ends_tls
+
+    @property
+    def socket(self) -> tuple[int, str]:
+        """Port and address that pods listen on."""
+        return self.target or self.port, self.bind
 
     @property
     def routes_name(self) -> str:
         """Name of its routes: as in Istio, one for all plain listeners of a port, and one for each other listener."""
+        if self.routes:
+            return self.routes
         if self.spoken is Spoken.HTTP:
             return f"http.{self.port}"
         kind = _NAMES.get(self.spoken, "tcp") if self.spoken is not None else "tcp"
@@ -125,7 +186,7 @@ class EdgeGateway:
     """A gateway at the edge.
 
     Attributes:
-        key: of its Gateway.
+        key: of its Gateway; where it is made of Gateways of Istio's API, a name of its own.
         workload: name of its Deployment and Service.
         service_account: that its pods run as.
         labels: of its pods, as pairs; none where its user runs it.
@@ -136,6 +197,7 @@ class EdgeGateway:
         config_maps: ConfigMaps that it may use, with roots of clients' certificates.
         client_certificate: Secret with which it proves itself to backends that a BackendTLSPolicy is for.
         resolved: condition ``ResolvedRefs`` of the Gateway; ``None``: it refers to nothing.
+        merged: Gateways of Istio's API that it is made of, the oldest first; none: it is one of the Gateway API.
     """
 
     key: Key
@@ -149,6 +211,7 @@ class EdgeGateway:
     config_maps: frozenset[Key] = frozenset()
     client_certificate: Key | None = None
     resolved: Verdict | None = None
+    merged: tuple[Key, ...] = ()
 
     @property
     def served(self) -> tuple[EdgeListener, ...]:

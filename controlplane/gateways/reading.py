@@ -30,7 +30,7 @@ _ROUTES: Final = {
     Spoken.UDP: ("UDPRoute",),
 }
 """Kinds of routes by what is spoken; what is not here is not supported."""
-_RESERVED: Final = frozenset(
+RESERVED_PORTS: Final = frozenset(
     {
         names.ENVOY_ADMIN_PORT,
         names.WAYPOINT_HOST_ADMIN_PORT,
@@ -175,7 +175,7 @@ def _spoken(one: Listener) -> Spoken | None:
 def _accepted(one: Listener, spoken: Spoken | None) -> Verdict:
     if spoken is None:
         return Verdict(False, "UnsupportedProtocol", f"protocol {one.protocol} is not supported{_with_mode(one)}")
-    if one.port in _RESERVED:
+    if one.port in RESERVED_PORTS:
         return Verdict(False, "PortUnavailable", f"port {one.port} is taken by the gateway itself")
     if one.tls is not None and one.tls.options:
         ignored = ", ".join(sorted(one.tls.options))

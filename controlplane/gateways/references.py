@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from controlplane.gateways.grants import Referrer
-from controlplane.gateways.listener import ClientCheck, EdgeListener
+from controlplane.gateways.listener import ClientCheck, Demand, EdgeListener
 from controlplane.inputs.sources import Certificates, TlsSecret
 from controlplane.inputs.verdicts import Verdict
 from meshapi.resources.gateway import FrontendMode, FrontendValidation, ObjectReference, SecretReference
@@ -84,7 +84,8 @@ def with_client_check(
         else:
             roots.append(found)
     resolved = faults[0] if faults and listener.resolved.is_true else listener.resolved
-    check = ClientCheck("".join(roots), is_optional=given.mode is FrontendMode.INSECURE_FALLBACK)
+    demand = Demand.ANYTHING if given.mode is FrontendMode.INSECURE_FALLBACK else Demand.VALID
+    check = ClientCheck("".join(roots), demand)
     if roots:
         return replace(listener, clients=check, resolved=resolved)
     why = faults[0].message if faults else "caCertificateRefs names nothing"

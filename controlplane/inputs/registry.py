@@ -98,13 +98,13 @@ class Registry:
             put(key, new)
             updates.inc()
             if new is None:
-                self._inputs.faults.set((kind.name, key), None)
-                self._warnings.clear(kind.name, "/".join(filter(None, key)))
+                self._inputs.faults.set((kind.title, key), None)
+                self._warnings.clear(kind.title, "/".join(filter(None, key)))
             self._touch(kind.name.lower())
 
         def gone(key: Key) -> None:
-            self._inputs.faults.set((kind.name, key), None)
-            self._warnings.clear(kind.name, "/".join(filter(None, key)))
+            self._inputs.faults.set((kind.title, key), None)
+            self._warnings.clear(kind.title, "/".join(filter(None, key)))
             self._touch(kind.name.lower())
 
         informer.add_handler(handle)
@@ -113,7 +113,7 @@ class Registry:
 
     def _informer(self, kind: Kind, parse: Callable[[Json], Any]) -> Informer[Any]:
         def refused(key: Key, error: DataError) -> None:
-            self._warnings.reject(kind.name, "/".join(filter(None, key)), str(error))
+            self._warnings.reject(kind.title, "/".join(filter(None, key)), str(error))
 
         informer = Informer(self._client, kind, parse, on_refused=refused)
         informer.add_handler(self._event_counter(kind))
@@ -136,7 +136,7 @@ class Registry:
 
         An invalid object without a last good form is replaced by its kind's fail-closed substitute, if there is one.
         """
-        faults, name = self._inputs.faults, item.kind.name
+        faults, name = self._inputs.faults, item.kind.title
 
         def parse(body: Json) -> base.Object:
             metadata = body["metadata"]

@@ -23,7 +23,7 @@ class Fault:
     """Why an object, as it is now, cannot be used.
 
     Attributes:
-        kind: name of the object's kind.
+        kind: title of the object's kind.
         key: the object.
         reason: names the field and the fix.
         generation: of the invalid form.
@@ -80,40 +80,27 @@ class Certificates:
 
 @dataclass(frozen=True, slots=True)
 class TlsSecret:
-    """A certificate with its private key, out of a Secret that a gateway refers to.
+    """A certificate with its private key, and roots, out of a Secret that gateways or DestinationRules name.
 
     Attributes:
         chain: the certificate first, PEM; empty: it cannot be used.
         key: the private key, PEM; never shown.
         fault: why it cannot be used, as what the Secret does or has.
         warning: what is wrong with one that is used all the same.
+        roots: certificates of authorities that the peer's certificate is checked against, PEM; empty: there are none.
+        revoked: revocation lists of these authorities, PEM.
+        roots_fault: why there are no roots, as what the Secret does or has.
+        is_there: whether the Secret exists.
     """
 
     chain: str = ""
     key: str = field(default="", repr=False)
     fault: str = ""
     warning: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientCredential:
-    """What a Secret holds for TLS that a proxy begins.
-
-    Attributes:
-        chain: the proxy's certificate first, PEM; empty: there is none.
-        key: its private key, PEM; never shown.
-        roots: what servers' certificates are checked against, PEM; empty: there are none.
-        revoked: a revocation list, PEM; empty: there is none.
-        fault: why there is no certificate, as what the Secret does or has.
-        roots_fault: why there are no roots, likewise.
-    """
-
-    chain: str = ""
-    key: str = field(default="", repr=False)
     roots: str = ""
     revoked: str = ""
-    fault: str = ""
     roots_fault: str = ""
+    is_there: bool = True
 
 
 class Inputs:
@@ -123,12 +110,11 @@ class Inputs:
         mesh: facts about the whole mesh.
         config: the mesh configuration in force, under ``MESH``; absent until it was read.
         namespaces: all namespaces, discovered or not.
-        faults: invalid objects, by kind and key.
+        faults: invalid objects, by title of the kind and key.
         rejections: resources that proxies have refused, by type URL and name (``inputs.rejections.name_in``).
         key_sets: keys of token issuers that are fetched, by URL (empty: the issuer names it) and issuer.
         certificates: certificates of authorities that policies and gateways name, by key of the ConfigMap.
-        secrets: certificates that gateways name, by key of the Secret; absent until it was read.
-        credentials: what DestinationRules name for TLS to servers, by key of the Secret; absent until it was read.
+        secrets: what gateways and DestinationRules name, by key of the Secret; absent until it was read.
     """
 
     def __init__(self, graph: Graph, mesh: MeshContext, kinds: Iterable[InputKind] = KINDS) -> None:
@@ -140,11 +126,14 @@ class Inputs:
         self.key_sets: Source[tuple[str, str], KeySet] = Source(graph, "key sets")
         self.certificates: Source[Key, Certificates] = Source(graph, "certificates")
         self.secrets: Source[Key, TlsSecret] = Source(graph, "secrets")
-        self.credentials: Source[Key, ClientCredential] = Source(graph, "credentials")
         self._sources: dict[type[Any], Source[Key, base.Object]] = {
-            item.model: Source(graph, item.kind.plural) for item in kinds
+            item.model: Source(graph, _plural(item)) for item in kinds
         }
 
     def of(self, model: type[ObjectT]) -> Source[Key, ObjectT]:
         """Return the objects of a kind, by its model."""
         return cast("Source[Key, ObjectT]", self._sources[model])
+
+
+def _plural(item: InputKind) -> str:
+    return item.kind.plural if item.kind.title == item.kind.name else f"{item.kind.plural}.{item.kind.group}"

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from controlplane.gateways import report as reports
+from controlplane.gateways.listener import Demand
 from controlplane.gateways.report import GatewayReport, ListenerReport
 from controlplane.inputs.verdicts import Verdict
 from controlplane.proxies.status import Condition, Observed, conditions_of
@@ -30,7 +31,7 @@ def of_gateway(gateway: Gateway, report: GatewayReport, observed: Observed, held
     wanted = [_condition("Accepted", accepted), _condition("Programmed", programmed)]
     if report.gateway.resolved is not None:
         wanted.append(_condition("ResolvedRefs", report.gateway.resolved))
-    if any(one.listener.clients is not None and one.listener.clients.is_optional for one in own):
+    if any(one.listener.clients is not None and one.listener.clients.demand is Demand.ANYTHING for one in own):
         said = "clients without a valid certificate are served, too (AllowInsecureFallback)"
         wanted.append(("InsecureFrontendValidationMode", True, "ConfigurationChanged", said))
     conditions = conditions_of(wanted, held.get("conditions") or (), generation=gateway.metadata.generation, now=now)

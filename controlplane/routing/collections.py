@@ -22,6 +22,7 @@ from controlplane.routing.destinations import Rules
 from controlplane.routing.exports import is_exported
 from controlplane.routing.gateway_collections import GatewayRoutes
 from controlplane.routing.ir import ConnectionRule, HttpRule, Routing, Target
+from controlplane.routing.service_collections import ServicesAtGateways
 from controlplane.routing.services import Endpoint, Port, Service
 from controlplane.stages import ROUTES
 from meshapi import hosts, names
@@ -60,6 +61,7 @@ class RoutingCollections:
         services: services as routing sees them, by the key of the Kubernetes service.
         entry_services: hosts of ServiceEntries as services, by host.
         virtual_services: what each VirtualService says, by key.
+        at_gateways: VirtualServices at gateways of Istio's API.
         gateway: routes of the Gateway API.
         backend_tls: TLS that is spoken to services.
         backend_traffic: sessions and limits of retries of services.
@@ -100,6 +102,7 @@ class RoutingCollections:
         self._virtual_services: Index[Key, Key, Dated] = Index(
             self.virtual_services, lambda one: ((one.item.metadata.namespace, host) for host in one.routing.hosts)
         )
+        self.at_gateways = ServicesAtGateways(graph, inputs, gateways)
         self.gateway = GatewayRoutes(graph, inputs, self.of_object, self._entry_seen_from, gateways)
         self._certificates = inputs.certificates
         self.backend_tls = BackendPolicies(graph, inputs, BackendTLSPolicy, self._tls_policy)

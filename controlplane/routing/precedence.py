@@ -9,10 +9,11 @@ from controlplane.routing.route_references import RouteRules
 def ordered(routes: Iterable[RouteRules]) -> tuple[HttpRule, ...]:
     """Return the rules of routes, the most specific ones first; of equal ones, those of the oldest route."""
     by_age = sorted(routes, key=lambda route: (route.created, route.key))
-    return tuple(sorted((rule for route in by_age for rule in route.rules), key=_rank))
+    return tuple(sorted((rule for route in by_age for rule in route.rules), key=rank))
 
 
-def _rank(rule: HttpRule) -> tuple[int, int, int, int, int]:
+def rank(rule: HttpRule) -> tuple[int, int, int, int, int]:
+    """Return the place of a rule among others: the smallest goes first."""
     match = rule.match
     return (
         *_path_rank(match.path),

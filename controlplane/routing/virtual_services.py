@@ -41,6 +41,23 @@ from meshkit.kube import Key
 MESH: Final = "mesh"
 """Reserved name in ``gateways``: the rules apply to sidecars and waypoints, not to a Gateway."""
 Find = Callable[[Key], api.VirtualService | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A gateway, as matches ask for it.
+
+    Attributes:
+        gateway: key of the Gateway of Istio's API.
+        namespace: of its pods.
+        labels: of its pods.
+    """
+
+    gateway: Key
+    namespace: str
+    labels: frozenset[tuple[str, str]] = frozenset()
+
+
 _CLAIMS: Final = "@request.auth.claims"
 _ALL: Final = 1_000_000
 _ANY_TEXT: Final = frozenset({"*", ".*"})
@@ -60,11 +77,17 @@ def translate(item: api.VirtualService, domain: str, find: Find = lambda _: None
     return _Translation(item, domain, find).routing()
 
 
+def translate_at(item: api.VirtualService, domain: str, here: Here, find: Find = lambda _: None) -> Routing:
+    """Return the rules of a VirtualService at a gateway that it names; see ``translate``."""
+    return _Translation(item, domain, find, here).routing()
+
+
 @dataclass(slots=True)
 class _Translation:
     item: api.VirtualService
     domain: str
     find: Find
+    here: Here | None = None
     problems: list[str] = field(default_factory=list)
 
     def routing(self) -> Routing:
@@ -102,7 +125,9 @@ class _Translation:
         )
         for index, match in enumerate(rule.match or (api.HTTPMatchRequest(),)):
             if self._counts(f"{path}.match[{index}]", match):
-                yield _with_match(common, match)
+                made = _with_match(common, match)
+                # At a gateway the namespace has been compared already.
+                yield made if self.here is None else replace(made, match=replace(made.match, source_namespace=""))
 
     def _delegated(self, path: str, rule: api.HTTPRoute, delegate: api.Delegate) -> Iterator[HttpRule]:
         """Yield the rules of another object, with a pointer to both."""
@@ -116,14 +141,37 @@ class _Translation:
             self.problems.append(f"{path}.delegate: VirtualService {'/'.join(key)} has hosts, so it is no delegate")
             return
         # Short host names are of the namespace of the object that has them.
-        inner = _Translation(found, self.domain, lambda _: None)
-        for index, merged in delegation.merged(rule, found):
+        inner = _Translation(found, self.domain, lambda _: None, self.here)
+        for index, merged in delegation.merged(self._with_gateways(rule), found):
             for one in inner._http(f"spec.http[{index}]", merged):
                 yield replace(one, via=Origin("VirtualService", self.item.key, path))
         self.problems += inner.problems
 
+    def _with_gateways(self, rule: api.HTTPRoute) -> api.HTTPRoute:
+        """Return a rule that names gateways completely: a delegate may be in another namespace."""
+        own = self.item.metadata.namespace
+
+        def complete(name: str) -> str:
+            return MESH if name == MESH else "/".join(api.gateway_key(name, own))
+
+        matches = (
+            one.model_copy(update={"gateways": tuple(complete(name) for name in one.gateways)}) for one in rule.match
+        )
+        return rule.model_copy(update={"match": tuple(matches)})
+
+    def _counts_at(self, here: Here, match: api.HTTPMatchRequest | api.L4Match) -> bool:
+        """Return whether a match is for a gateway. The source of what it says is the gateway itself, as in Istio."""
+        if match.gateways:
+            own = self.item.metadata.namespace
+            return any(api.gateway_key(name, own) == here.gateway for name in match.gateways if name != MESH)
+        if not set(match.source_labels.items()) <= here.labels:
+            return False
+        return match.source_namespace in {"", here.namespace}
+
     def _counts(self, path: str, match: api.HTTPMatchRequest | api.L4Match) -> bool:
-        """Return whether a match can be decided in the mesh."""
+        """Return whether a match can be decided here."""
+        if self.here is not None:
+            return self._counts_at(self.here, match)
         if match.gateways and MESH not in match.gateways:
             return False
         if match.source_labels:
@@ -134,6 +182,10 @@ class _Translation:
         return True
 
     def _connection_counts(self, path: str, match: api.L4Match) -> bool:
+        if self.here is not None:
+            if match.destination_subnets:
+                self.problems.append(f"{path}.destinationSubnets: does not count at gateways; it is ignored")
+            return self._counts_at(self.here, match)
         if match.source_namespace:
             self.problems.append(f"{path}.sourceNamespace: is for HTTP only; the match is left out")
             return False

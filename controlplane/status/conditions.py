@@ -20,7 +20,8 @@ from meshapi.resources.networking import Resolution, ServiceEntry
 ZTUNNEL_ACCEPTED: Final = "ZtunnelAccepted"
 WAYPOINT_ACCEPTED: Final = "WaypointAccepted"
 WAYPOINT_BOUND: Final = "istio.io/WaypointBound"
-TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND})
+GATEWAY_ACCEPTED: Final = "GatewayAccepted"
+TYPES: Final = frozenset({ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND, GATEWAY_ACCEPTED})
 """Condition types that the control plane writes; on every kind of object it leaves other types alone."""
 ACCEPTED: Final = "Accepted"
 UNSUPPORTED: Final = "UnsupportedValue"

@@ -17,4 +17,4 @@ def reports(layer7: Layer7) -> Collection[Key, GatewayReport]:
         found = (ListenerReport(one, routes.attached(gateway.key, one.id, fetch)) for one in gateway.listeners)
         return GatewayReport(gateway, tuple(found))
 
-    return Derived(layer7.model.graph, "reports of gateways", layer7.model.gateways.known, CONDITIONS, report)
+    return Derived(layer7.model.graph, "reports of gateways", layer7.model.gateways.of_gateway_api, CONDITIONS, report)

@@ -46,12 +46,16 @@ class Layer7Conditions:
             return None
         made = fetch.find(self._layer7.routing.virtual_services, item.key)
         problems = () if made is None else made.routing.problems
-        return self._routed("VirtualService", item, problems, fetch)
+        at_gateways = self._layer7.model.gateways.istio.known
+        found = self._layer7.envoy.of_source("VirtualService", item.key, fetch)
+        placed = tuple(one for one in found if fetch.find(at_gateways, one.view) is None)
+        return self._routed(item, placed, problems, fetch)
 
     def of_destination_rule(self, item: DestinationRule, fetch: Fetch) -> Condition | None:
         """Return the condition of a DestinationRule."""
-        problems = (*destinations.problems(item), *self._missing_credentials(item, fetch))
-        return self._routed("DestinationRule", item, problems, fetch)
+        placed = self._layer7.envoy.of_source("DestinationRule", item.key, fetch)
+        problems = (*destinations.problems(item), *self._missing_credentials(item, placed, fetch))
+        return self._routed(item, placed, problems, fetch)
 
     def of_service_entry(self, item: ServiceEntry, fetch: Fetch) -> Condition | None:
         """Return the condition of a ServiceEntry; ``None`` where its waypoint does all that it says, or it has none."""
@@ -90,7 +94,7 @@ class Layer7Conditions:
 
     def of_envoy_filter(self, item: EnvoyFilter, fetch: Fetch) -> Condition:
         """Return the condition of an EnvoyFilter."""
-        if not item.spec.target_refs:
+        if not item.spec.target_refs and not self._layer7.envoy.of_source("EnvoyFilter", item.key, fetch):
             fix = "name a Gateway, a Service or a ServiceEntry in spec.targetRefs"
             return _condition(False, NOT_BOUND, f"waypoints are not selected by labels or namespace; {fix}")
         problems = envoy_filters.problems_of(self._layer7, item, fetch)
@@ -126,15 +130,21 @@ class Layer7Conditions:
     def _views(self, placed: Iterable[Placed]) -> str:
         """Return the waypoints and gateways that resources are for, as messages have them."""
         gateways = self._layer7.model.gateways.known
-        kinds = {
-            view: "waypoint" if gateways.find(view) is None else "gateway" for view in {one.view for one in placed}
-        }
-        return listed([f"{kinds[view]} {'/'.join(view)}" for view in sorted(kinds)]) if kinds else ""
+        found = set()
+        for view in {one.view for one in placed}:
+            gateway = gateways.find(view)
+            own = gateway is not None and gateway.merged
+            name = gateway.workload if gateway is not None and own else view[1]
+            found.add((view[0], name, "waypoint" if gateway is None else "gateway"))
+        return listed([f"{kind} {namespace}/{name}" for namespace, name, kind in sorted(found)]) if found else ""
 
     def _waiting(self, placed: Iterable[Placed], fetch: Fetch) -> Condition | None:
         """Return the condition of an object for waypoints of which none has been ready yet; ``None``: one has."""
-        ready = self._layer7.model.waypoints.ready
-        if not placed or any(fetch.find(ready, one.view) is not None for one in placed):
+        ready, of_users = self._layer7.model.waypoints.ready, self._layer7.model.gateways.istio.known
+        views = {one.view for one in placed}
+        if not views or any(fetch.find(ready, one) is not None for one in views):
+            return None
+        if any(fetch.find(of_users, one) is not None for one in views):
             return None
         return _condition(False, NOT_READY, f"{self._views(placed)} is not ready, so it has no effect yet")
 
@@ -145,8 +155,7 @@ class Layer7Conditions:
         reason = NO_TARGET if any(reason == NO_TARGET for reason, _ in faults) else NOT_BOUND
         return _condition(False, reason, listed([message for _, message in faults]))
 
-    def _routed(self, kind: str, item: Routed, problems: Sequence[str], fetch: Fetch) -> Condition:
-        placed = self._layer7.envoy.of_source(kind, item.key, fetch)
+    def _routed(self, item: Routed, placed: tuple[Placed, ...], problems: Sequence[str], fetch: Fetch) -> Condition:
         if rejected := self._rejection(placed, fetch):
             return rejected
         found = [*problems, *_unknown(item)]
@@ -160,12 +169,12 @@ class Layer7Conditions:
             )
         return self._in_force(placed, fetch)
 
-    def _missing_credentials(self, item: DestinationRule, fetch: Fetch) -> Iterable[str]:
+    def _missing_credentials(self, item: DestinationRule, placed: Iterable[Placed], fetch: Fetch) -> Iterable[str]:
         """Say which Secrets cannot be used, and where that matters."""
-        views = sorted({one.view for one in self._layer7.envoy.of_source("DestinationRule", item.key, fetch)})
+        views = sorted({one.view for one in placed})
         for path, tls in destinations.credentials(item):
             for view in views:
-                found = fetch.find(self._inputs.credentials, (view[0], tls.credential_name))
+                found = fetch.find(self._inputs.secrets, (view[0], tls.credential_name))
                 fault = "" if found is None or tls.insecure_skip_verify else found.roots_fault
                 if found is not None and tls.mode is TLSMode.MUTUAL:
                     fault = found.fault or fault

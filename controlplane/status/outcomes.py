@@ -18,6 +18,7 @@ from controlplane.graph.derived import Derived, Fetch
 from controlplane.inputs.sources import Fault
 from controlplane.stages import CONDITIONS
 from controlplane.status import conditions, no_effect
+from controlplane.status.at_gateways import GatewayConditions
 from controlplane.status.conditions import Condition
 from controlplane.status.layer7 import Layer7Conditions
 from controlplane.waypoints.attachment import Attachment
@@ -26,6 +27,7 @@ from meshapi.resources import base
 from meshapi.resources.core import Service
 from meshapi.resources.destination_rule import DestinationRule
 from meshapi.resources.envoy_filter import EnvoyFilter
+from meshapi.resources.istio_gateway import Gateway
 from meshapi.resources.networking import ServiceEntry, WorkloadEntry
 from meshapi.resources.request_authentication import RequestAuthentication
 from meshapi.resources.security import AuthorizationPolicy, PeerAuthentication
@@ -55,6 +57,7 @@ class _Subject:
         resources: the resources that are made of an object; none: it has no condition of layer 4.
         attachment: what an object is attached to.
         layer7: what waypoints make of it; ``None``: nothing to report.
+        at_gateways: what gateways of Istio's API make of it; ``None``: nothing to report.
     """
 
     kind: Kind
@@ -64,6 +67,7 @@ class _Subject:
     resources: Callable[[Key, Fetch], Iterable[Resource]]
     attachment: Callable[[Any, Fetch], Attachment | None] = lambda _, __: None
     layer7: Callable[[Any, Fetch], Condition | None] = lambda _, __: None
+    at_gateways: Callable[[Any, Fetch], Condition | None] = lambda _, __: None
 
 
 class Outcomes:
@@ -77,8 +81,9 @@ class Outcomes:
     def __init__(self, layer7: Layer7) -> None:
         self._model = model = layer7.model
         self._layer7 = Layer7Conditions(layer7)
+        self._at_gateways = GatewayConditions(layer7)
         self._inputs = model.inputs
-        self._subjects = {subject.kind.name: subject for subject in self._find_subjects()}
+        self._subjects = {subject.kind.title: subject for subject in self._find_subjects()}
         self.by_kind: dict[Kind, Collection[Key, Outcome]] = {
             subject.kind: Derived(
                 model.graph,
@@ -147,16 +152,23 @@ class Outcomes:
                 functools.partial(layer7.of_policy, "RequestAuthentication"),
             ),
             (kinds.TELEMETRY, Telemetry, layer7.of_telemetry),
-            (kinds.VIRTUAL_SERVICE, VirtualService, layer7.of_virtual_service),
             (kinds.DESTINATION_RULE, DestinationRule, layer7.of_destination_rule),
             (kinds.ENVOY_FILTER, EnvoyFilter, layer7.of_envoy_filter),
             *((kind, read, functools.partial(_always, no_effect.condition(kind))) for kind, read in no_effect.KINDS),
         ]
+        yield _Subject(
+            kinds.VIRTUAL_SERVICE, self._inputs.of(VirtualService), names.ADDRESS_TYPE, _silent, _nothing,
+            layer7=layer7.of_virtual_service, at_gateways=self._at_gateways.of_virtual_service,
+        )  # fmt: skip
+        yield _Subject(
+            kinds.ISTIO_GATEWAY, self._inputs.of(Gateway), names.ADDRESS_TYPE, _silent, _nothing,
+            at_gateways=self._at_gateways.of_gateway,
+        )  # fmt: skip
         for kind, model, evaluate in found:
             yield _Subject(kind, self._inputs.of(model), names.ADDRESS_TYPE, _silent, _nothing, layer7=evaluate)
 
     def _outcome(self, subject: _Subject, item: base.Object, fetch: Fetch) -> Outcome | None:
-        fault = fetch.find(self._inputs.faults, (subject.kind.name, item.key))
+        fault = fetch.find(self._inputs.faults, (subject.kind.title, item.key))
         of_layer_4: Condition | None
         generation = item.metadata.generation
         if fault is not None:
@@ -164,8 +176,8 @@ class Outcomes:
         else:
             of_layer_4 = self._rejection(subject, item.key, fetch) or subject.evaluate(item, fetch)
         bound = conditions.of_attachment(subject.attachment(item, fetch))
-        at_waypoints = subject.layer7(item, fetch)
-        found = tuple(one for one in (of_layer_4, bound, at_waypoints) if one is not None)
+        of_layer_7 = (subject.layer7(item, fetch), subject.at_gateways(item, fetch))
+        found = tuple(one for one in (of_layer_4, bound, *of_layer_7) if one is not None)
         return Outcome(found, generation) if found else None
 
     def _rejection(self, subject: _Subject, key: Key, fetch: Fetch) -> Condition | None:

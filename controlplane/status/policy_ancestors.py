@@ -77,7 +77,7 @@ class PolicyAncestors:
     def _controller(self, ancestor: Mapping[str, str]) -> str:
         """Return who is responsible for an ancestor."""
         key = (ancestor["namespace"], ancestor["name"])
-        is_edge = ancestor["kind"] == "Gateway" and self._layer7.model.gateways.known.find(key) is not None
+        is_edge = ancestor["kind"] == "Gateway" and self._layer7.model.gateways.of_gateway_api.find(key) is not None
         return names.GATEWAY_CONTROLLER if is_edge else names.WAYPOINT_CONTROLLER
 
     def _gateways(self, kind: str, keys: Iterable[Key], fetch: Fetch) -> list[Key]:
@@ -110,10 +110,14 @@ class PolicyAncestors:
             verdict = self._verdict(policies, reading, target, fetch)
             rival = policies.rival(reading, target, fetch)
             gateways = self._gateways(kind, {reading.key, rival or reading.key}, fetch)
+            known = self._layer7.model.gateways.of_gateway_api
+            named = [view for view in gateways if fetch.find(known, view) is not None]
+            if waypoint is None and gateways and not named:
+                yield own, verdict  # pods of Gateways of Istio's API, which are no ancestors
             if waypoint is None and not gateways:
                 hint = "the target uses no waypoint; the policy counts where routes of other waypoints lead to it"
                 yield own, Verdict(verdict.is_true, verdict.reason, f"{verdict.message}; {hint}")
-            for namespace, name in (*gateways, *([] if waypoint is None else [waypoint.key])):
+            for namespace, name in (*named, *([] if waypoint is None else [waypoint.key])):
                 yield {"group": GROUP, "kind": "Gateway", "namespace": namespace, "name": name}, verdict
 
     def _verdict(

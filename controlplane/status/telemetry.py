@@ -21,4 +21,5 @@ def problems_of(layer7: Layer7, item: Telemetry, fetch: Fetch) -> Iterator[str]:
         yield f"{'/'.join(rival)} is older and counts for the namespace instead; merge the two, or name targetRefs"
     defaults = telemetries.config(fetch).default_providers
     yield from problems.of_missing_providers(item, telemetries.parents(item, fetch), defaults)
-    yield from problems.of_telemetry(item, telemetries.providers(fetch), fault)
+    is_in_force = bool(layer7.envoy.of_source("Telemetry", item.key, fetch))
+    yield from problems.of_telemetry(item, telemetries.providers(fetch), fault, is_in_force=is_in_force)

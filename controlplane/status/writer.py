@@ -43,11 +43,11 @@ class StatusWriter:
         self._outcomes = outcomes
         self._synced = synced
         self._clock = clock
-        self._kinds = {kind.name: kind for kind in outcomes.by_kind}
+        self._kinds = {kind.title: kind for kind in outcomes.by_kind}
         self._queue: WorkQueue[tuple[str, Key]] = WorkQueue("status of an object")
         self._held: dict[tuple[str, Key], list[Json]] = {}
         for kind, collection in outcomes.by_kind.items():
-            collection.add_handler(functools.partial(self._changed, kind.name))
+            collection.add_handler(functools.partial(self._changed, kind.title))
         outcomes.unusable.add_handler(lambda name, _, __: self._queue.add(name))
 
     async def run(self) -> NoReturn:
@@ -57,7 +57,7 @@ class StatusWriter:
             await self._read(kind)
             present = collection.keys()
             for key in present:
-                self._queue.add((kind.name, key))
+                self._queue.add((kind.title, key))
         for name in {*self._held, *self._outcomes.unusable.keys()}:
             self._queue.add(name)
         await self._queue.run(self._reconcile)
@@ -83,7 +83,7 @@ class StatusWriter:
             present = (item.get("status") or {}).get("conditions") or ()
             ours = [condition for condition in present if condition.get("type") in conditions.TYPES]
             if ours:
-                self._held[kind.name, (metadata.get("namespace", ""), metadata["name"])] = ours
+                self._held[kind.title, (metadata.get("namespace", ""), metadata["name"])] = ours
 
     async def _reconcile(self, name: tuple[str, Key]) -> None:
         kind = self._kinds[name[0]]

@@ -7,7 +7,9 @@ from controlplane.ambient.model import Model
 from controlplane.ambient.outputs import Maker, Outputs
 from controlplane.envoy.layer7 import Layer7
 from controlplane.envoy.placing import TYPES, Placed
+from controlplane.gateways import place
 from controlplane.graph.derived import Derived
+from controlplane.xds.following import Following
 from controlplane.xds.snapshot import Snapshot
 from meshapi import names
 from meshapi.resources.core import Pod, Service
@@ -32,6 +34,7 @@ class Worlds:
     def __init__(self) -> None:
         self._nothing = Snapshot(TYPES)
         self._worlds: dict[Key, _World] = {}
+        self._followers: dict[object, Callable[[], None]] = {}
 
     def add(self, derived: Derived[Any, V], placed: Callable[[V], Iterable[Placed]]) -> None:
         """Take resources from a collection; ``placed`` returns those of a value."""
@@ -47,6 +50,15 @@ class Worlds:
         """Return what a proxy sees, by the key of its Gateway; nothing for ``None``."""
         return self._nothing if key is None else self._world(key).snapshot
 
+    def following(self, choose: Callable[[], Key | None]) -> Following:
+        """Return what a proxy sees whose Gateway may change; ``choose`` returns its key."""
+        return Following(lambda: self.view(choose()), self._on_publish, TYPES)
+
+    def _on_publish(self, follower: Callable[[], None]) -> Callable[[], None]:
+        token = object()
+        self._followers[token] = follower
+        return lambda: self._followers.pop(token, None) and None
+
     def maker(self, key: Key, type_url: str, name: str) -> Maker | None:
         """Return the value that a resource of a view belongs to."""
         world = self._worlds.get(key)
@@ -59,6 +71,9 @@ class Worlds:
                 world.is_changed = not is_settled
                 if changes := world.outputs.take(is_settled=is_settled):
                     world.snapshot.apply(changes)
+        if is_settled:
+            for follower in list(self._followers.values()):
+                follower()
 
     def _world(self, key: Key) -> _World:
         world = self._worlds.get(key)
@@ -89,7 +104,8 @@ def view_of(peer: Peer, model: Model) -> Key | None:
     """Return the Gateway whose configuration a proxy may see; ``None``: none.
 
     The proxy names the Gateway in its metadata. It gets the configuration if its token proves the identity of that
-    Gateway's pods: the Gateway's namespace and service account (``namespace/account``).
+    Gateway's pods: the Gateway's namespace and service account (``namespace/account``). Where users run the pods, what
+    these are for is read from the pod, whose name the proxy says; it has to have the token's identity.
     """
     namespace, _, account = peer.identity.partition("/")
     labels = peer.metadata.get("LABELS")
@@ -98,19 +114,25 @@ def view_of(peer: Peer, model: Model) -> Key | None:
     if peer.node_type != names.GATEWAY_NODE:
         waypoint = model.waypoints.known.find(key)
         return waypoint.key if waypoint is not None and waypoint.service_account == account else None
-    gateway = model.gateways.known.find(key)
+    gateway = model.gateways.of_gateway_api.find(key)
     if gateway is not None and gateway.service is None and gateway.service_account == account:
         return gateway.key
-    return _manual_view_of(peer, namespace, account, model)
-
-
-def _manual_view_of(peer: Peer, namespace: str, account: str, model: Model) -> Key | None:
-    """Return the Gateway whose user runs a proxy: the oldest one that names a Service which selects the proxy's pod."""
     pod = model.inputs.of(Pod).find((namespace, peer.name.rpartition(".")[0]))
     if pod is None or pod.spec.service_account_name != account:
         return None
-    found = []
-    for gateway in model.gateways.known:
+    return _manual_view_of(pod, model) or _place_of(pod, model)
+
+
+def _place_of(pod: Pod, model: Model) -> Key | None:
+    """Return the place of a pod that Gateways of Istio's API select."""
+    key = place.of_pod(pod).key
+    return None if model.gateways.istio.known.find(key) is None else key
+
+
+def _manual_view_of(pod: Pod, model: Model) -> Key | None:
+    """Return the Gateway whose user runs a pod: the oldest one that names a Service which selects it."""
+    namespace, found = pod.metadata.namespace, []
+    for gateway in model.gateways.of_gateway_api:
         service = None if gateway.service is None else model.inputs.of(Service).find(gateway.service)
         if service is None or gateway.key[0] != namespace or not service.spec.selector:
             continue

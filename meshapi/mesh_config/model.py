@@ -221,6 +221,18 @@ class WaypointProvisioning(StrEnum):
     """The control plane too, for services that need one and whose labels name none."""
 
 
+class IngressMode(StrEnum):
+    """Which Ingresses are served."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    OFF = "OFF"
+    """None."""
+    DEFAULT = "DEFAULT"
+    """Those that name our class, or none."""
+    STRICT = "STRICT"
+    """Those that name our class."""
+
+
 def _any_case(given: Any) -> Any:
     return given.upper() if isinstance(given, str) else given
 
@@ -253,5 +265,9 @@ class MeshConfig(Message):
     locality_lb_setting: LocalityLbSetting = LocalityLbSetting()
     enable_tracing: bool | None = None
     default_providers: DefaultProviders = DefaultProviders()
+    ingress_controller_mode: Annotated[IngressMode, _by_number(*IngressMode)] = IngressMode.STRICT
+    ingress_class: str = ""
+    ingress_service: str = ""
+    ingress_selector: str = ""
     waypoints: Annotated[WaypointProvisioning, BeforeValidator(_any_case)] = WaypointProvisioning.MANUAL
     extension_providers: Annotated[tuple[ExtensionProvider, ...], AfterValidator(named_once)] = ()

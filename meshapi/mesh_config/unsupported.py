@@ -25,7 +25,6 @@ class Unsupported:
 
 _HTTP: Final = "ztunnel carries TCP; set it where the waypoint is configured"
 _PORTS: Final = "ztunnel listens on ports 15001, 15006 and 15008 of each pod"
-_INGRESS: Final = "Culvert has no ingress controller"
 _TELEMETRY: Final = (
     "ztunnel exports access log records by ztunnel.accessLogOtlp, waypoints by extensionProviders; "
     "metrics are fetched by Prometheus"
@@ -43,10 +42,6 @@ FIELDS: Final[dict[str, Unsupported]] = {
     "proxyHttpPort": Unsupported(_PORTS, (0,)),
     "hboneIdleTimeout": Unsupported("in Istio, too, only Envoy reads it, ztunnel does not"),
     "protocolDetectionTimeout": Unsupported("ztunnel detects no protocols", ("0s",)),
-    "ingressClass": Unsupported(_INGRESS),
-    "ingressService": Unsupported(_INGRESS),
-    "ingressControllerMode": Unsupported(_INGRESS, ("OFF", "UNSPECIFIED")),
-    "ingressSelector": Unsupported(_INGRESS),
     "enableEnvoyAccessLogService": Unsupported(_TELEMETRY, (False,)),
     "disableEnvoyListenerLog": Unsupported(_ENVOY, (False,)),
     "inboundTrafficPolicy": Unsupported(

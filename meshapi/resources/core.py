@@ -103,10 +103,30 @@ class ServiceSpec(Part, frozen=True):
     publish_not_ready_addresses: bool = False
 
 
+class LoadBalancerIngress(Part, frozen=True):
+    """An address that a load balancer has given: one of both."""
+
+    ip: str = ""
+    hostname: str = ""
+
+
+class LoadBalancerStatus(Part, frozen=True):
+    """What a load balancer has given."""
+
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(Part, frozen=True):
+    """What has been given to a service."""
+
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+
+
 class Service(BulkObject, frozen=True):
     """A service."""
 
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
 
 class ObjectReference(Part, frozen=True):

@@ -18,6 +18,7 @@ from meshapi.resources import (
     destination_rule,
     envoy_filter,
     extensions,
+    istio_gateway,
     networking,
     request_authentication,
     security,
@@ -109,6 +110,15 @@ DEFINITIONS: Final = (
         short_names=("dr",),
         spec=destination_rule.DestinationRuleSpec,
         columns=(("Host", ".spec.host"),),
+        versions=_NETWORKING_VERSIONS,
+    ),
+    Definition(
+        group="networking.istio.io",
+        kind="Gateway",
+        plural="gateways",
+        short_names=("gw",),
+        spec=istio_gateway.GatewaySpec,
+        columns=(),
         versions=_NETWORKING_VERSIONS,
     ),
     Definition(

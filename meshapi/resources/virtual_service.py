@@ -338,3 +338,15 @@ class VirtualService(ModelObject):
     """Routing of requests to some hosts."""
 
     spec: VirtualServiceSpec
+
+
+def gateway_key(name: str, namespace: str) -> tuple[str, str]:
+    """Return the key of a Gateway that a VirtualService of a namespace names.
+
+    ``name``, ``namespace/name``, ``./name`` and the old ``name.namespace`` and ``name.namespace.svc.cluster.local``.
+    """
+    given, slash, short = name.rpartition("/")
+    if slash:
+        return (namespace if given == "." else given, short)
+    short, dot, rest = name.partition(".")
+    return (rest.partition(".")[0] if dot else namespace, short)

@@ -16,6 +16,7 @@ from meshapi.resources import (
     base,
     core,
     destination_rule,
+    istio_gateway,
     network_policy,
     networking,
     request_authentication,
@@ -40,6 +41,7 @@ MODELS: Final[Mapping[str, tuple[Kind, type[base.Object]]]] = {
     "DestinationRule": (kinds.DESTINATION_RULE, destination_rule.DestinationRule),
     "RequestAuthentication": (kinds.REQUEST_AUTHENTICATION, request_authentication.RequestAuthentication),
     "NetworkPolicy": (kinds.NETWORK_POLICY, network_policy.NetworkPolicy),
+    "Gateway": (kinds.ISTIO_GATEWAY, istio_gateway.Gateway),
     "WorkloadEntry": (kinds.WORKLOAD_ENTRY, networking.WorkloadEntry),
 }
 _GROUPS: Final = {kind.name: kind.group for kind, _ in MODELS.values()}

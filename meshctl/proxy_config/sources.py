@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from meshapi import names
 from meshctl import pages
-from meshctl.components import Part, captured, is_ready
+from meshctl.components import Part, captured, is_gateway, is_ready
 from meshctl.proxy_config import dump, ztunnels
 from meshctl.proxy_config.dump import Dump
 from meshctl.session import CommandError
@@ -86,7 +86,7 @@ def proxy_of(pod: Json) -> Proxy:
         CommandError: none.
     """
     labels = pod["metadata"].get("labels") or {}
-    if labels.get(names.GATEWAY_MANAGED_LABEL) in names.MANAGED_PROXIES:
+    if labels.get(names.GATEWAY_MANAGED_LABEL) in names.MANAGED_PROXIES or is_gateway(pod):
         return Proxy.OWN
     if captured([pod]):
         return Proxy.ZTUNNEL

@@ -1,12 +1,13 @@
 """The pieces of a report. Each may fail or be late on its own; secrets are never read."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from meshapi import names
-from meshctl import analyze, pages, proxy_status, version
+from meshctl import analyze, components, pages, proxy_status, version
 from meshctl.components import Part
 from meshctl.pages import Process
 from meshctl.report.archive import MAX_ENTRY, Report
@@ -25,6 +26,7 @@ CLUSTER_KINDS: Final = (
     kinds.REQUEST_AUTHENTICATION,
     kinds.TELEMETRY,
     kinds.SERVICE_ENTRY,
+    kinds.ISTIO_GATEWAY,
     kinds.VIRTUAL_SERVICE,
     kinds.DESTINATION_RULE,
     kinds.WORKLOAD_ENTRY,
@@ -58,9 +60,14 @@ async def collect(client: kube.Client, namespace: str, report: Report, *, piece_
     except (kube.KubeError, TimeoutError) as error:
         report.failed("pods", str(error) or "no answer in time")
         processes = []
+    gateways = []
+    with contextlib.suppress(kube.KubeError, TimeoutError):  # it has been said of the pods already
+        every = await asyncio.wait_for(client.items(kinds.POD, namespace), piece_s)
+        gateways = [pod for pod in every if components.is_gateway(pod)]
     # Logs first: if time runs out, what is missing should be what can still be read later.
     pieces = [
         *(piece for one in processes for piece in _of(client, one, report)),
+        *(piece for pod in gateways for piece in _logs(client, pod, report)),
         *_of_cluster(client, namespace, report),
     ]
     places = asyncio.Semaphore(_SIDE_BY_SIDE)
@@ -86,7 +93,8 @@ async def _guarded(piece: Piece, report: Report, places: asyncio.Semaphore, piec
 
 def _of_cluster(client: kube.Client, namespace: str, report: Report) -> list[Piece]:
     def listed(kind: Kind, where: str | None) -> Piece:
-        name = f"{'system' if where else 'cluster'}/{kind.plural}.yaml"
+        plural = kind.plural if kind.title == kind.name else f"{kind.plural}.{kind.group}"
+        name = f"{'system' if where else 'cluster'}/{plural}.yaml"
 
         async def collect() -> None:
             report.object(name, await client.items(kind, where))
@@ -125,18 +133,29 @@ def _of_cluster(client: kube.Client, namespace: str, report: Report) -> list[Pie
     ]
 
 
-def _of(client: kube.Client, process: Process, report: Report) -> list[Piece]:
-    folder = f"pods/{process.pod}"
+def _logs(client: kube.Client, pod: Json, report: Report) -> list[Piece]:
+    """Return the logs of a pod's containers, and those of before they were started again."""
+    name_of, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
 
     def log(container: str, *, previous: bool) -> Piece:
-        name = f"{folder}/{container}{'.previous' if previous else ''}.log"
+        name = f"pods/{name_of}/{container}{'.previous' if previous else ''}.log"
         query = {"container": container, "tailLines": str(_LOG_LINES), "limitBytes": str(MAX_ENTRY)}
 
         async def collect() -> None:
-            text = await client.log(process.pod, process.namespace, query | ({"previous": "true"} if previous else {}))
+            text = await client.log(name_of, namespace, query | ({"previous": "true"} if previous else {}))
             report.text(name, text.decode(errors="replace"))
 
         return Piece(name, collect)
+
+    containers = [one["name"] for one in pod["spec"].get("containers") or ()]
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    restarted = {one["name"] for one in statuses if one.get("restartCount")}
+    pieces = [log(name, previous=False) for name in containers]
+    return [*pieces, *(log(name, previous=True) for name in containers if name in restarted)]
+
+
+def _of(client: kube.Client, process: Process, report: Report) -> list[Piece]:
+    folder = f"pods/{process.pod}"
 
     def page(port: int, path: str, name: str) -> Piece:
         async def collect() -> None:
@@ -144,11 +163,7 @@ def _of(client: kube.Client, process: Process, report: Report) -> list[Piece]:
 
         return Piece(name, collect)
 
-    containers = [one["name"] for one in process.item["spec"].get("containers") or ()]
-    statuses = (process.item.get("status") or {}).get("containerStatuses") or ()
-    restarted = {one["name"] for one in statuses if one.get("restartCount")}
-    pieces = [log(name, previous=False) for name in containers]
-    pieces += [log(name, previous=True) for name in containers if name in restarted]
+    pieces = _logs(client, process.item, report)
     if not process.ready:
         return pieces
     port, paths = _PAGES.get(process.part, (0, ()))

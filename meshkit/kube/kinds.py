@@ -14,6 +14,7 @@ class Kind:
         name: the kind's name, as ``Pod``.
         plural: the name in paths, as ``pods``.
         namespaced: whether its objects live in namespaces.
+        title: tells it from kinds of other groups with the same name; its name where there are none.
     """
 
     group: str
@@ -21,6 +22,11 @@ class Kind:
     name: str
     plural: str
     namespaced: bool = True
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
 
     @property
     def api_version(self) -> str:
@@ -50,6 +56,8 @@ SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
 DAEMON_SET: Final = Kind("apps", "v1", "DaemonSet", "daemonsets")
 ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
+INGRESS: Final = Kind("networking.k8s.io", "v1", "Ingress", "ingresses")
+INGRESS_CLASS: Final = Kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", namespaced=False)
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 EVENT: Final = Kind("", "v1", "Event", "events")
 EVENT_V1: Final = Kind("events.k8s.io", "v1", "Event", "events")
@@ -69,6 +77,8 @@ SERVICE_ENTRY: Final = Kind("networking.istio.io", "v1", "ServiceEntry", "servic
 WORKLOAD_ENTRY: Final = Kind("networking.istio.io", "v1", "WorkloadEntry", "workloadentries")
 VIRTUAL_SERVICE: Final = Kind("networking.istio.io", "v1", "VirtualService", "virtualservices")
 DESTINATION_RULE: Final = Kind("networking.istio.io", "v1", "DestinationRule", "destinationrules")
+ISTIO_GATEWAY: Final = Kind("networking.istio.io", "v1", "Gateway", "gateways", title="Gateway.networking.istio.io")
+"""Not the Gateway of the Gateway API."""
 SIDECAR: Final = Kind("networking.istio.io", "v1", "Sidecar", "sidecars")
 WORKLOAD_GROUP: Final = Kind("networking.istio.io", "v1", "WorkloadGroup", "workloadgroups")
 ENVOY_FILTER: Final = Kind("networking.istio.io", "v1alpha3", "EnvoyFilter", "envoyfilters")

@@ -19,4 +19,4 @@ def check(request: Request, *_: str) -> Response:
 ROUTES = ((r"* /(.*)", check),)
 
 if __name__ == "__main__":
-    serve(ROUTES, port=port_from_command_line())
+    serve(ROUTES, port=port_from_command_line(8000))

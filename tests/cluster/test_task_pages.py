@@ -13,7 +13,7 @@ import pytest
 
 from meshlab import addons, lab
 from meshlab.progress import Progress
-from tests.support.lab import ROOT
+from tests.support.lab import ROOT, install
 from tests.support.mesh import Mesh
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]  # with the build of MetalLB
@@ -76,6 +76,7 @@ def run(page: list[Step], environment: dict[str, str], folder: Path) -> list[tup
 def cluster_with_addresses(mesh: Mesh) -> Mesh:
     for addon in ("metallb", "fortio"):
         lab.add(mesh.lab.name, addon, addons.named(addon), progress=Progress())
+    install(mesh.lab, "--set", "profile=demo")
     return mesh
 
 

@@ -4,7 +4,7 @@ A scenario is judged by any proxy that speaks the xDS v3 of the control plane; n
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,7 +72,14 @@ class ClientTls(Part):
     name: str = ""
     """Of the server, which is sent and checked; empty: the request's host."""
     certificate: str = ""
-    """``client`` or ``stranger``: the certificate that it shows, of ``$CA`` or of ``$OTHER_CA``."""
+    """The certificate that it shows: ``client`` or ``revoked`` of ``$CA``, ``stranger`` of ``$OTHER_CA``; or ``mesh``:
+    the identity of service account ``caller`` of namespace ``shop``."""
+    anyone: bool = False
+    """Whether the server's certificate may have any name."""
+    newest: str = ""
+    """Version of TLS that is the newest it speaks, as ``TLSv1_2``."""
+    ciphers: str = ""
+    """That it offers, as OpenSSL writes them; for TLS 1.2."""
 
 
 class Request(Part):
@@ -206,8 +213,9 @@ class Scenario(Part):
     about: str
     services: dict[str, Service] = {"httpbin": Service()}
     resources: tuple[dict[str, Any], ...] = ()
-    gateway: bool = False
-    """Whether the proxy is the Gateway ``gateway`` of the namespace ``default``, which is among the resources."""
+    gateway: bool | Literal["istio"] = False
+    """Whether the proxy is the Gateway ``gateway`` of the namespace ``default``, which is among the resources; with
+    ``istio``, it is a pod of the namespace ``istio-system`` with the label ``istio: ingressgateway``."""
     namespaces: dict[str, dict[str, str]] = {}
     """Further namespaces, with labels."""
     waypoint_for: str = ""

@@ -64,6 +64,11 @@ async def _https(running: World, request: Request, tls: ClientTls) -> Answer:
 
 def _context(running: World, tls: ClientTls) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=running.authority.roots.decode())
+    context.check_hostname = not tls.anyone
+    if tls.newest:
+        context.maximum_version = ssl.TLSVersion[tls.newest]
+    if tls.ciphers:
+        context.set_ciphers(tls.ciphers)
     if tls.certificate:
         context.load_cert_chain(*_pair(running.folder, tls.certificate))
     return context
@@ -84,7 +89,7 @@ async def _names(context: ssl.SSLContext, name: str, port: int) -> tuple[str, ..
     with contextlib.suppress(OSError, ssl.SSLError):
         await writer.wait_closed()
     found = x509.load_der_x509_certificate(shown).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    return tuple(found.value.get_values_for_type(x509.DNSName))
+    return tuple(str(one.value) for one in found.value)
 
 
 async def _datagram(request: Request) -> Answer:

@@ -4,7 +4,6 @@ All addresses are local ones of a network namespace of the test's own, so pods n
 """
 
 import asyncio
-import base64
 import contextlib
 import json
 import ssl
@@ -12,19 +11,20 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
 
-from controlplane import client_credentials, gateway_secrets
 from controlplane.ambient import model as ambient
 from controlplane.config_map_certificates import certificates_of
 from controlplane.envoy import layer7
+from controlplane.gateways import place
+from controlplane.gateways import secrets as secrets_of_gateways
 from controlplane.inputs.kinds import KINDS
 from controlplane.inputs.mesh import MeshContext
-from controlplane.inputs.sources import MESH, TlsSecret
-from controlplane.status import gateways
+from controlplane.inputs.sources import MESH
+from controlplane.status import gateways, ingresses
 from controlplane.status.outcomes import Outcomes
 from controlplane.status.policy_ancestors import PolicyAncestors
 from controlplane.status.route_parents import RouteParents
@@ -41,6 +41,7 @@ from meshkit.xds.peer import Peer, SilentObserver
 from meshkit.xds.source import ResourceSource
 from tests.scenarios import authorizer, datagrams
 from tests.scenarios.files import Scenario, Service
+from tests.scenarios.makers import Makers
 from tests.scenarios.pods import Pod, Request
 from tests.support import attacker, hbone_client, hbone_server, telemetry_collector, waypoint_envoy
 from tests.support.authority import TestAuthority
@@ -53,7 +54,9 @@ from waypoint.secrets import OwnSecrets
 
 WAYPOINT: Key = ("default", "waypoint")
 GATEWAY: Key = ("default", "gateway")
-_MODELS = {item.kind.name: item for item in KINDS}
+_PLACE = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+"""Labels of the pod that serves Gateways of Istio's API."""
+_MODELS = {item.kind.title: item for item in KINDS}
 
 
 class Refusals(SilentObserver):
@@ -83,18 +86,22 @@ class World:
     def __post_init__(self) -> None:
         self.issuer = TokenIssuer()
         self.forger = TokenIssuer()
+        self.makers = Makers(self.authority, self.stranger)
         self.model = ambient.create(MeshContext())
         self.layer7 = layer7.create(self.model)
         self.worlds = worlds.create(self.layer7)
         self.outcomes = Outcomes(self.layer7)
         lists = (*RouteParents(self.layer7).lists, *PolicyAncestors(self.layer7).lists)
         self.reports = gateways.reports(self.layer7)
+        self.ingresses = ingresses.reports(self.layer7)
         self.lists = {one.kind.name: one.entries for one in lists}
         self.services: dict[str, tuple[Service, str]] = {}
         """By name and namespace: the service and its virtual address."""
         self.pods: list[Pod] = []
         for name, one in self.scenario.services.items():
             self._add_service(name, one)
+        if self.scenario.gateway == "istio":
+            self.put({"kind": "Pod", **_place()})
         if not self.scenario.gateway:
             self.put_waypoint(self.scenario.waypoint_for)
         for name, node in self.scenario.nodes.items():
@@ -112,6 +119,8 @@ class World:
     @property
     def view(self) -> Key:
         """What the proxy is."""
+        if self.scenario.gateway == "istio":
+            return place.of_pod(base.read(core.Pod, _place())).key
         return GATEWAY if self.scenario.gateway else WAYPOINT
 
     def configure(self, mesh: Json) -> None:
@@ -132,38 +141,15 @@ class World:
             self.model.inputs.certificates.set(key, certificates_of(self._filled(item)))
             return
         if item["kind"] == "Secret":
-            made = self._secret(item["certificate"])
-            self.model.inputs.secrets.set(key, gateway_secrets.read(made).at(datetime.now(UTC)))
-            self.model.inputs.credentials.set(key, client_credentials.read(made))
+            found = secrets_of_gateways.read(self.makers.secret(item["certificate"]))
+            self.model.inputs.secrets.set(key, found.at(datetime.now(UTC)))
             return
-        kind = _MODELS[item["kind"]]
+        is_istio = item.get("apiVersion", "").startswith("networking.istio.io/")
+        kind = _MODELS.get(f"{item['kind']}.networking.istio.io" if is_istio else "") or _MODELS[item["kind"]]
         metadata = {"namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z", **item["metadata"]}
         filled = self._filled(item)
         found = base.read(kind.model, {**filled, "metadata": metadata})
         self.model.inputs.of(kind.model).set(found.key, found)
-
-    def _secret(self, wanted: Json) -> Json:
-        """A Secret: a certificate for ``hosts``, and ``flaw``: ``expired``, ``other key``, ``no key`` or ``garbage``.
-
-        ``roots``: the authority that it trusts, ``own`` or ``other``; none without.
-        """
-        roots = {"own": self.authority.roots, "other": self.stranger.roots}.get(wanted.get("roots", ""))
-        data = {} if roots is None else {"ca.crt": roots}
-        if "hosts" in wanted:
-            data |= self._pair(wanted)
-        return {"data": {name: base64.b64encode(value).decode() for name, value in data.items()}}
-
-    def _pair(self, wanted: Json) -> dict[str, bytes]:
-        life = timedelta(seconds=-1) if wanted.get("flaw") == "expired" else timedelta(hours=1)
-        chain, key = self.authority.issue_for_hosts(*wanted["hosts"], life=life)
-        if wanted.get("flaw") == "other key":
-            _, key = self.authority.issue_for_hosts(*wanted["hosts"])
-        data = {"tls.crt": chain, "tls.key": key}
-        if wanted.get("flaw") == "no key":
-            del data["tls.key"]
-        if wanted.get("flaw") == "garbage":
-            data["tls.crt"] = b"Hello world"
-        return data
 
     def put_waypoint(self, handles: str) -> None:
         """Add or replace the waypoint; ``handles`` is its label, if not empty."""
@@ -173,14 +159,18 @@ class World:
         """Remove an object, by kind, namespace (if not the default one) and name."""
         kind, *key = name.split("/")
         if kind == "Secret":
-            place = (key[0] if len(key) == 2 else "default", key[-1])
-            self.model.inputs.secrets.set(place, TlsSecret(fault="does not exist"))
-            self.model.inputs.credentials.set(place, client_credentials.MISSING)
+            missing = secrets_of_gateways.MISSING.secret
+            self.model.inputs.secrets.set((key[0] if len(key) == 2 else "default", key[-1]), missing)
             return
         self.model.inputs.of(_MODELS[kind].model).set((key[0] if len(key) == 2 else "default", key[-1]), None)
 
     def publish(self) -> None:
         """Compute and give out what has changed."""
+        self.model.flush()
+        wanted = {key for gateway in self.model.gateways.known for key in gateway.secrets}
+        for key in wanted:
+            if self.model.inputs.secrets.find(key) is None:
+                self.model.inputs.secrets.set(key, secrets_of_gateways.MISSING.secret)
         self.model.flush()
         failures = self.model.graph.take_failures()
         assert not failures, failures
@@ -217,11 +207,14 @@ class World:
         if kind == "Gateway":
             report = self.reports.find(key)
             return "" if report is None else "; ".join(report.problems)
+        if kind == "Ingress":
+            found = [one for one in self.ingresses if one.key == key]
+            return "; ".join(problem for one in found for problem in one.problems) if found else "is not ours"
         if kind in self.lists:
             every = [one for entry in self.lists[kind].find(key) or () for one in entry["conditions"]]
             return "; ".join(one["message"] for one in every if one["status"] == "False")
-        found = self.outcomes.by_kind[_MODELS[kind].kind].find(key)
-        return "; ".join(one.message for one in (found.conditions if found else ()) if not one.accepted)
+        outcome = self.outcomes.by_kind[_MODELS[kind].kind].find(key)
+        return "; ".join(one.message for one in (outcome.conditions if outcome else ()) if not one.accepted)
 
     def address(self, to: str, port: int) -> str:
         """Where a service is called."""
@@ -311,14 +304,7 @@ class World:
 
     def write_files(self) -> None:
         """Write the certificates that resources name as ``$FILES/…``, into the proxy's pod."""
-        (self.folder / "ca.pem").write_bytes(self.authority.roots)
-        (self.folder / "other-ca.pem").write_bytes(self.stranger.roots)
-        chain, key = self.authority.issue_for_hosts("client.example")
-        (self.folder / "client.pem").write_bytes(chain)
-        (self.folder / "client-key.pem").write_bytes(key)
-        chain, key = self.stranger.issue_for_hosts("client.example")
-        (self.folder / "stranger.pem").write_bytes(chain)
-        (self.folder / "stranger-key.pem").write_bytes(key)
+        self.makers.write_files(self.folder)
 
     def _server_tls(self, one: Pod) -> ssl.SSLContext:
         chain, key = self.authority.issue_for_hosts(*one.behaviour.tls)
@@ -382,6 +368,11 @@ def baggage(namespace: str, account: str) -> dict[str, str]:
     return {"baggage": f"k8s.namespace.name={namespace},k8s.deployment.name={account},service.name={account}"}
 
 
+def _place() -> Json:
+    """A pod that serves Gateways of Istio's API."""
+    return pod("istio-ingressgateway", "istio-system", account="istio-ingressgateway", labels=_PLACE, ip="")
+
+
 def _waypoint(handles: str) -> Json:
     labels = {names.WAYPOINT_FOR_LABEL: handles} if handles else {}
     return {
@@ -407,14 +398,14 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
 
         def view(_: Peer) -> ResourceSource:
             place = world.model.inputs.of(core.Node).find(("", next(iter(scenario.nodes))))
-            return Nearby(world.worlds.view(world.view), labels_of(None, place))
+            return Nearby(world.worlds.following(lambda: world.view), labels_of(None, place))
 
         async def anyone(_: object) -> str:
             return "/".join(world.view)
 
         world.write_files()
         issued, in_files = Secrets(), FileSecrets(folder / "ca.pem")
-        own = SpiffeId("cluster.local", *world.view)
+        own = SpiffeId("cluster.local", world.view[0], world.view[1].partition(":")[0])
         issued.put(str(own), sds.KeyPair(*world.authority.issue(str(own))), "1")
         issued.put(names.ROOT_SECRET_NAME, sds.TrustBundle(world.authority.roots), "1")
         secrets = OwnSecrets(issued, own, in_files)

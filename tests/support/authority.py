@@ -56,6 +56,17 @@ class TestAuthority:
         """Return chain and key of a server outside of the mesh."""
         return self._issue([x509.DNSName(host) for host in hosts], life)
 
+    def revocation_list(self, *chains: bytes) -> bytes:
+        """Return the list of revoked certificates, PEM."""
+        now = datetime.now(UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._root.subject)
+        builder = builder.last_update(now - timedelta(minutes=1)).next_update(now + timedelta(days=1))
+        for chain in chains:
+            number = x509.load_pem_x509_certificate(chain).serial_number
+            one = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now)
+            builder = builder.add_revoked_certificate(one.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(PEM)
+
     def _issue(self, alternative_names: Sequence[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)

@@ -20,15 +20,17 @@ from controlplane.envoy.placing import Made, Message, origins, placed
 from controlplane.envoy.policy_filters import PolicyFilters
 from controlplane.envoy.telemetry.reporting import Reporting
 from controlplane.envoy.upstreams import Upstreams
+from controlplane.gateways import servers
 from controlplane.gateways.collections import Gateways
 from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import Inputs
+from controlplane.routing.at_gateways import AtGateways
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.edge import EdgeHost
-from controlplane.routing.ir import ConnectionRule
+from controlplane.routing.ir import ConnectionRule, HttpRule
 from controlplane.routing.policies import Policies
 from controlplane.routing.route_references import RouteRules
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
@@ -81,10 +83,15 @@ class EdgeCollections:
         self._filters = PolicyFilters(policies)
         self._patches = patches
         self._reporting = reporting
-        self.hosts = [
+        self.hosts: list[Derived[EdgeHost, VirtualHostMade]] = [
             Derived(graph, f"virtual hosts of {kind}s", index, CHAINS, functools.partial(self._host, kind))
             for kind, index in routing.gateway.at_edge.items()
         ]
+        self.hosts.append(
+            Derived(
+                graph, "virtual hosts of VirtualServices", routing.at_gateways.at_edge, CHAINS, self._host_of_services
+            )
+        )
         self._hosts: list[Index[_Routes, EdgeHost, VirtualHostMade]] = [
             Index(one, lambda found: ((found.place.gateway, found.place.routes),)) for one in self.hosts
         ]
@@ -99,6 +106,12 @@ class EdgeCollections:
     def _upstreams(self, view: Key, fetch: Fetch) -> Upstreams:
         return Upstreams(self._routing, self._waypoints, view, fetch)
 
+    def _of_gateway(self, gateway: EdgeGateway, fetch: Fetch) -> Upstreams:
+        """Return the clusters as a gateway sees them; the Gateways that it is made of have a part in what is made."""
+        found = self._upstreams(gateway.key, fetch)
+        found.sources.update((servers.KIND, key) for key in gateway.merged)
+        return found
+
     def _host(self, kind: str, group: Group[EdgeHost, Key, RouteRules], fetch: Fetch) -> VirtualHostMade | None:
         """Return the virtual host of a place; ``None`` where a group of an earlier kind has it."""
         place = group.key
@@ -107,15 +120,24 @@ class EdgeCollections:
                 break
             if fetch.members(index, place):
                 return None
+        return self._made(place, self._routing.gateway.rules_at(place, fetch), fetch)
+
+    def _host_of_services(self, group: Group[EdgeHost, Key, AtGateways], fetch: Fetch) -> VirtualHostMade:
+        place = group.key
+        needs_tls = self._routing.at_gateways.is_redirected(place, fetch)
+        return self._made(place, self._routing.at_gateways.rules_at(place, fetch), fetch, needs_tls=needs_tls)
+
+    def _made(
+        self, place: EdgeHost, rules: tuple[HttpRule, ...], fetch: Fetch, *, needs_tls: bool = False
+    ) -> VirtualHostMade:
         upstreams = self._upstreams(place.gateway, fetch)
-        rules = self._routing.gateway.rules_at(place, fetch)
-        made = hosts.of_rules(place, rules, _http(upstreams, place.port))
+        made = hosts.of_rules(place, rules, _http(upstreams, place.port), needs_tls=needs_tls)
         sources = frozenset({*upstreams.sources, *origins(rules)})
         body = made.SerializeToString(deterministic=True)
         return VirtualHostMade(place, body, Made((), sources, frozenset(upstreams.foreign)))
 
     def _routes(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
-        upstreams, patching = self._upstreams(gateway.key, fetch), self._patches.of(None, gateway.key, fetch)
+        upstreams, patching = self._of_gateway(gateway, fetch), self._patches.of(None, gateway.key, fetch)
         made: list[Message] = []
         for name in hosts.routes_names(gateway):
             found = [one for index in self._hosts for one in fetch.members(index, (gateway.key, name))]
@@ -127,7 +149,7 @@ class EdgeCollections:
         return assembled(upstreams, made, patching)
 
     def _listeners(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
-        upstreams = self._upstreams(gateway.key, fetch)
+        upstreams = self._of_gateway(gateway, fetch)
         making = listeners.Making(
             gateway,
             self._filters.of(None, upstreams),
@@ -157,7 +179,8 @@ class EdgeCollections:
     def _connections(
         self, gateway: EdgeGateway, listener: EdgeListener, upstreams: Upstreams
     ) -> Mapping[str, ConnectionRule]:
-        found = self._routing.gateway.connections_at(gateway.key, listener, upstreams.fetch)
+        routing = self._routing.at_gateways if gateway.merged else self._routing.gateway
+        found = routing.connections_at(gateway.key, listener, upstreams.fetch)
         upstreams.sources.update(origins(found.values()))
         return found
 

@@ -21,13 +21,24 @@ VirtualHost: Final = route_components_pb2.VirtualHost
 
 
 def of_rules(
-    place: EdgeHost, rules: Sequence[HttpRule], upstreams: routes.Upstreams
+    place: EdgeHost, rules: Sequence[HttpRule], upstreams: routes.Upstreams, *, needs_tls: bool = False
 ) -> route_components_pb2.VirtualHost:
-    """Return the virtual host of a host, or pattern of hosts; what no rule is for is not found."""
+    """Return the virtual host of a host, or pattern of hosts; what no rule is for is not found.
+
+    Args:
+        place: where it is.
+        rules: in order.
+        upstreams: returns the cluster of a target.
+        needs_tls: whether plain requests are redirected to HTTPS.
+    """
     found = [routes.of_rule(rule, place.port, upstreams) for rule in virtual_hosts.reachable(rules)]
     domain = place.hostname or "*"
     return VirtualHost(
-        name=f"{domain}:{place.port}", domains=[domain], routes=found, include_request_attempt_count=True
+        name=f"{domain}:{place.port}",
+        domains=[domain],
+        routes=found,
+        include_request_attempt_count=True,
+        require_tls=VirtualHost.ALL if needs_tls else VirtualHost.NONE,
     )
 
 
@@ -47,7 +58,12 @@ def configuration(gateway: EdgeGateway, name: str, bodies: dict[str, bytes]) -> 
     result = route_pb2.RouteConfiguration(name=name, validate_clusters=flag(False), ignore_port_in_host_matching=True)
     for hostname in sorted(bodies):
         result.virtual_hosts.append(VirtualHost.FromString(bodies[hostname]))
+    redirected = {one.hostname for one in gateway.served if one.redirects and one.routes_name == name}
     for hostname, status in _others(gateway, name, set(bodies)):
+        if hostname in redirected:
+            domain = hostname or "*"
+            result.virtual_hosts.add(name=f"{domain}:redirect", domains=[domain], require_tls=VirtualHost.ALL)
+            continue
         host = result.virtual_hosts.add(name=f"{hostname or '*'}:{status}", domains=[hostname or "*"])
         route = host.routes.add(match=route_components_pb2.RouteMatch(prefix="/"))
         route.direct_response.status = status
@@ -60,11 +76,11 @@ def _others(gateway: EdgeGateway, name: str, taken: set[str]) -> Iterable[tuple[
     port = own[0].port if own else 0
     has_tls = bool(own) and own[0].spoken is Spoken.HTTPS
     for one in own:
-        if one.hostname not in taken and (one.hostname or has_tls):
+        if one.hostname not in taken and (one.hostname or has_tls or one.redirects):
             taken.add(one.hostname)
             yield one.hostname, _NOT_FOUND
     for one in gateway.served if has_tls else ():
-        is_rival = one.port == port and one.spoken is not None and one.spoken.has_tls
+        is_rival = not one.routes and one.port == port and one.spoken is not None and one.spoken.has_tls
         if is_rival and one.hostname not in taken:
             taken.add(one.hostname)
             yield one.hostname, _MISDIRECTED

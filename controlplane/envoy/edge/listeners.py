@@ -1,20 +1,20 @@
 """Listeners of gateways: one for each port. Facts: Istio's ``pilot/pkg/networking/core/gateway.go``."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
-from controlplane.envoy import filter_chains, routes, transport
+from controlplane.envoy import filter_chains, peer, routes, transport
 from controlplane.envoy.edge import datagrams
 from controlplane.envoy.filter_chains import Filters
 from controlplane.envoy.http_connections import Edge
 from controlplane.envoy.packing import packed
 from controlplane.envoy.telemetry.reporting import Reports
-from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
+from controlplane.gateways.listener import Demand, EdgeGateway, EdgeListener, Spoken
 from controlplane.routing.ir import ConnectionRule
 
 _TLS_INSPECTOR: Final = "envoy.filters.listener.tls_inspector"
@@ -40,18 +40,18 @@ class Making:
 
     def listeners(self) -> Iterable[listener_pb2.Listener]:
         """Yield the listeners, one for each port."""
-        by_port: dict[int, list[EdgeListener]] = {}
+        by_socket: dict[tuple[int, str], list[EdgeListener]] = {}
         for one in self.gateway.served:
             if one.spoken is not Spoken.UDP:
-                by_port.setdefault(one.port, []).append(one)
-        for port, found in sorted(by_port.items()):
-            yield self._of_port(port, found)
+                by_socket.setdefault(one.socket, []).append(one)
+        for (port, bind), found in sorted(by_socket.items()):
+            yield self._of_socket(port, bind, found)
         yield from (datagrams.listener(one) for one in self.gateway.served if one.spoken is Spoken.UDP)
 
-    def _of_port(self, port: int, found: Sequence[EdgeListener]) -> listener_pb2.Listener:
-        socket = address_pb2.SocketAddress(address="::", port_value=port, ipv4_compat=True)
+    def _of_socket(self, port: int, bind: str, found: Sequence[EdgeListener]) -> listener_pb2.Listener:
+        socket = address_pb2.SocketAddress(address=bind or "::", port_value=port, ipv4_compat=bind in {"", "::"})
         result = listener_pb2.Listener(
-            name=f"0.0.0.0_{port}",
+            name=f"{bind or '0.0.0.0'}_{port}",  # noqa: S104  (the name that Istio's tools know)
             address=address_pb2.Address(socket_address=socket),
             filter_chains=self._chains(found),
         )
@@ -60,40 +60,47 @@ class Making:
         return result
 
     def _chains(self, found: Iterable[EdgeListener]) -> Iterable[listener_components_pb2.FilterChain]:
-        names = set()
+        by_routes: dict[str, list[EdgeListener]] = {}
         for one in found:
-            # Plain listeners of a port share one chain: the host of a request tells them apart.
-            if one.routes_name in names or one.spoken is None:
-                continue
-            names.add(one.routes_name)
-            if one.spoken.is_http:
-                yield self._of_requests(one)
+            by_routes.setdefault(one.routes_name, []).append(one)
+        for together in by_routes.values():
+            # Plain listeners of a port share one chain: the host of a request tells them apart. So do the hosts of
+            # one server of Istio's Gateway.
+            if together[0].spoken is not None and together[0].spoken.is_http:
+                yield self._of_requests(together)
             else:
-                yield from self._of_connections(one)
+                yield from self._of_connections(together)
 
-    def _of_requests(self, one: EdgeListener) -> listener_components_pb2.FilterChain:
-        proves_clients = one.clients is not None and not one.clients.is_optional
+    def _of_requests(self, together: Sequence[EdgeListener]) -> listener_components_pb2.FilterChain:
+        one = together[0]
+        proves_clients = one.clients is not None and one.clients.demand is not Demand.ANYTHING
         operation = f"{self.gateway.workload}.{self.gateway.key[0]}:{one.port}/*"
         edge = Edge(proves_clients=proves_clients)
-        chain = filter_chains.of_requests(one.routes_name, self.filters, self.reports, operation, edge=edge)
-        self._set_tls(chain, one, one.hostname)
+        # Only certificates of the mesh prove an identity of the mesh; policies are asked after it is known.
+        is_mesh = one.clients is not None and one.clients.is_mesh
+        filters = replace(self.filters, http=(peer.identity(), *self.filters.http)) if is_mesh else self.filters
+        chain = filter_chains.of_requests(one.routes_name, filters, self.reports, operation, edge=edge)
+        self._set_tls(chain, one, [each.hostname for each in together])
         return chain
 
-    def _of_connections(self, one: EdgeListener) -> Iterable[listener_components_pb2.FilterChain]:
+    def _of_connections(self, together: Sequence[EdgeListener]) -> Iterable[listener_components_pb2.FilterChain]:
         """Yield a chain for each host that has a rule; the name is the listener's, and the host's where they differ."""
-        for hostname, rule in sorted(self.rules(one).items()):
-            name = one.routes_name if hostname == one.hostname else f"{one.routes_name}|{hostname}"
+        by_host: dict[str, tuple[EdgeListener, ConnectionRule]] = {}
+        for each in together:
+            by_host = {host: (each, rule) for host, rule in self.rules(each).items()} | by_host
+        for hostname, (one, rule) in sorted(by_host.items()):
+            name = one.routes_name if hostname in {"", one.hostname} else f"{one.routes_name}|{hostname}"
             proxy = filter_chains.proxy_of(name, rule, self.upstreams(one.port))
             chain = filter_chains.of_connections(proxy, self.filters, self.reports)
-            self._set_tls(chain, one, hostname)
+            self._set_tls(chain, one, [hostname])
             yield chain
 
-    def _set_tls(self, chain: listener_components_pb2.FilterChain, one: EdgeListener, hostname: str) -> None:
+    def _set_tls(self, chain: listener_components_pb2.FilterChain, one: EdgeListener, hostnames: Sequence[str]) -> None:
         if one.spoken is None or not one.spoken.has_tls:
             return
-        if hostname:
-            chain.filter_chain_match.server_names.append(hostname)
+        if all(hostnames):
+            chain.filter_chain_match.server_names.extend(dict.fromkeys(hostnames))
         if one.spoken.ends_tls:
             chain.transport_socket.CopyFrom(transport.edge_server(self.gateway.key, one))
-        elif not hostname:
+        elif not all(hostnames):
             chain.filter_chain_match.transport_protocol = "tls"

@@ -9,7 +9,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
 from controlplane.envoy import transport
-from controlplane.gateways.listener import ClientCheck, EdgeGateway
+from controlplane.gateways.listener import EdgeGateway
 from controlplane.inputs.sources import TlsSecret
 from meshkit.kube import Key
 
@@ -32,8 +32,14 @@ def of_gateway(gateway: EdgeGateway, secret: Callable[[Key], TlsSecret | None]) 
                 private_key=base_pb2.DataSource(inline_string=found.key),
             )
             yield secret_pb2.Secret(name=transport.secret_name(key), tls_certificate=certificate)
-    checks: dict[int, ClientCheck] = {one.port: one.clients for one in gateway.served if one.clients is not None}
-    for port, check in sorted(checks.items()):
+    checks = [(one.port, one.clients) for one in gateway.served if one.clients is not None]
+    for key in sorted({check.secret for _, check in checks if check.secret is not None}):
+        found = secret(key)
+        if found is not None and found.roots:
+            name = transport.secret_roots_name(key)
+            yield secret_pb2.Secret(name=name, validation_context=transport.roots(found.roots, found.revoked))
+    inline = {port: check for port, check in checks if check.roots}
+    for port, check in sorted(inline.items()):
         yield secret_pb2.Secret(
             name=transport.client_roots_name(gateway.key, port), validation_context=transport.client_validation(check)
         )

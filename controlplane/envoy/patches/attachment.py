@@ -4,6 +4,9 @@ One is for what its ``targetRefs`` name: a Gateway is the whole waypoint, Gatewa
 namespace all waypoints. With a Service or a ServiceEntry, it is for what the waypoint has for this one: its filter
 chains, routes and clusters, and what is added beside them. (In Istio it is for everything else of that waypoint, too.)
 
+One that selects pods by labels, or names nothing, is for the pods of Gateways of Istio's API: those of its namespace,
+and in the root namespace those of all.
+
 They count in the order of their ``priority``, then those of the root namespace, then the oldest first.
 """
 
@@ -14,7 +17,7 @@ from controlplane.envoy.patches.reading import Reading, read
 from controlplane.gateways.collections import Gateways
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
-from controlplane.graph.lookups import Index
+from controlplane.graph.lookups import Index, SelectorIndex
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import Inputs
 from controlplane.inputs.targets import Target, targets
@@ -53,6 +56,12 @@ class EnvoyFilters:
             graph, "envoy filters", inputs.of(EnvoyFilter), ROUTES, self._read
         )
         self._by_target: Index[Target, Key, Reading] = Index(self.readings, lambda one: one.targets)
+        self._general: Index[str, Key, Reading] = Index(
+            self.readings, lambda one: (one.key[0],) if one.selector == frozenset() else ()
+        )
+        self._selecting: SelectorIndex[Key, Reading] = SelectorIndex(
+            self.readings, lambda one: (one.key[0], dict(one.selector)) if one.selector else None
+        )
         placed: Collection[Key, tuple[Reading, frozenset[Key]]] = Derived(
             graph, "waypoints of envoy filters", self.readings, ROUTES, self._views
         )
@@ -61,7 +70,7 @@ class EnvoyFilters:
     def _read(self, item: EnvoyFilter, fetch: Fetch) -> Reading:
         named = [key for _, kind, *key in targets(item) if kind == "Gateway"]
         is_edge = any(fetch.find(self._gateways.known, (namespace, name)) is not None for namespace, name in named)
-        return read(item, self._version, is_edge=is_edge)
+        return read(item, self._version, is_edge=is_edge or not item.spec.target_refs)
 
     def of(self, service: Service | None, view: Key, fetch: Fetch) -> Patching:
         """Return the patches of what a waypoint has for a service, or (``None``) for none in particular."""
@@ -74,9 +83,15 @@ class EnvoyFilters:
 
     def _of_targets(self, service: Service | None, view: Key, fetch: Fetch) -> list[Reading]:
         root = fetch.setting(self._mesh).root_namespace
-        is_waypoint = fetch.find(self._gateways.known, view) is None
-        found = targets_of(service, view, root, is_waypoint=is_waypoint)
-        return [one for target in found for one in fetch.members(self._by_target, target)]
+        gateway = fetch.find(self._gateways.known, view)
+        found = targets_of(service, view, root, is_waypoint=gateway is None)
+        named = [one for target in found for one in fetch.members(self._by_target, target)]
+        if gateway is None or not gateway.merged:
+            return named
+        spaces = dict.fromkeys((root, view[0]))
+        general = (one for space in spaces for one in fetch.members(self._general, space))
+        selecting = (one for space in spaces for one in fetch.matching(self._selecting, space, gateway.labels))
+        return [*named, *general, *selecting]
 
     def _ordered(self, readings: Iterable[Reading], view: Key, fetch: Fetch) -> Patching:
         found = {one.key: one for one in readings}

@@ -64,6 +64,7 @@ class Reading:
         targets: the objects that the EnvoyFilter names.
         patches: in the object's order.
         problems: what cannot be applied, and the fix.
+        selector: labels of the pods that it is for, none: all; ``None``: it names objects instead.
     """
 
     key: Key
@@ -71,6 +72,7 @@ class Reading:
     targets: tuple[Target, ...] = ()
     patches: tuple[Patch, ...] = ()
     problems: tuple[str, ...] = ()
+    selector: frozenset[tuple[str, str]] | None = None
 
 
 def read(item: EnvoyFilter, version: str, *, is_edge: bool = False) -> Reading:
@@ -83,7 +85,9 @@ def read(item: EnvoyFilter, version: str, *, is_edge: bool = False) -> Reading:
     """
     found: list[Patch] = []
     problems: list[str] = []
-    whole = any(one.kind in _WHOLE for one in item.spec.target_refs)
+    named, chosen = item.spec.target_refs, item.spec.workload_selector
+    whole = not named or any(one.kind in _WHOLE for one in named)
+    selector = None if named else frozenset({} if chosen is None else chosen.labels.items())
     for index, one in enumerate(item.spec.config_patches):
         path = f"spec.configPatches[{index}]"
         try:
@@ -93,7 +97,7 @@ def read(item: EnvoyFilter, version: str, *, is_edge: bool = False) -> Reading:
     if item.metadata.annotations.get(_REFERENCED):
         problems.append(f"annotation {_REFERENCED} has no effect: clusters are made for targets of routes")
     order = (item.spec.priority, item.metadata.creation_timestamp, ".".join(reversed(item.key)))
-    return Reading(item.key, order, tuple(targets(item)), tuple(found), tuple(problems))
+    return Reading(item.key, order, tuple(targets(item)), tuple(found), tuple(problems), selector)
 
 
 def _patch(key: Key, index: int, given: ConfigPatch, *, version: str, whole: bool, is_edge: bool) -> Patch:

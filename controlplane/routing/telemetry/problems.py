@@ -14,16 +14,19 @@ Faults = Callable[[Collector], str | None]
 """Returns why nothing can be sent to a collector; ``None``: something can."""
 
 
-def of_telemetry(item: Telemetry, providers: Mapping[str, ExtensionProvider], faults: Faults) -> Iterator[str]:
+def of_telemetry(
+    item: Telemetry, providers: Mapping[str, ExtensionProvider], faults: Faults, *, is_in_force: bool = False
+) -> Iterator[str]:
     """Yield what has no effect, with the path of the field.
 
     Args:
         item: the Telemetry.
         providers: by name in lower case.
         faults: says what is wrong with a collector.
+        is_in_force: whether it counts anywhere: a selector may match the pods of gateways.
     """
     spec = item.spec
-    if not spec.is_for_namespace and not spec.targets:
+    if not is_in_force and not spec.is_for_namespace and not spec.targets:
         yield "spec.selector: a waypoint has no labels that it could choose; name the target in targetRefs"
     for index, entry in enumerate(spec.access_logging):
         at = f"spec.accessLogging[{index}]"

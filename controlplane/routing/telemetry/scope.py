@@ -1,7 +1,7 @@
 """Which Telemetries count for a service at a waypoint, from the most general one to the most special one.
 
 Where several are for one namespace, the oldest counts alone; all that are attached to a target count. A waypoint has no
-labels that a selector could choose.
+labels that a selector could choose; pods of Gateways of Istio's API have, and what selects them counts as attached.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Final
 
 from controlplane.gateways.collections import Gateways
 from controlplane.graph.derived import Fetch
-from controlplane.graph.lookups import Index
+from controlplane.graph.lookups import Index, SelectorIndex
 from controlplane.inputs.mesh import MeshContext
 from controlplane.inputs.sources import MESH, Inputs
 from controlplane.inputs.targets import Target, targets
@@ -36,6 +36,7 @@ class Telemetries:
             objects, lambda item: (item.metadata.namespace,) if item.spec.is_for_namespace else ()
         )
         self._attached: Index[Target, Key, Telemetry] = Index(objects, targets)
+        self._selecting: SelectorIndex[Key, Telemetry] = SelectorIndex(objects, _selector)
 
     def config(self, fetch: Fetch) -> MeshConfig:
         """Return the mesh configuration in force."""
@@ -52,14 +53,16 @@ class Telemetries:
     def counting(self, service: Service | None, view: Key, fetch: Fetch) -> tuple[Telemetry, ...]:
         """Return the Telemetries for a service at a waypoint, or (``None``) for the waypoint itself, in order."""
         root, owner = fetch.setting(self._mesh).root_namespace, view[0] if service is None else service.namespace
-        is_waypoint = fetch.find(self._gateways.known, view) is None
+        gateway = fetch.find(self._gateways.known, view)
+        labels = gateway.labels if gateway is not None and gateway.merged else frozenset()
         found = [
             *(one for space in {root, view[0], owner} for one in fetch.members(self._for_namespaces, space)),
             *(
                 one
-                for target in policies.targets_of(service, view, root, is_waypoint=is_waypoint)
+                for target in policies.targets_of(service, view, root, is_waypoint=gateway is None)
                 for one in fetch.members(self._attached, target)
             ),
+            *(one for space in {root, view[0]} for one in fetch.matching(self._selecting, space, labels)),
         ]
         return inherited(found, root=root, proxy=view[0], owner=owner)
 
@@ -97,8 +100,15 @@ def inherited(found: Iterable[Telemetry], *, root: str, proxy: str, owner: str) 
         if one.spec.is_for_namespace:
             general.setdefault(one.metadata.namespace, one)
     order = dict.fromkeys((root, proxy, owner))
-    attached = [one for one in by_age if one.spec.targets]
+    attached = [one for one in by_age if not one.spec.is_for_namespace]
     return (
         *(general[space] for space in order if space in general),
         *sorted(attached, key=lambda one: places[one.metadata.namespace]),
     )
+
+
+def _selector(item: Telemetry) -> tuple[str, Mapping[str, str]] | None:
+    selector = item.spec.selector
+    if item.spec.targets or selector is None:
+        return None
+    return item.metadata.namespace, selector.match_labels

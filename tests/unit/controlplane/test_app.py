@@ -290,18 +290,18 @@ async def test_fields_without_effect_are_logged_and_reported_in_one_event(
     def events() -> list[dict[str, str]]:
         return list(running.api.objects.get("events", {}).values())  # type: ignore[arg-type]
 
-    _put_mesh_config(running, "ingressClass: x\n")
+    _put_mesh_config(running, "dnsRefreshRate: 5s\n")
     await until(lambda: len(events()) == 1)
-    _put_mesh_config(running, "ingressClass: x\ntrustDomian: y\n")
+    _put_mesh_config(running, "dnsRefreshRate: 5s\ntrustDomian: y\n")
     await until(lambda: len(events()) == 2)
     notes = sorted(event["note"] for event in events())
-    assert notes[0].startswith("data.mesh.ingressClass: has no effect: ")
+    assert notes[0].startswith("data.mesh.dnsRefreshRate: has no effect: ")
     assert notes[1].endswith("did you mean trustDomain?")
     assert all(event["regarding"]["uid"] == "u-1" and event["type"] == "Warning" for event in events())  # type: ignore[index]
-    assert "".join(capsys.readouterr()).count("data.mesh.ingressClass") == 1
+    assert "".join(capsys.readouterr()).count("data.mesh.dnsRefreshRate") == 1
     _put_mesh_config(running, "")
     await until(lambda: running.plane._registry.report.messages == ())
-    _put_mesh_config(running, "ingressClass: x\n")
+    _put_mesh_config(running, "dnsRefreshRate: 5s\n")
     await until(lambda: any("series" in event for event in events()))
     assert len(events()) == 2
 

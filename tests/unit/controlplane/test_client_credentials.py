@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from controlplane.ambient.model import Model, create
-from controlplane.client_credentials import ClientCredentials, read
 from controlplane.envoy import layer7
 from controlplane.envoy.layer7 import Layer7
+from controlplane.gateways.secrets import read
 from controlplane.inputs.mesh import MeshContext
+from controlplane.proxy_secrets import ProxySecrets
 from controlplane.xds import worlds
 from meshapi import names
 from meshapi.resources import base, core, destination_rule, gateway
@@ -45,7 +46,7 @@ def secret(namespace: str = "shop") -> Json:
     ],
 )
 def test_both_forms_of_a_secret_are_taken(data: Json) -> None:
-    found = read({"data": data})
+    found = read({"data": data}).secret
     assert (found.chain.encode(), found.key.encode(), found.roots.encode()) == (*PAIR, AUTHORITY.roots)
     assert (found.fault, found.roots_fault) == ("", "")
     assert PAIR[1].decode() not in repr(found)
@@ -66,7 +67,7 @@ def test_both_forms_of_a_secret_are_taken(data: Json) -> None:
     ],
 )
 def test_what_cannot_be_used_is_said(data: Json, fault: str, roots_fault: str) -> None:
-    found = read({"data": data})
+    found = read({"data": data}).secret
     assert fault in found.fault
     assert roots_fault in found.roots_fault
     assert not (roots_fault and found.roots), "roots whose revocation list is lost are not used"
@@ -94,9 +95,9 @@ def with_waypoints() -> tuple[Model, Layer7]:
 
 
 @contextlib.asynccontextmanager
-async def following(api: FakeKubernetes, model: Model, made: Layer7) -> AsyncIterator[ClientCredentials]:
+async def following(api: FakeKubernetes, model: Model, made: Layer7) -> AsyncIterator[ProxySecrets]:
     async with kube.Client(kube.explicit(api.url)) as client, asyncio.TaskGroup() as tasks:
-        found = ClientCredentials(model.inputs, made.envoy.credentials, lambda _: None, client)
+        found = ProxySecrets(model.inputs, model.gateways, made.envoy.credentials, lambda _: None, client)
         task = tasks.create_task(found.run())
         yield found
         task.cancel()
@@ -117,22 +118,22 @@ async def test_a_secret_is_read_in_the_namespace_of_the_proxy_that_needs_it_and_
         api.put("secrets", secret("bank"), "bank")
         async with following(api, model, made) as credentials:
             assert credentials.pending() == {PLACE}
-            await until(lambda: model.inputs.credentials.find(PLACE))
-            assert list(model.inputs.credentials.keys()) == [PLACE]
+            await until(lambda: model.inputs.secrets.find(PLACE))
+            assert list(model.inputs.secrets.keys()) == [PLACE]
             assert list(served("shop")) == ["kubernetes://pair/-cacert"], "roots that no certificate fits"
             nobody = served("shop")
             api.put("secrets", secret(), "shop")
-            await until(lambda: model.inputs.credentials.find(PLACE).chain)  # type: ignore[union-attr]
+            await until(lambda: model.inputs.secrets.find(PLACE).chain)  # type: ignore[union-attr]
             found = served("shop")
             assert sorted(found) == ["kubernetes://pair", "kubernetes://pair/-cacert"]
             assert AUTHORITY.roots.strip() in found["kubernetes://pair/-cacert"]
             assert served("bank") == {}
             api.remove("secrets", "pair", "shop")
-            await until(lambda: model.inputs.credentials.find(PLACE).fault)  # type: ignore[union-attr]
+            await until(lambda: model.inputs.secrets.find(PLACE).fault)  # type: ignore[union-attr]
             assert served("shop") == nobody, "a removed Secret leaves no roots"
             remove(model, rule())
             model.flush()
-            await until(lambda: model.inputs.credentials.find(PLACE) is None)
+            await until(lambda: model.inputs.secrets.find(PLACE) is None)
             assert served("shop") == {}
 
 

@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from controlplane.ambient.model import Model, create
-from controlplane.gateway_secrets import GatewaySecrets, read
+from controlplane.envoy import layer7
+from controlplane.gateways.secrets import read
 from controlplane.inputs.mesh import MeshContext
+from controlplane.proxy_secrets import ProxySecrets
 from meshapi.resources import base, gateway
 from meshkit import kube
 from meshkit.kube import Json
@@ -62,10 +64,12 @@ def test_a_pair_that_no_proxy_takes_is_refused_with_the_reason(data: Json, fault
 
 
 @contextlib.asynccontextmanager
-async def following(api: FakeKubernetes) -> AsyncIterator[tuple[Model, GatewaySecrets]]:
+async def following(api: FakeKubernetes) -> AsyncIterator[tuple[Model, ProxySecrets]]:
     model = create(MeshContext())
     async with kube.Client(kube.explicit(api.url)) as client, asyncio.TaskGroup() as tasks:
-        secrets = GatewaySecrets(model.inputs, model.gateways, lambda _: None, client)
+        secrets = ProxySecrets(
+            model.inputs, model.gateways, layer7.create(model).envoy.credentials, lambda _: None, client
+        )
         task = tasks.create_task(secrets.run())
         yield model, secrets
         task.cancel()

@@ -68,6 +68,7 @@ _OTHERS = (
     kinds.UDP_ROUTE,
     kinds.BACKEND_TLS_POLICY,
     kinds.BACKEND_TRAFFIC_POLICY,
+    kinds.INGRESS,
 )
 """Kinds whose status is written, but not as conditions of `Outcomes`."""
 

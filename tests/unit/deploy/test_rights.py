@@ -17,6 +17,7 @@ ISTIO_KINDS = (
         for name in (
             "serviceentries",
             "workloadentries",
+            "gateways",
             "virtualservices",
             "destinationrules",
             "sidecars",
@@ -43,6 +44,7 @@ GATEWAY_KINDS = (*GATEWAY_STATUS, "referencegrants")
 WITH_STATUS = (
     *ISTIO_KINDS,
     ("", "services"),
+    ("networking.k8s.io", "ingresses"),
     *((GATEWAY_GROUP, name) for name in GATEWAY_STATUS),
     ("gateway.networking.x-k8s.io", "xbackendtrafficpolicies"),
 )
@@ -67,6 +69,7 @@ def test_rights_are_the_least(objects: Objects) -> None:
     assert rules("ClusterRole", "culvert-control-plane-istio-system") == {
         *read(("", "pods"), ("", "services"), ("", "namespaces"), ("", "nodes")),
         *read(("discovery.k8s.io", "endpointslices")),
+        *read(*(("networking.k8s.io", name) for name in ("ingresses", "ingressclasses"))),
         *read(("gateway.networking.x-k8s.io", "xbackendtrafficpolicies")),
         *read(*ISTIO_KINDS, *((GATEWAY_GROUP, name) for name in GATEWAY_KINDS)),
         *read(("", "configmaps"), only=root),

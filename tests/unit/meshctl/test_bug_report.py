@@ -105,6 +105,10 @@ def a_cluster(api: FakeKubernetes) -> None:
     plane["spec"]["containers"] = [{"name": "discovery", "env": [{"name": "A_TOKEN", "value": "hunter2hunter2"}]}]
     api.put("pods", plane)
     api.put("pods", pod("web"))
+    edge = pod("istio-ingressgateway-1", "istio-system")
+    edge["spec"]["containers"] = [{"name": "istio-proxy", "env": [{"name": "NODE_TYPE", "value": "router"}]}]
+    api.put("pods", edge)
+    api.logs["istio-ingressgateway-1"] = b"all is well"
     leaking = policy("p", annotations={"note": f"token={TOKEN}"})
     api.put("authorizationpolicies", leaking)
     api.put(
@@ -127,6 +131,7 @@ async def test_nothing_secret_gets_into_the_archive(tmp_path: Path) -> None:
         found = await made(api, tmp_path / "report.tar.gz")
         assert not [request for request in api.requests if "/secrets" in request], "secrets are not even requested"
     assert "started" in found["pods/istiod-1/discovery.log"]
+    assert found["pods/istio-ingressgateway-1/istio-proxy.log"].strip() == "all is well"
     assert "name: p" in found["cluster/authorizationpolicies.yaml"]
     assert "istiod-1" in found["system/pods.yaml"]
     everything = "\n".join(found.values())

@@ -186,8 +186,13 @@ def test_who_answers_for_a_pod() -> None:
     assert sources.proxy_of(pod("way-1", labels=WAYPOINT)) is Proxy.OWN
     assert sources.proxy_of(pod("way-1", labels=WAYPOINT, captured=True)) is Proxy.OWN
     assert sources.proxy_of(pod("web-1", captured=True)) is Proxy.ZTUNNEL
-    with pytest.raises(CommandError, match="shop/web-1 has no proxy"):
-        sources.proxy_of(pod("web-1"))
+    edge = pod("edge-1")
+    edge["spec"]["containers"][0]["env"] = [{"name": "NODE_TYPE", "value": "router"}]
+    assert sources.proxy_of(edge) is Proxy.OWN, "a gateway that its user runs"
+    edge["spec"]["containers"][0]["env"] = [{"name": "NODE_TYPE", "value": "sidecar"}]
+    for other in (pod("web-1"), edge):
+        with pytest.raises(CommandError, match="-1 has no proxy"):
+            sources.proxy_of(other)
 
 
 async def test_a_deployment_is_answered_for_by_one_of_its_ready_pods() -> None:

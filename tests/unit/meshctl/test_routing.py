@@ -51,7 +51,6 @@ PREFIX = {"uri": {"prefix": "/a"}}
         routes(to("other.elsewhere.svc.cluster.local")),
         routes(to("a.test", match=[{**PREFIX, "port": 80}]), to(match=[PREFIX])),
         routes(to(match=[PREFIX, {"uri": {"prefix": "/b"}}]), to(match=[{"uri": {"prefix": "/b"}}, {"method": {}}])),
-        routes(to("web"), host="nobody", gateways=["ingress"]),
         routes(to("a.test"), host="a.test"),
         [*routes({"delegate": {"name": "more"}}, to()), item("VirtualService", "more", http=[to()])],
     ],

@@ -9,7 +9,7 @@ from meshapi import names
 from meshctl import wait
 from meshctl.session import CommandError
 from meshctl.synchrony import Proxy, State
-from meshkit.kube import kinds
+from meshkit.kube import Kind, kinds
 
 Json = dict[str, Any]
 
@@ -80,6 +80,21 @@ def test_all_proxies_count_or_the_chosen_ones_or_a_share() -> None:
 @pytest.mark.parametrize("given", ["vs", "VirtualService", "virtualservices", "virtualservice.networking.istio.io"])
 def test_kinds_are_named_as_for_kubectl(given: str) -> None:
     assert wait.kind_of(given) is kinds.VIRTUAL_SERVICE
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ("gateway", kinds.GATEWAY),
+        ("gtw", kinds.GATEWAY),
+        ("gateways.gateway.networking.k8s.io", kinds.GATEWAY),
+        ("gw", kinds.ISTIO_GATEWAY),
+        ("gateway.networking.istio.io", kinds.ISTIO_GATEWAY),
+        ("gateways.networking.istio.io", kinds.ISTIO_GATEWAY),
+    ],
+)
+def test_the_two_kinds_of_gateways_are_told_apart_by_their_group(given: str, kind: Kind) -> None:
+    assert wait.kind_of(given) is kind
 
 
 def test_a_kind_without_conditions_is_refused() -> None:
