@@ -107,16 +107,9 @@ class ControlPlane:
         self._worlds = worlds.create(self._layer7)
         self._publisher = Publisher(self.model, self._snapshot, self._worlds, self.metrics, self._warnings)
         self._key_sets = KeySets(self.model.inputs, self._publisher.touch, Fetcher())
-        self._certificates = ConfigMapCertificates(
-            self.model.inputs, self.model.gateways, self._publisher.touch, self._client
-        )
-        self._secrets = ProxySecrets(
-            self.model.inputs,
-            self.model.gateways,
-            self._layer7.envoy.credentials,
-            self._publisher.touch,
-            self._client,
-        )
+        read = (self.model.inputs, self.model.gateways)
+        self._certificates = ConfigMapCertificates(*read, self._publisher.touch, self._client)
+        self._secrets = ProxySecrets(*read, self._layer7.envoy.credentials, self._publisher.touch, self._client)
         self._registry = Registry(
             self._client,
             self.model.inputs,

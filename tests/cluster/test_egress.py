@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from meshapi import names
 from tests.support.lab import eventually
 from tests.support.mesh import Mesh
 from tests.support.wire import Wire, captured
@@ -109,3 +110,18 @@ def test_a_service_entry_and_the_label_change_what_is_reached(app: Mesh) -> None
         with wire(app, address) as seen:
             app.lab.run("client", "python3", "-c", INTRUDE, address, namespace=NS)
         assert seen[0].text.strip() == ""
+
+
+def test_nothing_leaves_while_the_node_agent_and_ztunnel_are_replaced(app: Mesh) -> None:
+    app.lab.kubectl("label", "namespace", NS, f"{LABEL}=registry-only", "--overwrite")
+    eventually(lambda: egress(app)["client"] == ("announced", "registry-only"), "the label is in force")
+    with app.outside_server() as address, wire(app, address) as seen:
+        for selector in (f"k8s-app={names.NODE_AGENT_DAEMON_SET}", f"app={names.ZTUNNEL_SERVICE_ACCOUNT}"):
+            here = ("-l", selector, "--field-selector", "spec.nodeName=node2")
+            app.lab.kubectl("delete", "pods", "-n", names.DEFAULT_NAMESPACE, *here, "--grace-period=1", "--wait=false")
+        for _ in range(3):
+            app.lab.run("client", "python3", "-c", INTRUDE, address, namespace=NS)
+        app.ready()
+        eventually(lambda: app.request(NS, "client", "server").endswith("hello"), "the new ztunnel carries")
+        app.lab.run("client", "python3", "-c", INTRUDE, address, namespace=NS)
+    assert seen[0].text.strip() == ""

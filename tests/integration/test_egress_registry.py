@@ -64,8 +64,21 @@ async def test_only_what_the_registry_knows_is_reached(mesh: namespaced.Mesh) ->
     assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "at the address and the port of an entry"
     with pytest.raises(OSError):
         await client.request(stranger.ip, 8081)
+    # As an endpoint of a ServiceEntry, it has the ports of its services.
+    mesh.service("listed", "10.99.0.7", {80: 8081})
+    ports = workload_pb2.PortList(ports=[workload_pb2.Port(service_port=80, target_port=8081)])
+    endpoint = workload_pb2.Workload(
+        uid="Kubernetes/networking.istio.io/ServiceEntry/shop/listed", name="listed", namespace="shop",
+        addresses=[namespaced.ip_address(stranger.ip).packed], services={"shop/listed.shop.svc.cluster.local": ports},
+    )  # fmt: skip
+    for node in mesh.nodes:
+        node.engine.apply(names.ADDRESS_TYPE, [], ["shop/stranger.example"])
+    mesh.apply(endpoint.uid, workload_pb2.Address(workload=endpoint))
+    assert (await client.request(stranger.ip, 8081)).endswith(b" hello")
+    with pytest.raises(OSError):
+        await client.request(stranger.ip, 8080)
     mesh.announce(client)
-    assert (await client.request(stranger.ip, 8081)).endswith(b" hello"), "the workload is no longer held"
+    assert (await client.request(stranger.ip, 8080)).endswith(b" hello"), "the workload is no longer held"
 
 
 def at(ip: str, port: int) -> str:

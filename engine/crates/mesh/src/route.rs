@@ -58,10 +58,13 @@ impl Route {
         }
     }
 
-    /// Whether the registry knows what is dialled: a workload, or the port of a service whose clients choose addresses.
+    /// Whether the registry knows what is dialled: a workload at a port that it has, or the port of a service whose
+    /// clients choose addresses.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         match self {
+            Self::Hbone { authority: to, destination, service: None, .. }
+            | Self::Plain { to, destination, service: None, .. } => destination.is_called_at(to.port()),
             Self::Hbone { .. } | Self::Plain { .. } => true,
             Self::Unknown { to, service } => {
                 service.as_ref().is_some_and(|service| service.ports.contains_key(&to.port()))

@@ -150,6 +150,14 @@ impl Workload {
         self.addresses.iter().find(same_family).or_else(|| self.addresses.first()).copied()
     }
 
+    /// Whether a client that calls the workload's own address may call this port. What runs on no node of the cluster,
+    /// such as an endpoint of a ServiceEntry, has the ports of its services, if it has any.
+    #[must_use]
+    pub fn is_called_at(&self, port: u16) -> bool {
+        let mut known = self.services.values().flat_map(HashMap::values);
+        !self.node.is_empty() || self.services.is_empty() || known.any(|one| *one == port)
+    }
+
     /// The baggage that describes this workload to a peer.
     #[must_use]
     pub fn baggage(&self) -> Baggage {
