@@ -37,7 +37,7 @@ def publish(kube: commands.Kubectl, lab: str, namespace: str) -> str:
     """Give the page an address that this computer reaches; return its URL."""
     commands.culvert("lab", "addon", "metallb", "--name", lab)
     kube.apply(_FILES / "platform/kube/bookinfo-versions.yaml", _FILES / "gateway-api/bookinfo-gateway.yaml", namespace)
-    kube.run("wait", "-n", namespace, "gateway/bookinfo-gateway", "--for=condition=Programmed", "--timeout=120s")
+    kube.run("wait", "-n", namespace, "gtw/bookinfo-gateway", "--for=condition=Programmed", "--timeout=120s")
     gateway = kube.document("gateway", "bookinfo-gateway", "-n", namespace)
     url = f"http://{gateway['status']['addresses'][0]['value']}/productpage"
     end = time.monotonic() + _WITHIN_S

@@ -51,7 +51,7 @@ def test_a_route_is_in_force_without_a_label_and_its_end_takes_the_waypoint_away
     mesh.lab.apply(ROUTE, namespace=NS)
     mesh.in_force("virtualservice", "curl", NS)
     assert _status(mesh) == "418", "what is distributed is in force"
-    made = mesh.lab.resource("gateway", names.AUTOMATIC_WAYPOINT, "-n", NS)
+    made = mesh.lab.resource("gtw", names.AUTOMATIC_WAYPOINT, "-n", NS)
     assert made["metadata"]["labels"][names.AUTOMATIC_WAYPOINT_LABEL] == "true"
     assert names.USE_WAYPOINT_LABEL not in mesh.lab.resource("service", "curl", "-n", NS)["metadata"].get("labels", {})
     assert names.USE_WAYPOINT_LABEL not in mesh.lab.resource("namespace", NS)["metadata"]["labels"]
@@ -59,7 +59,7 @@ def test_a_route_is_in_force_without_a_label_and_its_end_takes_the_waypoint_away
 
     mesh.lab.kubectl("delete", "virtualservice", "-n", NS, "curl")
     selector = f"{names.GATEWAY_NAME_LABEL}={names.AUTOMATIC_WAYPOINT}"
-    left = ("get", "gateways,deployments,services,pods", "-n", NS, "-l", selector, "-o", "name")
+    left = ("get", "gtw,deployments,services,pods", "-n", NS, "-l", selector, "-o", "name")
     eventually(lambda: not mesh.lab.kubectl(*left).strip(), "all of the waypoint is gone", within_s=60)
-    gateways = ("get", "gateways", "-n", NS, "-o", "name")
+    gateways = ("get", "gtw", "-n", NS, "-o", "name")
     assert not mesh.lab.kubectl(*gateways).strip()

@@ -256,7 +256,7 @@ def test_a_pod_is_called_by_its_own_address_through_a_waypoint_for_workloads(boo
     bookinfo.apply(yaml.safe_dump(denied))
     eventually(lambda: bookinfo.get(url, "-X", "POST")[0] == 403, "the policy counts for the address")
     assert bookinfo.get(url)[0] == 200
-    bookinfo.mesh.lab.kubectl("delete", "authorizationpolicy/direct", "gateway/direct", "-n", NS, "--wait")
+    bookinfo.mesh.lab.kubectl("delete", "authorizationpolicy/direct", "gtw/direct", "-n", NS, "--wait")
     bookinfo.mesh.lab.kubectl("label", "pod", "-n", NS, "-l", "version=v3", f"{names.USE_WAYPOINT_LABEL}-")
 
 

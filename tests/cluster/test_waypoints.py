@@ -122,7 +122,7 @@ def test_parameters_scale_the_waypoint_and_add_autoscaler_and_budget(app: Mesh) 
     app.lab.apply(PARAMETERS, namespace=NS)
     reference = {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "parameters"}}
     patch = json.dumps({"spec": {"infrastructure": {**reference, "labels": {"team": "a"}}}})
-    app.lab.kubectl("patch", "gateway", "-n", NS, "waypoint", "--type=merge", "-p", patch)
+    app.lab.kubectl("patch", "gtw", "-n", NS, "waypoint", "--type=merge", "-p", patch)
 
     def both_ready() -> bool:
         ready = [one for one in pods(app) if one["metadata"]["labels"].get("team") == "a"]
@@ -131,7 +131,7 @@ def test_parameters_scale_the_waypoint_and_add_autoscaler_and_budget(app: Mesh) 
     eventually(both_ready, "two pods are ready", within_s=60)
     assert app.lab.resource("hpa", "-n", NS, "waypoint")["spec"]["maxReplicas"] == 3
     assert app.lab.resource("pdb", "-n", NS, "waypoint")["spec"]["minAvailable"] == 1
-    app.lab.kubectl("patch", "gateway", "-n", NS, "waypoint", "--type=json", "-p",
+    app.lab.kubectl("patch", "gtw", "-n", NS, "waypoint", "--type=json", "-p",
                     '[{"op": "remove", "path": "/spec/infrastructure"}]')  # fmt: skip
     gone = ("get", "hpa,pdb", "-n", NS, "-o", "name")
     eventually(lambda: not app.lab.kubectl(*gone).strip(), "what was made for the parameters is gone", within_s=30)
@@ -169,7 +169,7 @@ def test_definitions_of_another_owner_are_left_alone_and_our_own_follow_the_char
     assert install("experimental", owner="culvert") == "experimental"
     assert install("standard", owner="another") == "experimental", "another's stay as they are"
     assert install("none", owner="culvert") == "experimental", "they are kept: all Gateways depend on them"
-    assert app.lab.resource("gateway", "-n", NS, "waypoint")
+    assert app.lab.resource("gtw", "-n", NS, "waypoint")
 
 
 def test_a_deleted_waypoint_leaves_nothing_and_its_services_are_reached_directly(app: Mesh) -> None:
