@@ -38,7 +38,7 @@ def publish(kube: commands.Kubectl, lab: str, namespace: str) -> str:
     commands.culvert("lab", "addon", "metallb", "--name", lab)
     kube.apply(_FILES / "platform/kube/bookinfo-versions.yaml", _FILES / "gateway-api/bookinfo-gateway.yaml", namespace)
     kube.run("wait", "-n", namespace, "gtw/bookinfo-gateway", "--for=condition=Programmed", "--timeout=120s")
-    gateway = kube.document("gateway", "bookinfo-gateway", "-n", namespace)
+    gateway = kube.document("gtw", "bookinfo-gateway", "-n", namespace)
     url = f"http://{gateway['status']['addresses'][0]['value']}/productpage"
     end = time.monotonic() + _WITHIN_S
     while _stars(url) is None:

@@ -63,7 +63,7 @@ def pods(mesh: Mesh) -> list[dict[str, Any]]:
 def test_a_waypoint_becomes_ready_and_the_namespaces_services_are_attached(app: Mesh) -> None:
     done = app.culvert("waypoint", "apply", "-n", NS, "--enroll-namespace", "--wait", "--timeout", "60")
     assert done.returncode == 0, done.stderr
-    assert conditions(app, "gateway", "waypoint") == {
+    assert conditions(app, "gtw", "waypoint") == {
         "Accepted": ("True", "Accepted"),
         "Programmed": ("True", "Programmed"),
     }
