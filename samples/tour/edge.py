@@ -57,7 +57,7 @@ def shift(kube: commands.Kubectl, namespace: str, url: str) -> Iterator[Shift]:
         kube.apply(_FILES / f"gateway-api/{file}.yaml", namespace)
         where = ("--namespace", namespace, "--timeout", f"{_WITHIN_S}s", "--kubeconfig", kube.kubeconfig)
         commands.culvert("wait", "httproute", "reviews", *where)
-        # The first route is accepted while its automatic waypoint starts; a dozen pages are no chance.
+        # What is distributed counts for new connections; a dozen pages are no chance.
         end = time.monotonic() + _WITHIN_S
         while not {_stars(url) for _ in range(12)} <= stars:
             if time.monotonic() > end:
