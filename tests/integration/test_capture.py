@@ -299,26 +299,30 @@ def test_the_backend_is_chosen_by_probing(wanted: str, name: str, tmp_path: Path
     assert {other.pods.name for other in choice.others} >= {"nftables", "iptables"} - {name}
 
 
+@pytest.mark.parametrize("by_hooks", [Wanted.EBPF])
 def test_where_programs_of_others_are_on_its_hooks_ebpf_is_not_chosen_unasked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_hooks: Wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nodeagent.capture.ebpf.trial.programs_at", lambda _: [("connect4", "theirs")])
     pins = ebpf.file_system() / "chosen"
     choice = choose(Wanted.AUTO, tmp_path / "lock", pins=pins)
     assert choice.backend.pods.name == "nftables"
     assert "programs of others are on the same hooks: theirs (connect4)" in choice.why
-    asked = choose(Wanted.EBPF, tmp_path / "lock", pins=pins)
+    asked = choose(by_hooks, tmp_path / "lock", pins=pins)
     assert asked.ebpf is not None
     asked.ebpf.node.uninstall()
 
 
-def test_without_the_file_system_of_bpf_rules_are_chosen_and_the_reason_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_hooks", [Wanted.EBPF])
+def test_without_the_file_system_of_bpf_rules_are_chosen_and_the_reason_is_said(
+    by_hooks: Wanted, tmp_path: Path
+) -> None:
     choice = choose(Wanted.AUTO, tmp_path / "lock", pins=tmp_path / "pins")
     assert choice.backend.pods.name == "nftables"
     assert choice.why.startswith("ebpf: ")
     assert "mount -t bpf" in choice.why
     with pytest.raises(NoBackend, match=r"capture_backend ebpf: .*mount -t bpf"):
-        choose(Wanted.EBPF, tmp_path / "lock", pins=tmp_path / "pins")
+        choose(by_hooks, tmp_path / "lock", pins=tmp_path / "pins")
 
 
 def test_hosts_whose_files_cannot_be_seen_have_no_hooks_of_an_earlier_agent(
