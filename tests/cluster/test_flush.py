@@ -10,7 +10,7 @@ import pytest
 
 from meshkit.linux import netns
 from nodeagent.discovery import namespaces
-from tests.support.lab import eventually
+from tests.support.lab import eventually, install
 from tests.support.mesh import SYSTEM, Mesh
 from tests.support.wire import Wire, captured
 
@@ -30,7 +30,10 @@ spec: {mtls: {mode: STRICT}}
 
 
 @pytest.fixture(scope="module")
-def app(mesh: Mesh) -> Mesh:
+def app(mesh: Mesh) -> Iterator[Mesh]:
+    """The mesh with rules in its pods; hooks of BPF, which nobody flushes by accident, are put back after the tests."""
+    install(mesh.lab, backend="nftables")
+    mesh.ready()
     mesh.namespace(NS, enrolled=True)
     mesh.echo(NS, "server", "node1")
     mesh.client(NS, "client", "node2")
@@ -38,7 +41,9 @@ def app(mesh: Mesh) -> Mesh:
     for name in ("server", "client"):
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
     eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
-    return mesh
+    yield mesh
+    install(mesh.lab)
+    mesh.ready()
 
 
 @pytest.fixture

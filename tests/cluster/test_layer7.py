@@ -169,7 +169,8 @@ def test_a_route_of_gateway_api_goes_before_virtual_services_and_has_a_status(bo
         found = [one for one in status.get("parents") or () if one["controllerName"] == names.WAYPOINT_CONTROLLER]
         return {one["type"]: one["status"] for entry in found for one in entry["conditions"]}
 
-    eventually(lambda: parents() == {"Accepted": "True", "ResolvedRefs": "True"}, "its status says so")
+    fulfilled = {"Accepted": "True", "ResolvedRefs": "True", "WaypointAccepted": "True"}
+    eventually(lambda: parents() == fulfilled, "its status says so")
     bookinfo.mesh.lab.kubectl("delete", "httproute", "reviews", "-n", NS)
     eventually(lambda: bookinfo.version() == "v2", "the VirtualService counts again")
 
