@@ -26,14 +26,14 @@ def before(mesh: Mesh) -> Iterator[str]:
 
 
 def test_a_field_without_effect_is_reported_by_an_event_and_by_analyze(mesh: Mesh, before: str) -> None:
-    mesh.configure(before + "ingressClass: istio\ntcpKeepalive: {tme: 60s}\nconnectTimeout: soon\n")
+    mesh.configure(before + "proxyHttpPort: 15002\ntcpKeepalive: {tme: 60s}\nconnectTimeout: soon\n")
 
     def described() -> str:
         text = mesh.lab.kubectl("describe", "configmap", names.MESH_CONFIGMAP, "-n", SYSTEM)
         return text if text.count("MeshConfigField") >= 3 else ""
 
     text = eventually(described, "three events on the config map")
-    for part in ("data.mesh.ingressClass: has no effect", "did you mean time?", "data.mesh.connectTimeout"):
+    for part in ("data.mesh.proxyHttpPort: has no effect", "did you mean time?", "data.mesh.connectTimeout"):
         assert part in text
 
     command = [str(Path(sys.executable).with_name("culvert")), "analyze", f"--kubeconfig={mesh.lab.kubeconfig}"]
@@ -41,7 +41,7 @@ def test_a_field_without_effect_is_reported_by_an_event_and_by_analyze(mesh: Mes
     found = {(one["code"], one["field"]) for one in json.loads(done.stdout) if one["kind"] == "ConfigMap"}
     assert found == {
         ("CUL0150", "data.mesh.connectTimeout"),
-        ("CUL0151", "data.mesh.ingressClass"),
+        ("CUL0151", "data.mesh.proxyHttpPort"),
         ("CUL0101", "data.mesh.tcpKeepalive.tme"),
     }
 
