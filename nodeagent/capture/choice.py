@@ -136,7 +136,7 @@ def choose(
     around = PodNetwork(guards, guarded=not unguarded, egress=egress)
     trials = try_rules(lock, around)
     lost = ""
-    if wanted in {Wanted.AUTO, Wanted.EBPF}:
+    if wanted is Wanted.EBPF or (wanted is Wanted.AUTO and pins is not None):
         try:
             asked = wanted is Wanted.EBPF
             return _by_bpf(pins, trials, around, asked=asked, unguarded=unguarded, direct_limit=direct_limit)
