@@ -13,7 +13,7 @@ from tests.support.wire import Wire, captured
 
 pytestmark = pytest.mark.root
 
-NS = "egress"
+NS = "default-deny"
 LABEL = "culvert.io/egress"
 INTRUDE = """
 import socket, sys
@@ -45,7 +45,7 @@ spec:
 
 
 @pytest.fixture(scope="module")
-def app(mesh: Mesh) -> Mesh:
+def app(mesh: Mesh) -> Iterator[Mesh]:
     """Pods that start in a namespace with the label; the client excludes a port from capture."""
     mesh.namespace(NS, enrolled=True)
     mesh.lab.kubectl("label", "namespace", NS, f"{LABEL}=registry-only")
@@ -58,7 +58,8 @@ def app(mesh: Mesh) -> Mesh:
     mesh.lab.kubectl("patch", "deployment", "client", "-n", NS, "-p", json.dumps(patch))
     mesh.lab.rolled_out("client", namespace=NS)
     eventually(lambda: mesh.captured(NS, "client") and mesh.captured(NS, "server"), "both are captured")
-    return mesh
+    yield mesh
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
 
 
 def egress(mesh: Mesh) -> dict[str, tuple[str, str]]:
