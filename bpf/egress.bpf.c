@@ -7,8 +7,8 @@
  * discovery that stays on the link. Everything else is dropped: the application reaches other pods and the world by the
  * tunnel alone, which decides by the registry. Nothing that the application can set is trusted. A packet mark is one of
  * these things (CAP_NET_RAW suffices), so the tunnel is known by the cgroup of its sockets (cv_tunnels), and besides by
- * its mark. What a packet is, is read from the frame itself: the protocol that the kernel keeps of a packet comes from
- * whoever sends by a packet socket.
+ * its mark. What a packet is, is read from the frame itself: a process that sends by a packet socket also sets the
+ * protocol that the kernel keeps of the packet.
  *
  * cv_egress_host, on what arrives at the other end of such a link, in the host's namespace: drops what has not passed
  * cv_egress_out. Packet sockets can bypass the queue of a link and with it the programs of traffic control
@@ -33,6 +33,7 @@
 #include "egress.h"
 #include "lib/maps.h"
 #include "lib/packet.h"
+#include "lib/reverse.h"
 #include "lib/stats.h"
 #include "lib/verdict.h"
 
@@ -93,24 +94,14 @@ static __always_inline int is_tunnels(struct __sk_buff *skb) {
     return cgroup && bpf_map_lookup_elem(&cv_tunnels, &cgroup) != 0;
 }
 
-/* Of a packet that leaves: its source is the pod. */
-static __always_inline void key_of_leaving(struct answerable *key, const struct packet *packet) {
-    __builtin_memcpy(key->local, packet->connection.local, sizeof(key->local));
-    __builtin_memcpy(key->remote, packet->connection.remote, sizeof(key->remote));
-    key->local_port = packet->connection.local_port;
-    key->remote_port = packet->connection.remote_port;
+/* `as_pod`: the connection as the pod's end sees it. */
+static __always_inline void key_of(struct answerable *key, const struct connection *as_pod, __u8 protocol) {
+    __builtin_memcpy(key->local, as_pod->local, sizeof(key->local));
+    __builtin_memcpy(key->remote, as_pod->remote, sizeof(key->remote));
+    key->local_port = as_pod->local_port;
+    key->remote_port = as_pod->remote_port;
     key->netns = netns;
-    key->protocol = packet->protocol;
-}
-
-/* Of a packet that arrives: its destination is the pod. */
-static __always_inline void key_of_arriving(struct answerable *key, const struct packet *packet) {
-    __builtin_memcpy(key->local, packet->connection.remote, sizeof(key->local));
-    __builtin_memcpy(key->remote, packet->connection.local, sizeof(key->remote));
-    key->local_port = packet->connection.remote_port;
-    key->remote_port = packet->connection.local_port;
-    key->netns = netns;
-    key->protocol = packet->protocol;
+    key->protocol = protocol;
 }
 
 static __always_inline void note(const struct answerable *key, __u32 begun_by) {
@@ -206,7 +197,7 @@ static __always_inline int judge_icmp(struct __sk_buff *skb, struct packet *pack
         return tc_pass();
     if (type != (packet->protocol == IPPROTO_ICMPV6 ? ECHO_REPLY_V6 : ECHO_REPLY))
         return drop(EGRESS_DROP_ICMP, 0);
-    key_of_leaving(&key, packet);
+    key_of(&key, &packet->connection, packet->protocol);
     return noted(&key) == BEGUN_BY_PEER ? tc_pass() : drop(EGRESS_DROP_ICMP, 0);
 }
 
@@ -214,7 +205,7 @@ static __always_inline int judge_tcp(const struct packet *packet) {
     struct answerable key = {};
     __u32 begun_by;
 
-    key_of_leaving(&key, packet);
+    key_of(&key, &packet->connection, packet->protocol);
     begun_by = noted(&key);
     if (begun_by == BEGUN_BY_PEER)
         return tc_pass();
@@ -227,7 +218,7 @@ static __always_inline int judge_tcp(const struct packet *packet) {
 static __always_inline int judge_udp(const struct packet *packet) {
     struct answerable key = {};
 
-    key_of_leaving(&key, packet);
+    key_of(&key, &packet->connection, packet->protocol);
     return noted(&key) == BEGUN_BY_PEER ? tc_pass() : drop(EGRESS_DROP_UDP, 0);
 }
 
@@ -241,7 +232,7 @@ static __always_inline int pass_tunnels(struct __sk_buff *skb) {
         return tc_pass();
     found = find_transport(skb, &packet);
     if (found == FOUND_UDP || (found == FOUND_TCP && (packet.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
-        key_of_leaving(&key, &packet);
+        key_of(&key, &packet.connection, packet.protocol);
         note(&key, BEGUN_BY_TUNNEL);
     }
     return tc_pass();
@@ -288,6 +279,7 @@ int cv_egress_host(struct __sk_buff *skb) { return skb->tc_index == PASSED ? tc_
 
 SEC("classifier")
 int cv_egress_in(struct __sk_buff *skb) {
+    struct connection as_pod = {};
     struct packet packet = {};
     struct answerable key = {};
     int type;
@@ -314,7 +306,8 @@ int cv_egress_in(struct __sk_buff *skb) {
     default:
         return tc_pass();
     }
-    key_of_arriving(&key, &packet);
+    connection_reverse(&as_pod, &packet.connection);
+    key_of(&key, &as_pod, packet.protocol);
     if (packet.protocol == IPPROTO_TCP || noted(&key) != BEGUN_BY_TUNNEL)
         note(&key, BEGUN_BY_PEER);
     return tc_pass();

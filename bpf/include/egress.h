@@ -11,7 +11,7 @@
 enum egress_drop {
     EGRESS_DROP_UNREADABLE = 0, /* its headers cannot be found, or its frame says something else than its packet */
     EGRESS_DROP_TCP = 1,        /* the application's TCP, which neither the tunnel carries nor a peer has begun */
-    EGRESS_DROP_UDP = 2,        /* the application's UDP, which answers nobody */
+    EGRESS_DROP_UDP = 2,        /* UDP of the application that is no answer */
     EGRESS_DROP_ICMP = 3,       /* ICMP that is neither the answer to an echo nor neighbour discovery on the link */
     EGRESS_DROP_PROTOCOL = 4,   /* another protocol above IP, or a later fragment */
     EGRESS_DROP_LINK = 5,       /* another protocol than IP and ARP */

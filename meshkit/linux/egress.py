@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pyroute2 import IPRoute, NetlinkError
 from pyroute2.netlink import nla, nla_base
@@ -37,19 +37,19 @@ class Egress:
     """The links of a namespace, and on which of them the program of a name is.
 
     Attributes:
-        links: names of all links.
+        links: names of all links that are looked at.
         attached: by name of each link that has the program, the kernel's id of the program.
     """
 
     def __init__(
-        self, netlink: IPRoute, name: str, priority: int, way: Way, only: frozenset[str] | None = None
+        self, netlink: IPRoute, name: str, priority: int, way: Way, only: frozenset[int] | None = None
     ) -> None:
         self._netlink = netlink
         self._name = name
         self._priority = priority
         self._parent = way.value
-        found_links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in netlink.get_links()}
-        self._indices = {link: index for link, index in found_links.items() if only is None or link in only}
+        looked_at = netlink.get_links() if only is None else _links(netlink, only)
+        self._indices = {link.get_attr("IFLA_IFNAME"): link["index"] for link in looked_at}
         self.links = frozenset(self._indices)
         found = {link: self._find(index) for link, index in self._indices.items()}
         self.attached: dict[str, int] = {link: program for link, program in found.items() if program is not None}
@@ -100,6 +100,16 @@ class Egress:
         return None
 
 
+def _links(netlink: IPRoute, indices: frozenset[int]) -> Iterator[Any]:
+    """Yield links by index, one by one: a host may have hundreds of others. One that has gone meanwhile is left out."""
+    for index in sorted(indices):
+        try:
+            yield from netlink.get_links(index)
+        except NetlinkError as error:
+            if error.code not in _ABSENT:
+                raise
+
+
 def _id_in(options: nla) -> int:
     """Return the program's id out of a filter's options; pyroute2 does not know this attribute and leaves it raw."""
     for _, value in options["attrs"]:
@@ -117,7 +127,7 @@ def _id_of(program: int) -> int:
 
 @contextmanager
 def programs(
-    name: str, *, priority: int = 1, way: Way = Way.LEAVING, only: frozenset[str] | None = None
+    name: str, *, priority: int = 1, way: Way = Way.LEAVING, only: frozenset[int] | None = None
 ) -> Iterator[Egress]:
     """Look at the programs called ``name``, to change where they are.
 
@@ -125,7 +135,7 @@ def programs(
         name: of the programs.
         priority: of those that are attached: programs of other names have others; the smallest is asked first.
         way: which packets they see.
-        only: names of the links to look at; ``None``: all.
+        only: indices of the links to look at; ``None``: all.
 
     Raises:
         OSError: the kernel refuses something; what was done before stays.

@@ -83,18 +83,14 @@ def addresses() -> tuple[Held, ...]:
         )
 
 
-def other_ends(namespace: int) -> frozenset[str]:
-    """Return the names of the links here whose other ends (veth) are in another namespace, by its descriptor."""
+def other_ends(namespace: int) -> frozenset[int]:
+    """Return the other ends of the links here (veth) in a namespace, given by a descriptor: their indices there."""
     with opened() as netlink:
+        pairs = [message for message in netlink.get_links() if _kind(message) == "veth"]
         number = netlink.get_netnsid(fd=namespace)["nsid"]
-        return frozenset(
-            message.get_attr("IFLA_IFNAME")
-            for message in netlink.get_links()
-            if number is not None
-            and number >= 0
-            and message.get_attr("IFLA_LINK_NETNSID") == number
-            and _kind(message) == "veth"
-        )
+        if number is None or number < 0:
+            return frozenset()
+        return frozenset(one.get_attr("IFLA_LINK") for one in pairs if one.get_attr("IFLA_LINK_NETNSID") == number)
 
 
 def exists(name: str) -> bool:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from meshapi import names
 from meshengine.bpf import Egress, KernelUnsupported
@@ -25,8 +25,7 @@ from meshkit.linux import egress, links, netns, sockets
 from meshkit.linux.egress import Egress as Programs
 from meshkit.log import logger
 from nodeagent.capture.ebpf import places
-
-T = TypeVar("T")
+from nodeagent.capture.kernel import refusals
 
 _NAME: Final = "culvert-egress"
 _PRIORITY: Final = 3
@@ -39,6 +38,7 @@ _arriving_at_host: Final = partial(egress.programs, "culvert-egress-host", prior
 REASONS: Final = ("unreadable", "tcp", "udp", "icmp", "protocol", "link", "bypass")
 """Why packets are dropped (``enum egress_drop`` of ``bpf/include/egress.h``)."""
 
+_refusals: Final = partial(refusals, names.EGRESS_LABEL)
 _log = logger("egress")
 
 
@@ -61,6 +61,7 @@ class EgressFilter:
         self._own: set[int] = set()
         self._lock = threading.Lock()
         self._counts: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self._counted = True
 
     def greet(self, pid: int) -> None:
         """Let the sockets of a ztunnel be the tunnel's.
@@ -91,7 +92,9 @@ class EgressFilter:
             self._refusal = ""
             loaded = self._loaded
         if loaded is not None or self._pins.exists():
-            _said(partial(self._open().add_tunnel, number))
+            tunnels = self._open()
+            with _refusals():
+                tunnels.add_tunnel(number)
 
     def attach(self) -> None:
         """Attach the filter to every link but loopback. Connections that peers have begun earlier are answered.
@@ -127,11 +130,15 @@ class EgressFilter:
         Raises:
             OSError: a link may still have it.
         """
-        # First: what is sent without the pod's own is not marked as passed.
-        self._at_host(_detach_all)
-        with _leaving() as leaving, _arriving() as arriving:
-            for programs in (leaving, arriving):
-                _detach_all(programs)
+        is_used = self._loaded is not None or self._pins.exists()
+        with _leaving() as leaving:
+            if not is_used and not leaving.attached:
+                return  # where no pod has the label, a pod costs no more than this
+            # First: what is sent without the pod's own is not marked as passed.
+            self._at_host(_detach_all)
+            with _arriving() as arriving:
+                for programs in (leaving, arriving):
+                    _detach_all(programs)
         with self._lock:
             self._own.discard(netns.inode())
 
@@ -148,8 +155,11 @@ class EgressFilter:
         if loaded is not None:
             try:
                 self._counts = dict(loaded.drops())
+                self._counted = True
             except KernelUnsupported as error:
-                _log.warning("packets that the egress filter drops cannot be counted", reason=str(error))
+                if self._counted:  # once, not at every look at the metrics
+                    _log.warning("packets that the egress filter drops cannot be counted", reason=str(error))
+                self._counted = False
         return self._counts
 
     def uninstall(self) -> None:
@@ -162,40 +172,39 @@ class EgressFilter:
         """Run ``work`` with the ends of this namespace's links in the host's namespace; without any, do nothing."""
         if self._host is None:
             return frozenset()
-        host = self._host
-        pod = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        host = os.open(self._host, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = links.other_ends(host)
+        finally:
+            os.close(host)
+        if not found:
+            return frozenset()
 
         def there() -> frozenset[str]:
-            found = links.other_ends(pod)
-            if not found:
-                return frozenset()
             with _arriving_at_host(only=found) as programs:
                 return work(programs)
 
-        try:
-            return netns.run(host, there)
-        finally:
-            os.close(pod)
+        return netns.run(self._host, there)
 
     def _open(self) -> Egress:
         with self._lock:
             if self._loaded is None:
                 mark = (names.TUNNEL_MARK, names.TUNNEL_MARK_MASK)
-                self._loaded = loaded = _said(lambda: Egress(self._pins, tunnel_mark=mark))
-                for number in self._tunnels:
-                    _said(partial(loaded.add_tunnel, number))
+                with _refusals():
+                    self._loaded = loaded = Egress(self._pins, tunnel_mark=mark)
+                    for number in self._tunnels:
+                        loaded.add_tunnel(number)
             return self._loaded
 
     def _load(self, inode: int, accepted: tuple[sockets.Connection, ...]) -> tuple[int, int, int]:
         ranges = {held.interface.network for held in links.addresses() if _is_on_link(held.interface.network)}
         loaded = self._open()
-        return _said(
-            lambda: loaded.load(
+        with _refusals():
+            return loaded.load(
                 netns=inode,
                 on_link=[(str(one.network_address), one.prefixlen) for one in sorted(ranges)],
                 accepted=[(*one.local, *one.remote, one.open) for one in accepted],
             )
-        )
 
 
 def _is_on_link(network: links.Network) -> bool:
@@ -221,10 +230,3 @@ def _detach_all(programs: Programs) -> frozenset[str]:
     for link in list(programs.attached):
         programs.detach(link)
     return programs.links
-
-
-def _said(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except KernelUnsupported as error:
-        raise OSError(f"{names.EGRESS_LABEL}: {error}") from error

@@ -6,8 +6,8 @@ import struct
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -260,11 +260,9 @@ def test_what_bypasses_the_pods_filter_is_dropped_by_the_host(
         assert received()
 
 
-async def test_a_change_of_the_label_changes_a_running_pod(
-    backend: PodCapture, pods: Wired, space: int, sniffer: Sniffer, group: Path
-) -> None:
-    acquaint(pods)
-    apply(backend, space, OPEN)
+@contextmanager
+def answering(pods: Wired) -> Iterator[Callable[[], bool]]:
+    """Begin a connection from the second pod, and say whether the first one's answer on it arrives."""
     with ExitStack() as stack:
         listener = stack.enter_context(pods.listen(pods.first, 9100))
         client = stack.enter_context(pods.connect(pods.second, "10.78.0.1", 9100))
@@ -274,6 +272,15 @@ async def test_a_change_of_the_label_changes_a_running_pod(
             accepted.sendall(b"answer")
             return client.recv(100) == b"answer"
 
+        yield answers
+
+
+async def test_a_change_of_the_label_changes_a_running_pod(
+    backend: PodCapture, pods: Wired, space: int, sniffer: Sniffer, group: Path
+) -> None:
+    acquaint(pods)
+    apply(backend, space, OPEN)
+    with answering(pods) as answers:
         assert answers()
         apply(backend, space, HELD)
         assert answers(), "a connection that a peer has begun before"
@@ -291,17 +298,13 @@ def test_the_filter_outlives_the_node_agent_and_its_rules(
 ) -> None:
     acquaint(pods)
     apply(nftables, space, HELD)
-    with ExitStack() as stack:
-        listener = stack.enter_context(pods.listen(pods.first, 9100))
-        client = stack.enter_context(pods.connect(pods.second, "10.78.0.1", 9100))
-        accepted = stack.enter_context(listener.accept()[0])
+    with answering(pods) as answers:
         shell(space, backends.FLUSH)
         intrude(pods, group)
         # Another process: it has the maps by their pins, and replaces the programs.
         following = backends.backend("nftables", tmp_path / "lock", egress=EgressFilter(pins)).pods
         apply(following, space, HELD)
-        accepted.sendall(b"answer")
-        assert client.recv(100) == b"answer"
+        assert answers()
         assert [name for name in ATTEMPTS if sniffer.saw(name)] == []
 
 
@@ -334,6 +337,12 @@ def test_a_pod_that_leaves_the_mesh_has_no_filter(backend: PodCapture, pods: Wir
     assert netns.run(space, filtered) == {"eth0"}
     apply(backend, space, PodPlan(mode=Mode.DRAIN))
     assert netns.run(space, filtered) == set()
+
+
+def test_where_no_pod_has_the_label_the_host_is_not_looked_at_for_others(tmp_path: Path, space: int) -> None:
+    """The look costs each start of a pod the more time the more links the host has."""
+    filters = EgressFilter(tmp_path / "never-made", host=tmp_path / "no-namespace")
+    netns.run(space, filters.detach)
 
 
 def test_a_pod_is_held_back_where_its_tunnel_cannot_be_told_from_others(
