@@ -21,6 +21,7 @@ from nodeagent.capture.iptables.pod import IptablesCapture
 from nodeagent.capture.iptables.probes import IptablesProbes
 from nodeagent.capture.iptables.restore import RestoredTables
 from nodeagent.capture.iptables.tables import HOST_HOOKS, POD_HOOKS, Tables
+from nodeagent.capture.kernel import first_line
 from nodeagent.capture.nftables import rules as nftables_rules
 from nodeagent.capture.nftables.pod import NftablesCapture
 from nodeagent.capture.nftables.probes import NftablesProbes
@@ -225,7 +226,7 @@ def _by_bpf(
             trial.check_unasked(places, node)
         node.attach()
     except OSError as error:
-        raise NoBackend(f"ebpf: {_first_line(error)}") from error
+        raise NoBackend(f"ebpf: {first_line(error)}") from error
     backend = CaptureBackend(pods, rules[0].probes)
     why = "as set" if asked else "preferred"
     return Choice(backend, rules, why, around.guard, unguarded, around.egress, Ebpf(node, places))
@@ -246,7 +247,7 @@ def _unguarded(guard: Guard) -> str:
     try:
         netns.scratch(guard.probe)
     except OSError as error:
-        return _first_line(error)
+        return first_line(error)
     return ""
 
 
@@ -254,7 +255,7 @@ def _nftables(around: PodNetwork) -> CaptureBackend:
     try:
         nft.apply(nftables_rules.pod_rules(_EVERYTHING, fresh=True))
     except OSError as error:
-        raise NoBackend(f"nftables: {_first_line(error)}; load nf_tables, nft_redir and nft_ct") from error
+        raise NoBackend(f"nftables: {first_line(error)}; load nf_tables, nft_redir and nft_ct") from error
     return CaptureBackend(NftablesCapture(around), NftablesProbes())
 
 
@@ -275,7 +276,7 @@ def _iptables(tables: Tables, probe: Callable[[int], None], fix: str, lock: Path
             for name, table in rules.pod_tables(_EVERYTHING, version).items():
                 tables.apply(version, name, table, POD_HOOKS)
     except OSError as error:
-        raise NoBackend(f"{tables.label}: {_first_line(error)}; {fix}") from error
+        raise NoBackend(f"{tables.label}: {first_line(error)}; {fix}") from error
     return CaptureBackend(
         IptablesCapture(tables, versions=versions, pod_network=around),
         IptablesProbes(tables, versions=versions, sets=_sets_work(tables), lock=lock),
@@ -289,10 +290,6 @@ def _sets_work(tables: Tables) -> bool:
     except OSError:
         return False
     return True
-
-
-def _first_line(error: OSError) -> str:
-    return str(error).partition("\n")[0]
 
 
 _EVERYTHING: Final = PodPlan(dns=True)

@@ -19,6 +19,7 @@ from meshengine.bpf import GuardDrops, KernelUnsupported, load_guard
 from meshkit.linux import egress, sockets
 from meshkit.linux.egress import Egress
 from meshkit.log import logger
+from nodeagent.capture.kernel import refusals
 from nodeagent.capture.plan import Mode, PodPlan
 
 _NAME: Final = "culvert-guard"
@@ -124,7 +125,7 @@ REASONS: Final = ("unreadable", "unmarked", "untranslated")
 
 
 def _load(preexisting: tuple[sockets.Connection, ...]) -> int:
-    try:
+    with refusals():
         return load_guard(
             tunnel_mark=names.TUNNEL_MARK,
             tunnel_mark_mask=names.TUNNEL_MARK_MASK,
@@ -132,8 +133,6 @@ def _load(preexisting: tuple[sockets.Connection, ...]) -> int:
             redirect_ports=(names.OUTBOUND_PORT, names.INBOUND_PLAINTEXT_PORT),
             preexisting=[(*one.local, *one.remote, one.open) for one in preexisting],
         )
-    except KernelUnsupported as error:
-        raise OSError(str(error)) from error
 
 
 def _wanted(plan: PodPlan, programs: Egress) -> frozenset[str]:

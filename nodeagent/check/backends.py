@@ -7,6 +7,7 @@ from nodeagent.capture.choice import NoBackend, Trials, Wanted, try_rules
 from nodeagent.capture.ebpf import trial
 from nodeagent.capture.ebpf.places import Places
 from nodeagent.capture.guard import Guard
+from nodeagent.capture.kernel import first_line
 from nodeagent.capture.pod_network import PodNetwork
 from nodeagent.check.result import Level, Result
 
@@ -59,18 +60,14 @@ def _ebpf(places: Places | None, guards: Guard, trials: Trials) -> tuple[str, st
     try:
         node, _ = trial.make(places, PodNetwork(guards), other=other.pods if other else None)
     except OSError as error:
-        return (_first_line(error),) * 2
+        return (first_line(error),) * 2
     try:
         trial.check_unasked(places, node)
     except OSError as error:
-        return "", _first_line(error)
+        return "", first_line(error)
     finally:
         node.uninstall()
     return "", ""
-
-
-def _first_line(error: OSError) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _unless_needed(wanted: Wanted, kind: Wanted) -> Level:

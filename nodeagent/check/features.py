@@ -8,6 +8,7 @@ from pathlib import Path
 from meshkit.linux import egress, links, marks, netns, sysctl
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.guard import Guard
+from nodeagent.capture.kernel import first_line
 from nodeagent.capture.plan import REPLIES
 from nodeagent.check.result import Level, Result
 
@@ -56,7 +57,7 @@ def _try(name: str, level: Level, consequence: str, work: Callable[[], object]) 
     try:
         work()
     except OSError as error:
-        return Result(AREA, name, level, f"{str(error).partition(chr(10))[0]}; {consequence}")
+        return Result(AREA, name, level, f"{first_line(error)}; {consequence}")
     return Result(AREA, name, Level.OK)
 
 

@@ -4,14 +4,15 @@ They stay attached when the process ends (``culvert_bpf::pins``); the next one r
 the plans.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from meshapi import names
 from meshengine.bpf import Capture, CaptureRules, KernelUnsupported
 from meshkit.linux.sockets import Connection
 from nodeagent.capture.ebpf.rules import PodRules
+from nodeagent.capture.kernel import refusals
 
 
 class EbpfNode:
@@ -30,7 +31,7 @@ class EbpfNode:
         """
         self._cgroup = cgroup
         self._counts: dict[str, int] = {}
-        with _said():
+        with refusals():
             self._capture = Capture(
                 pins,
                 tunnel_mark=(names.TUNNEL_MARK, names.TUNNEL_MARK_MASK),
@@ -44,48 +45,48 @@ class EbpfNode:
 
     def attach(self) -> None:
         """Attach the hooks to the node's cgroup, and forget pods that have ended meanwhile."""
-        with _said():
+        with refusals():
             self._capture.attach(self._cgroup)
             self._capture.prune()
 
     def detach(self) -> None:
         """Detach the hooks from the node's cgroup; plans stay, without effect on what connects."""
-        with _said():
+        with refusals():
             self._capture.detach()
 
     def attach_tunnel(self, cgroup: Path) -> None:
         """Attach the tunnel's hooks to its cgroup: before it opens its listeners."""
-        with _said():
+        with refusals():
             self._capture.attach_tunnel(cgroup)
 
     def prune(self) -> list[int]:
         """Remove what is left of namespaces that have gone, and return their cookies."""
-        with _said():
+        with refusals():
             return self._capture.prune()
 
     def missing(self) -> tuple[str, ...]:
         """Return the names of hooks that the node's cgroup lacks."""
-        with _said():
+        with refusals():
             return tuple(f"hook {name}" for name in self._capture.missing(self._cgroup))
 
     def is_planned(self, cookie: int, rules: PodRules) -> bool:
         """Return whether a namespace has exactly these rules."""
-        with _said():
+        with refusals():
             return self._capture.is_plan(cookie, _packed(rules))
 
     def has_plan(self, cookie: int) -> bool:
         """Return whether a namespace has rules."""
-        with _said():
+        with refusals():
             return self._capture.has_plan(cookie)
 
     def plan(self, cookie: int, rules: PodRules) -> None:
         """Bring rules into force."""
-        with _said():
+        with refusals():
             self._capture.set_plan(cookie, _packed(rules))
 
     def attach_pod(self, cookie: int, space: int) -> None:
         """Attach the program for connections from outside to a namespace, or replace the one that is there."""
-        with _said():
+        with refusals():
             self._capture.attach_pod(cookie, space)
 
     def adopt_listener(self, cookie: int) -> bool:
@@ -105,32 +106,32 @@ class EbpfNode:
         Raises:
             OSError: it has none.
         """
-        with _said():
+        with refusals():
             self._capture.adopt_listener(cookie)
 
     def is_attached(self, cookie: int, space: int) -> bool:
         """Return whether a namespace has the program for connections from outside."""
-        with _said():
+        with refusals():
             return self._capture.has_pod(cookie, space)
 
     def remove(self, cookie: int) -> bool:
         """Detach from a namespace and remove its rules; return whether it had any."""
-        with _said():
+        with refusals():
             return self._capture.remove_pod(cookie)
 
     def link_programs(self, cookie: int) -> tuple[int, int, int, int]:
         """Load programs: loopback leaving, arriving; other links arriving, leaving (guard). The caller closes them."""
-        with _said():
+        with refusals():
             return self._capture.link_programs(cookie)
 
     def guard_program(self, cookie: int, preexisting: Iterable[Connection] = ()) -> int:
         """Load the guard alone, with exempt connections; the caller closes the descriptor."""
-        with _said():
+        with refusals():
             return self._capture.guard_program(cookie, [(*one.local, *one.remote, one.open) for one in preexisting])
 
     def files(self, cookie: int) -> tuple[Path, ...]:
         """Return files that change when hooks, or those of a namespace, are removed."""
-        with _said():
+        with refusals():
             return tuple(self._capture.files(cookie))
 
     def counts(self) -> dict[str, int]:
@@ -141,16 +142,8 @@ class EbpfNode:
 
     def uninstall(self) -> None:
         """Detach everything and remove the folder of pins; the object is of no use after it."""
-        with _said():
+        with refusals():
             self._capture.uninstall()
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    try:
-        yield
-    except KernelUnsupported as error:
-        raise OSError(str(error)) from error
 
 
 def _packed(rules: PodRules) -> CaptureRules:
