@@ -102,7 +102,7 @@ static __always_inline int accepted(struct bpf_sock_ops *ctx) {
     struct bpf_sock *sk = ctx->sk;
 
     read_connection(ctx, &connection);
-    direct_reverse(&as_client, &connection);
+    connection_reverse(&as_client, &connection);
     flow = direct_flow_of(&as_client);
     if (!flow || flow->state != DIRECT_OPENING || flow->destination_netns != bpf_get_netns_cookie(ctx))
         return PROCEED;

@@ -158,7 +158,7 @@ static __always_inline int is_direct(const struct connection *connection) {
 
     if (flow && flow->source_netns == netns)
         return 1;
-    direct_reverse(&as_client, connection);
+    connection_reverse(&as_client, connection);
     flow = direct_flow_of(&as_client);
     return flow && flow->destination_netns == netns;
 }

@@ -10,6 +10,7 @@
 #include "capture.h"
 #include "direct.h"
 #include "lib/plan.h"
+#include "lib/reverse.h"
 #include "lib/stats.h"
 
 /* Client's namespace, address and port → verdict; written by the engine. What is not here goes to the tunnel. */
@@ -94,14 +95,6 @@ static __always_inline int direct_fits(const struct pod_plan *plan, const __u8 *
 
 static __always_inline struct direct_flow *direct_flow_of(const struct connection *as_client) {
     return bpf_map_lookup_elem(&cv_flows, as_client);
-}
-
-/* The same connection as its other end sees it. */
-static __always_inline void direct_reverse(struct connection *to, const struct connection *from) {
-    __builtin_memcpy(to->local, from->remote, sizeof(to->local));
-    __builtin_memcpy(to->remote, from->local, sizeof(to->remote));
-    to->local_port = from->remote_port;
-    to->remote_port = from->local_port;
 }
 
 static __always_inline void direct_account(__s64 flows) {

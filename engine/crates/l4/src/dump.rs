@@ -282,13 +282,13 @@ fn workload_state(shared: &ProxyState, pods: &[Arc<PodInfo>]) -> Value {
         .collect()
     };
     let state = |pod: &Arc<PodInfo>| {
-        let info = json!({"name": pod.name, "namespace": pod.namespace, "serviceAccount": pod.service_account});
         let connections = json!({"inbound": of(pod, Direction::Inbound), "outbound": of(pod, Direction::Outbound)});
-        let direct = shared.direct.destinations(&pod.uid);
-        let direct = direct.map(|all| json!(all.iter().map(ToString::to_string).collect::<Vec<_>>()));
-        let fields = [("state", json!("Up")), ("info", info), ("connections", connections)];
-        let fields = fields.into_iter().chain(direct.map(|found| ("directDestinations", found)));
-        Value::from_iter(fields.map(|(name, value)| (name.to_owned(), value)))
+        object([
+            ("state", json!("Up")),
+            ("info", json!({"name": pod.name, "namespace": pod.namespace, "serviceAccount": pod.service_account})),
+            ("connections", connections),
+            ("directDestinations", shared.direct.destinations(&pod.uid).iter().map(ToString::to_string).collect()),
+        ])
     };
     pods.iter().map(|pod| (pod.uid.to_string(), state(pod))).collect::<Map<_, _>>().into()
 }

@@ -267,11 +267,11 @@ impl Direct {
         }
     }
 
-    /// What a pod connects to directly; `None` where nothing is direct.
-    pub(crate) fn destinations(&self, uid: &str) -> Option<Vec<SocketAddr>> {
+    /// What a pod connects to directly, in order.
+    pub(crate) fn destinations(&self, uid: &str) -> Vec<SocketAddr> {
         let state = self.state.lock();
-        let netns = state.pods.with_uid(uid)?.cookie;
-        state.attached.as_ref().map(|attached| attached.destinations(netns))
+        let (Some(pod), Some(attached)) = (state.pods.with_uid(uid), &state.attached) else { return Vec::new() };
+        attached.destinations(pod.cookie)
     }
 
     /// What has been counted, the kernel's programs included.

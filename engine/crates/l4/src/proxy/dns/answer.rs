@@ -37,18 +37,20 @@ pub(super) async fn answer(
     let shared = pod.shared();
     let Decision { question, action, answers } =
         decide(packet, transport, |host, kind| look_up(shared, &source, host, kind));
-    let source = Some(&*source);
     let Some(Question { host, query_type }) = question else {
         return match action {
             Action::Reply(bytes) => Some(bytes),
             Action::Ignore | Action::Forward { .. } => None,
         };
     };
-    let series = shared.telemetry.metrics.dns.series(query_type, transport, source);
+    let series = shared.telemetry.metrics.dns.series(query_type, transport, Some(&source));
     series.requests.fetch_add(1, Ordering::Relaxed);
     let note = |result: &str, endpoints| {
         let host = host.as_deref().unwrap_or_default();
-        write_dns_log(&shared.telemetry, &DnsRecord { source, kind: query_type, host, result, endpoints });
+        write_dns_log(
+            &shared.telemetry,
+            &DnsRecord { source: Some(&source), kind: query_type, host, result, endpoints },
+        );
     };
     let exists = match action {
         Action::Ignore => return None,
@@ -58,8 +60,8 @@ pub(super) async fn answer(
         }
         Action::Forward { exists } => exists,
     };
-    let held = source.is_some_and(|source| source.registry_only);
-    if held && !host.as_deref().is_some_and(|host| exists || may_ask(shared, source, host)) {
+    let held = source.registry_only;
+    if held && !host.as_deref().is_some_and(|host| exists || may_ask(shared, &source, host)) {
         note(DENIED, 0);
         return refusal(packet, Rcode::NxDomain);
     }
@@ -89,10 +91,10 @@ pub(super) async fn answer(
 
 /// Whether a name may leave the pod: a name of the registry without an address, such as a wildcard's, or one of the
 /// cluster's own domain, whose resolver knows all of it.
-fn may_ask(shared: &ProxyState, source: Option<&Workload>, host: &str) -> bool {
+fn may_ask(shared: &ProxyState, source: &Workload, host: &str) -> bool {
     let domain = &shared.config.cluster_domain;
     let in_cluster = host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    in_cluster || source.is_some_and(|source| shared.store.read().service_named(source, host, domain).is_some())
+    in_cluster || shared.store.read().service_named(source, host, domain).is_some()
 }
 
 fn look_up(shared: &ProxyState, source: &Workload, host: &str, kind: QueryType) -> Lookup {
