@@ -2,15 +2,17 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Generic, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Generic, NoReturn, TypeVar
 
+from controlplane.graph.collection import Collection
 from meshkit.kube import Conflict, KubeError
 from meshkit.log import logger
 from meshkit.tasks import Backoff
 
 _log = logger("controlplane.workqueue")
 KeyT = TypeVar("KeyT")
+ItemT = TypeVar("ItemT")
 
 
 class WorkQueue(Generic[KeyT]):
@@ -26,6 +28,12 @@ class WorkQueue(Generic[KeyT]):
         self._backoff = backoff or Backoff(first_s=0.5, cap_s=30.0)
         self._queue: OrderedDict[KeyT, None] = OrderedDict()
         self._wake = asyncio.Event()
+        self._present: list[Callable[[], Iterable[KeyT]]] = []
+
+    def follow(self, collection: Collection[ItemT, Any], key_of: Callable[[ItemT], KeyT]) -> None:
+        """Enqueue the key of each value that changes, and those of all values whenever ``run`` begins."""
+        collection.add_handler(lambda item, _, __: self.add(key_of(item)))
+        self._present.append(lambda: map(key_of, collection.keys()))
 
     def add(self, key: KeyT) -> None:
         """Enqueue a key."""
@@ -37,6 +45,9 @@ class WorkQueue(Generic[KeyT]):
 
     async def run(self, work: Callable[[KeyT], Awaitable[None]]) -> NoReturn:
         """Reconcile keys until cancelled; ``work`` fails by raising."""
+        for present in self._present:
+            for key in present():
+                self.add(key)
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -72,3 +83,8 @@ class WorkQueue(Generic[KeyT]):
         if reason:
             _log.warning("write failed, retrying", task=self._task, failed=len(failed), reason=reason)
         return failed
+
+
+def named(what: str, key: ItemT) -> tuple[str, ItemT]:
+    """Return a key with the name of its collection, for a queue that follows several."""
+    return what, key

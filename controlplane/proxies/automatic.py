@@ -51,12 +51,12 @@ class AutomaticWaypoints:
         self._now = now
         self._due: WorkQueue[str] = WorkQueue("automatic waypoint")
         for collection in (needs.services, needs.entries):
-            collection.add_handler(lambda key, _, __: self._due.add(key[0]))
+            self._due.follow(collection, lambda key: key[0])
         gateways.add_handler(self._on_gateway)
 
     async def run(self) -> NoReturn:
         """Make and remove waypoints until cancelled."""
-        for key in (*self._needs.services.keys(), *self._needs.entries.keys(), *self._gateways.keys()):
+        for key in self._gateways.keys():  # noqa: SIM118  # a collection is no mapping
             self._due.add(key[0])
         await self._due.run(self._reconcile)
 

@@ -45,10 +45,10 @@ class GatewayConditions:
         placed = self._layer7.envoy.of_source(servers.KIND, item.key, fetch)
         if rejected := self._rejection(placed, fetch):
             return rejected
-        listeners = [(place, one) for place in places for one in place.of(servers.KIND, item.key)]
+        listeners = [one for place in places for one in place.of(servers.KIND, item.key)]
         found = [*_faults(listeners), *_ignored(item)]
         shown = listed(sorted({_shown(place) for place in places}))
-        if not any(one.is_served for _, one in listeners):
+        if not any(one.is_served for one in listeners):
             return _condition(False, NOT_SERVED, listed(found))
         if found:
             return _condition(False, conditions.UNSUPPORTED, f"{listed(found)}; the rest is in force at {shown}")
@@ -89,13 +89,9 @@ class GatewayConditions:
         return _condition(False, rejected.reason, rejected.message)
 
 
-def _faults(listeners: Iterable[tuple[EdgeGateway, EdgeListener]]) -> list[str]:
+def _faults(listeners: Iterable[EdgeListener]) -> list[str]:
     """Return what is wrong with servers, each said once."""
-    found: dict[str, None] = {}
-    for _, one in listeners:
-        verdicts = [one.accepted] if not one.accepted.is_true else [one.resolved]
-        found.update((f"spec.{one.name}: {verdict.message}", None) for verdict in verdicts if not verdict.is_true)
-    return list(found)
+    return list(dict.fromkeys(f"spec.{one.name}: {one.fault.message}" for one in listeners if one.fault is not None))
 
 
 def _ignored(item: Gateway) -> list[str]:

@@ -6,7 +6,7 @@ An Ingress has no conditions, so what of it cannot be served is an Event on it, 
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from controlplane.envoy.layer7 import Layer7
 from controlplane.gateways import ingresses, servers
@@ -60,12 +60,8 @@ def _problems(layer7: Layer7, claimed: Claimed, fetch: Fetch) -> list[str]:
     if not places:
         wanted = ", ".join(f"{name}={value}" for name, value in sorted(claimed.gateway.spec.selector.items()))
         return [f"no pod has the labels of the ingress gateway ({wanted}), so it is not served"]
-    verdicts = [
-        one.resolved if one.accepted.is_true else one.accepted
-        for place in places
-        for one in place.of(servers.KIND, key)
-    ]
-    found = [verdict.message for verdict in verdicts if not verdict.is_true]
+    listeners = (one for place in places for one in place.of(servers.KIND, key))
+    found = [one.fault.message for one in listeners if one.fault is not None]
     bound = fetch.find(layer7.routing.at_gateways.of_ingresses, key)
     found += () if bound is None else bound.problems
     rejection = rejections.first(layer7.model.inputs, layer7.envoy.of_source("Ingress", claimed.item.key, fetch), fetch)
@@ -91,18 +87,12 @@ class IngressStatusWriter:
         self._synced = synced
         self._said: dict[Key, tuple[str, ...]] = {}
         self._queue: WorkQueue[Key] = WorkQueue("status of an ingress")
-        found.add_handler(self._changed)
+        self._queue.follow(found, lambda key: key)
 
     async def run(self) -> NoReturn:
         """Write what differs until cancelled."""
         await self._synced.wait()
-        present = self._reports.keys()
-        for key in present:
-            self._queue.add(key)
         await self._queue.run(self._reconcile)
-
-    def _changed(self, key: Key, _: Any, __: Any) -> None:
-        self._queue.add(key)
 
     async def _reconcile(self, key: Key) -> None:
         report = self._reports.find(key)

@@ -9,11 +9,11 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from controlplane.graph.collection import Collection
 from controlplane.inputs.verdicts import Verdict
-from controlplane.workqueue import WorkQueue
+from controlplane.workqueue import WorkQueue, named
 from meshapi import names
 from meshkit.kube import Client, Json, Key, Kind, PatchType, transitions
 
@@ -58,18 +58,12 @@ class SharedListWriter:
         self._clock = clock
         self._queue: WorkQueue[tuple[str, Key]] = WorkQueue("list in the status of an object")
         for name, one in self._lists.items():
-            one.entries.add_handler(functools.partial(self._changed, name))
+            self._queue.follow(one.entries, functools.partial(named, name))
 
     async def run(self) -> NoReturn:
         """Write what differs until cancelled."""
         await self._synced.wait()
-        for name, one in self._lists.items():
-            for key in one.entries.keys():  # noqa: SIM118  # a collection is no mapping
-                self._queue.add((name, key))
         await self._queue.run(self._reconcile)
-
-    def _changed(self, kind: str, key: Key, _: Any, __: Any) -> None:
-        self._queue.add((kind, key))
 
     async def _reconcile(self, name: tuple[str, Key]) -> None:
         one, (namespace, item_name) = self._lists[name[0]], name[1]

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from controlplane.status import conditions
 from controlplane.status.outcomes import Outcome, Outcomes
-from controlplane.workqueue import WorkQueue
+from controlplane.workqueue import WorkQueue, named
 from meshkit.kube import Client, Json, Key, Kind, KubeError, NotFound, PatchType, transitions
 from meshkit.log import logger
 from meshkit.tasks import Backoff
@@ -47,23 +47,17 @@ class StatusWriter:
         self._queue: WorkQueue[tuple[str, Key]] = WorkQueue("status of an object")
         self._held: dict[tuple[str, Key], list[Json]] = {}
         for kind, collection in outcomes.by_kind.items():
-            collection.add_handler(functools.partial(self._changed, kind.title))
-        outcomes.unusable.add_handler(lambda name, _, __: self._queue.add(name))
+            self._queue.follow(collection, functools.partial(named, kind.title))
+        self._queue.follow(outcomes.unusable, lambda name: name)
 
     async def run(self) -> NoReturn:
         """Write what differs until cancelled."""
         await self._synced.wait()
-        for kind, collection in self._outcomes.by_kind.items():
+        for kind in self._outcomes.by_kind:
             await self._read(kind)
-            present = collection.keys()
-            for key in present:
-                self._queue.add((kind.title, key))
-        for name in {*self._held, *self._outcomes.unusable.keys()}:
+        for name in self._held:
             self._queue.add(name)
         await self._queue.run(self._reconcile)
-
-    def _changed(self, kind: str, key: Key, _: Outcome | None, __: Outcome | None) -> None:
-        self._queue.add((kind, key))
 
     async def _read(self, kind: Kind) -> None:
         """Take in the conditions that objects of a kind have now."""

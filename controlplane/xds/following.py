@@ -1,7 +1,7 @@
-"""What a proxy sees of which nobody knows for good what it is: a world that may become another one.
+"""The resources of a gateway that its user runs: those of the Gateways that select the pod.
 
-Pods of gateways that users run get the world of what selects them. A Gateway may come later than they, and labels of
-pods change; a stream is not broken off for that.
+A Gateway may be made later than the pod, and a pod's labels may change. The proxy's stream stays open, and its
+resources are replaced.
 """
 
 from collections.abc import Callable, Collection, Iterable, Set
@@ -12,7 +12,7 @@ from meshkit.xds.source import Listener, Resource
 
 
 class Following:
-    """A ``ResourceSource``: at any time one of several others. Where it changes, what differs counts as changed.
+    """Forwards to another ``ResourceSource``, which may be replaced; what differs then is reported as changed.
 
     Args:
         choose: returns the one that counts now.
