@@ -1,4 +1,4 @@
-"""Keeps the Secrets that gateways refer to, and those that DestinationRules name for TLS to servers.
+"""Watches the Secrets that gateways refer to and DestinationRules name, and keeps what is in them.
 
 Each Secret that a proxy may use is watched by itself: a watch of all would bring every Secret of the cluster, keys
 included, into the control plane's memory. Secrets that no proxy may use are never requested.

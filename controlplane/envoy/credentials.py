@@ -1,6 +1,6 @@
 """What DestinationRules name by ``tls.credentialName``, for each proxy whose clusters need it: over SDS, to it alone.
 
-Without usable roots a proxy gets some that no certificate fits; without a usable certificate of its own it gets none.
+Without usable roots a proxy gets a root that has signed no certificate; without a usable certificate it gets none.
 Either way its connections fail, and the DestinationRule's condition says why.
 """
 
@@ -8,8 +8,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from envoy.config.core.v3 import base_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from controlplane.envoy import transport
 from controlplane.envoy.placing import Made, placed
@@ -59,16 +58,6 @@ class Credentials:
 
 def _messages(name: str, found: TlsSecret) -> Iterable[secret_pb2.Secret]:
     if found.chain:
-        certificate = common_pb2.TlsCertificate(
-            certificate_chain=base_pb2.DataSource(inline_string=found.chain),
-            private_key=base_pb2.DataSource(inline_string=found.key),
-        )
-        yield secret_pb2.Secret(name=transport.credential_name(name), tls_certificate=certificate)
-    validation = common_pb2.CertificateValidationContext()
-    if found.roots:
-        validation.trusted_ca.inline_string = found.roots
-        if found.revoked:
-            validation.crl.inline_string = found.revoked
-    else:
-        transport.trust_nobody(validation)
+        yield secret_pb2.Secret(name=transport.credential_name(name), tls_certificate=transport.certificate(found))
+    validation = transport.roots(found.roots, found.revoked) if found.roots else transport.no_roots()
     yield secret_pb2.Secret(name=transport.credential_roots_name(name), validation_context=validation)

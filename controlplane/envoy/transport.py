@@ -15,9 +15,10 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tl
 from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import duration_pb2
 
-from controlplane.envoy import names, nobody
+from controlplane.envoy import names, unusable_root
 from controlplane.envoy.packing import ads, flag, packed, regex
 from controlplane.gateways.listener import ClientCheck, Demand, EdgeListener, ServerTls, Spoken
+from controlplane.inputs.sources import TlsSecret
 from controlplane.routing.backend_tls import BackendTls
 from meshapi import names as mesh_names
 from meshapi.resources.backend_policies import SubjectAltNameType
@@ -73,10 +74,11 @@ def credential_roots_name(secret: str) -> str:
     return f"{credential_name(secret)}/{mesh_names.GATEWAY_CLIENT_ROOTS}"
 
 
-def trust_nobody(validation: common_pb2.CertificateValidationContext) -> None:
-    """Let no certificate be accepted, whatever is checked besides."""
-    validation.trusted_ca.inline_string = nobody.ROOTS
-    validation.verify_certificate_hash.append(_NO_CERTIFICATE)
+def no_roots() -> common_pb2.CertificateValidationContext:
+    """Return a check that no certificate passes, whatever is checked besides."""
+    result = roots(unusable_root.PEM)
+    result.verify_certificate_hash.append(_NO_CERTIFICATE)
+    return result
 
 
 def client_roots_name(gateway: Key, port: int) -> str:
@@ -87,6 +89,14 @@ def client_roots_name(gateway: Key, port: int) -> str:
 def secret_roots_name(secret: Key) -> str:
     """Return the SDS name of the roots in a Secret; no Secret, and no port of a gateway, can be called so."""
     return f"{secret_name(secret)}/roots{mesh_names.GATEWAY_CLIENT_ROOTS}"
+
+
+def certificate(secret: TlsSecret) -> common_pb2.TlsCertificate:
+    """Return a certificate with its key, out of a Secret."""
+    return common_pb2.TlsCertificate(
+        certificate_chain=base_pb2.DataSource(inline_string=secret.chain),
+        private_key=base_pb2.DataSource(inline_string=secret.key),
+    )
 
 
 def roots(pem: str, revoked: str = "") -> common_pb2.CertificateValidationContext:

@@ -1,7 +1,7 @@
 """What the TLS of Istio's Gateways refers to: Secrets, files of the pods, the mesh's own certificates. Pure.
 
-A Secret is one of the pods' namespace, whoever has written the Gateway. Names as ``kubernetes-gateway://NAMESPACE/NAME``
-may be of another namespace, where a ReferenceGrant from Gateways of the pods' namespace allows it.
+Secrets are read from the namespace of the gateway's pods, not from the Gateway's. ``kubernetes-gateway://NAMESPACE/NAME``
+may name another namespace, where a ReferenceGrant from Gateways of the pods' namespace allows it.
 Facts: Istio's ``pilot/pkg/model/credentials/resource.go`` and ``pilot/pkg/credentials/kube/secrets.go``.
 """
 
@@ -76,7 +76,7 @@ class _Reading:
         named = self.tls.ca_cert_credential_name
         if named:
             return self._with_roots(named)
-        # As in Istio, roots may be apart from the certificate: whoever may read these may not read its key then.
+        # As in Istio, roots may be in a Secret of their own, so that reading them needs no right to read the key.
         apart = f"{self.tls.names[0]}{names.GATEWAY_CLIENT_ROOTS}"
         _, found = self._secret(apart)
         if found is None:

@@ -1,4 +1,4 @@
-"""Ingresses of Kubernetes as a collection: those that are ours, by the key of the Gateway that each is."""
+"""The Ingresses that Culvert serves, as a collection, by the key of the Gateway that each becomes."""
 
 from controlplane.gateways import ingresses
 from controlplane.gateways.ingresses import Claimed
@@ -18,8 +18,8 @@ class Ingresses:
     """The Ingresses of one mesh.
 
     Attributes:
-        claimed: those that are ours.
-        gateways: the Gateways that they are.
+        claimed: the Ingresses that Culvert serves.
+        gateways: the Gateways that they become.
     """
 
     def __init__(self, graph: Graph, inputs: Inputs) -> None:

@@ -24,11 +24,11 @@ _POD: Final = "ingressgateway"
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An Ingress that is ours.
+    """An Ingress that Culvert serves.
 
     Attributes:
         item: the Ingress.
-        gateway: the Gateway that it is.
+        gateway: the Gateway that it becomes.
     """
 
     item: Ingress
@@ -48,7 +48,7 @@ def shown(gateway: Key) -> str:
 
 
 def is_claimed(ingress: Ingress, of_class: IngressClass | None, config: MeshConfig) -> bool:
-    """Return whether an Ingress is ours: by the old annotation, which goes first, or by its class's controller.
+    """Return whether Culvert serves an Ingress: by the old annotation, which goes first, or by its class's controller.
 
     Args:
         ingress: the Ingress.

@@ -165,6 +165,11 @@ class EdgeListener:
         return bool(self.certificates or self.tls.files or self.tls.is_mesh) or not self.spoken.ends_tls
 
     @property
+    def fault(self) -> Verdict | None:
+        """What is wrong with it: why it is not served, else what of it cannot be used; ``None``: nothing."""
+        return next((one for one in (self.accepted, self.resolved) if not one.is_true), None)
+
+    @property
     def socket(self) -> tuple[int, str]:
         """Port and address that pods listen on."""
         return self.target or self.port, self.bind
@@ -217,6 +222,13 @@ class EdgeGateway:
     def served(self) -> tuple[EdgeListener, ...]:
         """The listeners that the proxy gets."""
         return tuple(one for one in self.listeners if one.is_served)
+
+    def port_of(self, routes_name: str) -> int:
+        """Return the port that clients call, by the first of the served listeners that share routes.
+
+        Hosts are routed once, whichever of the ports is called.
+        """
+        return next(one.port for one in self.served if one.routes_name == routes_name)
 
     def of(self, kind: str, key: Key) -> tuple[EdgeListener, ...]:
         """Return the listeners of an object."""

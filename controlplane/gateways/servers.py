@@ -15,12 +15,17 @@ from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.gateways.place import Place
 from controlplane.gateways.references import References
 from controlplane.inputs.verdicts import Verdict
-from meshapi.resources.istio_gateway import Gateway, Server, TlsMode
-from meshkit.kube import Key
+from meshapi.resources.istio_gateway import (
+    Gateway,
+    Server,
+    TlsMode,
+    can_share_port,
+    contested_hosts,
+    server_host,
+)
 
 KIND: Final = "Gateway.networking.istio.io"
 """Kind of the listeners' owners: another one than the Gateway API's."""
-_ALL: Final = "*"
 _CONFLICT: Final = "ServerConflict"
 _Socket = tuple[int, str]
 
@@ -46,11 +51,6 @@ class _Served:
     @property
     def socket(self) -> _Socket:
         return self.target, self.server.bind
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Its hosts without namespaces; empty: all."""
-        return tuple(dict.fromkeys(_split(one, "")[1] for one in self.server.hosts))
 
 
 def merged(
@@ -117,13 +117,11 @@ def _conflict(one: _Served, beside: Sequence[_Served]) -> Verdict | None:
     """Return why a server cannot stand beside earlier ones of its port and address; ``None``: it can."""
     for other in beside:
         shown = f"{_shown(other, one)} at port {one.target} of the pods"
-        both_http = one.spoken is other.spoken is Spoken.HTTP
-        both_tls = one.spoken.has_tls and other.spoken.has_tls
-        if not both_http and not both_tls:
+        if not can_share_port(one.server, other.server):
             speaks = other.server.port.protocol
             return Verdict(False, _CONFLICT, f"{shown} is older and speaks {speaks}; give this one another port")
-        if both_tls and (same := set(one.names) & set(other.names)):
-            hosts = ", ".join(name or _ALL for name in sorted(same))
+        if same := contested_hosts(one.server, other.server):
+            hosts = ", ".join(sorted(same))
             return Verdict(False, _CONFLICT, f"{shown} is older and has {hosts}, too; give each host to one server")
     return None
 
@@ -151,14 +149,8 @@ def _listeners(one: _Served, refused: Verdict | None, place: Place, resolve: Ref
         common = replace(common, accepted=refused)
     elif server.tls is not None:
         common = credentials.with_tls(common, server.tls, place.namespace, resolve)
-    for scope, hostname in dict.fromkeys(_split(host, owner[0]) for host in server.hosts):
-        yield replace(common, scope=scope, hostname=hostname)
-
-
-def _split(host: str, own: str) -> tuple[str, str]:
-    """Return the namespace and the name of a server's host; the name is empty for all hosts."""
-    scope, slash, name = host.lower().rpartition("/")
-    return (own if scope == "." else scope) if slash else _ALL, "" if name == _ALL else name
+    for scope, name in dict.fromkeys(server_host(host, owner[0]) for host in server.hosts):
+        yield replace(common, scope=scope, hostname="" if name == "*" else name)
 
 
 def _routes(one: _Served) -> str:
@@ -168,11 +160,3 @@ def _routes(one: _Served) -> str:
         return f"http.{one.target}.{one.server.bind}" if one.server.bind else f"http.{one.target}"
     kind = {Spoken.HTTPS: "https", Spoken.TCP: "tcp"}.get(one.spoken, "tls")
     return f"{kind}.{port.number}.{port.name}.{name}.{namespace}"
-
-
-def of_owner(gateway: EdgeGateway, owner: Key) -> dict[str, list[EdgeListener]]:
-    """Return the listeners of a Gateway at a place, by the path of their server."""
-    found: dict[str, list[EdgeListener]] = {}
-    for one in gateway.of(KIND, owner):
-        found.setdefault(one.name, []).append(one)
-    return found

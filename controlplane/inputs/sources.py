@@ -127,13 +127,9 @@ class Inputs:
         self.certificates: Source[Key, Certificates] = Source(graph, "certificates")
         self.secrets: Source[Key, TlsSecret] = Source(graph, "secrets")
         self._sources: dict[type[Any], Source[Key, base.Object]] = {
-            item.model: Source(graph, _plural(item)) for item in kinds
+            item.model: Source(graph, item.kind.plural_title) for item in kinds
         }
 
     def of(self, model: type[ObjectT]) -> Source[Key, ObjectT]:
         """Return the objects of a kind, by its model."""
         return cast("Source[Key, ObjectT]", self._sources[model])
-
-
-def _plural(item: InputKind) -> str:
-    return item.kind.plural if item.kind.title == item.kind.name else f"{item.kind.plural}.{item.kind.group}"

@@ -5,6 +5,7 @@ names, for the hosts that both have, where the server's hosts admit its namespac
 through with TLS, and other connections each have rules of their own.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -142,8 +143,9 @@ class _Binding:
         self, gateway: EdgeGateway, listener: EdgeListener, common: Iterable[str], routing: Routing
     ) -> None:
         rules = tuple(rule for rule in routing.http if rule.port in {0, listener.port})
+        port = gateway.port_of(listener.routes_name)
         for hostname in common if rules else ():
-            place = EdgeHost(gateway.key, listener.routes_name, _port(gateway, listener), hostname)
+            place = EdgeHost(gateway.key, listener.routes_name, port, hostname)
             self.requests[place] = tuple(dict.fromkeys((*self.requests.get(place, ()), *rules)))
             if listener.redirects:
                 self.redirected.add(place)
@@ -180,7 +182,9 @@ def bind(
     if not named or not item.spec.hosts:
         return None
     complete = (hosts.complete(host, own, domain) for host in item.spec.hosts)
-    binding = _Binding(item, tuple("" if host == "*" else host for host in complete), translate)
+    # The servers of one gateway ask for the same rules.
+    once = functools.cache(translate)
+    binding = _Binding(item, tuple("" if host == "*" else host for host in complete), once)
     for index, name in named:
         key = gateway_key(name, own)
         binding.bind(f"spec.gateways[{index}]", key, find(key))
@@ -224,11 +228,6 @@ def connections(found: Iterable[AtGateways], listener: EdgeListener, gateway: Ke
 
 def _fitting(rules: Iterable[ConnectionRule], listener: EdgeListener) -> Iterator[ConnectionRule]:
     yield from (rule for rule in rules if rule.port in {0, listener.port})
-
-
-def _port(gateway: EdgeGateway, listener: EdgeListener) -> int:
-    """Return the port that clients call, by the first of the listeners that share routes: hosts are routed once."""
-    return next(one.port for one in gateway.served if one.routes_name == listener.routes_name)
 
 
 def _rivals(gateway: EdgeGateway, listener: EdgeListener) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ class Rules:
 
     @property
     def credentials(self) -> frozenset[str]:
-        """Names of Secrets for TLS, in the namespace of whoever calls."""
+        """Names of Secrets for TLS, in the namespace of the calling proxy."""
         policies = [
             self.traffic_policy,
             *(one.traffic_policy for one in self.subsets if one.traffic_policy is not None),

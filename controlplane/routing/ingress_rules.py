@@ -78,9 +78,9 @@ def bind(claimed: Claimed, gateways: Iterable[EdgeGateway], domain: str, port: P
 def _places(
     gateway: EdgeGateway, owner: Key, by_host: dict[str, tuple[HttpRule, ...]]
 ) -> Iterator[tuple[EdgeHost, tuple[HttpRule, ...]]]:
-    for listener in gateway.of(servers.KIND, owner):
-        port = next((one.port for one in gateway.served if one.routes_name == listener.routes_name), 0)
-        for host, rules in by_host.items() if listener.is_served else ():
+    for listener in (one for one in gateway.of(servers.KIND, owner) if one.is_served):
+        port = gateway.port_of(listener.routes_name)
+        for host, rules in by_host.items():
             common = intersection(listener.hostname, host)
             if common is not None:
                 yield EdgeHost(gateway.key, listener.routes_name, port, common), rules

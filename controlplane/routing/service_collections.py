@@ -26,7 +26,7 @@ class ServicesAtGateways:
     """The VirtualServices of one mesh, at gateways.
 
     Attributes:
-        bound: what each says, by key; those that name a Gateway.
+        bound: what each VirtualService that names a Gateway says there, by key.
         of_ingresses: what each Ingress says, by the key of the Gateway that it is.
         at_edge: by where the rules of all of them for requests count.
     """

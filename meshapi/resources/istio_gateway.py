@@ -206,6 +206,33 @@ class Server(LenientModel):
         return bool(tls.mode is not TlsMode.PASSTHROUGH or tls.names or tls.files or tls.ca_certificates)
 
 
+def server_host(host: str, namespace: str) -> tuple[str, str]:
+    """Return the namespace of the VirtualServices that may have a server's host, ``*`` for any, and the host's name.
+
+    Args:
+        host: as in ``hosts``: ``name`` or ``scope/name``.
+        namespace: of the Gateway, which the scope ``.`` stands for.
+    """
+    scope, slash, name = host.lower().rpartition("/")
+    return (namespace if scope == "." else scope) if slash else "*", name
+
+
+def can_share_port(one: Server, other: Server) -> bool:
+    """Return whether two servers may have one port and address: requests are told apart by host, TLS by server name."""
+    return (one.port.is_http and other.port.is_http) or (one.port.has_tls and other.port.has_tls)
+
+
+def contested_hosts(one: Server, other: Server) -> frozenset[str]:
+    """Return the host names by which two servers of one port cannot be told apart; none where both speak plain HTTP."""
+    if not (one.port.has_tls and other.port.has_tls):
+        return frozenset()
+    return _names(one) & _names(other)
+
+
+def _names(server: Server) -> frozenset[str]:
+    return frozenset(server_host(host, "")[1] for host in server.hosts)
+
+
 class GatewaySpec(LenientModel):
     """Ports and hosts that the pods of gateways serve."""
 

@@ -5,7 +5,7 @@ from itertools import combinations
 
 from meshapi import hosts
 from meshapi.resources import core, virtual_service
-from meshapi.resources.istio_gateway import Gateway, Server
+from meshapi.resources.istio_gateway import Gateway, Server, can_share_port, contested_hosts, server_host
 from meshapi.resources.virtual_service import VirtualService
 from meshctl.analysis.messages import Code, Finding
 from meshctl.analysis.policies import chooses
@@ -84,22 +84,16 @@ def _conflict(first: Server, second: Server) -> str:
     """Return what the first of two servers has that the second one needs; empty: both can be served."""
     if (first.port.number, first.bind) != (second.port.number, second.bind):
         return ""
-    if first.port.is_http and second.port.is_http:
-        return ""
-    if not (first.port.has_tls and second.port.has_tls):
+    if not can_share_port(first, second):
         return f"speaks {first.port.protocol}"
-    same = {_name(one) for one in first.hosts} & {_name(one) for one in second.hosts}
+    same = contested_hosts(first, second)
     return f"has {', '.join(sorted(same))}" if same else ""
 
 
 def _hosts(world: World, item: VirtualService, index: int, gateway: Gateway) -> Iterator[Finding]:
     own = item.metadata.namespace
-    admitted = [
-        _name(host)
-        for server in gateway.spec.servers
-        for host in server.hosts
-        if _scope(host, gateway.metadata.namespace) in {"*", own}
-    ]
+    served = (server_host(host, gateway.metadata.namespace) for one in gateway.spec.servers for host in one.hosts)
+    admitted = [name for scope, name in served if scope in {"*", own}]
     complete = (hosts.complete(host, own, world.cluster_domain) for host in item.spec.hosts)
     lost = [host for host in complete if not any(_overlap(host, one) for one in admitted)]
     if lost and _MESH not in item.spec.gateways:
@@ -109,12 +103,3 @@ def _hosts(world: World, item: VirtualService, index: int, gateway: Gateway) -> 
 
 def _overlap(one: str, other: str) -> bool:
     return hosts.matches(one, other) or hosts.matches(other, one)
-
-
-def _name(host: str) -> str:
-    return host.rpartition("/")[2].lower()
-
-
-def _scope(host: str, own: str) -> str:
-    scope, slash, _ = host.rpartition("/")
-    return (own if scope == "." else scope) if slash else "*"

@@ -60,11 +60,11 @@ def configuration(gateway: EdgeGateway, name: str, bodies: dict[str, bytes]) -> 
         result.virtual_hosts.append(VirtualHost.FromString(bodies[hostname]))
     redirected = {one.hostname for one in gateway.served if one.redirects and one.routes_name == name}
     for hostname, status in _others(gateway, name, set(bodies)):
+        domain = hostname or "*"
         if hostname in redirected:
-            domain = hostname or "*"
             result.virtual_hosts.add(name=f"{domain}:redirect", domains=[domain], require_tls=VirtualHost.ALL)
             continue
-        host = result.virtual_hosts.add(name=f"{hostname or '*'}:{status}", domains=[hostname or "*"])
+        host = result.virtual_hosts.add(name=f"{domain}:{status}", domains=[domain])
         route = host.routes.add(match=route_components_pb2.RouteMatch(prefix="/"))
         route.direct_response.status = status
     return result

@@ -5,8 +5,7 @@ A gateway gets what its own listeners use, and nothing else.
 
 from collections.abc import Callable, Iterable
 
-from envoy.config.core.v3 import base_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from controlplane.envoy import transport
 from controlplane.gateways.listener import EdgeGateway
@@ -27,11 +26,7 @@ def of_gateway(gateway: EdgeGateway, secret: Callable[[Key], TlsSecret | None]) 
     for key in sorted(wanted):
         found = secret(key)
         if found is not None and found.chain:
-            certificate = common_pb2.TlsCertificate(
-                certificate_chain=base_pb2.DataSource(inline_string=found.chain),
-                private_key=base_pb2.DataSource(inline_string=found.key),
-            )
-            yield secret_pb2.Secret(name=transport.secret_name(key), tls_certificate=certificate)
+            yield secret_pb2.Secret(name=transport.secret_name(key), tls_certificate=transport.certificate(found))
     checks = [(one.port, one.clients) for one in gateway.served if one.clients is not None]
     for key in sorted({check.secret for _, check in checks if check.secret is not None}):
         found = secret(key)

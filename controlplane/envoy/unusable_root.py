@@ -1,11 +1,11 @@
-"""An authority that vouches for nobody: where there are no roots, Envoy gets this one.
+"""A root certificate that has signed no other one. Envoy needs some root, and gets this one where a Secret has none.
 
-Its private key was thrown away, and it expired long ago. A constant, because replicas have to send the same bytes.
+Its private key was deleted, and it expired in 2000. A constant, because replicas have to send the same bytes.
 """
 
 from typing import Final
 
-ROOTS: Final = """\
+PEM: Final = """\
 -----BEGIN CERTIFICATE-----
 MIIBJTCBzaADAgECAgEBMAoGCCqGSM49BAMCMBExDzANBgNVBAMMBm5vYm9keTAe
 Fw0wMDAxMDEwMDAwMDBaFw0wMDAxMDIwMDAwMDBaMBExDzANBgNVBAMMBm5vYm9k
