@@ -6,7 +6,7 @@ pinned by the Go modules beside this file, and everything but Zipkin (Maven) com
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meshlab import cache, run
@@ -71,14 +71,8 @@ def kube_router(say: Say) -> Path:
 
 def metallb(say: Say) -> Path:
     """Return the folder with the programs ``controller`` and ``speaker``, which an addon runs."""
-    module = _TOOLS / "metallb"
-
-    def make(draft: Path) -> None:
-        for program in ("controller", "speaker"):
-            _go_build(draft / program, module=module, package=f"go.universe.tf/metallb/{program}", flags=_STRIP)
-
-    inputs = cache.key(module / "go.mod", module / "go.sum", _STRIP, _go_version())
-    return _obtain("metallb", inputs, make, say, "3 to 5 minutes on two cores")
+    parts = ("controller", "speaker")
+    return _tools("metallb", "go.universe.tf/metallb", parts, say, "3 to 5 minutes on two cores")
 
 
 def h2spec(say: Say) -> Path:
@@ -88,14 +82,7 @@ def h2spec(say: Say) -> Path:
 
 def grpc_interop(say: Say) -> Path:
     """Return the folder with the programs ``client`` and ``server`` of gRPC's interoperability tests."""
-    module = _TOOLS / "grpc-interop"
-
-    def make(draft: Path) -> None:
-        for program in ("client", "server"):
-            _go_build(draft / program, module=module, package=f"google.golang.org/grpc/interop/{program}", flags=_STRIP)
-
-    inputs = cache.key(module / "go.mod", module / "go.sum", _STRIP, _go_version())
-    return _obtain("grpc-interop", inputs, make, say, "about 1 minute")
+    return _tools("grpc-interop", "google.golang.org/grpc/interop", ("client", "server"), say, "about 1 minute")
 
 
 def opentelemetry_collector(say: Say) -> Path:
@@ -194,6 +181,18 @@ def _tool(name: str, package: str, say: Say, effort: str, version_flag: str = ""
 
     sources = (*sorted(module.glob("*.go")), module / "go.mod", module / "go.sum")
     inputs = cache.key(*sources, package, flags, _go_version())
+    return _obtain(name, inputs, make, say, effort)
+
+
+def _tools(name: str, package: str, parts: Sequence[str], say: Say, effort: str) -> Path:
+    """Return the folder with several programs of one module: the packages ``parts`` below ``package``."""
+    module = _TOOLS / name
+
+    def make(draft: Path) -> None:
+        for part in parts:
+            _go_build(draft / part, module=module, package=f"{package}/{part}", flags=_STRIP)
+
+    inputs = cache.key(module / "go.mod", module / "go.sum", _STRIP, _go_version())
     return _obtain(name, inputs, make, say, effort)
 
 

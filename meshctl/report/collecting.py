@@ -93,8 +93,7 @@ async def _guarded(piece: Piece, report: Report, places: asyncio.Semaphore, piec
 
 def _of_cluster(client: kube.Client, namespace: str, report: Report) -> list[Piece]:
     def listed(kind: Kind, where: str | None) -> Piece:
-        plural = kind.plural if kind.title == kind.name else f"{kind.plural}.{kind.group}"
-        name = f"{'system' if where else 'cluster'}/{plural}.yaml"
+        name = f"{'system' if where else 'cluster'}/{kind.plural_title}.yaml"
 
         async def collect() -> None:
             report.object(name, await client.items(kind, where))

@@ -29,6 +29,11 @@ class Kind:
             object.__setattr__(self, "title", self.name)
 
     @property
+    def plural_title(self) -> str:
+        """Its plural, with the group where kinds of other groups have its name: ``gateways.networking.istio.io``."""
+        return self.plural if self.title == self.name else f"{self.plural}.{self.group}"
+
+    @property
     def api_version(self) -> str:
         """The value of ``apiVersion``."""
         return f"{self.group}/{self.version}" if self.group else self.version
