@@ -90,8 +90,9 @@ _Static_assert(sizeof(struct direct_event) == 136, "no padding");
 /* What is known of the table of flows: keys of cv_flow_table. */
 enum flow_table {
     FLOW_TABLE_USED = 0,  /* entries in cv_flows */
-    FLOW_TABLE_OWNER = 1, /* the engine that fills cv_direct, by a number that it has drawn; 0: none yet */
-    FLOW_TABLE_SIZE = 2
+    FLOW_TABLE_OWNER = 1, /* the engine that fills cv_direct, by when it began; 0: none */
+    FLOW_TABLE_SEEN = 2,  /* when that engine has last been seen to do so */
+    FLOW_TABLE_SIZE = 3
 };
 
 /* What was counted: keys of cv_flow_counts. */

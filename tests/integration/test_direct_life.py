@@ -115,6 +115,45 @@ async def test_of_two_engines_the_latest_decides_and_no_connection_is_reported_t
     assert connected(direct) == 22
 
 
+async def learns(node: namespaced.Node, client: namespaced.Pod, server: namespaced.Pod, port: int) -> bool:
+    """Have the tunnel carry connections that no engine knows; whether this one, which serves both, learns the pair."""
+    await server.serve_peer(port)
+    before = node.metric("culvert_direct_pairs")
+    for _ in range(20):
+        assert (await client.request(server.ip, port)).endswith(b"hello")
+        if node.metric("culvert_direct_pairs") > before:
+            return True
+    return False
+
+
+async def test_an_engine_that_attaches_again_leaves_the_decision_to_a_later_one(direct: DirectMesh) -> None:
+    """As the ztunnel that is to be replaced does when the node agent is replaced, too."""
+    client, server = await direct.pair()
+    first = direct.mesh.nodes[0]
+    node = await engine(direct, client, server)
+    node.engine.attach_direct(direct.pins)
+    await until(lambda: first.metric("culvert_direct_pairs") == 0)
+    first.engine.attach_direct(direct.pins)
+    await asyncio.sleep(0.5)
+    await first.close()
+    direct.mesh.nodes.remove(first)
+    assert await learns(node, client, server, 8081)
+
+
+async def test_an_engine_decides_again_when_a_later_one_has_ended(direct: DirectMesh) -> None:
+    client, server = await direct.pair()
+    first = direct.mesh.nodes[0]
+    later = await engine(direct, client, server)
+    later.engine.attach_direct(direct.pins)
+    await until(lambda: first.metric("culvert_direct_pairs") == 0)
+    await later.close()
+    direct.mesh.nodes.remove(later)
+    for pod in (client, server):
+        pod.node = first
+    await until(lambda: first.metric("culvert_direct_pairs") == 1)
+    assert await learns(first, client, server, 8081)
+
+
 async def test_a_new_agent_takes_over_and_no_connection_notices(direct: DirectMesh) -> None:
     client, server = await direct.pair()
     failures: list[str] = []

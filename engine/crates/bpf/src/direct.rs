@@ -11,7 +11,7 @@ use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray
 use crate::error::{BpfError, reason};
 use crate::layout::direct::{
     CLOSED, COUNTS, DirectEndpoint, DirectEvent, DirectFlow, DirectKey, DirectService, DirectVerdict, ENDPOINTS,
-    FIN_ACKED, FIN_RECEIVED, FORBIDDEN, OPENED, OWNER, USED,
+    FIN_ACKED, FIN_RECEIVED, FORBIDDEN, OPENED, OWNER, SEEN, USED,
 };
 use crate::layout::{Connection, mapped};
 use crate::pins::Pins;
@@ -206,18 +206,34 @@ impl DirectMaps {
         }
     }
 
-    /// Become the engine that decides.
+    /// Become the engine that decides, at the time `now`.
     ///
     /// # Errors
     /// The map cannot be written.
-    pub fn claim(&mut self, owner: u64) -> Result<(), BpfError> {
+    pub fn claim(&mut self, owner: u64, now: u64) -> Result<(), BpfError> {
+        self.table.set(SEEN, now, 0).map_err(unreadable)?;
         self.table.set(OWNER, owner, 0).map_err(unreadable)
     }
 
-    /// The engine that decides.
+    /// Go on deciding.
+    pub fn seen(&mut self, now: u64) {
+        // It has been written before; at worst another engine takes over.
+        let _ = self.table.set(SEEN, now, 0);
+    }
+
+    /// Decide no more, where this engine does.
+    pub fn release(&mut self, owner: u64) {
+        if self.owner().0 == owner {
+            // At worst the others wait until it has not been seen for a while.
+            let _ = self.table.set(OWNER, 0, 0);
+        }
+    }
+
+    /// The engine that decides, 0 for none, and when it has last been seen to.
     #[must_use]
-    pub fn owner(&self) -> u64 {
-        self.table.get(&OWNER, 0).unwrap_or_default()
+    pub fn owner(&self) -> (u64, u64) {
+        let value = |key| self.table.get(&key, 0).unwrap_or_default();
+        (value(OWNER), value(SEEN))
     }
 
     /// What the programs have counted: name and number.

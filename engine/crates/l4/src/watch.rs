@@ -1,4 +1,4 @@
-//! The thread that reports direct connections, while this engine decides.
+//! The thread that reports direct connections, while this engine is attached.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::shared::ProxyState;
 /// How often it is looked whether a certificate has expired.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Start it; it ends when the engine is closed or another one decides.
+/// Start it; it ends when the engine is closed.
 pub(crate) fn start(shared: &Arc<ProxyState>) -> io::Result<()> {
     let shared = Arc::downgrade(shared);
     let work = move || {

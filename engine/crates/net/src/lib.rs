@@ -6,6 +6,7 @@ pub mod buffered;
 pub mod conntrack;
 pub mod copy;
 pub mod dns;
+pub mod listener;
 pub mod memory;
 pub mod memory_budget;
 pub mod netns;

@@ -7,7 +7,7 @@
 
 mod affinity;
 pub mod budget;
-mod clock;
+pub mod clock;
 mod queue;
 mod tasks;
 

@@ -132,6 +132,8 @@ pub(crate) const FORBIDDEN: u32 = 2;
 pub(crate) const USED: u32 = 0;
 /// See [`USED`].
 pub(crate) const OWNER: u32 = 1;
+/// See [`USED`].
+pub(crate) const SEEN: u32 = 2;
 
 /// `enum direct_count`, without the prefix.
 pub(crate) const COUNTS: [&str; 5] = ["connected", "full", "unrecorded", "forbidden", "lost"];

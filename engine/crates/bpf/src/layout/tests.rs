@@ -102,7 +102,12 @@ fn enums() -> Vec<(&'static str, Vec<(String, u32)>)> {
         ),
         (
             "flow_table",
-            named(&[("FLOW_TABLE_USED", direct::USED), ("FLOW_TABLE_OWNER", direct::OWNER), ("FLOW_TABLE_SIZE", 2)]),
+            named(&[
+                ("FLOW_TABLE_USED", direct::USED),
+                ("FLOW_TABLE_OWNER", direct::OWNER),
+                ("FLOW_TABLE_SEEN", direct::SEEN),
+                ("FLOW_TABLE_SIZE", 3),
+            ]),
         ),
         ("direct_count", direct_counts.chain([("DIRECT_COUNTS".to_owned(), 5)]).collect()),
         ("guard_drop", reasons.chain([("GUARD_DROP_REASONS".to_owned(), count)]).collect()),

@@ -5,8 +5,9 @@
 //! changes what the verdict depends on, before that call returns: the table never lags behind policy. Open direct
 //! connections that policy denies now are ended in the same call.
 //!
-//! Several engines of a node may be attached while one follows the other; the latest decides. What an engine that ends
-//! leaves behind goes on deciding until the next one has compared it with its own state.
+//! Several engines of a node may be attached while one follows the other. The one that began last decides; the others
+//! look whether it still does, and the next one takes over when it has ended. What an engine that ends leaves behind goes
+//! on deciding until then.
 
 mod pods;
 mod report;
@@ -16,7 +17,7 @@ mod verdict;
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use culvert_mesh::Store;
 use culvert_metrics::{by_label, single};
 use culvert_net::netns::Netns;
 use culvert_net::transfer::Transfer;
+use culvert_runtime::clock;
 use culvert_telemetry::Telemetry;
 use culvert_upstream::Outliers;
 use culvert_worker::{Certificates, PodInfo};
@@ -44,6 +46,9 @@ const MAX_EVENTS: usize = 2048;
 const INTERVAL: Duration = Duration::from_millis(20);
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often an engine looks whether the one that decides has ended.
+const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
+
 /// A connect that fails after this time was not answered, even when its SYN was sent again (after a second).
 const UNANSWERED_NS: u64 = 900_000_000;
 
@@ -51,6 +56,8 @@ const UNANSWERED_NS: u64 = 900_000_000;
 #[derive(Debug)]
 pub(crate) struct Direct {
     enabled: bool,
+    /// When this engine began, by which the latest is found.
+    began: u64,
     /// Whether pairs are learned, to be read without a lock.
     active: AtomicBool,
     state: Mutex<State>,
@@ -66,6 +73,8 @@ struct State {
     trust: Trust,
     reports: Reports,
     attached: Option<Table>,
+    /// The folder of maps by which another engine decides.
+    standby: Option<PathBuf>,
 }
 
 /// What decisions and reports depend on.
@@ -83,6 +92,7 @@ impl Direct {
     pub(crate) fn new(enabled: bool) -> Self {
         Self {
             enabled,
+            began: clock::now(),
             active: AtomicBool::new(false),
             state: Mutex::default(),
             mixed: RwLock::default(),
@@ -106,8 +116,8 @@ impl Direct {
         }
     }
 
-    /// Use the maps that a node agent has pinned below `folder`, and decide from now on; whether that is new, so that
-    /// [`Direct::poll`] has to be called. What is allowed there is decided again first.
+    /// Use the maps that a node agent has pinned below `folder`, and decide from now on, or as soon as no later engine
+    /// does; whether that is new, so that [`Direct::poll`] has to be called. What is allowed there is decided again first.
     ///
     /// # Errors
     /// There are no such maps.
@@ -117,10 +127,18 @@ impl Direct {
         if !self.enabled || state.attached.as_ref().is_some_and(|attached| attached.is_current(folder)) {
             return Ok(false);
         }
-        let table = Table::open(folder)?;
-        let State { pods, trust, reports, attached } = &mut *state;
+        let is_first = state.attached.is_none() && state.standby.is_none();
+        match Table::open(folder, self.began)? {
+            Some(table) => self.decide_by(table, around, store, &mut state),
+            None => self.stand_by(&mut state, folder.to_owned()),
+        }
+        Ok(is_first)
+    }
+
+    fn decide_by(&self, table: Table, around: Around<'_>, store: &Store, state: &mut State) {
+        let State { pods, trust, reports, attached, standby } = state;
         *trust = Trust::of(around.certificates);
-        let is_first = attached.is_none();
+        *standby = None;
         let attached = attached.insert(table);
         self.active.store(true, Ordering::Release);
         let world = World { store, pods, trust };
@@ -131,7 +149,12 @@ impl Direct {
             reports.opened(&context, connection);
         }
         self.end_denied(around, world, reports, attached);
-        Ok(is_first)
+    }
+
+    fn stand_by(&self, state: &mut State, folder: PathBuf) {
+        state.detach();
+        state.standby = Some(folder);
+        self.active.store(false, Ordering::Release);
     }
 
     /// Decide no more; open direct connections are left to the next engine.
@@ -177,7 +200,7 @@ impl Direct {
         }
         let store = &*around.store.read();
         let mut state = self.state.lock();
-        let State { pods, trust, reports, attached: Some(attached) } = &mut *state else { return };
+        let State { pods, trust, reports, attached: Some(attached), .. } = &mut *state else { return };
         if !attached.is_owner() {
             return;
         }
@@ -208,12 +231,16 @@ impl Direct {
     pub(crate) fn poll(&self, around: Around<'_>) -> Option<Duration> {
         let store = &*around.store.read();
         let mut state = self.state.lock();
-        if !state.attached.as_ref()?.is_owner() {
-            state.detach();
-            self.active.store(false, Ordering::Release);
-            return None;
+        if let Some(folder) = state.lost() {
+            self.stand_by(&mut state, folder);
         }
-        let State { pods, trust, reports, attached: Some(attached) } = &mut *state else { return None };
+        if let Some(folder) = &state.standby {
+            // Without the maps there is nothing to decide until a node agent has pinned others.
+            let Ok(Some(table)) = Table::open(folder, self.began) else { return Some(STANDBY_INTERVAL) };
+            self.decide_by(table, around, store, &mut state);
+        }
+        let State { pods, trust, reports, attached: Some(attached), .. } = &mut *state else { return None };
+        attached.go_on();
         let world = World { store, pods, trust };
         attached.follow_ejections(world, around.outliers);
         for _ in 0..MAX_EVENTS {
@@ -337,7 +364,15 @@ impl Direct {
 impl State {
     fn detach(&mut self) {
         self.reports.hand_over();
-        self.attached = None;
+        if let Some(mut attached) = self.attached.take() {
+            attached.release();
+        }
+        self.standby = None;
+    }
+
+    /// The folder of the maps, where another engine decides by them now.
+    fn lost(&self) -> Option<PathBuf> {
+        self.attached.as_ref().filter(|attached| !attached.is_owner()).map(|attached| attached.folder().to_owned())
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use culvert_bpf::BpfError;
 use culvert_bpf::direct::{DirectMaps, Pair};
+use culvert_runtime::clock;
 use culvert_upstream::{Outliers, SelectionContext};
 
 use super::pods::LocalPods;
@@ -19,6 +20,9 @@ const MAX_PAIRS_OF_POD: usize = 1024;
 
 /// The kernel's tables (`cv_direct`, `cv_services`).
 const MAX_PAIRS: usize = 16_384;
+
+/// An engine that decides and has not been seen for so long has ended, or hangs.
+const GONE_NS: u64 = 3_000_000_000;
 
 /// How long a pair that has failed is left to the tunnel.
 const BARRED: Duration = Duration::from_secs(300);
@@ -54,15 +58,19 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Open the maps below `folder`, and become the engine that decides.
-    pub(super) fn open(folder: &Path) -> Result<Self, BpfError> {
+    /// Open the maps below `folder`, and become the engine that decides; `None` where a later one does.
+    pub(super) fn open(folder: &Path, owner: u64) -> Result<Option<Self>, BpfError> {
         let mut maps = DirectMaps::open(folder)?;
-        let owner = fastrand::u64(1..);
-        maps.claim(owner)?;
+        let (other, seen) = maps.owner();
+        let now = clock::now();
+        if other > owner && now.saturating_sub(seen) < GONE_NS {
+            return Ok(None);
+        }
+        maps.claim(owner, now)?;
         let pairs = maps.pairs().into_iter().map(|pair| (pair, true)).collect();
         let services = maps.services().into_iter().map(|pair| (pair, KnownService::default())).collect();
         let ejections = (Instant::now(), false);
-        Ok(Self {
+        Ok(Some(Self {
             maps,
             folder: folder.to_owned(),
             owner,
@@ -71,7 +79,22 @@ impl Table {
             barred: HashMap::new(),
             has_changed: false,
             ejections,
-        })
+        }))
+    }
+
+    /// Where the maps are pinned.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Tell other engines that this one goes on.
+    pub(super) fn go_on(&mut self) {
+        self.maps.seen(clock::now());
+    }
+
+    /// Leave the decision to another engine.
+    pub(super) fn release(&mut self) {
+        self.maps.release(self.owner);
     }
 
     /// Whether these are the maps below `folder`.
@@ -79,9 +102,9 @@ impl Table {
         self.folder == folder && self.maps.is_current(folder)
     }
 
-    /// Whether no other engine has opened the maps since.
+    /// Whether no other engine decides now.
     pub(super) fn is_owner(&self) -> bool {
-        self.maps.owner() == self.owner
+        self.maps.owner().0 == self.owner
     }
 
     pub(super) fn is_empty(&self) -> bool {

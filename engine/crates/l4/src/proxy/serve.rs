@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use culvert_core::names::{HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 use culvert_core::proto::engine::workload_ref::Mode;
+use culvert_net::listener;
 use culvert_net::socket::{self, SocketFactory};
 use culvert_runtime::budget;
 use culvert_telemetry::Direction;
@@ -88,18 +89,8 @@ async fn accept(pod: Rc<Pod>, listener: TcpListener, handler: Handler, _open: Op
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-    // Connections that are queued when a listener closes are reset, and the runtime may not know of the latest: accept until
-    // the queue is empty. One that arrives between the last accept and the close can only be moved by the kernel
-    // (`net.ipv4.tcp_migrate_req`, which the node agent sets).
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
-        let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = registered {
-            take(&pod, stream, peer, handler);
-        }
-    }
-    // Close it before `_open` is dropped: arguments are dropped after locals.
-    drop(listener);
+    // Before `_open` is dropped, which says that it is closed.
+    listener::close(&pod.sockets, &pod.context.home, listener, |stream, peer| take(&pod, stream, peer, handler)).await;
 }
 
 fn poll_accept(listener: &TcpListener, context: &mut TaskContext<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
