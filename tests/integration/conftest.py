@@ -18,9 +18,10 @@ def subnet(request):
 
 @pytest.fixture(autouse=True)
 def hooks() -> Iterator[None]:
-    """No test leaves programs at the machine's cgroups."""
+    """No test leaves programs at the machine's cgroups: the next one would find them."""
     yield
-    ebpf.uninstall_all()
+    if ebpf.uninstall_all():
+        ebpf.wait_detached()
 
 
 @pytest.fixture(params=["nftables", "iptables-legacy", "ebpf"])

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from meshapi import names
-from meshengine.bpf import programs_at
 from meshkit.linux import cgroups, netns
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.ebpf.pod import EbpfCapture
@@ -88,7 +87,7 @@ async def test_without_the_hooks_nothing_leaves_and_with_them_again_connections_
 ) -> None:
     enrol(capture, space)
     shell(space, backends.REMOVE_HOOKS)
-    await until(lambda: programs_at(ebpf.root()) == [])  # the kernel detaches later
+    ebpf.wait_detached()
     with tunnel(pods), pods.answering(pods.second, 8080, "application"), stream(pods, server) as client:
         client.setblocking(False)
         assert client.connect_ex((server, 8080)) == 115

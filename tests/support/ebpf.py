@@ -5,11 +5,13 @@ The hooks are at the root of the unified hierarchy, where the tests' own sockets
 
 import atexit
 import os
+import time
 import uuid
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from meshengine.bpf import programs_at
 from meshkit.linux import cgroups, syscalls
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.egress_filter import EgressFilter
@@ -50,11 +52,25 @@ def egress_filter(pins: Path | None = None, host: Path | None = None) -> EgressF
     return made
 
 
-def uninstall_all() -> None:
-    """Detach the hooks of all nodes that this process has made."""
+def uninstall_all() -> bool:
+    """Detach the hooks of all nodes that this process has made, and return whether there were any."""
+    found = bool(_nodes)
     while _nodes:
         with suppress(ValueError):  # the test has done so
             _nodes.pop().uninstall()
+    return found
+
+
+def wait_detached(within_s: float = 20.0) -> None:
+    """Wait until the kernel has detached what was removed, which it does a little later.
+
+    Raises:
+        AssertionError: programs are left, and named.
+    """
+    end = time.monotonic() + within_s
+    while left := programs_at(root()):
+        assert time.monotonic() < end, f"after {within_s} s there are still {left}"
+        time.sleep(0.005)
 
 
 def _unmount() -> None:

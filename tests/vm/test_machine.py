@@ -19,10 +19,10 @@ JUNIT = """<?xml version="1.0"?><testsuites><testsuite>
 
 
 def test_a_machine_that_hangs_is_switched_off_and_shows_what_it_said(tmp_path: Path) -> None:
-    with pytest.raises(machine.MachineFailed, match="was switched off after 10 s") as failed:
+    with pytest.raises(machine.MachineFailed, match="was switched off after 40 s") as failed:
         machine.run(
             kernel.obtain(), "echo said in $PWD; echo seen >/dev/kmsg; exec sleep 600", tmp_path, cwd=ROOT, env={},
-            limit_s=10,
+            limit_s=40,  # booting takes most of it where other tests have the processors
         )  # fmt: skip
     assert f"said in {ROOT}" in str(failed.value)
     assert "--- console:" in str(failed.value)
