@@ -1,18 +1,23 @@
-"""Runs inside pods: a server of HTTP/1.1 and of gRPC streams, and clients that count what fails.
+"""Runs inside pods: a server of HTTP/1.1, WebSockets and gRPC streams, and clients that count what fails.
 
 traffic.py serve            HTTP on port 8080, gRPC on 9090; on SIGTERM it serves for a while and lets streams end
 traffic.py idle             waits: a pod to run clients in
-traffic.py load HOST        requests on connections that stay and streams of some seconds, until standard input ends;
-                            prints a JSON report then
+traffic.py load HOST        requests on connections that stay, and streams and WebSockets of some seconds, until its
+                            standard input ends; prints a JSON report then
+traffic.py load HOST ROOTS  the same over TLS on port 443; ROOTS: certificates (PEM in base64) that the server's is
+                            checked with
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -21,7 +26,7 @@ from aiohttp import web
 
 METHOD = "/traffic.Traffic/Echo"
 HTTP_PORT, GRPC_PORT = 8080, 9090
-CONNECTIONS, STREAMS = 4, 4
+CONNECTIONS, STREAMS, SOCKETS = 4, 4, 2
 STREAM_S, MESSAGE_EVERY_S = 5.0, 0.1
 NOTICE_S = 3.0
 """From the request to end until the server takes no new connections; by then the proxies have stopped opening any."""
@@ -45,6 +50,7 @@ async def serve() -> None:
 
     application = web.Application()
     application.router.add_get("/", answer)
+    application.router.add_get("/socket", _talk)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, None, HTTP_PORT).start()
@@ -60,6 +66,35 @@ async def serve() -> None:
     await runner.cleanup()
 
 
+async def _talk(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_str(message.data)
+    return socket
+
+
+@dataclass(frozen=True)
+class Target:
+    """What clients connect to."""
+
+    host: str
+    roots: bytes | None
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.host}" if self.roots else f"http://{self.host}:{HTTP_PORT}"
+
+    @property
+    def tls(self) -> ssl.SSLContext | bool:
+        return ssl.create_default_context(cadata=self.roots.decode()) if self.roots else True
+
+    def channel(self) -> grpc.aio.Channel:
+        if self.roots is None:
+            return grpc.aio.insecure_channel(f"{self.host}:{GRPC_PORT}")
+        return grpc.aio.secure_channel(f"{self.host}:443", grpc.ssl_channel_credentials(self.roots))
+
+
 class Report:
     """What clients have seen."""
 
@@ -67,6 +102,7 @@ class Report:
         self.began = time.time()
         self.requests = 0
         self.streams = 0
+        self.sockets = 0
         self.messages = 0
         self.failures: list[str] = []
 
@@ -78,6 +114,7 @@ class Report:
             {
                 "requests": self.requests,
                 "streams": self.streams,
+                "sockets": self.sockets,
                 "messages": self.messages,
                 "failures": self.failures,
                 "seconds": round(time.time() - self.began, 1),
@@ -85,14 +122,14 @@ class Report:
         )
 
 
-async def _requests(host: str, report: Report, stop: asyncio.Event) -> None:
+async def _requests(target: Target, report: Report, stop: asyncio.Event) -> None:
     """One connection that stays for as long as the other side keeps it, busy without a pause."""
-    connector = aiohttp.TCPConnector(limit=1)
+    connector = aiohttp.TCPConnector(limit=1, ssl=target.tls)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
         while not stop.is_set():
             try:
-                async with client.get(f"http://{host}:{HTTP_PORT}/") as answer:
+                async with client.get(f"{target.url}/") as answer:
                     text = await answer.text()
                 if answer.status == 200:
                     report.requests += 1
@@ -103,9 +140,27 @@ async def _requests(host: str, report: Report, stop: asyncio.Event) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _streams(host: str, report: Report, stop: asyncio.Event) -> None:
+async def _sockets(target: Target, report: Report, stop: asyncio.Event) -> None:
+    """One WebSocket after the other; each message has to come back."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=target.tls)) as client:
+        while not stop.is_set():
+            try:
+                async with client.ws_connect(f"{target.url}/socket") as socket, asyncio.timeout(STREAM_S + TIMEOUT_S):
+                    for number in range(int(STREAM_S / MESSAGE_EVERY_S)):
+                        await socket.send_str(str(number))
+                        if (got := await socket.receive()).data != str(number):
+                            raise EOFError(f"WebSocket ended after {number} messages: {got}")
+                        report.messages += 1
+                        await asyncio.sleep(MESSAGE_EVERY_S)
+                report.sockets += 1
+            except (aiohttp.ClientError, TimeoutError, OSError, EOFError) as error:
+                report.failed("WebSocket", error)
+                await asyncio.sleep(0.1)
+
+
+async def _streams(target: Target, report: Report, stop: asyncio.Event) -> None:
     """One stream after the other on one channel; each message has to come back."""
-    async with grpc.aio.insecure_channel(f"{host}:{GRPC_PORT}") as channel:
+    async with target.channel() as channel:
         call = channel.stream_stream(METHOD)
         while not stop.is_set():
             try:
@@ -129,10 +184,12 @@ async def _stream(stream: Any, report: Report) -> None:
         raise EOFError("a message that was not sent")
 
 
-async def load(host: str) -> None:
+async def load(host: str, roots: str = "") -> None:
     report, stop = Report(), asyncio.Event()
-    clients = [_requests(host, report, stop) for _ in range(CONNECTIONS)]
-    clients += [_streams(host, report, stop) for _ in range(STREAMS)]
+    target = Target(host, base64.b64decode(roots) or None)
+    clients = [_requests(target, report, stop) for _ in range(CONNECTIONS)]
+    clients += [_streams(target, report, stop) for _ in range(STREAMS)]
+    clients += [_sockets(target, report, stop) for _ in range(SOCKETS)]
     tasks = [asyncio.create_task(one) for one in clients]
     await asyncio.to_thread(sys.stdin.read)
     stop.set()

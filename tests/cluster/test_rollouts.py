@@ -1,4 +1,4 @@
-"""Rollouts and scaling of a waypoint and of what is behind it fail no request and cut no stream.
+"""Rollouts and scaling of a waypoint, a gateway and of what is behind them fail no request and cut no stream.
 
 The long form is ``python -m bench.rollouts``.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.rollouts.cluster import CHANGES, NS, Rollouts, image
+from bench.rollouts.cluster import AT_GATEWAY, CHANGES, NS, Rollouts, image
 from meshlab import lab
 from meshlab.progress import Progress
 from tests.support.mesh import Mesh
@@ -32,3 +32,16 @@ def test_nothing_fails(rollouts: Rollouts) -> None:
     assert found.failures == [], str(found)
     assert found.requests > 100
     assert found.streams > 4
+    assert found.sockets > 2
+
+
+def test_nothing_fails_at_a_gateway(rollouts: Rollouts) -> None:
+    rollouts.publish()
+    with rollouts.load(gateway=True) as running:
+        for change in AT_GATEWAY.values():
+            change(rollouts)
+    found = running.report()
+    assert found.failures == [], str(found)
+    assert found.requests > 100
+    assert found.streams > 4
+    assert found.sockets > 2

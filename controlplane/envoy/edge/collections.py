@@ -1,7 +1,8 @@
 """What each gateway gets, as collections.
 
 A virtual host is computed once for each host of a gateway, and its routes out of the serialized virtual hosts. So a
-route that changes concerns its own hosts, and what is sent is one resource for each port.
+route that changes concerns its own hosts, and what is sent is one resource: the routes of a port or, over TLS, those of
+a listener.
 """
 
 import functools
@@ -95,12 +96,16 @@ class EdgeCollections:
         self._hosts: list[Index[_Routes, EdgeHost, VirtualHostMade]] = [
             Index(one, lambda found: ((found.place.gateway, found.place.routes),)) for one in self.hosts
         ]
+        # A change of one route concerns the routes of its own listener, not those of all that the gateway has.
+        by_routes: Index[_Routes, Key, EdgeGateway] = Index(
+            gateways.known, lambda gateway: ((gateway.key, name) for name in hosts.routes_names(gateway))
+        )
         self.listeners = Derived(graph, "listeners of gateways", gateways.known, PROXIES, self._listeners)
-        self.made: tuple[Derived[Key, Made], ...] = (
+        self.made: tuple[Derived[Key, Made] | Derived[_Routes, Made], ...] = (
             Derived(graph, "datagrams of gateways", gateways.known, CLUSTERS, self._datagrams),
             Derived(graph, "secrets of gateways", gateways.known, CHAINS, self._secrets),
             self.listeners,
-            Derived(graph, "routes of gateways", gateways.known, PROXIES, self._routes),
+            Derived(graph, "routes of gateways", by_routes, PROXIES, self._routes),
         )
 
     def _upstreams(self, view: Key, fetch: Fetch) -> Upstreams:
@@ -136,17 +141,16 @@ class EdgeCollections:
         body = made.SerializeToString(deterministic=True)
         return VirtualHostMade(place, body, Made((), sources, frozenset(upstreams.foreign)))
 
-    def _routes(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
+    def _routes(self, group: Group[_Routes, Key, EdgeGateway], fetch: Fetch) -> Made:
+        (gateway,) = group.members.values()
         upstreams, patching = self._of_gateway(gateway, fetch), self._patches.of(None, gateway.key, fetch)
-        made: list[Message] = []
-        for name in hosts.routes_names(gateway):
-            found = [one for index in self._hosts for one in fetch.members(index, (gateway.key, name))]
-            for one in found:
-                upstreams.sources.update(one.made.sources)
-            configuration = hosts.configuration(gateway, name, {one.place.hostname: one.body for one in found})
-            route_patches.patch(configuration, patching)
-            made.append(configuration)
-        return assembled(upstreams, made, patching)
+        found = [one for index in self._hosts for one in fetch.members(index, group.key)]
+        for one in found:
+            upstreams.sources.update(one.made.sources)
+        bodies = {one.place.hostname: one.body for one in found}
+        configuration = hosts.configuration(gateway, group.key[1], bodies)
+        route_patches.patch(configuration, patching)
+        return assembled(upstreams, [configuration], patching)
 
     def _listeners(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
         upstreams = self._of_gateway(gateway, fetch)
