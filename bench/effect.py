@@ -10,6 +10,7 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from meshkit import kube
@@ -46,27 +47,48 @@ def route(change: int) -> dict[str, Any]:
     return {"hosts": ["httpbin"], "http": [rule]}
 
 
-async def measure(mesh: Mesh) -> list[tuple[float, float]]:
-    """Return, for each change, the time of the API server's answer and of the effect, in seconds."""
-    command = mesh.command(NS, "curl", "python3", "-c", _CLIENT)
-    client = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    assert client.stdout is not None
+async def measure(
+    api: kube.Client,
+    client: list[str],
+    kind: kinds.Kind,
+    name: str,
+    spec: Callable[[int], dict[str, Any]],
+    changes: int,
+) -> list[tuple[float, float]]:
+    """Return, for each change of an object, the time of the API server's answer and of the effect, in seconds.
+
+    Args:
+        api: of the lab.
+        client: a command that prints ``x-change`` of answers and the time, when it is another one.
+        kind: of the object, which is in the bench's namespace.
+        name: of the object.
+        spec: returns its spec with the number of a change.
+        changes: how many are measured, after some to warm up.
+    """
+    running = await asyncio.create_subprocess_exec(*client, stdout=asyncio.subprocess.PIPE)
+    assert running.stdout is not None
     found = []
+    first = int(time.time())  # a number that the object has not had
     try:
-        async with kube.Client(await kube.from_kubeconfig(mesh.lab.kubeconfig)) as api:
-            for change in range(1, CHANGES + WARM_UP + 1):
-                await asyncio.sleep(random.uniform(0.2, 0.4))
-                began = time.time()
-                await api.patch(kinds.VIRTUAL_SERVICE, "httpbin", {"spec": route(change)}, NS)
-                answered = time.time()
-                async with asyncio.timeout(10):
-                    while (line := (await client.stdout.readline()).split())[0] != str(change).encode():
-                        pass
-                found.append((answered - began, float(line[1]) - began))
+        for change in range(first, first + changes + WARM_UP):
+            await asyncio.sleep(random.uniform(0.2, 0.4))
+            began = time.time()
+            await api.patch(kind, name, {"spec": spec(change)}, NS)
+            answered = time.time()
+            async with asyncio.timeout(30):
+                while (line := (await running.stdout.readline()).split())[0] != str(change).encode():
+                    pass
+            found.append((answered - began, float(line[1]) - began))
     finally:
-        client.kill()
-        await client.wait()
+        running.kill()
+        await running.wait()
     return found[WARM_UP:]
+
+
+async def _measure(mesh: Mesh) -> list[tuple[float, float]]:
+    client = mesh.command(NS, "curl", "python3", "-c", _CLIENT)
+    async with kube.Client(await kube.from_kubeconfig(mesh.lab.kubeconfig)) as api:
+        return await measure(api, client, kinds.VIRTUAL_SERVICE, "httpbin", route, CHANGES)
 
 
 def report(what: str, times: list[float]) -> str:
@@ -84,7 +106,7 @@ def main() -> int:
         mesh.waypoint(NS)
         lab.rolled_out("httpbin", "curl", namespace=NS)
         lab.apply(manifests.item("VirtualService", "networking.istio.io/v1", "httpbin", **route(0)), namespace=NS)
-        found = asyncio.run(measure(mesh))
+        found = asyncio.run(_measure(mesh))
     print(f"{len(found)} changes of a route, one at a time")
     print(report("the API server has answered after", [answer for answer, _ in found]))
     print(report("a request has seen the change after", [effect for _, effect in found]))

@@ -1,8 +1,10 @@
-"""The command ``culvert``: finds its command groups and runs one of them.
+"""The command ``culvert``: finds its commands and runs one of them.
 
 Groups that live in packages which the command line must not import are found by the entry point group
 ``culvert.commands``. In a source tree that is not installed there is no such metadata; ``pyproject.toml`` beside the
 packages says the same, and is read instead.
+
+Only the command that is asked for is imported: together they take more than a second.
 """
 
 import sys
@@ -10,28 +12,31 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import typer
 
-from meshctl import (
-    analyze,
-    bug_report,
-    describe,
-    explain,
-    install,
-    proxy_status,
-    status,
-    uninstall,
-    verify_install,
-    version,
-    wait,
-    waypoint,
-    ztunnel_config,
-)
-from meshctl.proxy_config import commands as proxy_config
-
 GROUP: Final = "culvert.commands"
+_OWN: Final = {
+    "install": "meshctl.install:install",
+    "uninstall": "meshctl.uninstall:uninstall",
+    "verify-install": "meshctl.verify_install:verify_install",
+    "version": "meshctl.version:version",
+    "status": "meshctl.status:status",
+    "analyze": "meshctl.analyze:analyze",
+    "bug-report": "meshctl.bug_report:bug_report",
+    "wait": "meshctl.wait:wait",
+    "explain": "meshctl.explain:explain",
+    "proxy-status": "meshctl.proxy_status:proxy_status",
+    "ps": "meshctl.proxy_status:proxy_status",
+    "ztunnel-config": "meshctl.ztunnel_config:app",
+    "proxy-config": "meshctl.proxy_config.commands:app",
+    "pc": "meshctl.proxy_config.commands:app",
+    "describe": "meshctl.describe:app",
+    "waypoint": "meshctl.waypoint:app",
+}
+"""Commands and groups of this package, and where they are."""
+_HIDDEN: Final = {"ps", "pc"}
 
 
 def main() -> None:
@@ -43,27 +48,17 @@ def main() -> None:
         pretty_exceptions_show_locals=False,
     )
     app.callback()(_root)
-    for command in (
-        install.install,
-        uninstall.uninstall,
-        verify_install.verify_install,
-        version.version,
-        status.status,
-        analyze.analyze,
-        bug_report.bug_report,
-        wait.wait,
-        explain.explain,
-    ):
-        app.command()(command)
-    app.command("proxy-status")(proxy_status.proxy_status)
-    app.command("ps", hidden=True)(proxy_status.proxy_status)
-    app.add_typer(ztunnel_config.app, name="ztunnel-config")
-    app.add_typer(proxy_config.app, name="proxy-config")
-    app.add_typer(proxy_config.app, name="pc", hidden=True)
-    app.add_typer(describe.app, name="describe")
-    app.add_typer(waypoint.app, name="waypoint")
-    for entry in sorted(_groups(), key=lambda entry: entry.name):
-        app.add_typer(_load(entry), name=entry.name)
+    own = [EntryPoint(name=name, value=value, group=GROUP) for name, value in _OWN.items()]
+    every = {entry.name: entry for entry in (*own, *sorted(_groups(), key=lambda entry: entry.name))}
+    asked = every.get(next(iter(sys.argv[1:]), ""))
+    for entry in (asked,) if asked else every.values():
+        found = _load(entry)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=entry.name, hidden=entry.name in _HIDDEN)
+        elif entry.name in _OWN:
+            app.command(entry.name, hidden=entry.name in _HIDDEN)(found)
+        else:
+            _fail(f"culvert {entry.name}: {entry.value} is not a typer application")
     app()
 
 
@@ -71,14 +66,11 @@ def _root() -> None:
     """Ambient-style service mesh for Linux nodes."""
 
 
-def _load(entry: EntryPoint) -> typer.Typer:
+def _load(entry: EntryPoint) -> Any:
     try:
-        group = entry.load()
+        return entry.load()
     except Exception as error:  # whatever a package does at import, the user must learn which one it was
         _fail(f"culvert {entry.name}: {entry.value} does not load: {type(error).__name__}: {error}")
-    if not isinstance(group, typer.Typer):
-        _fail(f"culvert {entry.name}: {entry.value} is not a typer application")
-    return group
 
 
 def _groups() -> Iterator[EntryPoint]:

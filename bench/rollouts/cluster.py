@@ -38,17 +38,10 @@ kind: HTTPRoute
 metadata: {{name: server}}
 spec:
   parentRefs: [{{name: {EDGE}}}]
-  rules: [{{backendRefs: [{{name: server, port: 8080}}]}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GRPCRoute
-metadata: {{name: server}}
-spec:
-  parentRefs: [{{name: {EDGE}}}]
-  hostnames: [{EDGE_HOST}]
   rules:
-    - matches: [{{method: {{service: traffic.Traffic}}}}]
+    - matches: [{{path: {{value: /traffic.Traffic}}}}]
       backendRefs: [{{name: server, port: 9090}}]
+    - backendRefs: [{{name: server, port: 8080}}]
 """
 _IMAGE: Final = f"{images.PREFIX}/rollouts:1"
 _HERE: Final = Path(__file__).parent
@@ -112,7 +105,12 @@ class Rollouts:
         probe = {"tcpSocket": {"port": 9090}, "periodSeconds": 1}
         self.mesh.lab.apply(
             manifests.service("server", {"http": 8080, "grpc": 9090}),
-            manifests.deployment("server", {"image": _IMAGE, "args": ["serve"], "readinessProbe": probe}, replicas=2),
+            manifests.deployment(
+                "server",
+                {"image": _IMAGE, "args": ["serve"], "readinessProbe": probe},
+                replicas=2,
+                terminationGracePeriodSeconds=30,  # open streams end
+            ),
             manifests.deployment("client", {"image": _IMAGE, "args": ["idle"]}),
             namespace=NS,
         )
@@ -124,8 +122,7 @@ class Rollouts:
         self.certify()
         self.mesh.lab.apply(GATEWAY, namespace=NS)
         self.mesh.lab.kubectl("wait", "-n", NS, "--for=condition=programmed", f"gtw/{EDGE}", "--timeout=60s")
-        for kind in ("httproute", "grpcroute"):
-            self.mesh.in_force(kind, "server", NS)
+        self.mesh.in_force("httproute", "server", NS)
         self.rolled_out(f"{EDGE}-istio")
 
     def certify(self) -> None:

@@ -59,7 +59,7 @@ def app(mesh: Mesh) -> Iterator[Mesh]:
     mesh.lab.rolled_out("client", namespace=NS)
     eventually(lambda: mesh.captured(NS, "client") and mesh.captured(NS, "server"), "both are captured")
     yield mesh
-    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait=false")
 
 
 def egress(mesh: Mesh) -> dict[str, tuple[str, str]]:

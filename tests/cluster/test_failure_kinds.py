@@ -81,7 +81,7 @@ def scene(mesh: Mesh) -> Iterator[Mesh]:
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
     yield mesh
     for namespace in (NS, OUTSIDE):
-        mesh.lab.kubectl("delete", "namespace", namespace, timeout_s=120)
+        mesh.lab.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def call(scene: Mesh, client: str, number: int) -> dict[str, dict[str, int]]:

@@ -6,6 +6,7 @@ A lab of its own: the others share one in which the mesh must stay.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from meshapi import names
 from meshlab import images, lab, product, programs
 from meshlab.machines.machine import Machine
 from meshlab.progress import Progress
+from tests.support import pages
 from tests.support.lab import BACKEND, ROOT, Lab, eventually, running
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
@@ -60,22 +62,29 @@ class Installation:
 
 
 @pytest.fixture(scope="module")
-def installation() -> Iterator[Installation]:
+def blank() -> Iterator[Installation]:
+    """A lab without Culvert."""
     progress = Progress()
     with running("install", nodes=2, extra=[images.samples, product.image]) as cluster:
         found = Installation(cluster, product.image(progress.say).name.rpartition(":")[2])
         found.uninstall("--purge")  # a lab that was kept may hold the last run's
         cluster.kubectl("delete", "namespace", "bookinfo", "--ignore-not-found")
-        before = [traces(machine) for machine in found.nodes]
-        found.install(f"--set=nodeAgent.captureBackend={BACKEND}")
-        cluster.kubectl("create", "namespace", "bookinfo")
-        cluster.apply(BOOKINFO, CURL, namespace="bookinfo")
         yield found
-        found.uninstall("--purge")
-        assert [traces(machine) for machine in found.nodes] == before
-        left = cluster.kubectl("get", "crd,clusterrole,clusterrolebinding,secret,cm,sa,ds,deploy", "-A", "-o", "name")
-        ours = [line for line in left.split() if re.search(r"culvert|istio|ztunnel", line)]
-        assert ours == []
+
+
+@pytest.fixture(scope="module")
+def installation(blank: Installation) -> Iterator[Installation]:
+    cluster = blank.cluster
+    before = [traces(machine) for machine in blank.nodes]
+    blank.install(f"--set=nodeAgent.captureBackend={BACKEND}")
+    cluster.kubectl("create", "namespace", "bookinfo")
+    cluster.apply(BOOKINFO, CURL, namespace="bookinfo")
+    yield blank
+    blank.uninstall("--purge")
+    assert [traces(machine) for machine in blank.nodes] == before
+    left = cluster.kubectl("get", "crd,clusterrole,clusterrolebinding,secret,cm,sa,ds,deploy", "-A", "-o", "name")
+    ours = [line for line in left.split() if re.search(r"culvert|istio|ztunnel", line)]
+    assert ours == []
 
 
 def traces(machine: Machine) -> dict[str, str]:
@@ -90,6 +99,27 @@ def traces(machine: Machine) -> dict[str, str]:
         "hooks": machine.run(["sh", "-c", "ls -A /sys/fs/bpf | grep culvert; true"]).text,
         "routes": machine.run(["sh", "-c", f"ip route show table {names.REPLY_ROUTE_TABLE} 2>/dev/null; true"]).text,
     }
+
+
+def test_the_page_about_an_own_authority(blank: Installation, tmp_path: Path) -> None:
+    """First of all: it begins without Culvert, and ends so."""
+    culvert = tmp_path / "culvert"
+    culvert.write_text(
+        "#!/bin/sh\n"
+        f'case $1 in install) shift; set -- install --set=image.tag={blank.tag} "$@" ;; esac\n'
+        f'exec {sys.executable} -m meshctl "$@"\n'
+    )
+    culvert.chmod(0o755)
+    own = tmp_path / "kubeconfig"
+    shutil.copy(blank.cluster.kubeconfig, own)
+    programs = f"{tmp_path}:{blank.helm.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    page = pages.steps((pages.FOLDER / "plugin-ca.md").read_text())
+    try:
+        pages.execute(page, {**os.environ, "KUBECONFIG": str(own), "PATH": programs}, tmp_path)
+    finally:
+        blank.cluster.kubectl("delete", "namespace", "foo", "--ignore-not-found", timeout_s=120)
+        blank.cluster.kubectl("delete", "secret", "cacerts", "-n", names.DEFAULT_NAMESPACE, "--ignore-not-found")
+        blank.uninstall("--purge")
 
 
 def test_all_parts_are_ready_on_every_node(installation: Installation) -> None:

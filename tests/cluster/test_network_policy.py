@@ -45,7 +45,7 @@ def scene(mesh: Mesh) -> Iterator[Mesh]:
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured", within_s=60)
     yield mesh
     for namespace in (NS, OUTSIDE, ELSEWHERE):
-        mesh.lab.kubectl("delete", "namespace", namespace, timeout_s=120)
+        mesh.lab.kubectl("delete", "namespace", namespace, "--wait=false")
     mesh.lab.kubectl("delete", "daemonset", "-n", "kube-system", "kube-router", "--wait", timeout_s=60)
     for node in ("node1", "node2"):
         labs.machine(mesh.lab.name, node).run(["sh", "-c", CLEAN])

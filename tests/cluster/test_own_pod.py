@@ -33,7 +33,7 @@ def labelled(mesh: Mesh) -> Iterator[Mesh]:
     eventually(lambda: mesh.captured(NS, "client"), "the client is captured")
     upgrade(mesh, "--set", LABEL)
     yield mesh
-    mesh.lab.kubectl("delete", "namespace", NS, timeout_s=120)
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait=false")
     upgrade(mesh)
 
 

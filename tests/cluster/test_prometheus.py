@@ -58,7 +58,7 @@ def prometheus(mesh: Mesh) -> Iterator[Prometheus]:
     assert done.returncode == 0, done.stderr
     assert "in the lab: http://prometheus.monitoring:9090" in done.stderr
     yield Prometheus(done.stdout.strip())
-    mesh.lab.kubectl("delete", "namespace", "monitoring", timeout_s=120)
+    mesh.lab.kubectl("delete", "namespace", "monitoring", "--wait=false")
 
 
 def destination_rule(host: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def traffic(mesh: Mesh, prometheus: Prometheus) -> Iterator[Mesh]:
     for _ in range(CONNECTIONS - 1):
         assert mesh.request(NS, "client", "server").endswith("hello")
     yield mesh
-    mesh.lab.kubectl("delete", "namespace", NS, timeout_s=120)
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait=false")
 
 
 def test_every_part_of_the_mesh_is_a_target_and_up(traffic: Mesh, prometheus: Prometheus) -> None:

@@ -84,7 +84,7 @@ def tasks(mesh: Mesh) -> Iterator[Tasks]:
     found.put("DestinationRule", "networking.istio.io/v1", "versions", host="httpbin", subsets=versions)
     eventually(lambda: found.curl("/get") == 200, "httpbin is reached through the waypoint")
     yield found
-    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait=false")
 
 
 def _program(name: str, image: str, *command: str, volume: str = "") -> str:

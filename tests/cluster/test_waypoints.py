@@ -40,7 +40,7 @@ def app(mesh: Mesh) -> Iterator[Mesh]:
         eventually(lambda name=name: mesh.captured(NS, name), f"{name} is captured")
     eventually(lambda: mesh.request(NS, "client", "server").endswith("hello"), "the server is reached")
     yield mesh
-    mesh.lab.kubectl("delete", "namespace", NS, "--wait", timeout_s=120)
+    mesh.lab.kubectl("delete", "namespace", NS, "--wait=false")
 
 
 def conditions(mesh: Mesh, kind: str, name: str) -> dict[str, tuple[str, str]]:

@@ -52,7 +52,10 @@ def service(name: str, ports: dict[str, int]) -> str:
 
 
 def deployment(name: str, container: Json, *, replicas: int = 1, **pod: Any) -> str:
-    """A Deployment of one container; ``pod`` has more of its pods. A rollout starts a new pod first."""
+    """A Deployment of one container; ``pod`` has more of its pods. A rollout starts a new pod first.
+
+    Pods end soon, because most of their programs do not listen to SIGTERM.
+    """
     labels = {"app": name}
     whole = {"name": name, "imagePullPolicy": "IfNotPresent", **container}
     return item(
@@ -61,6 +64,9 @@ def deployment(name: str, container: Json, *, replicas: int = 1, **pod: Any) -> 
         name,
         replicas=replicas,
         selector={"matchLabels": labels},
-        template={"metadata": {"labels": labels}, "spec": {"containers": [whole], **pod}},
+        template={
+            "metadata": {"labels": labels},
+            "spec": {"containers": [whole], "terminationGracePeriodSeconds": 2, **pod},
+        },
         strategy={"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
     )
