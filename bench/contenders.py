@@ -15,12 +15,14 @@ from pathlib import Path
 
 from bench import pods
 from meshapi import names
-from meshapi.proto import engine_pb2, workload_pb2
+from meshapi.proto import authorization_pb2, engine_pb2, workload_pb2
 from tests.support import envoy, envoy_config
 from tests.support.authority import TestAuthority
 
 PORT = 8080
 THREADS = 2
+Resource = tuple[str, str, str]
+"""Type, name, and the message in base64."""
 RELAY = "relay"
 """Name of :func:`relays`."""
 START_S = 15.0
@@ -95,11 +97,12 @@ async def engine(
     under: Sequence[str] = (),
     capture: Callable[[pods.Pod], None] = pods.Pod.capture,
     direct: Path | None = None,
+    crowd: Sequence[Resource] = (),
 ) -> int:
     """Start one node's tunnel for the pods ``served``, capture them, and return its process id.
 
     ``bandwidth``: bytes a second that each pod may carry; 0 is no bound. ``under``: a program that runs it. ``direct``:
-    pins of the capture by BPF, where connections may be direct.
+    pins of the capture by BPF, where connections may be direct. ``crowd``: what the mesh has besides.
     """
     spec = {
         "config": {
@@ -112,7 +115,7 @@ async def engine(
         },
         "direct": str(direct or ""),
         "pods": [_served(pod, authority) for pod in served],
-        "resources": [_workload(pod) for pod in mesh],
+        "resources": [*(_workload(pod) for pod in mesh), *crowd],
     }
     file = folder / f"{served[0].name}.json"
     file.write_text(json.dumps(spec))
@@ -133,18 +136,42 @@ def _served(pod: pods.Pod, authority: TestAuthority) -> dict[str, object]:
     }
 
 
-def _workload(pod: pods.Pod) -> tuple[str, str, str]:
-    uid = f"Kubernetes//Pod/bench/{pod.name}"
+def crowd(workloads: int, rules: int) -> list[Resource]:
+    """Workloads of other nodes, and ALLOW policies of a rule each for the server's namespace; the last admits all."""
+    made = [
+        _of(f"w{number}", f"10.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}") for number in range(workloads)
+    ]
+    for number in range(rules):
+        principal = authorization_pb2.StringMatch(exact=f"spiffe://cluster.local/ns/other/sa/w{number}")
+        is_last = number == rules - 1
+        match = authorization_pb2.Match(**({"not_destination_ports": [1]} if is_last else {"principals": [principal]}))
+        rule = authorization_pb2.Rule(clauses=[authorization_pb2.Clause(matches=[match])])
+        policy = authorization_pb2.Authorization(
+            name=f"p{number}", namespace="bench", scope=authorization_pb2.NAMESPACE, rules=[rule],
+            action=authorization_pb2.ALLOW,
+        )  # fmt: skip
+        made.append(
+            (names.AUTHORIZATION_TYPE, f"bench/p{number}", base64.b64encode(policy.SerializeToString()).decode())
+        )
+    return made
+
+
+def _workload(pod: pods.Pod) -> Resource:
+    return _of(pod.name, pod.ip)
+
+
+def _of(name: str, ip: str) -> Resource:
+    uid = f"Kubernetes//Pod/bench/{name}"
     workload = workload_pb2.Workload(
         uid=uid,
-        name=pod.name,
+        name=name,
         namespace="bench",
-        addresses=[ip_address(pod.ip).packed],
+        addresses=[ip_address(ip).packed],
         tunnel_protocol=workload_pb2.HBONE,
-        service_account=pod.name,
-        node=f"node-{pod.name}",
-        workload_name=pod.name,
-        canonical_name=pod.name,
+        service_account=name,
+        node=f"node-{name}",
+        workload_name=name,
+        canonical_name=name,
         canonical_revision="v1",
         workload_type=workload_pb2.POD,
     )

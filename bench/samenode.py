@@ -9,6 +9,7 @@ import argparse
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,12 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.samenode", description="Measure pods of one node.")
     parser.add_argument("--rounds", type=int, default=7, help="rounds (default: 7)")
     parser.add_argument("--seconds", type=float, default=0.5, help="seconds for each figure (default: 0.5)")
+    parser.add_argument("--workloads", type=int, default=0, help="workloads of other nodes (default: none)")
+    parser.add_argument("--rules", type=int, default=0, help="rules of policies for the server (default: none)")
     return parser.parse_args()
 
 
-async def ways(stack: AsyncExitStack, load: Path, folder: Path) -> list[Way]:
+async def ways(stack: AsyncExitStack, load: Path, folder: Path, crowd: Sequence[contenders.Resource]) -> list[Way]:
     bridge = pods.Bridge(stack)
     root = cgroups.unified_root()
     if root is None:
@@ -59,7 +62,7 @@ async def ways(stack: AsyncExitStack, load: Path, folder: Path) -> list[Way]:
         if node is not None:
             node.attach_tunnel(root)
             stack.callback(node.uninstall)
-        made.append(Way(await meshed(stack, bridge, load, folder, key, backend, direct=bool(limit)), node))
+        made.append(Way(await meshed(stack, bridge, load, folder, key, backend, direct=bool(limit), crowd=crowd), node))
         made[-1].contender.name = name
     return made
 
@@ -73,6 +76,7 @@ async def meshed(
     backend: NftablesCapture | EbpfCapture,
     *,
     direct: bool,
+    crowd: Sequence[contenders.Resource],
 ) -> contenders.Contender:
     """Two pods with one tunnel process, as on one node."""
     both = bridge.pod(f"{key}-client"), bridge.pod(f"{key}-server")
@@ -82,6 +86,7 @@ async def meshed(
         process = await contenders.engine(
             stack, Path(files), TestAuthority(), both, both,
             capture=lambda pod: capture.capture(pod, backend), direct=folder / key if direct else None,
+            crowd=crowd,
         )  # fmt: skip
     contender.proxies.append(process)
     return contender
@@ -94,7 +99,7 @@ async def measure(chosen: argparse.Namespace) -> tuple[list[str], dict[str, dict
     results: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="culvert-bench-")))
-        everyone = await ways(stack, load, folder)
+        everyone = await ways(stack, load, folder, contenders.crowd(chosen.workloads, chosen.rules))
         for number in range(chosen.rounds):
             session.progress(f"round {number + 1} of {chosen.rounds}")
             for row in rows:
