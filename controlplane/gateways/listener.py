@@ -6,6 +6,7 @@ from typing import Final
 
 from controlplane.inputs.verdicts import Verdict
 from meshapi import hosts
+from meshapi.mesh_config.model import GatewayTopology
 from meshapi.resources.gateway import RouteNamespaces
 from meshkit.kube import Key
 
@@ -203,6 +204,8 @@ class EdgeGateway:
         client_certificate: Secret with which it proves itself to backends that a BackendTLSPolicy is for.
         resolved: condition ``ResolvedRefs`` of the Gateway; ``None``: it refers to nothing.
         merged: Gateways of Istio's API that it is made of, the oldest first; none: it is one of the Gateway API.
+        topology: what is in front of it, by its pods' annotation; ``None``: the mesh configuration says it.
+        problems: what of that annotation cannot be read or has no effect.
     """
 
     key: Key
@@ -217,6 +220,8 @@ class EdgeGateway:
     client_certificate: Key | None = None
     resolved: Verdict | None = None
     merged: tuple[Key, ...] = ()
+    topology: GatewayTopology | None = None
+    problems: tuple[str, ...] = ()
 
     @property
     def served(self) -> tuple[EdgeListener, ...]:

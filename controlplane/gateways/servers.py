@@ -15,6 +15,7 @@ from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.gateways.place import Place
 from controlplane.gateways.references import References
 from controlplane.inputs.verdicts import Verdict
+from meshapi.mesh_config import proxy_annotation
 from meshapi.resources.istio_gateway import (
     Gateway,
     Server,
@@ -73,6 +74,7 @@ def merged(
         if refused is None:
             beside.append(one)
         listeners += _listeners(one, refused, place, resolve)
+    config = proxy_annotation.read(place.proxy_config)
     return EdgeGateway(
         place.key,
         place.workload,
@@ -81,6 +83,8 @@ def merged(
         listeners=tuple(listeners),
         secrets=frozenset(resolve.secrets),
         merged=tuple(one.key for one in ordered),
+        topology=config.topology,
+        problems=config.problems,
     )
 
 

@@ -26,7 +26,7 @@ from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
-from controlplane.inputs.sources import Inputs
+from controlplane.inputs.sources import MESH, Inputs
 from controlplane.routing.at_gateways import AtGateways
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.edge import EdgeHost
@@ -35,6 +35,7 @@ from controlplane.routing.policies import Policies
 from controlplane.routing.route_references import RouteRules
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
+from meshapi.mesh_config.model import GatewayTopology, MeshConfig
 from meshkit.kube import Key
 
 _Routes = tuple[Key, str]
@@ -156,6 +157,7 @@ class EdgeCollections:
             self._reporting.of_gateway(gateway, upstreams),
             lambda listener: self._connections(gateway, listener, upstreams),
             lambda port: lambda target: upstreams.find(target, port, is_http=False),
+            self._topology(gateway, fetch),
         )
         opened = self._reporting.of_tunnels(upstreams).opened
         patching = self._patches.of(None, gateway.key, fetch)
@@ -166,6 +168,13 @@ class EdgeCollections:
             *added.of(patching),
         ]
         return assembled(upstreams, made, patching)
+
+    def _topology(self, gateway: EdgeGateway, fetch: Fetch) -> GatewayTopology:
+        """Return what is in front of a gateway: what its pods say goes before the mesh configuration, as a whole."""
+        if gateway.topology is not None:
+            return gateway.topology
+        config = fetch.find(self._inputs.config, MESH) or MeshConfig()
+        return config.default_config.gateway_topology
 
     def _datagrams(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
         upstreams = self._upstreams(gateway.key, fetch)

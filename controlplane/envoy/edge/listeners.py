@@ -6,6 +6,7 @@ from typing import Final
 
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
 from controlplane.envoy import filter_chains, peer, routes, transport
@@ -16,7 +17,9 @@ from controlplane.envoy.packing import packed
 from controlplane.envoy.telemetry.reporting import Reports
 from controlplane.gateways.listener import Demand, EdgeGateway, EdgeListener, Spoken
 from controlplane.routing.ir import ConnectionRule
+from meshapi.mesh_config.model import GatewayTopology
 
+_PROXY_PROTOCOL: Final = "envoy.filters.listener.proxy_protocol"
 _TLS_INSPECTOR: Final = "envoy.filters.listener.tls_inspector"
 
 
@@ -30,6 +33,7 @@ class Making:
         reports: what is reported of the traffic.
         rules: returns the rules for connections to a listener, by host name.
         upstreams: returns the cluster of a target, for connections to a port.
+        topology: what is in front of the gateway.
     """
 
     gateway: EdgeGateway
@@ -37,6 +41,7 @@ class Making:
     reports: Reports
     rules: Callable[[EdgeListener], Mapping[str, ConnectionRule]]
     upstreams: Callable[[int], routes.Upstreams]
+    topology: GatewayTopology
 
     def listeners(self) -> Iterable[listener_pb2.Listener]:
         """Yield the listeners, one for each port."""
@@ -55,6 +60,8 @@ class Making:
             address=address_pb2.Address(socket_address=socket),
             filter_chains=self._chains(found),
         )
+        if self.topology.proxy_protocol is not None:  # its header is in front of everything else
+            result.listener_filters.add(name=_PROXY_PROTOCOL, typed_config=packed(proxy_protocol_pb2.ProxyProtocol()))
         if any(one.spoken is not None and one.spoken.has_tls for one in found):
             result.listener_filters.add(name=_TLS_INSPECTOR, typed_config=packed(tls_inspector_pb2.TlsInspector()))
         return result
@@ -75,7 +82,7 @@ class Making:
         one = together[0]
         proves_clients = one.clients is not None and one.clients.demand is not Demand.ANYTHING
         operation = f"{self.gateway.workload}.{self.gateway.key[0]}:{one.port}/*"
-        edge = Edge(proves_clients=proves_clients)
+        edge = Edge(self.topology, proves_clients)
         # Only certificates of the mesh prove an identity of the mesh; policies are asked after it is known.
         is_mesh = one.clients is not None and one.clients.is_mesh
         filters = replace(self.filters, http=(peer.identity(), *self.filters.http)) if is_mesh else self.filters
