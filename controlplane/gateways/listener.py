@@ -24,6 +24,8 @@ class Spoken(Enum):
     HTTPS = "HTTPS"
     TLS = "TLS"
     PASSTHROUGH = "TLS passthrough"
+    AUTO_PASSTHROUGH = "TLS auto passthrough"
+    """The server name says which service is called, without a route."""
     TCP = "TCP"
     UDP = "UDP"
 
@@ -40,13 +42,14 @@ class Spoken(Enum):
     @property
     def has_tls(self) -> bool:
         """Whether clients send the name of a server before anything is chosen."""
-        return self.ends_tls or self is Spoken.PASSTHROUGH
+        return self.ends_tls or self in {Spoken.PASSTHROUGH, Spoken.AUTO_PASSTHROUGH}
 
 
 _NAMES: Final = {
     Spoken.HTTPS: "https",
     Spoken.TLS: "tls",
     Spoken.PASSTHROUGH: "tls",
+    Spoken.AUTO_PASSTHROUGH: "tls",
     Spoken.UDP: "udp",
 }
 """How names of listeners begin."""

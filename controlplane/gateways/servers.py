@@ -99,19 +99,12 @@ def _spoken(server: Server) -> Spoken:
     if not port.has_tls or tls is None:
         return Spoken.HTTP if port.is_http else Spoken.TCP
     if tls.mode.is_passthrough:
-        return Spoken.PASSTHROUGH
+        return Spoken.AUTO_PASSTHROUGH if tls.mode is TlsMode.AUTO_PASSTHROUGH else Spoken.PASSTHROUGH
     return Spoken.HTTPS if port.protocol == "HTTPS" else Spoken.TLS
 
 
 def _refusal(one: _Served) -> Verdict | None:
     """Return why a server can never be served; ``None``: it can."""
-    tls = one.server.tls
-    if tls is not None and tls.mode is TlsMode.AUTO_PASSTHROUGH:
-        return Verdict(
-            False,
-            "UnsupportedProtocol",
-            "tls.mode AUTO_PASSTHROUGH is not supported; use PASSTHROUGH and rules for tls",
-        )
     if one.target in reading.RESERVED_PORTS:
         return Verdict(False, "PortUnavailable", f"port {one.target} of the pods is taken by the gateway itself")
     return None

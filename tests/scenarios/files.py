@@ -118,6 +118,8 @@ class Request(Part):
     """Bytes to send instead, to a port that does not speak HTTP."""
     tls_name: str = ""
     """The beginning of TLS with this server name to send instead, to a port that does not speak HTTP."""
+    alpn: tuple[str, ...] = ()
+    """Protocols that are offered there."""
     datagram: str = ""
     """What to send in one datagram instead."""
     listens: bool = False

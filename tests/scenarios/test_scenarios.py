@@ -171,7 +171,7 @@ async def _raw(port: int, request: Request) -> Answer:
     try:
         if request.listens:
             greeting = await reader.read(100)
-        writer.write(outside.client_hello(request.tls_name) if request.tls_name else request.raw.encode())
+        writer.write(outside.client_hello(request.tls_name, request.alpn) if request.tls_name else request.raw.encode())
         body = (greeting + await reader.read()).decode(errors="replace")
     except ConnectionError:
         body = greeting.decode()

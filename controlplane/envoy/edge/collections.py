@@ -8,7 +8,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controlplane.envoy import clusters, routes
+from controlplane.envoy import clusters, names, routes
 from controlplane.envoy import listeners as shared_listeners
 from controlplane.envoy.assembling import assembled, patched_clusters
 from controlplane.envoy.edge import datagrams, hosts, listeners, secrets
@@ -27,6 +27,7 @@ from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
 from controlplane.inputs.sources import MESH, Inputs
+from controlplane.routing import sealed
 from controlplane.routing.at_gateways import AtGateways
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.edge import EdgeHost
@@ -188,6 +189,9 @@ class EdgeCollections:
     def _connections(
         self, gateway: EdgeGateway, listener: EdgeListener, upstreams: Upstreams
     ) -> Mapping[str, ConnectionRule]:
+        if listener.spoken is Spoken.AUTO_PASSTHROUGH:
+            admitted = sealed.admitted(listener, self._routing.every_service(upstreams.fetch), gateway.key[0])
+            return sealed.connections(listener, admitted, upstreams.sealed_rules, names.sealed)
         routing = self._routing.at_gateways if gateway.merged else self._routing.gateway
         found = routing.connections_at(gateway.key, listener, upstreams.fetch)
         upstreams.sources.update(origins(found.values()))

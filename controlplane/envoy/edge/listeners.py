@@ -19,6 +19,8 @@ from controlplane.gateways.listener import Demand, EdgeGateway, EdgeListener, Sp
 from controlplane.routing.ir import ConnectionRule
 from meshapi.mesh_config.model import GatewayTopology
 
+_OF_MESH_TLS: Final = ("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2")
+"""What the mesh's proxies offer as protocols (ALPN) in TLS with each other; other clients' TLS is not passed on."""
 _PROXY_PROTOCOL: Final = "envoy.filters.listener.proxy_protocol"
 _TLS_INSPECTOR: Final = "envoy.filters.listener.tls_inspector"
 
@@ -70,13 +72,14 @@ class Making:
         by_routes: dict[str, list[EdgeListener]] = {}
         for one in found:
             by_routes.setdefault(one.routes_name, []).append(one)
+        named: set[str] = set()
         for together in by_routes.values():
             # Plain listeners of a port share one chain: the host of a request tells them apart. So do the hosts of
             # one server of Istio's Gateway.
             if together[0].spoken is not None and together[0].spoken.is_http:
                 yield self._of_requests(together)
             else:
-                yield from self._of_connections(together)
+                yield from self._of_connections(together, named)
 
     def _of_requests(self, together: Sequence[EdgeListener]) -> listener_components_pb2.FilterChain:
         one = together[0]
@@ -90,16 +93,28 @@ class Making:
         self._set_tls(chain, one, [each.hostname for each in together])
         return chain
 
-    def _of_connections(self, together: Sequence[EdgeListener]) -> Iterable[listener_components_pb2.FilterChain]:
-        """Yield a chain for each host that has a rule; the name is the listener's, and the host's where they differ."""
+    def _of_connections(
+        self, together: Sequence[EdgeListener], named: set[str]
+    ) -> Iterable[listener_components_pb2.FilterChain]:
+        """Yield a chain for each host that has a rule; the name is the listener's, and the host's where they differ.
+
+        Services that clients name themselves have one chain, whichever server admits them: ``named`` are those that
+        have one.
+        """
         by_host: dict[str, tuple[EdgeListener, ConnectionRule]] = {}
         for each in together:
             by_host = {host: (each, rule) for host, rule in self.rules(each).items()} | by_host
         for hostname, (one, rule) in sorted(by_host.items()):
+            is_named = one.spoken is Spoken.AUTO_PASSTHROUGH and hostname != one.hostname
+            if is_named and hostname in named:
+                continue
             name = one.routes_name if hostname in {"", one.hostname} else f"{one.routes_name}|{hostname}"
             proxy = filter_chains.proxy_of(name, rule, self.upstreams(one.port))
             chain = filter_chains.of_connections(proxy, self.filters, self.reports)
             self._set_tls(chain, one, [hostname])
+            if is_named:
+                named.add(hostname)
+                chain.filter_chain_match.application_protocols.extend(_OF_MESH_TLS)
             yield chain
 
     def _set_tls(self, chain: listener_components_pb2.FilterChain, one: EdgeListener, hostnames: Sequence[str]) -> None:
