@@ -43,8 +43,8 @@ from controlplane.status.route_parents import RouteParents
 from controlplane.status.shared_lists import SharedListWriter
 from controlplane.status.shared_rejections import SharedRejections
 from controlplane.status.writer import StatusWriter
-from controlplane.webhook.registration import Registration
-from controlplane.webhook.serving import validation
+from controlplane.webhook import registration
+from controlplane.webhook.serving import injection, validation
 from controlplane.xds import sync_status, worlds
 from controlplane.xds.debug_requests import DebugRequests
 from controlplane.xds.nearby import Nearby, labels_of
@@ -130,9 +130,10 @@ class ControlPlane:
         reports = gateways.reports(self._layer7)
         self._proxies = Proxies(self._client, self.model.inputs, reports, settings.proxy_defaults)
         self._registry.on_mesh_change(self._proxies.all_due)
-        self._webhook = Registration(
-            self._client, self._signing, namespace=settings.pod_namespace, is_served=self.ready.is_set
-        )
+        self._webhooks = [
+            make(self._client, self._signing, namespace=settings.pod_namespace, is_served=self.ready.is_set)
+            for make in (registration.of_reviews, registration.of_pods)
+        ]
         self._instance = settings.pod_name or socket.gethostname()
         self._writers = self._make_writers()
         rejections = Rejections(self.model.inputs.rejections, self._publisher.touch, self._gateway_of)
@@ -166,7 +167,7 @@ class ControlPlane:
                 *(one.informer.run() for one in self._bundles),
                 *(informer.run() for informer in self._proxies.informers),
                 self._shared_rejections.informer.run(),
-                self._webhook.informer.run(),
+                *(one.informer.run() for one in self._webhooks),
                 self._shared_rejections.run(),
                 self._key_sets.run(),
                 self._certificates.run(),
@@ -196,7 +197,7 @@ class ControlPlane:
             MeshEvents(events, self._registry.report, namespace=self._settings.pod_namespace),
             RejectionEvents(events, self.model),
             IngressStatusWriter(self._client, ingresses.reports(self._layer7), events, self._publisher.opened),
-            self._webhook,
+            *self._webhooks,
             *waypoints,
         ]
 
@@ -248,14 +249,18 @@ class ControlPlane:
         async with (
             admin.serve(
                 [host_and_port(settings.webhook_address)],
-                {"POST /validate": validation(self.metrics)},
+                {
+                    "POST /validate": validation(self.metrics),
+                    "POST /inject": injection(lambda: self.model.inputs.mesh.value, settings.proxy_defaults),
+                },
                 tls=server_context(self._own_certificate.current),
                 max_request_bytes=_MAX_REVIEW_BYTES,
             ),
             serve_tls(settings.xds_address, self._own_certificate.current, [discovery, authority]) as self.port,
         ):
             self.ready.set()
-            self._webhook.look()
+            for one in self._webhooks:
+                one.look()
             _log.info("ready", xds=self._settings.xds_address, resources=len(self.model.all(names.ADDRESS_TYPE)))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._signing.follow(self._trust_domain))

@@ -74,11 +74,19 @@ class _Tunnels:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A cluster's name, and what it is of: the port of a service, and a subset of the endpoints; empty: all."""
+    """A cluster's name, and what it is of.
+
+    Attributes:
+        name: of the cluster.
+        port: of the service.
+        subset: of the endpoints; empty: all.
+        is_sealed: whether connections carry TLS already, so that none is started.
+    """
 
     name: str
     port: Port
     subset: str
+    is_sealed: bool = False
 
 
 class EnvoyCollections:
@@ -253,12 +261,14 @@ class EnvoyCollections:
         is_edge = self._routing.is_edge(view, fetch)
         through = self._at_waypoint(service, port, fetch) if is_edge else ()
         # What is said of a service counts at its waypoint, and not a second time.
-        rules = Rules() if through else upstreams.rules(service)
+        say = upstreams.sealed_rules if target.is_sealed else upstreams.rules
+        rules = Rules() if through else say(service)
         if target.subset and not through and rules.subset(target.subset) is None:
             return None
         if through:
             service = replace(service, discovery=Discovery.LISTED)
-        one = _Named(names.outbound(service.host, port.number, target.subset), port, target.subset)
+        name = names.sealed if target.is_sealed else names.outbound
+        one = _Named(name(service.host, port.number, target.subset), port, target.subset, is_sealed=target.is_sealed)
         patching = self._patches.of(None, view, fetch)
         cluster = _cluster(one, service, rules, self._in_clusters(service, fetch), is_edge=is_edge)
         made: list[Message] = [*patched_clusters([cluster], patching)]
@@ -320,6 +330,8 @@ def _cluster(
 ) -> cluster_pb2.Cluster:
     """Return a cluster with the endpoints that it has in itself."""
     policy = rules.policy(one.port.number, one.subset)
+    if one.is_sealed:
+        policy = replace(policy, tls=None)
     cluster = clusters.of_service(one.name, service, one.port, one.subset, policy, is_edge=is_edge)
     if service.discovery.is_by_dns:
         cluster.load_assignment.CopyFrom(_assigned(one, service, rules, found))

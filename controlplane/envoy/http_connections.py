@@ -17,10 +17,19 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 
 from controlplane.envoy import names, peer
 from controlplane.envoy.packing import ads, duration, flag, http_filter, number, overwritten, packed
+from meshapi.mesh_config.model import ForwardClientCertDetails, GatewayTopology
 
 Manager: Final = http_connection_manager_pb2.HttpConnectionManager
 Filter: Final = http_connection_manager_pb2.HttpFilter
 _SERVER: Final = "istio-envoy"
+_FORWARDING: Final = {
+    ForwardClientCertDetails.UNDEFINED: Manager.SANITIZE_SET,
+    ForwardClientCertDetails.SANITIZE: Manager.SANITIZE,
+    ForwardClientCertDetails.FORWARD_ONLY: Manager.FORWARD_ONLY,
+    ForwardClientCertDetails.APPEND_FORWARD: Manager.APPEND_FORWARD,
+    ForwardClientCertDetails.SANITIZE_SET: Manager.SANITIZE_SET,
+    ForwardClientCertDetails.ALWAYS_FORWARD_ONLY: Manager.ALWAYS_FORWARD_ONLY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +37,11 @@ class Edge:
     """The clients of a gateway, of whom nothing is believed that they write of themselves.
 
     Attributes:
-        proves_clients: whether each of them has shown a certificate that was checked.
+        topology: what is in front of the gateway, and is believed.
+        proves_clients: whether certificates that they show are checked.
     """
 
+    topology: GatewayTopology
     proves_clients: bool = False
 
 
@@ -86,8 +97,13 @@ def _set_edge(to: http_connection_manager_pb2.HttpConnectionManager, edge: Edge)
     """Have every client taken for one from outside, whatever its address: Envoy's own headers are not believed."""
     # Without any range, Envoy takes private addresses for internal ones; this is the address of no client.
     to.internal_address_config.cidr_ranges.add(address_prefix="0.0.0.0", prefix_len=number(32))  # noqa: S104
-    if edge.proves_clients:
-        to.forward_client_cert_details = Manager.SANITIZE_SET
+    # The client is who has called the first of the trusted proxies.
+    to.xff_num_trusted_hops = edge.topology.num_trusted_proxies
+    wanted = edge.topology.forward_client_cert_details
+    # Envoy takes any certificate for a proof; one that is not checked proves nothing.
+    if edge.proves_clients or wanted is ForwardClientCertDetails.ALWAYS_FORWARD_ONLY:
+        to.forward_client_cert_details = _FORWARDING[wanted]
+    if to.forward_client_cert_details in {Manager.APPEND_FORWARD, Manager.SANITIZE_SET}:
         said = to.set_current_client_cert_details
         said.subject.value, said.uri, said.dns = True, True, True
 

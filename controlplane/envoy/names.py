@@ -44,6 +44,7 @@ TELEMETRY_METADATA: Final = "culvert.telemetry"
 BLACK_HOLE: Final = "BlackHoleCluster"
 _OF_GATEWAY: Final = re.compile(r"(?:https?|tls|tcp)\.([0-9]+)(?:\.|$)")
 """The beginning of names of a gateway's routes and filter chains."""
+_SEALED: Final = "outbound_."
 _PARTS: Final = 4
 """Of a name that has to do with a service: kind, port, subset, host."""
 
@@ -64,6 +65,11 @@ def outbound(host: str, port: int, subset: str = "") -> str:
     return f"outbound|{port}|{subset}|{host}"
 
 
+def sealed(host: str, port: int, subset: str = "") -> str:
+    """Return the cluster of a service that clients name in TLS, which goes on as it is; it is that server name, too."""
+    return f"outbound_.{port}_.{subset}_.{host}"
+
+
 def principals_of(namespace: str) -> str:
     """Return an expression for the identities of a namespace."""
     return rf"spiffe://[^/]+/ns/{re.escape(namespace)}/sa/[^/]+"
@@ -71,20 +77,20 @@ def principals_of(namespace: str) -> str:
 
 def is_outbound(name: str) -> bool:
     """Return whether a cluster is of a service that is not the waypoint's."""
-    return name.startswith("outbound|")
+    return name.startswith(("outbound|", _SEALED))
 
 
 def port_of(name: str) -> int:
     """Return the service's port, or a gateway's, in a name of a cluster, filter chain or routes; 0: there is none."""
     if found := _OF_GATEWAY.match(name):
         return int(found[1])
-    parts = name.split("|")
+    parts = _parts(name)
     return int(parts[1]) if len(parts) == _PARTS and parts[1].isdecimal() else 0
 
 
 def subset_of(name: str) -> str:
     """Return the subset in a cluster's name; empty: there is none."""
-    parts = name.split("|")
+    parts = _parts(name)
     if len(parts) != _PARTS:
         return ""
     return parts[2] if is_outbound(name) else parts[2].partition("/")[2]
@@ -92,5 +98,9 @@ def subset_of(name: str) -> str:
 
 def host_of(name: str) -> str:
     """Return the service's host in a cluster's name; empty: there is none."""
-    parts = name.split("|")
+    parts = _parts(name)
     return parts[3] if len(parts) == _PARTS else ""
+
+
+def _parts(name: str) -> list[str]:
+    return name.split("_.", _PARTS - 1) if name.startswith(_SEALED) else name.split("|")

@@ -40,8 +40,7 @@ class Upstreams:
         Many targets of one computation are of one service.
         """
         if service.host not in self._rules:
-            found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
-            self.sources.update(("DestinationRule", key) for key in found.sources)
+            found = self.sealed_rules(service)
             self.credentials.update((self.view, name) for name in found.credentials)
             demanded = self.routing.backend_tls.of(service, self.fetch)
             self.sources.update(("BackendTLSPolicy", one.key) for _, one in demanded)
@@ -53,6 +52,15 @@ class Upstreams:
                 found = replace(found, backend_tls=tls, traffic=traffic)
             self._rules[service.host] = found
         return self._rules[service.host]
+
+    def sealed_rules(self, service: Service) -> Rules:
+        """Return what counts of a service where the client's TLS goes on as it is: what DestinationRules say.
+
+        Their own TLS is not started, so nothing is noted that it needs.
+        """
+        found = self.routing.rules(service.host, self.view[0], service.namespace, self.fetch)
+        self.sources.update(("DestinationRule", key) for key in found.sources)
+        return found
 
     def is_own(self, service: Service) -> bool:
         """Return whether a service uses the waypoint."""
@@ -71,6 +79,9 @@ class Upstreams:
         port = None if service is None else port_of(service, target.port, called)
         if service is None or port is None or (target.viewer and not service.is_seen_from(target.viewer)):
             return Upstream(names.BLACK_HOLE)
+        if target.is_sealed:
+            self.foreign.add((self.view, Target(service.host, port.number, target.subset, is_sealed=True)))
+            return Upstream(names.sealed(service.host, port.number, target.subset))
         policy = self.rules(service).policy(port.number, target.subset)
         hashes = balancing.hash_policies(policy)
         if self.is_own(service):

@@ -7,12 +7,14 @@ from controlplane.gateways.listener import EdgeGateway
 from controlplane.gateways.references import References
 from controlplane.graph.collection import Collection
 from controlplane.graph.derived import Derived, Fetch
+from controlplane.graph.label_index import LabelIndex
 from controlplane.graph.lookups import Index
 from controlplane.graph.scheduler import Graph
 from controlplane.graph.union import Union
 from controlplane.inputs.sources import Inputs
 from controlplane.stages import WAYPOINTS
 from meshapi import names
+from meshapi.resources.core import Pod, Service
 from meshapi.resources.gateway import GROUP, Gateway, GatewayClass, ListenerSet
 from meshkit.kube import Key
 
@@ -37,6 +39,10 @@ class Gateways:
         self._classes = inputs.of(GatewayClass)
         self._sets: Index[Key, Key, ListenerSet] = Index(
             inputs.of(ListenerSet), lambda one: () if (parent := parent_of(one)) is None else (parent,)
+        )
+        self._services = inputs.of(Service)
+        self._pods: LabelIndex[Key, Pod] = LabelIndex(
+            inputs.of(Pod), lambda pod: pod.metadata.namespace, lambda pod: pod.metadata.labels
         )
         self.of_gateway_api = Derived(graph, "gateways", self._objects, WAYPOINTS, self._read)
         self.istio = IstioGateways(graph, inputs, self._references)
@@ -72,7 +78,21 @@ class Gateways:
             return None
         sets = fetch.members(self._sets, gateway.key)
         resolve = self._references(fetch)
-        return reading.read(gateway, sets, resolve, lambda namespace: self.labels_of(namespace, fetch))
+        return reading.read(
+            gateway,
+            sets,
+            resolve,
+            lambda namespace: self.labels_of(namespace, fetch),
+            lambda service: self._proxy_config(service, fetch),
+        )
+
+    def _proxy_config(self, service: Key, fetch: Fetch) -> str:
+        """Return the settings of the pods that a Service selects: where these differ, of the first one by name."""
+        found = fetch.find(self._services, service)
+        selector = {} if found is None else found.spec.selector
+        pods = fetch.selected(self._pods, service[0], frozenset(selector.items()))
+        running = sorted((pod for _, pod in pods if not pod.is_terminal), key=lambda pod: pod.metadata.name)
+        return running[0].metadata.annotations.get(names.PROXY_CONFIG_ANNOTATION, "") if running else ""
 
     def _references(self, fetch: Fetch) -> References:
         return References(

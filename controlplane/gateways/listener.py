@@ -6,6 +6,7 @@ from typing import Final
 
 from controlplane.inputs.verdicts import Verdict
 from meshapi import hosts
+from meshapi.mesh_config.model import GatewayTopology
 from meshapi.resources.gateway import RouteNamespaces
 from meshkit.kube import Key
 
@@ -23,6 +24,8 @@ class Spoken(Enum):
     HTTPS = "HTTPS"
     TLS = "TLS"
     PASSTHROUGH = "TLS passthrough"
+    AUTO_PASSTHROUGH = "TLS auto passthrough"
+    """The server name says which service is called, without a route."""
     TCP = "TCP"
     UDP = "UDP"
 
@@ -39,13 +42,14 @@ class Spoken(Enum):
     @property
     def has_tls(self) -> bool:
         """Whether clients send the name of a server before anything is chosen."""
-        return self.ends_tls or self is Spoken.PASSTHROUGH
+        return self.ends_tls or self in {Spoken.PASSTHROUGH, Spoken.AUTO_PASSTHROUGH}
 
 
 _NAMES: Final = {
     Spoken.HTTPS: "https",
     Spoken.TLS: "tls",
     Spoken.PASSTHROUGH: "tls",
+    Spoken.AUTO_PASSTHROUGH: "tls",
     Spoken.UDP: "udp",
 }
 """How names of listeners begin."""
@@ -203,6 +207,8 @@ class EdgeGateway:
         client_certificate: Secret with which it proves itself to backends that a BackendTLSPolicy is for.
         resolved: condition ``ResolvedRefs`` of the Gateway; ``None``: it refers to nothing.
         merged: Gateways of Istio's API that it is made of, the oldest first; none: it is one of the Gateway API.
+        topology: what is in front of it, by its pods' annotation; ``None``: the mesh configuration says it.
+        problems: what of that annotation cannot be read or has no effect.
     """
 
     key: Key
@@ -217,6 +223,8 @@ class EdgeGateway:
     client_certificate: Key | None = None
     resolved: Verdict | None = None
     merged: tuple[Key, ...] = ()
+    topology: GatewayTopology | None = None
+    problems: tuple[str, ...] = ()
 
     @property
     def served(self) -> tuple[EdgeListener, ...]:

@@ -1,7 +1,8 @@
 """The pods that serve Gateways of Istio's API, in groups that get the same configuration. Pure.
 
 Which Gateways a pod serves, and which Secrets they may use, follow from its labels, its namespace and its service
-account. Pods that are equal in these are one place, with a name that no Gateway of the Gateway API can have.
+account; what is in front of it, from an annotation. Pods that are equal in these are one place, with a name that no
+Gateway of the Gateway API can have.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from meshapi import names
 from meshapi.resources.core import Pod, Service, ServicePort
 from meshkit.kube import Key
 
@@ -33,6 +35,7 @@ class Place:
         account: service account that they run as.
         labels: of the pods, as pairs.
         ports: named ports of the pods: name and number.
+        proxy_config: settings of the pods' proxies, as their annotation has them.
     """
 
     namespace: str
@@ -40,12 +43,14 @@ class Place:
     account: str
     labels: frozenset[tuple[str, str]]
     ports: frozenset[tuple[str, int]] = frozenset()
+    proxy_config: str = ""
 
     @property
     def key(self) -> Key:
         """What names it: not the name of an object, since no object's name has a colon."""
         said = "\0".join((self.workload, self.account, *(f"{k}={v}" for k, v in sorted(self.labels))))
         said += "\0" + "\0".join(f"{name}={number}" for name, number in sorted(self.ports))
+        said += f"\0{self.proxy_config}" if self.proxy_config else ""
         return (self.namespace, f"{self.workload}:{hashlib.sha256(said.encode()).hexdigest()[:10]}")
 
 
@@ -59,7 +64,8 @@ def of_pod(pod: Pod) -> Place:
         if port.name and port.protocol == "TCP"
     )
     account = pod.spec.service_account_name
-    return Place(pod.metadata.namespace, _workload(pod), account, labels, frozenset(named))
+    proxy_config = pod.metadata.annotations.get(names.PROXY_CONFIG_ANNOTATION, "")
+    return Place(pod.metadata.namespace, _workload(pod), account, labels, frozenset(named), proxy_config)
 
 
 def targets(services: Iterable[Service], place: Place) -> Mapping[int, frozenset[int]]:

@@ -9,6 +9,7 @@ from controlplane.gateways.listener import ACCEPTED, RESOLVED, EdgeGateway, Edge
 from controlplane.gateways.references import References
 from controlplane.inputs.verdicts import Verdict
 from meshapi import names
+from meshapi.mesh_config import proxy_annotation
 from meshapi.resources.gateway import (
     GROUP,
     AddressType,
@@ -47,6 +48,7 @@ def read(
     sets: Iterable[ListenerSet],
     resolve: References,
     labels_of: Callable[[str], dict[str, str]],
+    proxy_config_of: Callable[[Key], str] = lambda _: "",
 ) -> EdgeGateway:
     """Return a gateway.
 
@@ -55,6 +57,7 @@ def read(
         sets: ListenerSets that name it.
         resolve: how references are resolved.
         labels_of: returns the labels of a namespace.
+        proxy_config_of: returns the settings of the pods that a Service selects, as their annotation has them.
     """
     allowed = gateway.spec.allowed_listeners.namespaces
     attached = sorted(
@@ -68,6 +71,7 @@ def read(
     found = tuple(_resolved(one, by_id[one.id], gateway, resolve) for one in every)
     own = _manual_service(gateway)
     certificate, verdict = _towards_backends(gateway, resolve)
+    config = proxy_annotation.read(_proxy_config(gateway) if own is None else proxy_config_of(own))
     return EdgeGateway(
         gateway.key,
         object_name(gateway) if own is None else own[1],
@@ -80,6 +84,8 @@ def read(
         config_maps=frozenset(resolve.config_maps),
         client_certificate=certificate,
         resolved=verdict,
+        topology=config.topology,
+        problems=config.problems,
     )
 
 
@@ -133,6 +139,13 @@ def pod_labels(gateway: Gateway) -> dict[str, str]:
     )
     name = gateway.metadata.name
     return {**own, names.GATEWAY_NAME_LABEL: name, names.ISTIO_GATEWAY_NAME_LABEL: name}
+
+
+def _proxy_config(gateway: Gateway) -> str:
+    """Return the settings of a gateway's proxies: the annotation that its pods get."""
+    given = gateway.spec.infrastructure.annotations
+    found = gateway.metadata.annotations if given is None else given
+    return found.get(names.PROXY_CONFIG_ANNOTATION, "")
 
 
 def _listener(kind: str, key: Key, one: Listener) -> EdgeListener:

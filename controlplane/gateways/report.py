@@ -38,7 +38,7 @@ class GatewayReport:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with listeners, as messages."""
+        """What is wrong with the gateway and its listeners, as messages."""
         found = [
             verdict.message
             for one in self.listeners
@@ -47,6 +47,7 @@ class GatewayReport:
         ]
         if self.gateway.resolved is not None and not self.gateway.resolved.is_true:
             found.append(self.gateway.resolved.message)
+        found += self.gateway.problems
         return tuple(dict.fromkeys(found))
 
 

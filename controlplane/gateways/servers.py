@@ -15,6 +15,7 @@ from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.gateways.place import Place
 from controlplane.gateways.references import References
 from controlplane.inputs.verdicts import Verdict
+from meshapi.mesh_config import proxy_annotation
 from meshapi.resources.istio_gateway import (
     Gateway,
     Server,
@@ -73,6 +74,7 @@ def merged(
         if refused is None:
             beside.append(one)
         listeners += _listeners(one, refused, place, resolve)
+    config = proxy_annotation.read(place.proxy_config)
     return EdgeGateway(
         place.key,
         place.workload,
@@ -81,6 +83,8 @@ def merged(
         listeners=tuple(listeners),
         secrets=frozenset(resolve.secrets),
         merged=tuple(one.key for one in ordered),
+        topology=config.topology,
+        problems=config.problems,
     )
 
 
@@ -95,19 +99,12 @@ def _spoken(server: Server) -> Spoken:
     if not port.has_tls or tls is None:
         return Spoken.HTTP if port.is_http else Spoken.TCP
     if tls.mode.is_passthrough:
-        return Spoken.PASSTHROUGH
+        return Spoken.AUTO_PASSTHROUGH if tls.mode is TlsMode.AUTO_PASSTHROUGH else Spoken.PASSTHROUGH
     return Spoken.HTTPS if port.protocol == "HTTPS" else Spoken.TLS
 
 
 def _refusal(one: _Served) -> Verdict | None:
     """Return why a server can never be served; ``None``: it can."""
-    tls = one.server.tls
-    if tls is not None and tls.mode is TlsMode.AUTO_PASSTHROUGH:
-        return Verdict(
-            False,
-            "UnsupportedProtocol",
-            "tls.mode AUTO_PASSTHROUGH is not supported; use PASSTHROUGH and rules for tls",
-        )
     if one.target in reading.RESERVED_PORTS:
         return Verdict(False, "PortUnavailable", f"port {one.target} of the pods is taken by the gateway itself")
     return None

@@ -5,6 +5,7 @@ Source: Gateway API v1, ``GatewayStatus``, ``ListenerStatus`` and ``ListenerSetS
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from controlplane.gateways import report as reports
 from controlplane.gateways.listener import Demand
@@ -26,7 +27,7 @@ def of_gateway(gateway: Gateway, report: GatewayReport, observed: Observed, held
         now: the present time, RFC 3339.
     """
     own = report.of("Gateway", gateway.key)
-    accepted = _refused(observed) or reports.valid(own, "Gateway")
+    accepted = _refused(observed) or _with_problems(reports.valid(own, "Gateway"), report.gateway.problems)
     programmed = _programmed(observed, accepted, [one.value for one in gateway.spec.addresses if one.value])
     wanted = [_condition("Accepted", accepted), _condition("Programmed", programmed)]
     if report.gateway.resolved is not None:
@@ -75,6 +76,11 @@ def of_listener_set(item: ListenerSet, report: GatewayReport, is_programmed: boo
 def is_programmed(status: Json) -> bool:
     """Return whether a status says that a gateway runs."""
     return any(one["type"] == "Programmed" and one["status"] == "True" for one in status["conditions"])
+
+
+def _with_problems(accepted: Verdict, problems: Sequence[str]) -> Verdict:
+    """Return the condition ``Accepted`` with what has no effect at the gateway's pods."""
+    return replace(accepted, message="; ".join((accepted.message, *problems))) if problems else accepted
 
 
 def _refused(observed: Observed) -> Verdict | None:

@@ -7,7 +7,7 @@ from controlplane.inputs.mesh import MeshContext
 from controlplane.proxies.defaults import ProxyDefaults
 from meshapi import names
 from meshapi.resources.gateway import Gateway
-from meshkit.kube import Json, kinds
+from meshkit.kube import Json, Kind, kinds
 
 CONTAINER: Final = "istio-proxy"
 GRACE_VARIABLE: Final = "TERMINATION_GRACE_PERIOD_SECONDS"
@@ -31,6 +31,7 @@ def template(
     account: str,
     labels: dict[str, str],
     annotations: dict[str, str],
+    owner: Kind = kinds.DEPLOYMENT,
 ) -> Json:
     """Return the template of the pods.
 
@@ -39,10 +40,11 @@ def template(
         kind: its class.
         mesh: the mesh.
         defaults: of the installation.
-        name: of the Deployment.
+        name: of the Deployment, or of another owner.
         account: the service account.
         labels: of everything that belongs to the Gateway.
         annotations: of everything that belongs to the Gateway.
+        owner: kind of what the pods belong to.
     """
     spec: Json = {
         **defaults.pod,
@@ -54,7 +56,7 @@ def template(
             "seccompProfile": {"type": "RuntimeDefault"},
             **(_LOW_PORTS if kind is EDGE else {}),
         },
-        "containers": [_container(gateway, kind, mesh, defaults, name)],
+        "containers": [_container(gateway, kind, mesh, defaults, (owner, name))],
         "volumes": _volumes(),
     }
     if defaults.pull_secrets:
@@ -82,7 +84,9 @@ def _annotations(annotations: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _container(gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: ProxyDefaults, name: str) -> Json:
+def _container(
+    gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: ProxyDefaults, owner: tuple[Kind, str]
+) -> Json:
     notes = gateway.metadata.annotations
     probe = {"httpGet": {"path": "/healthz/ready", "port": names.READINESS_PORT, "scheme": "HTTP"}, "timeoutSeconds": 3}
     return {
@@ -94,7 +98,7 @@ def _container(gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: 
             _port("status-port", names.READINESS_PORT),
             _port("http-envoy-prom", names.ENVOY_PROMETHEUS_PORT),
         ],
-        "env": _environment(gateway, kind, mesh, defaults, name),
+        "env": _environment(gateway, kind, mesh, defaults, owner),
         "resources": defaults.resources,
         "startupProbe": {**probe, "failureThreshold": 120, "periodSeconds": 1, "successThreshold": 1},
         "readinessProbe": {**probe, "failureThreshold": 4, "periodSeconds": 15, "successThreshold": 1},
@@ -123,10 +127,10 @@ def _container(gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: 
 
 
 def _environment(
-    gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: ProxyDefaults, name: str
+    gateway: Gateway, kind: ProxyClass, mesh: MeshContext, defaults: ProxyDefaults, owner: tuple[Kind, str]
 ) -> list[Json]:
     notes, namespace = gateway.metadata.annotations, gateway.metadata.namespace
-    owner = f"kubernetes://apis/apps/v1/namespaces/{namespace}/{kinds.DEPLOYMENT.plural}/{name}"
+    of, name = owner
     fields = {
         "POD_NAME": "metadata.name",
         "POD_NAMESPACE": "metadata.namespace",
@@ -149,7 +153,7 @@ def _environment(
         "ISTIO_META_CLUSTER_ID": defaults.cluster_id,
         "ISTIO_META_INTERCEPTION_MODE": "REDIRECT",
         "ISTIO_META_WORKLOAD_NAME": name,
-        "ISTIO_META_OWNER": owner,
+        "ISTIO_META_OWNER": f"kubernetes://apis/{of.api_version}/namespaces/{namespace}/{of.plural}/{name}",
         "ISTIO_META_MESH_ID": mesh.trust_domain,
     }
     network = gateway.metadata.labels.get(names.NETWORK_LABEL, "") or mesh.network

@@ -134,7 +134,7 @@ class _Binding:
             for rule in _fitting(routing.tls, listener):
                 for name in rule.server_names:
                     self._bind_connection(gateway, listener, intersection(listener.hostname, name), rule)
-        else:
+        elif listener.spoken is not Spoken.AUTO_PASSTHROUGH:
             first = next(iter(_fitting(routing.tcp, listener)), None)
             if first is not None:
                 self._bind_connection(gateway, listener, listener.hostname, first)
@@ -231,9 +231,12 @@ def _fitting(rules: Iterable[ConnectionRule], listener: EdgeListener) -> Iterato
 
 
 def _rivals(gateway: EdgeGateway, listener: EdgeListener) -> tuple[str, ...]:
-    """Return the server names of a port."""
+    """Return the server names of a port; those by which clients name services themselves are nobody else's."""
     return tuple(
         one.hostname
         for one in gateway.served
-        if one.socket == listener.socket and one.spoken is not None and one.spoken.has_tls
+        if one.socket == listener.socket
+        and one.spoken is not None
+        and one.spoken.has_tls
+        and one.spoken is not Spoken.AUTO_PASSTHROUGH
     )

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from controlplane.ambient.ports import datagram_target
 from controlplane.gateways.collections import Gateways
@@ -87,6 +87,8 @@ class RoutingCollections:
             self._entries, lambda item: {service.host for service in item.services}
         )
         self.entry_services: Collection[str, Service] = Derived(graph, "routed entries", by_host, ROUTES, self._owned)
+        over: tuple[Collection[Any, Service], ...] = (self.services, self.entry_services)
+        self._every: list[Index[str, Any, Service]] = [Index(one, lambda _: ("",)) for one in over]
         # Slices change with every pod of their services; only those that list something else are read.
         listing: Collection[Key, core.EndpointSlice] = Derived(
             graph, "slices beside pods", inputs.of(core.EndpointSlice), ROUTES, services.beside_pods
@@ -163,6 +165,11 @@ class RoutingCollections:
         """Return the service with a host name."""
         found = fetch.members(self._services_by_host, host)
         return found[0] if found else fetch.find(self.entry_services, host)
+
+    def every_service(self, fetch: Fetch) -> tuple[Service, ...]:
+        """Return all services, by host."""
+        found = (service for index in self._every for service in fetch.members(index, ""))
+        return tuple(sorted(found, key=lambda one: one.host))
 
     def _entry_seen_from(self, namespace: str, host: str, fetch: Fetch) -> Service | None:
         found = fetch.find(self.entry_services, host)

@@ -18,7 +18,14 @@ from controlplane.routing.services import (
     protocol,
 )
 from meshapi.resources import core
-from meshapi.resources.networking import Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadEntrySpec
+from meshapi.resources.networking import (
+    Location,
+    Resolution,
+    ServiceEntry,
+    ServicePort,
+    WorkloadEntry,
+    WorkloadEntrySpec,
+)
 
 KIND: Final = "ServiceEntry"
 _DISCOVERY: Final = {
@@ -46,6 +53,7 @@ def of_entry(entry: ServiceEntry, *, is_private: bool = False) -> tuple[Service,
             ports,
             discovery,
             is_private=is_private,
+            is_external=entry.spec.location is Location.MESH_EXTERNAL,
         )
         for host in entry.spec.hosts
     )

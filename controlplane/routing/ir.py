@@ -137,12 +137,14 @@ class Target:
         port: of the service; 0: the only one it has, else the one that was called.
         subset: named by the host's DestinationRule; empty: all endpoints.
         viewer: namespace that has to see the service; empty: visibility is not checked, or has been.
+        is_sealed: whether connections carry the client's TLS with the endpoint, to which none is added.
     """
 
     host: str
     port: int = 0
     subset: str = ""
     viewer: str = ""
+    is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ class Service:
         distribution: which endpoints it wants to be preferred, as ``PreferSameZone``.
         is_private: whether only objects of its own namespace may lead to it.
         datagrams: numbers of UDP ports.
+        is_external: whether it is outside of the mesh.
     """
 
     kind: str
@@ -115,6 +116,7 @@ class Service:
     distribution: str = ""
     is_private: bool = False
     datagrams: tuple[int, ...] = ()
+    is_external: bool = False
 
     @property
     def namespace(self) -> str:

@@ -46,7 +46,8 @@ class GatewayConditions:
         if rejected := self._rejection(placed, fetch):
             return rejected
         listeners = [one for place in places for one in place.of(servers.KIND, item.key)]
-        found = [*_faults(listeners), *_ignored(item)]
+        of_pods = dict.fromkeys(problem for place in places for problem in place.problems)
+        found = [*_faults(listeners), *_ignored(item), *of_pods]
         shown = listed(sorted({_shown(place) for place in places}))
         if not any(one.is_served for one in listeners):
             return _condition(False, NOT_SERVED, listed(found))

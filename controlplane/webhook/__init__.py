@@ -1,1 +1,1 @@
-"""The validating webhook: refuses objects of the mesh that cannot be used, before they are stored."""
+"""The webhooks: one refuses objects of the mesh that cannot be used, one makes gateways of pods that ask for it."""

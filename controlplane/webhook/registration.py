@@ -1,8 +1,9 @@
-"""Tells the API server how to trust the webhook, and to refuse what it cannot ask about. Runs on the leader only.
+"""Tells the API server how to trust the webhooks, and to refuse what it cannot ask about. Runs on the leader only.
 
-The chart installs the configuration without a bundle and with ``failurePolicy: Ignore``, so that an installation works
-before anything serves. From then on both are kept right here, after an upgrade by the chart and a change of the roots,
-too. The names and this order are Istio's (``pilot/pkg/webhooks/validation/controller``).
+The chart installs the configurations without a bundle. That of the validating webhook has ``failurePolicy: Ignore``, so
+that an installation works before anything serves; pods that ask for injection wait until somebody does. From then on
+bundle and policy are kept right here, after an upgrade by the chart and a change of the roots, too. The names and this
+order are Istio's (``pilot/pkg/webhooks/validation/controller``).
 """
 
 import base64
@@ -12,7 +13,7 @@ from typing import Final, NoReturn
 from controlplane.ca.signing import SigningSource
 from controlplane.workqueue import WorkQueue
 from meshapi import names
-from meshkit.kube import Client, Informer, Json, NotFound, PatchType, Selection, kinds
+from meshkit.kube import Client, Informer, Json, Kind, NotFound, PatchType, Selection, kinds
 from meshkit.log import logger
 
 _log = logger("controlplane.webhook")
@@ -20,27 +21,37 @@ FAIL: Final = "Fail"
 
 
 class Registration:
-    """Keeps the configuration right. Run ``informer.run`` as a task, and ``run`` while this replica leads.
+    """Keeps one configuration right. Run ``informer.run`` as a task, and ``run`` while this replica leads.
 
     Args:
         client: an open client.
         signing: where the roots come from.
+        kind: of the configuration.
+        name: of the configuration.
         namespace: of the control plane.
         is_served: whether the webhook answers; nothing is changed before.
     """
 
     def __init__(
-        self, client: Client, signing: SigningSource, *, namespace: str, is_served: Callable[[], bool]
+        self,
+        client: Client,
+        signing: SigningSource,
+        kind: Kind,
+        name: str,
+        *,
+        namespace: str,
+        is_served: Callable[[], bool],
     ) -> None:
+        self._kind = kind
         self._client = client
         self._signing = signing
         self._namespace = namespace
         self._is_served = is_served
-        self._name = f"{names.VALIDATOR_PREFIX}{namespace}"
+        self._name = name
         self._due: WorkQueue[str] = WorkQueue("configuration of the webhook")
         self.informer: Informer[Json] = Informer(
             client,
-            kinds.VALIDATING_WEBHOOK_CONFIGURATION,
+            kind,
             lambda item: item,
             selection=Selection(fields=f"metadata.name={self._name}"),
         )
@@ -67,12 +78,10 @@ class Registration:
         if wanted == held:
             return
         try:
-            await self._client.patch(
-                kinds.VALIDATING_WEBHOOK_CONFIGURATION, name, {"webhooks": wanted}, patch_type=PatchType.STRATEGIC
-            )
+            await self._client.patch(self._kind, name, {"webhooks": wanted}, patch_type=PatchType.STRATEGIC)
         except NotFound:
             return
-        _log.info("objects of the mesh are validated before they are stored", configuration=name)
+        _log.info("the API server trusts the webhook", configuration=name)
 
     def _wanted(self, webhook: Json, bundle: str) -> Json:
         """Return a webhook as it should be; one that leads elsewhere stays as it is."""
@@ -81,3 +90,18 @@ class Registration:
         if (service.get("namespace"), service.get("name")) != (self._namespace, names.CONTROL_PLANE_SERVICE):
             return webhook
         return {**webhook, "clientConfig": {**called, "caBundle": bundle}, "failurePolicy": FAIL}
+
+
+def of_reviews(
+    client: Client, signing: SigningSource, *, namespace: str, is_served: Callable[[], bool]
+) -> Registration:
+    """Return what keeps the configuration of the validating webhook right; for arguments see ``Registration``."""
+    kind, name = kinds.VALIDATING_WEBHOOK_CONFIGURATION, f"{names.VALIDATOR_PREFIX}{namespace}"
+    return Registration(client, signing, kind, name, namespace=namespace, is_served=is_served)
+
+
+def of_pods(client: Client, signing: SigningSource, *, namespace: str, is_served: Callable[[], bool]) -> Registration:
+    """Return what keeps the configuration of gateway injection right; for arguments see ``Registration``."""
+    name = names.INJECTOR if namespace == names.DEFAULT_NAMESPACE else f"{names.INJECTOR}-{namespace}"
+    kind = kinds.MUTATING_WEBHOOK_CONFIGURATION
+    return Registration(client, signing, kind, name, namespace=namespace, is_served=is_served)

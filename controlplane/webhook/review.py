@@ -64,13 +64,13 @@ def review(body: bytes) -> Reviewed:
     Raises:
         BadReview: the request cannot be read.
     """
+    request = request_of(body)
     try:
-        request = msgspec.json.decode(body)["request"]
         kind, resource = request["kind"], request["resource"]
         head = (request["uid"], kind["group"], kind["version"], resource["resource"])
         item, before = request.get("object"), request.get("oldObject")
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
-        raise BadReview(f"not a request of an {KIND}: {type(error).__name__}: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _bad(error) from None
     model = _MODELS.get((kind["group"], kind["kind"]))
     if model is None or not isinstance(item, dict) or not _is_new(item, before):
         return Reviewed(*head)
@@ -81,6 +81,25 @@ def review(body: bytes) -> Reviewed:
     unknown = (f"{brief(path)} is not known and ignored" for path in base.unknown_fields(read))
     unapplied = reading.read(read, own_version()).problems if isinstance(read, EnvoyFilter) else ()
     return Reviewed(*head, warnings=(*unknown, *map(brief, unapplied))[:_WARNINGS])
+
+
+def request_of(body: bytes) -> dict[str, Any]:
+    """Return the request in what the API server has sent.
+
+    Raises:
+        BadReview: there is none.
+    """
+    try:
+        request = msgspec.json.decode(body)["request"]
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise _bad(error) from None
+    if not isinstance(request, dict):
+        raise _bad(TypeError("request is no object"))
+    return request
+
+
+def _bad(error: Exception) -> BadReview:
+    return BadReview(f"not a request of an {KIND}: {type(error).__name__}: {error}")
 
 
 def _is_new(item: dict[str, Any], before: Any) -> bool:

@@ -1,10 +1,18 @@
-"""Answers the API server's requests for reviews: ``POST /validate``, over TLS."""
+"""Answers the API server's requests over TLS: reviews (``POST /validate``), and pods (``POST /inject``)."""
+
+from collections.abc import Callable
 
 from aiohttp import web
 
+from controlplane.inputs.mesh import MeshContext
 from controlplane.metrics import Metrics
+from controlplane.proxies.defaults import ProxyDefaults
+from controlplane.webhook.injection import inject
 from controlplane.webhook.review import BadReview, review
 from meshkit.admin import Handler
+from meshkit.log import logger
+
+_log = logger("controlplane.webhook")
 
 
 def validation(metrics: Metrics) -> Handler:
@@ -20,6 +28,28 @@ def validation(metrics: Metrics) -> Handler:
             metrics.validation_failed.labels(*labels, "invalid_resource").inc()
         else:
             metrics.validation_passed.labels(*labels).inc()
+        return web.json_response(found.answer())
+
+    return handle
+
+
+def injection(mesh: Callable[[], MeshContext], defaults: ProxyDefaults) -> Handler:
+    """Return the handler of pods that ask to be gateways.
+
+    Args:
+        mesh: returns the mesh as it is now.
+        defaults: of the installation.
+    """
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            found = inject(await request.read(), mesh(), defaults)
+        except BadReview as error:
+            return web.Response(status=400, text=f"{error}\n")
+        if found.fault:
+            _log.warning("a gateway's pod was refused", pod=found.pod, reason=found.fault)
+        elif found.changes:
+            _log.info("a pod becomes a gateway", pod=found.pod)
         return web.json_response(found.answer())
 
     return handle

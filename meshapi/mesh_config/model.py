@@ -30,6 +30,7 @@ _MAX_SOCKET_OPTION: Final = 32_767
 """Linux, ``MAX_TCP_KEEPIDLE`` and ``MAX_TCP_KEEPINTVL`` in seconds."""
 _MAX_PROBES: Final = 127
 """Linux, ``MAX_TCP_KEEPCNT``."""
+_MAX_UINT32: Final = 2**32 - 1
 
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
@@ -204,12 +205,46 @@ def _export_to(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+class ForwardClientCertDetails(StrEnum):
+    """What gateways do with the header ``x-forwarded-client-cert`` of a request."""
+
+    UNDEFINED = "UNDEFINED"
+    """As ``SANITIZE_SET``."""
+    SANITIZE = "SANITIZE"
+    """It is removed."""
+    FORWARD_ONLY = "FORWARD_ONLY"
+    """It is kept where the client has proven itself by a certificate, else removed."""
+    APPEND_FORWARD = "APPEND_FORWARD"
+    """Likewise, and the client's certificate is added."""
+    SANITIZE_SET = "SANITIZE_SET"
+    """It is replaced by the client's certificate; removed where there is none."""
+    ALWAYS_FORWARD_ONLY = "ALWAYS_FORWARD_ONLY"
+    """It is kept, whoever sends it."""
+
+
+class ProxyProtocol(Message):
+    """Clients of gateways have to send a header of the PROXY protocol (versions 1 and 2) first."""
+
+
+class GatewayTopology(Message):
+    """What is in front of gateways. Source: istio/api, ``mesh/v1alpha1/proxy.proto``, ``Topology``."""
+
+    num_trusted_proxies: int = Field(default=0, ge=0, le=_MAX_UINT32)
+    """How many proxies in front of a gateway write ``x-forwarded-for`` and are believed."""
+    forward_client_cert_details: Annotated[ForwardClientCertDetails, _by_number(*ForwardClientCertDetails)] = (
+        ForwardClientCertDetails.UNDEFINED
+    )
+    proxy_protocol: ProxyProtocol | None = None
+    """``None``: no such header is expected."""
+
+
 class ProxyConfig(Message):
     """Settings of proxies (``defaultConfig``)."""
 
     hold_application_until_proxy_starts: bool = True
     """Always so: a pod's sandbox is not ready before its traffic is captured."""
     tracing: ProxyTracing = ProxyTracing()
+    gateway_topology: GatewayTopology = GatewayTopology()
 
 
 class WaypointProvisioning(StrEnum):

@@ -75,13 +75,13 @@ def read(config_map: Mapping[str, Any]) -> Reading:
     metadata = config_map["metadata"]
     name = f"{metadata.get('namespace', '')}/{metadata['name']}"
     try:
-        document = _document((config_map.get("data") or {}).get(names.MESH_CONFIG_KEY, ""))
+        fields = document((config_map.get("data") or {}).get(names.MESH_CONFIG_KEY, ""))
     except ValueError as error:
         return Reading(name, faults=(Notice("", str(error)),), is_mapping=False)
     content: dict[str, Any] = {}
     faults: list[Notice] = []
     found: list[Notice] = []
-    for given, value in document.items():
+    for given, value in fields.items():
         known = _PROTO_NAMES.get(given, given)
         if value is None:
             continue
@@ -98,19 +98,28 @@ def read(config_map: Mapping[str, Any]) -> Reading:
     faults += _check_log_format(content)
     config = config_of(content)
     found += notices.of_config(config)
-    found += [notices.of_extra(*extra) for extra in _extra_fields("", config)]
+    found += [notices.of_extra(*extra) for extra in extra_fields("", config)]
     return Reading(name, content, tuple(faults), tuple(found))
 
 
-def _document(text: str) -> dict[str, Any]:
+def document(text: str, example: str = "trustDomain") -> dict[str, Any]:
+    """Return the fields of a message that is written in YAML.
+
+    Args:
+        text: the YAML.
+        example: name of a field, for the error.
+
+    Raises:
+        ValueError: it is no mapping; the text says so and how to put it right.
+    """
     try:
-        document: Any = yaml.safe_load(text) or {}
+        found: Any = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"is not YAML: {brief(reason)}; correct the text") from error
-    if not isinstance(document, dict):
-        raise ValueError("is not a mapping; write fields such as trustDomain")
-    return {str(key): value for key, value in document.items()}
+    if not isinstance(found, dict):
+        raise ValueError(f"is not a mapping; write fields such as {example}")
+    return {str(key): value for key, value in found.items()}
 
 
 def _check(known: str, value: Any) -> Notice | None:
@@ -140,15 +149,15 @@ def _together(known: str) -> tuple[str, ...]:
     return _LOG_FORMAT if known in _LOG_FORMAT else (known,)
 
 
-def _extra_fields(at: str, value: object) -> Iterator[tuple[str, str, Iterable[str]]]:
-    """Return the fields that nested messages do not know: path of the message, name, and the names that it knows."""
+def extra_fields(at: str, value: object) -> Iterator[tuple[str, str, Iterable[str]]]:
+    """Yield the fields that nested messages do not know: path of the message, name, and the names that it knows."""
     if isinstance(value, BaseModel):
         known = [info.alias or name for name, info in type(value).model_fields.items()]
         for name in value.model_extra or {}:
             yield at, name, known
         for name, info in type(value).model_fields.items():
             below = info.alias or name
-            yield from _extra_fields(f"{at}.{below}" if at else below, getattr(value, name))
+            yield from extra_fields(f"{at}.{below}" if at else below, getattr(value, name))
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
-            yield from _extra_fields(f"{at}[{index}]", item)
+            yield from extra_fields(f"{at}[{index}]", item)

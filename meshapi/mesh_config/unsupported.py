@@ -99,7 +99,6 @@ PROXY_FIELDS: Final[dict[str, Unsupported]] = {
     "runtimeValues": Unsupported(_ENVOY),
     "statusPort": Unsupported(f"{_CHART}, ztunnel.env.METRICS_PORT and READINESS_PORT", (names.METRICS_PORT,)),
     "extraStatTags": Unsupported("ztunnel's metrics have Istio's standard labels"),
-    "gatewayTopology": Unsupported("Culvert has no gateways"),
     "terminationDrainDuration": Unsupported(f"{_CHART}, ztunnel.terminationGracePeriodSeconds"),
     "meshId": Unsupported("Culvert serves one mesh"),
     "readinessProbe": Unsupported("the chart sets the probe of ztunnel's pods"),

@@ -71,6 +71,13 @@ TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenr
 CUSTOM_RESOURCE_DEFINITION: Final = Kind(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
+MUTATING_WEBHOOK_CONFIGURATION: Final = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "MutatingWebhookConfiguration",
+    "mutatingwebhookconfigurations",
+    namespaced=False,
+)
 VALIDATING_WEBHOOK_CONFIGURATION: Final = Kind(
     "admissionregistration.k8s.io",
     "v1",

@@ -118,6 +118,8 @@ class Request(Part):
     """Bytes to send instead, to a port that does not speak HTTP."""
     tls_name: str = ""
     """The beginning of TLS with this server name to send instead, to a port that does not speak HTTP."""
+    alpn: tuple[str, ...] = ()
+    """Protocols that are offered there."""
     datagram: str = ""
     """What to send in one datagram instead."""
     listens: bool = False
@@ -202,6 +204,8 @@ class Step(Part):
     """Part of a line of metrics, as ``istio_requests_total{``, to how many lines have it; ``None``: at least one."""
     mesh: dict[str, Any] | None = None
     """Another mesh configuration."""
+    annotations: dict[str, str] | None = None
+    """Other annotations of the gateway's pod."""
     apply: tuple[dict[str, Any], ...] = ()
     remove: tuple[str, ...] = ()
     """Objects, as ``VirtualService/reviews``, or ``VirtualService/shop/reviews``."""
@@ -216,6 +220,8 @@ class Scenario(Part):
     gateway: bool | Literal["istio"] = False
     """Whether the proxy is the Gateway ``gateway`` of the namespace ``default``, which is among the resources; with
     ``istio``, it is a pod of the namespace ``istio-system`` with the label ``istio: ingressgateway``."""
+    annotations: dict[str, str] = {}
+    """Of that pod."""
     namespaces: dict[str, dict[str, str]] = {}
     """Further namespaces, with labels."""
     waypoint_for: str = ""

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -114,7 +114,7 @@ async def _raw(running: World, request: Request) -> Answer:
     with contextlib.suppress(OSError):
         reader, writer = await asyncio.open_connection(HOST, request.port, ssl=context, server_hostname=name)
         try:
-            writer.write(client_hello(request.tls_name) if request.tls_name else request.raw.encode())
+            writer.write(client_hello(request.tls_name, request.alpn) if request.tls_name else request.raw.encode())
             if context is None and not request.tls_name:
                 writer.write_eof()
             body = (await asyncio.wait_for(reader.read(), 5)).decode(errors="replace")
@@ -125,10 +125,12 @@ async def _raw(running: World, request: Request) -> Answer:
     return Answer(None, {"x-version": version}, rest, time.monotonic() - started)
 
 
-def client_hello(name: str) -> bytes:
+def client_hello(name: str, alpn: Sequence[str] = ()) -> bytes:
     """What a TLS client sends first."""
     sent = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(alpn)
+    client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     return sent.read()

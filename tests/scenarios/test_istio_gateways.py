@@ -93,3 +93,15 @@ async def test_pods_get_the_secrets_of_the_gateways_that_select_them_only(names_
         egress = running.worlds.view(place.of_pod(base.read(core.Pod, item)).key)
         assert egress.lookup(names.SECRET_TYPE, name) is not None
         assert egress.lookup(names.SECRET_TYPE, "kubernetes-gateway://istio-system/own") is None
+
+
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["passed through", "started"])
+async def test_secrets_for_tls_that_is_not_started_are_not_read(is_sealed: bool) -> None:
+    tls = {"mode": "SIMPLE", "credentialName": "roots"}
+    spec = {"host": "web.default.svc.cluster.local", "trafficPolicy": {"tls": tls}}
+    rule = {"kind": "DestinationRule", "metadata": {"name": "web", "namespace": "istio-system"}, "spec": spec}
+    sealed = {"port": {"number": 15443, "protocol": "TLS", "name": "tls"}, "tls": {"mode": "AUTO_PASSTHROUGH"}}
+    plain = {"port": {"number": 80, "protocol": "HTTP", "name": "http"}}
+    server = {**(sealed if is_sealed else plain), "hosts": ["*"]}
+    async with world.running(scenario(gateway("edge", server), virtual_service("web", "*", "edge"), rule)) as running:
+        assert running.layer7.envoy.credentials.wanted() == (set() if is_sealed else {("istio-system", "roots")})

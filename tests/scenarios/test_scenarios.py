@@ -47,7 +47,10 @@ async def _run(running: World, step: Step) -> None:
         running.put_waypoint(step.waypoint_for)
     if step.mesh is not None:
         running.configure(step.mesh)
-    is_changed = bool(step.apply or step.remove or step.waypoint_for or step.mesh is not None)
+    if step.annotations is not None:
+        running.annotate(step.annotations)
+    is_configured = step.mesh is not None or step.annotations is not None
+    is_changed = bool(step.apply or step.remove or step.waypoint_for or is_configured)
     if is_changed:
         running.publish()
     if step.send is None:
@@ -168,7 +171,7 @@ async def _raw(port: int, request: Request) -> Answer:
     try:
         if request.listens:
             greeting = await reader.read(100)
-        writer.write(outside.client_hello(request.tls_name) if request.tls_name else request.raw.encode())
+        writer.write(outside.client_hello(request.tls_name, request.alpn) if request.tls_name else request.raw.encode())
         body = (greeting + await reader.read()).decode(errors="replace")
     except ConnectionError:
         body = greeting.decode()

@@ -82,6 +82,8 @@ class World:
     tunnelled: list[str] = field(default_factory=list)
     """Where tunnels to pods have gone."""
     envoy: waypoint_envoy.Envoy | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+    """Of the pod that serves Gateways of Istio's API."""
 
     def __post_init__(self) -> None:
         self.issuer = TokenIssuer()
@@ -101,7 +103,7 @@ class World:
         for name, one in self.scenario.services.items():
             self._add_service(name, one)
         if self.scenario.gateway == "istio":
-            self.put({"kind": "Pod", **_place()})
+            self.annotate(self.scenario.annotations)
         if not self.scenario.gateway:
             self.put_waypoint(self.scenario.waypoint_for)
         for name, node in self.scenario.nodes.items():
@@ -120,8 +122,13 @@ class World:
     def view(self) -> Key:
         """What the proxy is."""
         if self.scenario.gateway == "istio":
-            return place.of_pod(base.read(core.Pod, _place())).key
+            return place.of_pod(base.read(core.Pod, _place(self.annotations))).key
         return GATEWAY if self.scenario.gateway else WAYPOINT
+
+    def annotate(self, annotations: dict[str, str]) -> None:
+        """Set the annotations of the pod that serves Gateways of Istio's API."""
+        self.annotations = annotations
+        self.put({"kind": "Pod", **_place(annotations)})
 
     def configure(self, mesh: Json) -> None:
         """Set the mesh configuration."""
@@ -368,9 +375,11 @@ def baggage(namespace: str, account: str) -> dict[str, str]:
     return {"baggage": f"k8s.namespace.name={namespace},k8s.deployment.name={account},service.name={account}"}
 
 
-def _place() -> Json:
+def _place(annotations: dict[str, str]) -> Json:
     """A pod that serves Gateways of Istio's API."""
-    return pod("istio-ingressgateway", "istio-system", account="istio-ingressgateway", labels=_PLACE, ip="")
+    made = pod("istio-ingressgateway", "istio-system", account="istio-ingressgateway", labels=_PLACE, ip="")
+    made["metadata"]["annotations"] = annotations
+    return made
 
 
 def _waypoint(handles: str) -> Json:

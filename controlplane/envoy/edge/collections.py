@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controlplane.envoy import clusters, routes
+from controlplane.envoy import clusters, names, routes
 from controlplane.envoy import listeners as shared_listeners
 from controlplane.envoy.assembling import assembled, patched_clusters
 from controlplane.envoy.edge import datagrams, hosts, listeners, secrets
@@ -27,7 +27,8 @@ from controlplane.gateways.listener import EdgeGateway, EdgeListener, Spoken
 from controlplane.graph.derived import Derived, Fetch
 from controlplane.graph.lookups import Group, Index
 from controlplane.graph.scheduler import Graph
-from controlplane.inputs.sources import Inputs
+from controlplane.inputs.sources import MESH, Inputs
+from controlplane.routing import sealed
 from controlplane.routing.at_gateways import AtGateways
 from controlplane.routing.collections import RoutingCollections
 from controlplane.routing.edge import EdgeHost
@@ -36,6 +37,7 @@ from controlplane.routing.policies import Policies
 from controlplane.routing.route_references import RouteRules
 from controlplane.stages import CHAINS, CLUSTERS, PROXIES
 from controlplane.waypoints.collections import Waypoints
+from meshapi.mesh_config.model import GatewayTopology, MeshConfig
 from meshkit.kube import Key
 
 _Routes = tuple[Key, str]
@@ -160,6 +162,7 @@ class EdgeCollections:
             self._reporting.of_gateway(gateway, upstreams),
             lambda listener: self._connections(gateway, listener, upstreams),
             lambda port: lambda target: upstreams.find(target, port, is_http=False),
+            self._topology(gateway, fetch),
         )
         opened = self._reporting.of_tunnels(upstreams).opened
         patching = self._patches.of(None, gateway.key, fetch)
@@ -170,6 +173,13 @@ class EdgeCollections:
             *added.of(patching),
         ]
         return assembled(upstreams, made, patching)
+
+    def _topology(self, gateway: EdgeGateway, fetch: Fetch) -> GatewayTopology:
+        """Return what is in front of a gateway: what its pods say goes before the mesh configuration, as a whole."""
+        if gateway.topology is not None:
+            return gateway.topology
+        config = fetch.find(self._inputs.config, MESH) or MeshConfig()
+        return config.default_config.gateway_topology
 
     def _datagrams(self, gateway: EdgeGateway, fetch: Fetch) -> Made:
         upstreams = self._upstreams(gateway.key, fetch)
@@ -183,6 +193,9 @@ class EdgeCollections:
     def _connections(
         self, gateway: EdgeGateway, listener: EdgeListener, upstreams: Upstreams
     ) -> Mapping[str, ConnectionRule]:
+        if listener.spoken is Spoken.AUTO_PASSTHROUGH:
+            admitted = sealed.admitted(listener, self._routing.every_service(upstreams.fetch), gateway.key[0])
+            return sealed.connections(listener, admitted, upstreams.sealed_rules, names.sealed)
         routing = self._routing.at_gateways if gateway.merged else self._routing.gateway
         found = routing.connections_at(gateway.key, listener, upstreams.fetch)
         upstreams.sources.update(origins(found.values()))

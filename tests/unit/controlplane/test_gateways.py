@@ -173,6 +173,21 @@ def test_a_proxy_that_its_user_runs_is_known_by_its_pod_behind_the_service() -> 
     assert view("edge-1", "other/edge") is None, "another namespace"
     assert view("gone-1") is None
 
+    def trusted() -> int | None:
+        model.flush()
+        found = model.gateways.known.find(("shop", "web"))
+        return None if found is None or found.topology is None else found.topology.num_trusted_proxies
+
+    assert trusted() is None
+    for name, number in (("edge-1", 2), ("edge-2", 3)):
+        raw = kubernetes_objects.pod(name, "shop", account="edge", labels={"istio": "ingress"})
+        raw["metadata"]["annotations"] = {
+            names.PROXY_CONFIG_ANNOTATION: f"gatewayTopology: {{numTrustedProxies: {number}}}"
+        }
+        pod = base.read(core.Pod, raw)
+        model.inputs.of(core.Pod).set(pod.key, pod)
+    assert trusted() == 2, "the first pod by name says it"
+
 
 def test_a_service_of_another_namespace_is_no_gateway_of_this_one() -> None:
     """tenant-crossing: pods of another namespace get no certificates of this one."""
@@ -238,6 +253,14 @@ def test_a_listener_set_that_is_not_admitted_says_so() -> None:
     found = edge_status.of_listener_set(other, report, True, {}, NOW)
     assert conditions(found) == {"Accepted": ("False", "NotAllowed"), "Programmed": ("False", "NotAllowed")}
     assert found["listeners"] == []
+
+
+def test_what_of_the_pods_annotation_has_no_effect_is_in_the_status() -> None:
+    said = {"annotations": {names.PROXY_CONFIG_ANNOTATION: "gatewayTopology: {numTrustedProxies: x}"}}
+    found = status(item(listener("http"), infrastructure=said), Observed(ready=1, hostname="h", addresses=("1.1.1.1",)))
+    [accepted] = [one for one in found["conditions"] if one["type"] == "Accepted"]
+    assert accepted["status"] == "True"
+    assert "proxy.istio.io/config of the gateway's pods, gatewayTopology.numTrustedProxies" in accepted["message"]
 
 
 def status(one: gateway.Gateway, observed: Observed) -> Json:

@@ -74,6 +74,14 @@ def test_pods_that_differ_in_what_decides_are_different_places(options: Json) ->
     assert place.of_pod(pod()).key != place.of_pod(pod(**options)).key
 
 
+def test_pods_with_different_proxies_in_front_are_different_places() -> None:
+    raw = kubernetes_objects.pod("edge-1", "istio-system", account="edge", labels=LABELS)
+    raw["metadata"]["annotations"] = {"a": "b"}
+    assert place.of_pod(base.read(core.Pod, raw)).key == place.of_pod(pod()).key
+    raw["metadata"]["annotations"] = {names.PROXY_CONFIG_ANNOTATION: "gatewayTopology: {}"}
+    assert place.of_pod(base.read(core.Pod, raw)).key != place.of_pod(pod()).key
+
+
 def test_no_place_has_the_name_of_an_object() -> None:
     assert ":" in place.of_pod(pod()).key[1], "names of objects have no colon"
 

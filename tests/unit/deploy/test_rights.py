@@ -1,8 +1,12 @@
 """What each component may do in the cluster, and what the API server asks the control plane."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from meshapi import names
+from meshapi.selectors import LabelSelector
 from meshkit.kube import kinds
 from tests.support.chart import Objects, pod, template
 
@@ -92,6 +96,8 @@ def test_rights_are_the_least(objects: Objects) -> None:
         ("authentication.k8s.io", "tokenreviews", "create", ""),
         *read((WEBHOOK_GROUP, "validatingwebhookconfigurations"), only=VALIDATOR),
         (WEBHOOK_GROUP, "validatingwebhookconfigurations", "patch", VALIDATOR),
+        *read((WEBHOOK_GROUP, "mutatingwebhookconfigurations"), only=names.INJECTOR),
+        (WEBHOOK_GROUP, "mutatingwebhookconfigurations", "patch", names.INJECTOR),
     }
     assert rules("Role", "culvert-control-plane") == {
         ("", "configmaps", "list", ""),
@@ -136,3 +142,46 @@ def test_objects_of_the_mesh_are_validated_by_the_control_plane_unless_that_is_t
     assert {"name": "https-webhook", "containerPort": names.CONTROL_PLANE_WEBHOOK_PORT} in ports
     without = template(helm, "controlPlane.configValidation=false")
     assert ("ValidatingWebhookConfiguration", VALIDATOR) not in without
+
+
+def asks(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether the API server asks about a pod with these labels."""
+    return LabelSelector.model_validate(selector).matches(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({names.INJECT_LABEL: "true"}, True),
+        ({"istio.io/rev": "default"}, True),
+        ({"istio.io/rev": "default", names.INJECT_LABEL: "true"}, True),
+        ({"istio.io/rev": "default", names.INJECT_LABEL: "false"}, False),
+        ({"istio.io/rev": "canary", names.INJECT_LABEL: "true"}, False),
+        ({names.INJECT_LABEL: "false"}, False),
+        ({"app": "web"}, False),
+    ],
+)
+def test_only_pods_that_ask_for_injection_are_asked_about(
+    objects: Objects, labels: dict[str, str], expected: bool
+) -> None:
+    webhooks = objects["MutatingWebhookConfiguration", names.INJECTOR]["webhooks"]
+    assert sum(asks(one["objectSelector"], labels) for one in webhooks) == expected
+
+
+def test_injection_fails_closed_and_never_stands_in_the_way_of_the_meshs_own_pods(helm: Path, objects: Objects) -> None:
+    webhooks = objects["MutatingWebhookConfiguration", names.INJECTOR]["webhooks"]
+    for webhook in webhooks:
+        service = webhook["clientConfig"]["service"]
+        assert (service["name"], service["path"]) == (names.CONTROL_PLANE_SERVICE, "/inject")
+        assert webhook["failurePolicy"] == "Fail", "an image called auto is no good"
+        assert webhook["rules"][0]["resources"] == ["pods"]
+    templates = [one["spec"]["template"] for (kind, _), one in objects.items() if kind in {"Deployment", "DaemonSet"}]
+    assert len(templates) == 3
+    for found in templates:
+        assert not any(asks(one["objectSelector"], found["metadata"]["labels"]) for one in webhooks)
+    without = template(helm, "controlPlane.gatewayInjection=false")
+    assert ("MutatingWebhookConfiguration", names.INJECTOR) not in without
+    other = template(helm, namespace="mesh")
+    assert ("MutatingWebhookConfiguration", f"{names.INJECTOR}-mesh") in other
+    rules = other["ClusterRole", "culvert-control-plane-mesh"]["rules"]
+    assert [f"{names.INJECTOR}-mesh"] in [one.get("resourceNames") for one in rules]

@@ -47,6 +47,7 @@ EVERYTHING: dict[str, Any] = {
     "enablePrometheusMerge": False,
     "defaultConfig": {
         "holdApplicationUntilProxyStarts": True,
+        "gatewayTopology": {"numTrustedProxies": 1, "forwardClientCertDetails": 4, "proxyProtocol": {}},
         "tracing": {"sampling": 5, "maxPathTagLength": 9, "customTags": {"a": {"literal": {"value": "b"}}}},
     },
     "defaultProviders": {"metrics": ["prometheus"], "accessLogging": ["envoy"], "tracing": ["f"]},
@@ -202,6 +203,10 @@ def test_outbound_mode(given: dict[str, Any], expected: OutboundMode) -> None:
     ("document", "field", "part"),
     [
         ({"trustDomain": "Example"}, "trustDomain", "is not a trust domain"),
+        ({"defaultConfig": {"gatewayTopology": {"numTrustedProxies": -1}}},
+         "defaultConfig.gatewayTopology.numTrustedProxies", "greater than or equal to 0"),
+        ({"defaultConfig": {"gatewayTopology": {"forwardClientCertDetails": "KEEP"}}},
+         "defaultConfig.gatewayTopology.forwardClientCertDetails", "(found 'KEEP')"),
         ({"trustDomain": 5}, "trustDomain", "valid string (found 5)"),
         ({"trustDomainAliases": ["ok", "a/b"]}, "trustDomainAliases[1]", "is not a trust domain"),
         ({"discoverySelectors": [{"matchExpressions": [{"key": "a", "operator": "Is"}]}]},
@@ -245,6 +250,8 @@ def test_bad_values(document: dict[str, Any] | str, field: str, part: str) -> No
         ({"defaultConfig": {"holdApplicationUntilProxyStarts": False}},
          "defaultConfig.holdApplicationUntilProxyStarts", "always start after"),
         ({"defaultConfig": {"concurency": 2}}, "defaultConfig.concurency", "did you mean concurrency?"),
+        ({"defaultConfig": {"gatewayTopology": {"numTrustedProxy": 1}}},
+         "defaultConfig.gatewayTopology.numTrustedProxy", "did you mean numTrustedProxies?"),
         ({"trustDomian": "x"}, "trustDomian", "did you mean trustDomain?"),
         ({"zzz": "x"}, "zzz", "check the spelling"),
         ({"outboundTrafficPolicy": {"mod": "x"}}, "outboundTrafficPolicy.mod", "did you mean mode?"),

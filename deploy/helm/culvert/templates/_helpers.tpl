@@ -79,3 +79,8 @@ by the control plane: until then a pod waits for it. */}}
 {{- define "culvert.hasAppArmorField" -}}
 {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}yes{{ end }}
 {{- end }}
+
+{{/* Name of the configuration of gateway injection. */}}
+{{- define "culvert.injector" -}}
+istio-sidecar-injector{{ if ne .Release.Namespace "istio-system" }}-{{ .Release.Namespace }}{{ end }}
+{{- end }}
