@@ -49,9 +49,7 @@ def install(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait, in seconds.", min=1)] = 180.0,
     helm: Annotated[Path | None, typer.Option(help="The program helm, if it is not on the PATH.")] = None,
     chart_folder: Annotated[Path | None, typer.Option("--chart", help="Another chart than the one shipped.")] = None,
-    yes: Annotated[  # noqa: ARG001 - there is no question that it would answer
-        bool, typer.Option("--skip-confirmation", "-y", help="As with istioctl; nothing is asked in any case.")
-    ] = False,
+    yes: session.Yes = False,  # noqa: ARG001 - there is no question that it would answer
     kubeconfig: session.Kubeconfig = None,
     context: session.Context = None,
 ) -> None:

@@ -15,6 +15,7 @@ Kubeconfig = Annotated[
     Path | None, typer.Option("--kubeconfig", help="Kubeconfig file; default: $KUBECONFIG, then ~/.kube/config.")
 ]
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig; default: the current one.")]
+Yes = Annotated[bool, typer.Option("--skip-confirmation", "-y", help="As with istioctl; nothing is asked in any case.")]
 SystemNamespace = Annotated[
     str, typer.Option("--istio-namespace", "-i", help="Namespace that Culvert is installed in.")
 ]

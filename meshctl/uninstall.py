@@ -35,6 +35,7 @@ def uninstall(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where it is.")] = names.DEFAULT_NAMESPACE,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait, in seconds.", min=1)] = 180.0,
     helm: Annotated[Path | None, typer.Option(help="The program helm, if it is not on the PATH.")] = None,
+    yes: session.Yes = False,  # noqa: ARG001 - there is no question that it would answer
     kubeconfig: session.Kubeconfig = None,
     context: session.Context = None,
 ) -> None:
