@@ -27,6 +27,7 @@ from meshkit.kube import Json, Kind, kinds
 _GATEWAY: Final = "gateway"
 _AUTO: Final = "auto"
 _ALWAYS: Final = "Always"
+_CONTAINERS: Final = "/spec/containers/"
 _REFUSED: Final = 422
 _SIDECAR: Final = (
     "the pod is admitted as it is: Culvert has no sidecars; label its namespace istio.io/dataplane-mode=ambient, "
@@ -64,9 +65,14 @@ class Injected:
         if self.warning:
             response["warnings"] = [self.warning]
         if self.changes:
-            patch = [{"op": "add", "path": path, "value": value} for path, value in self.changes]
+            patch = [{"op": _operation(path), "path": path, "value": value} for path, value in self.changes]
             response |= {"patchType": "JSONPatch", "patch": base64.b64encode(msgspec.json.encode(patch)).decode()}
         return {"apiVersion": API_VERSION, "kind": KIND, "response": response}
+
+
+def _operation(path: str) -> str:
+    """An added member of an object replaces the one that is there; an added element of a list comes before it."""
+    return "replace" if path.startswith(_CONTAINERS) else "add"
 
 
 def inject(body: bytes, mesh: MeshContext, defaults: ProxyDefaults) -> Injected:
@@ -140,7 +146,7 @@ def _changes(item: Json, index: int, wanted: Json) -> Iterable[tuple[str, Any]]:
         yield f"/metadata/{part}", {**wanted["metadata"][part], **(item["metadata"].get(part) or {})}
     spec, made = item["spec"], wanted["spec"]
     [container] = made["containers"]
-    yield f"/spec/containers/{index}", _container(spec["containers"][index], container)
+    yield f"{_CONTAINERS}{index}", _container(spec["containers"][index], container)
     yield "/spec/securityContext", _pod_security(spec, made["securityContext"])
     yield "/spec/volumes", _with_missing(spec.get("volumes"), made["volumes"], "name")
     secrets = _with_missing(spec.get("imagePullSecrets"), made.get("imagePullSecrets", ()), "name")

@@ -103,12 +103,14 @@ def patched(pod: Json, answer: Json) -> Json:
     assert answer["allowed"] and answer["patchType"] == "JSONPatch"
     result = copy.deepcopy(pod)
     for change in json.loads(base64.b64decode(answer["patch"])):
-        assert change["op"] == "add"
         *way, last = change["path"].removeprefix("/").split("/")
         at: Any = result
         for part in way:
             at = at[int(part)] if isinstance(at, list) else at[part]
-        at[int(last) if isinstance(at, list) else last] = change["value"]
+        if isinstance(at, list) and change["op"] == "add":  # RFC 6902, 4.1: elements from there on move
+            at.insert(int(last), change["value"])
+        else:
+            at[int(last) if isinstance(at, list) else last] = change["value"]
     return result
 
 
