@@ -42,9 +42,9 @@ def replace(file: Path, content: bytes, *, mode: int = 0o644) -> None:
     """
     beside = file.with_name(f".{file.name}.new")
     with beside.open("wb") as opened:
+        os.fchmod(opened.fileno(), mode)
         opened.write(content)
         opened.flush()
-        os.fchmod(opened.fileno(), mode)
         os.fsync(opened.fileno())  # or the name may come to the disk without the bytes
     beside.rename(file)
     keep_names(file.parent)
