@@ -24,6 +24,10 @@ def test_a_node_agent_that_has_no_modprobe_finds_nftables_and_the_guard(vm: Sess
     assert RestoredTables.label in found.others
 
 
+def test_pods_can_be_confined_to_the_registry_with_the_rights_that_the_agent_has(vm: Session) -> None:
+    assert agent.found(vm.exchange).no_egress == ""
+
+
 def test_the_backend_ebpf_works_from_linux_5_17_on_and_elsewhere_the_reason_is_said(vm: Session) -> None:
     found = agent.found(vm.exchange)
     assert ("Linux 5.14" in found.not_ebpf) if kernel.is_older_than(5, 17) else not found.not_ebpf
