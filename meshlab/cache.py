@@ -48,6 +48,7 @@ def obtain(what: str, entry_key: str, make: Callable[[Path], None]) -> Path:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         make(draft)
+        os.sync()  # or, after a power cut, an entry that exists may be incomplete
         draft.rename(entry)
     return entry
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from meshkit import files
 from meshlab import cluster, images, programs, requirements, state
 from meshlab.addons import Addon
 from meshlab.api import Api
@@ -290,14 +291,10 @@ def _finish(work: Sequence[Future[None]]) -> None:
 def _write_admin(lab: LabPlan, secrets: Credentials, folder: Path) -> None:
     pki = folder / "pki"
     pki.mkdir(mode=0o700)
-    (pki / "ca.crt").write_bytes(secrets.authority.pair.certificate)
-    (pki / "admin.crt").write_bytes(secrets.admin.certificate)
-    for path, content in (
-        (pki / "admin.key", secrets.admin.key),
-        (folder / "kubeconfig", credentials.admin_kubeconfig(lab, secrets)),
-    ):
-        path.touch(mode=0o600)
-        path.write_bytes(content)
+    files.replace(pki / "ca.crt", secrets.authority.pair.certificate)
+    files.replace(pki / "admin.crt", secrets.admin.certificate)
+    files.replace(pki / "admin.key", secrets.admin.key, mode=0o600)
+    files.replace(folder / "kubeconfig", credentials.admin_kubeconfig(lab, secrets), mode=0o600)
 
 
 def _api(lab: LabPlan) -> Api:

@@ -108,7 +108,7 @@ def _waypoint_image(made: _Parts, say: Say) -> Archive:
 def _parts(say: Say) -> _Parts:
     base = runtime(say)
     envoy = images.layer(Image(f"{images.PREFIX}/envoy:1", _ENVOY / "Dockerfile", _envoy(say), base=base), say)
-    parts = [_wheel(say) / "culvert.whl", _plugin(say) / names.CNI_PLUGIN_NAME, *_wheels(say).glob("pip-*.whl")]
+    parts = [_wheel(say) / "culvert.whl", cni_plugin(say) / names.CNI_PLUGIN_NAME, *_wheels(say).glob("pip-*.whl")]
     tag = cache.key(envoy, _CULVERT, _WAYPOINT, *(str(part) for part in parts))
 
     def gather(draft: Path) -> None:
@@ -205,7 +205,7 @@ def _wheel(say: Say) -> Path:
     return made
 
 
-def _plugin(say: Say) -> Path:
+def cni_plugin(say: Say) -> Path:
     """Return the folder of the static ``culvert-cni``."""
     inputs = cache.key(_ENGINE / "crates" / "cni", _ENGINE / "Cargo.toml", _ENGINE / "Cargo.lock", _rustc())
 

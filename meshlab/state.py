@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from meshkit import files
 from meshlab import plan
 from meshlab.errors import LabError
 from meshlab.plan import LabPlan
@@ -87,8 +88,10 @@ def begin(name: str, *, nodes: int, dual_stack: bool, hosts: Sequence[str] = ())
             raise LabError(f"there are {plan.SLOTS} labs already; take one down")
         record = Record(name=name, slot=free[0], nodes=nodes, dual_stack=dual_stack, hosts=tuple(hosts))
         _ = record.plan  # refuses what cannot be before anything is written
-        folder(name).mkdir(mode=0o700, parents=True)
+        shutil.rmtree(folder(name), ignore_errors=True)  # a power cut can leave it without a record
+        folder(name).mkdir(mode=0o700)
         _write(record)
+        files.keep_names(root())
     return record
 
 
@@ -99,6 +102,8 @@ def complete(record: Record) -> None:
 
 def forget(name: str) -> None:
     """Remove the folder of a lab."""
+    (folder(name) / "lab.json").unlink()  # first: what is left of a folder is no lab
+    files.keep_names(folder(name))
     shutil.rmtree(folder(name), ignore_errors=False)
 
 
@@ -118,7 +123,4 @@ def locked(name: str) -> Iterator[None]:
 
 
 def _write(record: Record) -> None:
-    target = folder(record.name) / "lab.json"
-    draft = target.with_suffix(".draft")
-    draft.write_text(json.dumps(asdict(record)))
-    draft.rename(target)
+    files.replace(folder(record.name) / "lab.json", json.dumps(asdict(record)).encode())

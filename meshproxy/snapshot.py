@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
+from meshkit import files
 from meshkit.log import logger
 
 _log = logger("snapshot")
@@ -189,6 +190,7 @@ def _replace(path: Path, base: BinaryIO | None, changes: Mapping[Key, _Record | 
         file.flush()
         os.fsync(descriptor)
         hidden.replace(path)
+        files.keep_names(path.parent)
     except BaseException:
         file.close()
         hidden.unlink(missing_ok=True)

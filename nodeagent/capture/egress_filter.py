@@ -25,7 +25,7 @@ from meshkit.linux import egress, links, netns, sockets
 from meshkit.linux.egress import Egress as Programs
 from meshkit.log import logger
 from nodeagent.capture.ebpf import places
-from nodeagent.capture.kernel import refusals
+from nodeagent.capture.kernel import lift_memory_limit, refusals
 
 _NAME: Final = "culvert-egress"
 _PRIORITY: Final = 3
@@ -189,6 +189,7 @@ class EgressFilter:
     def _open(self) -> Egress:
         with self._lock:
             if self._loaded is None:
+                lift_memory_limit()
                 mark = (names.TUNNEL_MARK, names.TUNNEL_MARK_MASK)
                 with _refusals():
                     self._loaded = loaded = Egress(self._pins, tunnel_mark=mark)

@@ -19,7 +19,7 @@ from meshengine.bpf import GuardDrops, KernelUnsupported, load_guard
 from meshkit.linux import egress, sockets
 from meshkit.linux.egress import Egress
 from meshkit.log import logger
-from nodeagent.capture.kernel import refusals
+from nodeagent.capture.kernel import lift_memory_limit, refusals
 from nodeagent.capture.plan import Mode, PodPlan
 
 _NAME: Final = "culvert-guard"
@@ -125,6 +125,7 @@ REASONS: Final = ("unreadable", "unmarked", "untranslated")
 
 
 def _load(preexisting: tuple[sockets.Connection, ...]) -> int:
+    lift_memory_limit()
     with refusals():
         return load_guard(
             tunnel_mark=names.TUNNEL_MARK,

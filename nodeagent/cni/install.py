@@ -1,17 +1,18 @@
 """Keeps the plugin and its place in the node's configuration there for as long as the agent is installed.
 
 Others write the same file (the network plugin's own agent, at its start or upgrade), so it is looked at again and
-again. Files are written beside the old ones and renamed: the runtime never reads half a file.
+again. Files are replaced as a whole, and in an order in which the runtime, even after a power cut, finds a
+configuration, and our binary where the configuration names it.
 """
 
 import asyncio
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from meshapi import names
+from meshkit import files
 from meshkit.log import logger
 from nodeagent.cni import chain
 
@@ -92,7 +93,7 @@ class Installer:
                 f"{self._places.net_dir} holds no configuration yet; is a network plugin installed?"
             )
         file = self._places.net_dir / name
-        before = file.read_text()
+        before = _read(file)
         try:
             after = chain.chained(before, self._entry)
         except chain.BadConfiguration as error:
@@ -103,12 +104,19 @@ class Installer:
         _replace(target, after, file.stat().st_mode & 0o777)
         if target != file:
             file.unlink()
+            files.keep_names(file.parent)  # the old one would be the first in order
         return str(target)
 
     def remove(self) -> None:
         """Take everything back: other plugins' configuration stays as they wrote it, without our entry."""
         for file in self._places.net_dir.iterdir():
-            if file.is_file() and not file.name.startswith(".") and chain.is_chained(content := file.read_text()):
+            if not file.is_file() or file.name.startswith("."):
+                continue
+            try:
+                content = _read(file)
+            except chain.BadConfiguration:  # not ours
+                continue
+            if chain.is_chained(content):
                 _replace(file, chain.unchained(content), file.stat().st_mode & 0o777)
         (self._places.bin_dir / names.CNI_PLUGIN_NAME).unlink(missing_ok=True)
         _log.info("CNI plugin removed")
@@ -118,15 +126,16 @@ class Installer:
         source = self._places.plugin.read_bytes()
         if target.is_file() and target.read_bytes() == source and os.access(target, os.X_OK):
             return
-        beside = target.with_name(f".{target.name}.new")
-        shutil.copyfile(self._places.plugin, beside)
-        beside.chmod(0o755)
-        beside.rename(target)
+        files.replace(target, source, mode=0o755)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except UnicodeDecodeError as error:
+        raise chain.BadConfiguration(f"{file}: not text: {error}") from error
 
 
 def _replace(file: Path, content: str, mode: int) -> None:
-    # A dot in front keeps the runtime from taking the unfinished file for a configuration.
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_text(content)
-    beside.chmod(mode)
-    beside.rename(file)
+    # The unfinished file's name begins with a dot, which keeps the runtime from taking it for a configuration.
+    files.replace(file, content.encode(), mode=mode)

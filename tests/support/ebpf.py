@@ -15,6 +15,7 @@ from meshengine.bpf import programs_at
 from meshkit.linux import cgroups, syscalls
 from nodeagent.capture.ebpf.node import EbpfNode
 from nodeagent.capture.egress_filter import EgressFilter
+from tests.support.waiting import scaled
 
 FILE_SYSTEM = Path(f"/run/culvert-test-bpf-{os.getpid()}")
 
@@ -67,9 +68,9 @@ def wait_detached(within_s: float = 20.0) -> None:
     Raises:
         AssertionError: programs are left, and named.
     """
-    end = time.monotonic() + within_s
+    end = time.monotonic() + scaled(within_s)
     while left := programs_at(root()):
-        assert time.monotonic() < end, f"after {within_s} s there are still {left}"
+        assert time.monotonic() < end, f"after {scaled(within_s)} s there are still {left}"
         time.sleep(0.005)
 
 

@@ -54,6 +54,7 @@ class Node:
         self.engine = Engine(config.SerializeToString())
         self.lines: list[str] = []
         self.readers: list[Callable[[bytes], None]] = []
+        self.started: list[Callable[[str, str], object]] = []
         self.records: list[logs_pb2.LogRecord] = []
         self.log: list[dict[str, object]] = []
         self.stopped: set[str] = set()
@@ -122,7 +123,11 @@ class Node:
             for event in batch.events:
                 match event.WhichOneof("kind"):
                     case "workload_started":
-                        self._started[event.workload_started.uid].set_result(event.workload_started.error)
+                        started = event.workload_started
+                        for listener in self.started:
+                            listener(started.uid, started.error)
+                        if (waiting := self._started.get(started.uid)) is not None:
+                            waiting.set_result(started.error)
                     case "workload_stopped":
                         self.stopped.add(event.workload_stopped.uid)
                     case "certificate_wanted" if event.certificate_wanted.identity not in self.withhold:

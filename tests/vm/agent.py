@@ -14,7 +14,9 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from meshapi import names
+from meshkit.linux import netns
 from nodeagent.capture.choice import NoBackend, Wanted, choose
+from nodeagent.capture.egress_filter import EgressFilter
 from tests.support.lab import ROOT
 from tests.vm import machine
 
@@ -32,6 +34,7 @@ class Found:
         unguarded: why pods have no guard.
         others: the other ways that work.
         not_ebpf: why the backend ebpf does not work; empty where it does.
+        no_egress: why pods cannot be confined to the registry; empty where they can.
     """
 
     how: str
@@ -39,6 +42,7 @@ class Found:
     unguarded: str
     others: list[str]
     not_ebpf: str
+    no_egress: str
 
 
 def command() -> str:
@@ -74,8 +78,15 @@ def _main() -> None:
         else:
             if ebpf is not None:
                 ebpf.node.uninstall()
+    no_egress = ""
+    egress = EgressFilter(Path(names.BPF_PINS_MOUNTED).with_name("culvert-test-egress"))
+    try:
+        netns.scratch(egress.attach)
+    except OSError as error:
+        no_egress = str(error)
+    egress.uninstall()
     others = [other.pods.how for other in choice.others]
-    seen = Found(choice.backend.pods.how, choice.why, choice.unguarded, others, not_ebpf)
+    seen = Found(choice.backend.pods.how, choice.why, choice.unguarded, others, not_ebpf, no_egress)
     _FILE.write_text(json.dumps(asdict(seen)))
 
 

@@ -1,19 +1,21 @@
 """Tests of ``tests/integration`` as they run inside the machine: which, by what command, and how each of them ended.
 
 Two runs side by side, one for each processor. Everything is slow there, so not every case of every test is run:
-``selection`` says which.
+``selection`` says which. What a kernel lacks is a skip, not a case that is left out.
 """
 
 import importlib
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
+from tests.support import backends
 from tests.vm import agent, kernel, machine, selection
 
 _PACKAGE: Final = "tests.integration"
@@ -24,6 +26,18 @@ ENVIRONMENT: Final = {
     "CULVERT_TEST_TIMEOUT_FACTOR": "10",  # see tests/support/waiting.py
     "CULVERT_UPGRADES": "1",  # instead of 8
 }
+_LONG: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
+    {"test_egress": (), "test_egress_registry": (), "test_bad_link": ()},
+    {
+        "test_direct": (),
+        "test_direct_life": (),
+        "test_direct_security": (),
+        "test_direct_services": (),
+        "test_ebpf_bypass": (),
+        "test_ebpf_life": (),
+    },
+)
+"""What `make vm` runs besides, or instead of a part."""
 RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
     {
         "test_guard": (),
@@ -35,34 +49,29 @@ RUNS: Final[tuple[Mapping[str, tuple[str, ...]], ...]] = (
             "test_connections_older_than_the_rules_go_on",
         ),
         "test_dns": ("test_names_of_the_mesh_are_answered_without_a_query_to_the_resolver",),
+        "test_egress": ("test_every_attempt_succeeds_without_the_filter_and_none_with_it[nftables]",),
+        **(_LONG[0] if IS_THOROUGH else {}),
     },
     {
         "test_linux": (),
         "test_capture": (),
-        **(
-            {}
-            if kernel.is_older_than(5, 17)
-            else {
-                "test_ebpf_capture": (),
-                "test_direct": (
-                    "test_after_the_first_connection_of_a_pair_no_byte_enters_the_tunnel",
-                    "test_a_change_of_policy_ends_forbidden_connections_at_once_and_leaves_others_alone",
-                ),
-                **({"test_ebpf_bypass": (), "test_ebpf_life": ()} if IS_THOROUGH else {}),
-            }
+        "test_ebpf_capture": (),
+        "test_direct": (
+            "test_after_the_first_connection_of_a_pair_no_byte_enters_the_tunnel",
+            "test_a_change_of_policy_ends_forbidden_connections_at_once_and_leaves_others_alone",
         ),
+        **(_LONG[1] if IS_THOROUGH else {}),
         "test_handover": ("test_open_connections_survive_upgrades_however_many",),
     },
 )
-"""Modules, each with the tests that are run of it; none named: all but those left out."""
+"""Modules, each with the tests (or single cases) that are run of it; none named: all but those left out."""
 LEFT_OUT: Final[Mapping[str, str]] = {
     "test_capture::test_every_plan_follows_every_other_without_a_trace": "more than a minute",
+    "test_direct_life::test_ztunnel_is_killed_and_no_direct_connection_notices": "ztunnel is back too early",
     "test_repair::test_repeated_flushes_do_not_delay_the_repair": "a measurement, meaningless on an emulated CPU",
     "test_repair::test_a_hundred_pods_cost_little_while_nothing_happens": "the same",
 }
 """Test to the reason why it is not run."""
-EXPECTED_SKIPS: Final[Mapping[str, str]] = {}
-"""Test to the reason why it cannot be run on this kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +88,17 @@ class Result:
     kind: str
     text: str
 
+    @property
+    def lacks(self) -> str:
+        """What the kernel lacks, in a sentence; nothing where it has what the test needs."""
+        is_claim = self.kind == "skipped" and self.text.startswith(selection.LACKS)
+        return self.text.partition("\n")[0] if is_claim and kernel.is_older_than(5, 17) else ""
+
 
 def tests() -> list[str]:
     """Name all that are run, without parameters: ``test_guard::test_bpf_programs_of_other_owners_stay``."""
-    return [f"{module}::{name}" for run in RUNS for module, names in run.items() for name in names or _all(module)]
+    named = ((module, name) for run in RUNS for module, names in run.items() for name in names or _all(module))
+    return [f"{module}::{name.partition('[')[0]}" for module, name in named]
 
 
 def command(exchange: Path = machine.EXCHANGE) -> str:
@@ -117,6 +133,20 @@ def results(exchange: Path) -> Mapping[str, list[Result]]:
             function = case.attrib["name"].partition("[")[0]
             found.setdefault(f"{module}::{function}", []).append(_result(case))
     return found
+
+
+def summary(found: Mapping[str, list[Result]]) -> str:
+    """Count how cases ended, a line for each way of capturing that they are about."""
+    counts: dict[str, Counter[str]] = {}
+    for name, cases in found.items():
+        for one in cases:
+            ways = (way for way in sorted(backends.NAMES) if way in one.name.partition("[")[2])
+            way = "ebpf" if name.startswith(selection.EBPF_ONLY) else next(ways, "any")
+            ended = "skipped" if one.kind == "skipped" else "failed" if one.kind else "passed"
+            counts.setdefault(way, Counter())[ended] += 1
+    kinds = ("passed", "failed", "skipped")
+    lines = (f"{way}: " + ", ".join(f"{count[kind]} {kind}" for kind in kinds) for way, count in sorted(counts.items()))
+    return "\n".join(lines)
 
 
 def output(exchange: Path) -> str:

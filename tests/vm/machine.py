@@ -1,4 +1,5 @@
 """A machine for one command. It sees this computer's files; what is written to them stays in the machine's memory.
+A disk, where it is given one, keeps what is written to it for the next machine.
 
 The processor is emulated, so it works where there is no virtualisation, and everything takes ten to twenty times as
 long. There is no network. What the command leaves in ``EXCHANGE`` is in a folder of this computer afterwards. Processes
@@ -10,7 +11,7 @@ import shlex
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from tests.vm.kernel import Kernel
 
 EXCHANGE = Path("/run/exchange")
 """Where the machine sees the exchange folder."""
+DISK = Path("/dev/vda")
+"""Where the machine sees its disk, after ``modprobe virtio_blk``."""
+_DISK_SIZE = "64M"
 _MEMORY = "2G"
 _PROCESSORS = 2
 _VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
@@ -33,6 +37,7 @@ _ARGUMENTS = (
     "norandmaps",  # translated code is found again by its address only
 )
 _END_S = 5.0
+_LOOK_EVERY_S = 0.05
 
 
 class MachineFailed(AssertionError):
@@ -56,7 +61,16 @@ class Done:
     seconds: float
 
 
-def run(kernel: Kernel, command: str, exchange: Path, *, cwd: Path, env: Mapping[str, str], limit_s: float) -> Done:
+def disk(path: Path) -> Path:
+    """Make an empty disk with a file system of the kind ext4."""
+    subprocess.run(["mkfs.ext4", "-q", str(path), _DISK_SIZE], capture_output=True, check=True)
+    return path
+
+
+def run(
+    kernel: Kernel, command: str, exchange: Path, *, cwd: Path, env: Mapping[str, str], limit_s: float,
+    disk: Path | None = None,
+) -> Done:  # fmt: skip
     """Boot, run a command of the shell, and switch off.
 
     Args:
@@ -66,27 +80,61 @@ def run(kernel: Kernel, command: str, exchange: Path, *, cwd: Path, env: Mapping
         cwd: the folder of this computer in which it runs.
         env: what it finds in its environment besides this process's ``PATH`` and ``HOME``.
         limit_s: when the machine is switched off at the latest.
+        disk: that it has.
 
     Raises:
         MachineFailed: it ended without the command's end, or not in time.
     """
+    _prepare(kernel, command, exchange, cwd, env)
+    began = time.monotonic()
+    in_time = _boot(kernel, exchange, limit_s, disk)
+    seconds = time.monotonic() - began
+    status = _read(exchange / "status")
+    if not in_time or not status:
+        raise _failed(exchange, "ended without the command's end" if in_time else _late(limit_s))
+    return Done(int(status), _read(exchange / "output"), _read(exchange / "console"), seconds)
+
+
+def power_cut(
+    kernel: Kernel, command: str, exchange: Path, *, cwd: Path, env: Mapping[str, str], limit_s: float,
+    disk: Path, when: Callable[[], bool],
+) -> float:  # fmt: skip
+    """Boot, run a command as ``run`` does, and take its power away when a condition is true; return the seconds.
+
+    Raises:
+        MachineFailed: it ended by itself, or the condition was not true in time.
+    """
+    _prepare(kernel, command, exchange, cwd, env)
+    began = time.monotonic()
+    if _boot(kernel, exchange, limit_s, disk, when):
+        raise _failed(exchange, "ended before its power was cut")
+    if not when():
+        raise _failed(exchange, _late(limit_s))
+    return time.monotonic() - began
+
+
+def _prepare(kernel: Kernel, command: str, exchange: Path, cwd: Path, env: Mapping[str, str]) -> None:
+    for left in ("output", "status"):
+        (exchange / left).unlink(missing_ok=True)
     given = {"PATH": os.environ["PATH"], "HOME": str(Path.home()), "LANG": "C.UTF-8", **env}
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given.items())
     (exchange / "command").write_text(f"{exports}cd {shlex.quote(str(cwd))} || exit\n{command}\n")
     (exchange / "modules").write_text(str(kernel.modules))
     (exchange / "sources").write_text(str(kernel.sources))
-    began = time.monotonic()
-    in_time = _boot(kernel, exchange, limit_s)
-    seconds = time.monotonic() - began
-    status = _read(exchange / "status")
-    if not in_time or not status:
-        why = "ended without the command's end" if in_time else f"was switched off after {limit_s:.0f} s"
-        logs = "\n".join(f"--- {name}:\n{_read(exchange / name)}" for name in ("console", "output"))
-        raise MachineFailed(f"the machine {why}\n{logs}")
-    return Done(int(status), _read(exchange / "output"), _read(exchange / "console"), seconds)
 
 
-def _boot(kernel: Kernel, exchange: Path, limit_s: float) -> bool:
+def _late(limit_s: float) -> str:
+    return f"was switched off after {limit_s:.0f} s"
+
+
+def _failed(exchange: Path, why: str) -> MachineFailed:
+    logs = "\n".join(f"--- {name}:\n{_read(exchange / name)}" for name in ("console", "output"))
+    return MachineFailed(f"the machine {why}\n{logs}")
+
+
+def _boot(
+    kernel: Kernel, exchange: Path, limit_s: float, disk: Path | None, cut: Callable[[], bool] = lambda: False
+) -> bool:
     """Return whether it ended by itself."""
     with ExitStack() as stack:
         place = Path(stack.enter_context(TemporaryDirectory(prefix="vm")))
@@ -103,16 +151,23 @@ def _boot(kernel: Kernel, exchange: Path, limit_s: float) -> bool:
             "-no-user-config", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot",
             "-serial", f"file:{exchange / 'console'}",
             "-kernel", str(kernel.image), "-initrd", str(place / "initramfs"), "-append", " ".join(_ARGUMENTS),
-            *shares,
+            *shares, *_drive(disk),
         ], place / "qemu.log"))  # fmt: skip
         try:
-            machine.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return False
+            deadline = time.monotonic() + limit_s
+            while machine.poll() is None:
+                if cut() or time.monotonic() > deadline:
+                    machine.kill()  # nothing in the machine has time for anything
+                    return False
+                time.sleep(_LOOK_EVERY_S)
         finally:
             with (exchange / "console").open("a") as console:
                 console.writelines(_read(log) for log in sorted(place.glob("*.log")))
     return True
+
+
+def _drive(disk: Path | None) -> list[str]:
+    return [] if disk is None else ["-drive", f"file={disk},format=raw,if=virtio"]
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Reports of a machine that does not end, and of tests that fail in it."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.lab import ROOT
-from tests.vm import inner, kernel, machine
+from tests.vm import inner, kernel, machine, selection
 
 pytestmark = pytest.mark.root
 
@@ -47,6 +48,16 @@ def test_failures_and_skips_inside_are_named_with_their_output(tmp_path: Path) -
     assert "assert 1 == 2" in found["test_guard::test_one"][1].text
     assert "what it printed" in found["test_guard::test_one"][1].text
     assert found["test_linux::test_two"][0].kind == "skipped"
+    assert "iptables-nft: 0 passed, 2 failed, 0 skipped" in inner.summary(found)
+
+
+def test_only_an_old_kernel_lacks_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped = inner.Result("test_one", "skipped", f"{selection.NO_EBPF}\nsomewhere")
+    monkeypatch.setattr(kernel, "DEBIAN", "bullseye")
+    assert skipped.lacks == selection.NO_EBPF
+    assert not replace(skipped, text="no reason").lacks
+    monkeypatch.setattr(kernel, "DEBIAN", "bookworm")
+    assert not skipped.lacks
 
 
 def test_a_run_that_does_not_come_to_its_end_is_no_success(tmp_path: Path) -> None:

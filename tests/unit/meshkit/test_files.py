@@ -29,3 +29,11 @@ async def test_each_content_is_reported_once_and_a_missing_file_is_empty(tmp_pat
     await until(lambda: seen[-1] == b"two")
     following.cancel()
     assert len(seen) <= 7, "what has not changed is not reported again"
+
+
+def test_a_replaced_file_has_the_mode_that_is_wanted_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "admin.key"
+    file.write_bytes(b"a longer one before")
+    files.replace(file, b"key", mode=0o600)
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"key", 0o600)
+    assert [one.name for one in tmp_path.iterdir()] == ["admin.key"]
