@@ -1,7 +1,7 @@
 """Tells the API server how to trust the webhooks, and to refuse what it cannot ask about. Runs on the leader only.
 
 The chart installs the configurations without a bundle. That of the validating webhook has ``failurePolicy: Ignore``, so
-that an installation works before anything serves; pods that ask for injection wait until somebody does. From then on
+that an installation works before anything serves; pods that ask for injection wait until it does. From then on
 bundle and policy are kept right here, after an upgrade by the chart and a change of the roots, too. The names and this
 order are Istio's (``pilot/pkg/webhooks/validation/controller``).
 """

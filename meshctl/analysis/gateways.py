@@ -1,4 +1,4 @@
-"""Gateways of Istio's API: pods that they select, ports that nobody reaches, conflicts, VirtualServices at them."""
+"""Gateways of Istio's API: pods that they select, ports that no Service has, conflicts, VirtualServices at them."""
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations

@@ -14,7 +14,7 @@ class Sandbox:
 
     Attributes:
         pod: facts of the pod. Rules need none of them; a backend that works on cgroups finds the pod's by its UID.
-        netns: open descriptor of its network namespace; whoever made the sandbox closes it.
+        netns: open descriptor of its network namespace; the maker of the sandbox closes it.
     """
 
     pod: PodInfo

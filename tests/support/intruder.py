@@ -2,7 +2,7 @@
 
 It runs as ``python -m tests.support.intruder CGROUP HERE4 THERE4 HERE6 THERE6 MAC`` in a cgroup of its own, which is
 what tells a pod's processes from a tunnel's. Each attempt sends bytes that a sniffer recognizes (``trace``). Nothing of
-the product is imported: whoever attacks has none of it.
+the product is imported: an attacker has none of it.
 """
 
 import contextlib

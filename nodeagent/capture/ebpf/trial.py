@@ -53,7 +53,7 @@ def programs_of_others(cgroup: Path) -> list[str]:
 
 
 def check_unasked(places: Places, node: EbpfNode) -> None:
-    """Check what matters only where nobody has asked for capture by BPF.
+    """Check what matters only where the operator has not asked for capture by BPF.
 
     Raises:
         OSError: programs of others see connections first and may change where they go, or a ztunnel that has listened
