@@ -6,6 +6,7 @@ A client must not choose what it likes, else the waypoint would call any name an
     has no chain. Facts: Istio's ``listener_waypoint.go`` (``buildRouteVHostDomains``).
 2.  The port is the service's, whatever a request says of one: name and port are handed on in filter state, which only
     the proxy writes.
+3.  A name must not lead to the proxy's own pod or node (``resolved_addresses``).
 """
 
 from typing import Final
@@ -22,6 +23,7 @@ from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_p
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import sni_dynamic_forward_proxy_pb2
 
+from controlplane.envoy import resolved_addresses
 from controlplane.envoy.packing import filter_state, http_filter, packed, regex
 from controlplane.routing.services import Port, Service
 
@@ -56,20 +58,26 @@ def of_requests(service: Service, port: Port) -> tuple[http_connection_manager_p
     )
     noted = set_filter_state_pb2.Config(on_request_headers=states)
     config = dynamic_forward_proxy_pb2.FilterConfig(
-        dns_cache_config=_cache(service), allow_dynamic_host_from_filter_state=True
+        dns_cache_config=_cache(service), allow_dynamic_host_from_filter_state=True, save_upstream_address=True
     )
     return (
         http_filter("envoy.filters.http.header_to_metadata", cut),
         http_filter("envoy.filters.http.set_filter_state", noted),
         http_filter("envoy.filters.http.dynamic_forward_proxy", config),
+        resolved_addresses.of_requests(),
     )
 
 
-def of_connections(service: Service, port: Port) -> listener_components_pb2.Filter:
-    """Return the filter that resolves the server name of TLS."""
-    config = sni_dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=_cache(service), port_value=port.target)
-    return listener_components_pb2.Filter(
-        name="envoy.filters.network.sni_dynamic_forward_proxy", typed_config=packed(config)
+def of_connections(service: Service, port: Port) -> tuple[listener_components_pb2.Filter, ...]:
+    """Return the filters that resolve the server name of TLS."""
+    config = sni_dynamic_forward_proxy_pb2.FilterConfig(
+        dns_cache_config=_cache(service), port_value=port.target, save_upstream_address=True
+    )
+    return (
+        listener_components_pb2.Filter(
+            name="envoy.filters.network.sni_dynamic_forward_proxy", typed_config=packed(config)
+        ),
+        resolved_addresses.of_connections(),
     )
 
 

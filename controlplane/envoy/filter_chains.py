@@ -106,7 +106,7 @@ def of_port(
                 rest = rule
                 break
             name = names.inbound_vip(service.host, port.number, is_http=False, subset=_label(rule))
-            first = [by_name.of_connections(service, port)] if _resolves(service, rule) else []
+            first = by_name.of_connections(service, port) if _resolves(service, rule) else ()
             chain = of_connections(proxy_of(name, rule, upstreams), filters, reports, first=first)
             named.append(Named(rule.source_namespace, rule.server_names, chain))
         name = names.inbound_vip(service.host, port.number, is_http=False)

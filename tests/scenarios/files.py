@@ -230,6 +230,8 @@ class Scenario(Part):
     """The proxy is on the first one."""
     mesh: dict[str, Any] = {}
     """Mesh configuration."""
+    names: dict[str, str] = {}
+    """What names resolve to in the proxy's pod: an address for each."""
     problems: dict[str, str] = {}
     """Object, as ``VirtualService/reviews``, to a part of the message of its condition; empty: nothing is wrong."""
     steps: tuple[Step, ...]

@@ -424,7 +424,9 @@ async def running(scenario: Scenario) -> AsyncIterator[World]:
         await stack.enter_async_context(serving.serve_unix(folder / "xds", [discovery]))
         await stack.enter_async_context(serving.serve_unix(folder / "sds", [sds.SecretDiscovery(secrets)]))
         world.envoy = await stack.enter_async_context(
-            waypoint_envoy.running(folder, folder / "xds", folder / "sds", gateway=scenario.gateway)
+            waypoint_envoy.running(
+                folder, folder / "xds", folder / "sds", gateway=bool(scenario.gateway), resolved=scenario.names
+            )
         )
         yield world
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -62,15 +63,21 @@ class Envoy:
 
 @asynccontextmanager
 async def running(
-    folder: Path, xds: Path, secrets: Path, *, level: str = "warn", gateway: bool = False
+    folder: Path,
+    xds: Path,
+    secrets: Path,
+    *,
+    level: str = "warn",
+    gateway: bool = False,
+    resolved: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Envoy]:
-    """Run Envoy; yields when it has its listeners."""
+    """Run Envoy, for which names resolve to the given addresses; yields when it has its listeners."""
     file, admin, log = folder / "envoy.json", folder / "admin", folder / "envoy.log"
     file.write_text(json.dumps(bootstrap(admin, xds, secrets, gateway=gateway)))
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            program(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", level,
-            "--file-flush-interval-msec", "20", stdout=output, stderr=output,
+            *_with_names(folder, resolved), program(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1",
+            "-l", level, "--file-flush-interval-msec", "20", stdout=output, stderr=output,
         )  # fmt: skip
     envoy = Envoy(admin, log, process)
     try:
@@ -83,3 +90,13 @@ async def running(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _with_names(folder: Path, resolved: Mapping[str, str]) -> list[str]:
+    """The command that runs another one where names resolve to addresses: with a file of hosts of its own."""
+    if not resolved:
+        return []
+    hosts = folder / "hosts"
+    hosts.write_text("".join(f"{address} {name}\n" for name, address in resolved.items()))
+    script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
