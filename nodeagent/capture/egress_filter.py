@@ -189,12 +189,15 @@ class EgressFilter:
     def _open(self) -> Egress:
         with self._lock:
             if self._loaded is None:
-                lift_memory_limit()
+                hint = lift_memory_limit()
                 mark = (names.TUNNEL_MARK, names.TUNNEL_MARK_MASK)
-                with _refusals():
-                    self._loaded = loaded = Egress(self._pins, tunnel_mark=mark)
-                    for number in self._tunnels:
-                        loaded.add_tunnel(number)
+                try:
+                    with _refusals():
+                        self._loaded = loaded = Egress(self._pins, tunnel_mark=mark)
+                        for number in self._tunnels:
+                            loaded.add_tunnel(number)
+                except OSError as error:
+                    raise OSError(f"{error}{hint}") from error
             return self._loaded
 
     def _load(self, inode: int, accepted: tuple[sockets.Connection, ...]) -> tuple[int, int, int]:

@@ -1,8 +1,9 @@
 """What the kernel says when it refuses something, and a limit of older ones."""
 
+import platform
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 
 from meshengine.bpf import KernelUnsupported
@@ -18,14 +19,22 @@ def refusals(about: str = "") -> Iterator[None]:
 
 
 @cache
-def lift_memory_limit() -> None:
+def lift_memory_limit() -> str:
     """Let BPF maps and programs be of any size: before Linux 5.11 they are locked memory, of which a process has 64 kB.
 
     Without the right to do so (CAP_SYS_RESOURCE), small ones still fit, and the kernel refuses others.
+
+    Returns:
+        What to say of a refusal; empty: memory is not the reason.
     """
     everything = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    with suppress(OSError, ValueError):
+    try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, everything)
+    except (OSError, ValueError):
+        major, minor, *_ = platform.release().split(".")
+        is_locked = (int(major), int(minor)) < (5, 11)
+        return "; before Linux 5.11 it needs nodeAgent.extraCapabilities={SYS_RESOURCE}" if is_locked else ""
+    return ""
 
 
 def first_line(error: OSError) -> str:

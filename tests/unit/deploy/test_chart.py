@@ -44,14 +44,7 @@ def test_nothing_is_privileged_and_capabilities_are_few(objects: Objects) -> Non
     assert found == {
         "istiod": set(),
         "ztunnel": {"NET_ADMIN", "SYS_ADMIN", "NET_RAW"},
-        names.NODE_AGENT_DAEMON_SET: {
-            "NET_ADMIN",
-            "NET_RAW",
-            "SYS_ADMIN",
-            "SYS_PTRACE",
-            "DAC_OVERRIDE",
-            "SYS_RESOURCE",
-        },
+        names.NODE_AGENT_DAEMON_SET: {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE"},
     }
     assert pod(objects, "Deployment", "istiod")["securityContext"]["runAsNonRoot"] is True
 
