@@ -136,7 +136,7 @@ def _served(pod: pods.Pod, authority: TestAuthority) -> dict[str, object]:
     }
 
 
-def crowd(workloads: int, rules: int) -> list[Resource]:
+def crowd(workloads: int, rules: int, *, namespace: str = "bench") -> list[Resource]:
     """Workloads of other nodes, and ALLOW policies of a rule each for the server's namespace; the last admits all."""
     made = [
         _of(f"w{number}", f"10.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}") for number in range(workloads)
@@ -147,13 +147,18 @@ def crowd(workloads: int, rules: int) -> list[Resource]:
         match = authorization_pb2.Match(**({"not_destination_ports": [1]} if is_last else {"principals": [principal]}))
         rule = authorization_pb2.Rule(clauses=[authorization_pb2.Clause(matches=[match])])
         policy = authorization_pb2.Authorization(
-            name=f"p{number}", namespace="bench", scope=authorization_pb2.NAMESPACE, rules=[rule],
+            name=f"p{number}", namespace=namespace, scope=authorization_pb2.NAMESPACE, rules=[rule],
             action=authorization_pb2.ALLOW,
         )  # fmt: skip
         made.append(
-            (names.AUTHORIZATION_TYPE, f"bench/p{number}", base64.b64encode(policy.SerializeToString()).decode())
+            (names.AUTHORIZATION_TYPE, f"{namespace}/p{number}", base64.b64encode(policy.SerializeToString()).decode())
         )
     return made
+
+
+def unpacked(body: str) -> bytes:
+    """Return the message of a resource."""
+    return base64.b64decode(body)
 
 
 def _workload(pod: pods.Pod) -> Resource:
