@@ -65,9 +65,13 @@ class Ztunnel:
             raise AssertionError(f"not ready within {scaled(within_s)} s: {self.log}") from None
 
     def worker(self) -> int:
-        """The process that serves, a child of the one that was started."""
+        """The process that serves, a child of the one that was started; 0: there is none."""
         pid = self._process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        try:
+            found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except FileNotFoundError:  # it has ended itself
+            return 0
+        return int(found[0]) if found else 0
 
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)

@@ -235,7 +235,11 @@ impl Direct {
             self.stand_by(&mut state, folder);
         }
         if let Some(folder) = &state.standby {
-            // Without the maps there is nothing to decide until a node agent has pinned others.
+            // An engine that serves no pod would only forbid what the one before has allowed. Without the maps there is
+            // nothing to decide until a node agent has pinned others.
+            if !state.pods.serves_any() {
+                return Some(STANDBY_INTERVAL);
+            }
             let Ok(Some(table)) = Table::open(folder, self.began) else { return Some(STANDBY_INTERVAL) };
             self.decide_by(table, around, store, &mut state);
         }

@@ -59,6 +59,11 @@ impl LocalPods {
         Ok(())
     }
 
+    /// Whether a pod is served.
+    pub(super) fn serves_any(&self) -> bool {
+        !self.by_uid.is_empty()
+    }
+
     /// Serve a pod no longer; it is kept until [`LocalPods::retain`] while it has direct connections.
     pub(super) fn remove(&mut self, uid: &str) -> Option<u64> {
         let cookie = self.by_uid.remove(uid)?;
