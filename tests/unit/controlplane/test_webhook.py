@@ -176,7 +176,7 @@ def holder(api: FakeKubernetes) -> str:
 async def test_a_control_plane_that_ends_answers_until_others_have_stopped_asking_it(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         api.put("namespaces", {"metadata": {"name": "shop"}, "status": {"phase": "Active"}})
-        async with serving(api, tmp_path, drain_s=1.0) as running:
+        async with serving(api, tmp_path, drain_s=5.0) as running:  # a busy machine takes more than one
             url = f"https://{running.settings.webhook_address}/validate"
             trust = ssl.create_default_context(cafile=str(running.root_file))
             await until(lambda: holder(api))

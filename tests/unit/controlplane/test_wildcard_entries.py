@@ -77,7 +77,7 @@ def test_only_names_of_the_service_are_resolved() -> None:
     found = opening()
     [named] = found.named
     assert named.server_names == ("*.example.com",)
-    assert filters_of(named.chain) == ["sni_dynamic_forward_proxy", "tcp_proxy"]
+    assert filters_of(named.chain) == ["sni_dynamic_forward_proxy", "resolved_addresses", "tcp_proxy"]
     assert found.tcp is not None
     assert filters_of(found.tcp) == ["tcp_proxy"]
     assert b"BlackHoleCluster" in found.tcp.SerializeToString()
