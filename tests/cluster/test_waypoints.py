@@ -110,9 +110,13 @@ def test_a_policy_for_a_service_holds_with_and_without_a_waypoint(app: Mesh) -> 
     app.lab.kubectl("label", "service", "-n", NS, "server", f"{names.USE_WAYPOINT_LABEL}=none")
     app.lab.apply(manifests.item("AuthorizationPolicy", "security.istio.io/v1", "only", **spec), namespace=NS)
     eventually(lambda: not answers(), "without a waypoint nobody knows the service's port")
-    found = app.lab.resource("authorizationpolicy", "-n", NS, "only")["status"]["conditions"]
-    [message] = [one["message"] for one in found if one["type"] == "WaypointAccepted"]
-    assert "layer 4 enforces this at its pods" in message
+
+    def said() -> bool:
+        found = app.lab.resource("authorizationpolicy", "-n", NS, "only").get("status", {}).get("conditions", ())
+        messages = [one["message"] for one in found if one["type"] == "WaypointAccepted"]
+        return any("layer 4 enforces this at its pods" in message for message in messages)
+
+    eventually(said, "the policy's status says where it is enforced")
     app.lab.kubectl("label", "service", "-n", NS, "server", f"{names.USE_WAYPOINT_LABEL}-")
     eventually(answers, "the waypoint does")
     app.lab.kubectl("delete", "authorizationpolicy", "-n", NS, "only")
