@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,9 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]  # with the build of M
 PAGES = sorted(path.stem for path in pages.FOLDER.glob("*.md") if path.stem != "README")
 OF_THEIR_OWN = {"plugin-ca": "test_install.py"}
 """Pages that begin in a cluster without Culvert, and where they are executed."""
+EXECUTED = [name for name in PAGES if name not in OF_THEIR_OWN]
+SHARED = "bookinfo"
+"""The namespace that several pages create."""
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +36,42 @@ def cluster_with_addresses(mesh: Mesh) -> Mesh:
     return mesh
 
 
-@pytest.fixture
-def environment(cluster_with_addresses: Mesh, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A shell's: pages change the namespace of its kubeconfig."""
-    own = tmp_path / "kubeconfig"
-    shutil.copy(cluster_with_addresses.lab.kubeconfig, own)
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    yield {**os.environ, "KUBECONFIG": str(own), "PATH": programs}
-
-
 def commands(name: str) -> str:
     return (pages.FOLDER / f"{name}.md").read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name not in OF_THEIR_OWN])
-def test_page(name: str, cluster_with_addresses: Mesh, environment: dict[str, str], tmp_path: Path) -> None:
-    page = pages.steps(commands(name))
-    try:
-        pages.execute(page, environment, tmp_path)
-    finally:
-        for step in page:
-            if made := re.match(r"kubectl create namespace (\S+)", step.command):
-                cluster_with_addresses.lab.kubectl("delete", "namespace", made[1], "--ignore-not-found", timeout_s=120)
+def namespaces(name: str) -> list[str]:
+    """What a page creates."""
+    return re.findall(r"kubectl create namespace (\S+)", commands(name))
+
+
+@pytest.fixture(scope="module")
+def executed(
+    cluster_with_addresses: Mesh, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """All pages by name, executed side by side as far as they have namespaces of their own: mostly they wait."""
+    mesh = cluster_with_addresses
+
+    def execute(name: str) -> None:
+        folder = tmp_path_factory.mktemp(name)
+        own = folder / "kubeconfig"  # pages change the namespace in it
+        shutil.copy(mesh.lab.kubeconfig, own)
+        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        try:
+            pages.execute(pages.steps(commands(name)), {**os.environ, "KUBECONFIG": str(own), "PATH": programs}, folder)
+        finally:
+            for made in namespaces(name):
+                mesh.lab.kubectl("delete", "namespace", made, "--ignore-not-found", timeout_s=120)
+
+    with ThreadPoolExecutor(1) as shared, ThreadPoolExecutor(1) as apart:
+        yield {name: (shared if SHARED in namespaces(name) else apart).submit(execute, name) for name in EXECUTED}
+        for one in (shared, apart):
+            one.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+def test_page(name: str, executed: dict[str, Future[None]]) -> None:
+    executed[name].result()
 
 
 def test_a_page_is_read_as_a_user_would() -> None:
@@ -66,5 +85,10 @@ def test_every_page_is_listed_and_says_how_to_clean_up() -> None:
     listed = (pages.FOLDER / "README.md").read_text()
     for name in PAGES:
         assert f"({name}.md)" in listed
-        made = set(re.findall(r"kubectl create namespace (\S+)", text := commands(name))) - {names.DEFAULT_NAMESPACE}
-        assert all(f"kubectl delete namespace {one}" in text for one in made)
+        made = set(namespaces(name)) - {names.DEFAULT_NAMESPACE}
+        assert all(f"kubectl delete namespace {one}" in commands(name) for one in made)
+
+
+def test_pages_that_are_executed_side_by_side_have_namespaces_of_their_own() -> None:
+    made = Counter(one for name in EXECUTED for one in namespaces(name))
+    assert {one for one, count in made.items() if count > 1} == {SHARED}
