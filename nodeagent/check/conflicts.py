@@ -55,14 +55,13 @@ def check_rules(tables: Callable[[], frozenset[tuple[str, str]]] = nft.tables) -
 
 def check_hooks(cgroups: Sequence[Path]) -> Iterator[Result]:
     """Look for programs of others on the hooks of the backend ebpf."""
-    for cgroup in cgroups:
-        try:
-            others = programs_of_others(cgroup)
-        except OSError as error:
-            yield Result(AREA, "hooks", Level.LIMIT, f"programs of {cgroup.name} cannot be read: {error}")
-            continue
-        if others:
-            text = f"programs of others see connections too, those of the deeper cgroup first: {', '.join(others)}"
-            yield Result(AREA, "hooks", Level.LIMIT, text)
-            return
-    yield Result(AREA, "hooks", Level.OK, "no program of others where ebpf is attached")
+    try:
+        others = programs_of_others(cgroups)
+    except OSError as error:
+        yield Result(AREA, "hooks", Level.LIMIT, f"the programs of cgroups cannot be read: {error}")
+        return
+    if others:
+        text = f"programs of others see connections too, those of the deeper cgroup first: {', '.join(others)}"
+        yield Result(AREA, "hooks", Level.LIMIT, text)
+    else:
+        yield Result(AREA, "hooks", Level.OK, "no program of others where ebpf is attached")

@@ -1,6 +1,7 @@
 """Tries capture by BPF, in a namespace made for the question, and makes the backend."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from meshengine.bpf import programs_at
@@ -42,14 +43,15 @@ def make(
     return node, capture
 
 
-def programs_of_others(cgroup: Path) -> list[str]:
-    """Return programs that are not ours on the hooks of this backend at a cgroup, as ``name (hook)``.
+def programs_of_others(cgroups: Iterable[Path]) -> list[str]:
+    """Return programs that are not ours on the hooks of this backend, as ``name (hook)``.
 
     Raises:
         OSError: the kernel does not say.
     """
     with refusals():
-        return sorted({f"{name} ({hook})" for hook, name in programs_at(cgroup) if not name.startswith("cv_")})
+        found = [one for cgroup in cgroups for one in programs_at(cgroup)]
+    return sorted({f"{name} ({hook})" for hook, name in found if not name.startswith("cv_")})
 
 
 def check_unasked(places: Places, node: EbpfNode) -> None:
@@ -59,9 +61,8 @@ def check_unasked(places: Places, node: EbpfNode) -> None:
         OSError: programs of others see connections first and may change where they go, or a ztunnel that has listened
             since before the hooks would have to be restarted.
     """
-    others = {one for cgroup in (places.root, places.pods) for one in programs_of_others(cgroup)}
-    if others:
-        raise OSError(f"programs of others are on the same hooks: {', '.join(sorted(others))}")
+    if others := programs_of_others((places.root, places.pods)):
+        raise OSError(f"programs of others are on the same hooks: {', '.join(others)}")
     netns.scratch(lambda: node.try_adoption(netns.cookie()))
 
 
