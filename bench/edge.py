@@ -9,8 +9,6 @@ while ten other routes change every second.
 
 import argparse
 import asyncio
-import base64
-import json
 import random
 import re
 import sys
@@ -28,6 +26,7 @@ from meshapi import names
 from meshkit import kube
 from meshkit.kube import kinds
 from meshlab import images, lab
+from tests.support import manifests
 from tests.support.certificates import Issuer
 from tests.support.lab import ROOT, install, running
 from tests.support.mesh import SYSTEM, Mesh
@@ -163,15 +162,7 @@ class Edge:
         leaf, key = Issuer.root().leaf(
             [x509.DNSName("*.example")], usages=[ExtendedKeyUsageOID.SERVER_AUTH], life=timedelta(days=1)
         )
-        data = {name: base64.b64encode(value).decode() for name, value in (("tls.crt", leaf), ("tls.key", key))}
-        secret = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "kubernetes.io/tls",
-            "metadata": {"name": EDGE},
-            "data": data,
-        }
-        self.mesh.lab.apply(json.dumps(secret), namespace=NS)
+        self.mesh.lab.apply(manifests.tls_secret(EDGE, leaf, key), namespace=NS)
 
     async def _create(self, kind: kinds.Kind, name: str, spec: dict[str, Any]) -> None:
         body = {

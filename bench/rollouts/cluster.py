@@ -129,15 +129,7 @@ class Rollouts:
         """Give the gateway another certificate of the same authority."""
         name = x509.DNSName(EDGE_HOST)
         leaf, key = self._authority.leaf([name], usages=[ExtendedKeyUsageOID.SERVER_AUTH], life=timedelta(days=1))
-        data = {name: base64.b64encode(value).decode() for name, value in (("tls.crt", leaf), ("tls.key", key))}
-        secret = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "kubernetes.io/tls",
-            "metadata": {"name": EDGE},
-            "data": data,
-        }
-        self.mesh.lab.apply(json.dumps(secret), namespace=NS)
+        self.mesh.lab.apply(manifests.tls_secret(EDGE, leaf, key), namespace=NS)
 
     def rolled_out(self, *names: str) -> None:
         """Wait for Deployments."""

@@ -1,5 +1,6 @@
 """Objects to be applied on a lab, as text. Names are those of the label ``app``."""
 
+import base64
 import json
 from typing import Any
 
@@ -43,6 +44,13 @@ def item(kind: str, version: str, name: str, **spec: Any) -> str:
 
 def config_map(name: str, data: dict[str, str]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+
+
+def tls_secret(name: str, chain: bytes, key: bytes) -> str:
+    """A Secret with a certificate and its key, PEM."""
+    data = {part: base64.b64encode(value).decode() for part, value in (("tls.crt", chain), ("tls.key", key))}
+    head = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}}
+    return json.dumps({**head, "data": data})
 
 
 def service(name: str, ports: dict[str, int]) -> str:
