@@ -219,7 +219,7 @@ class ForwardClientCertDetails(StrEnum):
     SANITIZE_SET = "SANITIZE_SET"
     """It is replaced by the client's certificate; removed where there is none."""
     ALWAYS_FORWARD_ONLY = "ALWAYS_FORWARD_ONLY"
-    """It is kept, whoever sends it."""
+    """It is kept, whichever client sends it."""
 
 
 class ProxyProtocol(Message):

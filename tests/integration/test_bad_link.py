@@ -118,7 +118,7 @@ async def test_connections_go_on_and_new_ones_come_over_a_link_with_loss_delay_a
                 async with pair.opened() as stream:
                     await exchanged({name: stream}, 1000)
             route = shell(netns.path(pair.client.netns), f"ip route get {pair.server.ip}")
-            assert f"mtu {MTU}" in route, f"{name}: nobody has noticed that packets were too big: {route}"
+            assert f"mtu {MTU}" in route, f"{name}: the sender has not learned the path MTU: {route}"
         await exchanged(streams)
     line = await world.tunnel.server.node.logged(direction="inbound", src__workload="client")
     assert line["src.identity"] == world.tunnel.client.identity, "by the tunnel"

@@ -130,7 +130,7 @@ def cni_removed(folder: Path) -> Writer:
         Installer(Places(folder, folder / "bin", folder / "net.d"), ENTRY).remove()
 
     made.steps.append(remove)
-    made.is_kept = False  # the plugin may be back: then nobody calls it
+    made.is_kept = False  # the plugin may be back: no configuration names it then
     return made
 
 
